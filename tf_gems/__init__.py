@@ -1,0 +1,29 @@
+"""Sparse networks before training: rare gems on Keras 3."""
+
+from tf_gems import initializers
+from tf_gems import layers
+from tf_gems import masks
+from tf_gems import presets
+from tf_gems import schedules
+from tf_gems.callbacks import GemMinerCallback
+from tf_gems.layers import GemLayer
+from tf_gems.network import strip
+from tf_gems.pruning_report import PruningReport
+from tf_gems.sparse_model import SparseModel
+from tf_gems.ticket import Ticket
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GemLayer",
+    "GemMinerCallback",
+    "PruningReport",
+    "SparseModel",
+    "Ticket",
+    "initializers",
+    "layers",
+    "masks",
+    "presets",
+    "schedules",
+    "strip",
+]

@@ -1,0 +1,5 @@
+"""Callbacks for `fit`."""
+
+from tf_gems.callbacks.gem_miner_callback import GemMinerCallback
+
+__all__ = ["GemMinerCallback"]

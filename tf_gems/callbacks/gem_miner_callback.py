@@ -1,0 +1,232 @@
+"""Gem-Miner as a callback for `fit`."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_gems import masks
+from tf_gems import schedules
+from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.presets import get_preset
+from tf_gems.validation import check_choice
+from tf_gems.validation import check_sparsity
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class GemMinerCallback(keras.callbacks.Callback):
+    """Freezes weights toward a target sparsity while `fit` trains scores.
+
+    With `n` prunable weights, target density `d` and `N` freezes, the `i`-th
+    freeze leaves the `round(n * d ** (i / N))` weights of the largest scores
+    alive, over all layers together. The others are pruned for good. It takes
+    place when epoch `i * freeze_period` begins; the last one leaves at least
+    `freeze_period` epochs of training: `N = epochs // freeze_period - 1`.
+
+    Between freezes the penalty `regularization * sum(p ** 2)` pulls scores to
+    zero, so that those which the task does not hold up round to zero well
+    before they are frozen. Under SGD with momentum it shrinks them by
+    `exp(-2 * regularization * sum(learning rates) / (1 - momentum))`: rescale
+    it when that sum changes.
+
+    What a freeze does depends on the epoch and on the model's variables
+    alone. So a run that is interrupted and resumed gives the same ticket,
+    wherever this callback stands in the list. It works on a `SparseModel` or
+    any model that holds `GemLayer`s, under `tf.distribute` as well.
+
+    Epoch logs: `sparsity` and `density` of the masks that the network
+    computes with, `alive_density` of what is not frozen, `score_penalty` (the
+    weighted sum) and `regularization`.
+
+    Args:
+        target_sparsity: Float in [0, 1), the fraction of zeros in the end.
+        freeze_period: Integer, epochs between freezes. Defaults to `5`.
+        regularization: Float or `tf_gems.schedules.Schedule` over the
+            progress of training, the weight of the penalty. Defaults to
+            `1e-4`.
+        rounding: `"exact"`: `round((1 - target_sparsity) * n)` weights are
+            kept. `"reference"`: the counts of the authors' code, which end a
+            few lower, see `tf_gems.schedules.geometric_counts`. Defaults to
+            `"exact"`.
+        epochs: Integer, the length of mining. Defaults to `None`: the epochs
+            of `fit`.
+        verbose: `1` prints a line for each freeze. Defaults to `0`.
+
+    Raises:
+        ValueError: If an argument is out of range, or `freeze_period` leaves
+            no freeze within training, or the model prunes nothing.
+
+    Example:
+
+    ```python
+    callback = tf_gems.GemMinerCallback(target_sparsity=0.9856)
+    sparse.fit(data, epochs=150, callbacks=[callback])
+    ```
+
+    Reference: Sreenivasan et al., 2022, "Rare Gems: Finding Lottery Tickets
+    at Initialization", Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        target_sparsity,
+        freeze_period=5,
+        regularization=1e-4,
+        rounding="exact",
+        epochs=None,
+        verbose=0,
+    ):
+        super().__init__()
+        self.target_sparsity = check_sparsity(target_sparsity)
+        if not isinstance(freeze_period, int) or freeze_period < 1:
+            raise ValueError(
+                "`freeze_period` must be a positive integer, in epochs. "
+                f"Received: freeze_period={freeze_period!r}."
+            )
+        self.freeze_period = freeze_period
+        self.regularization = schedules.get(regularization, "regularization")
+        self.rounding = check_choice(
+            rounding, "rounding", ("exact", "reference")
+        )
+        self.epochs = epochs
+        self.verbose = verbose
+        self._gems = []
+        self._counts = []
+
+    @classmethod
+    def from_preset(cls, preset, target_sparsity, **kwargs):
+        """Makes a callback with the settings of a preset.
+
+        Args:
+            preset: Name of a preset, such as `"paper"`; see
+                `tf_gems.presets`.
+            target_sparsity: Float in [0, 1), the fraction of zeros.
+            **kwargs: Arguments that replace those of the preset.
+        """
+        settings = {**get_preset(preset)["callback"], **kwargs}
+        return cls(target_sparsity, **settings)
+
+    def on_train_begin(self, logs=None):
+        self._gems = find_gem_layers(self.model)
+        if not self._gems:
+            raise ValueError(
+                "`GemMinerCallback` needs scores to train. Received: model "
+                f"'{self.model.name}' of type {type(self.model).__name__}, "
+                "which holds no `GemLayer`. Wrap it: "
+                "`tf_gems.SparseModel(model)`."
+            )
+        if any(gem.phase != "mining" for gem in self._gems):
+            raise ValueError(
+                "`GemMinerCallback` belongs to the mining phase. Received: "
+                f"model '{self.model.name}', which is fine-tuning with fixed "
+                "masks. Leave the callback out of this `fit`."
+            )
+        epochs = self.epochs or self.params["epochs"]
+        freezes = epochs // self.freeze_period - 1
+        if freezes < 1:
+            raise ValueError(
+                "`freeze_period` must leave time to freeze and to go on "
+                "training: at least two periods in all. Received: "
+                f"freeze_period={self.freeze_period}, epochs={epochs}. Use "
+                f"freeze_period={max(1, epochs // 4)} or more epochs."
+            )
+        self._epochs = epochs
+        self._counts = schedules.geometric_counts(
+            sum(gem.size for gem in self._gems),
+            1.0 - self.target_sparsity,
+            freezes,
+            self.rounding,
+        )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        weight = self.regularization(min(1.0, epoch / self._epochs))
+        for gem in self._gems:
+            gem.regularization.assign(weight)
+        freeze = min(epoch // self.freeze_period, len(self._counts) - 1)
+        self._freeze(self._counts[freeze])
+
+    def _freeze(self, count):
+        """Leaves the `count` alive weights of the largest scores alive."""
+        weights = [w for gem in self._gems for w in gem.prunable]
+        alive = [ops.convert_to_numpy(w.alive) for w in weights]
+        if sum(int(a.sum()) for a in alive) <= count:
+            return
+        scores = [ops.convert_to_numpy(w.score) for w in weights]
+        kept = masks.keep_largest(scores, count, among=alive)
+        for weight, mask in zip(weights, kept, strict=True):
+            weight.alive.assign(mask)
+        if self.verbose:
+            size = sum(gem.size for gem in self._gems)
+            print(f"\nFroze all but {count:,} of {size:,} weights.")
+
+    def on_epoch_end(self, epoch, logs=None):
+        kept = {
+            w.path: int(ops.count_nonzero(mask))
+            for gem in self._gems
+            for w, mask in zip(gem.prunable, gem.masks(), strict=True)
+        }
+        alive = sum(
+            int(ops.convert_to_numpy(w.alive).sum())
+            for gem in self._gems
+            for w in gem.prunable
+        )
+        size = sum(gem.size for gem in self._gems)
+        density = sum(kept.values()) / size
+        if logs is not None:
+            logs["sparsity"] = 1.0 - density
+            logs["density"] = density
+            logs["alive_density"] = alive / size
+            logs["score_penalty"] = sum(
+                float(gem.regularization) * float(gem.score_penalty())
+                for gem in self._gems
+            )
+            logs["regularization"] = float(self._gems[0].regularization)
+        self._stop_if_dead(epoch, kept)
+
+    def _stop_if_dead(self, epoch, kept):
+        """Stops training that has nothing left to train."""
+        dead = [path for path, count in kept.items() if count == 0]
+        if not dead or (any(kept.values()) and self._answers()):
+            return
+        self.model.stop_training = True
+        raise RuntimeError(
+            f"Mining stopped in epoch {epoch + 1}: the network is dead, its "
+            "output no longer depends on its input. No score exceeds the "
+            f"threshold in: {', '.join(dead)}. Received: "
+            f"regularization={float(self._gems[0].regularization):g}, "
+            f"target_sparsity={self.target_sparsity:g}. Lower the "
+            "regularization or the learning rate."
+        )
+
+    def _answers(self):
+        """Whether two unlike examples get unlike outputs."""
+        network = getattr(self.model, "model", self.model)
+        symbols = getattr(network, "input", None)
+        if symbols is None:  # a subclassed model does not tell its inputs
+            return True
+        random = np.random.default_rng(0)
+
+        def two_examples(symbol):
+            shape = (2, *(size or 8 for size in symbol.shape[1:]))
+            if "float" in symbol.dtype:
+                return random.normal(size=shape).astype(symbol.dtype)
+            return random.integers(0, 2, shape).astype(symbol.dtype)
+
+        batch = keras.tree.map_structure(two_examples, symbols)
+        outputs = keras.tree.flatten(self.model(batch, training=False))
+        return any(bool(ops.any(y[0] != y[1])) for y in outputs)
+
+    def get_config(self):
+        return {
+            "target_sparsity": self.target_sparsity,
+            "freeze_period": self.freeze_period,
+            "regularization": keras.saving.serialize_keras_object(
+                self.regularization
+            ),
+            "rounding": self.rounding,
+            "epochs": self.epochs,
+            "verbose": self.verbose,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)

@@ -1,0 +1,64 @@
+"""Initial values of kernels and scores."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class SignedConstant(keras.initializers.Initializer):
+    """Draws a fair random sign for every weight, of one magnitude a layer.
+
+    `w = +-gain / sqrt(fan_in)`. With the default gain of `sqrt(2)` its variance
+    is He's for ReLU networks. A subnetwork of it is described by its mask and
+    one bit a weight.
+
+    Args:
+        gain: Float. Defaults to `sqrt(2)`.
+        seed: Integer, or `None` for one drawn from Keras' global seed.
+
+    Example:
+
+    >>> kernel = SignedConstant(seed=0)((3, 3, 16, 32))
+    >>> round(float(abs(kernel[0, 0, 0, 0])), 4)
+    0.1179
+
+    Reference: Ramanujan et al., 2020, "What's Hidden in a Randomly Weighted
+    Neural Network?", section 4.1, and the configurations of "Rare Gems".
+    """
+
+    def __init__(self, gain=math.sqrt(2.0), seed=None):
+        self.gain = gain
+        self.seed = seed
+
+    def __call__(self, shape, dtype=None):
+        dtype = dtype or keras.config.floatx()
+        fan_in = math.prod(shape[:-1]) if len(shape) > 1 else shape[0]
+        uniform = keras.random.uniform(shape, seed=self.seed)
+        magnitude = ops.full(shape, self.gain / math.sqrt(fan_in))
+        return ops.cast(ops.where(uniform < 0.5, -magnitude, magnitude), dtype)
+
+    def get_config(self):
+        return {"gain": self.gain, "seed": self.seed}
+
+
+def reseed(initializer, seed, index):
+    """Returns the initializer with a seed of its own.
+
+    Keras initializers of one fixed seed give equal values to weights of equal
+    shapes, so each weight of a network needs a seed derived from the network's.
+
+    Args:
+        initializer: A `keras.initializers.Initializer`.
+        seed: Integer, the network's seed.
+        index: Integer, the weight's place in the network.
+    """
+    config = initializer.get_config()
+    if "seed" not in config:
+        return initializer
+    # 31 bits: the integer must be positive on every backend.
+    [derived] = np.random.SeedSequence([seed, index]).generate_state(1)
+    config["seed"] = int(derived >> 1)
+    return type(initializer).from_config(config)

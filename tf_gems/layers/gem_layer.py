@@ -1,0 +1,303 @@
+"""The layer that gives every weight of another layer a trainable mask."""
+
+import dataclasses
+import itertools
+import math
+import random
+
+import keras
+from keras import ops
+
+from tf_gems import registry
+from tf_gems.initializers import reseed
+from tf_gems.layers.round_mask import RoundMask
+from tf_gems.layers.top_k_mask import TopKMask
+from tf_gems.pruning_report import PruningReport
+from tf_gems.pruning_report import unique_paths
+from tf_gems.validation import check_choice
+
+MASKS = {"round": RoundMask, "top_k": TopKMask}
+PHASES = ("mining", "finetuning")
+
+
+@dataclasses.dataclass(frozen=True)
+class PrunableWeight:
+    """A weight `w` with its score `p` and its flags (`True`: alive)."""
+
+    path: str
+    weight: keras.Variable
+    score: keras.Variable
+    alive: keras.Variable
+
+
+class UnitInterval(keras.constraints.Constraint):
+    """Projects scores to [0, 1] after every update."""
+
+    def __call__(self, value):
+        return ops.clip(value, 0.0, 1.0)
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class GemLayer(keras.layers.Wrapper):
+    """Prunes any Keras layer or model by trainable masks.
+
+    While mining, the wrapped layer computes `f(w * m(p) * q; x)` with its
+    weights `w` fixed: only the scores `p` train, through the straight-through
+    gradient of the mask `m`. A frozen weight (`q = 0`) gets no gradient and
+    never returns. While fine-tuning it computes `f(w * q; x)` and the weights
+    train. Normalisation statistics move in both phases.
+
+    No layer type is special: the wrapped layer is called as a pure function
+    of its variables, with the masked weights in their places.
+
+    The wrapped layer becomes part of this one: its weights are made
+    untrainable while mining. `tf_gems.strip` gives back a plain copy.
+
+    Args:
+        layer: Keras layer, or built Keras model.
+        filters: Which weights to prune, see `tf_gems.PruningReport`.
+            Defaults to all kernels.
+        mask: `"round"`, `"top_k"`, or an instance of
+            `tf_gems.layers.RoundMask` or `tf_gems.layers.TopKMask`.
+            Defaults to `"round"`.
+        score_initializer: Keras initializer. Defaults to uniform in [0, 1].
+        seed: Integer from which the scores are drawn. Defaults to `None`:
+            drawn once from Python's generator, which
+            `keras.utils.set_random_seed` seeds.
+        phase: `"mining"` or `"finetuning"`. Defaults to `"mining"`.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: If there is nothing to prune, or for a Keras 2 layer.
+
+    Example:
+
+    ```python
+    model = keras.Sequential([
+        keras.Input((784,)),
+        tf_gems.GemLayer(keras.layers.Dense(300, activation="relu")),
+        keras.layers.Dense(10),
+    ])
+    ```
+
+    Reference: Sreenivasan et al., 2022, "Rare Gems", Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        layer,
+        filters=None,
+        mask="round",
+        score_initializer=None,
+        seed=None,
+        phase="mining",
+        **kwargs,
+    ):
+        _refuse_other_keras(layer)
+        # The wrapped layer follows its own dtype policy.
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        super().__init__(layer, **kwargs)
+        if find_gem_layers(layer):
+            raise ValueError(
+                "A layer can be pruned once only. Received: "
+                f"layer='{layer.name}', which holds a `GemLayer` already. "
+                "Wrap its parts, or the whole, but not both."
+            )
+        self.autocast = False
+        self.supports_masking = True
+        self.filters = filters
+        self.mask = registry.get(mask, MASKS, "mask")
+        self.score_initializer = keras.initializers.get(
+            score_initializer or keras.initializers.RandomUniform(0.0, 1.0)
+        )
+        self.seed = random.randrange(2**31) if seed is None else seed
+        self.phase = check_choice(phase, "phase", PHASES)
+        self.prunable = []
+        if layer.built:
+            self.build()
+
+    def __call__(self, *args, **kwargs):
+        if not self.built and not self.layer.built:
+            # Called on symbols, a layer builds itself from all its inputs.
+            symbols = keras.tree.map_structure(_to_symbol, (args, kwargs))
+            self.layer(*symbols[0], **symbols[1])
+        if not self.built:
+            self.build()
+        return super().__call__(*args, **kwargs)
+
+    def build(self, input_shape=None):
+        super().build(input_shape)
+        self.report = PruningReport(self.layer, self.filters)
+        self.regularization = self.add_weight(
+            name="regularization",
+            shape=(),
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
+        weights = self.report.prunable
+        paths = unique_paths(weights)
+        for index, (path, weight) in enumerate(
+            zip(paths, weights, strict=True)
+        ):
+            self.prunable.append(self._add_score(index, path, weight))
+        self.set_phase(self.phase)
+
+    def _add_score(self, index, path, weight):
+        name = path.replace("/", ".")
+        initializer = reseed(self.score_initializer, self.seed, index)
+        score = self.add_weight(
+            name=f"{name}.score",
+            shape=weight.shape,
+            dtype="float32",
+            initializer=initializer,
+            constraint=(
+                UnitInterval() if isinstance(self.mask, RoundMask) else None
+            ),
+            autocast=False,
+        )
+        alive = self.add_weight(
+            name=f"{name}.alive",
+            shape=weight.shape,
+            dtype="bool",
+            initializer="ones",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
+        return PrunableWeight(path, weight, score, alive)
+
+    @property
+    def size(self):
+        """Number of prunable weights."""
+        return sum(math.prod(w.weight.shape) for w in self.prunable)
+
+    def own_variables(self):
+        """Returns the variables that pruning adds to the network."""
+        pairs = [(w.score, w.alive) for w in self.prunable]
+        return [self.regularization, *itertools.chain(*pairs)]
+
+    def set_phase(self, phase):
+        """Chooses what trains: scores (mining) or weights (fine-tuning).
+
+        Keras ignores a change of `trainable` until the next `compile`, so
+        compile the model again afterwards. `SparseModel.finetune` asks for it.
+
+        Args:
+            phase: `"mining"` or `"finetuning"`.
+        """
+        self.phase = check_choice(phase, "phase", PHASES)
+        for variable in self.report.trainable:
+            variable.trainable = phase == "finetuning"
+        for prunable in self.prunable:
+            prunable.score.trainable = phase == "mining"
+
+    def masks(self):
+        """Returns the masks of this phase, a float32 tensor for each weight.
+
+        Mining: `m(p) * q`, with a straight-through gradient to the scores.
+        Fine-tuning: `q`.
+        """
+        alive = [ops.convert_to_tensor(w.alive) for w in self.prunable]
+        flags = [ops.cast(a, "float32") for a in alive]
+        if self.phase == "finetuning":
+            return flags
+        scores = [ops.copy(w.score) for w in self.prunable]
+        masks = self.mask(scores, alive)
+        return [m * q for m, q in zip(masks, flags, strict=True)]
+
+    def ticket_masks(self):
+        """Returns the masks of the ticket, a bool tensor for each weight.
+
+        With rounding, what is alive; with `top_k`, what ranks highest now.
+        """
+        if isinstance(self.mask, TopKMask):
+            return [m > 0 for m in self.masks()]
+        return [ops.convert_to_tensor(w.alive) for w in self.prunable]
+
+    def score_penalty(self):
+        """Returns the sum of squared scores, a float32 scalar tensor."""
+        return sum(ops.sum(ops.square(w.score)) for w in self.prunable)
+
+    def call(self, *args, training=None, **kwargs):
+        values = {id(v): v.value for v in self.layer.variables}
+        for prunable, mask in zip(self.prunable, self.masks(), strict=True):
+            weight = values[id(prunable.weight)]
+            values[id(prunable.weight)] = weight * ops.cast(mask, weight.dtype)
+
+        before = [(v, values[id(v)]) for v in self.layer.variables]
+        with keras.StatelessScope(before, collect_losses=True) as scope:
+            outputs = self.layer(*args, **kwargs)
+
+        for variable, value in before:
+            after = scope.get_current_value(variable)
+            if after is not value:  # never write a masked kernel back
+                variable.assign(after)
+        # Weight regularizers are not among these: Keras collects them from
+        # the variables themselves.
+        for loss in scope.losses:
+            self.add_loss(ops.cast(loss, "float32"))
+        if training and self.phase == "mining":
+            self.add_loss(self.regularization * self.score_penalty())
+        return outputs
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return self.layer.compute_mask(inputs, previous_mask)
+
+    def get_build_config(self):
+        # The config of the wrapped layer carries what builds it.
+        return None
+
+    def get_config(self):
+        filters = self.filters
+        if callable(filters):
+            filters = keras.saving.serialize_keras_object(filters)
+        return {
+            **super().get_config(),
+            "filters": filters,
+            "mask": keras.saving.serialize_keras_object(self.mask),
+            "score_initializer": keras.initializers.serialize(
+                self.score_initializer
+            ),
+            "seed": self.seed,
+            "phase": self.phase,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        filters = config.get("filters")
+        if isinstance(filters, dict):
+            config["filters"] = keras.saving.deserialize_keras_object(
+                filters, custom_objects
+            )
+        return super().from_config(config, custom_objects)
+
+
+def find_gem_layers(model):
+    """Returns every `GemLayer` of a model, its own parts included."""
+    layers = model._flatten_layers()
+    return [layer for layer in layers if isinstance(layer, GemLayer)]
+
+
+def _to_symbol(value):
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        dtype = keras.backend.standardize_dtype(value.dtype)
+        return keras.KerasTensor(value.shape, dtype)
+    return value
+
+
+def _refuse_other_keras(layer):
+    if isinstance(layer, keras.layers.Layer):
+        return
+    module = type(layer).__module__
+    remedy = "Wrap a Keras 3 layer or model."
+    if module.startswith(("tf_keras", "tensorflow.python.keras")):
+        remedy = (
+            "This is a Keras 2 (`tf_keras`) object: rebuild it with "
+            "`import keras`, and unset TF_USE_LEGACY_KERAS."
+        )
+    raise ValueError(
+        "Only Keras 3 layers and models can be pruned. "
+        f"Received: layer={type(layer).__name__} from `{module}`. {remedy}"
+    )

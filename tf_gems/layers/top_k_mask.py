@@ -1,0 +1,114 @@
+"""Masks by rank: scores compete for a fixed number of places."""
+
+import math
+
+import keras
+from keras import ops
+
+from tf_gems.layers.mask import Mask
+from tf_gems.layers.straight_through import straight_through
+from tf_gems.validation import check_choice
+from tf_gems.validation import check_sparsity
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class TopKMask(Mask):
+    """Keeps the weights with the largest scores, exactly `k` of them.
+
+    `k = round((1 - sparsity) * n)`, over all weights that share the layer
+    (`scope="global"`: one threshold) or in each weight by itself
+    (`scope="layerwise"`). The gradient is the identity, for kept and dropped
+    weights alike.
+
+    It runs inside the training step, compiled or not, so it neither sorts nor
+    uses `top_k`: the k-th largest float32 is found bit by bit, by 32 counts
+    over the data, and ties are broken by position in the same way.
+
+    Args:
+        sparsity: Float in [0, 1), the fraction of zeros.
+        scope: `"global"` or `"layerwise"`. Defaults to `"global"`.
+
+    Example:
+
+    >>> [mask] = TopKMask(sparsity=0.5)([ops.convert_to_tensor([3., 1.])])
+    >>> mask
+    <tf.Tensor: shape=(2,), dtype=float32, numpy=array([1., 0.]...)>
+
+    Reference: Ramanujan et al., 2020, "What's Hidden in a Randomly Weighted
+    Neural Network?", section 3.2 (layerwise); "Rare Gems", section 4.3
+    (global).
+    """
+
+    def __init__(self, sparsity, scope="global"):
+        self.sparsity = check_sparsity(sparsity, "sparsity")
+        self.scope = check_choice(scope, "scope", ("global", "layerwise"))
+
+    def __call__(self, scores, alive=None):
+        alive = alive or [ops.ones_like(p, "bool") for p in scores]
+        if self.scope == "layerwise":
+            masks = [
+                mask
+                for p, a in zip(scores, alive, strict=True)
+                for mask in self._largest([p], [a])
+            ]
+        else:
+            masks = self._largest(scores, alive)
+        return [
+            straight_through(p, ops.cast(m, "float32"))
+            for p, m in zip(scores, masks, strict=True)
+        ]
+
+    def _largest(self, scores, alive):
+        sizes = [math.prod(p.shape) for p in scores]
+        flat = ops.concatenate([ops.reshape(p, (-1,)) for p in scores])
+        alive = ops.concatenate([ops.reshape(a, (-1,)) for a in alive])
+        count = round((1.0 - self.sparsity) * sum(sizes))
+        mask = largest_in_graph(ops.stop_gradient(flat), count, alive)
+        parts, start = [], 0
+        for p, size in zip(scores, sizes, strict=True):
+            parts.append(ops.reshape(mask[start : start + size], p.shape))
+            start += size
+        return parts
+
+    def get_config(self):
+        return {"sparsity": self.sparsity, "scope": self.scope}
+
+
+def largest_in_graph(scores, count, alive):
+    """Marks the `count` largest scores that are alive, with static shapes.
+
+    Both searches build a number from its highest bit down, keeping a bit when
+    the count of entries at or beyond the candidate still allows it.
+
+    Args:
+        scores: Float32 tensor of rank 1.
+        count: Python integer; if fewer are alive, all of those are kept.
+        alive: Bool tensor like `scores`.
+
+    Returns:
+        Bool tensor like `scores`.
+    """
+    bits = ops.view(scores + 0.0, "int32")
+    keys = ops.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    lowest = -(2**31)  # below the key of every number, -inf included
+    keys = ops.where(alive, keys, lowest)
+
+    def how_many(condition):
+        return ops.sum(ops.cast(condition, "int32"))
+
+    threshold = ops.where(how_many(keys >= 0) >= count, 0, lowest)
+    for bit in reversed(range(31)):
+        candidate = threshold + (1 << bit)
+        enough = how_many(keys >= candidate) >= count
+        threshold = ops.where(enough, candidate, threshold)
+
+    tied = ops.logical_and(keys == threshold, alive)
+    missing = count - how_many(keys > threshold)
+    position = ops.arange(scores.shape[0], dtype="int32")
+    end = ops.zeros((), "int32")
+    for bit in reversed(range(int(scores.shape[0]).bit_length())):
+        candidate = end + (1 << bit)
+        before = ops.logical_and(tied, position < candidate)
+        end = ops.where(how_many(before) <= missing, candidate, end)
+    first_tied = ops.logical_and(tied, position < end)
+    return ops.logical_or(keys > threshold, first_tied)

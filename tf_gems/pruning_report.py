@@ -1,0 +1,136 @@
+"""What a model has to prune, and what is left alone and why."""
+
+import math
+import re
+
+NOT_TRAINABLE = "not trainable"
+NOT_FLOAT = "not a float weight"
+LOW_RANK = "rank below 2"
+NOT_A_KERNEL = "bias or normalisation"
+FILTERED = "excluded by `filters`"
+
+_NOT_KERNELS = {"bias", "gamma", "beta", "scale", "offset", "alpha"}
+
+
+class PruningReport:
+    """The prunable and the skipped weights of a layer, with reasons.
+
+    A weight is prunable if it is trainable, of rank two or more, and no bias,
+    normalisation scale or PReLU slope (the biases of `MultiHeadAttention` have
+    rank two, so rank alone does not decide). A regular expression, or a list
+    of them, narrows this to the weights whose path it matches; a callable
+    decides alone, over every trainable float weight.
+
+    Args:
+        layer: A built Keras layer or model.
+        filters: Regular expression or list of them, searched for in the path
+            of each weight; or a callable that takes a `keras.Variable` and
+            returns whether to prune it. Defaults to `None`: all kernels.
+
+    Attributes:
+        prunable: List of `keras.Variable`.
+        skipped: List of `(keras.Variable, reason)`.
+        trainable: List of `keras.Variable`, all that the user left trainable.
+
+    Raises:
+        ValueError: If nothing is prunable.
+
+    Example:
+
+    ```python
+    print(tf_gems.PruningReport(model, filters="conv").render())
+    ```
+    """
+
+    def __init__(self, layer, filters=None):
+        self.prunable = []
+        self.skipped = []
+        self.trainable = list(layer.trainable_variables)
+        trainable = {id(v) for v in self.trainable}
+        for variable in layer.weights:
+            is_trainable = id(variable) in trainable
+            if not is_trainable and len(variable.shape) < 2:
+                continue  # state: normalisation statistics, counters
+            reason = _reason_to_skip(variable, is_trainable, filters)
+            if reason is None:
+                self.prunable.append(variable)
+            else:
+                self.skipped.append((variable, reason))
+        if not self.prunable:
+            self._refuse(layer, filters)
+
+    def _refuse(self, layer, filters):
+        candidates = [v for v, r in self.skipped if r == FILTERED]
+        if candidates:
+            raise ValueError(
+                f"`filters` must match a weight of '{layer.name}'. "
+                f"Received: filters={filters!r}. "
+                f"Its weights are: {', '.join(v.path for v in candidates)}."
+            )
+        reasons = [f"{v.path} ({reason})" for v, reason in self.skipped]
+        raise ValueError(
+            "A layer needs a trainable weight of rank 2 or more to be pruned. "
+            f"Received: '{layer.name}' with weights "
+            f"{', '.join(reasons) or 'none'}. Set `trainable=True` on what "
+            "is frozen, or pass a callable as `filters`."
+        )
+
+    def to_dict(self):
+        """Returns the report as plain, JSON-serialisable values."""
+        return {
+            "prunable": [
+                {"path": v.path, "shape": list(v.shape)} for v in self.prunable
+            ],
+            "skipped": [
+                {"path": v.path, "shape": list(v.shape), "reason": reason}
+                for v, reason in self.skipped
+            ],
+        }
+
+    def render(self):
+        """Returns the report as a table for people."""
+        rows = [(v, "prunable") for v in self.prunable] + self.skipped
+        width = max(len(v.path) for v, _ in rows)
+        lines = [
+            f"{v.path:<{width}}  {v.shape!s:>18}  {reason}"
+            for v, reason in rows
+        ]
+        size = sum(math.prod(v.shape) for v in self.prunable)
+        lines.append(
+            f"{len(self.prunable)} prunable weights with {size:,} entries, "
+            f"{len(self.skipped)} skipped"
+        )
+        return "\n".join(lines)
+
+    __str__ = render
+
+
+def _reason_to_skip(variable, is_trainable, filters):
+    """Returns why a weight is not pruned, or `None` if it is."""
+    if not is_trainable:
+        return NOT_TRAINABLE
+    if "float" not in variable.dtype:
+        return NOT_FLOAT
+    if callable(filters):
+        return None if filters(variable) else FILTERED
+    if variable.path.rsplit("/", 1)[-1] in _NOT_KERNELS:
+        return NOT_A_KERNEL
+    if len(variable.shape) < 2:
+        return LOW_RANK
+    if filters is None:
+        return None
+    patterns = [filters] if isinstance(filters, str) else filters
+    matches = any(re.search(p, variable.path) for p in patterns)
+    return None if matches else FILTERED
+
+
+def unique_paths(variables):
+    """Returns the paths of variables, numbered where several are equal."""
+    paths = {}
+    for variable in variables:
+        path, copies = variable.path, 1
+        while path in paths:
+            copies += 1
+            path = f"{variable.path}_{copies}"
+        paths[path] = variable
+    return list(paths)

@@ -1,0 +1,35 @@
+"""Looks up serialisable objects by name, config or instance."""
+
+import keras
+
+from tf_gems.validation import check_choice
+
+
+def get(identifier, classes, argument):
+    """Returns an object for an identifier, as `keras.losses.get` does.
+
+    Args:
+        identifier: A name among `classes` (built with its defaults), a config
+            made by `keras.saving.serialize_keras_object`, or an instance.
+        classes: Dict from names to classes.
+        argument: Name of the user's argument, for messages.
+
+    Raises:
+        ValueError: If the identifier is none of these.
+
+    Example:
+
+    >>> get("constant", {"constant": dict}, "schedule")
+    {}
+    """
+    if isinstance(identifier, str):
+        return classes[check_choice(identifier, argument, classes)]()
+    if isinstance(identifier, dict):
+        identifier = keras.saving.deserialize_keras_object(identifier)
+    if isinstance(identifier, tuple(classes.values())):
+        return identifier
+    raise ValueError(
+        f"`{argument}` must be a name, a config or an instance. "
+        f"Received: {argument}={identifier!r}. "
+        f"Known: {', '.join(map(repr, sorted(classes)))}."
+    )

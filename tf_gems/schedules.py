@@ -1,0 +1,174 @@
+"""Values as functions of progress: densities, weights of a penalty.
+
+A schedule is called with the progress of training, a float in [0, 1], and
+returns a float. `get` accepts a number, a name, a config or an instance.
+"""
+
+import numbers
+
+import keras
+
+from tf_gems import registry
+
+
+class Schedule:
+    """Base class: a pure function of progress, with a config."""
+
+    def __call__(self, progress):
+        """Returns the value at `progress`, a float in [0, 1]."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class Constant(Schedule):
+    """`value`, at any time.
+
+    Args:
+        value: Float. Defaults to `0.0`.
+
+    Example:
+
+    >>> Constant(1e-4)(0.5)
+    0.0001
+    """
+
+    def __init__(self, value=0.0):
+        self.value = float(value)
+
+    def __call__(self, progress):
+        return self.value
+
+    def get_config(self):
+        return {"value": self.value}
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class Geometric(Schedule):
+    """`initial * (final / initial) ** progress`: equal ratios in equal times.
+
+    The schedule of densities in "Rare Gems", Algorithm 1.
+
+    Args:
+        initial: Positive float. Defaults to `1.0`.
+        final: Positive float. Defaults to `0.01`.
+
+    Example:
+
+    >>> round(Geometric(final=0.01)(0.5), 6)
+    0.1
+    """
+
+    def __init__(self, initial=1.0, final=0.01):
+        if initial <= 0 or final <= 0:
+            raise ValueError(
+                "A geometric schedule needs positive ends. "
+                f"Received: initial={initial}, final={final}. "
+                "Use `Polynomial` to reach zero."
+            )
+        self.initial = float(initial)
+        self.final = float(final)
+
+    def __call__(self, progress):
+        return self.initial * (self.final / self.initial) ** progress
+
+    def get_config(self):
+        return {"initial": self.initial, "final": self.final}
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class Polynomial(Schedule):
+    """`final + (initial - final) * (1 - progress) ** power`.
+
+    With `power=3` the cubic schedule of Zhu & Gupta, 2017, "To prune, or not
+    to prune", equation 1.
+
+    Args:
+        initial: Float. Defaults to `0.0`.
+        final: Float. Defaults to `1.0`.
+        power: Positive float. Defaults to `3.0`.
+
+    Example:
+
+    >>> Polynomial(initial=0.0, final=0.8, power=1.0)(0.5)
+    0.4
+    """
+
+    def __init__(self, initial=0.0, final=1.0, power=3.0):
+        if power <= 0:
+            raise ValueError(
+                f"`power` must be positive. Received: power={power}. "
+                "1 is linear, 3 is Zhu & Gupta's."
+            )
+        self.initial = float(initial)
+        self.final = float(final)
+        self.power = float(power)
+
+    def __call__(self, progress):
+        remaining = (1.0 - progress) ** self.power
+        return self.final + (self.initial - self.final) * remaining
+
+    def get_config(self):
+        return {
+            "initial": self.initial,
+            "final": self.final,
+            "power": self.power,
+        }
+
+
+SCHEDULES = {
+    "constant": Constant,
+    "geometric": Geometric,
+    "polynomial": Polynomial,
+}
+
+
+def get(identifier, argument="schedule"):
+    """Returns a schedule for a number, a name, a config or an instance.
+
+    Args:
+        identifier: See above.
+        argument: Name of the user's argument, for messages.
+    """
+    if isinstance(identifier, numbers.Real):
+        return Constant(identifier)
+    if isinstance(identifier, Schedule):
+        return identifier
+    return registry.get(identifier, SCHEDULES, argument)
+
+
+def geometric_counts(size, density, freezes, rounding="exact"):
+    """Counts of alive weights after 0, 1, ..., `freezes` freezes.
+
+    `exact`: `round(size * density ** (i / freezes))`, so that exactly
+    `round(size * density)` weights are alive at the end.
+    `reference`: as the authors' code counts; each freeze removes
+    `ceil(r * alive)`, with `r = 1 - density ** (1 / freezes)`, which ends a
+    few weights lower (ResNet-20 at 1.44 %: 3,861 for 3,864).
+
+    Args:
+        size: Integer, number of prunable weights.
+        density: Float in (0, 1], the final one.
+        freezes: Positive integer.
+        rounding: `"exact"` or `"reference"`. Defaults to `"exact"`.
+
+    Returns:
+        List of `freezes + 1` integers.
+
+    Example:
+
+    >>> geometric_counts(1000, 0.01, 2)
+    [1000, 100, 10]
+    """
+    if rounding == "exact":
+        bound = Geometric(1.0, density)
+        return [round(size * bound(i / freezes)) for i in range(freezes + 1)]
+    keep = density ** (1 / freezes)
+    counts = [size]
+    for _ in range(freezes):
+        # floor(alive * keep) is alive - ceil(alive * r), less one rounding.
+        counts.append(int(counts[-1] * keep))
+    return counts

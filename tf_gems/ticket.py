@@ -1,0 +1,241 @@
+"""What a pruning method finds: masks, and the weights to start from."""
+
+import dataclasses
+
+import numpy as np
+from keras import ops
+
+from tf_gems import ticket_file
+from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.network import forget_compilation
+from tf_gems.network import network_weights
+from tf_gems.network import refuse_before_mining
+from tf_gems.pruning_report import unique_paths
+from tf_gems.validation import check_choice
+
+
+@dataclasses.dataclass
+class Ticket:
+    """A sparse subnetwork: masks, and all the weights it starts with.
+
+    Args:
+        masks: Dict from the path of a prunable weight to its mask, a bool
+            array.
+        weights: Dict from the path of every weight of the network (also
+            biases and normalisation statistics), in the network's order, to
+            its starting value.
+        metadata: Dict of JSON values that describe how it was found.
+
+    Example:
+
+    ```python
+    ticket = sparse.ticket()
+    ticket.save("resnet20.gem")
+    tf_gems.Ticket.load("resnet20.gem").apply(keras_model)
+    ```
+    """
+
+    masks: dict
+    weights: dict
+    metadata: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        for path, mask in self.masks.items():
+            shape = np.shape(self.weights.get(path))
+            if mask.dtype != bool or mask.shape != shape:
+                raise ValueError(
+                    "A mask must be a bool array with the shape of its "
+                    f"weight. Received: masks['{path}'] of {mask.dtype} "
+                    f"{mask.shape} for a weight of shape {shape}."
+                )
+
+    @classmethod
+    def from_model(cls, model, masks="alive"):
+        """Reads the ticket out of a model that has been mined.
+
+        Args:
+            model: `SparseModel`, or Keras model that holds `GemLayer`s.
+            masks: `"alive"` or `"rounded"`, see `SparseModel.ticket`.
+
+        Returns:
+            `Ticket`.
+
+        Raises:
+            RuntimeError: If nothing has been pruned yet.
+        """
+        check_choice(masks, "masks", ("alive", "rounded"))
+        gems = _gems_of(model)
+        found = {}
+        for gem in gems:
+            refuse_before_mining(gem, model)
+            flags = gem.masks() if masks == "rounded" else gem.ticket_masks()
+            for prunable, mask in zip(gem.prunable, flags, strict=True):
+                found[id(prunable.weight)] = ops.convert_to_numpy(mask) > 0
+        weights = network_weights(model)
+        paths = unique_paths(weights)
+        return cls(
+            masks={
+                path: found[id(v)]
+                for path, v in zip(paths, weights, strict=True)
+                if id(v) in found
+            },
+            weights={
+                path: _copy(v) for path, v in zip(paths, weights, strict=True)
+            },
+        )
+
+    @property
+    def size(self):
+        """Number of prunable weights."""
+        return sum(m.size for m in self.masks.values())
+
+    @property
+    def kept(self):
+        """Number of weights kept."""
+        return sum(int(np.count_nonzero(m)) for m in self.masks.values())
+
+    @property
+    def density(self):
+        """Fraction of prunable weights that are kept."""
+        return self.kept / self.size
+
+    @property
+    def sparsity(self):
+        """Fraction of prunable weights that are zero, `1 - density`."""
+        return 1.0 - self.density
+
+    def layers(self):
+        """Returns a dict for each prunable weight: path, shape, kept, density."""
+        return [
+            {
+                "path": path,
+                "shape": list(mask.shape),
+                "kept": int(np.count_nonzero(mask)),
+                "density": float(np.mean(mask)),
+            }
+            for path, mask in self.masks.items()
+        ]
+
+    def render(self):
+        """Returns a table of the layers for people."""
+        rows = self.layers()
+        width = max(len(row["path"]) for row in rows)
+        lines = [f"{'weight':<{width}}  {'shape':>18}  {'kept':>9}  density"]
+        lines += [
+            f"{row['path']:<{width}}  {tuple(row['shape'])!s:>18}  "
+            f"{row['kept']:>9,}  {row['density']:7.2%}"
+            for row in rows
+        ]
+        lines.append(
+            f"{'total':<{width}}  {self.size:>18,}  {self.kept:>9,}  "
+            f"{self.density:7.2%}"
+        )
+        return "\n".join(lines)
+
+    __str__ = render
+
+    def apply(self, model):
+        """Gives a network the masks and the starting weights of this ticket.
+
+        A `SparseModel` (or a model that holds `GemLayer`s) is switched to
+        fine-tuning and must be compiled before `fit`. A plain Keras model
+        gets the weights multiplied by their masks. Nothing is changed if the
+        networks differ.
+
+        Args:
+            model: `SparseModel` or Keras model of the ticket's network.
+
+        Raises:
+            ValueError: If the model is of another network.
+        """
+        gems = find_gem_layers(model)
+        weights = network_weights(model)
+        self._refuse_other_network(model, weights, gems)
+        masked = {}
+        for (path, value), variable in zip(
+            self.weights.items(), weights, strict=True
+        ):
+            mask = self.masks.get(path)
+            if mask is not None:
+                masked[id(variable)] = mask
+                value = value * mask
+            variable.assign(value)
+        for gem in gems:
+            for prunable in gem.prunable:
+                mask = masked[id(prunable.weight)]
+                prunable.alive.assign(mask)
+                # A network that returns to mining computes the same.
+                prunable.score.assign(mask.astype("float32"))
+            gem.set_phase("finetuning")
+        if gems:
+            forget_compilation(model)
+
+    def _refuse_other_network(self, model, weights, gems):
+        ours = [np.shape(v) for v in self.weights.values()]
+        theirs = [tuple(v.shape) for v in weights]
+        rule = "A ticket fits only the network that it was found in. "
+        if len(ours) != len(theirs):
+            raise ValueError(
+                f"{rule}Received: model='{model.name}' with {len(theirs)} "
+                f"weights; the ticket has {len(ours)}."
+            )
+        for path, shape, variable in zip(
+            self.weights, ours, weights, strict=True
+        ):
+            if shape != tuple(variable.shape):
+                raise ValueError(
+                    f"{rule}Received: model='{model.name}' with weight "
+                    f"'{variable.path}' of shape {tuple(variable.shape)}; "
+                    f"the ticket has '{path}' of shape {shape} in its place."
+                )
+        if not gems:
+            return
+        prunable = {id(w.weight) for gem in gems for w in gem.prunable}
+        for path, variable in zip(self.weights, weights, strict=True):
+            if (path in self.masks) != (id(variable) in prunable):
+                raise ValueError(
+                    f"{rule}Received: model='{model.name}' that prunes other "
+                    f"weights than the ticket: they differ in "
+                    f"'{variable.path}'. Pass the same `filters`."
+                )
+
+    def save(self, path):
+        """Writes the ticket to a file, in the format of `ticket_file`.
+
+        Only kept values are stored of the weights that are pruned.
+
+        Args:
+            path: String or path, usually ending in `.gem`.
+        """
+        ticket_file.write(path, self.masks, self.weights, self.metadata)
+
+    @classmethod
+    def load(cls, path):
+        """Reads a ticket from a file; the file is data, never code.
+
+        Args:
+            path: String or path.
+
+        Returns:
+            `Ticket`, with zeros in place of the pruned weights.
+
+        Raises:
+            ValueError: If the file is no ticket, is damaged, or is of a
+                version that is not known here.
+        """
+        return cls(*ticket_file.read(path))
+
+
+def _gems_of(model):
+    gems = find_gem_layers(model)
+    if gems:
+        return gems
+    raise ValueError(
+        "A ticket is found in a `tf_gems.SparseModel`, or in a model that "
+        f"holds `tf_gems.GemLayer`s. Received: '{model.name}' of type "
+        f"{type(model).__name__}. Wrap it first."
+    )
+
+
+def _copy(variable):
+    return np.array(ops.convert_to_numpy(variable))
