@@ -105,7 +105,7 @@ class Ticket:
         return 1.0 - self.density
 
     def layers(self):
-        """Returns a dict for each prunable weight: path, shape, kept, density."""
+        """Returns path, shape, kept and density of each prunable weight."""
         return [
             {
                 "path": path,
