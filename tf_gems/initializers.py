@@ -29,7 +29,7 @@ class SignedConstant(keras.initializers.Initializer):
     Neural Network?", section 4.1, and the configurations of "Rare Gems".
     """
 
-    def __init__(self, gain=math.sqrt(2.0), seed=None):
+    def __init__(self, gain=2.0**0.5, seed=None):
         self.gain = gain
         self.seed = seed
 
