@@ -4,11 +4,12 @@ A schedule is called with the progress of training, a float in [0, 1], and
 returns a float. `get` accepts a number, a name, a config or an instance.
 """
 
-import numbers
+import math
 
 import keras
 
 from tf_gems import registry
+from tf_gems.validation import is_number
 
 
 class Schedule:
@@ -132,8 +133,11 @@ def get(identifier, argument="schedule"):
     Args:
         identifier: See above.
         argument: Name of the user's argument, for messages.
+
+    Raises:
+        ValueError: If it is none of these.
     """
-    if isinstance(identifier, numbers.Real):
+    if is_number(identifier):
         return Constant(identifier)
     if isinstance(identifier, Schedule):
         return identifier
@@ -166,9 +170,9 @@ def geometric_counts(size, density, freezes, rounding="exact"):
     if rounding == "exact":
         bound = Geometric(1.0, density)
         return [round(size * bound(i / freezes)) for i in range(freezes + 1)]
-    keep = density ** (1 / freezes)
+    rate = 1 - density ** (1 / freezes)
     counts = [size]
     for _ in range(freezes):
-        # floor(alive * keep) is alive - ceil(alive * r), less one rounding.
-        counts.append(int(counts[-1] * keep))
+        # Not floor(alive * (1 - rate)): that rounds otherwise at integers.
+        counts.append(counts[-1] - math.ceil(rate * counts[-1]))
     return counts

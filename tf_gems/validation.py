@@ -5,6 +5,15 @@ import math
 import numbers
 
 
+def is_number(value):
+    """Whether `value` is a finite real number, and no bool."""
+    return (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
+
+
 def check_sparsity(value, name="target_sparsity"):
     """Returns `value` if it is a fraction of zeros in [0, 1).
 
@@ -17,7 +26,7 @@ def check_sparsity(value, name="target_sparsity"):
     """
     rule = f"`{name}` is the fraction of zeros in [0, 1). "
     received = f"Received: {name}={value!r}. "
-    if not isinstance(value, numbers.Real) or math.isnan(value):
+    if not is_number(value):
         raise ValueError(rule + received + "Give a number such as 0.98.")
     if 0 <= value < 1:
         return float(value)
