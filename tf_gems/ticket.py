@@ -1,6 +1,7 @@
 """What a pruning method finds: masks, and the weights to start from."""
 
 import dataclasses
+import math
 
 import numpy as np
 from keras import ops
@@ -12,6 +13,7 @@ from tf_gems.network import network_weights
 from tf_gems.network import refuse_before_mining
 from tf_gems.pruning_report import unique_paths
 from tf_gems.validation import check_choice
+from tf_gems.validation import check_sparsity
 
 
 @dataclasses.dataclass
@@ -71,6 +73,38 @@ class Ticket:
             flags = gem.masks() if masks == "rounded" else gem.ticket_masks()
             for prunable, mask in zip(gem.prunable, flags, strict=True):
                 found[id(prunable.weight)] = ops.convert_to_numpy(mask) > 0
+        return cls._from_masks(model, found)
+
+    @classmethod
+    def random(cls, model, sparsity, seed=0):
+        """Draws a random ticket, the baseline of any other.
+
+        Every subset of the prunable weights with exactly
+        `round((1 - sparsity) * size)` of them is equally likely.
+
+        Args:
+            model: `SparseModel`, or Keras model that holds `GemLayer`s.
+            sparsity: Float in [0, 1), the fraction of zeros.
+            seed: Integer. Defaults to `0`.
+
+        Returns:
+            `Ticket`, with the model's present weights.
+        """
+        density = 1.0 - check_sparsity(sparsity, "sparsity")
+        prunable = [w.weight for gem in _gems_of(model) for w in gem.prunable]
+        sizes = [math.prod(w.shape) for w in prunable]
+        kept = np.zeros(sum(sizes), bool)
+        kept[: round(density * len(kept))] = True
+        np.random.default_rng(seed).shuffle(kept)
+        parts = np.split(kept, np.cumsum(sizes)[:-1])
+        found = {
+            id(w): part.reshape(w.shape)
+            for w, part in zip(prunable, parts, strict=True)
+        }
+        return cls._from_masks(model, found)
+
+    @classmethod
+    def _from_masks(cls, model, found):
         weights = network_weights(model)
         paths = unique_paths(weights)
         return cls(

@@ -1,0 +1,37 @@
+"""A rare gem on CIFAR-10 with ResNet-20, the paper's main network.
+
+python recipes/cifar10.py --preset short
+"""
+
+import experiment
+from absl import app
+
+PRESETS = {
+    "paper": experiment.Settings("cifar10", "resnet20"),
+    "short": experiment.Settings(
+        "cifar10",
+        "resnet20",
+        mining_epochs=6,
+        finetuning_epochs=6,
+        learning_rate=0.5,
+        regularization=1e-4,
+        freeze_period=1,
+        finetuning_learning_rate=0.1,
+        finetuning_schedule="cosine",
+    ),
+    "smoke": experiment.Settings(
+        "cifar10",
+        "resnet20",
+        target_sparsity=0.9,
+        mining_epochs=2,
+        finetuning_epochs=1,
+        learning_rate=0.5,
+        freeze_period=1,
+        fraction=0.02,
+    ),
+}
+
+experiment.define_flags(PRESETS)
+
+if __name__ == "__main__":
+    app.run(lambda _: experiment.main(PRESETS))

@@ -1,0 +1,43 @@
+"""A rare gem on scikit-learn's digits: no download, minutes on a laptop.
+
+python recipes/digits.py --preset short
+"""
+
+import experiment
+from absl import app
+
+PRESETS = {
+    "paper": experiment.Settings(
+        "digits",
+        "lenet_300_100",
+        target_sparsity=0.95,
+        mining_epochs=100,
+        finetuning_epochs=100,
+        batch_size=64,
+    ),
+    "short": experiment.Settings(
+        "digits",
+        "lenet_300_100",
+        target_sparsity=0.95,
+        mining_epochs=40,
+        finetuning_epochs=20,
+        batch_size=64,
+        regularization=5e-4,
+        freeze_period=2,
+    ),
+    "smoke": experiment.Settings(
+        "digits",
+        "lenet_300_100",
+        target_sparsity=0.9,
+        mining_epochs=4,
+        finetuning_epochs=2,
+        batch_size=64,
+        regularization=1e-3,
+        freeze_period=1,
+    ),
+}
+
+experiment.define_flags(PRESETS)
+
+if __name__ == "__main__":
+    app.run(lambda _: experiment.main(PRESETS))

@@ -1,0 +1,329 @@
+"""The experiment that every recipe runs: dense, mined and random networks.
+
+Stages, each at the same number of training epochs in all: a dense network; a
+ticket that is mined and then fine-tuned; a random ticket of the same density.
+Then the export, a picture and a table. The run's directory is named by a hash
+of its settings. Every stage writes what it found before the next begins, and
+backs its training up after every epoch, so that starting again resumes, and a
+finished run only prints its report.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import picture
+from absl import flags
+
+import tf_gems as gems
+from tf_gems import datasets
+from tf_gems import zoo
+
+NETWORKS = {
+    "lenet_300_100": zoo.lenet_300_100,
+    "conv4": zoo.conv4,
+    "resnet20": zoo.resnet20,
+}
+_MILESTONES = (8 / 15, 12 / 15)  # 80 and 120 of 150 epochs
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that a run's result depends on.
+
+    Args:
+        dataset: Name for `tf_gems.datasets.load`.
+        network: Name among `NETWORKS`.
+        target_sparsity: Float in [0, 1), the fraction of zeros.
+        mining_epochs: Integer.
+        finetuning_epochs: Integer.
+        batch_size: Integer.
+        learning_rate: Float, of the scores; cosine decay to zero.
+        regularization: Float, L2 weight on the scores.
+        freeze_period: Integer, epochs.
+        finetuning_learning_rate: Float, of the ticket's weights.
+        finetuning_schedule: `"multistep"` (a tenth at 8/15 and at 12/15 of
+            training) or `"cosine"`.
+        dense_learning_rate: Float, of dense and random networks.
+        weight_decay: Float, coupled, on all weights that train.
+        fraction: Float in (0, 1], part of the training set.
+        seed: Integer.
+    """
+
+    dataset: str
+    network: str
+    target_sparsity: float = 0.9856
+    mining_epochs: int = 150
+    finetuning_epochs: int = 150
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    regularization: float = 1e-4
+    freeze_period: int = 5
+    finetuning_learning_rate: float = 0.01
+    finetuning_schedule: str = "multistep"
+    dense_learning_rate: float = 0.1
+    weight_decay: float = 1e-4
+    fraction: float = 1.0
+    seed: int = 42
+
+    @property
+    def epochs(self):
+        """The training budget of every network."""
+        return self.mining_epochs + self.finetuning_epochs
+
+    def hash(self):
+        """Returns twelve hexadecimal digits that name these settings."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def define_flags(presets):
+    """Defines a flag for each setting, and those of every recipe.
+
+    Args:
+        presets: Dict from names to `Settings`; `"paper"` is the default.
+    """
+    flags.DEFINE_enum(
+        "preset", "paper", list(presets), "Settings that the flags override."
+    )
+    define = {
+        str: flags.DEFINE_string,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+    }
+    for field in dataclasses.fields(Settings):
+        if field.name != "dataset":
+            value = getattr(presets["paper"], field.name)
+            define[field.type](
+                field.name, None, f"Default: the preset's. Paper: {value}."
+            )
+    flags.DEFINE_string("data_dir", None, "Directory of TFDS.")
+    flags.DEFINE_bool("download", False, "Whether TFDS may download.")
+    flags.DEFINE_string(
+        "output_dir",
+        str(Path(__file__).parents[1] / "savedmodels"),
+        "Directory in which the run's directory is made.",
+    )
+
+
+def main(presets):
+    """Runs the experiment that the flags describe.
+
+    Args:
+        presets: As given to `define_flags`.
+    """
+    values = flags.FLAGS
+    given = {
+        field.name: values[field.name].value
+        for field in dataclasses.fields(Settings)
+        if field.name != "dataset" and values[field.name].present
+    }
+    settings = dataclasses.replace(presets[values.preset], **given)
+    Run(settings, values.output_dir, values.data_dir, values.download).start()
+
+
+class Run:
+    """One experiment and its directory.
+
+    Args:
+        settings: `Settings`.
+        output_dir: Directory in which the run's own is made.
+        data_dir: Directory of TFDS, or `None`.
+        download: Whether TFDS may download.
+    """
+
+    def __init__(self, settings, output_dir, data_dir=None, download=False):
+        self.settings = settings
+        self.directory = Path(
+            output_dir, f"{settings.dataset}-{settings.hash()}"
+        )
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.results_path = self.directory / "results.json"
+        self.results = {
+            "settings": dataclasses.asdict(settings),
+            "stages": {},
+        }
+        if self.results_path.exists():
+            self.results = json.loads(self.results_path.read_text("utf-8"))
+        self._load = lambda: datasets.load(
+            settings.dataset, data_dir, settings.fraction, download
+        )
+
+    def start(self):
+        """Runs the stages that are not finished, then prints the report."""
+        stages = (
+            self._mine,
+            self._finetune,
+            self._random,
+            self._dense,
+            self._export,
+        )
+        names = [stage.__name__.strip("_") for stage in stages]
+        missing = [n for n in names if n not in self.results["stages"]]
+        if missing:
+            self.data = self._load()
+        for name, stage in zip(names, stages, strict=True):
+            if name in missing:
+                print(f"\n== {name} ({self.directory.name})", flush=True)
+                keras.utils.set_random_seed(self.settings.seed)
+                begin = time.time()
+                found = stage()
+                found["seconds"] = round(time.time() - begin, 1)
+                self._record(name, found)
+        picture.draw(self.directory, self.results)
+        print(picture.render(self.directory, self.results))
+
+    def _mine(self):
+        settings = self.settings
+        sparse = self._sparse_model()
+        self._compile(
+            sparse,
+            keras.optimizers.schedules.CosineDecay(
+                settings.learning_rate,
+                settings.mining_epochs * self._steps,
+            ),
+        )
+        miner = gems.GemMinerCallback(
+            settings.target_sparsity,
+            settings.freeze_period,
+            settings.regularization,
+        )
+        self._fit("mine", sparse, settings.mining_epochs, [miner])
+        ticket = sparse.ticket()
+        sparse.finetune()
+        self._compile(sparse, 0.0)
+        accuracy = self._accuracy(sparse)
+        ticket.metadata.update(
+            dataclasses.asdict(settings), accuracy_before_finetuning=accuracy
+        )
+        ticket.save(self.directory / "ticket.gem")
+        return {
+            "accuracy": accuracy,
+            "kept": ticket.kept,
+            "size": ticket.size,
+            "layers": ticket.layers(),
+        }
+
+    def _finetune(self):
+        settings = self.settings
+        sparse = self._sparse_model()
+        gems.Ticket.load(self.directory / "ticket.gem").apply(sparse)
+        self._compile(
+            sparse,
+            self._schedule(
+                settings.finetuning_learning_rate, settings.finetuning_epochs
+            ),
+        )
+        self._fit("finetune", sparse, settings.finetuning_epochs)
+        sparse.save(self.directory / "finetuned.keras")
+        return {"accuracy": self._accuracy(sparse)}
+
+    def _random(self):
+        settings = self.settings
+        sparse = self._sparse_model()
+        ticket = gems.Ticket.random(
+            sparse, settings.target_sparsity, settings.seed
+        )
+        ticket.apply(sparse)
+        rate = settings.dense_learning_rate
+        self._compile(sparse, self._schedule(rate, settings.epochs))
+        self._fit("random", sparse, settings.epochs)
+        return {"accuracy": self._accuracy(sparse), "kept": ticket.kept}
+
+    def _dense(self):
+        settings = self.settings
+        model = self._network()
+        rate = settings.dense_learning_rate
+        self._compile(model, self._schedule(rate, settings.epochs))
+        self._fit("dense", model, settings.epochs)
+        return {"accuracy": self._accuracy(model)}
+
+    def _export(self):
+        sparse = keras.models.load_model(self.directory / "finetuned.keras")
+        sample = self.data.test[0][:64]
+        litert = gems.export_litert(
+            sparse, self.directory / "sparse.tflite", inputs=sample
+        )
+        saved_model = gems.export_saved_model(
+            sparse, self.directory / "saved_model", overwrite=True
+        )
+        (self.directory / "export.txt").write_text(
+            f"{litert.render()}\n\n{saved_model.render()}\n", "utf-8"
+        )
+        return {
+            "litert": litert.to_dict(),
+            "saved_model": saved_model.to_dict(),
+        }
+
+    @property
+    def _steps(self):
+        return -(-len(self.data.train[1]) // self.settings.batch_size)
+
+    def _network(self):
+        settings = self.settings
+        return NETWORKS[settings.network](
+            self.data.image_shape,
+            self.data.classes,
+            # Coupled weight decay is the gradient of half its square.
+            kernel_regularizer=keras.regularizers.L2(settings.weight_decay / 2),
+        )
+
+    def _sparse_model(self):
+        return gems.SparseModel.from_preset(
+            "paper", self._network(), seed=self.settings.seed
+        )
+
+    def _schedule(self, rate, epochs):
+        steps = epochs * self._steps
+        if self.settings.finetuning_schedule == "cosine":
+            return keras.optimizers.schedules.CosineDecay(rate, steps)
+        return keras.optimizers.schedules.PiecewiseConstantDecay(
+            [int(steps * part) for part in _MILESTONES],
+            [rate, rate / 10, rate / 100],
+        )
+
+    def _compile(self, model, learning_rate):
+        model.compile(
+            keras.optimizers.SGD(learning_rate, momentum=0.9),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+
+    def _fit(self, stage, model, epochs, callbacks=()):
+        """Trains, resuming where an earlier run was stopped."""
+        backup = self.directory / f"backup-{stage}"
+        log = keras.callbacks.CSVLogger(
+            self.directory / f"{stage}.csv", append=backup.exists()
+        )
+        model.fit(
+            self.data.batches(self.settings.batch_size, self.settings.seed),
+            epochs=epochs,
+            validation_data=self.data.test_batches(500),
+            verbose=1 if sys.stdout.isatty() else 2,
+            callbacks=[
+                *callbacks,
+                log,
+                keras.callbacks.BackupAndRestore(
+                    backup, delete_checkpoint=False
+                ),
+            ],
+        )
+
+    def _accuracy(self, model):
+        _, accuracy = model.evaluate(self.data.test_batches(500), verbose=0)
+        return round(float(accuracy), 4)
+
+    def _record(self, stage, found):
+        self.results["stages"][stage] = found
+        partial = self.results_path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.results, indent=1), "utf-8")
+        partial.replace(self.results_path)
+        shutil.rmtree(self.directory / f"backup-{stage}", ignore_errors=True)

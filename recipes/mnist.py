@@ -1,0 +1,38 @@
+"""A rare gem on MNIST with LeNet-300-100.
+
+python recipes/mnist.py --preset short
+"""
+
+import experiment
+from absl import app
+
+PRESETS = {
+    "paper": experiment.Settings("mnist", "lenet_300_100"),
+    "short": experiment.Settings(
+        "mnist",
+        "lenet_300_100",
+        mining_epochs=20,
+        finetuning_epochs=20,
+        learning_rate=1.0,
+        regularization=6e-5,
+        freeze_period=1,
+        finetuning_learning_rate=0.1,
+        finetuning_schedule="cosine",
+    ),
+    "smoke": experiment.Settings(
+        "mnist",
+        "lenet_300_100",
+        target_sparsity=0.9,
+        mining_epochs=4,
+        finetuning_epochs=2,
+        learning_rate=1.0,
+        regularization=1e-4,
+        freeze_period=1,
+        fraction=0.1,
+    ),
+}
+
+experiment.define_flags(PRESETS)
+
+if __name__ == "__main__":
+    app.run(lambda _: experiment.main(PRESETS))
