@@ -116,7 +116,7 @@ def test_get():
 @pytest.mark.parametrize(
     "identifier, message",
     [
-        ("geometrik", "Unknown `weight`.*'geometrik'.*Did you mean 'geometric'"),
+        ("geometrik", "Unknown `weight`.*Did you mean 'geometric'"),
         (None, "`weight` must be.*weight=None.*'constant', 'geometric'"),
         (RoundMask(), "`weight` must be a name, a config or an instance"),
         (True, "`weight` must be.*weight=True"),

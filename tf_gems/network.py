@@ -88,6 +88,25 @@ def refuse_before_mining(gem, model):
         )
 
 
+def refuse_unfinished_mining(gems, model):
+    """Raises an error if more weights are alive than mining aims at."""
+    kept = sum(
+        int(ops.count_nonzero(mask))
+        for gem in gems
+        for mask in gem.ticket_masks()
+    )
+    target = int(ops.convert_to_numpy(gems[0].target))
+    if target and kept > target:
+        raise RuntimeError(
+            f"A ticket of this mining keeps {target:,} weights. Received: "
+            f"'{model.name}', of which {kept:,} are alive. Mining was stopped "
+            "before its last freeze, or brought back the weights of an "
+            "earlier epoch, as `EarlyStopping(restore_best_weights=True)` "
+            "does. Mine to the last epoch without it; until then, "
+            '`ticket(masks="rounded")` is what the network computes with.'
+        )
+
+
 def _plain_copy(model):
     """Returns an untrained copy of a model, without `GemLayer`s."""
     if isinstance(model, keras.Sequential | keras.src.models.Functional):

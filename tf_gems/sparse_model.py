@@ -163,7 +163,9 @@ class SparseModel(keras.Model):
             `tf_gems.Ticket`.
 
         Raises:
-            RuntimeError: If nothing has been pruned yet.
+            RuntimeError: If nothing has been pruned yet, or more weights are
+                alive than the target of mining allows, because it was
+                stopped early or earlier weights were brought back.
         """
         return Ticket.from_model(self, masks)
 

@@ -11,6 +11,7 @@ from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.network import forget_compilation
 from tf_gems.network import network_weights
 from tf_gems.network import refuse_before_mining
+from tf_gems.network import refuse_unfinished_mining
 from tf_gems.pruning_report import unique_paths
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_sparsity
@@ -63,10 +64,13 @@ class Ticket:
             `Ticket`.
 
         Raises:
-            RuntimeError: If nothing has been pruned yet.
+            RuntimeError: If nothing has been pruned yet, or more weights are
+                alive than the target of mining allows.
         """
         check_choice(masks, "masks", ("alive", "rounded"))
         gems = _gems_of(model)
+        if masks == "alive":
+            refuse_unfinished_mining(gems, model)
         found = {}
         for gem in gems:
             refuse_before_mining(gem, model)
@@ -200,6 +204,7 @@ class Ticket:
                 prunable.alive.assign(mask)
                 # A network that returns to mining computes the same.
                 prunable.score.assign(mask.astype("float32"))
+            gem.target.assign(self.kept)
             gem.set_phase("finetuning")
         if gems:
             forget_compilation(model)

@@ -1,5 +1,7 @@
 """Gem-Miner as a callback for `fit`."""
 
+import numbers
+
 import keras
 import numpy as np
 from keras import ops
@@ -77,17 +79,14 @@ class GemMinerCallback(keras.callbacks.Callback):
     ):
         super().__init__()
         self.target_sparsity = check_sparsity(target_sparsity)
-        if not isinstance(freeze_period, int) or freeze_period < 1:
-            raise ValueError(
-                "`freeze_period` must be a positive integer, in epochs. "
-                f"Received: freeze_period={freeze_period!r}."
-            )
-        self.freeze_period = freeze_period
+        self.freeze_period = _check_epochs(freeze_period, "freeze_period")
         self.regularization = schedules.get(regularization, "regularization")
         self.rounding = check_choice(
             rounding, "rounding", ("exact", "reference")
         )
         self.epochs = epochs
+        if epochs is not None:
+            self.epochs = _check_epochs(epochs, "epochs")
         self.verbose = verbose
         self._gems = []
         self._counts = []
@@ -130,12 +129,18 @@ class GemMinerCallback(keras.callbacks.Callback):
                 f"freeze_period={max(1, epochs // 4)} or more epochs."
             )
         self._epochs = epochs
+        size = sum(gem.size for gem in self._gems)
         self._counts = schedules.geometric_counts(
-            sum(gem.size for gem in self._gems),
-            1.0 - self.target_sparsity,
-            freezes,
-            self.rounding,
+            size, 1.0 - self.target_sparsity, freezes, self.rounding
         )
+        if self._counts[-1] == 0:
+            raise ValueError(
+                "`target_sparsity` must leave a weight. Received: "
+                f"target_sparsity={self.target_sparsity:g} for a model of "
+                f"{size:,} prunable weights. Use {1 - 1 / size:g} or less."
+            )
+        for gem in self._gems:
+            gem.target.assign(self._counts[-1])
 
     def on_epoch_begin(self, epoch, logs=None):
         weight = self.regularization(min(1.0, epoch / self._epochs))
@@ -206,10 +211,12 @@ class GemMinerCallback(keras.callbacks.Callback):
         random = np.random.default_rng(0)
 
         def two_examples(symbol):
-            shape = (2, *(size or 8 for size in symbol.shape[1:]))
+            shape = tuple(size or 8 for size in symbol.shape[1:])
             if "float" in symbol.dtype:
-                return random.normal(size=shape).astype(symbol.dtype)
-            return random.integers(0, 2, shape).astype(symbol.dtype)
+                return random.normal(size=(2, *shape)).astype(symbol.dtype)
+            return np.stack([np.zeros(shape), np.ones(shape)]).astype(
+                symbol.dtype
+            )
 
         batch = keras.tree.map_structure(two_examples, symbols)
         outputs = keras.tree.flatten(self.model(batch, training=False))
@@ -230,3 +237,13 @@ class GemMinerCallback(keras.callbacks.Callback):
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def _check_epochs(value, name):
+    if isinstance(value, numbers.Integral) and value >= 1:
+        if not isinstance(value, bool):
+            return int(value)
+    raise ValueError(
+        f"`{name}` must be a positive integer, in epochs. "
+        f"Received: {name}={value!r}."
+    )

@@ -136,6 +136,16 @@ class GemLayer(keras.layers.Wrapper):
             autocast=False,
             aggregation="only_first_replica",
         )
+        # How many weights of the whole model mining may leave; 0: any number.
+        self.target = self.add_weight(
+            name="target",
+            shape=(),
+            dtype="int",
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
         weights = self.report.prunable
         paths = unique_paths(weights)
         for index, (path, weight) in enumerate(
@@ -176,7 +186,8 @@ class GemLayer(keras.layers.Wrapper):
     def own_variables(self):
         """Returns the variables that pruning adds to the network."""
         pairs = [(w.score, w.alive) for w in self.prunable]
-        return [self.regularization, *itertools.chain(*pairs)]
+        added = [self.regularization, self.target]
+        return [*added, *itertools.chain(*pairs)]
 
     def set_phase(self, phase):
         """Chooses what trains: scores (mining) or weights (fine-tuning).
