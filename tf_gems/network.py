@@ -41,8 +41,8 @@ def strip(model):
 
     Raises:
         RuntimeError: If nothing has been pruned yet.
-        ValueError: If the model is not a pruned one, or its class cannot be
-            copied from its config.
+        ValueError: If the model is not a pruned one, or cannot be copied
+            through its config.
 
     Example:
 
@@ -58,16 +58,17 @@ def strip(model):
             f"'{model.name}' of type {type(model).__name__}, which holds no "
             "`tf_gems.GemLayer`."
         )
-    masks = {}
-    for gem in gems:
-        refuse_before_mining(gem, model)
-        for prunable, mask in zip(gem.prunable, gem.masks(), strict=True):
-            masks[id(prunable.weight)] = mask
-    whole = gems[0].layer if getattr(model, "gem", None) is gems[0] else model
-    copy = _plain_copy(whole)
-    for variable, target in zip(
-        network_weights(model), copy.weights, strict=True
-    ):
+    refuse_before_mining(gems, model)
+    masks = {
+        id(prunable.weight): mask
+        for gem in gems
+        for prunable, mask in zip(gem.prunable, gem.masks(), strict=True)
+    }
+    weights = network_weights(model)
+    copy = _plain_copy(model)
+    copy.compiled = False
+    _refuse_unlike(model, copy, weights)
+    for variable, target in zip(weights, copy.weights, strict=True):
         # A copy of its own: on JAX a training step may delete the original.
         value = ops.copy(variable)
         if id(variable) in masks:
@@ -76,10 +77,12 @@ def strip(model):
     return copy
 
 
-def refuse_before_mining(gem, model):
-    """Raises an error if no weight of the layer has been pruned yet."""
-    if gem.phase == "mining" and all(
-        bool(ops.all(mask)) for mask in gem.ticket_masks()
+def refuse_before_mining(gems, model):
+    """Raises an error if no weight of the network has been pruned yet."""
+    if all(
+        gem.phase == "mining" and bool(ops.all(mask))
+        for gem in gems
+        for mask in gem.ticket_masks()
     ):
         raise RuntimeError(
             "There is no ticket before mining: no weight of "
@@ -107,25 +110,64 @@ def refuse_unfinished_mining(gems, model):
         )
 
 
-def _plain_copy(model):
-    """Returns an untrained copy of a model, without `GemLayer`s."""
-    if isinstance(model, keras.Sequential | keras.src.models.Functional):
-        return keras.models.clone_model(
-            model, clone_function=_plain_layer, recursive=True
-        )
-    try:
-        copy = type(model).from_config(model.get_config())
-        copy.build_from_config(model.get_build_config())
-    except Exception as error:
+def _refuse_unlike(model, copy, weights):
+    """Raises an error if a copy is not the network that it is a copy of."""
+    ours = [tuple(v.shape) for v in weights]
+    theirs = [tuple(v.shape) for v in copy.weights]
+    if ours != theirs or find_gem_layers(copy):
         raise ValueError(
-            "A subclassed model is copied through its config. Received: "
-            f"'{model.name}' of type {type(model).__name__}, for which this "
-            f"fails: {error} Give it `get_config` and `from_config`."
-        ) from error
-    return copy
+            "A model is copied through its config, which must give back the "
+            f"same network, without `GemLayer`s. Received: '{model.name}' "
+            f"with {len(ours)} weights, of which the copy has {len(theirs)}, "
+            f"and {len(find_gem_layers(copy))} `GemLayer`s. A subclassed "
+            "model must build its weights in `build` and take its layers as "
+            "arguments; one that makes `GemLayer`s itself cannot be stripped: "
+            "wrap the plain one in `tf_gems.SparseModel`."
+        )
 
 
-def _plain_layer(layer):
+def _plain_copy(layer):
+    """Returns an untrained copy of a layer or model, without `GemLayer`s."""
     if isinstance(layer, GemLayer):
         layer = layer.layer
-    return type(layer).from_config(layer.get_config())
+    elif isinstance(getattr(layer, "gem", None), GemLayer):  # a SparseModel
+        layer = layer.gem.layer
+    if isinstance(layer, keras.Sequential | keras.src.models.Functional):
+        return keras.models.clone_model(
+            layer, clone_function=_plain_copy, recursive=True
+        )
+    # Classes that the user has not registered are known from their objects.
+    parts = layer._flatten_layers() if isinstance(layer, keras.Layer) else []
+    classes = {type(part).__name__: type(part) for part in parts}
+    config = _plain_config(keras.saving.serialize_keras_object(layer))
+    try:
+        return keras.saving.deserialize_keras_object(
+            config, custom_objects=classes, safe_mode=False
+        )
+    except Exception as error:
+        raise ValueError(
+            "A model is copied through its config. Received: "
+            f"'{layer.name}' of type {type(layer).__name__}, for which this "
+            f"fails: {error} Give it `get_config` and `from_config`."
+        ) from error
+
+
+def _plain_config(config):
+    """Returns a layer's config with `GemLayer`s replaced by what they wrap."""
+    if isinstance(config, list | tuple):
+        return type(config)(_plain_config(value) for value in config)
+    if not isinstance(config, dict):
+        return config
+    name = config.get("registered_name")
+    if name == "tf_gems>GemLayer":
+        return _plain_config(config["config"]["layer"])
+    if name == "tf_gems>SparseModel":
+        return _plain_config(config["config"]["model"])
+    if name == "tf_gems>SignedConstant":
+        return keras.initializers.serialize(keras.initializers.HeNormal())
+    # A copy need not be compiled.
+    return {
+        key: _plain_config(value)
+        for key, value in config.items()
+        if key != "compile_config"
+    }

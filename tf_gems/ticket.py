@@ -69,11 +69,11 @@ class Ticket:
         """
         check_choice(masks, "masks", ("alive", "rounded"))
         gems = _gems_of(model)
+        refuse_before_mining(gems, model)
         if masks == "alive":
             refuse_unfinished_mining(gems, model)
         found = {}
         for gem in gems:
-            refuse_before_mining(gem, model)
             flags = gem.masks() if masks == "rounded" else gem.ticket_masks()
             for prunable, mask in zip(gem.prunable, flags, strict=True):
                 found[id(prunable.weight)] = ops.convert_to_numpy(mask) > 0

@@ -1,6 +1,8 @@
 """The layer that gives every weight of another layer a trainable mask."""
 
 import dataclasses
+import functools
+import inspect
 import itertools
 import math
 import random
@@ -94,8 +96,11 @@ class GemLayer(keras.layers.Wrapper):
         **kwargs,
     ):
         _refuse_other_keras(layer)
-        # The wrapped layer follows its own dtype policy.
-        kwargs.setdefault("dtype", layer.dtype_policy)
+        # Keras finds masks, `training` and the first input by the signature.
+        self.call = _with_signature_of(layer, self.call)
+        # Weights are masked as they are stored; each layer within casts them
+        # by its own policy.
+        kwargs.setdefault("dtype", layer.variable_dtype)
         super().__init__(layer, **kwargs)
         if find_gem_layers(layer):
             raise ValueError(
@@ -104,7 +109,7 @@ class GemLayer(keras.layers.Wrapper):
                 "Wrap its parts, or the whole, but not both."
             )
         self.autocast = False
-        self.supports_masking = True
+        self.supports_masking = layer.supports_masking
         self.filters = filters
         self.mask = registry.get(mask, MASKS, "mask")
         self.score_initializer = keras.initializers.get(
@@ -113,6 +118,7 @@ class GemLayer(keras.layers.Wrapper):
         self.seed = random.randrange(2**31) if seed is None else seed
         self.phase = check_choice(phase, "phase", PHASES)
         self.prunable = []
+        self._penalty = None
         if layer.built:
             self.build()
 
@@ -128,6 +134,7 @@ class GemLayer(keras.layers.Wrapper):
     def build(self, input_shape=None):
         super().build(input_shape)
         self.report = PruningReport(self.layer, self.filters)
+        self._may_train = {id(v) for v in self.report.trainable}
         self.regularization = self.add_weight(
             name="regularization",
             shape=(),
@@ -199,10 +206,23 @@ class GemLayer(keras.layers.Wrapper):
             phase: `"mining"` or `"finetuning"`.
         """
         self.phase = check_choice(phase, "phase", PHASES)
-        for variable in self.report.trainable:
-            variable.trainable = phase == "finetuning"
+        trains = self.trainable and phase == "finetuning"
+        for variable in self.layer.weights:
+            # What the user froze before wrapping stays frozen.
+            variable.trainable = trains and id(variable) in self._may_train
         for prunable in self.prunable:
-            prunable.score.trainable = phase == "mining"
+            prunable.score.trainable = self.trainable and phase == "mining"
+
+    @property
+    def trainable(self):
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        keras.layers.Layer.trainable.fset(self, value)
+        if self.built:
+            # Keras has set everything within; only one phase may train.
+            self.set_phase(self.phase)
 
     def masks(self):
         """Returns the masks of this phase, a float32 tensor for each weight.
@@ -241,17 +261,29 @@ class GemLayer(keras.layers.Wrapper):
         with keras.StatelessScope(before, collect_losses=True) as scope:
             outputs = self.layer(*args, **kwargs)
 
-        for variable, value in before:
-            after = scope.get_current_value(variable)
-            if after is not value:  # never write a masked kernel back
-                variable.assign(after)
+        self._update_state(before, scope)
         # Weight regularizers are not among these: Keras collects them from
         # the variables themselves.
         for loss in scope.losses:
             self.add_loss(ops.cast(loss, "float32"))
         if training and self.phase == "mining":
-            self.add_loss(self.regularization * self.score_penalty())
+            self._add_penalty()
         return outputs
+
+    def _update_state(self, before, scope):
+        """Stores what the call changed, but never a masked weight."""
+        masked = {id(prunable.weight) for prunable in self.prunable}
+        for variable, value in before:
+            after = scope.get_current_value(variable)
+            if after is not value and id(variable) not in masked:
+                variable.assign(after)
+
+    def _add_penalty(self):
+        """Adds the penalty of the scores once, however often it is called."""
+        if any(loss is self._penalty for loss in self.losses):
+            return
+        self._penalty = self.regularization * self.score_penalty()
+        self.add_loss(self._penalty)
 
     def compute_mask(self, inputs, previous_mask=None):
         return self.layer.compute_mask(inputs, previous_mask)
@@ -289,6 +321,25 @@ def find_gem_layers(model):
     """Returns every `GemLayer` of a model, its own parts included."""
     layers = model._flatten_layers()
     return [layer for layer in layers if isinstance(layer, GemLayer)]
+
+
+def _with_signature_of(layer, call):
+    """Returns `call` with the parameters of the layer's own, and `training`."""
+    signature = inspect.signature(layer.call)
+    parameters = list(signature.parameters.values())
+    if "training" not in signature.parameters:
+        training = inspect.Parameter(
+            "training", inspect.Parameter.KEYWORD_ONLY, default=None
+        )
+        catches_all = parameters and parameters[-1].kind is training.VAR_KEYWORD
+        parameters.insert(len(parameters) - bool(catches_all), training)
+
+    @functools.wraps(call)
+    def call_as_layer(*args, **kwargs):
+        return call(*args, **kwargs)
+
+    call_as_layer.__signature__ = signature.replace(parameters=parameters)
+    return call_as_layer
 
 
 def _to_symbol(value):

@@ -88,7 +88,8 @@ def largest_in_graph(scores, count, alive):
     Returns:
         Bool tensor like `scores`.
     """
-    bits = ops.view(scores + 0.0, "int32")
+    # -0.0 equals 0.0, but has other bits; compilers drop `scores + 0.0`.
+    bits = ops.where(scores == 0.0, 0, ops.view(scores, "int32"))
     keys = ops.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     lowest = -(2**31)  # below the key of every number, -inf included
     keys = ops.where(alive, keys, lowest)

@@ -1,0 +1,33 @@
+"""What every test starts from: quiet logs, fixed seeds, two devices."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import pytest
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    # Devices are fixed once TensorFlow has run anything.
+    [_cpu, *_] = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        _cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+
+@pytest.fixture(autouse=True)
+def fresh_keras():
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+    keras.backend.clear_session()
+
+
+@pytest.fixture(scope="session")
+def mirrored_strategy():
+    """The only `MirroredStrategy`: a second one in a process deadlocks."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("tf.distribute needs the TensorFlow backend")
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
