@@ -81,6 +81,11 @@ class GemMinerCallback(keras.callbacks.Callback):
         self.target_sparsity = check_sparsity(target_sparsity)
         self.freeze_period = _check_epochs(freeze_period, "freeze_period")
         self.regularization = schedules.get(regularization, "regularization")
+        if min(self.regularization(0.0), self.regularization(1.0)) < 0:
+            raise ValueError(
+                "`regularization` must not be negative, or it would drive all "
+                f"scores to 1. Received: regularization={regularization!r}."
+            )
         self.rounding = check_choice(
             rounding, "rounding", ("exact", "reference")
         )
