@@ -116,11 +116,9 @@ def load(name, data_dir=None, fraction=1.0, download=False):
             f"Received: fraction={fraction}. Use 1.0 for all of it."
         )
     if name == "digits":
-        train, test, classes = _load_digits()
+        train, test, classes = _load_digits(fraction)
     else:
-        train, test, classes = _load_tfds(name, data_dir, download)
-    count = max(1, round(fraction * len(train[1])))
-    train = tuple(array[:count] for array in train)
+        train, test, classes = _load_tfds(name, data_dir, fraction, download)
     mean = train[0].mean((0, 1, 2), dtype="float64")
     deviation = train[0].std((0, 1, 2), dtype="float64")
 
@@ -131,30 +129,31 @@ def load(name, data_dir=None, fraction=1.0, download=False):
     return ImageData(name, normalise(*train), normalise(*test), classes)
 
 
-def _load_digits():
+def _load_digits(fraction):
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8, 1)
     is_test = np.arange(len(labels)) % 5 == 4
-    train = images[~is_test], labels[~is_test]
+    count = round(fraction * np.count_nonzero(~is_test))
+    train = images[~is_test][:count], labels[~is_test][:count]
     return train, (images[is_test], labels[is_test]), 10
 
 
-def _load_tfds(name, data_dir, download):
+def _load_tfds(name, data_dir, fraction, download):
     import tensorflow_datasets as tfds
 
     try:
-        sets, info = tfds.load(
-            name,
-            split=["train", "test"],
+        builder = tfds.builder(name, data_dir=data_dir)
+        if download:
+            builder.download_and_prepare()
+        count = round(fraction * builder.info.splits["train"].num_examples)
+        sets = builder.as_dataset(
+            split=[f"train[:{count}]", "test"],
             batch_size=-1,
-            data_dir=data_dir,
-            download=download,
             as_supervised=True,
-            with_info=True,
         )
-    except (AssertionError, FileNotFoundError) as error:
+    except (AssertionError, FileNotFoundError, KeyError) as error:
         place = data_dir or os.environ.get("TFDS_DATA_DIR", "its default")
         raise FileNotFoundError(
             f"TFDS must hold '{name}'. Received: data_dir={place}, where it "
@@ -162,7 +161,7 @@ def _load_tfds(name, data_dir, download):
             "`download`."
         ) from error
     train, test = (tfds.as_numpy(s) for s in sets)
-    return train, test, info.features["label"].num_classes
+    return train, test, builder.info.features["label"].num_classes
 
 
 def _augment(image, seed):
