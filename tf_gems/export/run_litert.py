@@ -1,0 +1,60 @@
+"""Runs TFLite files."""
+
+import importlib.metadata
+
+from tf_gems.export.quiet import quiet
+
+
+def run_litert(path, feed):
+    """Runs a TFLite file with and without XNNPACK.
+
+    LiteRT runs it if it is installed, TensorFlow otherwise.
+
+    Args:
+        path: String.
+        feed: Dict from the names of inputs to arrays.
+
+    Returns:
+        `(outputs, ran)`: a list of dicts from the names of outputs to arrays,
+        and a list of strings that says what computed them.
+    """
+    interpreter, resolvers, program = _interpreter()
+    kinds = {
+        "with XNNPACK": resolvers.AUTO,
+        "without": resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    }
+    outputs = []
+    with quiet():
+        for resolver in kinds.values():
+            runner = interpreter(
+                model_path=path, experimental_op_resolver_type=resolver
+            ).get_signature_runner()
+            names = _match(feed, runner.get_input_details())
+            outputs.append(runner(**{names[k]: v for k, v in feed.items()}))
+    return outputs, [f"{program} {kind}" for kind in kinds]
+
+
+def _interpreter():
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import OpResolverType
+    except ImportError:
+        import tensorflow as tf
+
+        return (
+            tf.lite.Interpreter,
+            tf.lite.experimental.OpResolverType,
+            f"tf.lite {tf.__version__}",
+        )
+    version = importlib.metadata.version("ai-edge-litert")
+    return Interpreter, OpResolverType, f"ai_edge_litert {version}"
+
+
+def _match(feed, details):
+    """Returns the file's name of each input: TensorFlow cleans names."""
+    names = {name: name for name in feed if name in details}
+    left = [name for name in details if name not in names.values()]
+    for name in feed:
+        if name not in names:
+            names[name] = left.pop(0)
+    return names

@@ -1,0 +1,106 @@
+"""TFLite's sparse encoding of one weight.
+
+A weight of shape `(..., c)` is stored as compressed sparse rows: its axes but
+the last are dense and number the rows, the last one is sparse. For row `r`
+the kept values are `values[segments[r]:segments[r + 1]]`, in the columns
+`indices[segments[r]:segments[r + 1]]`.
+
+With a block of 4, a matrix is stored by groups of four columns: a group is
+kept if it holds any value but zero, and then all of it is stored.
+"""
+
+import math
+
+import numpy as np
+
+
+def encode(array, schema, block=1):
+    """Encodes an array sparsely.
+
+    Args:
+        array: Array of rank 2 or more.
+        schema: Module of the classes of TFLite's file format.
+        block: Integer, the columns that are kept or dropped together. It
+            divides the size of the last axis. Defaults to `1`.
+
+    Returns:
+        `(values, parameters)`: a flat array and a `SparsityParametersT`.
+    """
+    *rows, columns = array.shape
+    groups = array.reshape(-1, columns // block, block)
+    kept = (groups != 0).any(axis=-1)
+    if not kept.any():
+        # A constant without data would be read as no constant at all.
+        kept[0, 0] = True
+    segments = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
+    indices = np.nonzero(kept)[1]
+
+    axes = [_dense(schema, size) for size in rows]
+    axes.append(_sparse(schema, segments, indices))
+    parameters = schema.SparsityParametersT()
+    if block > 1:
+        axes.append(_dense(schema, block))
+        parameters.blockMap = np.array([len(rows)], "int32")
+    parameters.traversalOrder = np.arange(len(axes), dtype="int32")
+    parameters.dimMetadata = axes
+    return groups[kept].ravel(), parameters
+
+
+def decode(values, parameters, shape):
+    """Returns the array that `values` and `parameters` stand for.
+
+    Args:
+        values: Flat array.
+        parameters: `SparsityParametersT`, as `encode` makes them.
+        shape: Tuple of integers.
+    """
+    axis = parameters.dimMetadata[len(shape) - 1]
+    segments = np.asarray(axis.arraySegments.values)
+    indices = np.asarray(axis.arrayIndices.values)
+    has_blocks = parameters.blockMap is not None and len(parameters.blockMap)
+    block = parameters.dimMetadata[-1].denseSize if has_blocks else 1
+    groups = np.zeros(
+        (math.prod(shape[:-1]), shape[-1] // block, block), values.dtype
+    )
+    rows = np.repeat(np.arange(len(groups)), np.diff(segments))
+    groups[rows, indices] = values.reshape(-1, block)
+    return groups.reshape(shape)
+
+
+def index_bytes(parameters):
+    """Returns the bytes of the segments and indices."""
+    vectors = [
+        vector.values
+        for axis in parameters.dimMetadata
+        for vector in (axis.arraySegments, axis.arrayIndices)
+        if vector is not None
+    ]
+    return sum(np.asarray(vector).nbytes for vector in vectors)
+
+
+def _dense(schema, size):
+    axis = schema.DimensionMetadataT()
+    axis.format = schema.DimensionType.DENSE
+    axis.denseSize = int(size)
+    return axis
+
+
+def _sparse(schema, segments, indices):
+    axis = schema.DimensionMetadataT()
+    axis.format = schema.DimensionType.SPARSE_CSR
+    axis.arraySegmentsType, axis.arraySegments = _vector(schema, segments)
+    axis.arrayIndicesType, axis.arrayIndices = _vector(schema, indices)
+    return axis
+
+
+def _vector(schema, numbers):
+    """Returns numbers in the smallest type that holds them."""
+    largest = numbers.max(initial=0)
+    for bits, name in ((8, "Uint8Vector"), (16, "Uint16Vector")):
+        if largest < 1 << bits:
+            vector = getattr(schema, f"{name}T")()
+            vector.values = numbers.astype(f"uint{bits}")
+            return getattr(schema.SparseIndexVector, name), vector
+    vector = schema.Int32VectorT()
+    vector.values = numbers.astype("int32")
+    return schema.SparseIndexVector.Int32Vector, vector

@@ -1,0 +1,125 @@
+"""Stores the zeros of a TFLite model sparsely.
+
+The converter has an option for this. It is not used here: it skips
+embeddings, takes no account of what is unsafe, and turns to blocks of four by
+a rule of its own.
+"""
+
+import collections
+import copy
+
+from tf_gems.export import flatbuffer
+from tf_gems.export import sparse_tensor
+
+# What the format needs for one more tensor and one more operator.
+_OVERHEAD_BYTES = 256
+_BLOCK = 4
+_SPARSE_FULLY_CONNECTED = 8
+
+
+def sparsify(model, safe, optimize):
+    """Encodes weights sparsely where that makes them smaller.
+
+    A weight in compressed sparse rows is expanded once, when the model is
+    loaded, by a `DENSIFY` operator. A weight in blocks of four is read by the
+    sparse kernel of `FULLY_CONNECTED` as it is.
+
+    Args:
+        model: `ModelT` to change.
+        safe: Whether `DENSIFY` is safe in this model, see `xnnpack`.
+        optimize: `"size"`: all weights in compressed sparse rows.
+            `"latency"`: in blocks where the sparse kernel is faster.
+
+    Returns:
+        Number of weights that were encoded.
+    """
+    count = 0
+    uses = collections.Counter(
+        tensor.buffer for graph in model.subgraphs for tensor in graph.tensors
+    )
+    for (number, index), readers in flatbuffer.weights(model).items():
+        graph = model.subgraphs[number]
+        tensor = graph.tensors[index]
+        if None in readers:
+            continue
+        value = flatbuffer.constant(model, tensor)
+        in_blocks = (
+            optimize == "latency"
+            and readers == {"FULLY_CONNECTED"}
+            and _faster_in_blocks(value)
+        )
+        if not (safe or in_blocks):
+            continue
+        schema = flatbuffer.load_schema()
+        block = _BLOCK if in_blocks else 1
+        values, parameters = sparse_tensor.encode(value, schema, block)
+        size = values.nbytes + sparse_tensor.index_bytes(parameters)
+        if size + _OVERHEAD_BYTES >= value.nbytes:
+            continue
+        if in_blocks:
+            _announce_sparse(model, graph, index)
+        else:
+            _densify(model, graph, index)
+        if uses[tensor.buffer] > 1:
+            uses[tensor.buffer] -= 1
+            tensor.buffer = len(model.buffers)
+            model.buffers.append(schema.BufferT())
+        model.buffers[tensor.buffer].data = values.tobytes()
+        tensor.sparsity = parameters
+        count += 1
+    return count
+
+
+def _faster_in_blocks(matrix):
+    """Whether four of five blocks are zero: measured from 1.8 times faster."""
+    rows, columns = matrix.shape
+    if columns % _BLOCK:
+        return False
+    groups = matrix.reshape(rows, -1, _BLOCK)
+    return (groups != 0).any(axis=-1).mean() <= 0.2
+
+
+def _densify(model, graph, index):
+    """Puts an operator between a tensor and all that read it."""
+    schema = flatbuffer.load_schema()
+    dense = copy.copy(graph.tensors[index])
+    dense.name = (dense.name or b"") + b"/dense"
+    dense.buffer = 0
+    position = len(graph.tensors)
+    for operator in graph.operators:
+        operator.inputs = [
+            position if i == index else i for i in operator.inputs
+        ]
+    graph.tensors.append(dense)
+
+    operator = schema.OperatorT()
+    operator.opcodeIndex = _code(model, schema.BuiltinOperator.DENSIFY, 1)
+    operator.inputs = [index]
+    operator.outputs = [position]
+    operator.builtinOptionsType = schema.BuiltinOptions.DensifyOptions
+    operator.builtinOptions = schema.DensifyOptionsT()
+    graph.operators.insert(0, operator)
+
+
+def _announce_sparse(model, graph, index):
+    """Marks the readers of a weight as the version that reads it sparse.
+
+    XNNPACK takes earlier versions for dense, and computes garbage.
+    """
+    number = flatbuffer.load_schema().BuiltinOperator.FULLY_CONNECTED
+    code = _code(model, number, _SPARSE_FULLY_CONNECTED)
+    for operator in graph.operators:
+        if index in operator.inputs:
+            operator.opcodeIndex = code
+
+
+def _code(model, number, version):
+    """Returns the position of an operator of at least a version."""
+    for position, code in enumerate(model.operatorCodes):
+        if code.builtinCode == number and code.version >= version:
+            return position
+    code = flatbuffer.load_schema().OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = number
+    code.version = version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1

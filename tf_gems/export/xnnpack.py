@@ -1,0 +1,204 @@
+"""Whether sparse weights are safe under XNNPACK, TFLite's engine on CPUs.
+
+On ARM, and on x86 without AVX, XNNPACK computes a part of a model that has
+`DENSIFY` operators by channels (NCHW) instead of by pixels, to make use of
+the zeros of its 1x1 convolutions. Such a part begins with a *stem* (a 3x3
+convolution of stride 2 over three channels, padded by 1 on every side) and
+ends with a global average. If an operator between the two does not know that
+layout, XNNPACK computes garbage and reports no error.
+
+A stem is thus what makes a model unsafe. With one, all operators must be
+among those whose results were verified on an emulated CPU without AVX, or
+the 1x1 convolutions must have too few zeros for XNNPACK to bother. The rule
+counts the zeros of dense weights as well: in an unsafe model no weight at all
+may have a `DENSIFY` operator.
+
+Source: `xnn_subgraph_rewrite_for_nchw` in XNNPACK's `src/subgraph.c`.
+"""
+
+import numpy as np
+
+from tf_gems.export import flatbuffer
+
+_ELEMENTWISE = {"HARD_SWISH", "LOGISTIC", "RELU", "RELU6"}
+_HEAD = {"FULLY_CONNECTED", "LOGISTIC", "RELU", "RELU6", "SOFTMAX"}
+
+
+def reason_against_sparse(model):
+    """Returns why sparse weights are unsafe in a model, or `None`.
+
+    Args:
+        model: `ModelT`, with its weights still dense.
+
+    Returns:
+        String that ends a sentence, or `None` if sparse weights are safe.
+    """
+    for graph in model.subgraphs:
+        reason = _Graph(model, graph).reason()
+        if reason is not None:
+            return reason
+    return None
+
+
+class _Graph:
+    """A subgraph, and questions about its operators."""
+
+    def __init__(self, model, graph):
+        self.model = model
+        self.graph = graph
+        self.schema = flatbuffer.load_schema()
+        self.names = [
+            flatbuffer.operator_name(model, o) for o in graph.operators
+        ]
+        self.producers = {
+            int(index): number
+            for number, operator in enumerate(graph.operators)
+            for index in operator.outputs
+        }
+
+    def reason(self):
+        stems = [n for n in range(len(self.names)) if self._is_stem(n)]
+        if not stems or not self._has_sparse_pointwise():
+            return None
+        if len(stems) > 1 or len(self.graph.inputs) > 1:
+            return "it has several stems or inputs"
+        for number, name in enumerate(self.names):
+            if not self._is_verified(number):
+                return f"after its stem it has an operator {name}"
+        if self.names.count("MEAN") != 1:
+            return "its stem does not lead to one global average"
+        if any(self._rank(index) > 2 for index in self.graph.outputs):
+            return "it returns feature maps"
+        return None
+
+    def _shape(self, index):
+        return tuple(self.graph.tensors[index].shape)
+
+    def _rank(self, index):
+        return len(self._shape(index))
+
+    def _constant(self, index):
+        return flatbuffer.constant(self.model, self.graph.tensors[index])
+
+    def _is_stem(self, number):
+        """Whether XNNPACK could begin here, padding not looked at closely."""
+        if self.names[number] != "CONV_2D":
+            return False
+        operator = self.graph.operators[number]
+        options = operator.builtinOptions
+        return (
+            self._shape(operator.inputs[1])[1:] == (3, 3, 3)
+            and 2 in (options.strideH, options.strideW)
+            and options.padding == self.schema.Padding.VALID
+            and self._padding(operator) is not None
+        )
+
+    def _padding(self, operator):
+        """Returns the operator that pads the first input, or `None`."""
+        number = self.producers.get(int(operator.inputs[0]))
+        if number is None or "PAD" not in self.names[number]:
+            return None
+        return number
+
+    def _has_sparse_pointwise(self):
+        """Whether a 1x1 kernel is zero by more than XNNPACK's two thirds.
+
+        If no single one is, then neither are several together.
+        """
+        for name, operator in zip(
+            self.names, self.graph.operators, strict=True
+        ):
+            if name not in ("CONV_2D", "FULLY_CONNECTED"):
+                continue
+            kernel = self._constant(operator.inputs[1])
+            if kernel is None or (
+                max(kernel.shape[1:-1], default=1) == 1
+                and np.mean(kernel == 0) > 2 / 3
+            ):
+                return True
+        return False
+
+    def _is_verified(self, number):
+        """Whether the operator is known to be computed right by channels."""
+        name = self.names[number]
+        operator = self.graph.operators[number]
+        if self._rank(operator.inputs[0]) <= 2:
+            return name in _HEAD
+        if name in _ELEMENTWISE:
+            return True
+        check = {
+            "ADD": self._joins_equals,
+            "MUL": self._joins_equals,
+            "CONV_2D": self._is_convolution,
+            "DEPTHWISE_CONV_2D": self._is_depthwise,
+            "MEAN": self._is_global_average,
+            "PAD": self._pads_one_convolution,
+        }.get(name)
+        return check is not None and check(operator)
+
+    def _joins_equals(self, operator):
+        left, right = operator.inputs
+        computed = left in self.producers and right in self.producers
+        return computed and self._shape(left) == self._shape(right)
+
+    def _is_convolution(self, operator):
+        options = operator.builtinOptions
+        kernel = self._shape(operator.inputs[1])
+        if (options.dilationHFactor, options.dilationWFactor) != (1, 1):
+            return False
+        strides = (options.strideH, options.strideW)
+        if kernel[1:3] == (1, 1):
+            whole = kernel[3] == self._shape(operator.inputs[0])[3]
+            return strides == (1, 1) and whole
+        # A second convolution of this kind is refused as a second stem.
+        return (
+            kernel[1:] == (3, 3, 3)
+            and strides == (2, 2)
+            and options.padding == self.schema.Padding.VALID
+            and self._pads_by(self._padding(operator), 1)
+        )
+
+    def _is_depthwise(self, operator):
+        options = operator.builtinOptions
+        height, width, channels = self._shape(operator.inputs[1])[1:]
+        strides = (options.strideH, options.strideW)
+        if (
+            height != width
+            or height not in (3, 5)
+            or channels != self._shape(operator.inputs[0])[3]
+            or (options.dilationHFactor, options.dilationWFactor) != (1, 1)
+        ):
+            return False
+        if options.padding == self.schema.Padding.SAME:
+            return strides == (1, 1)
+        padding = self._padding(operator)
+        return strides in ((1, 1), (2, 2)) and self._pads_by(
+            padding, height // 2
+        )
+
+    def _pads_by(self, number, width):
+        if number is None or self.names[number] != "PAD":
+            return False
+        pads = self._constant(self.graph.operators[number].inputs[1])
+        sides = [[0, 0], [width, width], [width, width], [0, 0]]
+        return pads is not None and pads.tolist() == sides
+
+    def _pads_one_convolution(self, operator):
+        """Whether the convolution that follows can take the padding over."""
+        padded = operator.outputs[0]
+        readers = [
+            name
+            for name, other in zip(
+                self.names, self.graph.operators, strict=True
+            )
+            if padded in other.inputs
+        ]
+        return readers in (["CONV_2D"], ["DEPTHWISE_CONV_2D"])
+
+    def _is_global_average(self, operator):
+        axes = self._constant(operator.inputs[1])
+        return (
+            axes is not None
+            and sorted(axes.tolist()) == [1, 2]
+            and not operator.builtinOptions.keepDims
+        )
