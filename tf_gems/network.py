@@ -79,7 +79,7 @@ def strip(model):
 
 def refuse_before_mining(gems, model):
     """Raises an error if no weight of the network has been pruned yet."""
-    if not int(gems[0].target) and all(
+    if not int(ops.convert_to_numpy(gems[0].target)) and all(
         gem.phase == "mining" and bool(ops.all(mask))
         for gem in gems
         for mask in gem.ticket_masks()
@@ -98,7 +98,7 @@ def refuse_unfinished_mining(gems, model):
         for gem in gems
         for mask in gem.ticket_masks()
     )
-    target = int(gems[0].target)
+    target = int(ops.convert_to_numpy(gems[0].target))
     if target and kept > target:
         raise RuntimeError(
             f"A ticket of this mining keeps {target:,} weights. Received: "

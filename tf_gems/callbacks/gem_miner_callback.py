@@ -186,10 +186,10 @@ class GemMinerCallback(keras.callbacks.Callback):
             logs["density"] = density
             logs["alive_density"] = alive / size
             logs["score_penalty"] = sum(
-                float(gem.regularization) * float(gem.score_penalty())
+                _to_float(gem.regularization) * _to_float(gem.score_penalty())
                 for gem in self._gems
             )
-            logs["regularization"] = float(self._gems[0].regularization)
+            logs["regularization"] = _to_float(self._gems[0].regularization)
         self._stop_if_dead(epoch, kept)
 
     def _stop_if_dead(self, epoch, kept):
@@ -202,7 +202,7 @@ class GemMinerCallback(keras.callbacks.Callback):
             f"Mining stopped in epoch {epoch + 1}: the network is dead, its "
             "output no longer depends on its input. No score exceeds the "
             f"threshold in: {', '.join(dead)}. Received: "
-            f"regularization={float(self._gems[0].regularization):g}, "
+            f"regularization={_to_float(self._gems[0].regularization):g}, "
             f"target_sparsity={self.target_sparsity:g}. Lower the "
             "regularization or the learning rate."
         )
@@ -252,3 +252,8 @@ def _check_epochs(value, name):
         f"`{name}` must be a positive integer, in epochs. "
         f"Received: {name}={value!r}."
     )
+
+
+def _to_float(value):
+    # `float` alone fails on variables of `tf.distribute`.
+    return float(ops.convert_to_numpy(value))
