@@ -6,6 +6,9 @@ from tf_gems import masks
 from tf_gems import presets
 from tf_gems import schedules
 from tf_gems.callbacks import GemMinerCallback
+from tf_gems.export import ExportReport
+from tf_gems.export import export_litert
+from tf_gems.export import export_saved_model
 from tf_gems.layers import GemLayer
 from tf_gems.network import strip
 from tf_gems.pruning_report import PruningReport
@@ -15,11 +18,14 @@ from tf_gems.ticket import Ticket
 __version__ = "0.1.0"
 
 __all__ = [
+    "ExportReport",
     "GemLayer",
     "GemMinerCallback",
     "PruningReport",
     "SparseModel",
     "Ticket",
+    "export_litert",
+    "export_saved_model",
     "initializers",
     "layers",
     "masks",

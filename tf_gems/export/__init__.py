@@ -2,5 +2,6 @@
 
 from tf_gems.export.litert import export_litert
 from tf_gems.export.report import ExportReport
+from tf_gems.export.saved_model import export_saved_model
 
-__all__ = ["ExportReport", "export_litert"]
+__all__ = ["ExportReport", "export_litert", "export_saved_model"]

@@ -140,8 +140,8 @@ def _convert(plain, signature, batch_size, notes):
     """Returns a dense TFLite file's bytes, and the batch size it takes."""
     if batch_size is not None:
         return _convert_once(plain, signature, batch_size), batch_size
-    from tensorflow.lite.python.convert_phase import ConverterError
-
+    with quiet():
+        from tensorflow.lite.python.convert_phase import ConverterError
     try:
         return _convert_once(plain, signature, None), None
     except ConverterError:
@@ -175,12 +175,14 @@ def _encode(dense, optimize, notes):
     reason = xnnpack.reason_against_sparse(file)
     if reason is not None:
         notes.append(
-            "Weights are left dense: on ARM, and on x86 without AVX, XNNPACK "
-            f"may compute garbage for this network with sparse ones, as {reason}."
+            f"XNNPACK may compute garbage with sparse weights, as {reason}; "
+            "on ARM, and on x86 without AVX. Weights that it reads are dense."
         )
-    if not sparsify(file, reason is None, optimize):
+    if sparsify(file, reason is None, optimize):
+        return flatbuffer.write(file)
+    if reason is None:
         notes.append("No weight has zeros enough to be stored sparsely.")
-    return flatbuffer.write(file)
+    return dense
 
 
 def _head(arguments, count):

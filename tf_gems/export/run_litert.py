@@ -18,13 +18,13 @@ def run_litert(path, feed):
         `(outputs, ran)`: a list of dicts from the names of outputs to arrays,
         and a list of strings that says what computed them.
     """
-    interpreter, resolvers, program = _interpreter()
-    kinds = {
-        "with XNNPACK": resolvers.AUTO,
-        "without": resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    }
     outputs = []
     with quiet():
+        interpreter, resolvers, program = _interpreter()
+        kinds = {
+            "with XNNPACK": resolvers.AUTO,
+            "without XNNPACK": resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        }
         for resolver in kinds.values():
             runner = interpreter(
                 model_path=path, experimental_op_resolver_type=resolver

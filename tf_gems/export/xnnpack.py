@@ -58,7 +58,7 @@ class _Graph:
 
     def reason(self):
         stems = [n for n in range(len(self.names)) if self._is_stem(n)]
-        if not stems or not self._has_sparse_pointwise():
+        if not self._meets_sparse_pointwise(stems):
             return None
         if len(stems) > 1 or len(self.graph.inputs) > 1:
             return "it has several stems or inputs"
@@ -100,22 +100,27 @@ class _Graph:
             return None
         return number
 
-    def _has_sparse_pointwise(self):
-        """Whether a 1x1 kernel is zero by more than XNNPACK's two thirds.
+    def _meets_sparse_pointwise(self, stems):
+        """Whether a stem leads to a 1x1 kernel of more than 2/3 zeros.
 
-        If no single one is, then neither are several together.
+        XNNPACK counts over several kernels, but if no single one has so many,
+        then neither have they together. A wider convolution ends its search.
         """
-        for name, operator in zip(
-            self.names, self.graph.operators, strict=True
-        ):
-            if name not in ("CONV_2D", "FULLY_CONNECTED"):
+        reached = set()
+        for number, operator in enumerate(self.graph.operators):
+            if number in stems:
+                reached.update(operator.outputs)
                 continue
-            kernel = self._constant(operator.inputs[1])
-            if kernel is None or (
-                max(kernel.shape[1:-1], default=1) == 1
-                and np.mean(kernel == 0) > 2 / 3
-            ):
-                return True
+            if reached.isdisjoint(operator.inputs):
+                continue
+            if self.names[number] in ("CONV_2D", "FULLY_CONNECTED"):
+                kernel = self._shape(operator.inputs[1])
+                if max(kernel[1:-1], default=1) > 1:
+                    continue
+                value = self._constant(operator.inputs[1])
+                if value is None or np.mean(value == 0) > 2 / 3:
+                    return True
+            reached.update(operator.outputs)
         return False
 
     def _is_verified(self, number):

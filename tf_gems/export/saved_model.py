@@ -1,0 +1,176 @@
+"""Export to a SavedModel."""
+
+import os
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+
+from tf_gems.export.comparison import compare
+from tf_gems.export.comparison import example_inputs
+from tf_gems.export.comparison import named_inputs
+from tf_gems.export.network import plain_network
+from tf_gems.export.paths import check_target
+from tf_gems.export.paths import directory_bytes
+from tf_gems.export.quiet import quiet
+from tf_gems.export.report import ExportReport
+
+
+def export_saved_model(
+    model, directory, inputs=None, overwrite=False, tolerance=1e-4
+):
+    """Writes a SavedModel that plain TensorFlow loads and serves.
+
+    A SavedModel stores every weight in full (and Keras stores it twice), so
+    its zeros show only once it is compressed. It is loaded again, and its outputs are compared with those
+    of the Keras model, before it is given its name.
+
+    The dense twin of the report is the same network with every zero replaced
+    by one of the kept values of its weight.
+
+    Args:
+        model: `tf_gems.SparseModel`, which is stripped first, or plain Keras
+            model with zeros in its weights.
+        directory: String or path. It must not exist, or be empty.
+        inputs: Inputs to compare outputs on, as the model takes them.
+            Defaults to `None`: random ones, the same each time.
+        overwrite: Whether to replace a directory that is not empty. Defaults
+            to `False`.
+        tolerance: Float, the largest difference of outputs that is accepted,
+            as a fraction of the largest output. Defaults to `1e-4`.
+
+    Returns:
+        `tf_gems.ExportReport`.
+
+    Raises:
+        FileExistsError: If `directory` is not empty.
+        OSError: If `directory` cannot be written.
+        RuntimeError: If nothing has been pruned yet, if Keras does not run on
+            TensorFlow, or if the SavedModel computes something else.
+        ValueError: If the model is not a built Keras 3 model.
+
+    Example:
+
+    ```python
+    tf_gems.export_saved_model(sparse, "exported")
+    serve = tf.saved_model.load("exported").serve
+    ```
+    """
+    directory = os.fspath(directory)
+    check_target(directory)
+    _refuse_full(directory, overwrite)
+    plain, signature = plain_network(model, inputs)
+    if inputs is None:
+        arguments = example_inputs(signature, 4)
+    else:
+        arguments = [inputs] if len(signature) == 1 else list(inputs)
+    expected = plain(*arguments, training=False)
+
+    absolute = os.path.abspath(directory)
+    name = os.path.basename(absolute)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{name}-", dir=os.path.dirname(absolute)
+    ) as workplace:
+        written = os.path.join(workplace, "sparse")
+        twin = os.path.join(workplace, "dense")
+        _export(plain, signature, written)
+        feed = named_inputs(signature, arguments)
+        outputs, variables, ran = _run(written, feed)
+        comparison = compare(expected, outputs)
+        comparison.refuse_above(tolerance, f"directory={directory!r}")
+        _export_filled(plain, signature, twin)
+        size, gzip_size = directory_bytes(written)
+        dense_size, dense_gzip_size = directory_bytes(twin)
+        if os.path.exists(absolute):
+            os.replace(absolute, os.path.join(workplace, "old"))
+        os.replace(written, absolute)
+    return ExportReport(
+        path=directory,
+        format="saved_model",
+        bytes=size,
+        gzip_bytes=gzip_size,
+        dense_bytes=dense_size,
+        dense_gzip_bytes=dense_gzip_size,
+        tensors=_describe(variables),
+        largest_difference=comparison.difference,
+        largest_output=comparison.magnitude,
+        ran=[ran],
+        notes=[
+            "A SavedModel stores zeros in full: compress it, or use "
+            "`tf_gems.export_litert`, to profit from them."
+        ],
+    )
+
+
+def _refuse_full(directory, overwrite):
+    if not os.path.lexists(directory):
+        return
+    if not os.path.isdir(directory):
+        raise FileExistsError(
+            "A SavedModel is a directory. "
+            f"Received: directory={directory!r}, which is a file. Choose "
+            "another name."
+        )
+    if os.listdir(directory) and not overwrite:
+        raise FileExistsError(
+            "A SavedModel is not written over other files. "
+            f"Received: directory={directory!r}, which is not empty. Pass "
+            "`overwrite=True` to replace all that it holds."
+        )
+
+
+def _export(plain, signature, directory):
+    with quiet():
+        plain.export(
+            directory,
+            format="tf_saved_model",
+            verbose=False,
+            input_signature=signature,
+        )
+
+
+def _export_filled(plain, signature, directory):
+    """Exports the network with kept values in place of its zeros."""
+    random = np.random.default_rng(0)
+    values = [v.numpy() for v in plain.weights]
+    try:
+        for variable, value in zip(plain.weights, values, strict=True):
+            if value.ndim > 1 and value.any():
+                kept = value[value != 0]
+                fill = random.choice(kept, value.shape)
+                variable.assign(np.where(value == 0, fill, value))
+        _export(plain, signature, directory)
+    finally:
+        for variable, value in zip(plain.weights, values, strict=True):
+            variable.assign(value)
+
+
+def _run(directory, feed):
+    """Returns outputs and variables of a SavedModel, and what ran it."""
+    import tensorflow as tf
+
+    with quiet():
+        loaded = tf.saved_model.load(directory)
+        serve = loaded.signatures["serving_default"]
+        outputs = serve(**{k: tf.constant(v) for k, v in feed.items()})
+    return outputs, loaded.variables, f"tensorflow {tf.__version__}"
+
+
+def _describe(variables):
+    """Returns rows of `ExportReport.tensors`, from what was loaded."""
+    values = [
+        (v.name.removesuffix(":0"), v.numpy())
+        for v in variables
+        if v.shape.rank > 1
+    ]
+    return [
+        {
+            "name": name,
+            "shape": list(value.shape),
+            "zeros": int(np.count_nonzero(value == 0)),
+            "encoding": "dense",
+            "bytes": value.nbytes,
+        }
+        for name, value in values
+    ]
