@@ -1,10 +1,8 @@
 """Export to a SavedModel."""
 
 import os
-import shutil
 import tempfile
 
-import keras
 import numpy as np
 
 from tf_gems.export.comparison import compare
@@ -23,8 +21,9 @@ def export_saved_model(
     """Writes a SavedModel that plain TensorFlow loads and serves.
 
     A SavedModel stores every weight in full (and Keras stores it twice), so
-    its zeros show only once it is compressed. It is loaded again, and its outputs are compared with those
-    of the Keras model, before it is given its name.
+    its zeros show only once it is compressed. It is loaded again, and its
+    outputs are compared with those of the Keras model, before it is given its
+    name.
 
     The dense twin of the report is the same network with every zero replaced
     by one of the kept values of its weight.
