@@ -22,7 +22,7 @@ def fresh_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)  # collecting is slow
 
 
 @pytest.fixture(scope="session")

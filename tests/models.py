@@ -189,3 +189,31 @@ def mine(model, x, y, loss="mse", target_sparsity=0.6, epochs=4, **kwargs):
     return model.fit(
         x, y, batch_size=16, epochs=epochs, verbose=0, callbacks=[callback]
     )
+
+
+def gradients(layer, inputs, variables, **kwargs):
+    """Gradients of the sum of a layer's outputs, as NumPy arrays or `None`."""
+    inputs = keras.tree.map_structure(ops.convert_to_tensor, inputs)
+
+    def total(call):
+        return sum(ops.sum(ops.sin(y)) for y in keras.tree.flatten(call()))
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def of_values(chosen):
+            scope = keras.StatelessScope(zip(variables, chosen, strict=True))
+            with scope:
+                return total(lambda: layer(*inputs, **kwargs))
+
+        found = jax.grad(of_values)([v.value for v in variables])
+    else:
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = total(lambda: layer(*inputs, **kwargs))
+        found = tape.gradient(loss, [v.value for v in variables])
+    return [
+        g if g is None else ops.convert_to_numpy(ops.convert_to_tensor(g))
+        for g in found
+    ]

@@ -39,6 +39,19 @@ class UnitInterval(keras.constraints.Constraint):
         return ops.clip(value, 0.0, 1.0)
 
 
+class _RecordingScope(keras.StatelessScope):
+    """A scope in which nothing is assigned, that tells what should be."""
+
+    def __init__(self, state_mapping, collect_losses):
+        super().__init__(state_mapping, collect_losses=collect_losses)
+        self.updates = {}
+
+    def add_update(self, update):
+        super().add_update(update)
+        variable, _ = update
+        self.updates[id(variable)] = update
+
+
 @keras.saving.register_keras_serializable(package="tf_gems")
 class GemLayer(keras.layers.Wrapper):
     """Prunes any Keras layer or model by trainable masks.
@@ -252,16 +265,22 @@ class GemLayer(keras.layers.Wrapper):
         return sum(ops.sum(ops.square(w.score)) for w in self.prunable)
 
     def call(self, *args, training=None, **kwargs):
-        values = {id(v): v.value for v in self.layer.variables}
+        variables = [*self.layer.variables, *self.layer.metrics_variables]
+        values = {id(v): v.value for v in variables}
         for prunable, mask in zip(self.prunable, self.masks(), strict=True):
             weight = values[id(prunable.weight)]
             values[id(prunable.weight)] = weight * ops.cast(mask, weight.dtype)
 
-        before = [(v, values[id(v)]) for v in self.layer.variables]
-        with keras.StatelessScope(before, collect_losses=True) as scope:
+        before = [(v, values[id(v)]) for v in variables]
+        with _RecordingScope(before, collect_losses=True) as scope:
             outputs = self.layer(*args, **kwargs)
 
-        self._update_state(before, scope)
+        fixed = self.prunable if self.phase == "mining" else []
+        fixed = {id(prunable.weight) for prunable in fixed}
+        for variable, value in scope.updates.values():
+            # Some layers normalise their own kernel, which is a masked one.
+            if id(variable) not in fixed:
+                variable.assign(value)
         # Weight regularizers are not among these: Keras collects them from
         # the variables themselves.
         for loss in scope.losses:
@@ -269,14 +288,6 @@ class GemLayer(keras.layers.Wrapper):
         if training and self.phase == "mining":
             self._add_penalty()
         return outputs
-
-    def _update_state(self, before, scope):
-        """Stores what the call changed, but never a masked weight."""
-        masked = {id(prunable.weight) for prunable in self.prunable}
-        for variable, value in before:
-            after = scope.get_current_value(variable)
-            if after is not value and id(variable) not in masked:
-                variable.assign(after)
 
     def _add_penalty(self):
         """Adds the penalty of the scores once, however often it is called."""
