@@ -17,7 +17,7 @@ from tf_gems.validation import check_choice
 from tf_gems.validation import check_sparsity
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Ticket:
     """A sparse subnetwork: masks, and all the weights it starts with.
 
@@ -43,6 +43,11 @@ class Ticket:
     metadata: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        if not any(mask.size for mask in self.masks.values()):
+            raise ValueError(
+                "A ticket has a mask for at least one weight. Received: "
+                f"masks for {list(self.masks)}."
+            )
         for path, mask in self.masks.items():
             shape = np.shape(self.weights.get(path))
             if mask.dtype != bool or mask.shape != shape:
@@ -196,7 +201,7 @@ class Ticket:
             mask = self.masks.get(path)
             if mask is not None:
                 masked[id(variable)] = mask
-                value = value * mask
+                value = np.where(mask, value, np.zeros_like(value))
             variable.assign(value)
         for gem in gems:
             for prunable in gem.prunable:

@@ -11,8 +11,8 @@
 
 Entries are deflated and carry a CRC-32. The sizes of `masks` and `values`
 follow from `ticket.json`, and are compared before either is read. Deflate
-cannot shrink data to less than 1/1032, so a small file cannot demand much
-memory.
+cannot shrink data to less than 1/1032, and a network has at most 2^31 weights,
+so that a small file cannot demand much memory.
 """
 
 import json
@@ -26,8 +26,13 @@ import numpy as np
 FORMAT = "tf_gems.ticket"
 VERSION = 1
 _LARGEST_HEADER = 1 << 24
+_LARGEST_NETWORK = 1 << 31
 _LARGEST_RATIO = 1100
-_DTYPES = ("float16", "float32", "float64", "int32", "int64", "uint32", "bool")
+_DTYPES = (
+    *("bool", "float16", "float32", "float64"),
+    *("int8", "int16", "int32", "int64"),
+    *("uint8", "uint16", "uint32", "uint64"),
+)
 
 
 def write(path, masks, weights, metadata):
@@ -71,7 +76,9 @@ def write(path, masks, weights, metadata):
                 "version": VERSION,
                 "weights": header,
                 "metadata": metadata,
-            }
+            },
+            allow_nan=False,
+            sort_keys=True,
         ),
         "masks": np.packbits(np.concatenate(bits)).tobytes(),
         "values": b"".join(_little_endian(v).tobytes() for v in values),
@@ -103,14 +110,21 @@ def read(path):
         OSError: If there is no such file.
         ValueError: If the file is no ticket, or is damaged.
     """
+    with open(path, "rb") as file:
+        return _read_or_refuse(file, path)
+
+
+def _read_or_refuse(file, path):
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             return _read(archive)
     except (
         zipfile.BadZipFile,
         zlib.error,
+        OSError,  # where a damaged directory points outside of the file
         EOFError,
         KeyError,
+        MemoryError,
         TypeError,
         NotImplementedError,
         RuntimeError,
@@ -140,6 +154,8 @@ def _read(archive):
         raise ValueError("its metadata are no object.")
     weights = [_check(weight) for weight in header["weights"]]
     sizes = [math.prod(w["shape"]) for w in weights]
+    if sum(sizes) > _LARGEST_NETWORK:
+        raise ValueError(f"it describes {sum(sizes)} weights.")
     stored = [
         size if w["kept"] is None else w["kept"]
         for w, size in zip(weights, sizes, strict=True)
@@ -153,9 +169,11 @@ def _read(archive):
         count * np.dtype(w["dtype"]).itemsize
         for w, count in zip(weights, stored, strict=True)
     )
+    if not bits:
+        raise ValueError("it prunes nothing.")
     packed = _bytes(archive, entries["masks"], math.ceil(bits / 8))
     raw = _bytes(archive, entries["values"], length)
-    flags = np.unpackbits(np.frombuffer(packed, "uint8")).astype(bool)
+    flags = np.unpackbits(np.frombuffer(packed, "uint8")).view(bool)
     return _unpack(weights, sizes, stored, flags, raw, header["metadata"])
 
 
@@ -187,14 +205,17 @@ def _unpack(weights, sizes, stored, flags, raw, metadata):
 
 def _check(weight):
     """Returns an entry of the header if its types and sizes are sound."""
-    counts = [*weight["shape"], weight["kept"] or 0]
+    shape = weight["shape"]
+    kept = 0 if weight["kept"] is None else weight["kept"]
     sound = (
         isinstance(weight["path"], str)
-        and isinstance(weight["shape"], list)
-        and len(weight["shape"]) <= 32
-        and all(type(n) is int and 0 <= n < 2**40 for n in counts)
+        and isinstance(shape, list)
+        and len(shape) <= 32
+        # A bool is no number here.
+        and all(type(n) is int for n in (*shape, kept))
+        and all(0 <= n <= _LARGEST_NETWORK for n in (*shape, kept))
         and weight["dtype"] in _DTYPES
-        and (weight["kept"] or 0) <= math.prod(weight["shape"]) < 2**40
+        and kept <= math.prod(shape)
     )
     if not sound:
         raise ValueError(f"it describes an impossible weight, {weight!r:.200}.")
@@ -203,6 +224,9 @@ def _check(weight):
 
 def _bytes(archive, info, expected):
     """Reads an entry whose size is what it must be."""
+    # Others are of no use here, and fail in ways of their own.
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"its entry '{info.filename}' is not deflated.")
     if expected is None:
         sound = info.file_size <= _LARGEST_HEADER
     else:
