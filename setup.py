@@ -20,7 +20,7 @@ EXTRAS = {
     "tfmot": ["tensorflow-model-optimization>=0.8"],
     "tensorboard": ["tensorboard>=2.16"],
     "jax": ["jax>=0.4.30"],
-    "tests": ["hypothesis>=6.100", "pytest>=8.0"],
+    "tests": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5"],
 }
 EXTRAS["dev"] = [
     *EXTRAS["recipes"],

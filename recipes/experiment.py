@@ -11,14 +11,14 @@ finished run only prints its report.
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import quiet_tensorflow  # noqa: F401 - before anything that imports it
 
+# isort: split
 import keras
 import picture
 from absl import flags
@@ -26,11 +26,17 @@ from absl import flags
 import tf_gems as gems
 from tf_gems import datasets
 from tf_gems import zoo
+from tf_gems.validation import check_choice
 
 NETWORKS = {
     "lenet_300_100": zoo.lenet_300_100,
     "conv4": zoo.conv4,
     "resnet20": zoo.resnet20,
+}
+_CHOICES = {
+    "network": NETWORKS,
+    "regularization_schedule": ("constant", "linear"),
+    "finetuning_schedule": ("multistep", "cosine"),
 }
 _MILESTONES = (8 / 15, 12 / 15)  # 80 and 120 of 150 epochs
 
@@ -48,6 +54,7 @@ class Settings:
         batch_size: Integer.
         learning_rate: Float, of the scores; cosine decay to zero.
         regularization: Float, L2 weight on the scores.
+        regularization_schedule: `"constant"`, or `"linear"` from zero.
         freeze_period: Integer, epochs.
         finetuning_learning_rate: Float, of the ticket's weights.
         finetuning_schedule: `"multistep"` (a tenth at 8/15 and at 12/15 of
@@ -66,6 +73,7 @@ class Settings:
     batch_size: int = 128
     learning_rate: float = 0.1
     regularization: float = 1e-4
+    regularization_schedule: str = "constant"
     freeze_period: int = 5
     finetuning_learning_rate: float = 0.01
     finetuning_schedule: str = "multistep"
@@ -73,6 +81,10 @@ class Settings:
     weight_decay: float = 1e-4
     fraction: float = 1.0
     seed: int = 42
+
+    def __post_init__(self):
+        for name, choices in _CHOICES.items():
+            check_choice(getattr(self, name), name, choices)
 
     @property
     def epochs(self):
@@ -191,10 +203,11 @@ class Run:
                 settings.mining_epochs * self._steps,
             ),
         )
+        weight = settings.regularization
+        if settings.regularization_schedule == "linear":
+            weight = gems.schedules.Polynomial(0.0, weight, power=1.0)
         miner = gems.GemMinerCallback(
-            settings.target_sparsity,
-            settings.freeze_period,
-            settings.regularization,
+            settings.target_sparsity, settings.freeze_period, weight
         )
         self._fit("mine", sparse, settings.mining_epochs, [miner])
         ticket = sparse.ticket()
@@ -223,7 +236,7 @@ class Run:
             ),
         )
         self._fit("finetune", sparse, settings.finetuning_epochs)
-        sparse.save(self.directory / "finetuned.keras")
+        gems.strip(sparse).save(self.directory / "finetuned.keras")
         return {"accuracy": self._accuracy(sparse)}
 
     def _random(self):
@@ -247,13 +260,13 @@ class Run:
         return {"accuracy": self._accuracy(model)}
 
     def _export(self):
-        sparse = keras.models.load_model(self.directory / "finetuned.keras")
+        model = keras.models.load_model(self.directory / "finetuned.keras")
         sample = self.data.test[0][:64]
         litert = gems.export_litert(
-            sparse, self.directory / "sparse.tflite", inputs=sample
+            model, self.directory / "sparse.tflite", inputs=sample
         )
         saved_model = gems.export_saved_model(
-            sparse, self.directory / "saved_model", overwrite=True
+            model, self.directory / "saved_model", overwrite=True
         )
         (self.directory / "export.txt").write_text(
             f"{litert.render()}\n\n{saved_model.render()}\n", "utf-8"
@@ -307,6 +320,7 @@ class Run:
             self.data.batches(self.settings.batch_size, self.settings.seed),
             epochs=epochs,
             validation_data=self.data.test_batches(500),
+            shuffle=False,  # the pipeline shuffles
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[
                 *callbacks,

@@ -1,0 +1,18 @@
+"""Imports TensorFlow without the lines that it writes before any setting."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# They are written by native code, past `sys.stderr`.
+_terminal = os.dup(2)
+_sink = os.open(os.devnull, os.O_WRONLY)
+os.dup2(_sink, 2)
+try:
+    import tensorflow
+
+    tensorflow.zeros(())  # the processor is named at the first operation
+finally:
+    os.dup2(_terminal, 2)
+    os.close(_terminal)
+    os.close(_sink)
