@@ -10,7 +10,12 @@ _UNKNOWN_SIZE = 32
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Largest absolute difference of the outputs, and largest output."""
+    """How far two sets of outputs differ.
+
+    Args:
+        difference: Float, the largest absolute difference.
+        magnitude: Float, the largest absolute output.
+    """
 
     difference: float
     magnitude: float
@@ -27,6 +32,26 @@ class Comparison:
             "rounding, raise `tolerance`; if `inputs` were random, pass real "
             "ones."
         )
+
+
+def doubts(batches):
+    """Returns sentences on what a comparison of outputs could not see.
+
+    Args:
+        batches: List of structures of arrays, the outputs of a Keras model.
+    """
+    flat = [keras.tree.flatten(outputs) for outputs in batches]
+    for output in zip(*flat, strict=True):
+        values = np.concatenate(
+            [keras.ops.convert_to_numpy(value) for value in output]
+        )
+        spread = np.ptp(values, axis=0).max(initial=0.0)
+        if spread > 1e-3 * np.abs(values).max(initial=0.0):
+            return []
+    return [
+        "The outputs hardly depend on the inputs that were tried, so the "
+        "comparison says little. Pass real `inputs`, several of them."
+    ]
 
 
 def example_inputs(signature, batch_size):

@@ -10,6 +10,7 @@ import numpy as np
 from tf_gems.export import flatbuffer
 from tf_gems.export import xnnpack
 from tf_gems.export.comparison import compare
+from tf_gems.export.comparison import doubts
 from tf_gems.export.comparison import example_inputs
 from tf_gems.export.comparison import named_inputs
 from tf_gems.export.comparison import worst
@@ -88,27 +89,26 @@ def export_litert(
             notes.append("The network computes in float32 here.")
         dense, batch_size = _convert(plain, signature, batch_size, notes)
         if inputs is None:
-            arguments = example_inputs(signature, batch_size or 4)
+            arguments = example_inputs(signature, 4 * (batch_size or 1))
         else:
             arguments = [inputs] if len(signature) == 1 else list(inputs)
-            if batch_size is not None:
-                arguments = _head(arguments, batch_size)
-        expected = plain(*arguments, training=False)
+        batches = _batches(arguments, batch_size)
+        expected = [plain(*batch, training=False) for batch in batches]
     sparse = _encode(dense, optimize, notes)
 
     partial = f"{path}.partial-{os.getpid()}"
     try:
         with open(partial, "wb") as file:
             file.write(sparse)
-        feed = named_inputs(signature, arguments)
-        received, ran = run_litert(partial, feed)
-        comparison = worst([compare(expected, outputs) for outputs in received])
-        if batch_size is None:
-            feed, expected = _head((feed, expected), 1)
-            received, _ = run_litert(partial, feed)
-            comparison = worst(
-                [comparison, *(compare(expected, o) for o in received)]
-            )
+        feeds = [named_inputs(signature, batch) for batch in batches]
+        received, ran = run_litert(partial, feeds)
+        comparison = worst(
+            [
+                compare(ours, theirs)
+                for outputs in received
+                for ours, theirs in zip(expected, outputs, strict=True)
+            ]
+        )
         comparison.refuse_above(tolerance, f"path={path!r}")
         os.replace(partial, path)
     finally:
@@ -119,8 +119,7 @@ def export_litert(
             "It was run by TensorFlow's own interpreter. Install "
             "`tf_gems[litert]` to run it as devices do."
         )
-    if comparison.magnitude == 0:
-        notes.append("All outputs were zero: the comparison says little.")
+    notes += doubts(expected)
     return ExportReport(
         path=path,
         format="litert",
@@ -185,5 +184,22 @@ def _encode(dense, optimize, notes):
     return dense
 
 
-def _head(arguments, count):
-    return keras.tree.map_structure(lambda x: np.asarray(x)[:count], arguments)
+def _batches(arguments, batch_size):
+    """Cuts inputs into the batches to try."""
+    count = len(keras.tree.flatten(arguments)[0])
+    if batch_size is None:
+        cuts = [slice(count), slice(1)]
+    else:
+        starts = range(0, count - batch_size + 1, batch_size)
+        cuts = [slice(start, start + batch_size) for start in starts]
+    if count == 0 or not cuts:
+        raise ValueError(
+            "`inputs` must hold a batch of examples at least. Received: "
+            f"inputs of {count} examples, batch_size={batch_size}. Pass more."
+        )
+    return [
+        keras.tree.map_structure(
+            lambda x, cut=cut: np.asarray(x)[cut], arguments
+        )
+        for cut in cuts
+    ]

@@ -7,6 +7,7 @@ from keras.src.export.export_utils import get_input_signature
 
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.network import strip
+from tf_gems.sparse_model import SparseModel
 
 
 def plain_network(model, inputs=None):
@@ -48,7 +49,8 @@ def plain_network(model, inputs=None):
             "it in a process with KERAS_BACKEND=tensorflow."
         )
     plain = strip(model) if find_gem_layers(model) else model
-    return plain, _signature(getattr(model, "model", model), inputs)
+    told = model.model if isinstance(model, SparseModel) else model
+    return plain, _signature(told, inputs)
 
 
 def _signature(model, inputs):

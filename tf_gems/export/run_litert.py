@@ -5,18 +5,19 @@ import importlib.metadata
 from tf_gems.export.quiet import quiet
 
 
-def run_litert(path, feed):
+def run_litert(path, feeds):
     """Runs a TFLite file with and without XNNPACK.
 
     LiteRT runs it if it is installed, TensorFlow otherwise.
 
     Args:
         path: String.
-        feed: Dict from the names of inputs to arrays.
+        feeds: List of dicts from the names of inputs to arrays.
 
     Returns:
-        `(outputs, ran)`: a list of dicts from the names of outputs to arrays,
-        and a list of strings that says what computed them.
+        `(outputs, ran)`: for each way to run it a list of dicts from the names
+        of outputs to arrays, one for each feed; and a list of strings that
+        says what ran it.
     """
     outputs = []
     with quiet():
@@ -29,8 +30,13 @@ def run_litert(path, feed):
             runner = interpreter(
                 model_path=path, experimental_op_resolver_type=resolver
             ).get_signature_runner()
-            names = _match(feed, runner.get_input_details())
-            outputs.append(runner(**{names[k]: v for k, v in feed.items()}))
+            names = _match(feeds[0], runner.get_input_details())
+            outputs.append(
+                [
+                    runner(**{names[k]: v for k, v in feed.items()})
+                    for feed in feeds
+                ]
+            )
     return outputs, [f"{program} {kind}" for kind in kinds]
 
 

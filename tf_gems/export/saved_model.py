@@ -6,6 +6,7 @@ import tempfile
 import numpy as np
 
 from tf_gems.export.comparison import compare
+from tf_gems.export.comparison import doubts
 from tf_gems.export.comparison import example_inputs
 from tf_gems.export.comparison import named_inputs
 from tf_gems.export.network import plain_network
@@ -97,7 +98,8 @@ def export_saved_model(
         ran=[ran],
         notes=[
             "A SavedModel stores zeros in full: compress it, or use "
-            "`tf_gems.export_litert`, to profit from them."
+            "`tf_gems.export_litert`, to profit from them.",
+            *doubts([expected]),
         ],
     )
 
