@@ -9,8 +9,12 @@ finished run only prints its report.
 """
 
 import dataclasses
+import datetime
 import hashlib
+import importlib.metadata
 import json
+import os
+import platform
 import shutil
 import sys
 import time
@@ -20,12 +24,14 @@ import quiet_tensorflow  # noqa: F401 - before anything that imports it
 
 # isort: split
 import keras
+import numpy as np
 import picture
 from absl import flags
 
 import tf_gems as gems
 from tf_gems import datasets
 from tf_gems import zoo
+from tf_gems.export.run_litert import run_litert
 from tf_gems.validation import check_choice
 
 NETWORKS = {
@@ -139,7 +145,16 @@ def main(presets):
         if field.name != "dataset" and values[field.name].present
     }
     settings = dataclasses.replace(presets[values.preset], **given)
-    Run(settings, values.output_dir, values.data_dir, values.download).start()
+    command = [f"python recipes/{settings.dataset}.py"]
+    command += [f"--preset={values.preset}"]
+    command += [f"--{name}={value}" for name, value in given.items()]
+    Run(
+        settings,
+        values.output_dir,
+        values.data_dir,
+        values.download,
+        " ".join(command),
+    ).start()
 
 
 class Run:
@@ -150,9 +165,12 @@ class Run:
         output_dir: Directory in which the run's own is made.
         data_dir: Directory of TFDS, or `None`.
         download: Whether TFDS may download.
+        command: String, what the user typed, for the record.
     """
 
-    def __init__(self, settings, output_dir, data_dir=None, download=False):
+    def __init__(
+        self, settings, output_dir, data_dir=None, download=False, command=""
+    ):
         self.settings = settings
         self.directory = Path(
             output_dir, f"{settings.dataset}-{settings.hash()}"
@@ -161,6 +179,9 @@ class Run:
         self.results_path = self.directory / "results.json"
         self.results = {
             "settings": dataclasses.asdict(settings),
+            "command": command,
+            "date": datetime.date.today().isoformat(),
+            "machine": _machine(),
             "stages": {},
         }
         if self.results_path.exists():
@@ -272,9 +293,20 @@ class Run:
             f"{litert.render()}\n\n{saved_model.render()}\n", "utf-8"
         )
         return {
+            "accuracy": self._litert_accuracy(litert.path),
             "litert": litert.to_dict(),
             "saved_model": saved_model.to_dict(),
         }
+
+    def _litert_accuracy(self, path):
+        images, labels = self.data.test
+        feeds = [
+            {"image": images[start : start + 1000]}
+            for start in range(0, len(images), 1000)
+        ]
+        [outputs, *_], _ = run_litert(path, feeds)
+        logits = np.concatenate([next(iter(o.values())) for o in outputs])
+        return round(float(np.mean(logits.argmax(-1) == labels)), 4)
 
     @property
     def _steps(self):
@@ -341,3 +373,23 @@ class Run:
         partial.write_text(json.dumps(self.results, indent=1), "utf-8")
         partial.replace(self.results_path)
         shutil.rmtree(self.directory / f"backup-{stage}", ignore_errors=True)
+
+
+def _machine():
+    """Returns what a result may depend on besides its settings."""
+    processor = platform.processor() or platform.machine()
+    names = Path("/proc/cpuinfo")
+    if names.exists():
+        lines = names.read_text("utf-8").splitlines()
+        models = [x.split(":", 1)[1] for x in lines if "model name" in x]
+        processor = models[0].strip() if models else processor
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "backend": keras.backend.backend(),
+        **{
+            package: importlib.metadata.version(package)
+            for package in ("keras", "tensorflow")
+        },
+    }

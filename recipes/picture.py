@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 _BLUE, _ORANGE, _GREY, _GREEN = "#1565c0", "#ef6c00", "#757575", "#2e7d32"
+_PURPLE = "#8e24aa"
 
 
 def draw(directory, results):
@@ -18,77 +19,83 @@ def draw(directory, results):
         directory: Path of the run, which holds a CSV file for each stage.
         results: Dict, the contents of `results.json`.
     """
-    settings, stages = results["settings"], results["stages"]
+    settings, mine = results["settings"], results["stages"]["mine"]
     figure, (left, right) = pyplot.subplots(
         1, 2, figsize=(12, 4.5), width_ratios=(3, 2), layout="constrained"
     )
+    left.set_title(
+        f"{settings['network']} on {settings['dataset']}, "
+        f"sparsity {settings['target_sparsity']:.2%}"
+    )
+    _draw_epochs(left, directory, settings, mine["accuracy"])
+    right.set_title(f"{mine['kept']:,} of {mine['size']:,} weights")
+    _draw_layers(right, mine["layers"])
+    figure.savefig(directory / "report.png", dpi=120)
+    pyplot.close(figure)
+
+
+def _draw_epochs(axes, directory, settings, accuracy_before_finetuning):
+    def percent(rows, key):
+        return [100 * row[key] for row in rows]
+
     mine = _read(directory / "mine.csv")
     tune = _read(directory / "finetune.csv")
     mined = settings["mining_epochs"]
-
-    left.plot(
+    lines = axes.plot(
         _epochs(mine),
-        [100 * row["val_accuracy"] for row in mine],
+        percent(mine, "val_accuracy"),
         color=_BLUE,
         label="mining (weights fixed)",
     )
-    left.plot(
-        [mined, *(mined + e for e in _epochs(tune))],
-        [100 * stages["mine"]["accuracy"]]
-        + [100 * row["val_accuracy"] for row in tune],
+    lines += axes.plot(
+        [mined, *(mined + epoch for epoch in _epochs(tune))],
+        [100 * accuracy_before_finetuning, *percent(tune, "val_accuracy")],
         color=_GREEN,
         label="fine-tuning the ticket",
     )
     for name, color in (("dense", _GREY), ("random", _ORANGE)):
         rows = _read(directory / f"{name}.csv")
-        left.plot(
+        lines += axes.plot(
             _epochs(rows),
-            [100 * row["val_accuracy"] for row in rows],
+            percent(rows, "val_accuracy"),
             color=color,
             linewidth=1,
             linestyle="--",
             label={"dense": "dense", "random": "random ticket"}[name],
         )
-    left.axvline(mined, color=_GREY, linewidth=0.5)
-    left.set(xlabel="epoch", ylabel="test accuracy, %", ylim=(0, 100))
-    left.set_title(
-        f"{settings['network']} on {settings['dataset']}, "
-        f"sparsity {settings['target_sparsity']:.2%}"
-    )
-    density = left.twinx()
-    for key, style in (("alive_density", "-"), ("density", ":")):
-        density.plot(
+    axes.axvline(mined, color=_GREY, linewidth=0.5)
+    axes.set(xlabel="epoch", ylabel="test accuracy, %", ylim=(0, 100))
+    density = axes.twinx()
+    for key, style, label in (
+        ("alive_density", "-", "density: alive"),
+        ("density", ":", "density: kept by rounding"),
+    ):
+        lines += density.plot(
             _epochs(mine),
-            [100 * row[key] for row in mine],
-            color="#8e24aa",
+            percent(mine, key),
+            color=_PURPLE,
             linewidth=1,
             linestyle=style,
-            label={"alive_density": "alive", "density": "kept by rounding"}[
-                key
-            ],
+            label=label,
         )
     density.set(ylabel="density, % (log)", yscale="log")
-    left.legend(
-        [*left.get_legend_handles_labels()[0], *density.get_lines()],
-        [
-            *left.get_legend_handles_labels()[1],
-            *(f"density: {line.get_label()}" for line in density.get_lines()),
-        ],
-        loc="lower right",
-        fontsize=8,
-    )
+    density.yaxis.set_major_formatter("{x:g}")
+    density.yaxis.set_minor_formatter("{x:g}")
+    density.tick_params(axis="y", which="minor", labelsize=6)
+    axes.legend(handles=lines, loc="lower right", fontsize=8)
 
-    layers = stages["mine"]["layers"]
+
+def _draw_layers(axes, layers):
     names = [layer["path"].rsplit("/", 1)[0] for layer in layers]
-    right.barh(names, [100 * layer["density"] for layer in layers], color=_BLUE)
-    right.invert_yaxis()
-    right.set(xlabel="density of the ticket, % (log)", xscale="log")
-    right.tick_params(axis="y", labelsize=7)
-    right.set_title(
-        f"{stages['mine']['kept']:,} of {stages['mine']['size']:,} weights"
-    )
-    figure.savefig(directory / "report.png", dpi=120)
-    pyplot.close(figure)
+    densities = [100 * layer["density"] for layer in layers]
+    bars = axes.barh(names, densities, color=_BLUE)
+    labels = [f"{density:.3g} %" for density in densities]
+    axes.bar_label(bars, labels, padding=3, fontsize=7)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set(xlabel="density of the ticket, % (log)", xscale="log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.tick_params(axis="y", labelsize=7)
 
 
 def render(directory, results):
@@ -106,6 +113,10 @@ def render(directory, results):
         "rare gem, weights untrained": (mine, settings["mining_epochs"]),
         "rare gem, fine-tuned": (
             stages["finetune"],
+            settings_epochs(settings),
+        ),
+        "  the same, as sparse TFLite": (
+            stages["export"],
             settings_epochs(settings),
         ),
     }

@@ -1,0 +1,73 @@
+"""Copies the artefacts of a finished run, with a card, beside each other.
+
+    python recipes/publish.py savedmodels/digits-86a07570667a digits
+
+writes `savedmodels/digits.gem` (the ticket before fine-tuning),
+`digits.tflite` (the sparse network after it), `digits.png` and the card,
+`digits.json`.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from absl import app
+
+
+def publish(run, name):
+    """Publishes a run.
+
+    Args:
+        run: Path of the run's directory.
+        name: String, the file name of the artefacts without its ending.
+    """
+    results = json.loads((run / "results.json").read_text("utf-8"))
+    stages = results["stages"]
+    export = stages["export"]
+    files = {
+        f"{name}.gem": run / "ticket.gem",
+        f"{name}.tflite": run / "sparse.tflite",
+        f"{name}.png": run / "report.png",
+    }
+    card = {
+        "command": results["command"],
+        "date": results["date"],
+        "machine": results["machine"],
+        "settings": results["settings"],
+        "kept": stages["mine"]["kept"],
+        "size": stages["mine"]["size"],
+        "accuracy": {
+            "dense": stages["dense"]["accuracy"],
+            "random": stages["random"]["accuracy"],
+            "before_finetuning": stages["mine"]["accuracy"],
+            "after_finetuning": stages["finetune"]["accuracy"],
+            "tflite": export["accuracy"],
+        },
+        "seconds": {key: stage["seconds"] for key, stage in stages.items()},
+        "bytes": {
+            "ticket": files[f"{name}.gem"].stat().st_size,
+            "sparse_tflite": export["litert"]["bytes"],
+            "sparse_tflite_gzip": export["litert"]["gzip_bytes"],
+            "dense_tflite": export["litert"]["dense_bytes"],
+            "dense_tflite_gzip": export["litert"]["dense_gzip_bytes"],
+            "saved_model": export["saved_model"]["bytes"],
+            "saved_model_gzip": export["saved_model"]["gzip_bytes"],
+        },
+    }
+    for target, source in files.items():
+        shutil.copyfile(source, run.parent / target)
+    text = json.dumps(card, indent=1) + "\n"
+    (run.parent / f"{name}.json").write_text(text, "utf-8")
+    print(f"Wrote {', '.join(files)} and {name}.json to {run.parent}")
+
+
+def main(arguments):
+    """Publishes the run that the command line names."""
+    if len(arguments) != 3:
+        sys.exit(f"usage: {arguments[0]} RUN_DIRECTORY NAME")
+    publish(Path(arguments[1]), arguments[2])
+
+
+if __name__ == "__main__":
+    app.run(main)
