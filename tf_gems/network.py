@@ -1,10 +1,17 @@
 """The user's network inside a model that is being pruned."""
 
+import collections
+import inspect
+
 import keras
 from keras import ops
 
 from tf_gems.layers.gem_layer import GemLayer
 from tf_gems.layers.gem_layer import find_gem_layers
+
+_GEM_LAYER = "tf_gems>GemLayer"
+_SPARSE_MODEL = "tf_gems>SparseModel"
+_SIGNED_CONSTANT = "tf_gems>SignedConstant"
 
 
 def network_weights(model):
@@ -65,7 +72,8 @@ def strip(model):
         for prunable, mask in zip(gem.prunable, gem.masks(), strict=True)
     }
     weights = network_weights(model)
-    copy = _plain_copy(model)
+    names = collections.Counter(part.name for part in model._flatten_layers())
+    copy = _plain_copy(_unwrap(model), names)
     copy.compiled = False
     _refuse_unlike(model, copy, weights)
     for variable, target in zip(weights, copy.weights, strict=True):
@@ -126,23 +134,33 @@ def _refuse_unlike(model, copy, weights):
         )
 
 
-def _plain_copy(layer):
-    """Returns an untrained copy of a layer or model, without `GemLayer`s."""
+def _unwrap(layer):
+    """Returns what a `GemLayer` or `SparseModel` wraps, or the layer itself."""
     if isinstance(layer, GemLayer):
-        layer = layer.layer
-    elif isinstance(getattr(layer, "gem", None), GemLayer):  # a SparseModel
-        layer = layer.gem.layer
+        return layer.layer
+    if keras.saving.get_registered_name(type(layer)) == _SPARSE_MODEL:
+        return layer.gem.layer
+    return layer
+
+
+def _plain_copy(layer, names):
+    """Returns an untrained copy of a layer or model, without `GemLayer`s."""
+    inner = _unwrap(layer)
+    if inner is not layer:
+        copy = _plain_copy(inner, names)
+        if names[inner.name] > 1:
+            copy.name = layer.name  # Keras wants the names to differ
+        return copy
     if isinstance(layer, keras.Sequential | keras.src.models.Functional):
         return keras.models.clone_model(
-            layer, clone_function=_plain_copy, recursive=True
+            layer,
+            clone_function=lambda part: _plain_copy(part, names),
+            recursive=True,
         )
-    # Classes that the user has not registered are known from their objects.
-    parts = layer._flatten_layers() if isinstance(layer, keras.Layer) else []
-    classes = {type(part).__name__: type(part) for part in parts}
-    config = _plain_config(keras.saving.serialize_keras_object(layer))
     try:
+        config = _plain_config(keras.saving.serialize_keras_object(layer))
         return keras.saving.deserialize_keras_object(
-            config, custom_objects=classes, safe_mode=False
+            config, custom_objects=_custom_objects(layer), safe_mode=False
         )
     except Exception as error:
         raise ValueError(
@@ -152,6 +170,18 @@ def _plain_copy(layer):
         ) from error
 
 
+def _custom_objects(layer):
+    """The user's classes and functions, which need not be registered."""
+    found = {}
+    parts = layer._flatten_layers() if isinstance(layer, keras.Layer) else []
+    for part in parts:
+        for value in (part, *vars(part).values()):
+            named = value if inspect.isfunction(value) else type(value)
+            if not named.__module__.startswith(("keras", "builtins")):
+                found[named.__name__] = named
+    return found
+
+
 def _plain_config(config):
     """Returns a layer's config with `GemLayer`s replaced by what they wrap."""
     if isinstance(config, list | tuple):
@@ -159,11 +189,11 @@ def _plain_config(config):
     if not isinstance(config, dict):
         return config
     name = config.get("registered_name")
-    if name == "tf_gems>GemLayer":
+    if name == _GEM_LAYER:
         return _plain_config(config["config"]["layer"])
-    if name == "tf_gems>SparseModel":
+    if name == _SPARSE_MODEL:
         return _plain_config(config["config"]["model"])
-    if name == "tf_gems>SignedConstant":
+    if name == _SIGNED_CONSTANT:
         return keras.initializers.serialize(keras.initializers.HeNormal())
     # A copy need not be compiled.
     return {

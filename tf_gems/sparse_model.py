@@ -6,6 +6,7 @@ from keras import ops
 from tf_gems.initializers import SignedConstant
 from tf_gems.initializers import reseed
 from tf_gems.layers.gem_layer import GemLayer
+from tf_gems.layers.gem_layer import with_signature_of
 from tf_gems.presets import get_preset
 from tf_gems.ticket import Ticket
 
@@ -68,6 +69,7 @@ class SparseModel(keras.Model):
         if isinstance(model, keras.layers.Layer):
             _refuse_unbuilt(model)
             kwargs.setdefault("dtype", model.dtype_policy)
+            self.call = with_signature_of(model, self.call)
         super().__init__(**kwargs)
         self.autocast = False
         self.gem = GemLayer(

@@ -118,6 +118,12 @@ class GemMinerCallback(keras.callbacks.Callback):
                 "which holds no `GemLayer`. Wrap it: "
                 "`tf_gems.SparseModel(model)`."
             )
+        if not all(gem.built for gem in self._gems):
+            raise ValueError(
+                "A model must be built before it is mined. Received: model "
+                f"'{self.model.name}', whose weights are made by its first "
+                "call. Call it once on data before `fit`."
+            )
         if any(gem.phase != "mining" for gem in self._gems):
             raise ValueError(
                 "`GemMinerCallback` belongs to the mining phase. Received: "

@@ -110,7 +110,7 @@ class GemLayer(keras.layers.Wrapper):
     ):
         _refuse_other_keras(layer)
         # Keras finds masks, `training` and the first input by the signature.
-        self.call = _with_signature_of(layer, self.call)
+        self.call = with_signature_of(layer, self.call)
         # Weights are masked as they are stored; each layer within casts them
         # by its own policy.
         kwargs.setdefault("dtype", layer.variable_dtype)
@@ -296,6 +296,13 @@ class GemLayer(keras.layers.Wrapper):
         self._penalty = self.regularization * self.score_penalty()
         self.add_loss(self._penalty)
 
+    def compute_output_shape(self, *args, **kwargs):
+        return self.layer.compute_output_shape(*args, **kwargs)
+
+    def compute_output_spec(self, *args, **kwargs):
+        # Traces `call`: the shape alone would not tell the dtype.
+        return keras.Operation.compute_output_spec(self, *args, **kwargs)
+
     def compute_mask(self, inputs, previous_mask=None):
         return self.layer.compute_mask(inputs, previous_mask)
 
@@ -334,7 +341,7 @@ def find_gem_layers(model):
     return [layer for layer in layers if isinstance(layer, GemLayer)]
 
 
-def _with_signature_of(layer, call):
+def with_signature_of(layer, call):
     """Returns `call` with the parameters of the layer's own, and `training`."""
     signature = inspect.signature(layer.call)
     parameters = list(signature.parameters.values())

@@ -1,0 +1,244 @@
+import os
+import subprocess
+import sys
+
+import keras
+import models
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+from models import difference
+from models import mine
+from models import values
+
+import tf_gems
+
+
+def gem_network():
+    """A plain functional model that holds `GemLayer`s, one of them shared."""
+    encoder = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(5, activation="tanh"),
+            layers.BatchNormalization(),
+        ],
+        name="encoder",
+    )
+    left, right = (
+        keras.Input((3,), name="left"),
+        keras.Input((3,), name="right"),
+    )
+    shared = tf_gems.GemLayer(encoder, seed=0)
+    x = layers.Concatenate()([shared(left), shared(right)])
+    x = layers.Dense(4, activation="relu", name="dense_of_user")(x)
+    x = layers.Reshape((2, 2))(x)
+    inner = tf_gems.GemLayer(layers.Dense(3, name="inside"), seed=1)
+    x = layers.TimeDistributed(inner)(x)
+    x = layers.Flatten()(x)
+    outputs = tf_gems.GemLayer(layers.Dense(2, name="top"), seed=2)(x)
+    return keras.Model([left, right], outputs, name="siamese")
+
+
+def gem_data():
+    generator = np.random.default_rng(0)
+    x = [generator.normal(size=(16, 3)).astype("float32") for _ in range(2)]
+    return x, generator.normal(size=(16, 2)).astype("float32")
+
+
+def test_a_functional_model_that_holds_gem_layers(tmp_path):
+    x, y = gem_data()
+    model = gem_network()
+    user = model.get_layer("dense_of_user")
+    before = values(user)
+    history = mine(model, x, y, target_sparsity=0.5)
+    assert difference(values(user), before) > 0  # not wrapped: it trains
+    ticket = tf_gems.Ticket.from_model(model)
+    assert ticket.kept == round(ticket.size / 2) and len(ticket.masks) == 3
+    assert history.history["alive_density"][-1] == ticket.density
+    plain = tf_gems.strip(model)
+    assert difference(model(x), plain(x)) == 0.0
+    assert not any(
+        "gem" in type(la).__module__ for la in plain._flatten_layers()
+    )
+
+    path = str(tmp_path / "model.keras")
+    model.save(path)
+    loaded = keras.models.load_model(path)
+    assert difference(model(x), loaded(x)) == 0.0
+    loaded.fit(x, y, verbose=0)
+
+    expected = plain.predict(x, verbose=0)
+    ticket.apply(model)
+    with pytest.raises(ValueError, match="compile"):
+        model.fit(x, y, verbose=0)
+    tuned = tf_gems.strip(model)
+    assert difference(model.predict(x, verbose=0), tuned(x)) < 1e-6
+    model.compile("adam", "mse")
+    model.fit(x, y, verbose=0)
+    assert difference(model.predict(x, verbose=0), expected) > 0
+    for gem in tf_gems.layers.gem_layer.find_gem_layers(model):
+        for prunable in gem.prunable:
+            weight = ops.convert_to_numpy(prunable.weight)
+            assert np.all(weight[~ticket_mask(ticket, prunable)] == 0.0)
+    model.save(path)
+    loaded = keras.models.load_model(path)
+    assert difference(model(x), loaded(x)) == 0.0
+    # A ticket also fits the plain network.
+    ticket.apply(plain)
+    assert difference(plain(x), tuned(x)) == 0.0
+
+
+def ticket_mask(ticket, prunable):
+    name = "/".join(prunable.weight.path.split("/")[-2:])
+    [mask] = [m for path, m in ticket.masks.items() if path.endswith(name)]
+    return mask
+
+
+def test_strip_reaches_a_sparse_model_in_a_model():
+    inner = tf_gems.SparseModel(models.dense_network(), seed=0)
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, layers.Dense(2)(inner(inputs)))
+    tf_gems.Ticket.random(model, sparsity=0.5).apply(model)
+    plain = tf_gems.strip(model)
+    [x] = models.dense_data()[:1]
+    assert difference(model(x), plain(x)) == 0.0
+    assert not any(
+        "gem" in type(la).__module__ for la in plain._flatten_layers()
+    )
+
+
+class Unregistered(keras.layers.Layer):
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(units)
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, x):
+        return ops.relu(self.dense(x))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.dense.units}
+
+
+def square(x):
+    return x**2
+
+
+class Weird(keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return ops.sum(x**4)
+
+    def get_config(self):
+        return {}
+
+
+def test_strip_copies_what_the_user_has_written_in_line():
+    init = tf_gems.initializers.SignedConstant(seed=0)
+    inputs = keras.Input((6,))
+    x = layers.Dense(5, kernel_initializer=init, name="signed")(inputs)
+    x = layers.Lambda(lambda t: t * 2.0)(x)
+    x = Unregistered(4)(x) + 1.0
+    x = layers.Dense(3, activation=square, kernel_regularizer=Weird())(x)
+    model = keras.Model(inputs, x)
+    model.compile("sgd", "mse")
+    sparse = tf_gems.SparseModel(model, seed=0)
+    sparse.finetune(tf_gems.Ticket.random(sparse, sparsity=0.5))
+    plain = tf_gems.strip(sparse)
+    [data] = models.dense_data()[:1]
+    assert difference(sparse(data), plain(data)) == 0.0
+    assert not plain.compiled
+    initializer = plain.get_layer("signed").kernel_initializer
+    assert not type(initializer).__module__.startswith("tf_gems")
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class MakesGemLayers(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.gem = tf_gems.GemLayer(layers.Dense(3), seed=0)
+        self.dense = layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(self.gem(x))
+
+
+def test_a_subclassed_model_may_make_gem_layers_but_not_be_stripped():
+    x, _ = models.dense_data()
+    model = MakesGemLayers()
+    y = np.zeros((32, 2))
+    with pytest.raises(ValueError, match="must be built before it is mined"):
+        mine(model, x, y)
+    model.fit(x, y, verbose=0)  # builds it
+    mine(model, x, y, target_sparsity=0.5)
+    assert tf_gems.Ticket.from_model(model).density == 0.5
+    with pytest.raises(ValueError, match="makes `GemLayer`s itself"):
+        tf_gems.strip(model)
+
+
+class WithoutConfig(keras.Model):
+    def __init__(self, dense):
+        super().__init__()
+        self.dense = dense
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_what_cannot_be_stripped_is_refused():
+    with pytest.raises(
+        ValueError, match="Only a pruned model.*'dense' of type"
+    ):
+        tf_gems.strip(models.dense_network())
+    sparse = tf_gems.SparseModel(models.dense_network())
+    with pytest.raises(RuntimeError, match="no ticket before mining"):
+        tf_gems.strip(sparse)
+    model = WithoutConfig(layers.Dense(3))
+    model(np.ones((1, 4)))
+    sparse = tf_gems.SparseModel(model)
+    tf_gems.Ticket.random(sparse, sparsity=0.5).apply(sparse)
+    with pytest.raises(
+        ValueError, match="(?s)type WithoutConfig.*Give it `get_c"
+    ):
+        tf_gems.strip(sparse)
+
+
+IN_A_FRESH_PROCESS = """
+import sys
+import keras
+import numpy as np
+
+data = np.load("data.npz")
+plain = keras.models.load_model("plain.keras")
+assert not any(name.startswith("tf_gems") for name in sys.modules)
+assert np.all(plain(data["x"]) == data["y"])
+
+import tf_gems
+
+for name in ("mining", "finetuning"):
+    model = keras.models.load_model(f"{name}.keras")
+    assert model.phase == name
+    model.fit(data["x"], data["y"], verbose=0)
+"""
+
+
+def test_files_load_in_a_fresh_process(tmp_path):
+    x, y = models.dense_data()
+    sparse = tf_gems.SparseModel(models.dense_network(), mask="round", seed=0)
+    mine(sparse, x, y)
+    sparse.save(tmp_path / "mining.keras")
+    sparse.finetune()
+    sparse.compile("adam", "mse")
+    sparse.save(tmp_path / "finetuning.keras")
+    plain = tf_gems.strip(sparse)
+    plain.save(tmp_path / "plain.keras")
+    np.savez(tmp_path / "data.npz", x=x, y=ops.convert_to_numpy(plain(x)))
+    root = os.path.dirname(os.path.dirname(tf_gems.__file__))
+    subprocess.run(
+        [sys.executable, "-c", IN_A_FRESH_PROCESS],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+        check=True,
+    )

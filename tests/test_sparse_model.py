@@ -1,0 +1,334 @@
+import keras
+import models
+import numpy as np
+import pytest
+from keras import ops
+from models import difference
+from models import mine
+from models import values
+
+import tf_gems
+
+NETWORKS = {
+    "image": (
+        models.image_network,
+        models.image_data,
+        "sparse_categorical_crossentropy",
+    ),
+    "text": (models.text_network, models.text_data, models.TEXT_LOSS),
+    "towers": (models.two_towers, models.two_towers_data, "mse"),
+}
+
+
+def mask_by_hand(plain, sparse):
+    """Gives a twin of the network the kernels times `1[p > 0.5] * alive`."""
+    prunable = {id(w.weight): w for w in sparse.gem.prunable}
+    for ours, theirs in zip(sparse.model.weights, plain.weights, strict=True):
+        value = ops.convert_to_numpy(ours)
+        if id(ours) in prunable:
+            score = ops.convert_to_numpy(prunable[id(ours)].score)
+            alive = ops.convert_to_numpy(prunable[id(ours)].alive)
+            value = value * (score > 0.5) * alive
+        theirs.assign(value)
+    return plain
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def mined(request, tmp_path_factory):
+    """A network before and after mining, and its file."""
+    build, data, loss = NETWORKS[request.param]
+    keras.utils.set_random_seed(0)
+    x, y = data()
+    sparse = tf_gems.SparseModel(build(), seed=0)
+    before = values(sparse.model)
+    scores = values([w.score for w in sparse.gem.prunable])
+    mine(sparse, x, y, loss)
+    path = str(tmp_path_factory.mktemp("mined") / "mined.keras")
+    sparse.save(path)
+    return {
+        "name": request.param,
+        "sparse": sparse,
+        "before": before,
+        "scores": scores,
+        "path": path,
+        "data": (x, y),
+        "loss": loss,
+        "twin": build(),
+    }
+
+
+def test_output_is_that_of_the_masked_network(mined):
+    sparse, (x, _) = mined["sparse"], mined["data"]
+    twin = mask_by_hand(mined["twin"], sparse)
+    assert difference(sparse(x), twin(x)) == 0.0
+    assert difference(sparse.predict(x, verbose=0), twin(x)) < 1e-6
+    assert 0 < sparse.density <= sparse.ticket().density
+
+
+def test_mining_trains_every_score_and_nothing_else(mined):
+    sparse = mined["sparse"]
+    moved = {
+        variable.path.rsplit("/", 1)[-1]
+        for variable, before, after in zip(
+            sparse.model.weights,
+            mined["before"],
+            values(sparse.model),
+            strict=True,
+        )
+        if np.any(before != after)
+    }
+    normalised = mined["name"] != "text"
+    assert moved == (
+        {"moving_mean", "moving_variance"} if normalised else set()
+    )
+    after = values([w.score for w in sparse.gem.prunable])
+    for prunable, old, new in zip(
+        sparse.gem.prunable, mined["scores"], after, strict=True
+    ):
+        assert np.any(old != new), prunable.path
+        assert new.min() >= 0 and new.max() <= 1 and new.dtype == np.float32
+    kept = sum(
+        np.sum(v) for v in values([w.alive for w in sparse.gem.prunable])
+    )
+    assert kept == round(0.4 * sparse.gem.size)
+
+
+def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path):
+    sparse, (x, y) = mined["sparse"], mined["data"]
+    loaded = keras.models.load_model(mined["path"])
+    expected = sparse.predict(x, verbose=0)
+    assert difference(loaded.predict(x, verbose=0), expected) == 0.0
+    assert loaded.phase == "mining"
+    assert difference(values(loaded), values(sparse)) == 0.0
+    scores = values([w.score for w in loaded.gem.prunable])
+    loaded.fit(x, y, verbose=0)  # compiled as it was saved
+    assert (
+        difference(scores, values([w.score for w in loaded.gem.prunable])) > 0
+    )
+    assert difference(values(loaded.model)[0], values(sparse.model)[0]) == 0.0
+
+    # Predictions are made with the ticket, not by a step traced while mining.
+    loaded.finetune()
+    plain = tf_gems.strip(loaded)
+    tuned = loaded.predict(x, verbose=0)
+    assert difference(tuned, plain.predict(x, verbose=0)) == 0.0
+    loaded.finetune(tf_gems.Ticket.random(loaded, sparsity=0.3))
+    plain = tf_gems.strip(loaded)
+    other = loaded.predict(x, verbose=0)
+    assert difference(other, plain.predict(x, verbose=0)) == 0.0
+    assert difference(other, tuned) > 0
+    with pytest.raises(ValueError, match="compile"):
+        loaded.fit(x, y, verbose=0)
+    with pytest.raises(ValueError, match="compile"):
+        loaded.evaluate(x, y, verbose=0)
+
+    loaded.compile("adam", mined["loss"])
+    plain.compile("adam", mined["loss"])
+    ours = loaded.evaluate(x, y, verbose=0, return_dict=True)
+    theirs = plain.evaluate(x, y, verbose=0, return_dict=True)
+    assert ours == theirs
+    loaded(x), plain(x)
+    assert sorted(map(float, loaded.losses)) == sorted(map(float, plain.losses))
+
+    before = values(loaded.model)
+    loaded.fit(x, y, epochs=2, verbose=0)
+    for prunable in loaded.gem.prunable:
+        weight = ops.convert_to_numpy(prunable.weight)
+        alive = ops.convert_to_numpy(prunable.alive)
+        assert np.all(weight[~alive] == 0.0)
+    changed = {
+        v.path
+        for v, old, new in zip(
+            loaded.model.weights, before, values(loaded.model), strict=True
+        )
+        if np.any(old != new)
+    }
+    trains = {v.path for v in loaded.model.trainable_variables}
+    # Softmax ignores what is added to all keys: their bias has no gradient.
+    assert {path for path in trains if "key/bias" not in path} <= changed
+    assert not any("frozen" in path for path in changed)
+
+    path = str(tmp_path / "tuned.keras")
+    loaded.save(path)
+    again = keras.models.load_model(path)
+    assert again.phase == "finetuning" and again.compiled
+    assert difference(again(x), loaded(x)) == 0.0
+    assert difference(tf_gems.strip(again)(x), loaded(x)) == 0.0
+
+
+def test_clones_and_weight_files_give_equal_networks(mined, tmp_path):
+    sparse, (x, _) = mined["sparse"], mined["data"]
+    expected = sparse(x)
+    clone = keras.models.clone_model(sparse)
+    assert (
+        difference([w.score for w in clone.gem.prunable], mined["scores"])
+        == 0.0
+    )  # the seed is part of the config
+    path = str(tmp_path / "mined.weights.h5")
+    sparse.save_weights(path)
+    clone.load_weights(path)
+    assert difference(clone(x), expected) == 0.0
+    lines = []
+    sparse.summary(print_fn=lambda line, **_: lines.append(line))
+    assert "GemLayer" in "\n".join(lines)
+
+
+def test_several_call_arguments():
+    generator = np.random.default_rng(0)
+    query = generator.normal(size=(2, 4, 3)).astype("float32")
+    memory = generator.normal(size=(2, 5, 3)).astype("float32")
+    model, twin = models.Pair(), models.Pair()
+    model(query, memory), twin(query, memory)
+    sparse = tf_gems.SparseModel(model, seed=0)
+    twin = mask_by_hand(twin, sparse)
+    found = sparse(query, memory=memory, scale=3.0)
+    assert difference(found, twin(query, memory, scale=3.0)) == 0.0
+    sparse.finetune(tf_gems.Ticket.random(sparse, sparsity=0.5))
+    plain = tf_gems.strip(sparse)
+    assert type(plain) is models.Pair
+    assert difference(plain(query, memory), sparse(query, memory)) == 0.0
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+        lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+        lambda: keras.optimizers.Adam(
+            0.01, use_ema=True, ema_overwrite_frequency=2, clipnorm=1.0
+        ),
+    ],
+)
+def test_pruned_weights_stay_zero_whatever_the_optimizer(optimizer):
+    x, y = models.dense_data()
+    sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
+    ticket = tf_gems.Ticket.random(sparse, sparsity=0.6)
+    sparse.finetune(ticket)
+    before = values(sparse.model)
+    sparse.compile(optimizer(), "mse", steps_per_execution=2)
+    sparse.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    masks = list(ticket.masks.values())
+    for prunable, mask in zip(sparse.gem.prunable, masks, strict=True):
+        weight = ops.convert_to_numpy(prunable.weight)
+        assert np.all(weight[~mask] == 0.0)
+        assert np.all(weight[mask] != 0.0)
+    for variable, old, new in zip(
+        sparse.model.weights, before, values(sparse.model), strict=True
+    ):
+        assert np.any(old != new), variable.path
+    assert difference(sparse(x), tf_gems.strip(sparse)(x)) == 0.0
+
+
+def test_an_optimizer_that_mixes_weights_still_trains_the_ticket():
+    x, y = models.dense_data()
+    sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
+    ticket = tf_gems.Ticket.random(sparse, sparsity=0.6)
+    sparse.finetune(ticket)
+    # Its updates are orthogonal matrices: no entry of them is zero.
+    sparse.compile(keras.optimizers.Muon(0.01), "mse")
+    sparse.fit(x, y, batch_size=8, verbose=0)
+    plain = tf_gems.strip(sparse)
+    assert difference(sparse(x), plain(x)) == 0.0
+    for path, weight in zip(ticket.weights, plain.weights, strict=True):
+        if path in ticket.masks:
+            kernel = ops.convert_to_numpy(weight)
+            assert np.all((kernel != 0.0) == ticket.masks[path])
+
+
+@pytest.mark.parametrize(
+    "policy, jit_compile",
+    [
+        ("float32", True),
+        ("mixed_float16", "auto"),
+        ("mixed_bfloat16", False),
+    ],
+)
+def test_precision_and_compilation(policy, jit_compile):
+    keras.config.set_dtype_policy(policy)
+    x, y = models.dense_data()
+    sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
+    before = values(sparse.model)
+    scores = values([w.score for w in sparse.gem.prunable])
+    history = mine(sparse, x, y, jit_compile=jit_compile)
+    assert np.all(np.isfinite(history.history["loss"]))
+    scaled = isinstance(sparse.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (policy == "mixed_float16")
+    for prunable, old in zip(sparse.gem.prunable, scores, strict=True):
+        assert prunable.score.dtype == "float32"
+        assert difference(prunable.score, old) > 0
+    kernel, bias = before[:2]
+    assert difference(values(sparse.model)[:2], [kernel, bias]) == 0.0
+
+    sparse.finetune()
+    sparse.compile("adam", "mse", jit_compile=jit_compile)
+    sparse.fit(x, y, batch_size=16, epochs=2, verbose=0)
+    plain = tf_gems.strip(sparse)
+    assert plain.dtype_policy.name == policy
+    assert difference(sparse(x), plain(x)) == 0.0
+    assert difference(values(sparse.model)[:2], [kernel, bias]) > 0
+    for prunable in sparse.gem.prunable:
+        alive = ops.convert_to_numpy(prunable.alive)
+        assert np.all(ops.convert_to_numpy(prunable.weight)[~alive] == 0.0)
+
+
+def test_filters_and_frozen_layers_are_left_alone():
+    model = models.dense_network()
+    model.get_layer("first").trainable = False
+    x, y = models.dense_data()
+    sparse = tf_gems.SparseModel(model, seed=0)
+    assert [w.path for w in sparse.gem.prunable] == ["dense/last/kernel"]
+    mine(sparse, x, y)
+    sparse.finetune()
+    before = values(model.get_layer("first"))
+    sparse.compile("sgd", "mse")
+    sparse.fit(x, y, verbose=0)
+    assert difference(values(model.get_layer("first")), before) == 0.0
+    plain = tf_gems.strip(sparse)
+    assert not plain.get_layer("first").trainable
+    assert plain.get_layer("last").trainable
+
+    for filters in ("last", ["nothing", "last/"], lambda v: "last/k" in v.path):
+        sparse = tf_gems.SparseModel(models.dense_network(), filters=filters)
+        [prunable] = sparse.gem.prunable
+        assert prunable.path.endswith("last/kernel")
+
+
+def test_initial_kernels_are_those_of_the_paper():
+    sparse = tf_gems.SparseModel(
+        models.image_network(), kernel_initializer="signed_constant", seed=0
+    )
+    for prunable in sparse.gem.prunable:
+        shape = prunable.weight.shape
+        # A depthwise kernel reads one channel only.
+        depthwise = shape[-1] == 2 and shape[:2] == (3, 3)
+        depthwise = "depthwise" in prunable.weight.path
+        fan_in = np.prod(shape[:2] if depthwise else shape[:-1])
+        magnitude = np.abs(ops.convert_to_numpy(prunable.weight))
+        np.testing.assert_allclose(magnitude, np.sqrt(2 / fan_in), rtol=1e-6)
+
+
+def test_bad_models_are_refused():
+    with pytest.raises(ValueError, match="must be built.*model='empty'"):
+        tf_gems.SparseModel(
+            keras.Sequential([keras.layers.Dense(3)], name="empty")
+        )
+    with pytest.raises(ValueError, match="rank 2 or more.*not trainable"):
+        model = models.dense_network()
+        model.trainable = False
+        tf_gems.SparseModel(model)
+    with pytest.raises(ValueError, match="must match a weight.*first/kernel"):
+        tf_gems.SparseModel(models.dense_network(), filters="conv")
+    with pytest.raises(ValueError, match="once only"):
+        tf_gems.SparseModel(tf_gems.SparseModel(models.dense_network()))
+    with pytest.raises(ValueError, match="Only Keras 3.*layer=str"):
+        tf_gems.SparseModel("resnet")
+    sparse = tf_gems.SparseModel(models.dense_network())
+    with pytest.raises(RuntimeError, match="no ticket before mining.*`fit`"):
+        sparse.finetune()
+
+
+def test_a_keras_2_model_is_refused():
+    tf_keras = pytest.importorskip("tf_keras")
+    model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,))])
+    with pytest.raises(ValueError, match="Keras 2 .`tf_keras`. object"):
+        tf_gems.SparseModel(model)
