@@ -32,7 +32,8 @@ def keep_largest(scores, count, among=None):
     >>> mask
     array([False,  True,  True, False])
     """
-    flat = np.concatenate([np.ravel(s) for s in scores]).astype("float32")
+    flat = np.concatenate([np.ravel(s) for s in scores])
+    flat = flat.astype("float32", copy=False)
     if np.isnan(flat).any():
         raise ValueError(
             "Scores must be numbers to be ranked. Received: scores with NaN. "
