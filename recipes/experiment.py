@@ -27,12 +27,14 @@ import keras
 import numpy as np
 import picture
 from absl import flags
+from backup import Backup
 
 import tf_gems as gems
 from tf_gems import datasets
 from tf_gems import zoo
 from tf_gems.export.run_litert import run_litert
 from tf_gems.validation import check_choice
+from tf_gems.validation import check_sparsity
 
 NETWORKS = {
     "lenet_300_100": zoo.lenet_300_100,
@@ -89,6 +91,7 @@ class Settings:
     seed: int = 42
 
     def __post_init__(self):
+        check_sparsity(self.target_sparsity)
         for name, choices in _CHOICES.items():
             check_choice(getattr(self, name), name, choices)
 
@@ -344,7 +347,7 @@ class Run:
 
     def _fit(self, stage, model, epochs, callbacks=()):
         """Trains, resuming where an earlier run was stopped."""
-        backup = self.directory / f"backup-{stage}"
+        backup = self._backup(stage)
         log = keras.callbacks.CSVLogger(
             self.directory / f"{stage}.csv", append=backup.exists()
         )
@@ -354,13 +357,7 @@ class Run:
             validation_data=self.data.test_batches(500),
             shuffle=False,  # the pipeline shuffles
             verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[
-                *callbacks,
-                log,
-                keras.callbacks.BackupAndRestore(
-                    backup, delete_checkpoint=False
-                ),
-            ],
+            callbacks=[*callbacks, log, Backup(backup)],
         )
 
     def _accuracy(self, model):
@@ -372,7 +369,10 @@ class Run:
         partial = self.results_path.with_suffix(".partial")
         partial.write_text(json.dumps(self.results, indent=1), "utf-8")
         partial.replace(self.results_path)
-        shutil.rmtree(self.directory / f"backup-{stage}", ignore_errors=True)
+        shutil.rmtree(self._backup(stage), ignore_errors=True)
+
+    def _backup(self, stage):
+        return self.directory / f"backup-{stage}"
 
 
 def _machine():

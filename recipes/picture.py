@@ -145,10 +145,12 @@ def settings_epochs(settings):
 
 def _read(path):
     with open(path, newline="", encoding="utf-8") as file:
-        return [
+        rows = [
             {key: float(value) for key, value in row.items()}
             for row in csv.DictReader(file)
         ]
+    # A run that was killed may log its last epoch again.
+    return list({row["epoch"]: row for row in rows}.values())
 
 
 def _epochs(rows):

@@ -1,0 +1,45 @@
+"""Backs training up so that a kill at any moment loses one epoch at most."""
+
+import json
+from pathlib import Path
+
+import keras
+
+
+class Backup(keras.callbacks.Callback):
+    """Saves the state of training after every epoch, and restores it.
+
+    `keras.callbacks.BackupAndRestore` writes over its only file, and a run
+    that is killed meanwhile cannot be resumed. Here weights and optimizer go
+    to a file of their own for each epoch; a small file that names the last
+    complete one is then renamed into place.
+
+    Args:
+        directory: Path of the backups.
+    """
+
+    def __init__(self, directory):
+        super().__init__()
+        self.directory = Path(directory)
+        self._state = self.directory / "state.json"
+
+    def on_train_begin(self, logs=None):
+        if not self._state.exists():
+            return
+        state = json.loads(self._state.read_text("utf-8"))
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.model.load_weights(self.directory / state["weights"])
+        # As `BackupAndRestore` does: `fit` begins with this epoch.
+        self.model._initial_epoch = state["epoch"]
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.directory.mkdir(exist_ok=True)
+        weights = self.directory / f"{epoch + 1}.weights.h5"
+        self.model.save_weights(weights, overwrite=True)
+        partial = self._state.with_suffix(".partial")
+        state = {"epoch": epoch + 1, "weights": weights.name}
+        partial.write_text(json.dumps(state), "utf-8")
+        partial.replace(self._state)
+        for older in self.directory.glob("*.weights.h5"):
+            if older != weights:
+                older.unlink()

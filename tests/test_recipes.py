@@ -1,0 +1,107 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+TIMEOUT = 400
+
+
+def start(output_dir, *flags, recipe="digits.py"):
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [
+            sys.executable,
+            RECIPES / recipe,
+            f"--output_dir={output_dir}",
+            *flags,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+
+
+def run(output_dir, *flags, recipe="digits.py"):
+    process = start(output_dir, *flags, recipe=recipe)
+    output, _ = process.communicate(timeout=TIMEOUT)
+    return process.returncode, output
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_digits_survives_a_kill_resumes_and_then_is_a_no_op(tmp_path):
+    flags = ["--preset=smoke", "--mining_epochs=6"]
+    process = start(tmp_path, *flags)
+    deadline = time.time() + TIMEOUT
+    while not list(tmp_path.glob("*/backup-mine/*")):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    code, output = run(tmp_path, *flags)
+    assert code == 0, output
+    [directory] = (path for path in tmp_path.iterdir() if path.is_dir())
+    results = json.loads((directory / "results.json").read_text("utf-8"))
+    stages = results["stages"]
+    assert list(stages) == ["mine", "finetune", "random", "dense", "export"]
+    assert stages["mine"]["kept"] == stages["random"]["kept"] == 5020
+    assert stages["dense"]["accuracy"] > 0.9
+    assert stages["export"]["accuracy"] == stages["finetune"]["accuracy"]
+    assert results["command"] == (
+        "python recipes/digits.py --preset=smoke --mining_epochs=6"
+    )
+    # The killed run's epochs are in the log once, the others follow.
+    epochs = [int(row["epoch"]) for row in read_csv(directory / "mine.csv")]
+    assert sorted(set(epochs)) == list(range(6))
+    assert (directory / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(directory.glob("backup-*"))
+    assert "rare gem, fine-tuned" in output
+    # TensorFlow's own lines stay out of the way.
+    assert "oneDNN" not in output and "cuda" not in output
+
+    code, again = run(tmp_path, *flags)
+    assert code == 0
+    assert "Epoch" not in again
+    assert again.strip() == output[output.index("lenet_300_100 on") :].strip()
+
+
+def test_a_bad_setting_is_refused_before_anything_is_written(tmp_path):
+    code, output = run(tmp_path, "--finetuning_schedule=cosin")
+    assert code != 0
+    assert "Did you mean 'cosine'" in output
+    code, output = run(tmp_path, "--target_sparsity=98")
+    assert code != 0
+    assert "Did you mean 0.98?" in output
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_data_names_the_remedy(tmp_path):
+    code, output = run(
+        tmp_path / "runs", f"--data_dir={tmp_path}", recipe="mnist.py"
+    )
+    assert code != 0
+    assert "Set TFDS_DATA_DIR" in output
+
+
+@pytest.mark.parametrize("recipe", ["mnist.py", "cifar10.py"])
+def test_other_recipes_know_their_presets(recipe):
+    process = subprocess.run(
+        [sys.executable, RECIPES / recipe, "--helpfull"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert "<paper|short|smoke>" in process.stdout
+    assert "Paper: 0.9856" in process.stdout
