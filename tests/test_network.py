@@ -169,8 +169,9 @@ def test_a_subclassed_model_may_make_gem_layers_but_not_be_stripped():
     x, _ = models.dense_data()
     model = MakesGemLayers()
     y = np.zeros((32, 2))
-    with pytest.raises(ValueError, match="must be built before it is mined"):
-        mine(model, x, y)
+    if keras.backend.backend() == "tensorflow":  # builds in the first step
+        with pytest.raises(ValueError, match="must be built before it is min"):
+            mine(model, x, y)
     model.fit(x, y, verbose=0)  # builds it
     mine(model, x, y, target_sparsity=0.5)
     assert tf_gems.Ticket.from_model(model).density == 0.5

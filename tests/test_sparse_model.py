@@ -112,7 +112,7 @@ def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path):
     plain = tf_gems.strip(loaded)
     tuned = loaded.predict(x, verbose=0)
     assert difference(tuned, plain.predict(x, verbose=0)) == 0.0
-    loaded.finetune(tf_gems.Ticket.random(loaded, sparsity=0.3))
+    loaded.finetune(tf_gems.Ticket.random(sparse, sparsity=0.3))
     plain = tf_gems.strip(loaded)
     other = loaded.predict(x, verbose=0)
     assert difference(other, plain.predict(x, verbose=0)) == 0.0

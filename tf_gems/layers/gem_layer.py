@@ -274,6 +274,9 @@ class GemLayer(keras.layers.Wrapper):
         before = [(v, values[id(v)]) for v in variables]
         with _RecordingScope(before, collect_losses=True) as scope:
             outputs = self.layer(*args, **kwargs)
+            losses = list(scope.losses)
+            # From here on they are this layer's own: counted once.
+            self.layer._clear_losses()
 
         fixed = self.prunable if self.phase == "mining" else []
         fixed = {id(prunable.weight) for prunable in fixed}
@@ -283,7 +286,7 @@ class GemLayer(keras.layers.Wrapper):
                 variable.assign(value)
         # Weight regularizers are not among these: Keras collects them from
         # the variables themselves.
-        for loss in scope.losses:
+        for loss in losses:
             self.add_loss(ops.cast(loss, "float32"))
         if training and self.phase == "mining":
             self._add_penalty()

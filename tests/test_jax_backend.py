@@ -1,0 +1,44 @@
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+
+FILES = [
+    "layers/test_straight_through.py",
+    "layers/test_gem_layer.py",
+    "test_sparse_model.py",
+    "test_network.py",
+]
+# One of each kind: compiling for JAX takes seconds a network.
+CHOICE = """
+    (straight_through and xla) or Dense or LSTM or arguments or shared
+    or state_moves or float32_head or towers or bfloat16 or several_call
+    or functional_model or written_in_line
+"""
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="all tests run on JAX already"
+)
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax") is None, reason="jax is not installed"
+)
+def test_the_same_tests_pass_on_jax():
+    tests = pathlib.Path(__file__).parent
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
+            *("-k", " ".join(CHOICE.split())),
+            *(str(tests / name) for name in FILES),
+        ],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        cwd=tests.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+    assert "failed" not in run.stdout and " passed" in run.stdout
