@@ -15,7 +15,7 @@ FILES = [
 ]
 # One of each kind: compiling for JAX takes seconds a network.
 CHOICE = """
-    (straight_through and xla) or Dense or LSTM or arguments or shared
+    (straight_through and xla) or Dense or shared
     or state_moves or float32_head or towers or bfloat16 or several_call
     or functional_model or written_in_line
 """

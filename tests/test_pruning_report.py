@@ -77,6 +77,10 @@ def test_renders_for_people_and_for_json():
 def test_nothing_to_prune_is_refused():
     with pytest.raises(ValueError, match="filters='conv'.*top/kernel"):
         tf_gems.PruningReport(network(), filters="conv")
+    with pytest.raises(ValueError, match="must be a regular.*filters=3"):
+        tf_gems.PruningReport(network(), filters=3)
+    with pytest.raises(ValueError, match="must be a regular.*unterminated"):
+        tf_gems.PruningReport(network(), filters=["a", "("])
     with pytest.raises(ValueError, match="Received: 'norm'.*gamma .bias or"):
         norm = layers.LayerNormalization(name="norm")
         norm.build((None, 3))

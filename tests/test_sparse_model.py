@@ -293,6 +293,30 @@ def test_filters_and_frozen_layers_are_left_alone():
         assert prunable.path.endswith("last/kernel")
 
 
+def test_layers_may_be_frozen_or_not_after_they_are_wrapped(tmp_path):
+    x, y = models.dense_data()
+    path = str(tmp_path / "model.keras")
+    for frozen_first in (True, False):
+        model = models.dense_network()
+        first = model.get_layer("first")
+        first.trainable = not frozen_first
+        sparse = tf_gems.SparseModel(model, seed=0)
+        paths = [w.path for w in sparse.gem.prunable]
+        first.trainable = frozen_first
+        sparse.finetune(tf_gems.Ticket.random(sparse, sparsity=0.5))
+        sparse.compile("sgd", "mse")
+        before = values(first)
+        sparse.fit(x, y, verbose=0)
+        assert difference(values(first), before) == 0.0
+        sparse.save(path)
+        loaded = keras.models.load_model(path)
+        # It prunes what it did, not what would be prunable now.
+        assert len(loaded.gem.prunable) == len(paths)
+        assert difference(loaded(x), sparse(x)) == 0.0
+        trained = [len(m.trainable_variables) for m in (sparse, loaded)]
+        assert trained[0] == trained[1]
+
+
 def test_initial_kernels_are_those_of_the_paper():
     sparse = tf_gems.SparseModel(
         models.image_network(), kernel_initializer="signed_constant", seed=0
@@ -320,8 +344,12 @@ def test_bad_models_are_refused():
         tf_gems.SparseModel(models.dense_network(), filters="conv")
     with pytest.raises(ValueError, match="once only"):
         tf_gems.SparseModel(tf_gems.SparseModel(models.dense_network()))
-    with pytest.raises(ValueError, match="Only Keras 3.*layer=str"):
+    with pytest.raises(ValueError, match="Only Keras 3.*layer='resnet'"):
         tf_gems.SparseModel("resnet")
+    with pytest.raises(ValueError, match="kernel_init.*mean 'signed_constant"):
+        tf_gems.SparseModel(
+            models.dense_network(), kernel_initializer="signed_constnt"
+        )
     sparse = tf_gems.SparseModel(models.dense_network())
     with pytest.raises(RuntimeError, match="no ticket before mining.*`fit`"):
         sparse.finetune()

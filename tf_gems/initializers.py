@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems.validation import check_choice
+
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class SignedConstant(keras.initializers.Initializer):
@@ -42,6 +44,28 @@ class SignedConstant(keras.initializers.Initializer):
 
     def get_config(self):
         return {"gain": self.gain, "seed": self.seed}
+
+
+def get(identifier, argument):
+    """Returns an initializer, as `keras.initializers.get` does.
+
+    Args:
+        identifier: `"signed_constant"`, or what Keras takes.
+        argument: Name of the user's argument, for messages.
+
+    Raises:
+        ValueError: If there is none of this name; the message tells the
+            nearest.
+    """
+    if identifier == "signed_constant":
+        return SignedConstant()
+    try:
+        return keras.initializers.get(identifier)
+    except ValueError:
+        names = {name for name in vars(keras.initializers) if name.islower()}
+        names -= {"deserialize", "get", "serialize"}
+        names = {n for n in names if not n.startswith("_")}
+        return check_choice(identifier, argument, names | {"signed_constant"})
 
 
 def reseed(initializer, seed, index):

@@ -26,6 +26,8 @@ class PruningReport:
         filters: Regular expression or list of them, searched for in the path
             of each weight; or a callable that takes a `keras.Variable` and
             returns whether to prune it. Defaults to `None`: all kernels.
+        trainable: List of `keras.Variable` that count as trainable. Defaults
+            to `None`: those that are so now.
 
     Attributes:
         prunable: List of `keras.Variable`.
@@ -33,7 +35,7 @@ class PruningReport:
         trainable: List of `keras.Variable`, all that the user left trainable.
 
     Raises:
-        ValueError: If nothing is prunable.
+        ValueError: If nothing is prunable, or `filters` is something else.
 
     Example:
 
@@ -42,16 +44,19 @@ class PruningReport:
     ```
     """
 
-    def __init__(self, layer, filters=None):
+    def __init__(self, layer, filters=None, trainable=None):
+        matches = _predicate(filters)
         self.prunable = []
         self.skipped = []
-        self.trainable = list(layer.trainable_variables)
+        if trainable is None:
+            trainable = layer.trainable_weights
+        self.trainable = list(trainable)
         trainable = {id(v) for v in self.trainable}
         for variable in layer.weights:
             is_trainable = id(variable) in trainable
             if not is_trainable and len(variable.shape) < 2:
                 continue  # state: normalisation statistics, counters
-            reason = _reason_to_skip(variable, is_trainable, filters)
+            reason = _reason_to_skip(variable, is_trainable, filters, matches)
             if reason is None:
                 self.prunable.append(variable)
             else:
@@ -105,23 +110,35 @@ class PruningReport:
     __str__ = render
 
 
-def _reason_to_skip(variable, is_trainable, filters):
+def _reason_to_skip(variable, is_trainable, filters, matches):
     """Returns why a weight is not pruned, or `None` if it is."""
     if not is_trainable:
         return NOT_TRAINABLE
     if "float" not in variable.dtype:
         return NOT_FLOAT
-    if callable(filters):
-        return None if filters(variable) else FILTERED
-    if variable.path.rsplit("/", 1)[-1] in _NOT_KERNELS:
-        return NOT_A_KERNEL
-    if len(variable.shape) < 2:
-        return LOW_RANK
+    if not callable(filters):
+        if variable.path.rsplit("/", 1)[-1] in _NOT_KERNELS:
+            return NOT_A_KERNEL
+        if len(variable.shape) < 2:
+            return LOW_RANK
+    return None if matches(variable) else FILTERED
+
+
+def _predicate(filters):
+    """Returns a function that tells whether a variable passes the filters."""
     if filters is None:
-        return None
+        return lambda variable: True
+    if callable(filters):
+        return filters
     patterns = [filters] if isinstance(filters, str) else filters
-    matches = any(re.search(p, variable.path) for p in patterns)
-    return None if matches else FILTERED
+    try:
+        patterns = [re.compile(pattern) for pattern in patterns]
+    except (TypeError, re.error) as error:
+        raise ValueError(
+            "`filters` must be a regular expression, a list of them, or a "
+            f"callable. Received: filters={filters!r} ({error})."
+        ) from error
+    return lambda variable: any(p.search(variable.path) for p in patterns)
 
 
 def unique_paths(variables):

@@ -23,7 +23,15 @@ def get(identifier, classes, argument):
     {}
     """
     if isinstance(identifier, str):
-        return classes[check_choice(identifier, argument, classes)]()
+        found = classes[check_choice(identifier, argument, classes)]
+        try:
+            return found()
+        except TypeError as error:
+            raise ValueError(
+                f"`{argument}` can be a name if all else has a default. "
+                f"Received: {argument}={identifier!r} ({error}). Pass an "
+                f"instance of `{found.__name__}`."
+            ) from error
     if isinstance(identifier, dict):
         identifier = keras.saving.deserialize_keras_object(identifier)
     if isinstance(identifier, tuple(classes.values())):

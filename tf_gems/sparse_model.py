@@ -3,8 +3,7 @@
 import keras
 from keras import ops
 
-from tf_gems.initializers import SignedConstant
-from tf_gems.initializers import reseed
+from tf_gems import initializers
 from tf_gems.layers.gem_layer import GemLayer
 from tf_gems.layers.gem_layer import with_signature_of
 from tf_gems.presets import get_preset
@@ -36,6 +35,7 @@ class SparseModel(keras.Model):
         seed: Integer from which scores, and kernels if initialized here, are
             drawn. Defaults to `None`: drawn by Python's generator.
         phase: `"mining"` or `"finetuning"`. Defaults to `"mining"`.
+        candidates: See `tf_gems.GemLayer`.
         **kwargs: `name` and `dtype`, as for `keras.Model`.
 
     Raises:
@@ -64,6 +64,7 @@ class SparseModel(keras.Model):
         kernel_initializer=None,
         seed=None,
         phase="mining",
+        candidates=None,
         **kwargs,
     ):
         if isinstance(model, keras.layers.Layer):
@@ -79,11 +80,14 @@ class SparseModel(keras.Model):
             score_initializer=score_initializer,
             seed=seed,
             phase=phase,
+            candidates=candidates,
             name="gem",
         )
         self.kernel_initializer = kernel_initializer
         if kernel_initializer is not None:
-            self.kernel_initializer = _get_initializer(kernel_initializer)
+            self.kernel_initializer = initializers.get(
+                kernel_initializer, "kernel_initializer"
+            )
             self._initialize_kernels()
         self.built = True
 
@@ -100,7 +104,7 @@ class SparseModel(keras.Model):
                 # Each channel has a kernel, and a fan-in, of its own.
                 shape = (*shape[:-2], 1, shape[-2] * shape[-1])
             # Scores use the first seeds, kernels the next.
-            initializer = reseed(
+            initializer = initializers.reseed(
                 self.kernel_initializer,
                 self.gem.seed,
                 len(self.gem.prunable) + index,
@@ -203,6 +207,7 @@ class SparseModel(keras.Model):
             ),
             "seed": config["seed"],
             "phase": config["phase"],
+            "candidates": config["candidates"],
         }
 
     @classmethod
@@ -222,9 +227,3 @@ def _refuse_unbuilt(model):
             f"model='{model.name}', which has no weights yet. Call it once "
             "on data, or `model.build(input_shape)`."
         )
-
-
-def _get_initializer(identifier):
-    if identifier == "signed_constant":
-        return SignedConstant()
-    return keras.initializers.get(identifier)

@@ -308,13 +308,17 @@ def test_bad_arguments_are_refused():
         tf_gems.GemLayer(dense, mask="rond")
     with pytest.raises(ValueError, match="phase='finetune'. Did you mean 'fin"):
         tf_gems.GemLayer(dense, phase="finetune")
+    with pytest.raises(ValueError, match="mask='top_k'.*instance of `TopKM"):
+        tf_gems.GemLayer(dense, mask="top_k")
+    with pytest.raises(ValueError, match="score_init.*or 'random_uniform'"):
+        tf_gems.GemLayer(dense, score_initializer="unifrm")
     with pytest.raises(ValueError, match="(?s)mask.*must be a name.*Received"):
         tf_gems.GemLayer(dense, mask=0.5)
     with pytest.raises(ValueError, match="once only.*holds a `GemLayer`"):
         tf_gems.GemLayer(tf_gems.GemLayer(dense))
     with pytest.raises(ValueError, match="once only.*holds a `GemLayer`"):
         tf_gems.GemLayer(keras.Sequential([tf_gems.GemLayer(dense)]))
-    with pytest.raises(ValueError, match="Only Keras 3.*layer=int"):
+    with pytest.raises(ValueError, match="Only Keras 3.*layer=3 from"):
         tf_gems.GemLayer(3)
     with pytest.raises(ValueError, match="rank 2 or more.*'flat'"):
         tf_gems.GemLayer(layers.Flatten(name="flat"))(np.ones((2, 3)))

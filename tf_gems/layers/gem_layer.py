@@ -10,8 +10,8 @@ import random
 import keras
 from keras import ops
 
+from tf_gems import initializers
 from tf_gems import registry
-from tf_gems.initializers import reseed
 from tf_gems.layers.round_mask import RoundMask
 from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.pruning_report import PruningReport
@@ -80,6 +80,9 @@ class GemLayer(keras.layers.Wrapper):
             drawn once from Python's generator, which
             `keras.utils.set_random_seed` seeds.
         phase: `"mining"` or `"finetuning"`. Defaults to `"mining"`.
+        candidates: Places in `layer.weights` of those that may be pruned and
+            trained; saved, since `trainable` may change later. Defaults to
+            `None`: those that are trainable now.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Raises:
@@ -106,6 +109,7 @@ class GemLayer(keras.layers.Wrapper):
         score_initializer=None,
         seed=None,
         phase="mining",
+        candidates=None,
         **kwargs,
     ):
         _refuse_other_keras(layer)
@@ -125,11 +129,13 @@ class GemLayer(keras.layers.Wrapper):
         self.supports_masking = layer.supports_masking
         self.filters = filters
         self.mask = registry.get(mask, MASKS, "mask")
-        self.score_initializer = keras.initializers.get(
-            score_initializer or keras.initializers.RandomUniform(0.0, 1.0)
+        self.score_initializer = initializers.get(
+            score_initializer or keras.initializers.RandomUniform(0.0, 1.0),
+            "score_initializer",
         )
         self.seed = random.randrange(2**31) if seed is None else seed
         self.phase = check_choice(phase, "phase", PHASES)
+        self.candidates = candidates
         self.prunable = []
         self._penalty = None
         if layer.built:
@@ -146,8 +152,15 @@ class GemLayer(keras.layers.Wrapper):
 
     def build(self, input_shape=None):
         super().build(input_shape)
-        self.report = PruningReport(self.layer, self.filters)
-        self._may_train = {id(v) for v in self.report.trainable}
+        if self.candidates is None:
+            trainable = {id(v) for v in self.layer.trainable_weights}
+            self.candidates = [
+                place
+                for place, weight in enumerate(self.layer.weights)
+                if id(weight) in trainable
+            ]
+        candidates = [self.layer.weights[place] for place in self.candidates]
+        self.report = PruningReport(self.layer, self.filters, candidates)
         self.regularization = self.add_weight(
             name="regularization",
             shape=(),
@@ -176,7 +189,9 @@ class GemLayer(keras.layers.Wrapper):
 
     def _add_score(self, index, path, weight):
         name = path.replace("/", ".")
-        initializer = reseed(self.score_initializer, self.seed, index)
+        initializer = initializers.reseed(
+            self.score_initializer, self.seed, index
+        )
         score = self.add_weight(
             name=f"{name}.score",
             shape=weight.shape,
@@ -219,10 +234,14 @@ class GemLayer(keras.layers.Wrapper):
             phase: `"mining"` or `"finetuning"`.
         """
         self.phase = check_choice(phase, "phase", PHASES)
-        trains = self.trainable and phase == "finetuning"
+        trains = {id(v) for v in self.report.trainable}
+        for part in self.layer._flatten_layers():
+            if not part.trainable:  # frozen by the user
+                trains -= {id(v) for v in part.weights}
+        if phase == "mining" or not self.trainable:
+            trains = set()
         for variable in self.layer.weights:
-            # What the user froze before wrapping stays frozen.
-            variable.trainable = trains and id(variable) in self._may_train
+            variable.trainable = id(variable) in trains
         for prunable in self.prunable:
             prunable.score.trainable = self.trainable and phase == "mining"
 
@@ -326,6 +345,7 @@ class GemLayer(keras.layers.Wrapper):
             ),
             "seed": self.seed,
             "phase": self.phase,
+            "candidates": self.candidates,
         }
 
     @classmethod
@@ -373,14 +393,14 @@ def _to_symbol(value):
 def _refuse_other_keras(layer):
     if isinstance(layer, keras.layers.Layer):
         return
-    module = type(layer).__module__
+    kind = layer if isinstance(layer, type) else type(layer)
     remedy = "Wrap a Keras 3 layer or model."
-    if module.startswith(("tf_keras", "tensorflow.python.keras")):
+    if kind.__module__.startswith(("tf_keras", "tensorflow.python.keras")):
         remedy = (
             "This is a Keras 2 (`tf_keras`) object: rebuild it with "
             "`import keras`, and unset TF_USE_LEGACY_KERAS."
         )
     raise ValueError(
-        "Only Keras 3 layers and models can be pruned. "
-        f"Received: layer={type(layer).__name__} from `{module}`. {remedy}"
+        "Only Keras 3 layers and models can be pruned. Received: "
+        f"layer={layer!r:.100} from `{kind.__module__}`. {remedy}"
     )
