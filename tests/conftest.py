@@ -27,7 +27,7 @@ def fresh_keras():
 
 @pytest.fixture(scope="session")
 def mirrored_strategy():
-    """The only `MirroredStrategy`: a second one in a process deadlocks."""
+    """The only `MirroredStrategy`: a second one in a process fails."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("tf.distribute needs the TensorFlow backend")
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from tf_gems import initializers
+from tf_gems.layers.calling import with_signature_of
 from tf_gems.layers.gem_layer import GemLayer
-from tf_gems.layers.gem_layer import with_signature_of
 from tf_gems.presets import get_preset
 from tf_gems.ticket import Ticket
 

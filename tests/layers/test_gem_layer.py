@@ -192,6 +192,31 @@ def test_state_moves_and_masked_kernels_are_not_written_back():
     assert "kernel" not in moved
 
 
+class Noisy(layers.Layer):
+    """Counts its calls in a metric; its noise has no seed of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(3)
+        self.calls = keras.metrics.Sum(name="calls")
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, x):
+        self.calls.update_state(1.0)
+        return self.dense(x) + keras.random.normal((3,))
+
+
+def test_metrics_and_unseeded_noise_go_on():
+    [x] = data([(2, 4)])
+    gem = tf_gems.GemLayer(Noisy(), seed=0)
+    gem(x)
+    gem.layer.calls.reset_state()
+    assert difference(gem(x), gem(x)) > 0.0
+    assert float(gem.layer.calls.result()) == 2.0
+
+
 def test_a_float32_head_of_a_mixed_network_keeps_its_digits():
     def network():
         keras.utils.set_random_seed(3)

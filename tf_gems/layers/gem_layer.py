@@ -1,8 +1,6 @@
 """The layer that gives every weight of another layer a trainable mask."""
 
 import dataclasses
-import functools
-import inspect
 import itertools
 import math
 import random
@@ -12,6 +10,9 @@ from keras import ops
 
 from tf_gems import initializers
 from tf_gems import registry
+from tf_gems.layers.calling import RecordingScope
+from tf_gems.layers.calling import to_symbol
+from tf_gems.layers.calling import with_signature_of
 from tf_gems.layers.round_mask import RoundMask
 from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.pruning_report import PruningReport
@@ -37,19 +38,6 @@ class UnitInterval(keras.constraints.Constraint):
 
     def __call__(self, value):
         return ops.clip(value, 0.0, 1.0)
-
-
-class _RecordingScope(keras.StatelessScope):
-    """A scope in which nothing is assigned, that tells what should be."""
-
-    def __init__(self, state_mapping, collect_losses):
-        super().__init__(state_mapping, collect_losses=collect_losses)
-        self.updates = {}
-
-    def add_update(self, update):
-        super().add_update(update)
-        variable, _ = update
-        self.updates[id(variable)] = update
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -144,7 +132,7 @@ class GemLayer(keras.layers.Wrapper):
     def __call__(self, *args, **kwargs):
         if not self.built and not self.layer.built:
             # Called on symbols, a layer builds itself from all its inputs.
-            symbols = keras.tree.map_structure(_to_symbol, (args, kwargs))
+            symbols = keras.tree.map_structure(to_symbol, (args, kwargs))
             self.layer(*symbols[0], **symbols[1])
         if not self.built:
             self.build()
@@ -169,16 +157,10 @@ class GemLayer(keras.layers.Wrapper):
             autocast=False,
             aggregation="only_first_replica",
         )
+        # The penalty acts while more weights than this round to one.
+        self.bound = self._add_counter("bound")
         # How many weights of the whole model mining may leave; 0: any number.
-        self.target = self.add_weight(
-            name="target",
-            shape=(),
-            dtype="int",
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-        )
+        self.target = self._add_counter("target")
         weights = self.report.prunable
         paths = unique_paths(weights)
         for index, (path, weight) in enumerate(
@@ -186,6 +168,17 @@ class GemLayer(keras.layers.Wrapper):
         ):
             self.prunable.append(self._add_score(index, path, weight))
         self.set_phase(self.phase)
+
+    def _add_counter(self, name):
+        return self.add_weight(
+            name=name,
+            shape=(),
+            dtype="int",
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
 
     def _add_score(self, index, path, weight):
         name = path.replace("/", ".")
@@ -221,7 +214,7 @@ class GemLayer(keras.layers.Wrapper):
     def own_variables(self):
         """Returns the variables that pruning adds to the network."""
         pairs = [(w.score, w.alive) for w in self.prunable]
-        added = [self.regularization, self.target]
+        added = [self.regularization, self.bound, self.target]
         return [*added, *itertools.chain(*pairs)]
 
     def set_phase(self, phase):
@@ -286,12 +279,13 @@ class GemLayer(keras.layers.Wrapper):
     def call(self, *args, training=None, **kwargs):
         variables = [*self.layer.variables, *self.layer.metrics_variables]
         values = {id(v): v.value for v in variables}
-        for prunable, mask in zip(self.prunable, self.masks(), strict=True):
+        masks = self.masks()
+        for prunable, mask in zip(self.prunable, masks, strict=True):
             weight = values[id(prunable.weight)]
             values[id(prunable.weight)] = weight * ops.cast(mask, weight.dtype)
 
         before = [(v, values[id(v)]) for v in variables]
-        with _RecordingScope(before, collect_losses=True) as scope:
+        with RecordingScope(before, collect_losses=True) as scope:
             outputs = self.layer(*args, **kwargs)
             losses = list(scope.losses)
             # From here on they are this layer's own: counted once.
@@ -308,14 +302,16 @@ class GemLayer(keras.layers.Wrapper):
         for loss in losses:
             self.add_loss(ops.cast(loss, "float32"))
         if training and self.phase == "mining":
-            self._add_penalty()
+            self._add_penalty(masks)
         return outputs
 
-    def _add_penalty(self):
+    def _add_penalty(self, masks):
         """Adds the penalty of the scores once, however often it is called."""
         if any(loss is self._penalty for loss in self.losses):
             return
-        self._penalty = self.regularization * self.score_penalty()
+        kept = sum(ops.count_nonzero(mask) for mask in masks)
+        acts = ops.cast(ops.cast(kept, "int32") > self.bound, "float32")
+        self._penalty = acts * self.regularization * self.score_penalty()
         self.add_loss(self._penalty)
 
     def compute_output_shape(self, *args, **kwargs):
@@ -362,32 +358,6 @@ def find_gem_layers(model):
     """Returns every `GemLayer` of a model, its own parts included."""
     layers = model._flatten_layers()
     return [layer for layer in layers if isinstance(layer, GemLayer)]
-
-
-def with_signature_of(layer, call):
-    """Returns `call` with the parameters of the layer's own, and `training`."""
-    signature = inspect.signature(layer.call)
-    parameters = list(signature.parameters.values())
-    if "training" not in signature.parameters:
-        training = inspect.Parameter(
-            "training", inspect.Parameter.KEYWORD_ONLY, default=None
-        )
-        catches_all = parameters and parameters[-1].kind is training.VAR_KEYWORD
-        parameters.insert(len(parameters) - bool(catches_all), training)
-
-    @functools.wraps(call)
-    def call_as_layer(*args, **kwargs):
-        return call(*args, **kwargs)
-
-    call_as_layer.__signature__ = signature.replace(parameters=parameters)
-    return call_as_layer
-
-
-def _to_symbol(value):
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        dtype = keras.backend.standardize_dtype(value.dtype)
-        return keras.KerasTensor(value.shape, dtype)
-    return value
 
 
 def _refuse_other_keras(layer):
