@@ -1,5 +1,6 @@
 """Sparse networks before training: rare gems on Keras 3."""
 
+from tf_gems import allocation
 from tf_gems import initializers
 from tf_gems import layers
 from tf_gems import masks
@@ -24,6 +25,7 @@ __all__ = [
     "PruningReport",
     "SparseModel",
     "Ticket",
+    "allocation",
     "export_litert",
     "export_saved_model",
     "initializers",

@@ -1,0 +1,193 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from tf_gems import allocation
+from tf_gems.masks import keep_largest
+
+STAGES = [
+    (3, 3, 3, 16),
+    *[(3, 3, 16, 16)] * 6,
+    (3, 3, 16, 32),
+    *[(3, 3, 32, 32)] * 5,
+    (3, 3, 32, 64),
+    *[(3, 3, 64, 64)] * 5,
+    (64, 10),
+]
+SIZES = [math.prod(shape) for shape in STAGES]
+COUNTED = ["uniform", "erk", "smart_ratio"]
+
+SHAPES = st.lists(
+    st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(SHAPES, st.floats(0.0001, 1.0), st.sampled_from(COUNTED))
+def test_counts_meet_the_total_and_fit(shapes, density, name):
+    sizes = [math.prod(shape) for shape in shapes]
+    try:
+        counts = allocation.get(name)(shapes, density)
+    except ValueError:
+        assert name == "smart_ratio"
+        assert 0.3 * sizes[-1] > density * sum(sizes)
+        return
+    assert sum(counts) == round(density * sum(sizes))
+    assert all(0 <= c <= n for c, n in zip(counts, sizes, strict=True))
+    assert all(type(count) is int for count in counts)
+
+
+def test_a_dense_network_stays_dense():
+    for name in COUNTED:
+        assert allocation.get(name)(STAGES, 1.0) == SIZES
+
+
+@pytest.mark.parametrize("density", [0.5, 0.0144, 0.001])
+def test_uniform(density):
+    counts = np.array(allocation.Uniform()(STAGES, density))
+    assert np.max(np.abs(counts - density * np.array(SIZES))) < 1
+
+
+def test_largest_remainder_by_hand():
+    # 0.35 * (3, 5, 6) = 1.05, 1.75, 2.1: 4.9 in all, so one more for 1.75.
+    assert allocation.Uniform()([(3,), (5,), (6,)], 0.35) == [1, 2, 2]
+    # Equal remainders: the first ones.
+    assert allocation.Uniform()([(3,), (3,), (3,), (3,)], 0.5) == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("density", [0.5, 0.0144])
+def test_erk(density):
+    counts = np.array(allocation.ErdosRenyiKernel()(STAGES, density))
+    sizes = np.array(SIZES)
+    ratio = np.array([sum(shape) for shape in STAGES]) / sizes
+    whole = counts == sizes
+    assert whole.any() == (density == 0.5)
+    # One constant for all that are not whole; it would fill the whole ones.
+    constant = counts[~whole].sum() / (ratio * sizes)[~whole].sum()
+    expected = np.where(whole, sizes, constant * ratio * sizes)
+    assert np.max(np.abs(counts - expected)) < 1.01
+    assert (constant * ratio[whole] >= 1).all()
+
+
+@pytest.mark.parametrize(
+    "percent, gamma, published",
+    [
+        (3.72, 6.3986e-4, {0: 26.85, 1: 24.31, 7: 11.63, 13: 3.58, 18: 0.38}),
+        (1.44, 2.4000e-4, {0: 9.95, 1: 9.11, 7: 4.36, 13: 1.34, 18: 0.14}),
+        (0.59, 9.0925e-5, {0: 3.70, 1: 3.43, 7: 1.65, 13: 0.51, 18: 0.05}),
+    ],
+)
+def test_smart_ratio_of_the_papers_resnet20(percent, gamma, published):
+    sizes = np.array(SIZES, "float64")
+    smart = allocation.SmartRatio()
+    shares = smart.shares(STAGES, sizes, percent / 100 * sum(SIZES), None)
+    depth = np.arange(20, 1, -1)
+    found = shares[:-1] / sizes[:-1] / (depth**2 + depth)
+    np.testing.assert_allclose(found, gamma, rtol=2e-5)
+    assert shares[-1] == 0.3 * 640
+    # The authors' table of layers, in percent with two decimals.
+    counts = smart(STAGES, percent / 100)
+    for layer, value in published.items():
+        expected = value / 100 * SIZES[layer]
+        assert abs(counts[layer] - expected) <= 1 + 0.5e-4 * SIZES[layer]
+
+
+def test_smart_ratio_passes_on_what_exceeds_one():
+    # 0.3 * 20 = 6 of 24 for the last; 12 : 6 of the others, but 10 fit.
+    shapes = [(10,), (10,), (20,)]
+    assert allocation.SmartRatio()(shapes, 24 / 40) == [10, 8, 6]
+    assert allocation.SmartRatio()(shapes, 30 / 40) == [10, 10, 10]
+
+
+def test_smart_ratio_refuses_what_the_last_weight_exceeds():
+    with pytest.raises(ValueError, match="last=0.3.*192 of the 27.*Lower"):
+        allocation.SmartRatio()(STAGES, 1e-4)
+    assert sum(allocation.SmartRatio(0.0)(STAGES, 1e-4)) == 27
+    with pytest.raises(ValueError, match="last=30"):
+        allocation.SmartRatio(30)
+
+
+def test_per_path():
+    paths = ["net/stem/kernel", "net/body/kernel", "net/head/kernel"]
+    shapes = [(4, 5), (10, 10), (10, 8)]
+    chosen = allocation.PerPath({"stem|head": 0.5, "head": 0.75, "body": 0.9})
+    assert chosen(shapes, 0.3, paths) == [10, 10, 40]
+    # 60 of 200 in all, 10 in the stem: the others share 50 at 50 / 180.
+    chosen = allocation.PerPath({"stem": 0.5})
+    assert chosen(shapes, 0.3, paths) == [10, 28, 22]
+
+
+@pytest.mark.parametrize(
+    "sparsities, message",
+    [
+        ({"sten": 0.5}, "'sten'. The weights are: stem, body"),
+        ({"stem": 0.0}, "keep 20 weights of the 12 allowed"),
+        ({"stem": 0.9, "body": 0.9}, "keep 12 weights of the 60 allowed"),
+        ({"stem": 98}, r"sparsities\['stem'\]=98. Did you mean 0.98"),
+    ],
+)
+def test_per_path_refuses(sparsities, message):
+    density = 0.5 if len(sparsities) > 1 else 0.1
+    with pytest.raises(ValueError, match=message):
+        allocation.PerPath(sparsities)(
+            [(4, 5), (10, 10)], density, ["stem", "body"]
+        )
+
+
+def test_keep():
+    random = np.random.default_rng(0)
+    scores = [random.normal(size=shape) for shape in STAGES]
+    everywhere = keep_largest(scores, round(0.01 * sum(SIZES)))
+    found = allocation.Global().keep(scores, 0.01)
+    for mask, expected in zip(found, everywhere, strict=True):
+        np.testing.assert_array_equal(mask, expected)
+    for name in COUNTED:
+        chosen = allocation.get(name)
+        masks = chosen.keep(scores, 0.01)
+        assert [m.sum() for m in masks] == chosen(STAGES, 0.01)
+        for mask, score in zip(masks, scores, strict=True):
+            assert score[mask].min() > score[~mask].max()
+
+
+def test_global_minimum():
+    scores = [np.array([9.0, 8.0, 7.0]), np.array([1.0, 2.0]), np.array([0.0])]
+    masks = allocation.Global(minimum=1).keep(scores, 4 / 6)
+    expected = [[True, True, False], [False, True], [True]]
+    assert [mask.tolist() for mask in masks] == expected
+    with pytest.raises(ValueError, match="minimum=1 for 3.*2 entries"):
+        allocation.Global(minimum=1).keep(scores, 2 / 6)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        allocation.Global(minimum=2),
+        allocation.Uniform(),
+        allocation.ErdosRenyiKernel(),
+        allocation.SmartRatio(last=0.25),
+        allocation.PerPath({"stem": 0.5}),
+    ],
+)
+def test_config_round_trip(chosen):
+    config = keras.saving.serialize_keras_object(chosen)
+    copy = allocation.get(config)
+    assert type(copy) is type(chosen)
+    assert copy.get_config() == chosen.get_config()
+
+
+def test_get():
+    for name, kind in allocation.ALLOCATIONS.items():
+        assert type(allocation.get(name)) is kind
+    chosen = allocation.SmartRatio(0.1)
+    assert allocation.get(chosen) is chosen
+    assert allocation.get({"stem": 0.5}).sparsities == {"stem": 0.5}
+    for identifier in ("per_path", "erc", None):
+        with pytest.raises(ValueError, match="Received: allocation=.*Known"):
+            allocation.get(identifier)
