@@ -12,12 +12,14 @@ FILES = [
     "layers/test_gem_layer.py",
     "test_sparse_model.py",
     "test_network.py",
+    "methods/test_saliency_by_hand.py",
+    "methods/test_methods.py",
 ]
 # One of each kind: compiling for JAX takes seconds a network.
 CHOICE = """
     (straight_through and xla) or Dense or shared
     or state_moves or float32_head or towers or bfloat16 or several_call
-    or functional_model or written_in_line
+    or functional_model or written_in_line or golden or nothing_changed
 """
 
 

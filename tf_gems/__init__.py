@@ -4,6 +4,7 @@ from tf_gems import allocation
 from tf_gems import initializers
 from tf_gems import layers
 from tf_gems import masks
+from tf_gems import methods
 from tf_gems import presets
 from tf_gems import schedules
 from tf_gems.callbacks import GemMinerCallback
@@ -31,6 +32,7 @@ __all__ = [
     "initializers",
     "layers",
     "masks",
+    "methods",
     "presets",
     "schedules",
     "strip",

@@ -14,6 +14,23 @@ _SPARSE_MODEL = "tf_gems>SparseModel"
 _SIGNED_CONSTANT = "tf_gems>SignedConstant"
 
 
+def gems_of(model):
+    """Returns every `GemLayer` of a model, or raises if there is none."""
+    gems = find_gem_layers(model)
+    if gems:
+        return gems
+    raise ValueError(
+        "A ticket is found in a `tf_gems.SparseModel`, or in a model that "
+        f"holds `tf_gems.GemLayer`s. Received: '{model.name}' of type "
+        f"{type(model).__name__}. Wrap it first."
+    )
+
+
+def prunable_weights(model):
+    """Returns every `PrunableWeight` of a model that is being pruned."""
+    return [weight for gem in gems_of(model) for weight in gem.prunable]
+
+
 def network_weights(model):
     """Returns the weights of the network itself, without scores and flags."""
     added = {
@@ -73,7 +90,7 @@ def strip(model):
     }
     weights = network_weights(model)
     names = collections.Counter(part.name for part in model._flatten_layers())
-    copy = _plain_copy(_unwrap(model), names)
+    copy = _plain_copy(unwrap(model), names)
     copy.compiled = False
     _refuse_unlike(model, copy, weights)
     for variable, target in zip(weights, copy.weights, strict=True):
@@ -134,7 +151,7 @@ def _refuse_unlike(model, copy, weights):
         )
 
 
-def _unwrap(layer):
+def unwrap(layer):
     """Returns what a `GemLayer` or `SparseModel` wraps, or the layer itself."""
     if isinstance(layer, GemLayer):
         return layer.layer
@@ -145,7 +162,7 @@ def _unwrap(layer):
 
 def _plain_copy(layer, names):
     """Returns an untrained copy of a layer or model, without `GemLayer`s."""
-    inner = _unwrap(layer)
+    inner = unwrap(layer)
     if inner is not layer:
         copy = _plain_copy(inner, names)
         if names[inner.name] > 1:

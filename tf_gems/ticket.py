@@ -9,7 +9,9 @@ from keras import ops
 from tf_gems import ticket_file
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.network import forget_compilation
+from tf_gems.network import gems_of
 from tf_gems.network import network_weights
+from tf_gems.network import prunable_weights
 from tf_gems.network import refuse_before_mining
 from tf_gems.network import refuse_unfinished_mining
 from tf_gems.pruning_report import unique_paths
@@ -73,16 +75,20 @@ class Ticket:
                 alive than the target of mining allows.
         """
         check_choice(masks, "masks", ("alive", "rounded"))
-        gems = _gems_of(model)
+        gems = gems_of(model)
         refuse_before_mining(gems, model)
         if masks == "alive":
             refuse_unfinished_mining(gems, model)
-        found = {}
-        for gem in gems:
-            flags = gem.masks() if masks == "rounded" else gem.ticket_masks()
-            for prunable, mask in zip(gem.prunable, flags, strict=True):
-                found[id(prunable.weight)] = ops.convert_to_numpy(mask) > 0
-        return cls._from_masks(model, found)
+        flags = [
+            mask
+            for gem in gems
+            for mask in (
+                gem.masks() if masks == "rounded" else gem.ticket_masks()
+            )
+        ]
+        return cls.from_masks(
+            model, [ops.convert_to_numpy(mask) > 0 for mask in flags]
+        )
 
     @classmethod
     def random(cls, model, sparsity, seed=0):
@@ -100,20 +106,31 @@ class Ticket:
             `Ticket`, with the model's present weights.
         """
         density = 1.0 - check_sparsity(sparsity, "sparsity")
-        prunable = [w.weight for gem in _gems_of(model) for w in gem.prunable]
-        sizes = [math.prod(w.shape) for w in prunable]
+        shapes = [tuple(w.weight.shape) for w in prunable_weights(model)]
+        sizes = [math.prod(shape) for shape in shapes]
         kept = np.zeros(sum(sizes), bool)
         kept[: round(density * len(kept))] = True
         np.random.default_rng(seed).shuffle(kept)
         parts = np.split(kept, np.cumsum(sizes)[:-1])
-        found = {
-            id(w): part.reshape(w.shape)
-            for w, part in zip(prunable, parts, strict=True)
-        }
-        return cls._from_masks(model, found)
+        masks = [p.reshape(s) for p, s in zip(parts, shapes, strict=True)]
+        return cls.from_masks(model, masks)
 
     @classmethod
-    def _from_masks(cls, model, found):
+    def from_masks(cls, model, masks, metadata=None):
+        """Joins masks with the present weights of the model they are for.
+
+        Args:
+            model: `SparseModel`, or Keras model that holds `GemLayer`s.
+            masks: List of bool arrays, one for each prunable weight.
+            metadata: Dict of JSON values. Defaults to `None`.
+
+        Returns:
+            `Ticket`.
+        """
+        prunable = prunable_weights(model)
+        found = {
+            id(w.weight): mask for w, mask in zip(prunable, masks, strict=True)
+        }
         weights = network_weights(model)
         paths = unique_paths(weights)
         return cls(
@@ -125,6 +142,7 @@ class Ticket:
             weights={
                 path: _copy(v) for path, v in zip(paths, weights, strict=True)
             },
+            metadata=metadata or {},
         )
 
     @property
@@ -268,17 +286,6 @@ class Ticket:
                 version that is not known here.
         """
         return cls(*ticket_file.read(path))
-
-
-def _gems_of(model):
-    gems = find_gem_layers(model)
-    if gems:
-        return gems
-    raise ValueError(
-        "A ticket is found in a `tf_gems.SparseModel`, or in a model that "
-        f"holds `tf_gems.GemLayer`s. Received: '{model.name}' of type "
-        f"{type(model).__name__}. Wrap it first."
-    )
 
 
 def _copy(variable):

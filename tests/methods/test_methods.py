@@ -1,0 +1,197 @@
+"""What every method of the registry keeps to."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+import tf_gems as gems
+from tf_gems import allocation
+from tf_gems import methods
+
+SPARSITY = 0.8
+SETTINGS = {"synflow": {"rounds": 3}, "snip": {"batches": 2}}
+ALLOCATIONS = ["global", "uniform", "erk", "smart_ratio", {"output": 0.5}]
+
+random = np.random.default_rng(0)
+DATA = [
+    (random.normal(size=(8, 6, 6, 2)).astype("float32"), np.arange(8) % 3),
+    (random.normal(size=(8, 6, 6, 2)).astype("float32"), np.arange(8) % 3),
+]
+
+
+def network(seed=0):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(8, 3, activation="relu", name="stem"),
+            layers.BatchNormalization(),
+            layers.Flatten(),
+            layers.Dropout(0.2),
+            layers.Dense(12, activation="relu", name="hidden"),
+            layers.Dense(3, name="output"),
+        ],
+        name="network",
+    )
+    sparse = gems.SparseModel(model, seed=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    sparse.compile("sgd", loss)
+    return sparse
+
+
+def method(name, **arguments):
+    arguments = {**SETTINGS.get(name, {}), **arguments}
+    return methods.get(name, target_sparsity=SPARSITY, **arguments)
+
+
+def arrays(variables):
+    return [np.array(ops.convert_to_numpy(v)) for v in variables]
+
+
+@pytest.mark.parametrize("chosen", ALLOCATIONS, ids=str)
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_exact_counts(name, chosen):
+    sparse = network()
+    ticket = method(name, allocation=chosen).find(sparse, DATA)
+    shapes = [w.weight.shape for w in sparse.gem.prunable]
+    paths = [w.path for w in sparse.gem.prunable]
+    density = 1 - SPARSITY
+    assert ticket.kept == round(density * ticket.size)
+    counts = allocation.get(chosen)(shapes, density, paths)
+    if counts is not None:
+        assert [row["kept"] for row in ticket.layers()] == counts
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_one_ticket_for_one_seed_and_nothing_changed(name, tmp_path):
+    sparse = network()
+    before = arrays(sparse.weights)
+    trainable = [v.trainable for v in sparse.weights]
+    finder = method(name)
+    ticket = finder.find(sparse, DATA)
+    for variable, value in zip(sparse.weights, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(variable), value)
+    assert [v.trainable for v in sparse.weights] == trainable
+    assert sparse.phase == "mining" and sparse.compiled and not sparse.losses
+
+    # The file says how it was found, and finding it so gives it again.
+    ticket.save(tmp_path / "ticket.gem")
+    loaded = gems.Ticket.load(tmp_path / "ticket.gem")
+    copy = methods.get(loaded.metadata["method"])
+    assert type(copy) is type(finder)
+    assert copy.get_config() == finder.get_config()
+    again = copy.find(network(), DATA)
+    for path, mask in loaded.masks.items():
+        np.testing.assert_array_equal(again.masks[path], mask)
+
+    sparse.finetune(ticket)
+    np.testing.assert_allclose(sparse.density, ticket.density)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    sparse.compile("sgd", loss)
+    assert np.isfinite(sparse.train_on_batch(*DATA[0]))
+    assert sparse.ticket().kept == ticket.kept
+
+
+def test_random_pruning():
+    sparse = network()
+
+    def masks(**arguments):
+        found = method("random", **arguments).find(sparse).masks.values()
+        return np.concatenate([mask.ravel() for mask in found])
+
+    assert (masks(seed=0) != masks(seed=1)).any()
+    # Every weight is kept with the same probability.
+    mean = np.mean([masks(seed=s) for s in range(400)], axis=0)
+    deviation = np.sqrt(SPARSITY * (1 - SPARSITY) / 400)
+    assert np.abs(mean - (1 - SPARSITY)).max() < 5 * deviation
+
+
+def test_magnitude():
+    sparse = network()
+    ticket = methods.Magnitude(SPARSITY).find(sparse)
+    kept, cut = [], []
+    for path, mask in ticket.masks.items():
+        weight = np.abs(ticket.weights[path])
+        kept.append(weight[mask])
+        cut.append(weight[~mask])
+    assert np.concatenate(kept).min() >= np.concatenate(cut).max()
+
+
+class First(methods.Method):
+    """A user's own method."""
+
+    def scores(self, model, data):
+        shapes = [w.weight.shape for w in model.gem.prunable]
+        return [np.zeros(shape) for shape in shapes]
+
+
+def test_a_method_of_ones_own_breaks_ties_by_index():
+    own = methods.get(First(0.98))
+    [mask, *others] = own.find(network()).masks.values()
+    flat = np.concatenate([m.ravel() for m in (mask, *others)])
+    assert flat[: flat.sum()].all()
+
+
+def test_get():
+    snip = methods.get("snip", target_sparsity=0.9, batches=3)
+    assert methods.get(snip) is snip
+    other = methods.get(snip, target_sparsity=0.5, allocation="erk")
+    assert (other.target_sparsity, other.batches) == (0.5, 3)
+    assert isinstance(other.allocation, allocation.ErdosRenyiKernel)
+    assert snip.target_sparsity == 0.9
+
+
+@pytest.mark.parametrize(
+    "identifier, message",
+    [
+        ("synflw", "method='synflw'. Did you mean 'synflow'"),
+        (None, "`method` must be a name, a config or an instance"),
+        (allocation.Global(), "`method` must be a name"),
+    ],
+)
+def test_get_refuses(identifier, message):
+    with pytest.raises(ValueError, match=message):
+        methods.get(identifier)
+
+
+def test_wrong_arguments_are_refused():
+    for build, message in [
+        (
+            lambda: methods.Magnitude(98),
+            "target_sparsity=98.*Did you mean 0.98",
+        ),
+        (lambda: methods.Snip(0.9, batches=0), "batches=0"),
+        (lambda: methods.Grasp(0.9, temperature=0), "temperature=0"),
+        (lambda: methods.SynFlow(0.9, rounds=0), "rounds=0"),
+        (lambda: methods.Magnitude(0.9, "layer"), "allocation='layer'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            build()
+
+
+def test_what_a_method_needs_is_named():
+    sparse = network()
+    snip = methods.Snip(0.5, batches=3)
+    with pytest.raises(ValueError, match="looks at data. Received: data=None"):
+        snip.find(sparse)
+    with pytest.raises(ValueError, match="2 batches, for batches=3"):
+        snip.find(sparse, DATA)
+    sparse.compiled = False
+    with pytest.raises(ValueError, match="'sparse_model.*Call `compile`"):
+        snip.find(sparse, DATA)
+    with pytest.raises(ValueError, match="'network' of type Sequential.*Wrap"):
+        methods.Magnitude(0.5).find(sparse.model)
+
+
+def test_synflow_names_what_stops_the_flow():
+    inputs = keras.Input((None, 3))
+    x = layers.GlobalAveragePooling1D()(layers.Dense(4)(inputs))
+    outputs = keras.activations.softmax(layers.Dense(2)(x))
+    sparse = gems.SparseModel(keras.Model(inputs, outputs, name="net"), seed=0)
+    synflow = methods.SynFlow(0.5, rounds=1)
+    with pytest.raises(ValueError, match="shape.*'sparse_model.*None.*`data`"):
+        synflow.find(sparse)
+    with pytest.raises(ValueError, match="flow.*in round 1.*softmax"):
+        synflow.find(sparse, (np.zeros((7, 5, 3)), np.zeros((7, 2))))

@@ -1,0 +1,65 @@
+"""Methods that turn a model, and perhaps data, into a ticket.
+
+```python
+snip = tf_gems.methods.get("snip", target_sparsity=0.98)
+snip.find(sparse, data).apply(sparse)
+```
+"""
+
+from tf_gems import registry
+from tf_gems.methods.grasp import Grasp
+from tf_gems.methods.magnitude import Magnitude
+from tf_gems.methods.method import Method
+from tf_gems.methods.random_pruning import RandomPruning
+from tf_gems.methods.snip import Snip
+from tf_gems.methods.synflow import SynFlow
+from tf_gems.validation import check_choice
+
+METHODS = {
+    "grasp": Grasp,
+    "magnitude": Magnitude,
+    "random": RandomPruning,
+    "snip": Snip,
+    "synflow": SynFlow,
+}
+
+__all__ = [
+    "METHODS",
+    "Grasp",
+    "Magnitude",
+    "Method",
+    "RandomPruning",
+    "Snip",
+    "SynFlow",
+    "get",
+]
+
+
+def get(identifier, **arguments):
+    """Returns a method for a name, a config or an instance.
+
+    Args:
+        identifier: A name among `METHODS`; a config made by
+            `keras.saving.serialize_keras_object`; or a `Method`.
+        **arguments: Arguments of the class. They replace those of a config
+            or an instance, of which a copy is returned then.
+
+    Returns:
+        `Method`.
+
+    Raises:
+        ValueError: If the identifier is none of these.
+
+    Example:
+
+    >>> get("magnitude", target_sparsity=0.9).get_config()["target_sparsity"]
+    0.9
+    """
+    if isinstance(identifier, str):
+        known = METHODS[check_choice(identifier, "method", METHODS)]
+        return known(**arguments)
+    if not isinstance(identifier, Method):
+        identifier = registry.get(identifier, METHODS, "method")
+    if not arguments:
+        return identifier
+    return identifier.from_config({**identifier.get_config(), **arguments})

@@ -1,0 +1,40 @@
+"""The unpruned network as a function of its prunable weights."""
+
+import contextlib
+
+import keras
+from keras import ops
+
+from tf_gems.network import gems_of
+from tf_gems.network import prunable_weights
+
+
+@contextlib.contextmanager
+def weights_replaced(model, values, others=()):
+    """Computes with other values, and with all masks one; changes nothing.
+
+    Args:
+        model: `SparseModel`, or Keras model that holds `GemLayer`s.
+        values: List of tensors, one for each prunable weight.
+        others: Pairs of a further variable and its value.
+    """
+    gems = gems_of(model)
+    weights = prunable_weights(model)
+    mapping = [
+        *zip((w.weight for w in weights), values, strict=True),
+        *((w.alive, ops.ones(w.alive.shape, "bool")) for w in weights),
+        *others,
+    ]
+    phases = [gem.phase for gem in gems]
+    try:
+        for gem in gems:
+            # With weights that do not train, penalties on them, which no mask
+            # changes, are no part of the loss.
+            gem.set_phase("mining")
+            gem.phase = "finetuning"  # masks are the flags alone
+        with keras.StatelessScope(mapping, collect_losses=True):
+            yield
+    finally:
+        for gem, phase in zip(gems, phases, strict=True):
+            gem.set_phase(phase)
+        model._clear_losses()

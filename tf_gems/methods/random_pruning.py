@@ -1,0 +1,47 @@
+"""Random tickets: the baseline of any other."""
+
+import math
+
+import keras
+import numpy as np
+
+from tf_gems.methods.method import Method
+from tf_gems.network import prunable_weights
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class RandomPruning(Method):
+    """Keeps random weights: the scores are a random permutation.
+
+    With the allocation `"global"`, every subset of the right size is equally
+    likely; with any other, every subset of the right sizes by weight.
+
+    Args:
+        target_sparsity: Float in [0, 1), the fraction of zeros.
+        seed: Integer. Defaults to `0`.
+        allocation: See `tf_gems.allocation.get`. Defaults to `"global"`.
+
+    Example:
+
+    ```python
+    ticket = tf_gems.methods.RandomPruning(0.98, allocation="erk").find(sparse)
+    ```
+
+    Reference: Liu et al., 2022, "The Unreasonable Effectiveness of Random
+    Pruning".
+    """
+
+    def __init__(self, target_sparsity, seed=0, allocation="global"):
+        super().__init__(target_sparsity, allocation)
+        self.seed = seed
+
+    def scores(self, model, data):
+        shapes = [tuple(w.weight.shape) for w in prunable_weights(model)]
+        sizes = [math.prod(shape) for shape in shapes]
+        ranks = np.arange(sum(sizes), 0, -1, "float32")
+        np.random.default_rng(self.seed).shuffle(ranks)
+        parts = np.split(ranks, np.cumsum(sizes)[:-1])
+        return [p.reshape(s) for p, s in zip(parts, shapes, strict=True)]
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seed}

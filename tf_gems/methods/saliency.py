@@ -1,0 +1,62 @@
+"""What methods share that look at the loss on data."""
+
+import keras
+
+from tf_gems.methods.batches import take_batches
+from tf_gems.methods.dense_network import weights_replaced
+from tf_gems.methods.method import Method
+
+
+class Saliency(Method):
+    """Base class of methods that differentiate the compiled loss.
+
+    The weights scored are those the model has now, so initialize it, or load
+    weights, before. The loss is that of `compile`, as `fit` computes it, with
+    batch statistics in normalisation, but without penalties on the weights;
+    no mask is in force. State does not move.
+
+    Args:
+        target_sparsity: Float in [0, 1), the fraction of zeros.
+        batches: Positive integer, the number of batches that derivatives are
+            averaged over; `None` for all. Defaults to `1`.
+        allocation: See `tf_gems.allocation.get`. Defaults to `"global"`.
+    """
+
+    def __init__(self, target_sparsity, batches=1, allocation="global"):
+        super().__init__(target_sparsity, allocation)
+        if batches is not None and batches < 1:
+            raise ValueError(
+                "`batches` must be a positive integer, or `None` for all. "
+                f"Received: batches={batches!r}"
+            )
+        self.batches = batches
+
+    def loss_of(self, model):
+        """Returns the loss as a function of the weights and of a batch."""
+        if not model.compiled:
+            raise ValueError(
+                f"{type(self).__name__} differentiates the loss that the "
+                f"model is compiled with. Received: '{model.name}', which is "
+                "not compiled. Call `compile` with a loss first."
+            )
+
+        def loss(values, *batch):
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+            with weights_replaced(model, values):
+                outputs = self.outputs(model(x, training=True))
+                return model.compute_loss(
+                    x, y, outputs, sample_weight, training=True
+                )
+
+        return loss
+
+    def outputs(self, outputs):
+        """Returns what the loss sees of the model's outputs."""
+        return outputs
+
+    def take(self, data):
+        """Returns the batches asked for, as tuples of arrays."""
+        return take_batches(data, self.batches)
+
+    def get_config(self):
+        return {**super().get_config(), "batches": self.batches}

@@ -1,0 +1,44 @@
+"""SNIP: pruning by the effect of a mask on the loss."""
+
+import keras
+import numpy as np
+
+from tf_gems.methods.batches import mean_over
+from tf_gems.methods.gradients import compiled
+from tf_gems.methods.gradients import gradient
+from tf_gems.methods.method import present_weights
+from tf_gems.methods.saliency import Saliency
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class Snip(Saliency):
+    """Keeps the weights whose masks the loss is most sensitive to.
+
+    The score is `|dL / dm| = |g * w|` at `m = 1`, with the gradient `g` of the
+    loss averaged over the batches. The weights scored are those that the
+    model has now: nothing is initialized anew.
+
+    Args:
+        target_sparsity: Float in [0, 1), the fraction of zeros.
+        batches: Positive integer, the number of batches that the gradient is
+            averaged over; `None` for all. Defaults to `1`.
+        allocation: See `tf_gems.allocation.get`. Defaults to `"global"`.
+
+    Example:
+
+    ```python
+    sparse.compile("sgd", loss)
+    ticket = tf_gems.methods.Snip(0.98, batches=10).find(sparse, data)
+    ```
+
+    Reference: Lee et al., 2019, "SNIP: Single-shot Network Pruning based on
+    Connection Sensitivity", equations 4 and 5.
+    """
+
+    def scores(self, model, data):
+        weights = present_weights(model)
+        slope = compiled(gradient(self.loss_of(model)))
+        gradients = mean_over(
+            self.take(data), lambda *batch: slope(weights, *batch)
+        )
+        return [np.abs(g * w) for g, w in zip(gradients, weights, strict=True)]

@@ -1,0 +1,151 @@
+"""SynFlow: pruning without data that does not cut the network in two."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_gems.allocation import Global
+from tf_gems.methods.batches import take_batches
+from tf_gems.methods.dense_network import weights_replaced
+from tf_gems.methods.gradients import compiled
+from tf_gems.methods.gradients import double_precision
+from tf_gems.methods.gradients import gradient
+from tf_gems.methods.linear import linear
+from tf_gems.methods.method import Method
+from tf_gems.methods.method import present_weights
+from tf_gems.network import network_weights
+from tf_gems.network import prunable_weights
+from tf_gems.network import unwrap
+from tf_gems.schedules import Geometric
+
+_SHIFTS = ("bias", "beta")
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class SynFlow(Method):
+    """Keeps the weights on the strongest paths from inputs to outputs.
+
+    The flow `R` of a network is the sum of its outputs for an input of ones,
+    with every weight replaced by its absolute value, and without biases,
+    normalisation and activations: the sum over all paths of the products of
+    the weights along them. The score of a weight is `|w| dR / d|w|`, its share
+    of the flow. Scores are computed anew in each of `rounds` rounds, with the
+    density falling geometrically, so that no layer loses its last weights as
+    long as others have more to give.
+
+    The network is computed in float64, and the logarithm of its flow is
+    differentiated, so that deep networks do not overflow. Normalisation is
+    left out as a whole: a scale of zero, with which many residual branches
+    start, would hide all weights of the branch.
+
+    The promise of the paper is for layers that all paths go through. A
+    residual branch beside an identity can lose all its weights (ResNet-20 at
+    99.9 % loses the last two or three), so by default each weight keeps one
+    entry; `tf_gems.allocation.Global()` is the paper's own.
+
+    Args:
+        target_sparsity: Float in [0, 1), the fraction of zeros.
+        rounds: Positive integer. Defaults to `100`.
+        allocation: See `tf_gems.allocation.get`. Defaults to `None`:
+            `tf_gems.allocation.Global(minimum=1)`.
+
+    Example:
+
+    ```python
+    ticket = tf_gems.methods.SynFlow(0.98).find(sparse)
+    ```
+
+    Reference: Tanaka et al., 2020, "Pruning neural networks without any data
+    by iteratively conserving synaptic flow", algorithm 1.
+    """
+
+    def __init__(self, target_sparsity, rounds=100, allocation=None):
+        super().__init__(target_sparsity, allocation or Global(minimum=1))
+        if rounds < 1:
+            raise ValueError(
+                "`rounds` must be a positive integer. "
+                f"Received: rounds={rounds!r}. The authors use 100."
+            )
+        self.rounds = rounds
+
+    def scores(self, model, data):
+        """Returns the scores of the last round, -1 for what it leaves out.
+
+        Args:
+            model: `SparseModel`, or Keras model that holds `GemLayer`s.
+            data: As for `find`, for the shape of an input only; not needed
+                for Sequential and functional models.
+        """
+        inputs = _ones_like_an_input(model, data)
+        values = [np.abs(w) for w in present_weights(model)]
+        masks = [np.ones(v.shape, bool) for v in values]
+        density = Geometric(1.0, 1.0 - self.target_sparsity)
+
+        def log_flow(chosen):
+            with weights_replaced(model, chosen, _linear_weights(model)):
+                outputs = model(inputs, training=False)
+                total = sum(ops.sum(y) for y in keras.tree.flatten(outputs))
+                return ops.log(total)
+
+        with double_precision(), linear(model):
+            slope = compiled(gradient(log_flow))
+            for finished in range(1, self.rounds + 1):
+                kept = [v * m for v, m in zip(values, masks, strict=True)]
+                shares = [
+                    np.where(m, v * np.asarray(g), -1.0)
+                    for v, m, g in zip(values, masks, slope(kept), strict=True)
+                ]
+                _refuse_no_flow(shares, finished)
+                if finished < self.rounds:
+                    masks = self.keep(
+                        model, shares, density(finished / self.rounds)
+                    )
+        return shares
+
+    def get_config(self):
+        return {**super().get_config(), "rounds": self.rounds}
+
+
+def _linear_weights(model):
+    """Pairs of the weights that are not pruned, and their values in `R`."""
+    prunable = {id(w.weight) for w in prunable_weights(model)}
+    return [
+        (v, ops.absolute(v) * (0 if v.path.endswith(_SHIFTS) else 1))
+        for v in network_weights(model)
+        if id(v) not in prunable and "float" in v.dtype
+    ]
+
+
+def _ones_like_an_input(model, data):
+    """Returns one input of ones, in the structure that the model takes."""
+    if data is not None:
+        [batch] = take_batches(data, 1)
+        like, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    else:
+        network = unwrap(model)
+        like = getattr(network, "input", None)
+        if isinstance(network, keras.Sequential):
+            [like] = network.inputs
+    shapes = [x.shape[1:] for x in keras.tree.flatten(like) if x is not None]
+    if not shapes or any(None in shape for shape in shapes):
+        raise ValueError(
+            "SynFlow needs the shape of an input. Received: data=None for "
+            f"'{model.name}', whose own shapes are {shapes or 'unknown'}. "
+            "Pass a batch as `data`."
+        )
+    return keras.tree.map_structure(
+        lambda x: np.ones((1, *x.shape[1:]), "float64"), like
+    )
+
+
+def _refuse_no_flow(shares, round_):
+    """Raises an error if the scores are not numbers, or rank nothing."""
+    largest = max(share.max(initial=0.0) for share in shares)
+    if not largest > 0 or not all(np.isfinite(s).all() for s in shares):
+        raise ValueError(
+            "SynFlow needs a positive, finite flow from inputs to outputs. "
+            f"Received: scores of at most {largest:g} in round {round_}. "
+            "Activations and normalisation must be Keras layers or "
+            "`activation` arguments to be left out; one written as a function "
+            "stops the flow if it saturates, as softmax does."
+        )
