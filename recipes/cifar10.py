@@ -16,6 +16,7 @@ PRESETS = {
         learning_rate=1.5,
         regularization=2e-4,
         regularization_schedule="linear",
+        gated=True,
         freeze_period=1,
         finetuning_learning_rate=0.1,
         finetuning_schedule="cosine",

@@ -63,6 +63,8 @@ class Settings:
         learning_rate: Float, of the scores; cosine decay to zero.
         regularization: Float, L2 weight on the scores.
         regularization_schedule: `"constant"`, or `"linear"` from zero.
+        gated: Whether the penalty rests at the target, see
+            `tf_gems.GemMinerCallback`.
         freeze_period: Integer, epochs.
         finetuning_learning_rate: Float, of the ticket's weights.
         finetuning_schedule: `"multistep"` (a tenth at 8/15 and at 12/15 of
@@ -82,6 +84,7 @@ class Settings:
     learning_rate: float = 0.1
     regularization: float = 1e-4
     regularization_schedule: str = "constant"
+    gated: bool = False
     freeze_period: int = 5
     finetuning_learning_rate: float = 0.01
     finetuning_schedule: str = "multistep"
@@ -101,8 +104,16 @@ class Settings:
         return self.mining_epochs + self.finetuning_epochs
 
     def hash(self):
-        """Returns twelve hexadecimal digits that name these settings."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Returns twelve hexadecimal digits that name these settings.
+
+        Defaults do not count: a setting that is added names old runs alike.
+        """
+        settings = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
+        text = json.dumps(settings, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -119,6 +130,7 @@ def define_flags(presets):
         str: flags.DEFINE_string,
         int: flags.DEFINE_integer,
         float: flags.DEFINE_float,
+        bool: flags.DEFINE_bool,
     }
     for field in dataclasses.fields(Settings):
         if field.name != "dataset":
@@ -231,7 +243,10 @@ class Run:
         if settings.regularization_schedule == "linear":
             weight = gems.schedules.Polynomial(0.0, weight, power=1.0)
         miner = gems.GemMinerCallback(
-            settings.target_sparsity, settings.freeze_period, weight
+            settings.target_sparsity,
+            settings.freeze_period,
+            weight,
+            settings.gated,
         )
         self._fit("mine", sparse, settings.mining_epochs, [miner])
         ticket = sparse.ticket()
@@ -266,9 +281,9 @@ class Run:
     def _random(self):
         settings = self.settings
         sparse = self._sparse_model()
-        ticket = gems.Ticket.random(
-            sparse, settings.target_sparsity, settings.seed
-        )
+        ticket = gems.methods.RandomPruning(
+            settings.target_sparsity, settings.seed
+        ).find(sparse)
         ticket.apply(sparse)
         rate = settings.dense_learning_rate
         self._compile(sparse, self._schedule(rate, settings.epochs))

@@ -19,15 +19,17 @@ class GemMiner:
     """Algorithm 1 of "Rare Gems" for a ReLU network of two layers, by hand.
 
     Written from the paper, not from the library. Scores are projected after
-    each update, rounded at 0.5, and frozen by rank over both layers.
+    each update, rounded at 0.5, and frozen by rank over both layers. Beyond
+    the paper, the penalty rests while no more than `bound` round to one.
     """
 
-    def __init__(self, weights, biases, scores, rate, momentum, penalty):
+    def __init__(self, weights, biases, scores, rate, momentum, penalty, bound):
         self.weights, self.biases = weights, biases
         self.scores = [s.copy() for s in scores]
         self.flags = [np.ones(s.shape, "float32") for s in scores]
         self.velocity = [np.zeros(s.shape, "float32") for s in scores]
         self.rate, self.momentum, self.penalty = rate, momentum, penalty
+        self.bound, self.rests = bound, 0
 
     def masks(self):
         pairs = zip(self.scores, self.flags, strict=True)
@@ -46,10 +48,13 @@ class GemMiner:
         logit_gradient = (softmax - np.eye(logits.shape[1])[y]) / len(x)
         hidden_gradient = (logit_gradient @ second.T) * (before > 0)
         effective = [x.T @ hidden_gradient, hidden.T @ logit_gradient]
+        acts = sum(m.sum() for m in self.masks()) > self.bound
+        self.rests += not acts
+        penalty = self.penalty if acts else 0.0
         for i, gradient in enumerate(effective):
             # The straight-through gradient: d mask / d score is 1.
             gradient = gradient * self.weights[i] * self.flags[i]
-            gradient = gradient + 2 * self.penalty * self.scores[i]
+            gradient = gradient + 2 * penalty * self.scores[i]
             self.velocity[i] = (
                 self.momentum * self.velocity[i] - self.rate * gradient
             ).astype("float32")
@@ -91,8 +96,11 @@ class Recorder(keras.callbacks.Callback):
         )
 
 
-@pytest.mark.parametrize("sparsity, penalty", [(0.9, 2e-3), (0.5, 0.0)])
-def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty):
+@pytest.mark.parametrize(
+    "sparsity, penalty, gated",
+    [(0.9, 2e-3, False), (0.5, 0.0, False), (0.8, 4e-2, True)],
+)
+def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty, gated):
     random = np.random.default_rng(4)
     epochs, period, batches, batch = 12, 2, 5, 16
     x = random.normal(size=(batches * batch, 12)).astype("float32")
@@ -134,14 +142,20 @@ def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty):
         verbose=0,
         callbacks=[
             gems.GemMinerCallback(
-                sparsity, freeze_period=period, regularization=penalty
+                sparsity,
+                freeze_period=period,
+                regularization=penalty,
+                gated=gated,
             ),
             recorder,
         ],
     )
 
-    reference = GemMiner(weights, biases, scores, rate, momentum, penalty)
     size = sum(w.size for w in weights)
+    bound = round(size * (1 - sparsity)) if gated else 0
+    reference = GemMiner(
+        weights, biases, scores, rate, momentum, penalty, bound
+    )
     freezes = epochs // period - 1
     assert (len(recorder.steps), freezes) == (60, 5)
     steps = iter(recorder.steps)
@@ -164,6 +178,8 @@ def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty):
                     got_masks[i], reference.masks()[i]
                 )
     assert sum(f.sum() for f in reference.flags) == round(size * (1 - sparsity))
+    if gated:
+        assert 5 < reference.rests < 55, "it neither always acts nor rests"
     if not penalty:  # scores stay at the ends of the interval
         assert tied_freezes, "no freeze had to break a tie"
     for variable, value in zip(
@@ -229,7 +245,9 @@ def test_decays_by_the_authors_clock():
         verbose=0,
         callbacks=[
             keras.callbacks.LearningRateScheduler(lambda epoch: rates[epoch]),
-            gems.GemMinerCallback(0.9856, regularization=penalty, epochs=150),
+            gems.GemMinerCallback(
+                0.9856, regularization=penalty, gated=False, epochs=150
+            ),
             keras.callbacks.LambdaCallback(on_epoch_end=record),
         ],
     ).history
@@ -259,4 +277,4 @@ def test_on_jax():
         text=True,
     )
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
-    assert "3 passed, 1 skipped" in run.stdout
+    assert "4 passed, 1 skipped" in run.stdout

@@ -2,8 +2,8 @@
 
 `"paper"` holds what the authors' configurations share: scores uniform in
 [0, 1], threshold 0.5, kernels of signed constants, an L2 weight of 1e-4 on
-the scores, a freeze every 5 epochs. (The ticket of those runs is what is
-alive at the end, the default of `SparseModel.ticket`.)
+the scores at all times, a freeze every 5 epochs. (The ticket of those runs is
+what is alive at the end, the default of `SparseModel.ticket`.)
 """
 
 from tf_gems.validation import check_choice
@@ -11,7 +11,11 @@ from tf_gems.validation import check_choice
 PRESETS = {
     "paper": {
         "model": {"mask": "round", "kernel_initializer": "signed_constant"},
-        "callback": {"regularization": 1e-4, "freeze_period": 5},
+        "callback": {
+            "regularization": 1e-4,
+            "gated": False,
+            "freeze_period": 5,
+        },
     },
 }
 

@@ -244,7 +244,10 @@ def test_two_layers_of_a_plain_model_share_one_budget():
 def test_a_dead_network_stops_with_a_message():
     model = sparse_model(keras.optimizers.SGD(1.0))
     with pytest.raises(RuntimeError) as error:
-        fit(model, gems.GemMinerCallback(0.5, 2, regularization=10.0))
+        fit(
+            model,
+            gems.GemMinerCallback(0.5, 2, regularization=10.0, gated=False),
+        )
     message = str(error.value)
     assert "epoch 1" in message and "dead" in message
     assert "regularization=10" in message

@@ -45,6 +45,11 @@ class GemMinerCallback(keras.callbacks.Callback):
         regularization: Float or `tf_gems.schedules.Schedule` over the
             progress of training, the weight of the penalty. Defaults to
             `1e-4`.
+        gated: Whether the penalty rests while no more weights round to one
+            than the ticket will keep. It then cannot drive the network below
+            its target, so the ticket that is alive in the end is the network
+            that was mined, and `regularization` need not be tuned to the
+            sum of learning rates. Defaults to `True`; the paper has `False`.
         rounding: `"exact"`: `round((1 - target_sparsity) * n)` weights are
             kept. `"reference"`: the counts of the authors' code, which end a
             few lower, see `tf_gems.schedules.geometric_counts`. Defaults to
@@ -73,6 +78,7 @@ class GemMinerCallback(keras.callbacks.Callback):
         target_sparsity,
         freeze_period=5,
         regularization=1e-4,
+        gated=True,
         rounding="exact",
         epochs=None,
         verbose=0,
@@ -86,6 +92,7 @@ class GemMinerCallback(keras.callbacks.Callback):
                 "`regularization` must not be negative, or it would drive all "
                 f"scores to 1. Received: regularization={regularization!r}."
             )
+        self.gated = bool(gated)
         self.rounding = check_choice(
             rounding, "rounding", ("exact", "reference")
         )
@@ -155,10 +162,14 @@ class GemMinerCallback(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         weight = self.regularization(min(1.0, epoch / self._epochs))
-        for gem in self._gems:
-            gem.regularization.assign(weight)
-        freeze = min(epoch // self.freeze_period, len(self._counts) - 1)
+        last = len(self._counts) - 1
+        freeze = min(epoch // self.freeze_period, last)
         self._freeze(self._counts[freeze])
+        bound = self._counts[-1] if self.gated else 0
+        alive = [_count_alive(gem) for gem in self._gems]
+        for gem, count in zip(self._gems, alive, strict=True):
+            gem.regularization.assign(weight)
+            gem.bound.assign(bound * count // sum(alive))
 
     def _freeze(self, count):
         """Leaves the `count` alive weights of the largest scores alive."""
@@ -180,11 +191,7 @@ class GemMinerCallback(keras.callbacks.Callback):
             for gem in self._gems
             for w, mask in zip(gem.prunable, gem.masks(), strict=True)
         }
-        alive = sum(
-            int(ops.convert_to_numpy(w.alive).sum())
-            for gem in self._gems
-            for w in gem.prunable
-        )
+        alive = sum(_count_alive(gem) for gem in self._gems)
         size = sum(gem.size for gem in self._gems)
         density = sum(kept.values()) / size
         if logs is not None:
@@ -240,6 +247,7 @@ class GemMinerCallback(keras.callbacks.Callback):
             "regularization": keras.saving.serialize_keras_object(
                 self.regularization
             ),
+            "gated": self.gated,
             "rounding": self.rounding,
             "epochs": self.epochs,
             "verbose": self.verbose,
@@ -248,6 +256,11 @@ class GemMinerCallback(keras.callbacks.Callback):
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def _count_alive(gem):
+    flags = (ops.convert_to_numpy(w.alive) for w in gem.prunable)
+    return sum(int(f.sum()) for f in flags)
 
 
 def _check_epochs(value, name):

@@ -310,7 +310,7 @@ class GemLayer(keras.layers.Wrapper):
         if any(loss is self._penalty for loss in self.losses):
             return
         kept = sum(ops.count_nonzero(mask) for mask in masks)
-        acts = ops.cast(ops.cast(kept, "int32") > self.bound, "float32")
+        acts = ops.cast(ops.greater(kept, self.bound), "float32")
         self._penalty = acts * self.regularization * self.score_penalty()
         self.add_loss(self._penalty)
 
