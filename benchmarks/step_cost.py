@@ -39,7 +39,9 @@ def make_models():
     mining = gems.SparseModel(zoo.resnet20(), seed=0)
     mining.gem.regularization.assign(1e-4)
     finetuning = gems.SparseModel(zoo.resnet20(), seed=0)
-    finetuning.finetune(gems.Ticket.random(finetuning, FLAGS.sparsity))
+    finetuning.finetune(
+        gems.methods.RandomPruning(FLAGS.sparsity).find(finetuning)
+    )
     models = {
         "dense": zoo.resnet20(),
         "mining": mining,

@@ -99,7 +99,7 @@ def test_strip_reaches_a_sparse_model_in_a_model():
     inner = tf_gems.SparseModel(models.dense_network(), seed=0)
     inputs = keras.Input((6,))
     model = keras.Model(inputs, layers.Dense(2)(inner(inputs)))
-    tf_gems.Ticket.random(model, sparsity=0.5).apply(model)
+    tf_gems.methods.RandomPruning(0.5).find(model).apply(model)
     plain = tf_gems.strip(model)
     [x] = models.dense_data()[:1]
     assert difference(model(x), plain(x)) == 0.0
@@ -145,7 +145,7 @@ def test_strip_copies_what_the_user_has_written_in_line():
     model = keras.Model(inputs, x)
     model.compile("sgd", "mse")
     sparse = tf_gems.SparseModel(model, seed=0)
-    sparse.finetune(tf_gems.Ticket.random(sparse, sparsity=0.5))
+    sparse.finetune(tf_gems.methods.RandomPruning(0.5).find(sparse))
     plain = tf_gems.strip(sparse)
     [data] = models.dense_data()[:1]
     assert difference(sparse(data), plain(data)) == 0.0
@@ -199,7 +199,7 @@ def test_what_cannot_be_stripped_is_refused():
     model = WithoutConfig(layers.Dense(3))
     model(np.ones((1, 4)))
     sparse = tf_gems.SparseModel(model)
-    tf_gems.Ticket.random(sparse, sparsity=0.5).apply(sparse)
+    tf_gems.methods.RandomPruning(0.5).find(sparse).apply(sparse)
     with pytest.raises(
         ValueError, match="(?s)type WithoutConfig.*Give it `get_c"
     ):

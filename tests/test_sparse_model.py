@@ -112,7 +112,7 @@ def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path):
     plain = tf_gems.strip(loaded)
     tuned = loaded.predict(x, verbose=0)
     assert difference(tuned, plain.predict(x, verbose=0)) == 0.0
-    loaded.finetune(tf_gems.Ticket.random(sparse, sparsity=0.3))
+    loaded.finetune(tf_gems.methods.RandomPruning(0.3).find(sparse))
     plain = tf_gems.strip(loaded)
     other = loaded.predict(x, verbose=0)
     assert difference(other, plain.predict(x, verbose=0)) == 0.0
@@ -183,7 +183,7 @@ def test_several_call_arguments():
     twin = mask_by_hand(twin, sparse)
     found = sparse(query, memory=memory, scale=3.0)
     assert difference(found, twin(query, memory, scale=3.0)) == 0.0
-    sparse.finetune(tf_gems.Ticket.random(sparse, sparsity=0.5))
+    sparse.finetune(tf_gems.methods.RandomPruning(0.5).find(sparse))
     plain = tf_gems.strip(sparse)
     assert type(plain) is models.Pair
     assert difference(plain(query, memory), sparse(query, memory)) == 0.0
@@ -202,7 +202,7 @@ def test_several_call_arguments():
 def test_pruned_weights_stay_zero_whatever_the_optimizer(optimizer):
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
-    ticket = tf_gems.Ticket.random(sparse, sparsity=0.6)
+    ticket = tf_gems.methods.RandomPruning(0.6).find(sparse)
     sparse.finetune(ticket)
     before = values(sparse.model)
     sparse.compile(optimizer(), "mse", steps_per_execution=2)
@@ -222,7 +222,7 @@ def test_pruned_weights_stay_zero_whatever_the_optimizer(optimizer):
 def test_an_optimizer_that_mixes_weights_still_trains_the_ticket():
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
-    ticket = tf_gems.Ticket.random(sparse, sparsity=0.6)
+    ticket = tf_gems.methods.RandomPruning(0.6).find(sparse)
     sparse.finetune(ticket)
     # Its updates are orthogonal matrices: no entry of them is zero.
     sparse.compile(keras.optimizers.Muon(0.01), "mse")
@@ -303,7 +303,7 @@ def test_layers_may_be_frozen_or_not_after_they_are_wrapped(tmp_path):
         sparse = tf_gems.SparseModel(model, seed=0)
         paths = [w.path for w in sparse.gem.prunable]
         first.trainable = frozen_first
-        sparse.finetune(tf_gems.Ticket.random(sparse, sparsity=0.5))
+        sparse.finetune(tf_gems.methods.RandomPruning(0.5).find(sparse))
         sparse.compile("sgd", "mse")
         before = values(first)
         sparse.fit(x, y, verbose=0)

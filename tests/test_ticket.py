@@ -39,7 +39,7 @@ def ticket():
     random = np.random.default_rng(2)
     for variable in sparse.model.weights:
         variable.assign(0.5 + random.random(variable.shape))
-    return gems.Ticket.random(sparse, 0.7, seed=3)
+    return gems.methods.RandomPruning(0.7, seed=3).find(sparse)
 
 
 def outputs(ticket):
@@ -73,16 +73,6 @@ def test_counts_and_table(ticket):
     assert f"{SIZE}" in table[-1] and f"{ticket.sparsity:.2%}" not in table[-1]
 
 
-def test_random_tickets(ticket):
-    sparse = gems.SparseModel(network(), seed=0)
-    masks = [gems.Ticket.random(sparse, 0.5, seed=s).masks for s in (0, 0, 1)]
-    flat = [np.concatenate([m.ravel() for m in x.values()]) for x in masks]
-    np.testing.assert_array_equal(flat[0], flat[1])
-    assert (flat[0] != flat[2]).any()
-    with pytest.raises(ValueError, match="sparsity=50.*Did you mean 0.5"):
-        gems.Ticket.random(sparse, 50)
-
-
 def test_apply_to_a_sparse_model(ticket):
     sparse = gems.SparseModel(network(), seed=1)
     sparse.compile("sgd", "mse")
@@ -99,7 +89,7 @@ def test_apply_to_a_sparse_model(ticket):
             again.weights[path], ticket.weights[path] * mask
         )
     # A denser one may follow: no target of an earlier mining stands.
-    dense = gems.Ticket.random(sparse, 0.1)
+    dense = gems.methods.RandomPruning(0.1).find(sparse)
     sparse.finetune(dense)
     assert sparse.ticket().kept == dense.kept > ticket.kept
 
@@ -135,7 +125,7 @@ def test_a_pruned_weight_that_is_not_finite_is_zero(ticket):
 def test_bfloat16_weights_round_trip(tmp_path):
     layers = [keras.Input((4,)), keras.layers.Dense(5, dtype="bfloat16")]
     sparse = gems.SparseModel(keras.Sequential(layers), seed=0)
-    ticket = gems.Ticket.random(sparse, 0.5)
+    ticket = gems.methods.RandomPruning(0.5).find(sparse)
     ticket.save(tmp_path / "half.gem")
     other = gems.SparseModel(keras.models.clone_model(sparse.model), seed=0)
     gems.Ticket.load(tmp_path / "half.gem").apply(other)

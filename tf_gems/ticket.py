@@ -1,7 +1,6 @@
 """What a pruning method finds: masks, and the weights to start from."""
 
 import dataclasses
-import math
 
 import numpy as np
 from keras import ops
@@ -16,7 +15,6 @@ from tf_gems.network import refuse_before_mining
 from tf_gems.network import refuse_unfinished_mining
 from tf_gems.pruning_report import unique_paths
 from tf_gems.validation import check_choice
-from tf_gems.validation import check_sparsity
 
 
 @dataclasses.dataclass(eq=False)
@@ -89,31 +87,6 @@ class Ticket:
         return cls.from_masks(
             model, [ops.convert_to_numpy(mask) > 0 for mask in flags]
         )
-
-    @classmethod
-    def random(cls, model, sparsity, seed=0):
-        """Draws a random ticket, the baseline of any other.
-
-        Every subset of the prunable weights with exactly
-        `round((1 - sparsity) * size)` of them is equally likely.
-
-        Args:
-            model: `SparseModel`, or Keras model that holds `GemLayer`s.
-            sparsity: Float in [0, 1), the fraction of zeros.
-            seed: Integer. Defaults to `0`.
-
-        Returns:
-            `Ticket`, with the model's present weights.
-        """
-        density = 1.0 - check_sparsity(sparsity, "sparsity")
-        shapes = [tuple(w.weight.shape) for w in prunable_weights(model)]
-        sizes = [math.prod(shape) for shape in shapes]
-        kept = np.zeros(sum(sizes), bool)
-        kept[: round(density * len(kept))] = True
-        np.random.default_rng(seed).shuffle(kept)
-        parts = np.split(kept, np.cumsum(sizes)[:-1])
-        masks = [p.reshape(s) for p, s in zip(parts, shapes, strict=True)]
-        return cls.from_masks(model, masks)
 
     @classmethod
     def from_masks(cls, model, masks, metadata=None):

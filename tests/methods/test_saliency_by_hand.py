@@ -39,7 +39,7 @@ def mining():
 def finetuning():
     """A network with a ticket, of which penalties are a part of the loss."""
     sparse = mining()
-    gems.Ticket.random(sparse, 0.5).apply(sparse)
+    gems.methods.RandomPruning(0.5).find(sparse).apply(sparse)
     assign(sparse.model)
     return sparse
 
