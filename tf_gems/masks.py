@@ -37,7 +37,8 @@ def keep_largest(scores, count, among=None):
     if np.isnan(flat).any():
         raise ValueError(
             "Scores must be numbers to be ranked. Received: scores with NaN. "
-            "Training has diverged: lower the learning rate of the scores."
+            "Training has diverged, or the weights or the data hold NaN: "
+            "lower the learning rate, or look at them."
         )
     competes = slice(None)
     if among is not None:

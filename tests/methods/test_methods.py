@@ -1,6 +1,7 @@
 """What every method of the registry keeps to."""
 
 import keras
+import models
 import numpy as np
 import pytest
 from keras import layers
@@ -92,6 +93,16 @@ def test_one_ticket_for_one_seed_and_nothing_changed(name, tmp_path):
     sparse.compile("sgd", loss)
     assert np.isfinite(sparse.train_on_batch(*DATA[0]))
     assert sparse.ticket().kept == ticket.kept
+
+
+@pytest.mark.parametrize("name", ["grasp", "snip", "synflow"])
+def test_subclassed_networks(name):
+    sparse = gems.SparseModel(models.two_towers(), seed=0)
+    sparse.compile("sgd", "mse")
+    finder = method(name, **({} if name == "synflow" else {"batches": 1}))
+    data = models.two_towers_data()
+    assert all(np.any(s > 0) for s in finder.scores(sparse, data))
+    assert finder.find(sparse, data).kept == round((1 - SPARSITY) * 40)
 
 
 def test_random_pruning():

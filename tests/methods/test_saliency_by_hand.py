@@ -80,6 +80,17 @@ def test_golden_snip(build):
     )
 
 
+def test_golden_snip_counts_the_losses_of_layers():
+    last = dense(3, activity_regularizer=keras.regularizers.L2(0.1))
+    model = keras.Sequential([keras.Input((5,)), dense(4), last])
+    sparse = gems.SparseModel(assign(model), seed=0)
+    sparse.compile("sgd", "mse")
+    slope = 2 * (X @ V @ W - Y) / Y.size + 0.2 * X @ V @ W / len(X)
+    expected = [V * (X.T @ slope @ W.T), W * (V.T @ X.T @ slope)]
+    found = methods.Snip(0.5).scores(sparse, (X, Y))
+    close(found, [np.abs(e) for e in expected])
+
+
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_golden_grasp(temperature):
     model = mining()

@@ -68,7 +68,11 @@ def double_precision():
     if _backend() == "jax":
         import jax
 
-        return jax.enable_x64(True)
+        if hasattr(jax, "enable_x64"):
+            return jax.enable_x64(True)
+        from jax.experimental import enable_x64  # until JAX 0.7
+
+        return enable_x64()
     return contextlib.nullcontext()
 
 

@@ -39,9 +39,9 @@ class SynFlow(Method):
     start, would hide all weights of the branch.
 
     The promise of the paper is for layers that all paths go through. A
-    residual branch beside an identity can lose all its weights (ResNet-20 at
-    99.9 % loses the last two or three), so by default each weight keeps one
-    entry; `tf_gems.allocation.Global()` is the paper's own.
+    residual branch beside an identity can lose all its weights (at 99.9 %,
+    ResNet-20 loses two to six of its convolutions), so by default each weight
+    keeps one entry; `tf_gems.allocation.Global()` is the paper's own.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -89,16 +89,16 @@ class SynFlow(Method):
 
         with double_precision(), linear(model):
             slope = compiled(gradient(log_flow))
-            for finished in range(1, self.rounds + 1):
+            for round_ in range(1, self.rounds + 1):
                 kept = [v * m for v, m in zip(values, masks, strict=True)]
                 shares = [
                     np.where(m, v * np.asarray(g), -1.0)
                     for v, m, g in zip(values, masks, slope(kept), strict=True)
                 ]
-                _refuse_no_flow(shares, finished)
-                if finished < self.rounds:
+                _refuse_no_flow(shares, round_)
+                if round_ < self.rounds:
                     masks = self.keep(
-                        model, shares, density(finished / self.rounds)
+                        model, shares, density(round_ / self.rounds)
                     )
         return shares
 
