@@ -9,6 +9,7 @@ mask: with ties it keeps more or fewer than were asked for.
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from absl import app
 from absl import flags
 
 from tf_gems.masks import keep_largest
+from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("huge", False, "Also 100 million scores (6 GB of memory).")
@@ -99,7 +101,8 @@ def main(_):
         report = {
             "benchmark": "freeze_cost",
             "numpy": np.__version__,
-            "cpus": os.cpu_count(),
+            "command": " ".join(["python", *sys.argv]),
+            "provenance": provenance(),
             "results": rows,
         }
         Path(FLAGS.output).write_text(json.dumps(report, indent=2) + "\n")

@@ -11,6 +11,7 @@ steps of the same round, for wall time and for CPU time (all threads).
 import json
 import os
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from absl import flags
 
 import tf_gems as gems
 from tf_gems import zoo
+from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 12, "Rounds, after one that is not counted.")
@@ -113,9 +115,8 @@ def main(_):
         report = {
             "benchmark": "step_cost",
             "network": "resnet20",
-            "backend": keras.backend.backend(),
-            "keras": keras.__version__,
-            "cpus": os.cpu_count(),
+            "command": " ".join(["python", *sys.argv]),
+            "provenance": provenance(),
             "settings": {
                 name: FLAGS[name].value
                 for name in ("rounds", "steps", "batch_size", "sparsity")

@@ -9,12 +9,8 @@ finished run only prints its report.
 """
 
 import dataclasses
-import datetime
 import hashlib
-import importlib.metadata
 import json
-import os
-import platform
 import shutil
 import sys
 import time
@@ -33,6 +29,7 @@ import tf_gems as gems
 from tf_gems import datasets
 from tf_gems import zoo
 from tf_gems.export.run_litert import run_litert
+from tf_gems.provenance import provenance
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_sparsity
 
@@ -195,8 +192,7 @@ class Run:
         self.results = {
             "settings": dataclasses.asdict(settings),
             "command": command,
-            "date": datetime.date.today().isoformat(),
-            "machine": _machine(),
+            "provenance": provenance(),
             "stages": {},
         }
         if self.results_path.exists():
@@ -388,23 +384,3 @@ class Run:
 
     def _backup(self, stage):
         return self.directory / f"backup-{stage}"
-
-
-def _machine():
-    """Returns what a result may depend on besides its settings."""
-    processor = platform.processor() or platform.machine()
-    names = Path("/proc/cpuinfo")
-    if names.exists():
-        lines = names.read_text("utf-8").splitlines()
-        models = [x.split(":", 1)[1] for x in lines if "model name" in x]
-        processor = models[0].strip() if models else processor
-    return {
-        "processor": processor,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "backend": keras.backend.backend(),
-        **{
-            package: importlib.metadata.version(package)
-            for package in ("keras", "tensorflow")
-        },
-    }

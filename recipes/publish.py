@@ -32,8 +32,7 @@ def publish(run, name):
     }
     card = {
         "command": results["command"],
-        "date": results["date"],
-        "machine": results["machine"],
+        "provenance": results["provenance"],
         "settings": results["settings"],
         "kept": stages["mine"]["kept"],
         "size": stages["mine"]["size"],
