@@ -13,6 +13,7 @@ from tf_gems import methods
 
 SPARSITY = 0.8
 SETTINGS = {"synflow": {"rounds": 3}, "snip": {"batches": 2}}
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 ALLOCATIONS = ["global", "uniform", "erk", "smart_ratio", {"output": 0.5}]
 
 random = np.random.default_rng(0)
@@ -37,8 +38,7 @@ def network(seed=0):
         name="network",
     )
     sparse = gems.SparseModel(model, seed=0)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    sparse.compile("sgd", loss)
+    sparse.compile("sgd", LOSS)
     return sparse
 
 
@@ -89,10 +89,20 @@ def test_one_ticket_for_one_seed_and_nothing_changed(name, tmp_path):
 
     sparse.finetune(ticket)
     np.testing.assert_allclose(sparse.density, ticket.density)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    sparse.compile("sgd", loss)
+    sparse.compile("sgd", LOSS)
     assert np.isfinite(sparse.train_on_batch(*DATA[0]))
     assert sparse.ticket().kept == ticket.kept
+
+
+def test_what_the_user_froze_stays_frozen():
+    sparse = network()
+    sparse.finetune(method("random").find(sparse))
+    sparse.compile("sgd", LOSS)
+    hidden = sparse.model.get_layer("hidden")
+    hidden.bias.trainable = False
+    method("snip").find(sparse, DATA)
+    assert hidden.kernel.trainable and not hidden.bias.trainable
+    assert sparse.phase == "finetuning"
 
 
 @pytest.mark.parametrize("name", ["grasp", "snip", "synflow"])

@@ -25,16 +25,20 @@ def weights_replaced(model, values, others=()):
         *((w.alive, ops.ones(w.alive.shape, "bool")) for w in weights),
         *others,
     ]
+    before = [(v, v.trainable) for gem in gems for v in gem.layer.weights]
     phases = [gem.phase for gem in gems]
     try:
         for gem in gems:
-            # With weights that do not train, penalties on them, which no mask
-            # changes, are no part of the loss.
-            gem.set_phase("mining")
-            gem.phase = "finetuning"  # masks are the flags alone
+            gem.phase = "finetuning"  # in which the masks are the flags alone
+        for variable, _ in before:
+            # Penalties on weights that do not train are no part of the loss:
+            # no mask changes them.
+            variable.trainable = False
         with keras.StatelessScope(mapping, collect_losses=True):
             yield
     finally:
         for gem, phase in zip(gems, phases, strict=True):
-            gem.set_phase(phase)
+            gem.phase = phase
+        for variable, trainable in before:
+            variable.trainable = trainable
         model._clear_losses()

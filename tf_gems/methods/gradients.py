@@ -70,7 +70,7 @@ def double_precision():
 
         if hasattr(jax, "enable_x64"):
             return jax.enable_x64(True)
-        from jax.experimental import enable_x64  # until JAX 0.7
+        from jax.experimental import enable_x64  # older releases
 
         return enable_x64()
     return contextlib.nullcontext()
