@@ -1,12 +1,14 @@
 """Sparse networks before training: rare gems on Keras 3."""
 
 from tf_gems import allocation
+from tf_gems import datasets
 from tf_gems import initializers
 from tf_gems import layers
 from tf_gems import masks
 from tf_gems import methods
 from tf_gems import presets
 from tf_gems import schedules
+from tf_gems import zoo
 from tf_gems.callbacks import GemMinerCallback
 from tf_gems.export import ExportReport
 from tf_gems.export import export_litert
@@ -27,6 +29,7 @@ __all__ = [
     "SparseModel",
     "Ticket",
     "allocation",
+    "datasets",
     "export_litert",
     "export_saved_model",
     "initializers",
@@ -36,4 +39,5 @@ __all__ = [
     "presets",
     "schedules",
     "strip",
+    "zoo",
 ]

@@ -44,3 +44,20 @@ def to_symbol(value):
         dtype = keras.backend.standardize_dtype(value.dtype)
         return keras.KerasTensor(value.shape, dtype)
     return value
+
+
+def refuse_other_keras(layer):
+    """Raises an error for what is no Keras 3 layer or model."""
+    if isinstance(layer, keras.layers.Layer):
+        return
+    kind = layer if isinstance(layer, type) else type(layer)
+    remedy = "Wrap a Keras 3 layer or model."
+    if kind.__module__.startswith(("tf_keras", "tensorflow.python.keras")):
+        remedy = (
+            "This is a Keras 2 (`tf_keras`) object: rebuild it with "
+            "`import keras`, and unset TF_USE_LEGACY_KERAS."
+        )
+    raise ValueError(
+        "Only Keras 3 layers and models can be pruned. Received: "
+        f"layer={layer!r:.100} from `{kind.__module__}`. {remedy}"
+    )

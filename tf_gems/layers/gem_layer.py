@@ -1,6 +1,5 @@
 """The layer that gives every weight of another layer a trainable mask."""
 
-import dataclasses
 import itertools
 import math
 import random
@@ -11,8 +10,10 @@ from keras import ops
 from tf_gems import initializers
 from tf_gems import registry
 from tf_gems.layers.calling import RecordingScope
+from tf_gems.layers.calling import refuse_other_keras
 from tf_gems.layers.calling import to_symbol
 from tf_gems.layers.calling import with_signature_of
+from tf_gems.layers.prunable_weight import PrunableWeight
 from tf_gems.layers.round_mask import RoundMask
 from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.pruning_report import PruningReport
@@ -21,23 +22,6 @@ from tf_gems.validation import check_choice
 
 MASKS = {"round": RoundMask, "top_k": TopKMask}
 PHASES = ("mining", "finetuning")
-
-
-@dataclasses.dataclass(frozen=True)
-class PrunableWeight:
-    """A weight `w` with its score `p` and its flags (`True`: alive)."""
-
-    path: str
-    weight: keras.Variable
-    score: keras.Variable
-    alive: keras.Variable
-
-
-class UnitInterval(keras.constraints.Constraint):
-    """Projects scores to [0, 1] after every update."""
-
-    def __call__(self, value):
-        return ops.clip(value, 0.0, 1.0)
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -100,7 +84,7 @@ class GemLayer(keras.layers.Wrapper):
         candidates=None,
         **kwargs,
     ):
-        _refuse_other_keras(layer)
+        refuse_other_keras(layer)
         # Keras finds masks, `training` and the first input by the signature.
         self.call = with_signature_of(layer, self.call)
         # Weights are masked as they are stored; each layer within casts them
@@ -166,7 +150,18 @@ class GemLayer(keras.layers.Wrapper):
         for index, (path, weight) in enumerate(
             zip(paths, weights, strict=True)
         ):
-            self.prunable.append(self._add_score(index, path, weight))
+            initializer = initializers.reseed(
+                self.score_initializer, self.seed, index
+            )
+            self.prunable.append(
+                PrunableWeight.add_to(
+                    self,
+                    path,
+                    weight,
+                    initializer,
+                    projected=isinstance(self.mask, RoundMask),
+                )
+            )
         self.set_phase(self.phase)
 
     def _add_counter(self, name):
@@ -179,32 +174,6 @@ class GemLayer(keras.layers.Wrapper):
             autocast=False,
             aggregation="only_first_replica",
         )
-
-    def _add_score(self, index, path, weight):
-        name = path.replace("/", ".")
-        initializer = initializers.reseed(
-            self.score_initializer, self.seed, index
-        )
-        score = self.add_weight(
-            name=f"{name}.score",
-            shape=weight.shape,
-            dtype="float32",
-            initializer=initializer,
-            constraint=(
-                UnitInterval() if isinstance(self.mask, RoundMask) else None
-            ),
-            autocast=False,
-        )
-        alive = self.add_weight(
-            name=f"{name}.alive",
-            shape=weight.shape,
-            dtype="bool",
-            initializer="ones",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-        )
-        return PrunableWeight(path, weight, score, alive)
 
     @property
     def size(self):
@@ -358,19 +327,3 @@ def find_gem_layers(model):
     """Returns every `GemLayer` of a model, its own parts included."""
     layers = model._flatten_layers()
     return [layer for layer in layers if isinstance(layer, GemLayer)]
-
-
-def _refuse_other_keras(layer):
-    if isinstance(layer, keras.layers.Layer):
-        return
-    kind = layer if isinstance(layer, type) else type(layer)
-    remedy = "Wrap a Keras 3 layer or model."
-    if kind.__module__.startswith(("tf_keras", "tensorflow.python.keras")):
-        remedy = (
-            "This is a Keras 2 (`tf_keras`) object: rebuild it with "
-            "`import keras`, and unset TF_USE_LEGACY_KERAS."
-        )
-    raise ValueError(
-        "Only Keras 3 layers and models can be pruned. Received: "
-        f"layer={layer!r:.100} from `{kind.__module__}`. {remedy}"
-    )

@@ -1,0 +1,64 @@
+"""A weight with what pruning adds to it."""
+
+import dataclasses
+
+import keras
+from keras import ops
+
+
+class UnitInterval(keras.constraints.Constraint):
+    """Projects scores to [0, 1] after every update."""
+
+    def __call__(self, value):
+        return ops.clip(value, 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PrunableWeight:
+    """A weight `w` with its score `p` and its flags `q` (`True`: alive).
+
+    Args:
+        path: String that is unique in the network.
+        weight: `keras.Variable` of the wrapped layer.
+        score: Float32 `keras.Variable` of the weight's shape.
+        alive: Bool `keras.Variable` of the weight's shape.
+    """
+
+    path: str
+    weight: keras.Variable
+    score: keras.Variable
+    alive: keras.Variable
+
+    @classmethod
+    def add_to(cls, layer, path, weight, initializer, projected):
+        """Adds the score and the flags of a weight to a layer.
+
+        Args:
+            layer: Keras layer that is to own them.
+            path: String that is unique in the network.
+            weight: `keras.Variable`.
+            initializer: Keras initializer of the score.
+            projected: Whether updates of the score are projected to [0, 1].
+
+        Returns:
+            `PrunableWeight`.
+        """
+        name = path.replace("/", ".")
+        score = layer.add_weight(
+            name=f"{name}.score",
+            shape=weight.shape,
+            dtype="float32",
+            initializer=initializer,
+            constraint=UnitInterval() if projected else None,
+            autocast=False,
+        )
+        alive = layer.add_weight(
+            name=f"{name}.alive",
+            shape=weight.shape,
+            dtype="bool",
+            initializer="ones",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
+        return cls(path, weight, score, alive)
