@@ -36,8 +36,12 @@ PRESETS = {
         mining_epochs=4,
         finetuning_epochs=2,
         batch_size=64,
+        learning_rate=1.0,
         regularization=1e-3,
+        gated=True,
         freeze_period=1,
+        finetuning_learning_rate=0.1,
+        finetuning_schedule="cosine",
     ),
 }
 

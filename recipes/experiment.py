@@ -215,6 +215,12 @@ class Run:
         if missing:
             self.data = self._load()
         for name, stage in zip(names, stages, strict=True):
+            if name == "export" and keras.backend.backend() != "tensorflow":
+                print(
+                    "\nExports need the TensorFlow backend: run the same "
+                    "command with KERAS_BACKEND=tensorflow to finish."
+                )
+                return
             if name in missing:
                 print(f"\n== {name} ({self.directory.name})", flush=True)
                 keras.utils.set_random_seed(self.settings.seed)

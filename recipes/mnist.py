@@ -27,7 +27,10 @@ PRESETS = {
         finetuning_epochs=2,
         learning_rate=1.0,
         regularization=1e-4,
+        gated=True,
         freeze_period=1,
+        finetuning_learning_rate=0.1,
+        finetuning_schedule="cosine",
         fraction=0.1,
     ),
 }
