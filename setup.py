@@ -39,6 +39,6 @@ setup(
     packages=find_packages(include=["tf_gems", "tf_gems.*"]),
     exclude_package_data={"": ["BUILD"]},
     python_requires=">=3.11",
-    install_requires=["keras>=3.12", "numpy>=1.26", "tensorflow>=2.18"],
+    install_requires=["keras>=3.14", "numpy>=1.26", "tensorflow>=2.21"],
     extras_require=EXTRAS,
 )
