@@ -38,8 +38,8 @@ def _draw_epochs(axes, directory, settings, accuracy_before_finetuning):
     def percent(rows, key):
         return [100 * row[key] for row in rows]
 
-    mine = _read(directory / "mine.csv")
-    tune = _read(directory / "finetune.csv")
+    mine = read(directory / "mine.csv")
+    tune = read(directory / "finetune.csv")
     mined = settings["mining_epochs"]
     lines = axes.plot(
         _epochs(mine),
@@ -54,7 +54,7 @@ def _draw_epochs(axes, directory, settings, accuracy_before_finetuning):
         label="fine-tuning the ticket",
     )
     for name, color in (("dense", _GREY), ("random", _ORANGE)):
-        rows = _read(directory / f"{name}.csv")
+        rows = read(directory / f"{name}.csv")
         lines += axes.plot(
             _epochs(rows),
             percent(rows, "val_accuracy"),
@@ -143,7 +143,8 @@ def settings_epochs(settings):
     return settings["mining_epochs"] + settings["finetuning_epochs"]
 
 
-def _read(path):
+def read(path):
+    """Returns the rows of a stage's CSV file, a dict for each epoch."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = [
             {key: float(value) for key, value in row.items()}

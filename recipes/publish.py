@@ -8,10 +8,12 @@ writes `savedmodels/digits.gem` (the ticket before fine-tuning),
 """
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
 
+import picture
 from absl import app
 
 
@@ -44,6 +46,10 @@ def publish(run, name):
             "tflite": export["accuracy"],
         },
         "seconds": {key: stage["seconds"] for key, stage in stages.items()},
+        "curves": {
+            stage: _curves(run / f"{stage}.csv")
+            for stage in ("mine", "finetune", "random", "dense")
+        },
         "bytes": {
             "ticket": files[f"{name}.gem"].stat().st_size,
             "sparse_tflite": export["litert"]["bytes"],
@@ -57,8 +63,20 @@ def publish(run, name):
     for target, source in files.items():
         shutil.copyfile(source, run.parent / target)
     text = json.dumps(card, indent=1) + "\n"
+    # Lists of numbers read better on one line.
+    text = re.sub(r"\[[^\[\]{}]*\]", lambda m: " ".join(m[0].split()), text)
     (run.parent / f"{name}.json").write_text(text, "utf-8")
     print(f"Wrote {', '.join(files)} and {name}.json to {run.parent}")
+
+
+def _curves(path):
+    """Returns what the picture shows, a list over epochs for each quantity."""
+    rows = picture.read(path)
+    return {
+        key: [round(row[key], 5) for row in rows]
+        for key in ("val_accuracy", "density", "alive_density")
+        if key in rows[0]
+    }
 
 
 def main(arguments):

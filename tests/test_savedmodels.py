@@ -14,6 +14,7 @@ from tf_gems.export.run_litert import run_litert
 
 DIRECTORY = Path(__file__).parents[1] / "savedmodels"
 CARDS = sorted(DIRECTORY.glob("*.json"))
+IMAGES = 1000  # enough to tell, and quick without XNNPACK
 
 
 def accuracy(logits, labels):
@@ -50,19 +51,21 @@ def test_artefact_does_what_its_card_says(path):
         assert len(magnitudes) == 1
 
     data = load(card)
-    images, labels = data.test
+    images, labels = (array[:IMAGES] for array in data.test)
+    # All of a small test set, or four standard errors of a part.
+    tolerance = 2e-3 if len(data.test[1]) <= IMAGES else 2 * IMAGES**-0.5
     network = getattr(zoo, card["settings"]["network"])(
         data.image_shape, data.classes
     )
     ticket.apply(network)
     before = accuracy(network.predict(images, verbose=0), labels)
-    assert before == pytest.approx(promised["before_finetuning"], abs=2e-3)
+    assert before == pytest.approx(promised["before_finetuning"], abs=tolerance)
 
     [outputs, *_], _ = run_litert(str(tflite_path), [{"image": images}])
     [logits] = outputs[0].values()
     after = accuracy(logits, labels)
-    assert after == pytest.approx(promised["tflite"], abs=2e-3)
-    assert after == pytest.approx(promised["after_finetuning"], abs=2e-3)
+    assert after == pytest.approx(promised["tflite"], abs=tolerance)
+    assert after == pytest.approx(promised["after_finetuning"], abs=tolerance)
 
 
 def test_there_are_artefacts_to_test():

@@ -46,10 +46,10 @@ class GemMinerCallback(keras.callbacks.Callback):
             progress of training, the weight of the penalty. Defaults to
             `1e-4`.
         gated: Whether the penalty rests while no more weights round to one
-            than the ticket will keep. It then cannot drive the network below
-            its target, so the ticket that is alive in the end is the network
-            that was mined, and `regularization` need not be tuned to the
-            sum of learning rates. Defaults to `True`; the paper has `False`.
+            than the ticket will keep. It then does not drive the network below
+            its target, so the ticket that is alive in the end is close to the
+            network that was mined, and `regularization` matters less. Defaults
+            to `True`; the paper has `False`.
         rounding: `"exact"`: `round((1 - target_sparsity) * n)` weights are
             kept. `"reference"`: the counts of the authors' code, which end a
             few lower, see `tf_gems.schedules.geometric_counts`. Defaults to
