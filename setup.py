@@ -20,7 +20,12 @@ EXTRAS = {
     "tfmot": ["tensorflow-model-optimization>=0.8"],
     "tensorboard": ["tensorboard>=2.16"],
     "jax": ["jax>=0.4.30"],
-    "tests": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5"],
+    "tests": [
+        "hypothesis>=6.100",
+        "pytest>=8.0",
+        "pytest-xdist>=3.5",
+        "tf_keras>=2.21",  # that a Keras 2 model is refused
+    ],
 }
 EXTRAS["dev"] = [
     *EXTRAS["recipes"],
