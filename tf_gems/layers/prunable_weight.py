@@ -43,9 +43,9 @@ class PrunableWeight:
         Returns:
             `PrunableWeight`.
         """
-        name = path.replace("/", ".")
+        name = path.replace("/", "_")  # torch takes no dots
         score = layer.add_weight(
-            name=f"{name}.score",
+            name=f"{name}_score",
             shape=weight.shape,
             dtype="float32",
             initializer=initializer,
@@ -53,7 +53,7 @@ class PrunableWeight:
             autocast=False,
         )
         alive = layer.add_weight(
-            name=f"{name}.alive",
+            name=f"{name}_alive",
             shape=weight.shape,
             dtype="bool",
             initializer="ones",
