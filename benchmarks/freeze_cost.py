@@ -1,6 +1,6 @@
 """What a freeze costs: to mark the largest tenth of a network's scores.
 
-    python benchmarks/freeze_cost.py --output=/tmp/freeze_cost.json
+    python benchmarks/freeze_cost.py --output=freeze_cost.json
 
 `keep_largest` against ways to find a threshold, for scores that all differ
 and for scores of which half sit at 0 or 1. A threshold alone is less than a

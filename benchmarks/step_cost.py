@@ -1,6 +1,6 @@
 """What a step of mining or fine-tuning costs, against the dense step.
 
-    python benchmarks/step_cost.py --output=/tmp/step_cost.json
+    python benchmarks/step_cost.py --output=step_cost.json
 
 Dense training, mining and fine-tuning of the same ResNet-20 take turns, a few
 steps at a time, in one process: what else the machine does then falls on all
