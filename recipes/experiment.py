@@ -187,7 +187,6 @@ class Run:
         self.directory = Path(
             output_dir, f"{settings.dataset}-{settings.hash()}"
         )
-        self.directory.mkdir(parents=True, exist_ok=True)
         self.results_path = self.directory / "results.json"
         self.results = {
             "settings": dataclasses.asdict(settings),
@@ -214,6 +213,7 @@ class Run:
         missing = [n for n in names if n not in self.results["stages"]]
         if missing:
             self.data = self._load()
+            self.directory.mkdir(parents=True, exist_ok=True)
         for name, stage in zip(names, stages, strict=True):
             if name == "export" and keras.backend.backend() != "tensorflow":
                 print(

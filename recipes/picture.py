@@ -107,17 +107,18 @@ def render(directory, results):
     """
     settings, stages = results["settings"], results["stages"]
     mine = stages["mine"]
+    total = settings["mining_epochs"] + settings["finetuning_epochs"]
     accuracies = {
-        "dense network": (stages["dense"], settings_epochs(settings)),
-        "random ticket": (stages["random"], settings_epochs(settings)),
+        "dense network": (stages["dense"], total),
+        "random ticket": (stages["random"], total),
         "rare gem, weights untrained": (mine, settings["mining_epochs"]),
         "rare gem, fine-tuned": (
             stages["finetune"],
-            settings_epochs(settings),
+            total,
         ),
         "  the same, as sparse TFLite": (
             stages["export"],
-            settings_epochs(settings),
+            total,
         ),
     }
     lines = [
@@ -136,11 +137,6 @@ def render(directory, results):
     lines += ["", f"ticket   {(directory / 'ticket.gem').stat().st_size} bytes"]
     lines += [f"picture  {directory / 'report.png'}"]
     return "\n".join(lines)
-
-
-def settings_epochs(settings):
-    """Returns the training budget of a run, in epochs."""
-    return settings["mining_epochs"] + settings["finetuning_epochs"]
 
 
 def read(path):

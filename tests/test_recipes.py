@@ -93,6 +93,7 @@ def test_missing_data_names_the_remedy(tmp_path):
     )
     assert code != 0
     assert "Set TFDS_DATA_DIR" in output
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("recipe", ["mnist.py", "cifar10.py"])
