@@ -23,7 +23,6 @@ import keras
 import numpy as np
 import picture
 from absl import flags
-from backup import Backup
 
 import tf_gems as gems
 from tf_gems import datasets
@@ -374,7 +373,7 @@ class Run:
             validation_data=self.data.test_batches(500),
             shuffle=False,  # the pipeline shuffles
             verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[*callbacks, log, Backup(backup)],
+            callbacks=[*callbacks, log, gems.callbacks.Backup(backup)],
         )
 
     def _accuracy(self, model):

@@ -1,6 +1,7 @@
 """Sparse networks before training: rare gems on Keras 3."""
 
 from tf_gems import allocation
+from tf_gems import callbacks
 from tf_gems import datasets
 from tf_gems import initializers
 from tf_gems import layers
@@ -8,6 +9,7 @@ from tf_gems import masks
 from tf_gems import methods
 from tf_gems import presets
 from tf_gems import schedules
+from tf_gems import shapes
 from tf_gems import zoo
 from tf_gems.callbacks import GemMinerCallback
 from tf_gems.export import ExportReport
@@ -29,6 +31,7 @@ __all__ = [
     "SparseModel",
     "Ticket",
     "allocation",
+    "callbacks",
     "datasets",
     "export_litert",
     "export_saved_model",
@@ -38,6 +41,7 @@ __all__ = [
     "methods",
     "presets",
     "schedules",
+    "shapes",
     "strip",
     "zoo",
 ]

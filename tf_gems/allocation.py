@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from tf_gems import registry
-from tf_gems.masks import keep_largest
+from tf_gems.shapes import Unstructured
 from tf_gems.validation import check_sparsity
 from tf_gems.validation import is_number
 
@@ -41,23 +41,31 @@ class Allocation:
         """Returns counts as floats: at most `sizes`, `total` in all."""
         raise NotImplementedError
 
-    def keep(self, scores, density, paths=None):
+    def keep(self, scores, density, paths=None, shape=None, among=None):
         """Returns masks that keep the largest scores within this allocation.
 
         Args:
             scores: List of float arrays, one for each prunable weight.
             density: Float in (0, 1], of all weights together.
             paths: List of strings, which `PerPath` needs.
+            shape: `tf_gems.shapes.Shape`. Defaults to `None`: unstructured.
+            among: List of bool arrays; entries that are `False` are never
+                kept. Defaults to `None`: all compete.
 
         Returns:
             List of bool arrays.
         """
+        shape = shape or Unstructured()
         counts = self([np.shape(s) for s in scores], density, paths)
-        masks = [
-            keep_largest([score], count)
-            for score, count in zip(scores, counts, strict=True)
-        ]
-        return [mask for [mask] in masks]
+        masks = []
+        for index, (score, count) in enumerate(
+            zip(scores, counts, strict=True)
+        ):
+            here = None if among is None else [among[index]]
+            if here:  # rounding may ask for one more than are left
+                count = min(count, np.count_nonzero(here))
+            masks += shape.keep_largest([score], count, here)
+        return masks
 
     def get_config(self):
         return {}
@@ -88,12 +96,19 @@ class Global(Allocation):
     def __call__(self, shapes, density, paths=None):
         return None
 
-    def keep(self, scores, density, paths=None):
+    def keep(self, scores, density, paths=None, shape=None, among=None):
+        shape = shape or Unstructured()
         count = round(density * sum(np.size(s) for s in scores))
         if not self.minimum:
-            return keep_largest(scores, count)
+            return shape.keep_largest(scores, count, among)
+        among = among or [np.ones(np.shape(s), bool) for s in scores]
+        least = max(self.minimum, shape.unit)
         first = [
-            keep_largest([s], min(self.minimum, np.size(s)))[0] for s in scores
+            mask
+            for s, a in zip(scores, among, strict=True)
+            for mask in shape.keep_largest(
+                [s], min(least, np.count_nonzero(a)), [a]
+            )
         ]
         rest = count - sum(np.count_nonzero(mask) for mask in first)
         if rest < 0:
@@ -103,7 +118,8 @@ class Global(Allocation):
                 f"of which {count} entries may be kept. Lower the sparsity, "
                 "or use `Global(minimum=0)`."
             )
-        others = keep_largest(scores, rest, among=[~mask for mask in first])
+        among = [a & ~b for a, b in zip(among, first, strict=True)]
+        others = shape.keep_largest(scores, rest, among)
         return [a | b for a, b in zip(first, others, strict=True)]
 
     def get_config(self):

@@ -60,17 +60,23 @@ class ImageData:
         data = tf.data.Dataset.range(len(labels))
         # Places are shuffled, not images: eight bytes each.
         data = data.shuffle(len(labels), seed=seed)
-        if self.name in _AUGMENTED:
-            seeds = tf.data.Dataset.random(
-                seed, rerandomize_each_iteration=True
-            ).batch(4)
-            data = tf.data.Dataset.zip(data, seeds).map(
-                lambda i, seed: (_augment(images[i], seed), labels[i]),
-                num_parallel_calls=2,
+        if self.name not in _AUGMENTED:
+            return _finish(
+                data.batch(batch_size).map(
+                    lambda places: (
+                        tf.gather(images, places),
+                        tf.gather(labels, places),
+                    )
+                )
             )
-        else:
-            data = data.map(lambda i: (images[i], labels[i]))
-        return _finish(data, batch_size)
+        seeds = tf.data.Dataset.random(
+            seed, rerandomize_each_iteration=True
+        ).batch(4)
+        data = tf.data.Dataset.zip(data, seeds).map(
+            lambda i, seed: (_augment(images[i], seed), labels[i]),
+            num_parallel_calls=2,
+        )
+        return _finish(data.batch(batch_size))
 
     def test_batches(self, batch_size):
         """Returns the test set as a pipeline of batches, in order.
@@ -81,7 +87,7 @@ class ImageData:
         import tensorflow as tf
 
         data = tf.data.Dataset.from_tensor_slices(self.test)
-        return _finish(data, batch_size)
+        return _finish(data.batch(batch_size))
 
 
 def load(name, data_dir=None, fraction=1.0, download=False):
@@ -172,10 +178,10 @@ def _augment(image, seed):
     return tf.image.stateless_random_flip_left_right(image, seed[2:])
 
 
-def _finish(data, batch_size):
+def _finish(data):
     import tensorflow as tf
 
     options = tf.data.Options()
     # Autotuning delays the end of every short `fit` by up to its own time.
     options.autotune.enabled = False
-    return data.batch(batch_size).prefetch(2).with_options(options)
+    return data.prefetch(2).with_options(options)

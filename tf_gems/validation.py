@@ -60,3 +60,21 @@ def check_choice(value, name, choices):
         f"Unknown `{name}`. Received: {name}={value!r}. {remedy}"
         f"Known: {', '.join(map(repr, sorted(choices)))}."
     )
+
+
+def check_positive_integer(value, name):
+    """Returns `value` if it is an integer of at least one.
+
+    Args:
+        value: Number to check.
+        name: Name of the argument, for the message.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(value, numbers.Integral) and value >= 1:
+        if not isinstance(value, bool):
+            return int(value)
+    raise ValueError(
+        f"`{name}` must be a positive integer. Received: {name}={value!r}."
+    )

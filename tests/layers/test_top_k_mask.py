@@ -114,7 +114,11 @@ def test_config_round_trip():
     mask = TopKMask(0.9, scope="layerwise")
     config = keras.saving.serialize_keras_object(mask)
     restored = keras.saving.deserialize_keras_object(config)
-    assert restored.get_config() == {"sparsity": 0.9, "scope": "layerwise"}
+    assert restored.get_config() == {
+        "sparsity": 0.9,
+        "scope": "layerwise",
+        "magnitude": False,
+    }
 
 
 def test_bad_arguments_are_refused():

@@ -1,5 +1,6 @@
 """Callbacks for `fit`."""
 
+from tf_gems.callbacks.backup import Backup
 from tf_gems.callbacks.gem_miner_callback import GemMinerCallback
 
-__all__ = ["GemMinerCallback"]
+__all__ = ["Backup", "GemMinerCallback"]

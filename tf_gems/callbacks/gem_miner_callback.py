@@ -1,16 +1,16 @@
 """Gem-Miner as a callback for `fit`."""
 
-import numbers
-
 import keras
 import numpy as np
 from keras import ops
 
-from tf_gems import masks
+from tf_gems import allocation as allocations
 from tf_gems import schedules
+from tf_gems import shapes
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.presets import get_preset
 from tf_gems.validation import check_choice
+from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
 
 
@@ -56,6 +56,12 @@ class GemMinerCallback(keras.callbacks.Callback):
             `"exact"`.
         epochs: Integer, the length of mining. Defaults to `None`: the epochs
             of `fit`.
+        allocation: How what is alive is spread over the weights, see
+            `tf_gems.allocation.get`. Defaults to `"global"`, the paper's.
+        shape: What freezes together, see `tf_gems.shapes.get`. Defaults to
+            `"unstructured"`.
+        inverted: Whether to freeze the *largest* scores instead, a check of
+            whether scores mean anything. Defaults to `False`.
         verbose: `1` prints a line for each freeze. Defaults to `0`.
 
     Raises:
@@ -81,11 +87,16 @@ class GemMinerCallback(keras.callbacks.Callback):
         gated=True,
         rounding="exact",
         epochs=None,
+        allocation="global",
+        shape="unstructured",
+        inverted=False,
         verbose=0,
     ):
         super().__init__()
         self.target_sparsity = check_sparsity(target_sparsity)
-        self.freeze_period = _check_epochs(freeze_period, "freeze_period")
+        self.freeze_period = check_positive_integer(
+            freeze_period, "freeze_period"
+        )
         self.regularization = schedules.get(regularization, "regularization")
         if min(self.regularization(0.0), self.regularization(1.0)) < 0:
             raise ValueError(
@@ -98,7 +109,11 @@ class GemMinerCallback(keras.callbacks.Callback):
         )
         self.epochs = epochs
         if epochs is not None:
-            self.epochs = _check_epochs(epochs, "epochs")
+            self.epochs = check_positive_integer(epochs, "epochs")
+        self.allocation = allocations.get(allocation)
+        self.shape = shapes.get(shape)
+        shapes.refuse_too_dense(self.shape, self.target_sparsity)
+        self.inverted = bool(inverted)
         self.verbose = verbose
         self._gems = []
         self._counts = []
@@ -177,8 +192,11 @@ class GemMinerCallback(keras.callbacks.Callback):
         alive = [ops.convert_to_numpy(w.alive) for w in weights]
         if sum(int(a.sum()) for a in alive) <= count:
             return
-        scores = [ops.convert_to_numpy(w.score) for w in weights]
-        kept = masks.keep_largest(scores, count, among=alive)
+        sign = -1 if self.inverted else 1
+        scores = [sign * ops.convert_to_numpy(w.score) for w in weights]
+        density = count / sum(score.size for score in scores)
+        paths = [w.path for w in weights]
+        kept = self.allocation.keep(scores, density, paths, self.shape, alive)
         for weight, mask in zip(weights, kept, strict=True):
             weight.alive.assign(mask)
         if self.verbose:
@@ -250,6 +268,9 @@ class GemMinerCallback(keras.callbacks.Callback):
             "gated": self.gated,
             "rounding": self.rounding,
             "epochs": self.epochs,
+            "allocation": keras.saving.serialize_keras_object(self.allocation),
+            "shape": keras.saving.serialize_keras_object(self.shape),
+            "inverted": self.inverted,
             "verbose": self.verbose,
         }
 
@@ -261,16 +282,6 @@ class GemMinerCallback(keras.callbacks.Callback):
 def _count_alive(gem):
     flags = (ops.convert_to_numpy(w.alive) for w in gem.prunable)
     return sum(int(f.sum()) for f in flags)
-
-
-def _check_epochs(value, name):
-    if isinstance(value, numbers.Integral) and value >= 1:
-        if not isinstance(value, bool):
-            return int(value)
-    raise ValueError(
-        f"`{name}` must be a positive integer, in epochs. "
-        f"Received: {name}={value!r}."
-    )
 
 
 def _to_float(value):

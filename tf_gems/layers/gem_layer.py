@@ -145,24 +145,47 @@ class GemLayer(keras.layers.Wrapper):
         self.bound = self._add_counter("bound")
         # How many weights of the whole model mining may leave; 0: any number.
         self.target = self._add_counter("target")
+        # How many weights of this layer a top-k mask keeps; 0: by its sparsity.
+        self.places = self._add_counter("places")
         weights = self.report.prunable
         paths = unique_paths(weights)
-        for index, (path, weight) in enumerate(
-            zip(paths, weights, strict=True)
-        ):
-            initializer = initializers.reseed(
-                self.score_initializer, self.seed, index
-            )
+        projected = isinstance(self.mask, RoundMask)
+        for index, pair in enumerate(zip(paths, weights, strict=True)):
+            initializer = self._initializer_of_scores(index)
             self.prunable.append(
-                PrunableWeight.add_to(
-                    self,
-                    path,
-                    weight,
-                    initializer,
-                    projected=isinstance(self.mask, RoundMask),
-                )
+                PrunableWeight.add_to(self, *pair, initializer, projected)
             )
         self.set_phase(self.phase)
+
+    def set_mask(self, mask, score_initializer):
+        """Changes the rule of the masks, and what scores are drawn from.
+
+        The scores themselves change at the next `revive`.
+
+        Args:
+            mask: As for the constructor.
+            score_initializer: Keras initializer.
+        """
+        self.mask = registry.get(mask, MASKS, "mask")
+        self.score_initializer = initializers.get(
+            score_initializer, "score_initializer"
+        )
+        for prunable in self.prunable:
+            prunable.project(isinstance(self.mask, RoundMask))
+
+    def _initializer_of_scores(self, index):
+        return initializers.reseed(self.score_initializer, self.seed, index)
+
+    def revive(self):
+        """Begins anew: draws the scores again, and all weights are alive."""
+        for index, prunable in enumerate(self.prunable):
+            shape = tuple(prunable.score.shape)
+            prunable.alive.assign(ops.ones(shape, "bool"))
+            initializer = self._initializer_of_scores(index)
+            prunable.score.assign(initializer(shape, "float32"))
+        for counter in (self.bound, self.target, self.places):
+            counter.assign(0)
+        self.regularization.assign(0.0)
 
     def _add_counter(self, name):
         return self.add_weight(
@@ -183,7 +206,7 @@ class GemLayer(keras.layers.Wrapper):
     def own_variables(self):
         """Returns the variables that pruning adds to the network."""
         pairs = [(w.score, w.alive) for w in self.prunable]
-        added = [self.regularization, self.bound, self.target]
+        added = [self.regularization, self.bound, self.target, self.places]
         return [*added, *itertools.chain(*pairs)]
 
     def set_phase(self, phase):
@@ -229,7 +252,7 @@ class GemLayer(keras.layers.Wrapper):
         if self.phase == "finetuning":
             return flags
         scores = [ops.copy(w.score) for w in self.prunable]
-        masks = self.mask(scores, alive)
+        masks = self.mask(scores, alive, self.places)
         return [m * q for m, q in zip(masks, flags, strict=True)]
 
     def ticket_masks(self):

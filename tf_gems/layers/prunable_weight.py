@@ -49,7 +49,6 @@ class PrunableWeight:
             shape=weight.shape,
             dtype="float32",
             initializer=initializer,
-            constraint=UnitInterval() if projected else None,
             autocast=False,
         )
         alive = layer.add_weight(
@@ -61,4 +60,10 @@ class PrunableWeight:
             autocast=False,
             aggregation="only_first_replica",
         )
-        return cls(path, weight, score, alive)
+        prunable = cls(path, weight, score, alive)
+        prunable.project(projected)
+        return prunable
+
+    def project(self, projected):
+        """Says whether updates of the score are projected to [0, 1]."""
+        self.score.constraint = UnitInterval() if projected else None

@@ -31,7 +31,7 @@ class RoundMask(Mask):
     def __init__(self, threshold=0.5):
         self.threshold = threshold
 
-    def __call__(self, scores, alive=None):
+    def __call__(self, scores, alive=None, places=None):
         return [
             straight_through(p, ops.cast(p > self.threshold, "float32"))
             for p in scores

@@ -18,7 +18,8 @@ class TopKMask(Mask):
     `k = round((1 - sparsity) * n)`, over all weights that share the layer
     (`scope="global"`: one threshold) or in each weight by itself
     (`scope="layerwise"`). The gradient is the identity, for kept and dropped
-    weights alike.
+    weights alike. With the global scope, `k` can be set anew while training
+    goes on: it is `GemLayer.places`, if that is not zero.
 
     It runs inside the training step, compiled or not, so it neither sorts nor
     uses `top_k`: the k-th largest float32 is found bit by bit, by 32 counts
@@ -27,6 +28,9 @@ class TopKMask(Mask):
     Args:
         sparsity: Float in [0, 1), the fraction of zeros.
         scope: `"global"` or `"layerwise"`. Defaults to `"global"`.
+        magnitude: Whether the magnitudes of the scores are ranked, as
+            edge-popup does; the gradient is then that of the magnitude, the
+            sign of the score. Defaults to `False`.
 
     Example:
 
@@ -39,12 +43,15 @@ class TopKMask(Mask):
     (global).
     """
 
-    def __init__(self, sparsity, scope="global"):
+    def __init__(self, sparsity, scope="global", magnitude=False):
         self.sparsity = check_sparsity(sparsity, "sparsity")
         self.scope = check_choice(scope, "scope", ("global", "layerwise"))
+        self.magnitude = bool(magnitude)
 
-    def __call__(self, scores, alive=None):
+    def __call__(self, scores, alive=None, places=None):
         alive = alive or [ops.ones_like(p, "bool") for p in scores]
+        if self.magnitude:
+            scores = [ops.absolute(p) for p in scores]
         if self.scope == "layerwise":
             masks = [
                 mask
@@ -52,17 +59,19 @@ class TopKMask(Mask):
                 for mask in self._largest([p], [a])
             ]
         else:
-            masks = self._largest(scores, alive)
+            masks = self._largest(scores, alive, places)
         return [
             straight_through(p, ops.cast(m, "float32"))
             for p, m in zip(scores, masks, strict=True)
         ]
 
-    def _largest(self, scores, alive):
+    def _largest(self, scores, alive, places=None):
         sizes = [math.prod(p.shape) for p in scores]
         flat = ops.concatenate([ops.reshape(p, (-1,)) for p in scores])
         alive = ops.concatenate([ops.reshape(a, (-1,)) for a in alive])
         count = round((1.0 - self.sparsity) * sum(sizes))
+        if places is not None:
+            count = ops.where(ops.equal(places, 0), count, places)
         mask = largest_in_graph(ops.stop_gradient(flat), count, alive)
         parts, start = [], 0
         for p, size in zip(scores, sizes, strict=True):
@@ -71,7 +80,11 @@ class TopKMask(Mask):
         return parts
 
     def get_config(self):
-        return {"sparsity": self.sparsity, "scope": self.scope}
+        return {
+            "sparsity": self.sparsity,
+            "scope": self.scope,
+            "magnitude": self.magnitude,
+        }
 
 
 def largest_in_graph(scores, count, alive):
@@ -82,7 +95,7 @@ def largest_in_graph(scores, count, alive):
 
     Args:
         scores: Float32 tensor of rank 1.
-        count: Python integer; if fewer are alive, all of those are kept.
+        count: Integer; if fewer are alive, all of those are kept.
         alive: Bool tensor like `scores`.
 
     Returns:

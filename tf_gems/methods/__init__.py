@@ -7,15 +7,18 @@ snip.find(sparse, data).apply(sparse)
 """
 
 from tf_gems import registry
+from tf_gems.methods.gem_miner import GemMiner
 from tf_gems.methods.grasp import Grasp
 from tf_gems.methods.magnitude import Magnitude
 from tf_gems.methods.method import Method
 from tf_gems.methods.random_pruning import RandomPruning
 from tf_gems.methods.snip import Snip
 from tf_gems.methods.synflow import SynFlow
+from tf_gems.methods.trained import Trained
 from tf_gems.validation import check_choice
 
 METHODS = {
+    "gem_miner": GemMiner,
     "grasp": Grasp,
     "magnitude": Magnitude,
     "random": RandomPruning,
@@ -25,12 +28,14 @@ METHODS = {
 
 __all__ = [
     "METHODS",
+    "GemMiner",
     "Grasp",
     "Magnitude",
     "Method",
     "RandomPruning",
     "Snip",
     "SynFlow",
+    "Trained",
     "get",
 ]
 

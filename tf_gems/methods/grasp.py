@@ -26,7 +26,7 @@ class Grasp(Saliency):
         temperature: Positive float by which the outputs of the model are
             divided before the loss. Where they are logits, the authors' code
             takes `200`. Defaults to `1`.
-        allocation: See `tf_gems.allocation.get`. Defaults to `"global"`.
+        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
 
     Example:
 
@@ -39,10 +39,8 @@ class Grasp(Saliency):
     Preserving Gradient Flow", equations 7 and 8, algorithm 2.
     """
 
-    def __init__(
-        self, target_sparsity, batches=1, temperature=1.0, allocation="global"
-    ):
-        super().__init__(target_sparsity, batches, allocation)
+    def __init__(self, target_sparsity, batches=1, temperature=1.0, **kwargs):
+        super().__init__(target_sparsity, batches, **kwargs)
         if not temperature > 0:
             raise ValueError(
                 "`temperature` must be positive. "

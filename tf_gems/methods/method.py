@@ -1,9 +1,11 @@
 """What a pruning method looks like."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from tf_gems import allocation as allocations
+from tf_gems import shapes
 from tf_gems.network import prunable_weights
 from tf_gems.ticket import Ticket
 from tf_gems.validation import check_sparsity
@@ -21,11 +23,26 @@ class Method:
         target_sparsity: Float in [0, 1), the fraction of zeros.
         allocation: How the budget is spread over the weights, see
             `tf_gems.allocation.get`. Defaults to `"global"`.
+        shape: What is kept together, see `tf_gems.shapes.get`. Defaults to
+            `"unstructured"`.
+
+    Raises:
+        ValueError: If an argument is out of range, or the shape cannot hold
+            at this sparsity.
     """
 
-    def __init__(self, target_sparsity, allocation="global"):
+    def __init__(
+        self, target_sparsity, allocation="global", shape="unstructured"
+    ):
         self.target_sparsity = check_sparsity(target_sparsity)
         self.allocation = allocations.get(allocation)
+        self.shape = shapes.get(shape)
+        shapes.refuse_too_dense(self.shape, self.target_sparsity)
+
+    @property
+    def epochs_of_search(self):
+        """How many epochs of training `find` takes."""
+        return 0
 
     def scores(self, model, data):
         """Returns the scores: the larger, the sooner a weight is kept.
@@ -39,7 +56,7 @@ class Method:
         """
         raise NotImplementedError
 
-    def find(self, model, data=None):
+    def find(self, model, data=None, directory=None, verbose=0):
         """Returns the ticket that this method finds in a model.
 
         Args:
@@ -47,26 +64,45 @@ class Method:
             data: One batch as a tuple `(x, y)` or `(x, y, sample_weight)`, or
                 an iterable of batches such as a `tf.data.Dataset`. Defaults
                 to `None`, for methods without data.
+            directory: Where methods that train back their work up, so that
+                the same call goes on after a crash. Defaults to `None`.
+            verbose: As for `fit`, for methods that train. Defaults to `0`.
 
         Returns:
             `tf_gems.Ticket` of exactly the target sparsity; its metadata
             holds the config of the method.
+
+        Raises:
+            ValueError: If the shape and the allocation contradict each other.
         """
-        masks = self.keep(
-            model, self.scores(model, data), 1.0 - self.target_sparsity
-        )
+        density = 1.0 - self.target_sparsity
+        masks = self.keep(model, self.scores(model, data), density)
+        return self.ticket(model, masks)
+
+    def keep(self, model, scores, density, among=None):
+        """Returns masks of the largest scores, in allocation and shape."""
+        paths = [w.path for w in prunable_weights(model)]
+        return self.allocation.keep(scores, density, paths, self.shape, among)
+
+    def ticket(self, model, masks):
+        """Joins masks with the present weights of a model, after a check."""
+        for weight, mask in zip(prunable_weights(model), masks, strict=True):
+            if not self.shape.holds(mask):
+                raise ValueError(
+                    "The allocation must leave room for the shape. Received: "
+                    f"{type(self.shape).__name__} {self.shape.get_config()} "
+                    f"for '{weight.path}', of which the allocation keeps "
+                    f"{np.mean(mask):.1%}. Choose another allocation, or a "
+                    "higher sparsity."
+                )
         metadata = {"method": keras.saving.serialize_keras_object(self)}
         return Ticket.from_masks(model, masks, metadata)
-
-    def keep(self, model, scores, density):
-        """Returns masks of the largest scores, as the allocation says."""
-        paths = [w.path for w in prunable_weights(model)]
-        return self.allocation.keep(scores, density, paths)
 
     def get_config(self):
         return {
             "target_sparsity": self.target_sparsity,
             "allocation": keras.saving.serialize_keras_object(self.allocation),
+            "shape": keras.saving.serialize_keras_object(self.shape),
         }
 
     @classmethod

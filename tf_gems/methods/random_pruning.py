@@ -19,7 +19,7 @@ class RandomPruning(Method):
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
         seed: Integer. Defaults to `0`.
-        allocation: See `tf_gems.allocation.get`. Defaults to `"global"`.
+        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
 
     Example:
 
@@ -31,8 +31,8 @@ class RandomPruning(Method):
     Pruning".
     """
 
-    def __init__(self, target_sparsity, seed=0, allocation="global"):
-        super().__init__(target_sparsity, allocation)
+    def __init__(self, target_sparsity, seed=0, **kwargs):
+        super().__init__(target_sparsity, **kwargs)
         self.seed = seed
 
     def scores(self, model, data):

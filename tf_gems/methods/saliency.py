@@ -19,11 +19,11 @@ class Saliency(Method):
         target_sparsity: Float in [0, 1), the fraction of zeros.
         batches: Positive integer, the number of batches that derivatives are
             averaged over; `None` for all. Defaults to `1`.
-        allocation: See `tf_gems.allocation.get`. Defaults to `"global"`.
+        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
     """
 
-    def __init__(self, target_sparsity, batches=1, allocation="global"):
-        super().__init__(target_sparsity, allocation)
+    def __init__(self, target_sparsity, batches=1, **kwargs):
+        super().__init__(target_sparsity, **kwargs)
         if batches is not None and batches < 1:
             raise ValueError(
                 "`batches` must be a positive integer, or `None` for all. "

@@ -48,6 +48,7 @@ class SynFlow(Method):
         rounds: Positive integer. Defaults to `100`.
         allocation: See `tf_gems.allocation.get`. Defaults to `None`:
             `tf_gems.allocation.Global(minimum=1)`.
+        shape: See `tf_gems.shapes.get`. Defaults to `"unstructured"`.
 
     Example:
 
@@ -59,8 +60,15 @@ class SynFlow(Method):
     by iteratively conserving synaptic flow", algorithm 1.
     """
 
-    def __init__(self, target_sparsity, rounds=100, allocation=None):
-        super().__init__(target_sparsity, allocation or Global(minimum=1))
+    def __init__(
+        self,
+        target_sparsity,
+        rounds=100,
+        allocation=None,
+        shape="unstructured",
+    ):
+        allocation = allocation or Global(minimum=1)
+        super().__init__(target_sparsity, allocation, shape)
         if rounds < 1:
             raise ValueError(
                 "`rounds` must be a positive integer. "

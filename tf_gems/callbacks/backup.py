@@ -15,7 +15,14 @@ class Backup(keras.callbacks.Callback):
     complete one is then renamed into place.
 
     Args:
-        directory: Path of the backups.
+        directory: Path of the backups, made when there is something to save.
+
+    Example:
+
+    ```python
+    sparse.fit(data, epochs=150, callbacks=[
+        tf_gems.GemMinerCallback(0.98), tf_gems.callbacks.Backup("backup")])
+    ```
     """
 
     def __init__(self, directory):
@@ -33,7 +40,7 @@ class Backup(keras.callbacks.Callback):
         self.model._initial_epoch = state["epoch"]
 
     def on_epoch_end(self, epoch, logs=None):
-        self.directory.mkdir(exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         weights = self.directory / f"{epoch + 1}.weights.h5"
         self.model.save_weights(weights, overwrite=True)
         partial = self._state.with_suffix(".partial")

@@ -1,0 +1,92 @@
+"""Gem-Miner as a method beside others."""
+
+import keras
+
+from tf_gems import schedules
+from tf_gems.callbacks.gem_miner_callback import GemMinerCallback
+from tf_gems.layers.round_mask import RoundMask
+from tf_gems.methods.trained import Trained
+from tf_gems.network import gems_of
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class GemMiner(Trained):
+    """Trains scores, and freezes the smallest until the target is reached.
+
+    `tf_gems.GemMinerCallback` in a `fit` of its own. The ablations of the
+    paper are arguments: `regularization=0.0` leaves out the penalty,
+    `freeze_period=epochs // 2` freezes once instead of gradually,
+    `allocation="uniform"` ranks scores layer by layer.
+
+    Args:
+        target_sparsity: Float in [0, 1), the fraction of zeros.
+        epochs: Positive integer. Defaults to `150`.
+        learning_rate: Of the scores, see `tf_gems.methods.Trained`. Defaults
+            to `None`: that of the compiled optimizer.
+        freeze_period: Integer, epochs between freezes. Defaults to `5`.
+        regularization: Float or `tf_gems.schedules.Schedule`, the weight of
+            the penalty. Defaults to `1e-4`.
+        gated: Whether the penalty rests at the target. Defaults to `True`.
+        inverted: Whether to freeze the largest scores, see
+            `tf_gems.sanity`. Defaults to `False`.
+        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
+
+    Example:
+
+    ```python
+    sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
+    miner = tf_gems.methods.GemMiner(0.9856, learning_rate=0.1)
+    ticket = miner.find(sparse, data, directory="mining")
+    ```
+
+    Reference: Sreenivasan et al., 2022, "Rare Gems: Finding Lottery Tickets
+    at Initialization", Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        target_sparsity,
+        epochs=150,
+        learning_rate=None,
+        freeze_period=5,
+        regularization=1e-4,
+        gated=True,
+        inverted=False,
+        **kwargs,
+    ):
+        super().__init__(target_sparsity, epochs, learning_rate, **kwargs)
+        self.freeze_period = freeze_period
+        self.regularization = schedules.get(regularization, "regularization")
+        self.gated = bool(gated)
+        self.inverted = bool(inverted)
+        self.callback()  # refuses what is out of range
+
+    def prepare(self, model):
+        for gem in gems_of(model):
+            if not isinstance(gem.mask, RoundMask):
+                uniform = keras.initializers.RandomUniform(0.0, 1.0)
+                gem.set_mask(RoundMask(), uniform)
+        super().prepare(model)
+
+    def callback(self):
+        return GemMinerCallback(
+            self.target_sparsity,
+            self.freeze_period,
+            self.regularization,
+            self.gated,
+            epochs=self.epochs,
+            allocation=self.allocation,
+            shape=self.shape,
+            inverted=self.inverted,
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "freeze_period": self.freeze_period,
+            "regularization": keras.saving.serialize_keras_object(
+                self.regularization
+            ),
+            "gated": self.gated,
+            "inverted": self.inverted,
+        }

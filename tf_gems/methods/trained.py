@@ -1,0 +1,95 @@
+"""What methods share that train the network to find a ticket."""
+
+from pathlib import Path
+
+import keras
+from keras import ops
+
+from tf_gems.methods.method import Method
+from tf_gems.network import forget_compilation
+from tf_gems.network import gems_of
+from tf_gems.network import prunable_weights
+from tf_gems.training import train
+from tf_gems.validation import check_positive_integer
+from tf_gems.validation import is_number
+
+
+class Trained(Method):
+    """Base class of methods that train scores, or weights, while they prune.
+
+    `find` trains the model in place: with its loss, with a fresh copy of its
+    optimizer, and from its present weights. A subclass says what trains
+    (`phase`) and what prunes meanwhile (`callback`), and reads the masks.
+    The callback can also be passed to a `fit` of your own.
+
+    Args:
+        target_sparsity: Float in [0, 1), the fraction of zeros.
+        epochs: Positive integer, of one training.
+        learning_rate: Float: the peak of a cosine decay to zero over one
+            training; or a `keras.optimizers.schedules.LearningRateSchedule`.
+            Defaults to `None`: that of the compiled optimizer.
+        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
+    """
+
+    phase = "mining"  # in which scores train; "finetuning": weights
+
+    def __init__(self, target_sparsity, epochs, learning_rate=None, **kwargs):
+        super().__init__(target_sparsity, **kwargs)
+        self.epochs = check_positive_integer(epochs, "epochs")
+        if isinstance(learning_rate, dict):
+            learning_rate = keras.optimizers.schedules.deserialize(
+                learning_rate
+            )
+        if is_number(learning_rate) and not learning_rate > 0:
+            raise ValueError(
+                "`learning_rate` must be positive. "
+                f"Received: learning_rate={learning_rate!r}."
+            )
+        self.learning_rate = learning_rate
+
+    @property
+    def epochs_of_search(self):
+        return self.epochs
+
+    def callback(self):
+        """Returns a new callback that prunes during `fit`."""
+        raise NotImplementedError
+
+    def prepare(self, model):
+        """Gives a model this method's masks and phase; all weights alive."""
+        for gem in gems_of(model):
+            gem.revive()
+            gem.set_phase(self.phase)
+        forget_compilation(model)
+
+    def find(self, model, data=None, directory=None, verbose=0):
+        self.prepare(model)
+        train(
+            model,
+            data,
+            self.epochs,
+            self.learning_rate,
+            [self.callback()],
+            directory and Path(directory, "training"),
+            verbose,
+        )
+        return self.ticket(model, self.masks(model))
+
+    def masks(self, model):
+        """Returns the masks of a model that has been trained."""
+        return alive_masks(model)
+
+    def get_config(self):
+        rate = self.learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            rate = keras.optimizers.schedules.serialize(rate)
+        return {
+            **super().get_config(),
+            "epochs": self.epochs,
+            "learning_rate": rate,
+        }
+
+
+def alive_masks(model):
+    """Returns which weights are alive, a bool array for each."""
+    return [ops.convert_to_numpy(w.alive) > 0 for w in prunable_weights(model)]

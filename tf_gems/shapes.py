@@ -1,0 +1,263 @@
+"""Which entries of a weight stay together: single ones, N of M, or blocks.
+
+A shape is called as `masks.keep_largest` is, and like it marks the largest of
+all scores that are ranked together. Axes are those of Keras kernels:
+`(..., inputs, outputs)`. `get` accepts a name, a string such as `"2:4"` or
+`"4x1"`, a config or an instance.
+"""
+
+import math
+import re
+
+import keras
+import numpy as np
+
+from tf_gems import registry
+from tf_gems.masks import keep_largest
+
+
+class Shape:
+    """Base class: a pure function of scores, with a config.
+
+    Attributes:
+        limit: Float, the largest density at which the shape can hold.
+        unit: Integer, the number of entries that are kept or pruned together.
+    """
+
+    limit = 1.0
+    unit = 1
+
+    def keep_largest(self, scores, count, among=None):
+        """Marks the largest scores of a whole network, in this shape.
+
+        Args:
+            scores: List of float arrays, ranked together.
+            count: Integer, how many entries to keep over all arrays.
+            among: Optional list of bool arrays of the same shapes; entries
+                that are `False` are never kept.
+
+        Returns:
+            List of bool arrays, shaped like `scores`.
+        """
+        raise NotImplementedError
+
+    def holds(self, mask):
+        """Whether a mask, a bool array, has this shape."""
+        raise NotImplementedError
+
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class Unstructured(Shape):
+    """Lets every entry decide alone; counts are exact."""
+
+    def keep_largest(self, scores, count, among=None):
+        return keep_largest(scores, count, among)
+
+    def holds(self, mask):
+        return True
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class NOfM(Shape):
+    """Keeps at most `n` of each `m` neighbours along an axis; counts are exact.
+
+    Above the density `n / m` the shape cannot hold yet: there it keeps the
+    `n` largest of each group and the largest of the others, so that a gradual
+    method reaches the shape as soon as its density allows.
+
+    Args:
+        n: Positive integer.
+        m: Integer, at least `n`. A last group can be smaller.
+        axis: Integer, an axis of the kernel. Defaults to `-2`, its inputs.
+
+    Example:
+
+    >>> scores = [np.array([[4.], [3.], [2.], [1.]])]
+    >>> [mask] = NOfM(1, 2).keep_largest(scores, 2)
+    >>> mask[:, 0].tolist()
+    [True, False, True, False]
+
+    Reference: Zhou et al., 2021, "Learning N:M Fine-grained Structured Sparse
+    Neural Networks From Scratch".
+    """
+
+    def __init__(self, n, m, axis=-2):
+        if not 0 < n <= m:
+            raise ValueError(
+                "N:M keeps `n` of each `m` neighbours, with 0 < n <= m. "
+                f"Received: n={n!r}, m={m!r}."
+            )
+        self.n, self.m, self.axis = int(n), int(m), int(axis)
+        self.limit = self.n / self.m
+
+    def keep_largest(self, scores, count, among=None):
+        among = among or [np.ones(np.shape(s), bool) for s in scores]
+        first = [
+            self._largest_of_groups(s, a)
+            for s, a in zip(scores, among, strict=True)
+        ]
+        rest = count - sum(np.count_nonzero(mask) for mask in first)
+        if rest <= 0:
+            return keep_largest(scores, count, first)
+        others = [a & ~b for a, b in zip(among, first, strict=True)]
+        others = keep_largest(scores, rest, others)
+        return [a | b for a, b in zip(first, others, strict=True)]
+
+    def _largest_of_groups(self, scores, among):
+        """Marks the `n` largest of each group that are among some."""
+        groups = self._groups(np.where(among, scores, -np.inf), -np.inf)
+        ranks = np.argsort(-groups, axis=-1, kind="stable").argsort(axis=-1)
+        flat = (ranks < self.n).reshape(*groups.shape[:-2], -1)
+        length = np.shape(scores)[self.axis]
+        return np.moveaxis(flat[..., :length], -1, self.axis) & among
+
+    def _groups(self, values, fill):
+        """Moves the axis to the end and cuts it into groups of `m`."""
+        if not -values.ndim <= self.axis < values.ndim:
+            raise ValueError(
+                "N:M needs an axis that every prunable weight has. Received: "
+                f"axis={self.axis} for a weight of shape {values.shape}. "
+                "Exclude it by `filters`."
+            )
+        values = np.moveaxis(values, self.axis, -1)
+        padding = [(0, 0)] * values.ndim
+        padding[-1] = (0, -values.shape[-1] % self.m)
+        values = np.pad(values, padding, constant_values=fill)
+        return values.reshape(*values.shape[:-1], -1, self.m)
+
+    def holds(self, mask):
+        return bool((self._groups(mask, False).sum(-1) <= self.n).all())
+
+    def get_config(self):
+        return {"n": self.n, "m": self.m, "axis": self.axis}
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class Block(Shape):
+    """Keeps or prunes whole blocks, by their mean score.
+
+    As many whole blocks are kept as fit: never more entries than asked for,
+    and fewer by less than one block for each call.
+
+    Args:
+        *sizes: Positive integers, the edges of a block along the last axes of
+            a kernel, `(..., inputs, outputs)`: `Block(4, 1)` keeps 4 inputs
+            of an output, `Block(3, 3, 1, 1)` a filter of 3 by 3. Blocks at
+            the end of an axis can be smaller.
+
+    Example:
+
+    >>> [mask] = Block(1, 2).keep_largest([np.array([[1., 2., 3., 4.]])], 2)
+    >>> mask
+    array([[False, False,  True,  True]])
+
+    Reference: Gray et al., 2017, "GPU Kernels for Block-Sparse Weights".
+    """
+
+    def __init__(self, *sizes):
+        if not sizes or any(
+            not isinstance(size, int) or size < 1 for size in sizes
+        ):
+            raise ValueError(
+                "A block needs edges that are positive integers. "
+                f"Received: sizes={sizes}. Use `Block(4, 1)`."
+            )
+        self.sizes = sizes
+        self.unit = math.prod(sizes)
+
+    def keep_largest(self, scores, count, among=None):
+        areas = [self._sum(np.ones(np.shape(s))) for s in scores]
+        means = [
+            self._sum(np.asarray(s, "float64")) / area
+            for s, area in zip(scores, areas, strict=True)
+        ]
+        flat = np.concatenate([mean.ravel() for mean in means])
+        area = np.concatenate([a.ravel() for a in areas])
+        if np.isnan(flat).any():
+            keep_largest(scores, count)  # which refuses them
+        if among is not None:
+            alive = [self._sum(np.asarray(a, float)) for a in among]
+            alive = np.concatenate([a.ravel() for a in alive]) == area
+            flat = np.where(alive, flat, -np.inf)
+            area = np.where(alive, area, np.inf)
+        order = np.argsort(-flat, kind="stable")
+        kept = np.zeros(flat.shape, bool)
+        kept[order] = np.cumsum(area[order]) <= count
+        parts = np.split(kept, np.cumsum([m.size for m in means])[:-1])
+        return [
+            self._spread(part.reshape(mean.shape), np.shape(score))
+            for part, mean, score in zip(parts, means, scores, strict=True)
+        ]
+
+    def holds(self, mask):
+        part = self._sum(mask.astype(float)) / self._sum(np.ones(mask.shape))
+        return bool(np.isin(part, (0.0, 1.0)).all())
+
+    def _edges(self, shape):
+        """Edges of a block in a weight of this shape, for every axis."""
+        sizes = self.sizes[-len(shape) :]
+        return (*(1,) * (len(shape) - len(sizes)), *sizes)
+
+    def _sum(self, values):
+        """Adds up each block."""
+        for axis, edge in enumerate(self._edges(values.shape)):
+            starts = np.arange(0, values.shape[axis], edge)
+            values = np.add.reduceat(values, starts, axis)
+        return values
+
+    def _spread(self, blocks, shape):
+        """Gives each entry the value of its block."""
+        for axis, edge in enumerate(self._edges(shape)):
+            blocks = np.repeat(blocks, edge, axis)
+        return blocks[tuple(slice(size) for size in shape)]
+
+    def get_config(self):
+        return {"sizes": list(self.sizes)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(*config["sizes"])
+
+
+SHAPES = {"unstructured": Unstructured, "n_of_m": NOfM, "block": Block}
+
+
+def get(identifier, argument="shape"):
+    """Returns a shape for a name, `"2:4"`, `"4x1"`, a config or an instance.
+
+    Args:
+        identifier: See above.
+        argument: Name of the user's argument, for messages.
+
+    Raises:
+        ValueError: If it is none of these.
+
+    Example:
+
+    >>> get("2:4").limit, get("4x1").sizes
+    (0.5, (4, 1))
+    """
+    if isinstance(identifier, str):
+        if re.fullmatch(r"\d+:\d+", identifier):
+            return NOfM(*map(int, identifier.split(":")))
+        if re.fullmatch(r"\d+(x\d+)+", identifier):
+            return Block(*map(int, identifier.split("x")))
+    return registry.get(identifier, SHAPES, argument)
+
+
+def refuse_too_dense(shape, target_sparsity):
+    """Raises an error if a shape cannot hold at a sparsity."""
+    if 1.0 - target_sparsity > shape.limit + 1e-9:
+        raise ValueError(
+            f"`shape` {type(shape).__name__} {shape.get_config()} keeps at "
+            f"most {shape.limit:.1%} of the weights. Received: "
+            f"target_sparsity={target_sparsity:g}. Use "
+            f"{1 - shape.limit:g} or more."
+        )

@@ -1,0 +1,121 @@
+"""Training a model anew, with what it is compiled with."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import keras
+
+from tf_gems.callbacks.backup import Backup
+from tf_gems.validation import is_number
+
+
+def train(
+    model,
+    data,
+    epochs,
+    learning_rate=None,
+    callbacks=(),
+    directory=None,
+    verbose=0,
+):
+    """Fits a compiled model with a fresh copy of its optimizer.
+
+    The copy starts without momentum, and its schedule at step zero. It is in
+    force at once, also after a switch of phase.
+
+    Args:
+        model: Keras model, compiled at some time.
+        data: One batch as a tuple, a list of batches, or what `fit` takes.
+        epochs: Positive integer.
+        learning_rate: Float: the peak of a cosine decay to zero within these
+            epochs; or a Keras schedule. Defaults to `None`: the learning rate
+            or schedule of the copied optimizer.
+        callbacks: Callbacks for `fit`.
+        directory: Where every epoch is backed up, so that the same call goes
+            on after a crash; removed in the end. Defaults to `None`.
+        verbose: As for `fit`. Defaults to `0`.
+
+    Returns:
+        The `keras.callbacks.History` of `fit`.
+
+    Raises:
+        ValueError: If the model was never compiled, or a cosine decay is
+            asked for on data of unknown length.
+    """
+    data = as_dataset(data)
+    backups = [Backup(directory)] if directory else []
+    renew_optimizer(model, learning_rate, data, epochs)
+    history = model.fit(
+        data,
+        epochs=epochs,
+        shuffle=False,  # data sets shuffle themselves
+        callbacks=[*callbacks, *backups],
+        verbose=verbose,
+    )
+    if directory:
+        shutil.rmtree(Path(directory), ignore_errors=True)
+    return history
+
+
+def renew_optimizer(model, learning_rate, data, epochs):
+    """Gives a model a fresh copy of its optimizer, and compiles it anew."""
+    if model.optimizer is None:
+        raise ValueError(
+            "A model trains with the optimizer and the loss that it is "
+            f"compiled with. Received: '{model.name}', which is not compiled. "
+            "Call `compile` first."
+        )
+    config = keras.optimizers.serialize(model.optimizer)
+    if learning_rate is not None:
+        if is_number(learning_rate):
+            learning_rate = keras.optimizers.schedules.CosineDecay(
+                learning_rate, epochs * _count_batches(data)
+            )
+        config["config"]["learning_rate"] = (
+            keras.optimizers.schedules.serialize(learning_rate)
+        )
+    strategy = getattr(model, "distribute_strategy", None)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model.optimizer = keras.optimizers.deserialize(config)
+    model.train_function = None
+    model.compiled = True
+
+
+def as_dataset(data):
+    """Makes what `fit` takes of one batch or of a list of batches."""
+    if data is None:
+        raise ValueError(
+            "This method trains. Received: data=None. Pass a data set of "
+            "batches `(x, y)`."
+        )
+    if isinstance(data, tuple):
+        data = [data]
+    return _Batches(data) if isinstance(data, list) else data
+
+
+class _Batches(keras.utils.PyDataset):
+    """A list of batches, in order."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self._batches = batches
+
+    def __len__(self):
+        return len(self._batches)
+
+    def __getitem__(self, index):
+        return self._batches[index]
+
+
+def _count_batches(data):
+    try:
+        return len(data)
+    except TypeError as error:
+        raise ValueError(
+            "A learning rate decays over a known number of steps. Received: "
+            f"data of type {type(data).__name__}, whose length is unknown. "
+            "Pass a `keras.optimizers.schedules.LearningRateSchedule`, or "
+            "data with a length: `dataset.apply("
+            "tf.data.experimental.assert_cardinality(n))`."
+        ) from error
