@@ -8,6 +8,8 @@ from keras import ops
 
 from tf_gems.validation import check_choice
 
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class SignedConstant(keras.initializers.Initializer):
@@ -86,3 +88,28 @@ def reseed(initializer, seed, index):
     [derived] = np.random.SeedSequence([seed, index]).generate_state(1)
     config["seed"] = int(derived >> 1)
     return type(initializer).from_config(config)
+
+
+def depthwise_kernels(layer):
+    """Returns the ids of the kernels that read one channel at a time."""
+    kernels = [
+        part.kernel
+        for part in layer._flatten_layers()
+        if isinstance(part, _DEPTHWISE) and part.built
+    ]
+    named = [v for v in layer.weights if "depthwise" in v.path]
+    return {id(v) for v in (*kernels, *named) if len(v.shape) > 2}
+
+
+def per_channel(initializer):
+    """Returns the initializer with a fan-in of one channel.
+
+    A depthwise kernel `(..., channels, multiplier)` gives every channel a
+    kernel of its own, which reads nothing else.
+    """
+
+    def draw(shape, dtype=None):
+        channels = (*shape[:-2], 1, shape[-2] * shape[-1])
+        return ops.reshape(initializer(channels, dtype=dtype), shape)
+
+    return draw

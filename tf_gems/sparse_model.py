@@ -9,8 +9,6 @@ from tf_gems.layers.gem_layer import GemLayer
 from tf_gems.presets import get_preset
 from tf_gems.ticket import Ticket
 
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class SparseModel(keras.Model):
@@ -92,11 +90,28 @@ class SparseModel(keras.Model):
         self.built = True
 
     def _initialize_kernels(self):
+        for prunable, values in zip(
+            self.gem.prunable, self.draw_kernels(self.gem.seed), strict=True
+        ):
+            prunable.weight.assign(values)
+
+    def draw_kernels(self, seed, draw=0):
+        """Draws values for the prunable weights from `kernel_initializer`.
+
+        Args:
+            seed: Integer.
+            draw: Integer. Draw 0 of the model's own seed is what the model
+                was initialized with; others are independent of it.
+
+        Returns:
+            List of tensors, one for each prunable weight.
+        """
         depthwise = {
             id(layer.kernel)
             for layer in self.model._flatten_layers()
             if isinstance(layer, _DEPTHWISE)
         }
+        drawn = []
         for index, prunable in enumerate(self.gem.prunable):
             weight = prunable.weight
             shape = tuple(weight.shape)
@@ -106,11 +121,12 @@ class SparseModel(keras.Model):
             # Scores use the first seeds, kernels the next.
             initializer = initializers.reseed(
                 self.kernel_initializer,
-                self.gem.seed,
-                len(self.gem.prunable) + index,
+                seed,
+                (1 + draw) * len(self.gem.prunable) + index,
             )
             values = initializer(shape, dtype=weight.dtype)
-            weight.assign(ops.reshape(values, weight.shape))
+            drawn.append(ops.reshape(values, weight.shape))
+        return drawn
 
     @classmethod
     def from_preset(cls, preset, model, **kwargs):

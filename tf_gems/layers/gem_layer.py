@@ -150,10 +150,14 @@ class GemLayer(keras.layers.Wrapper):
         weights = self.report.prunable
         paths = unique_paths(weights)
         projected = isinstance(self.mask, RoundMask)
-        for index, pair in enumerate(zip(paths, weights, strict=True)):
-            initializer = self._initializer_of_scores(index)
+        drawn_by = self._initializers_of_scores(weights)
+        for path, weight, initializer in zip(
+            paths, weights, drawn_by, strict=True
+        ):
             self.prunable.append(
-                PrunableWeight.add_to(self, *pair, initializer, projected)
+                PrunableWeight.add_to(
+                    self, path, weight, initializer, projected
+                )
             )
         self.set_phase(self.phase)
 
@@ -173,16 +177,24 @@ class GemLayer(keras.layers.Wrapper):
         for prunable in self.prunable:
             prunable.project(isinstance(self.mask, RoundMask))
 
-    def _initializer_of_scores(self, index):
-        return initializers.reseed(self.score_initializer, self.seed, index)
+    def _initializers_of_scores(self, weights):
+        depthwise = initializers.depthwise_kernels(self.layer)
+        for index, weight in enumerate(weights):
+            initializer = initializers.reseed(
+                self.score_initializer, self.seed, index
+            )
+            if id(weight) in depthwise:
+                initializer = initializers.per_channel(initializer)
+            yield initializer
 
     def revive(self):
         """Begins anew: draws the scores again, and all weights are alive."""
-        for index, prunable in enumerate(self.prunable):
+        weights = [prunable.weight for prunable in self.prunable]
+        drawn_by = self._initializers_of_scores(weights)
+        for prunable, initializer in zip(self.prunable, drawn_by, strict=True):
             shape = tuple(prunable.score.shape)
             prunable.alive.assign(ops.ones(shape, "bool"))
-            initializer = self._initializer_of_scores(index)
-            prunable.score.assign(initializer(shape, "float32"))
+            prunable.score.assign(initializer(shape, dtype="float32"))
         for counter in (self.bound, self.target, self.places):
             counter.assign(0)
         self.regularization.assign(0.0)
