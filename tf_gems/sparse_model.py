@@ -106,26 +106,19 @@ class SparseModel(keras.Model):
         Returns:
             List of tensors, one for each prunable weight.
         """
-        depthwise = {
-            id(layer.kernel)
-            for layer in self.model._flatten_layers()
-            if isinstance(layer, _DEPTHWISE)
-        }
+        depthwise = initializers.depthwise_kernels(self.model)
         drawn = []
         for index, prunable in enumerate(self.gem.prunable):
             weight = prunable.weight
-            shape = tuple(weight.shape)
-            if id(weight) in depthwise or "depthwise" in weight.path:
-                # Each channel has a kernel, and a fan-in, of its own.
-                shape = (*shape[:-2], 1, shape[-2] * shape[-1])
             # Scores use the first seeds, kernels the next.
             initializer = initializers.reseed(
                 self.kernel_initializer,
                 seed,
                 (1 + draw) * len(self.gem.prunable) + index,
             )
-            values = initializer(shape, dtype=weight.dtype)
-            drawn.append(ops.reshape(values, weight.shape))
+            if id(weight) in depthwise:
+                initializer = initializers.per_channel(initializer)
+            drawn.append(initializer(tuple(weight.shape), dtype=weight.dtype))
         return drawn
 
     @classmethod
