@@ -1,8 +1,6 @@
 """Training a model anew, with what it is compiled with."""
 
 import contextlib
-import shutil
-from pathlib import Path
 
 import keras
 
@@ -53,8 +51,8 @@ def train(
         callbacks=[*callbacks, *backups],
         verbose=verbose,
     )
-    if directory:
-        shutil.rmtree(Path(directory), ignore_errors=True)
+    for backup in backups:
+        backup.remove()
     return history
 
 

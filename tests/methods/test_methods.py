@@ -14,6 +14,8 @@ from tf_gems import methods
 SPARSITY = 0.8
 SETTINGS = {
     "gem_miner": {"epochs": 3, "freeze_period": 1, "learning_rate": 0.1},
+    "imp": {"epochs": 1, "rounds": 2, "rewind_steps": 1},
+    "lr_rewinding": {"epochs": 1, "rounds": 2, "learning_rate": 0.1},
     "snip": {"batches": 2},
     "synflow": {"rounds": 3},
 }

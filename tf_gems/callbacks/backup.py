@@ -1,6 +1,7 @@
 """Backs training up so that a kill at any moment loses one epoch at most."""
 
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -38,6 +39,18 @@ class Backup(keras.callbacks.Callback):
         self.model.load_weights(self.directory / state["weights"])
         # As `BackupAndRestore` does: `fit` begins with this epoch.
         self.model._initial_epoch = state["epoch"]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Keras never forgets it: the next `fit` would begin there as well.
+        self.model._initial_epoch = None
+
+    def on_train_end(self, logs=None):
+        self.model._initial_epoch = None
+
+    def remove(self):
+        """Removes the backups, such that a kill meanwhile does no harm."""
+        self._state.unlink(missing_ok=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def on_epoch_end(self, epoch, logs=None):
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,8 @@ snip.find(sparse, data).apply(sparse)
 from tf_gems import registry
 from tf_gems.methods.gem_miner import GemMiner
 from tf_gems.methods.grasp import Grasp
+from tf_gems.methods.iterative_magnitude import IterativeMagnitude
+from tf_gems.methods.learning_rate_rewinding import LearningRateRewinding
 from tf_gems.methods.magnitude import Magnitude
 from tf_gems.methods.method import Method
 from tf_gems.methods.random_pruning import RandomPruning
@@ -20,6 +22,8 @@ from tf_gems.validation import check_choice
 METHODS = {
     "gem_miner": GemMiner,
     "grasp": Grasp,
+    "imp": IterativeMagnitude,
+    "lr_rewinding": LearningRateRewinding,
     "magnitude": Magnitude,
     "random": RandomPruning,
     "snip": Snip,
@@ -30,6 +34,8 @@ __all__ = [
     "METHODS",
     "GemMiner",
     "Grasp",
+    "IterativeMagnitude",
+    "LearningRateRewinding",
     "Magnitude",
     "Method",
     "RandomPruning",

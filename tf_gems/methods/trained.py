@@ -53,7 +53,10 @@ class Trained(Method):
 
     def callback(self):
         """Returns a new callback that prunes during `fit`."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} prunes between trainings, not within one, "
+            "so there is no callback. Call `find`."
+        )
 
     def prepare(self, model):
         """Gives a model this method's masks and phase; all weights alive."""
