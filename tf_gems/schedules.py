@@ -120,8 +120,37 @@ class Polynomial(Schedule):
         }
 
 
+@keras.saving.register_keras_serializable(package="tf_gems")
+class Cosine(Schedule):
+    """`final + (initial - final) * (1 + cos(pi * progress)) / 2`.
+
+    The fraction that is replaced in Evci et al., 2020, "Rigging the Lottery".
+
+    Args:
+        initial: Float. Defaults to `1.0`.
+        final: Float. Defaults to `0.0`.
+
+    Example:
+
+    >>> Cosine(0.3)(0.5)
+    0.15
+    """
+
+    def __init__(self, initial=1.0, final=0.0):
+        self.initial = float(initial)
+        self.final = float(final)
+
+    def __call__(self, progress):
+        remaining = (1.0 + math.cos(math.pi * progress)) / 2
+        return self.final + (self.initial - self.final) * remaining
+
+    def get_config(self):
+        return {"initial": self.initial, "final": self.final}
+
+
 SCHEDULES = {
     "constant": Constant,
+    "cosine": Cosine,
     "geometric": Geometric,
     "polynomial": Polynomial,
 }

@@ -58,6 +58,10 @@ class Trained(Method):
             "so there is no callback. Call `find`."
         )
 
+    def callbacks_for(self, data):
+        """Returns the callbacks of `find`, which trains on `data`."""
+        return [self.callback()]
+
     def prepare(self, model):
         """Gives a model this method's masks and phase; all weights alive."""
         for gem in gems_of(model):
@@ -72,7 +76,7 @@ class Trained(Method):
             data,
             self.epochs,
             self.learning_rate,
-            [self.callback()],
+            self.callbacks_for(data),
             directory and Path(directory, "training"),
             verbose,
         )
