@@ -13,9 +13,14 @@ from tf_gems import methods
 
 SPARSITY = 0.8
 SETTINGS = {
+    "edge_popup": {"epochs": 2, "learning_rate": 0.1},
     "gem_miner": {"epochs": 3, "freeze_period": 1, "learning_rate": 0.1},
+    "gradual_magnitude": {"epochs": 3, "learning_rate": 0.1},
     "imp": {"epochs": 1, "rounds": 2, "rewind_steps": 1},
     "lr_rewinding": {"epochs": 1, "rounds": 2, "learning_rate": 0.1},
+    "prospr": {"steps": 1, "learning_rate": 0.01},
+    "rigl": {"epochs": 3, "update_period": 1, "learning_rate": 0.1},
+    "set": {"epochs": 3, "update_period": 1, "learning_rate": 0.1},
     "snip": {"batches": 2},
     "synflow": {"rounds": 3},
 }

@@ -1,7 +1,19 @@
 """Callbacks for `fit`."""
 
 from tf_gems.callbacks.backup import Backup
+from tf_gems.callbacks.edge_popup_callback import EdgePopupCallback
 from tf_gems.callbacks.gem_miner_callback import GemMinerCallback
+from tf_gems.callbacks.gradual_magnitude_callback import (
+    GradualMagnitudeCallback,
+)
 from tf_gems.callbacks.rewind_point import RewindPoint
+from tf_gems.callbacks.rewiring_callback import RewiringCallback
 
-__all__ = ["Backup", "GemMinerCallback", "RewindPoint"]
+__all__ = [
+    "Backup",
+    "EdgePopupCallback",
+    "GemMinerCallback",
+    "GradualMagnitudeCallback",
+    "RewindPoint",
+    "RewiringCallback",
+]

@@ -7,39 +7,58 @@ snip.find(sparse, data).apply(sparse)
 """
 
 from tf_gems import registry
+from tf_gems.methods.dynamic_sparse_training import DynamicSparseTraining
+from tf_gems.methods.edge_popup import EdgePopup
 from tf_gems.methods.gem_miner import GemMiner
+from tf_gems.methods.gradual_magnitude import GradualMagnitude
 from tf_gems.methods.grasp import Grasp
 from tf_gems.methods.iterative_magnitude import IterativeMagnitude
 from tf_gems.methods.learning_rate_rewinding import LearningRateRewinding
 from tf_gems.methods.magnitude import Magnitude
 from tf_gems.methods.method import Method
+from tf_gems.methods.prospr import ProsPr
 from tf_gems.methods.random_pruning import RandomPruning
+from tf_gems.methods.rigl import RigL
 from tf_gems.methods.snip import Snip
+from tf_gems.methods.sparse_evolutionary_training import (
+    SparseEvolutionaryTraining,
+)
 from tf_gems.methods.synflow import SynFlow
 from tf_gems.methods.trained import Trained
 from tf_gems.validation import check_choice
 
 METHODS = {
+    "edge_popup": EdgePopup,
     "gem_miner": GemMiner,
+    "gradual_magnitude": GradualMagnitude,
     "grasp": Grasp,
     "imp": IterativeMagnitude,
     "lr_rewinding": LearningRateRewinding,
     "magnitude": Magnitude,
+    "prospr": ProsPr,
     "random": RandomPruning,
+    "rigl": RigL,
+    "set": SparseEvolutionaryTraining,
     "snip": Snip,
     "synflow": SynFlow,
 }
 
 __all__ = [
     "METHODS",
+    "DynamicSparseTraining",
+    "EdgePopup",
     "GemMiner",
+    "GradualMagnitude",
     "Grasp",
     "IterativeMagnitude",
     "LearningRateRewinding",
     "Magnitude",
     "Method",
+    "ProsPr",
     "RandomPruning",
+    "RigL",
     "Snip",
+    "SparseEvolutionaryTraining",
     "SynFlow",
     "Trained",
     "get",

@@ -1,0 +1,154 @@
+"""Dynamic sparse training as a callback for `fit`."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_gems import schedules
+from tf_gems.callbacks import trained_weights
+from tf_gems.masks import keep_largest
+from tf_gems.validation import check_positive_integer
+from tf_gems.validation import is_number
+
+
+class RewiringCallback(keras.callbacks.Callback):
+    """Moves the masks of a sparse network while `fit` trains its weights.
+
+    Every `update_period` steps it drops, in each weight, the fraction `f(t)`
+    of the smallest `|w|` among those alive, and grows as many of the others,
+    so that the counts of every weight stay what they are. Until step `T`,
+
+        f(t) = fraction / 2 * (1 + cos(pi * t / T)),  T = end * all steps.
+
+    As in the paper's algorithm 1, all that are not alive after the drop can
+    grow, those just dropped too; these then go on with their value, as in the
+    authors' code. All others start from zero, and what was dropped is set to
+    zero, so that nothing comes back unseen.
+
+    With `steps_per_execution` an update takes place when the execution ends
+    in which it fell due. It depends on the step and on the model's variables
+    alone, so a run that is resumed at an epoch goes on as if it had not been
+    interrupted.
+
+    Epoch logs: `sparsity` and `density`.
+
+    Args:
+        growth: Function of the model, of the list of masked weights (float32
+            arrays) and of the number of the update, 1, 2, ...; it returns a
+            list of scores of which the largest grow. Methods make it:
+            `tf_gems.methods.RigL(0.9).callback(data)`.
+        update_period: Positive integer, steps between updates. Defaults to
+            `100`.
+        fraction: Float in (0, 1], see above; or a
+            `tf_gems.schedules.Schedule` of `f` over the progress `t / T`.
+            Defaults to `0.3`.
+        end: Float in (0, 1], the fraction of training at which updates end.
+            Defaults to `0.75`.
+
+    Raises:
+        ValueError: If an argument is out of range, the model is mining or not
+            sparse yet, or the number of steps is unknown.
+
+    Reference: Evci et al., 2020, "Rigging the Lottery: Making All Tickets
+    Winners", algorithm 1.
+    """
+
+    def __init__(self, growth, update_period=100, fraction=0.3, end=0.75):
+        super().__init__()
+        self.growth = growth
+        self.update_period = check_positive_integer(
+            update_period, "update_period"
+        )
+        if is_number(fraction):
+            if not 0 < fraction <= 1:
+                raise ValueError(
+                    "`fraction` of the weights alive is replaced, in (0, 1]. "
+                    f"Received: fraction={fraction!r}. The paper has 0.3."
+                )
+            fraction = schedules.Cosine(fraction)
+        self.fraction = schedules.get(fraction, "fraction")
+        if not is_number(end) or not 0 < end <= 1:
+            raise ValueError(
+                "`end` is a fraction of training, in (0, 1]. "
+                f"Received: end={end!r}. The paper has 0.75."
+            )
+        self.end = float(end)
+        self._weights = []
+        self._epoch = 0
+        self._step = 0
+
+    def on_train_begin(self, logs=None):
+        self._weights = trained_weights.weights_in_training(
+            self.model, type(self).__name__
+        )
+        if self.params.get("steps") is None:
+            raise ValueError(
+                "Updates come at steps, of which training has a known number. "
+                "Received: data of unknown length. Pass `steps_per_epoch` to "
+                "`fit`, or data with a length: `dataset.apply("
+                "tf.data.experimental.assert_cardinality(n))`."
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        _, alive = trained_weights.read(self._weights)
+        if all(a.all() for a in alive):
+            raise ValueError(
+                f"`{type(self).__name__}` moves the masks of a sparse "
+                f"network. Received: '{self.model.name}', of which all weights "
+                "are alive. Call `prepare(model)` of the method, or "
+                "`finetune(ticket)`, and `compile`, before `fit`."
+            )
+        self._epoch = epoch
+        self._step = epoch * self.params["steps"]
+
+    def on_train_batch_end(self, batch, logs=None):
+        steps = self.params["steps"]
+        # `batch` is the last of an execution, which may have been cut short.
+        step = self._epoch * steps + min(batch + 1, steps)
+        before, self._step = self._step, step
+        update = step // self.update_period
+        last = self.end * self.params["epochs"] * steps
+        if update > before // self.update_period and step < last:
+            self._update(update, self.fraction(step / last))
+
+    def _update(self, update, fraction):
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        values, alive = trained_weights.read(self._weights)
+        masked = [value * a for value, a in zip(values, alive, strict=True)]
+        scores = self.growth(self.model, masked, update)
+        for weight, value, before, score in zip(
+            self._weights, masked, alive, scores, strict=True
+        ):
+            mask = rewire(value, before, score, fraction)
+            # What grew is zero: it was masked before.
+            kept = ops.cast(value * mask, weight.weight.dtype)
+            weight.weight.assign(kept)
+            weight.alive.assign(mask)
+
+    def on_epoch_end(self, epoch, logs=None):
+        trained_weights.log_sparsity(self._weights, logs)
+
+
+def rewire(value, alive, score, fraction):
+    """Returns the mask after an update, with as many ones as before.
+
+    Args:
+        value: Float array, a weight.
+        alive: Bool array, its mask before.
+        score: Float array; of those not alive the largest grow.
+        fraction: Float in [0, 1], how much of what is alive is dropped,
+            rounded down to whole entries.
+
+    Example:
+
+    >>> rewire(
+    ...     np.array([3., 1., 0., 0.]), np.array([True, True, False, False]),
+    ...     np.array([0., 0., 1., 2.]), 0.5).tolist()
+    [True, False, False, True]
+    """
+    count = np.count_nonzero(alive)
+    dropped = int(fraction * count)
+    [kept] = keep_largest([np.abs(value)], count - dropped, [alive])
+    [grown] = keep_largest([score], dropped, [~kept])
+    return kept | grown

@@ -1,0 +1,97 @@
+"""RigL: sparse training with connections that grow where the gradient is."""
+
+import itertools
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_gems.methods.batches import take_batches
+from tf_gems.methods.dynamic_sparse_training import DynamicSparseTraining
+from tf_gems.methods.gradients import compiled
+from tf_gems.methods.gradients import gradient
+from tf_gems.methods.saliency import Saliency
+from tf_gems.network import gems_of
+from tf_gems.network import prunable_weights
+from tf_gems.training import as_dataset
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class RigL(DynamicSparseTraining):
+    """Drops the smallest weights, and grows those of the largest gradient.
+
+    What grows has the largest `|dL / dw|` among the weights that are not
+    alive, with the gradient of the dense weight at the masked network, on one
+    batch. Update `u` takes batch `u` of the data in its order, from the start
+    again after the last, so a resumed run takes the same.
+
+    Args:
+        target_sparsity: Float in [0, 1), the fraction of zeros.
+        **kwargs: See `tf_gems.methods.DynamicSparseTraining`.
+
+    Example:
+
+    ```python
+    sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
+    rigl = tf_gems.methods.RigL(0.9, epochs=100, learning_rate=0.1)
+    ticket = rigl.find(sparse, data, directory="training")
+
+    # Or in a `fit` of your own:
+    rigl.prepare(sparse)
+    sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
+    sparse.fit(data, epochs=100, callbacks=[rigl.callback(data)])
+    ```
+
+    Reference: Evci et al., 2020, "Rigging the Lottery: Making All Tickets
+    Winners", algorithm 1.
+    """
+
+    def growth(self, data):
+        return _GradientSizes(as_dataset(data))
+
+
+class _GradientSizes:
+    """The size of the gradient for every weight, pruned ones included."""
+
+    def __init__(self, data):
+        if iter(data) is data:
+            raise ValueError(
+                "RigL looks at batches beside those that `fit` trains on. "
+                f"Received: data of type {type(data).__name__}, which gives "
+                "each batch once. Pass a list of batches, a `PyDataset` or a "
+                "`tf.data.Dataset`."
+            )
+        self._data = data
+        self._batches = None
+        self._model = None
+
+    def __call__(self, model, values, update):
+        if model is not self._model:
+            self._trace(model)
+        if self._batches is None:
+            self._batches = _cycle(self._data, update - 1)
+        [batch] = take_batches(tuple(next(self._batches)), 1)
+        others = [ops.convert_to_tensor(v) for v in self._others]
+        return [np.abs(g) for g in self._slope(values, others, *batch)]
+
+    def _trace(self, model):
+        fixed = {id(w.weight) for w in prunable_weights(model)}
+        fixed |= {id(v) for gem in gems_of(model) for v in gem.own_variables()}
+        # On JAX what a compiled function does not take it never sees change.
+        self._others = [v for v in model.variables if id(v) not in fixed]
+
+        loss = Saliency(0.0).loss_of(model, self._others)
+
+        def of_values(values, others, *batch):
+            return loss([*values, *others], *batch)
+
+        self._slope = compiled(gradient(of_values))
+        self._model = model
+
+
+def _cycle(data, start):
+    """Yields the batches of data for ever, from batch `start` on."""
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return (data[place % len(data)] for place in itertools.count(start))
+    endless = itertools.chain.from_iterable(itertools.repeat(data))
+    return itertools.islice(endless, start, None)
