@@ -71,6 +71,7 @@ class TopKMask(Mask):
         alive = ops.concatenate([ops.reshape(a, (-1,)) for a in alive])
         count = round((1.0 - self.sparsity) * sum(sizes))
         if places is not None:
+            places = ops.cast(places, "int32")
             count = ops.where(ops.equal(places, 0), count, places)
         mask = largest_in_graph(ops.stop_gradient(flat), count, alive)
         parts, start = [], 0

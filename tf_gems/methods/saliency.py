@@ -31,8 +31,14 @@ class Saliency(Method):
             )
         self.batches = batches
 
-    def loss_of(self, model):
-        """Returns the loss as a function of the weights and of a batch."""
+    def loss_of(self, model, others=()):
+        """Returns the loss as a function of the weights and of a batch.
+
+        Args:
+            model: `SparseModel`, or Keras model that holds `GemLayer`s.
+            others: Variables whose values follow those of the prunable
+                weights in the list.
+        """
         if not model.compiled:
             raise ValueError(
                 f"{type(self).__name__} differentiates the loss that the "
@@ -42,7 +48,9 @@ class Saliency(Method):
 
         def loss(values, *batch):
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-            with weights_replaced(model, values):
+            end = len(values) - len(others)
+            further = zip(others, values[end:], strict=True)
+            with weights_replaced(model, values[:end], further):
                 outputs = self.outputs(model(x, training=True))
                 return model.compute_loss(
                     x, y, outputs, sample_weight, training=True
