@@ -13,7 +13,9 @@ FILES = [
     "test_sparse_model.py",
     "test_network.py",
     "methods/test_saliency_by_hand.py",
+    "methods/test_edge_popup.py",
     "methods/test_methods.py",
+    "methods/test_prospr.py",
 ]
 # One of each kind: compiling for JAX takes seconds a network.
 CHOICE = """

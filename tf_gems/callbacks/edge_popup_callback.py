@@ -83,24 +83,24 @@ class EdgePopupCallback(keras.callbacks.Callback):
         if type(self.allocation) not in _SCOPES:
             raise ValueError(
                 "Edge-popup ranks scores over all layers together or within "
-                f"each. Received: allocation={allocation!r}. Use "
+                f"each. Received: allocation={_name(self.allocation)}. Use "
                 '`allocation="global"` or `"uniform"`.'
             )
         if self.gradual and self.scope == "layerwise":
             raise ValueError(
                 "`gradual` is for scores that rank over all layers together. "
-                f"Received: gradual=True, allocation={allocation!r}. Use "
-                '`allocation="global"`.'
+                "Received: gradual=True, allocation="
+                f'{_name(self.allocation)}. Use `allocation="global"`.'
             )
         self.freeze_period = check_positive_integer(
             freeze_period, "freeze_period"
         )
         self.regularization = schedules.get(regularization, "regularization")
-        if min(self.regularization(0.0), self.regularization(1.0)) < 0:
+        least = min(self.regularization(0.0), self.regularization(1.0))
+        if least < 0:
             raise ValueError(
                 "`regularization` must not be negative, or scores would grow "
-                "without bound. "
-                f"Received: regularization={regularization!r}."
+                f"without bound. Received: regularization={least:g}."
             )
         self.epochs = epochs
         if epochs is not None:
@@ -204,6 +204,10 @@ class EdgePopupCallback(keras.callbacks.Callback):
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def _name(allocation):
+    return type(allocation).__name__
 
 
 _SCOPES = {allocations.Global: "global", allocations.Uniform: "layerwise"}
