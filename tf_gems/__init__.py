@@ -8,6 +8,7 @@ from tf_gems import layers
 from tf_gems import masks
 from tf_gems import methods
 from tf_gems import presets
+from tf_gems import sanity
 from tf_gems import schedules
 from tf_gems import shapes
 from tf_gems import zoo
@@ -40,6 +41,7 @@ __all__ = [
     "masks",
     "methods",
     "presets",
+    "sanity",
     "schedules",
     "shapes",
     "strip",

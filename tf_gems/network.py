@@ -177,7 +177,7 @@ def _plain_copy(layer, names):
     try:
         config = _plain_config(keras.saving.serialize_keras_object(layer))
         return keras.saving.deserialize_keras_object(
-            config, custom_objects=_custom_objects(layer), safe_mode=False
+            config, custom_objects=custom_objects(layer), safe_mode=False
         )
     except Exception as error:
         raise ValueError(
@@ -187,7 +187,7 @@ def _plain_copy(layer, names):
         ) from error
 
 
-def _custom_objects(layer):
+def custom_objects(layer):
     """The user's classes and functions, which need not be registered."""
     found = {}
     parts = layer._flatten_layers() if isinstance(layer, keras.Layer) else []

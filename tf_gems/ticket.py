@@ -184,7 +184,7 @@ class Ticket:
         """
         gems = find_gem_layers(model)
         weights = network_weights(model)
-        self._refuse_other_network(model, weights, gems)
+        self.refuse_other_network(model)
         masked = {}
         for (path, value), variable in zip(
             self.weights.items(), weights, strict=True
@@ -205,7 +205,10 @@ class Ticket:
         if gems:
             forget_compilation(model)
 
-    def _refuse_other_network(self, model, weights, gems):
+    def refuse_other_network(self, model):
+        """Raises an error if a model is not of the ticket's network."""
+        gems = find_gem_layers(model)
+        weights = network_weights(model)
         ours = [np.shape(v) for v in self.weights.values()]
         theirs = [tuple(v.shape) for v in weights]
         rule = "A ticket fits only the network that it was found in. "

@@ -6,12 +6,15 @@ snip.find(sparse, data).apply(sparse)
 ```
 """
 
+import keras
+
 from tf_gems import registry
 from tf_gems.methods.dynamic_sparse_training import DynamicSparseTraining
 from tf_gems.methods.edge_popup import EdgePopup
 from tf_gems.methods.gem_miner import GemMiner
 from tf_gems.methods.gradual_magnitude import GradualMagnitude
 from tf_gems.methods.grasp import Grasp
+from tf_gems.methods.inverted import Inverted
 from tf_gems.methods.iterative_magnitude import IterativeMagnitude
 from tf_gems.methods.learning_rate_rewinding import LearningRateRewinding
 from tf_gems.methods.magnitude import Magnitude
@@ -50,6 +53,7 @@ __all__ = [
     "GemMiner",
     "GradualMagnitude",
     "Grasp",
+    "Inverted",
     "IterativeMagnitude",
     "LearningRateRewinding",
     "Magnitude",
@@ -88,6 +92,8 @@ def get(identifier, **arguments):
     if isinstance(identifier, str):
         known = METHODS[check_choice(identifier, "method", METHODS)]
         return known(**arguments)
+    if isinstance(identifier, dict):  # also of one's own, if registered
+        identifier = keras.saving.deserialize_keras_object(identifier)
     if not isinstance(identifier, Method):
         identifier = registry.get(identifier, METHODS, "method")
     if not arguments:

@@ -1,0 +1,79 @@
+"""Trains a ticket, and what is left of it."""
+
+from tf_gems.sanity.sanity_report import verdict
+from tf_gems.sanity.variants import randomize
+from tf_gems.sanity.variants import reinitialize
+from tf_gems.sanity.variants import shuffle
+
+
+def check(
+    ticket,
+    fit,
+    evaluate,
+    seeds=(0, 1, 2),
+    model=None,
+    inverted=None,
+    tolerance=0.02,
+    verbose=0,
+):
+    """Finds out whether a ticket's mask, and its weights, matter.
+
+    Every branch is trained once for every seed: the ticket itself, shuffled,
+    reinitialized and random ones, see `tf_gems.sanity`.
+
+    Args:
+        ticket: `tf_gems.Ticket`.
+        fit: Function of a ticket and a seed that applies the ticket to a
+            network, compiles and trains that, and returns it. What else is
+            random in it should follow from the seed.
+        evaluate: Function of what `fit` returns; returns its accuracy on
+            data that no method has seen, a float in [0, 1].
+        seeds: Integers, one for each run of a branch. Defaults to
+            `(0, 1, 2)`.
+        model: `SparseModel` or Keras model of the ticket's network, for its
+            initializers; it stays as it is. Defaults to `None`: weights are
+            not drawn anew, and nothing is said of them.
+        inverted: Ticket of the method with inverted scores, to be trained as
+            well, see `tf_gems.methods.Inverted` and the argument `inverted`
+            of `tf_gems.methods.GemMiner`. Defaults to `None`.
+        tolerance: Float, the difference in accuracy that does not matter.
+            Defaults to `0.02`.
+        verbose: Whether to print a line for each run. Defaults to `0`.
+
+    Returns:
+        `tf_gems.sanity.SanityReport`.
+
+    Example:
+
+    ```python
+    def fit(ticket, seed):
+        keras.utils.set_random_seed(seed)
+        sparse = tf_gems.SparseModel(build())
+        ticket.apply(sparse)
+        sparse.compile(keras.optimizers.SGD(0.1), loss, metrics=["accuracy"])
+        sparse.fit(train, epochs=20)
+        return sparse
+
+    def evaluate(model):
+        return model.evaluate(test, return_dict=True)["accuracy"]
+
+    print(tf_gems.sanity.check(ticket, fit, evaluate, model=sparse))
+    ```
+    """
+    branches = {
+        "ticket": lambda seed: ticket,
+        "shuffled": lambda seed: shuffle(ticket, seed, model),
+    }
+    if model is not None:
+        branches["reinitialized"] = lambda s: reinitialize(ticket, model, s)
+        branches["random"] = lambda s: randomize(ticket, model, s)
+    if inverted is not None:
+        branches["inverted"] = lambda seed: inverted
+    accuracies = {branch: [] for branch in branches}
+    for seed in seeds:
+        for branch, draw in branches.items():
+            accuracy = float(evaluate(fit(draw(seed), seed)))
+            accuracies[branch].append(accuracy)
+            if verbose:
+                print(f"{branch:<14} seed {seed}: {accuracy:.2%}", flush=True)
+    return verdict(accuracies, tolerance)

@@ -1,0 +1,263 @@
+"""What accuracies say about a ticket."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from tf_gems.validation import is_number
+
+BRANCHES = ("ticket", "shuffled", "reinitialized", "random", "inverted")
+SPECIFIC = "specific"
+ONLY_DENSITIES = "only its layer densities"
+ONLY_DISTRIBUTION = "only their distribution"
+UNDECIDED = "undecided"
+_CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class SanityReport:
+    """The accuracies of a ticket and of what is left of it, and verdicts.
+
+    Two branches are compared by Welch's interval for the difference of their
+    means, which holds the true one in 95 of 100 cases:
+
+        d +- t * sqrt(s1^2 / n1 + s2^2 / n2)
+
+    with sample standard deviations `s` of `n` runs, and the quantile `t` of
+    Student's distribution with the degrees of freedom of Welch and
+    Satterthwaite. With three runs a branch `t` is 2.8 to 4.3: few runs decide
+    only what is far apart.
+
+    Args:
+        accuracies: Dict from a branch to the accuracies of its runs, floats
+            in [0, 1]: `"ticket"`, and any of `"shuffled"`,
+            `"reinitialized"`, `"random"` and `"inverted"`.
+        tolerance: Float, the difference in accuracy that does not matter.
+            Defaults to `0.02`.
+
+    Raises:
+        ValueError: If there is no `"ticket"`, or something else is wrong.
+
+    Example:
+
+    >>> report = SanityReport({"ticket": [0.83, 0.84], "shuffled": [0.5, 0.51]})
+    >>> report.mask
+    'specific'
+    """
+
+    accuracies: dict
+    tolerance: float = 0.02
+
+    def __post_init__(self):
+        _refuse_wrong_accuracies(self.accuracies)
+        if not is_number(self.tolerance) or self.tolerance < 0:
+            raise ValueError(
+                "`tolerance` is a difference in accuracy that does not "
+                f"matter. Received: tolerance={self.tolerance!r}. Give a "
+                "number such as 0.02."
+            )
+
+    @property
+    def mask(self):
+        """`"specific"`, `"only its layer densities"` or `"undecided"`.
+
+        Specific: the ticket is better than the shuffled one, by more than the
+        noise. Only its layer densities: it is better by less than the
+        tolerance, if at all. Undecided: the runs allow both, or there are
+        none. `None` if nothing was shuffled.
+        """
+        return self._judge("shuffled", ONLY_DENSITIES)
+
+    @property
+    def weights(self):
+        """`"specific"`, `"only their distribution"` or `"undecided"`.
+
+        As for `mask`, with weights drawn anew in place of a shuffled mask.
+        """
+        return self._judge("reinitialized", ONLY_DISTRIBUTION)
+
+    def _judge(self, branch, otherwise):
+        if branch not in self.accuracies:
+            return None
+        _, low, high = self.difference(branch)
+        if low > 0:
+            return SPECIFIC
+        return otherwise if high < self.tolerance else UNDECIDED
+
+    def difference(self, branch):
+        """Returns how much better the ticket is than a branch.
+
+        Args:
+            branch: Key of `accuracies`.
+
+        Returns:
+            The difference of the means and the ends of its interval, which
+            are infinite where a branch has a single run.
+        """
+        return _difference(
+            self.accuracies["ticket"], self.accuracies[branch], _CONFIDENCE
+        )
+
+    def to_dict(self):
+        """Returns the report as plain, JSON-serialisable values."""
+        found = {}
+        for branch, runs in self._branches():
+            row = found[branch] = {
+                "accuracies": [float(a) for a in runs],
+                "mean": float(np.mean(runs)),
+                "standard_deviation": _deviation(runs),
+            }
+            if branch != "ticket":
+                difference, *ends = self.difference(branch)
+                bounded = all(map(math.isfinite, ends))
+                row["difference"] = difference
+                row["interval"] = ends if bounded else None
+        return {
+            "mask": self.mask,
+            "weights": self.weights,
+            "tolerance": self.tolerance,
+            "confidence": _CONFIDENCE,
+            "branches": found,
+        }
+
+    def render(self):
+        """Returns a table of the branches, and a sentence for each verdict."""
+        lines = [f"{'branch':<14}{'runs':>5}{'accuracy':>10}{'spread':>9}"]
+        for branch, runs in self._branches():
+            spread = _deviation(runs)
+            spread = "-" if spread is None else f"{spread:.2%}"
+            lines.append(
+                f"{branch:<14}{len(runs):>5}{np.mean(runs):>10.2%}{spread:>9}"
+            )
+        for subject, verdict_, branch in (
+            ("The mask is", self.mask, "shuffled"),
+            ("The weights are", self.weights, "reinitialized"),
+        ):
+            if verdict_ is not None:
+                lines.append(f"{subject} {verdict_}: {self._reason(branch)}")
+        for branch in ("random", "inverted"):
+            if branch in self.accuracies:
+                lines.append(f"Against {branch}: {self._reason(branch)}")
+        return "\n".join(lines)
+
+    __str__ = render
+
+    def _reason(self, branch):
+        """Returns the numbers that a verdict rests on, as a sentence."""
+        difference, low, high = self.difference(branch)
+        sentence = f"the ticket is {100 * difference:+.2f} points from {branch}"
+        if not math.isfinite(low):
+            return f"{sentence}; a single run has no spread."
+        return (
+            f"{sentence}, {_CONFIDENCE:.0%} interval {100 * low:+.2f} to "
+            f"{100 * high:+.2f}; differences below "
+            f"{100 * self.tolerance:g} do not matter."
+        )
+
+    def _branches(self):
+        return [
+            (branch, self.accuracies[branch])
+            for branch in BRANCHES
+            if branch in self.accuracies
+        ]
+
+    def draw(self, path):
+        """Writes a picture of all runs, with the mean of each branch.
+
+        Args:
+            path: String or path, whose ending chooses the format.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError(
+                "Pictures need matplotlib: `pip install matplotlib`."
+            ) from error
+        branches = self._branches()
+        figure = Figure(figsize=(6, 1 + 0.4 * len(branches)))
+        axes = figure.subplots()
+        for place, (_, runs) in enumerate(branches):
+            values = 100 * np.asarray(runs)
+            axes.plot(values, np.full(len(runs), place), "o", alpha=0.5)
+            axes.plot(values.mean(), place, "k|", markersize=16)
+        axes.set_yticks(range(len(branches)), [name for name, _ in branches])
+        axes.invert_yaxis()
+        axes.set_xlabel("accuracy in %; the bar is the mean")
+        axes.set_title(f"mask: {self.mask}; weights: {self.weights}")
+        figure.tight_layout()
+        figure.savefig(path)
+
+
+def verdict(accuracies, tolerance=0.02):
+    """Returns the `SanityReport` of accuracies that have been measured.
+
+    Args:
+        accuracies: See `SanityReport`.
+        tolerance: See `SanityReport`.
+
+    Example:
+
+    >>> verdict({"ticket": [0.8], "shuffled": [0.5]}).mask
+    'undecided'
+    """
+    return SanityReport(dict(accuracies), tolerance)
+
+
+def _difference(ours, theirs, confidence):
+    """Returns the difference of two means, and the ends of its interval."""
+    difference = float(np.mean(ours) - np.mean(theirs))
+    if min(len(ours), len(theirs)) < 2:
+        return difference, -math.inf, math.inf
+    parts = [np.var(runs, ddof=1) / len(runs) for runs in (ours, theirs)]
+    if sum(parts) == 0:
+        return difference, difference, difference
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (len(runs) - 1)
+        for part, runs in zip(parts, (ours, theirs), strict=True)
+    )
+    margin = _student_quantile(confidence, freedom) * math.sqrt(sum(parts))
+    return difference, difference - margin, difference + margin
+
+
+def _student_quantile(confidence, freedom):
+    """Returns the `t` with `P(|T| < t) = confidence`.
+
+    `T` is `sqrt(freedom) * tan(angle)` for an angle with the density
+    `cos(angle)^(freedom - 1)`, which is summed up here.
+
+    Example:
+
+    >>> round(float(_student_quantile(0.95, 4)), 3)
+    2.776
+    """
+    angles = np.linspace(0, math.pi / 2, 100_001)
+    middles = (angles[1:] + angles[:-1]) / 2
+    inside = np.cumsum(np.cos(middles) ** (freedom - 1))
+    angle = np.interp(confidence, inside / inside[-1], angles[1:])
+    return math.sqrt(freedom) * math.tan(angle)
+
+
+def _deviation(runs):
+    """Sample standard deviation; `None` for a single run."""
+    return float(np.std(runs, ddof=1)) if len(runs) > 1 else None
+
+
+def _refuse_wrong_accuracies(accuracies):
+    if "ticket" not in accuracies or set(accuracies) - set(BRANCHES):
+        raise ValueError(
+            "`accuracies` has the branch 'ticket', and others among "
+            f"{', '.join(map(repr, BRANCHES[1:]))}. Received: branches "
+            f"{list(accuracies)}."
+        )
+    for branch, runs in accuracies.items():
+        if not len(runs) or not all(
+            is_number(float(a)) and 0 <= a <= 1 for a in runs
+        ):
+            raise ValueError(
+                "A branch has the accuracies of its runs, in [0, 1]. "
+                f"Received: accuracies[{branch!r}]={list(runs)}."
+            )

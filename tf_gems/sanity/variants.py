@@ -1,0 +1,241 @@
+"""Tickets that have lost their mask, or their weights."""
+
+import random
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_gems import shapes
+from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.network import custom_objects
+from tf_gems.network import network_weights
+from tf_gems.network import prunable_weights
+from tf_gems.ticket import Ticket
+
+
+def shuffle(ticket, seed, model=None):
+    """Returns a ticket with the same number kept in every layer, anywhere.
+
+    Each mask is one of all masks with as many ones, drawn at random; if the
+    ticket is of a shape (N:M, blocks), of all masks of that shape. (Where the
+    last blocks of an axis are smaller, it can keep less by a part of a block.)
+    The weights to start from stay.
+
+    Args:
+        ticket: `tf_gems.Ticket`.
+        seed: Integer.
+        model: `SparseModel` or Keras model with the weights that the ticket
+            was found in. Only a ticket that was loaded needs it, which holds
+            no other weights than it keeps. Defaults to `None`.
+
+    Returns:
+        `tf_gems.Ticket`.
+
+    Raises:
+        ValueError: If the weights that the ticket prunes are not to be had.
+    """
+    weights = _with_pruned_weights(ticket, model)
+    return _shuffled(ticket, weights, "shuffled", seed)
+
+
+def reinitialize(ticket, model, seed):
+    """Returns a ticket with the same masks and weights that are drawn anew.
+
+    Every weight is drawn as the network's first ones were: by the
+    `kernel_initializer` of a `SparseModel` that has one, or else by a copy of
+    the layer that holds it, from another seed. Biases and normalisation go
+    back to their initial values. What the user froze stays, and so does what
+    a layer was adapted to.
+
+    Args:
+        ticket: `tf_gems.Ticket`.
+        model: `SparseModel` or Keras model of the ticket's network. It stays
+            as it is.
+        seed: Integer.
+
+    Returns:
+        `tf_gems.Ticket`.
+
+    Raises:
+        ValueError: If the model is of another network, or a layer cannot be
+            copied through its config.
+    """
+    ticket.refuse_other_network(model)
+    weights = _drawn_anew(ticket, model, seed)
+    return Ticket(
+        dict(ticket.masks), weights, _metadata(ticket, "reinitialized", seed)
+    )
+
+
+def randomize(ticket, model, seed):
+    """Returns a random ticket of the same layer densities.
+
+    Both `shuffle` and `reinitialize`: nothing is left of the ticket but the
+    number of weights that it keeps in every layer.
+
+    Args:
+        ticket: `tf_gems.Ticket`.
+        model: See `reinitialize`.
+        seed: Integer.
+
+    Returns:
+        `tf_gems.Ticket`.
+    """
+    ticket.refuse_other_network(model)
+    return _shuffled(ticket, _drawn_anew(ticket, model, seed), "random", seed)
+
+
+def _shuffled(ticket, weights, variant, seed):
+    generator = np.random.default_rng(seed)
+    shape = _shape_of(ticket)
+    masks = {}
+    for path, mask in ticket.masks.items():
+        scores = generator.random(mask.shape, dtype="float32")
+        kept = int(np.count_nonzero(mask))
+        [masks[path]] = shape.keep_largest([scores], kept)
+    return Ticket(masks, dict(weights), _metadata(ticket, variant, seed))
+
+
+def _shape_of(ticket):
+    config = ticket.metadata.get("method", {}).get("config", {})
+    return shapes.get(config.get("shape", "unstructured"))
+
+
+def _metadata(ticket, variant, seed):
+    return {**ticket.metadata, "variant": variant, "variant_seed": int(seed)}
+
+
+def _with_pruned_weights(ticket, model):
+    """Returns all starting weights, also those that a file leaves out."""
+    weights = dict(ticket.weights)
+    if _has_pruned_weights(ticket, weights):
+        return weights
+    if model is not None:
+        ticket.refuse_other_network(model)
+        for path, variable in zip(
+            ticket.weights, network_weights(model), strict=True
+        ):
+            if path in ticket.masks:
+                values = ops.convert_to_numpy(variable)
+                mask = ticket.masks[path]
+                weights[path] = np.where(mask, weights[path], values)
+    if not _has_pruned_weights(ticket, weights):
+        raise ValueError(
+            "A shuffled ticket starts from weights that the ticket prunes. "
+            "Received: a ticket in which all of these are zero, as in one "
+            f"that was loaded, and model={getattr(model, 'name', None)!r}. "
+            "Pass the model with the weights that the ticket was found in, "
+            "or use `randomize`, which draws weights anew."
+        )
+    return weights
+
+
+def _has_pruned_weights(ticket, weights):
+    return not ticket.sparsity or any(
+        np.any(weights[path][~mask]) for path, mask in ticket.masks.items()
+    )
+
+
+def _drawn_anew(ticket, model, seed):
+    """Returns new starting weights, a dict by the paths of the ticket."""
+    weights = network_weights(model)
+    drawn = _drawn_kernels(model, int(seed))
+    holders = {}
+    for layer in model._flatten_layers():  # parents come before their parts
+        holders |= {id(v): layer for v in layer.weights}
+    copies = {}
+    found = {}
+    for path, variable in zip(ticket.weights, weights, strict=True):
+        layer = holders[id(variable)]
+        old = ticket.weights[path]
+        if id(variable) in drawn:
+            value = drawn[id(variable)]
+        elif not layer.trainable or hasattr(layer, "adapt"):
+            value = old
+        else:
+            if id(layer) not in copies:
+                place = 3 * len(weights) + len(copies)  # as no kernel's seed
+                copies[id(layer)] = _fresh_copy(layer, [int(seed), place])
+            value = _same_weight(copies[id(layer)], layer, variable)
+        value = np.array(ops.convert_to_numpy(value))
+        if layer.trainable and path in ticket.masks:
+            _refuse_same(path, layer, old, value, ticket.masks[path])
+        found[path] = value
+    return found
+
+
+def _drawn_kernels(model, seed):
+    """Kernels of a `SparseModel` that initializes them, by their ids."""
+    if not find_gem_layers(model):
+        return {}
+    if getattr(model, "kernel_initializer", None) is None:
+        return {}
+    kernels = [w.weight for w in prunable_weights(model)]
+    values = model.draw_kernels(seed, draw=1)
+    return {id(v): x for v, x in zip(kernels, values, strict=True)}
+
+
+def _fresh_copy(layer, entropy):
+    """Returns an untrained copy of a layer, drawn from other seeds.
+
+    Layers do with their initializers what they like: an `EinsumDense` tells
+    them the fan-in, an LSTM sets one part of its bias to one. So a layer is
+    built anew, and not its weights drawn one by one.
+    """
+    seeds = np.random.default_rng(entropy)
+    state = random.getstate()
+    # Initializers without a seed take theirs from Python's generator.
+    random.seed(int(seeds.integers(2**31)))
+    try:
+        return keras.saving.deserialize_keras_object(
+            _reseeded(keras.saving.serialize_keras_object(layer), seeds),
+            custom_objects=custom_objects(layer),
+            safe_mode=False,
+        )
+    except Exception as error:
+        raise ValueError(
+            "Weights are drawn anew by a copy of the layer that holds them. "
+            f"Received: '{layer.path}' of type {type(layer).__name__}, for "
+            f"which this fails: {error} Give it `get_config`."
+        ) from error
+    finally:
+        random.setstate(state)
+
+
+def _reseeded(config, seeds):
+    """Returns a config with other seeds in all the objects that it holds."""
+    if isinstance(config, list | tuple):
+        return type(config)(_reseeded(value, seeds) for value in config)
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: int(seeds.integers(1, 2**31))
+        if key == "seed"
+        else _reseeded(value, seeds)
+        for key, value in config.items()
+        if key != "compile_config"
+    }
+
+
+def _same_weight(copy, layer, variable):
+    [place] = [i for i, v in enumerate(layer.weights) if v is variable]
+    if len(copy.weights) != len(layer.weights):
+        raise ValueError(
+            "A layer builds itself from its config and the shapes of its "
+            f"inputs. Received: '{layer.path}' of type {type(layer).__name__} "
+            f"with {len(layer.weights)} weights, of which a copy has "
+            f"{len(copy.weights)}. Create the weights in `build`."
+        )
+    return copy.weights[place]
+
+
+def _refuse_same(path, layer, old, new, mask):
+    """Raises an error if a weight was drawn with the seed of its first draw."""
+    if len(np.unique(new)) > 2 and np.array_equal(old[mask], new[mask]):
+        if mask.any():
+            raise ValueError(
+                "A weight is drawn anew from another seed. Received: "
+                f"'{path}' of a {type(layer).__name__}, which draws it from a "
+                "fixed seed that is not in its config. Add it to the config."
+            )
