@@ -3,8 +3,10 @@
 import contextlib
 
 import keras
+from keras import ops
 
 from tf_gems.callbacks.backup import Backup
+from tf_gems.callbacks.backup import random_states
 from tf_gems.validation import is_number
 
 
@@ -20,7 +22,8 @@ def train(
     """Fits a compiled model with a fresh copy of its optimizer.
 
     The copy starts without momentum, and its schedule at step zero. It is in
-    force at once, also after a switch of phase.
+    force at once, also after a switch of phase. Dropout begins with its seed,
+    so that the outcome does not depend on what was trained before.
 
     Args:
         model: Keras model, compiled at some time.
@@ -44,6 +47,9 @@ def train(
     data = as_dataset(data)
     backups = [Backup(directory)] if directory else []
     renew_optimizer(model, learning_rate, data, epochs)
+    for variable in random_states(model):
+        seed, _ = ops.convert_to_numpy(variable)
+        variable.assign([seed, 0])
     history = model.fit(
         data,
         epochs=epochs,

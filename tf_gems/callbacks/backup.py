@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import keras
+from keras import ops
 
 
 class Backup(keras.callbacks.Callback):
@@ -37,6 +38,10 @@ class Backup(keras.callbacks.Callback):
         state = json.loads(self._state.read_text("utf-8"))
         self.model.optimizer.build(self.model.trainable_variables)
         self.model.load_weights(self.directory / state["weights"])
+        for variable, value in zip(
+            random_states(self.model), state["random"], strict=True
+        ):
+            variable.assign(value)
         # As `BackupAndRestore` does: `fit` begins with this epoch.
         self.model._initial_epoch = state["epoch"]
 
@@ -57,9 +62,24 @@ class Backup(keras.callbacks.Callback):
         weights = self.directory / f"{epoch + 1}.weights.h5"
         self.model.save_weights(weights, overwrite=True)
         partial = self._state.with_suffix(".partial")
-        state = {"epoch": epoch + 1, "weights": weights.name}
+        state = {
+            "epoch": epoch + 1,
+            "weights": weights.name,
+            "random": [
+                ops.convert_to_numpy(variable).tolist()
+                for variable in random_states(self.model)
+            ],
+        }
         partial.write_text(json.dumps(state), "utf-8")
         partial.replace(self._state)
         for older in self.directory.glob("*.weights.h5"):
             if older != weights:
                 older.unlink()
+
+
+def random_states(model):
+    """Returns the states of dropout and its like, which Keras does not save.
+
+    Each holds a seed, and how often it has been drawn from.
+    """
+    return [v for v in model.variables if v.name == "seed_generator_state"]

@@ -1,0 +1,94 @@
+"""A search that is killed goes on where it was, and ends the same.
+
+This file is also the program that is killed: `NAME DIRECTORY READS`.
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tf_gems as gems
+from tf_gems import methods
+
+SETTINGS = {  # each trains for 6 epochs
+    "imp": {"epochs": 3, "rounds": 2, "rewind_steps": 3},
+    "gem_miner": {"epochs": 6, "freeze_period": 1},
+}
+random = np.random.default_rng(0)
+DATA = [
+    (
+        random.normal(size=(8, 5)).astype("float32"),
+        random.normal(size=(8, 3)).astype("float32"),
+    )
+    for _ in range(4)
+]
+
+
+class Deadly(keras.utils.PyDataset):
+    """Batches, of which one too many kills the process."""
+
+    def __init__(self, reads):
+        super().__init__()
+        self.reads_left = reads
+
+    def __len__(self):
+        return len(DATA)
+
+    def __getitem__(self, index):
+        self.reads_left -= 1
+        if self.reads_left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return DATA[index]
+
+
+def search(name, data, directory=None):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(10, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Dropout(0.2),
+            layers.Dense(3),
+        ]
+    )
+    sparse = gems.SparseModel(model, seed=0)
+    sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    method = methods.get(
+        name, target_sparsity=0.7, learning_rate=0.1, **SETTINGS[name]
+    )
+    return method.find(sparse, data, directory)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_killed_search_goes_on(name, tmp_path):
+    root = pathlib.Path(__file__).parents[2]
+    run = subprocess.run(
+        # 24 batches are needed in all; a `fit` may read some ahead.
+        [sys.executable, __file__, name, str(tmp_path), "21"],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == -signal.SIGKILL, run.stderr[-2000:]
+    part = {"imp": "round_2", "gem_miner": "training"}[name]
+    assert (tmp_path / part / "state.json").exists()
+
+    ticket = search(name, DATA, tmp_path)
+    whole = search(name, DATA)
+    assert ticket.kept == round(0.3 * ticket.size)
+    for a, b in ((ticket.masks, whole.masks), (ticket.weights, whole.weights)):
+        for x, y in zip(a.values(), b.values(), strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+if __name__ == "__main__":
+    search(sys.argv[1], Deadly(int(sys.argv[3])), sys.argv[2])
