@@ -12,6 +12,8 @@ FILES = [
     "layers/test_gem_layer.py",
     "test_sparse_model.py",
     "test_network.py",
+    "methods/test_dynamic_sparse_training.py",
+    "methods/test_gradual_magnitude.py",
     "methods/test_saliency_by_hand.py",
     "methods/test_edge_popup.py",
     "methods/test_methods.py",
@@ -22,6 +24,7 @@ CHOICE = """
     (straight_through and xla) or Dense or shared
     or state_moves or float32_head or towers or bfloat16 or several_call
     or functional_model or written_in_line or golden or nothing_changed
+    or (exact_counts and uniform)
 """
 
 

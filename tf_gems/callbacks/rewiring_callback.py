@@ -102,12 +102,20 @@ class RewiringCallback(keras.callbacks.Callback):
         self._step = epoch * self.params["steps"]
 
     def on_train_batch_end(self, batch, logs=None):
-        steps = self.params["steps"]
         # `batch` is the last of an execution, which may have been cut short.
-        step = self._epoch * steps + min(batch + 1, steps)
+        self._reach(min(batch + 1, self.params["steps"]))
+
+    def on_epoch_end(self, epoch, logs=None):
+        # After an execution that was cut short Keras calls no batch hook.
+        self._reach(self.params["steps"])
+        trained_weights.log_sparsity(self._weights, logs)
+
+    def _reach(self, step):
+        """Updates if that has fallen due by some step of this epoch."""
+        step += self._epoch * self.params["steps"]
         before, self._step = self._step, step
         update = step // self.update_period
-        last = self.end * self.params["epochs"] * steps
+        last = self.end * self.params["epochs"] * self.params["steps"]
         if update > before // self.update_period and step < last:
             self._update(update, self.fraction(step / last))
 
@@ -125,9 +133,6 @@ class RewiringCallback(keras.callbacks.Callback):
             kept = ops.cast(value * mask, weight.weight.dtype)
             weight.weight.assign(kept)
             weight.alive.assign(mask)
-
-    def on_epoch_end(self, epoch, logs=None):
-        trained_weights.log_sparsity(self._weights, logs)
 
 
 def rewire(value, alive, score, fraction):

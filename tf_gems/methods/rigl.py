@@ -61,16 +61,13 @@ class _GradientSizes:
                 "each batch once. Pass a list of batches, a `PyDataset` or a "
                 "`tf.data.Dataset`."
             )
-        self._data = data
-        self._batches = None
+        self._batches = _Cycle(data)
         self._model = None
 
     def __call__(self, model, values, update):
         if model is not self._model:
             self._trace(model)
-        if self._batches is None:
-            self._batches = _cycle(self._data, update - 1)
-        [batch] = take_batches(tuple(next(self._batches)), 1)
+        [batch] = take_batches(tuple(self._batches.take(update - 1)), 1)
         others = [ops.convert_to_tensor(v) for v in self._others]
         return [np.abs(g) for g in self._slope(values, others, *batch)]
 
@@ -89,9 +86,18 @@ class _GradientSizes:
         self._model = model
 
 
-def _cycle(data, start):
-    """Yields the batches of data for ever, from batch `start` on."""
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return (data[place % len(data)] for place in itertools.count(start))
-    endless = itertools.chain.from_iterable(itertools.repeat(data))
-    return itertools.islice(endless, start, None)
+class _Cycle:
+    """The batches of data, again and again, by their places."""
+
+    def __init__(self, data):
+        self._data = data
+        self._batches = itertools.chain.from_iterable(itertools.repeat(data))
+        self._next = 0
+
+    def take(self, place):
+        """Returns the batch at a place that is later than the last one."""
+        if hasattr(self._data, "__getitem__"):
+            return self._data[place % len(self._data)]
+        skipped = place - self._next
+        self._next = place + 1
+        return next(itertools.islice(self._batches, skipped, None))
