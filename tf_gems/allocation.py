@@ -118,9 +118,10 @@ class Global(Allocation):
                 f"of which {count} entries may be kept. Lower the sparsity, "
                 "or use `Global(minimum=0)`."
             )
-        among = [a & ~b for a, b in zip(among, first, strict=True)]
-        others = shape.keep_largest(scores, rest, among)
-        return [a | b for a, b in zip(first, others, strict=True)]
+        # Ranked first, not apart: the shape is one of all that is kept.
+        pairs = zip(first, scores, strict=True)
+        scores = [np.where(mask, np.inf, score) for mask, score in pairs]
+        return shape.keep_largest(scores, count, among)
 
     def get_config(self):
         return {"minimum": self.minimum}

@@ -14,6 +14,8 @@ import numpy as np
 
 from tf_gems import registry
 from tf_gems.masks import keep_largest
+from tf_gems.validation import check_choice
+from tf_gems.validation import check_positive_integer
 
 
 class Shape:
@@ -89,12 +91,14 @@ class NOfM(Shape):
     """
 
     def __init__(self, n, m, axis=-2):
-        if not 0 < n <= m:
+        self.n = check_positive_integer(n, "n")
+        self.m = check_positive_integer(m, "m")
+        if self.n > self.m:
             raise ValueError(
-                "N:M keeps `n` of each `m` neighbours, with 0 < n <= m. "
-                f"Received: n={n!r}, m={m!r}."
+                "N:M keeps `n` of each `m` neighbours, with n <= m. "
+                f"Received: n={n!r}, m={m!r}. Did you mean {m}:{n}?"
             )
-        self.n, self.m, self.axis = int(n), int(m), int(axis)
+        self.axis = int(axis)
         self.limit = self.n / self.m
 
     def keep_largest(self, scores, count, among=None):
@@ -112,8 +116,9 @@ class NOfM(Shape):
 
     def _largest_of_groups(self, scores, among):
         """Marks the `n` largest of each group that are among some."""
-        groups = self._groups(np.where(among, scores, -np.inf), -np.inf)
-        ranks = np.argsort(-groups, axis=-1, kind="stable").argsort(axis=-1)
+        groups = self._groups(np.asarray(scores), 0)
+        last = ~self._groups(among, False)  # also below scores of -inf
+        ranks = np.lexsort((-groups, last), axis=-1).argsort(axis=-1)
         flat = (ranks < self.n).reshape(*groups.shape[:-2], -1)
         length = np.shape(scores)[self.axis]
         return np.moveaxis(flat[..., :length], -1, self.axis) & among
@@ -162,15 +167,12 @@ class Block(Shape):
     """
 
     def __init__(self, *sizes):
-        if not sizes or any(
-            not isinstance(size, int) or size < 1 for size in sizes
-        ):
+        if not sizes:
             raise ValueError(
-                "A block needs edges that are positive integers. "
-                f"Received: sizes={sizes}. Use `Block(4, 1)`."
+                "A block needs edges. Received: none. Use `Block(4, 1)`."
             )
-        self.sizes = sizes
-        self.unit = math.prod(sizes)
+        self.sizes = tuple(check_positive_integer(s, "sizes") for s in sizes)
+        self.unit = math.prod(self.sizes)
 
     def keep_largest(self, scores, count, among=None):
         areas = [self._sum(np.ones(np.shape(s))) for s in scores]
@@ -182,14 +184,14 @@ class Block(Shape):
         area = np.concatenate([a.ravel() for a in areas])
         if np.isnan(flat).any():
             keep_largest(scores, count)  # which refuses them
+        whole = np.ones(flat.shape, bool)
         if among is not None:
             alive = [self._sum(np.asarray(a, float)) for a in among]
-            alive = np.concatenate([a.ravel() for a in alive]) == area
-            flat = np.where(alive, flat, -np.inf)
-            area = np.where(alive, area, np.inf)
-        order = np.argsort(-flat, kind="stable")
+            whole = np.concatenate([a.ravel() for a in alive]) == area
+        order = np.lexsort((-flat, ~whole))
+        total = np.cumsum(area[order])
         kept = np.zeros(flat.shape, bool)
-        kept[order] = np.cumsum(area[order]) <= count
+        kept[order] = (total <= count) & whole[order]
         parts = np.split(kept, np.cumsum([m.size for m in means])[:-1])
         return [
             self._spread(part.reshape(mean.shape), np.shape(score))
@@ -202,7 +204,7 @@ class Block(Shape):
 
     def _edges(self, shape):
         """Edges of a block in a weight of this shape, for every axis."""
-        sizes = self.sizes[-len(shape) :]
+        sizes = self.sizes[max(len(self.sizes) - len(shape), 0) :]
         return (*(1,) * (len(shape) - len(sizes)), *sizes)
 
     def _sum(self, values):
@@ -249,6 +251,7 @@ def get(identifier, argument="shape"):
             return NOfM(*map(int, identifier.split(":")))
         if re.fullmatch(r"\d+(x\d+)+", identifier):
             return Block(*map(int, identifier.split("x")))
+        check_choice(identifier, argument, [*SHAPES, "2:4", "4x1"])
     return registry.get(identifier, SHAPES, argument)
 
 
