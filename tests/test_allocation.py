@@ -191,3 +191,19 @@ def test_get():
     for identifier in ("per_path", "erc", None):
         with pytest.raises(ValueError, match="Received: allocation=.*Known"):
             allocation.get(identifier)
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_gradual_pruning_ends_at_the_exact_count(name):
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        shapes = [tuple(random.integers(3, 12, 2)) for _ in range(5)]
+        size = sum(math.prod(shape) for shape in shapes)
+        alive = [np.ones(shape, bool) for shape in shapes]
+        for density in 0.8 ** np.arange(1, 7):
+            scores = [random.random(shape) for shape in shapes]
+            kept = allocation.get(name).keep(scores, density, among=alive)
+            for mask, before in zip(kept, alive, strict=True):
+                assert not (mask & ~before).any()
+            alive = kept
+            assert sum(m.sum() for m in alive) == round(density * size)

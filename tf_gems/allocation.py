@@ -57,13 +57,13 @@ class Allocation:
         """
         shape = shape or Unstructured()
         counts = self([np.shape(s) for s in scores], density, paths)
+        if among is not None:
+            counts = _within([np.count_nonzero(a) for a in among], counts)
         masks = []
         for index, (score, count) in enumerate(
             zip(scores, counts, strict=True)
         ):
             here = None if among is None else [among[index]]
-            if here:  # rounding may ask for one more than are left
-                count = min(count, np.count_nonzero(here))
             masks += shape.keep_largest([score], count, here)
         return masks
 
@@ -318,3 +318,16 @@ def _largest_remainder(kept, total):
     missing = total - int(counts.sum())
     counts[np.argsort(counts - kept, kind="stable")[:missing]] += 1
     return [int(count) for count in counts]
+
+
+def _within(limits, counts):
+    """Integers in proportion to counts, of their sum, none above its limit.
+
+    A weight's share can rise while the whole shrinks, but none comes back.
+    """
+    limits, kept = np.array(limits, "float64"), np.array(counts, "float64")
+    if (kept <= limits).all():
+        return counts
+    total = min(kept.sum(), limits.sum())
+    kept = _proportional(kept / np.maximum(limits, 1), limits, total)
+    return _largest_remainder(kept, int(total))

@@ -211,6 +211,15 @@ def test_a_directory_belongs_to_one_search(tmp_path):
         other.find(network(), DATA, tmp_path)
 
 
+def test_what_the_last_round_refuses_is_refused_before_the_first():
+    method = methods.IterativeMagnitude(0.5, 1, rounds=2, shape="2:4")
+    method.find(network(), DATA[:1])
+    for allocation in ({"last": 0.1}, "smart_ratio"):
+        other = methods.get(method, target_sparsity=0.9, allocation=allocation)
+        with pytest.raises(ValueError, match="allocation|Smart ratio|named"):
+            other.find(network(), Interrupted(0))
+
+
 def test_rounds_follow_from_the_rate():
     assert methods.IterativeMagnitude(0.2).rounds == 1
     assert methods.IterativeMagnitude(0.36).rounds == 2

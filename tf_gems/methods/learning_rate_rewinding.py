@@ -93,6 +93,7 @@ class LearningRateRewinding(Trained):
 
     def find(self, model, data=None, directory=None, verbose=0):
         self.prepare(model)
+        self._rehearse(model)
         directory = directory and Path(directory)
         point = self.rewind_point(directory)
         ticket = Ticket.from_masks(model, alive_masks(model))
@@ -112,7 +113,8 @@ class LearningRateRewinding(Trained):
                     directory and directory / f"round_{number}",
                     verbose,
                 )
-                pruned = self._prune(model, number / self.rounds)
+                masks = self._prune(model, number, alive_masks(model))
+                pruned = Ticket.from_masks(model, masks)
             pruned.apply(model)
             masks = alive_masks(model)
             if point:
@@ -124,12 +126,18 @@ class LearningRateRewinding(Trained):
         ticket.apply(model)
         return ticket
 
-    def _prune(self, model, progress):
-        """Returns a ticket of the largest weights that are alive."""
-        density = Geometric(1.0, 1.0 - self.target_sparsity)(progress)
+    def _rehearse(self, model):
+        """Refuses what would fail after rounds of training only."""
+        masks = alive_masks(model)
+        for number in range(1, self.rounds + 1):
+            masks = self._prune(model, number, masks)
+        self.ticket(model, masks)
+
+    def _prune(self, model, number, alive):
+        """Returns masks of the weights that a round leaves alive."""
+        density = Geometric(1.0, 1.0 - self.target_sparsity)
         scores = [np.abs(w) for w in present_weights(model)]
-        masks = self.keep(model, scores, density, alive_masks(model))
-        return Ticket.from_masks(model, masks)
+        return self.keep(model, scores, density(number / self.rounds), alive)
 
     def _join(self, model, masks, number):
         """Joins the masks of a round with the model's present weights."""
