@@ -317,6 +317,16 @@ def test_layers_may_be_frozen_or_not_after_they_are_wrapped(tmp_path):
         assert trained[0] == trained[1]
 
 
+def test_a_model_may_be_compiled_before_it_is_wrapped():
+    network = models.dense_network()
+    network.compile("sgd", "mse", metrics=["mae"])
+    sparse = tf_gems.SparseModel(network)
+    sparse.compile("sgd", "mse", metrics=["mse"])
+    found = sparse.evaluate(*models.dense_data(), verbose=0, return_dict=True)
+    # The score penalty is no part of evaluation; the regularizer is.
+    assert set(found) == {"loss", "mse"} and found["loss"] >= found["mse"]
+
+
 def test_initial_kernels_are_those_of_the_paper():
     sparse = tf_gems.SparseModel(
         models.image_network(), kernel_initializer="signed_constant", seed=0

@@ -253,6 +253,14 @@ class GemLayer(keras.layers.Wrapper):
             # Keras has set everything within; only one phase may train.
             self.set_phase(self.phase)
 
+    @property
+    def metrics(self):
+        # As in `keras.Model`: what a model within was compiled with, before
+        # it was wrapped, does not count.
+        parts = [self, *self.layer._flatten_layers()]
+        parts = [p for p in parts if not isinstance(p, keras.Model)]
+        return [metric for part in parts for metric in part._metrics]
+
     def masks(self):
         """Returns the masks of this phase, a float32 tensor for each weight.
 
