@@ -31,6 +31,7 @@ EXTRAS["dev"] = [
     *EXTRAS["recipes"],
     *EXTRAS["jax"],
     *EXTRAS["tests"],
+    *EXTRAS["tuner"],
     "ruff>=0.6",
 ]
 

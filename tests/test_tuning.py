@@ -1,0 +1,139 @@
+"""A search for settings of Gem-Miner, with real trials."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tf_gems as gems
+
+keras_tuner = pytest.importorskip("keras_tuner")
+
+from tf_gems import tuning  # noqa: E402
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="KerasTuner is tested on the TensorFlow backend",
+)
+
+
+def digits():
+    datasets = pytest.importorskip("sklearn.datasets")
+    x, y = datasets.load_digits(return_X_y=True)
+    x = (x / 16).astype("float32")
+    train = [(x[i : i + 64], y[i : i + 64]) for i in range(0, 640, 64)]
+    return train, (x[640:960], y[640:960])
+
+
+def build():
+    """A compiled Keras model, whose weights are the same every time."""
+    kernels = [keras.initializers.HeNormal(seed=s) for s in (0, 1)]
+    model = keras.Sequential(
+        [
+            keras.Input((64,)),
+            layers.Dense(64, "relu", kernel_initializer=kernels[0]),
+            layers.Dense(10, kernel_initializer=kernels[1]),
+        ]
+    )
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def test_a_search_of_two_trials(tmp_path):
+    train, validation = digits()
+    tuner = keras_tuner.RandomSearch(
+        tuning.GemMinerHyperModel(
+            build,
+            target_sparsity=0.8,
+            epochs=4,
+            finetuning_epochs=2,
+            finetuning_learning_rate=0.2,
+            learning_rate=(0.3, 1.0),
+            allocation="uniform",
+        ),
+        objective="val_accuracy",
+        max_trials=2,
+        directory=tmp_path,
+        project_name="search",
+        seed=1,
+    )
+    with pytest.raises(ValueError, match="'search', without any"):
+        tuning.best_ticket(tuner)
+    tuner.search(train, validation_data=validation, verbose=0)
+
+    settings = [t.hyperparameters.values for t in tuner.oracle.trials.values()]
+    names = {"regularization", "freeze_period", "learning_rate"}
+    assert len(settings) == 2 and settings[0] != settings[1]
+    for chosen in settings:
+        assert set(chosen) == names
+        assert 1e-6 <= chosen["regularization"] <= 1e-3
+        assert 0.3 <= chosen["learning_rate"] <= 1.0
+        assert chosen["freeze_period"] == 1
+
+    # The tickets are what the trials say they are.
+    results = {}
+    for trial in tuner.oracle.trials.values():
+        directory = tmp_path / "search" / f"trial_{trial.trial_id}"
+        ticket = gems.Ticket.load(directory / "ticket.gem")
+        results[trial.score] = ticket
+        assert ticket.kept == round(0.2 * ticket.size)
+        method = gems.methods.get(ticket.metadata["method"])
+        chosen = trial.hyperparameters.values
+        assert method.get_config()["learning_rate"] == chosen["learning_rate"]
+        assert isinstance(method.allocation, gems.allocation.Uniform)
+        metrics = ticket.metadata["results"]
+        assert metrics["val_accuracy"] == pytest.approx(trial.score)
+        stored = json.loads((directory / "trial.json").read_text())
+        assert stored["score"] == pytest.approx(trial.score)
+
+        plain = build()
+        ticket.apply(plain)
+        mined = plain.evaluate(*validation, verbose=0, return_dict=True)
+        assert mined["accuracy"] == pytest.approx(
+            metrics["val_mined_accuracy"], abs=0.01
+        )
+        assert metrics["val_accuracy"] > metrics["val_mined_accuracy"]
+    best = tuning.best_ticket(tuner)
+    for path, mask in best.masks.items():
+        np.testing.assert_array_equal(mask, results[max(results)].masks[path])
+
+    # KerasTuner's own way to the fine-tuned network.
+    [model] = tuner.get_best_models(1)
+    found = model.evaluate(*validation, verbose=0, return_dict=True)
+    assert found["accuracy"] == pytest.approx(max(results), abs=1e-6)
+
+
+def test_the_better_of_two_runs_of_a_trial_is_kept(tmp_path):
+    objective = keras_tuner.Objective("val_accuracy", "max")
+    path = tmp_path / "ticket.gem"
+    for accuracy, expected in [(0.5, 0.5), (0.4, 0.5), (0.6, 0.6)]:
+        ticket = gems.Ticket(
+            {"w": np.ones((2, 2), bool)},
+            {"w": np.ones((2, 2), "float32")},
+            {"results": {"val_accuracy": accuracy}},
+        )
+        tuning._save_if_best(ticket, path, objective)
+        kept = gems.Ticket.load(path).metadata["results"]["val_accuracy"]
+        assert kept == expected
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"target_sparsity": 98}, "Did you mean 0.98"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"learning_rate": (0.1, 0.01)}, r"learning_rate=\(0.1, 0.01\)"),
+        ({"regularization": (0.0, 1e-3)}, "regularization=.*0.0, 0.001"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tuning.GemMinerHyperModel(
+            build, **{"target_sparsity": 0.9, "epochs": 4, **arguments}
+        )
