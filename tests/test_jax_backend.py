@@ -24,7 +24,6 @@ CHOICE = """
     (straight_through and xla) or Dense or shared
     or state_moves or float32_head or towers or bfloat16 or several_call
     or functional_model or written_in_line or golden or nothing_changed
-    or (exact_counts and uniform)
 """
 
 

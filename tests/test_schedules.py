@@ -77,6 +77,10 @@ def test_values():
     expected = 0.9 + (0.1 - 0.9) * (1 - progress) ** 3
     np.testing.assert_allclose([cubic(t) for t in progress], expected)
     assert schedules.Polynomial(1.0, 0.0, power=1)(0.25) == 0.75
+    cosine = schedules.Cosine(0.3, 0.1)
+    np.testing.assert_allclose(
+        [cosine(i / 3) for i in range(4)], [0.3, 0.25, 0.15, 0.1]
+    )
     assert schedules.Constant(3)(0.7) == 3.0
 
 
@@ -84,6 +88,7 @@ def test_values():
     "schedule",
     [
         schedules.Constant(0.25),
+        schedules.Cosine(0.5, 0.25),
         schedules.Geometric(0.5, 0.125),
         schedules.Polynomial(0.25, 0.75, 2.0),
         RoundMask(threshold=0.25),
