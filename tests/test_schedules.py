@@ -122,7 +122,7 @@ def test_get():
     "identifier, message",
     [
         ("geometrik", "Unknown `weight`.*Did you mean 'geometric'"),
-        (None, "`weight` must be.*weight=None.*'constant', 'geometric'"),
+        (None, "`weight` must be.*weight=None.*'constant', 'cosine'"),
         (RoundMask(), "`weight` must be a name, a config or an instance"),
         (True, "`weight` must be.*weight=True"),
         (float("nan"), "`weight` must be.*weight=nan"),
