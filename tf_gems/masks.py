@@ -62,6 +62,10 @@ def _largest(scores, count):
     """Bool array marking the `count` largest, of equals the first."""
     if count == 0:
         return np.zeros(scores.shape, bool)
+    if count == 1:  # no need to partition
+        mask = np.zeros(scores.shape, bool)
+        mask[scores.argmax()] = True
+        return mask
     place = scores.size - count
     threshold = np.partition(scores, place)[place]
     mask = scores > threshold

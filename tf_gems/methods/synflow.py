@@ -105,8 +105,9 @@ class SynFlow(Method):
                 ]
                 _refuse_no_flow(shares, round_)
                 if round_ < self.rounds:
+                    # What is left competes, which also costs the less.
                     masks = self.keep(
-                        model, shares, density(round_ / self.rounds)
+                        model, shares, density(round_ / self.rounds), masks
                     )
         return shares
 
