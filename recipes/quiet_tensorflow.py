@@ -12,6 +12,8 @@ try:
     import tensorflow
 
     tensorflow.zeros(())  # the processor is named at the first operation
+    # Each new model is traced anew, which it warns of.
+    tensorflow.get_logger().setLevel("ERROR")
 finally:
     os.dup2(_terminal, 2)
     os.close(_terminal)

@@ -106,3 +106,26 @@ def test_other_recipes_know_their_presets(recipe):
     )
     assert "<paper|short|smoke>" in process.stdout
     assert "Paper: 0.9856" in process.stdout
+
+
+def test_compare_in_smoke_and_again_from_its_cells(tmp_path):
+    flags = ["--preset=smoke", "--names=gem_miner,snip,random_erk"]
+    code, output = run(tmp_path, *flags, recipe="compare.py")
+    assert code == 0, output
+    [directory] = tmp_path.iterdir()
+    rows = json.loads((directory / "results.json").read_text())["rows"]
+    assert [row["method"] for row in rows] == [
+        "dense",
+        "gem_miner",
+        "snip",
+        "random_erk",
+    ]
+    assert all(row["kept"] == 5020 for row in rows[1:])
+    assert rows[0]["accuracy"] > 0.8
+    for name in ("accuracy", "layers", "cost"):
+        assert (directory / f"{name}.png").stat().st_size > 10_000
+    flags[1] = "--names=gem_miner,snip"
+    code, output = run(tmp_path, *flags, recipe="compare.py")
+    assert code == 0, output
+    again = json.loads((directory / "results.json").read_text())["rows"]
+    assert again == rows[:3]

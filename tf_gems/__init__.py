@@ -13,6 +13,8 @@ from tf_gems import schedules
 from tf_gems import shapes
 from tf_gems import zoo
 from tf_gems.callbacks import GemMinerCallback
+from tf_gems.comparison import Comparison
+from tf_gems.comparison import compare
 from tf_gems.export import ExportReport
 from tf_gems.export import export_litert
 from tf_gems.export import export_saved_model
@@ -25,6 +27,7 @@ from tf_gems.ticket import Ticket
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
     "ExportReport",
     "GemLayer",
     "GemMinerCallback",
@@ -33,6 +36,7 @@ __all__ = [
     "Ticket",
     "allocation",
     "callbacks",
+    "compare",
     "datasets",
     "export_litert",
     "export_saved_model",

@@ -43,6 +43,8 @@ class GemMiner(Trained):
     at Initialization", Algorithm 1.
     """
 
+    kernel_initializer = "signed_constant"
+
     def __init__(
         self,
         target_sparsity,

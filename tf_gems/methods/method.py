@@ -39,6 +39,9 @@ class Method:
         self.shape = shapes.get(shape)
         shapes.refuse_too_dense(self.shape, self.target_sparsity)
 
+    # What kernels are best drawn from before `find`; `None`: the layer's own.
+    kernel_initializer = None
+
     @property
     def epochs_of_search(self):
         """How many epochs of training `find` takes."""

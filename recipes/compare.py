@@ -1,0 +1,254 @@
+"""Every pruning method on one network, at equal cost.
+
+python recipes/compare.py --preset=smoke
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import quiet_tensorflow  # noqa: F401 - before anything that imports it
+
+# isort: split
+import keras
+from absl import app
+from absl import flags
+from experiment import NETWORKS
+
+import tf_gems as gems
+from tf_gems import datasets
+from tf_gems import methods
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that a comparison's result depends on.
+
+    Args:
+        dataset: Name for `tf_gems.datasets.load`.
+        network: Name among those of `experiment.NETWORKS`.
+        epochs: Integer, of search and fine-tuning together.
+        search_epochs: Integer, of methods that train to find a ticket.
+        rounds: Integer, of those that rewind; they share `search_epochs`.
+        sparsities: Fractions of zeros.
+        seeds: Integers.
+        checked: Sparsity whose tickets are checked as well, or `None`.
+        names: Methods; all of them by default.
+        batch_size: Integer.
+        learning_rate: Float, of weights; cosine decay to zero.
+        score_learning_rate: Float, of Gem-Miner's scores; the same decay.
+        regularization: Float, Gem-Miner's.
+        weight_decay: Float, coupled.
+        fraction: Float in (0, 1], part of the training set.
+        steps_per_execution: Integer, as for `compile`.
+    """
+
+    dataset: str
+    network: str
+    epochs: int
+    search_epochs: int
+    rounds: int
+    sparsities: tuple
+    seeds: tuple = (0, 1, 2)
+    checked: float | None = None
+    names: tuple = ()
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    score_learning_rate: float = 1.0
+    regularization: float = 1e-4
+    weight_decay: float = 1e-4
+    fraction: float = 1.0
+    steps_per_execution: int = 16
+
+    def directory(self, output_dir):
+        """Returns the directory of these settings.
+
+        What only says which cells are wanted does not name it: cells of a
+        first, smaller comparison are found again.
+        """
+        settings = dataclasses.asdict(self)
+        for name in ("sparsities", "seeds", "checked", "names"):
+            del settings[name]
+        text = json.dumps(settings, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return Path(output_dir, f"compare-{self.dataset}-{digest}")
+
+
+PRESETS = {
+    "smoke": Settings(
+        "digits",
+        "lenet_300_100",
+        epochs=4,
+        search_epochs=2,
+        rounds=2,
+        sparsities=(0.9,),
+        seeds=(0,),
+        batch_size=64,
+        regularization=1e-3,
+    ),
+    "digits": Settings(
+        "digits",
+        "lenet_300_100",
+        epochs=60,
+        search_epochs=40,
+        rounds=8,
+        sparsities=(0.9, 0.95, 0.98),
+        checked=0.98,
+        batch_size=64,
+        regularization=5e-4,
+    ),
+    "mnist": Settings(
+        "mnist",
+        "lenet_300_100",
+        epochs=20,
+        search_epochs=10,
+        rounds=10,
+        sparsities=(0.95, 0.9856, 0.995),
+        checked=0.9856,
+    ),
+    "cifar10": Settings(
+        "cifar10",
+        "resnet20",
+        epochs=12,
+        search_epochs=6,
+        rounds=6,
+        sparsities=(0.9856,),
+        seeds=(0,),
+        names=(
+            "gem_miner",
+            "snip",
+            "synflow",
+            "random_uniform",
+            "random_erk",
+            "edge_popup",
+            "imp",
+        ),
+        score_learning_rate=1.5,
+        regularization=1e-4,
+        steps_per_execution=1,
+    ),
+}
+
+
+def all_methods(settings):
+    """Returns the methods, by name, with the settings of this network."""
+    epochs, rate = settings.search_epochs, settings.learning_rate
+    weights = {"epochs": epochs, "learning_rate": rate}
+    scores = {"epochs": epochs, "freeze_period": 1}
+    rounds = {
+        "epochs": epochs // settings.rounds,
+        "rounds": settings.rounds,
+        "learning_rate": rate,
+    }
+    arguments = {
+        "gem_miner": {
+            **scores,
+            "learning_rate": settings.score_learning_rate,
+            "regularization": settings.regularization,
+        },
+        "edge_popup": {"epochs": epochs, "learning_rate": rate},
+        "edge_popup_global": {
+            **scores,
+            "learning_rate": rate,
+            "allocation": "global",
+            "gradual": True,
+        },
+        "imp": rounds,
+        "lr_rewinding": rounds,
+        "snip": {"batches": 10},
+        "grasp": {"batches": 10},
+        "synflow": {},
+        "prospr": {},
+        "magnitude": {},
+        "gradual_magnitude": weights,
+        "random_uniform": {"allocation": "uniform"},
+        "random_erk": {"allocation": "erk"},
+        "random_smart_ratio": {"allocation": "smart_ratio"},
+        "rigl": weights,
+        "set": weights,
+    }
+    names = settings.names or arguments
+
+    def method(name):
+        known = max(k for k in methods.METHODS if name.startswith(k))
+        return lambda sparsity: methods.get(
+            known, target_sparsity=sparsity, **arguments[name]
+        )
+
+    return {name: method(name) for name in names}
+
+
+def run(settings, output_dir, data_dir=None, download=False):
+    """Compares, and returns the comparison and its directory."""
+    data = datasets.load(
+        settings.dataset, data_dir, settings.fraction, download
+    )
+    directory = settings.directory(output_dir)
+
+    def build(seed):
+        return NETWORKS[settings.network](
+            data.image_shape,
+            data.classes,
+            kernel_regularizer=keras.regularizers.L2(settings.weight_decay / 2),
+        )
+
+    checks = {}
+    if settings.checked:
+        checks = {settings.checked: ("shuffled", "reinitialized", "random")}
+    comparison = gems.compare(
+        build,
+        lambda seed: data.batches(settings.batch_size, seed),
+        data.test_batches(500),
+        all_methods(settings),
+        settings.sparsities,
+        settings.epochs,
+        directory,
+        keras.optimizers.SGD(settings.learning_rate, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        learning_rate=settings.learning_rate,
+        seeds=settings.seeds,
+        checks=checks,
+        steps_per_execution=settings.steps_per_execution,
+    )
+    comparison.draw(directory)
+    return comparison, directory
+
+
+def main(_):
+    """Runs the comparison that the flags describe."""
+    values = flags.FLAGS
+    settings = PRESETS[values.preset]
+    given = {
+        name: tuple(kind(v) for v in values[name].value)
+        for name, kind in (
+            ("sparsities", float),
+            ("seeds", int),
+            ("names", str),
+        )
+        if values[name].present
+    }
+    if values["fraction"].present:
+        given["fraction"] = values.fraction
+    settings = dataclasses.replace(settings, **given)
+    comparison, directory = run(
+        settings, values.output_dir, values.data_dir, values.download
+    )
+    print(f"\n{comparison.render()}\n\npictures  {directory}")
+
+
+flags.DEFINE_enum("preset", "digits", list(PRESETS), "Data and settings.")
+flags.DEFINE_list("sparsities", None, "Fractions of zeros.")
+flags.DEFINE_list("seeds", None, "Integers.")
+flags.DEFINE_list("names", None, "Methods; default: the preset's.")
+flags.DEFINE_float("fraction", None, "Part of the training set.")
+flags.DEFINE_string("data_dir", None, "Directory of TFDS.")
+flags.DEFINE_bool("download", False, "Whether TFDS may download.")
+flags.DEFINE_string(
+    "output_dir",
+    str(Path(__file__).parents[1] / "savedmodels"),
+    "Directory in which the comparison's directory is made.",
+)
+
+if __name__ == "__main__":
+    app.run(main)

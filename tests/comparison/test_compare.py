@@ -1,0 +1,197 @@
+"""The comparison: its cells, its budget, its resume, its files."""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tf_gems as gems
+from tf_gems import methods
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+METHODS = {
+    "random": "random",
+    "snip": "snip",
+    "miner": methods.GemMiner(0.5, epochs=2, freeze_period=1),
+}
+
+random = np.random.default_rng(0)
+X = random.normal(size=(4, 16, 8)).astype("float32")
+TRAIN = [(x, (x[:, 0] > 0).astype("int64")) for x in X]
+
+
+class Trainings:
+    """Data that counts how many epochs of it were trained.
+
+    Args:
+        stop_in: Integer; training is interrupted after as many epochs.
+    """
+
+    def __init__(self, stop_in=None):
+        self.epochs = 0
+        self.stop_in = stop_in
+
+    def __call__(self, seed):
+        counter = self
+
+        class Counted(keras.utils.PyDataset):
+            def __len__(self):
+                return len(TRAIN)
+
+            def __getitem__(self, index):
+                if (counter.epochs, index) == (counter.stop_in, 2):
+                    raise RuntimeError("stopped here")
+                counter.epochs += index == len(TRAIN) - 1
+                return TRAIN[index]
+
+        return Counted()
+
+
+def build(seed):
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(12, activation="relu", name="hidden"),
+            layers.Dense(2, name="output"),
+        ]
+    )
+
+
+def compare(directory, train=TRAIN, **arguments):
+    settings = {
+        "methods": METHODS,
+        "sparsities": [0.5, 0.8],
+        "epochs": 3,
+        "seeds": (0, 1),
+        "learning_rate": 0.1,
+        "verbose": 0,
+        **arguments,
+    }
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    return gems.compare(
+        build,
+        train,
+        TRAIN,
+        directory=directory,
+        optimizer=optimizer,
+        loss=LOSS,
+        **settings,
+    )
+
+
+def without_seconds(rows):
+    return [
+        {key: value for key, value in row.items() if "seconds" not in key}
+        for row in rows
+    ]
+
+
+def test_every_cell_once_at_equal_budget_with_files_and_pictures(tmp_path):
+    checks = {0.8: ("shuffled", "reinitialized", "random")}
+    comparison = compare(tmp_path, checks=checks)
+    rows = comparison.rows
+    base = [row for row in rows if row["check"] is None]
+    places = {(r["method"], r["sparsity"], r["seed"]) for r in base}
+    assert len(base) == len(places) == 2 + 3 * 2 * 2  # dense has no sparsity
+    assert len(rows) - len(base) == 3 * 2 * 3
+    for row in base:
+        assert row["epochs_of_search"] + row["epochs_of_finetuning"] == 3
+        assert row["epochs_of_search"] == 2 * (row["method"] == "miner")
+        assert row["kept"] == round((1 - row["sparsity"]) * row["size"])
+        assert row["seconds_of_finetuning"] > 0
+    found = {(r["method"], r["sparsity"], r["seed"]): r for r in base}
+    for row in rows:
+        same = found[row["method"], row["sparsity"], row["seed"]]
+        assert row["kept"] == same["kept"]
+        assert row["epochs_of_finetuning"] == same["epochs_of_finetuning"]
+
+    text = (tmp_path / "results.json").read_text("utf-8")
+    assert gems.Comparison.load(tmp_path / "results.json").rows == rows
+    assert json.loads(text)["provenance"]["keras"] == keras.__version__
+    with open(tmp_path / "results.csv", newline="") as file:
+        assert [float(row["accuracy"]) for row in csv.DictReader(file)] == [
+            row["accuracy"] for row in rows
+        ]
+
+    summary = {(s["method"], s["sparsity"]): s for s in comparison.summary()}
+    miner = [r["accuracy"] for r in base if r["method"] == "miner"][2:]
+    mean, spread = summary["miner", 0.8]["accuracy"]
+    np.testing.assert_allclose(mean, np.mean(miner))
+    np.testing.assert_allclose(spread, np.std(miner, ddof=1))
+    assert set(summary["miner", 0.8]["checks"]) == {"ticket", *checks[0.8]}
+    assert "verdict" in summary["miner", 0.8]
+    assert "verdict" not in summary["miner", 0.5]
+    assert "miner" in comparison.render()
+    comparison.draw(tmp_path)
+    for name in ("accuracy", "layers", "cost"):
+        picture = (tmp_path / f"{name}.png").read_bytes()
+        assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+
+
+def test_a_killed_comparison_goes_on_and_a_finished_one_runs_nothing(tmp_path):
+    arguments = {"sparsities": [0.5], "seeds": (0,), "dense": False}
+    whole = compare(tmp_path / "whole", **arguments)
+    # Two cells of three epochs are finished; the third is in its second.
+    stopped = Trainings(stop_in=7)
+    with pytest.raises(Exception, match="stopped here"):
+        compare(tmp_path / "killed", stopped, **arguments)
+    rest = Trainings()
+    resumed = compare(tmp_path / "killed", rest, **arguments)
+    assert stopped.epochs == 7 and rest.epochs == 2
+    [*_, miner] = resumed.rows
+    assert miner.pop("search_was_interrupted")
+    assert without_seconds(resumed.rows) == without_seconds(whole.rows)
+
+    again = Trainings()
+    assert (
+        compare(tmp_path / "killed", again, **arguments).rows[:2]
+        == (resumed.rows[:2])
+    )
+    assert again.epochs == 0
+    # A comparison of more seeds runs what is new.
+    more = Trainings()
+    compare(tmp_path / "killed", more, **{**arguments, "seeds": (0, 1)})
+    assert more.epochs == 9
+
+
+def test_names_and_functions_are_methods_too(tmp_path):
+    comparison = compare(
+        tmp_path,
+        methods=["random", methods.Snip(0.1, batches=2)],
+        sparsities=[0.8],
+        seeds=(3,),
+        dense=False,
+    )
+    assert [row["method"] for row in comparison.rows] == ["random", "snip"]
+    comparison = compare(
+        tmp_path,
+        methods={"mine": lambda s: methods.Magnitude(s, "uniform")},
+        sparsities=[0.5],
+        seeds=(0,),
+        dense=False,
+    )
+    [row] = comparison.rows
+    densities = [layer["density"] for layer in row["layers"]]
+    np.testing.assert_allclose(densities, 0.5)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"epochs": 1}, "'miner' takes 2 at sparsity 0.5.*raise `epochs`"),
+        ({"epochs": 0}, "`epochs` must be a positive integer"),
+        ({"sparsities": [80]}, "Did you mean 0.8"),
+        ({"methods": ["snup"]}, "Did you mean 'snip'"),
+        ({"checks": ["shufled"]}, "Did you mean 'shuffled'"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_runs(
+    arguments, message, tmp_path
+):
+    train = Trainings()
+    with pytest.raises(ValueError, match=message):
+        compare(tmp_path / "new", train, **arguments)
+    assert train.epochs == 0 and not (tmp_path / "new").exists()

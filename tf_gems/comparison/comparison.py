@@ -1,0 +1,163 @@
+"""What a comparison found: rows, a table, files and pictures."""
+
+import csv
+import dataclasses
+import json
+import statistics
+from pathlib import Path
+
+from tf_gems import sanity
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The results of `tf_gems.compare`.
+
+    Args:
+        rows: List of dicts, one for each cell.
+        settings: Dict of JSON values, what all cells have in common.
+        provenance: Dict of JSON values: date, machine, versions.
+    """
+
+    rows: list
+    settings: dict
+    provenance: dict
+
+    def summary(self):
+        """Returns a dict for each method and sparsity, best first.
+
+        Accuracies are pairs of mean and sample standard deviation over the
+        seeds; costs are means. `checks` and `verdict` are there if tickets
+        were checked, see `tf_gems.sanity.SanityReport`.
+        """
+        groups = {}
+        for row in self.rows:
+            if row["check"] is None:
+                place = row["sparsity"], row["method"]
+                groups.setdefault(place, []).append(row)
+        found = [self._summary_of(*place, g) for place, g in groups.items()]
+        return sorted(found, key=lambda s: (s["sparsity"], -s["accuracy"][0]))
+
+    def _summary_of(self, sparsity, method, rows):
+        def mean(name):
+            return statistics.fmean(row.get(name, 0.0) for row in rows)
+
+        def mean_and_spread(name):
+            values = [row[name] for row in rows]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            return statistics.fmean(values), spread
+
+        found = {
+            "method": method,
+            "sparsity": sparsity,
+            "seeds": len(rows),
+            "accuracy_before": mean_and_spread("accuracy_before"),
+            "accuracy": mean_and_spread("accuracy"),
+            "epochs_of_search": rows[0]["epochs_of_search"],
+            "seconds_of_search": mean("seconds_of_search"),
+            "processor_seconds_of_search": mean("processor_seconds_of_search"),
+            "seconds": mean("seconds_of_search")
+            + mean("seconds_of_finetuning"),
+        }
+        accuracies = self._by_check(sparsity, method)
+        if len(accuracies) > 1:
+            found["checks"] = accuracies
+            report = sanity.verdict(accuracies)
+            found["verdict"] = {"mask": report.mask, "weights": report.weights}
+        return found
+
+    def _by_check(self, sparsity, method):
+        found = {}
+        for row in self.rows:
+            if (row["sparsity"], row["method"]) == (sparsity, method):
+                check = row["check"] or "ticket"
+                found.setdefault(check, []).append(row["accuracy"])
+        return found
+
+    def to_dict(self):
+        """Returns everything as JSON values."""
+        return {
+            "settings": self.settings,
+            "provenance": self.provenance,
+            "summary": self.summary(),
+            "rows": self.rows,
+        }
+
+    def save(self, directory):
+        """Writes `results.json` and `results.csv`.
+
+        Args:
+            directory: Path, made if it is missing.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=1)
+        partial = directory / "results.json.partial"
+        partial.write_text(text, "utf-8")
+        partial.replace(directory / "results.json")
+        names = {name: None for row in self.rows for name in row}
+        names.pop("layers", None)
+        partial = directory / "results.csv.partial"
+        with open(partial, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        partial.replace(directory / "results.csv")
+
+    @classmethod
+    def load(cls, path):
+        """Reads `results.json`.
+
+        Args:
+            path: Path of the file.
+        """
+        found = json.loads(Path(path).read_text("utf-8"))
+        return cls(found["rows"], found["settings"], found["provenance"])
+
+    def render(self):
+        """Returns the table for people, best method first."""
+        lines = [
+            f"{'sparsity':>8}  {'method':<22}{'before, %':>14}"
+            f"{'after, %':>14}{'search':>10}{'seconds':>9}  mask"
+        ]
+        last = None
+        for found in self.summary():
+            if last not in (None, found["sparsity"]):
+                lines.append("")
+            last = found["sparsity"]
+            lines.append(
+                f"{last:>8.2%}  {found['method']:<22}"
+                f"{_percent(found['accuracy_before']):>14}"
+                f"{_percent(found['accuracy']):>14}"
+                f"{found['epochs_of_search']:>4} epochs"
+                f"{found['seconds_of_search']:>8.1f}  "
+                f"{found.get('verdict', {}).get('mask') or ''}".rstrip()
+            )
+        total = self.settings["epochs"]
+        lines += [
+            "",
+            f"{total} epochs of training for every method, search included. "
+            "Mean and standard deviation over seeds; seconds are of the "
+            "search.",
+        ]
+        return "\n".join(lines)
+
+    __str__ = render
+
+    def draw(self, directory):
+        """Draws three pictures: accuracy, layers and cost. Needs matplotlib.
+
+        Args:
+            directory: Where `accuracy.png` (accuracy against density, as
+                Figure 3 of "Rare Gems"), `layers.png` (density by layer, as
+                its Figure 7) and `cost.png` (accuracy against epochs and
+                seconds of the search) are written.
+        """
+        from tf_gems.comparison import pictures
+
+        pictures.draw(self, Path(directory))
+
+
+def _percent(pair):
+    mean, spread = pair
+    return f"{100 * mean:.2f} ±{100 * spread:.2f}"

@@ -1,0 +1,156 @@
+"""The pictures of a comparison."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot
+
+_MARKERS = "osD^vP*Xhd<>p8"
+_DENSE = {"color": "#757575", "linestyle": "--", "linewidth": 1}
+
+
+def draw(comparison, directory):
+    """Writes the three pictures of `Comparison.draw`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    found = comparison.summary()
+    dense = [s for s in found if s["method"] == "dense"]
+    found = [s for s in found if s["method"] != "dense"]
+    styles = _styles(found)
+    _accuracy(directory / "accuracy.png", found, dense, styles)
+    _layers(directory / "layers.png", comparison.rows, found, styles)
+    _cost(directory / "cost.png", found, styles)
+
+
+def _styles(found):
+    """A color and a marker for every method, the same in all pictures."""
+    names = list(dict.fromkeys(s["method"] for s in found))
+    colors = pyplot.get_cmap("tab20")
+    return {
+        name: {
+            "color": colors((2 * i) % 20 + (i >= 10)),
+            "marker": _MARKERS[i % len(_MARKERS)],
+            "markersize": 5,
+            "label": name,
+        }
+        for i, name in enumerate(sorted(names))
+    }
+
+
+def _accuracy(path, found, dense, styles):
+    figure, axes = pyplot.subplots(
+        1, 2, figsize=(12, 4.8), sharey=True, layout="constrained"
+    )
+    titles = {
+        "accuracy_before": "before fine-tuning",
+        "accuracy": "after fine-tuning",
+    }
+    for panel, (key, title) in zip(axes, titles.items(), strict=True):
+        for name, style in styles.items():
+            rows = [s for s in found if s["method"] == name]
+            panel.errorbar(
+                [100 * (1 - s["sparsity"]) for s in rows],
+                [100 * s[key][0] for s in rows],
+                [100 * s[key][1] for s in rows],
+                linewidth=1,
+                capsize=2,
+                **style,
+            )
+        _percent_axis(panel, found)
+        panel.set(title=title, xlabel="density, % (log)")
+    for s in dense:
+        axes[1].axhline(100 * s["accuracy"][0], **_DENSE)
+        axes[1].annotate(
+            "dense",
+            (1, 100 * s["accuracy"][0]),
+            xycoords=("axes fraction", "data"),
+            fontsize=8,
+            ha="right",
+            va="bottom",
+        )
+    axes[0].set_ylabel("test accuracy, %")
+    _finish(figure, axes[1], path)
+
+
+def _percent_axis(panel, found):
+    densities = sorted({100 * (1 - s["sparsity"]) for s in found})
+    panel.set_xscale("log")
+    panel.set_xticks(densities, [f"{d:.3g}" for d in densities])
+    panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+
+
+def _layers(path, rows, found, styles):
+    sparsities = sorted({s["sparsity"] for s in found})
+    figure, axes = pyplot.subplots(
+        1,
+        len(sparsities),
+        figsize=(4.5 * len(sparsities) + 2, 4.8),
+        squeeze=False,
+        layout="constrained",
+    )
+    for panel, sparsity in zip(axes[0], sparsities, strict=True):
+        for name, style in styles.items():
+            layers = [
+                row["layers"]
+                for row in rows
+                if (row["method"], row["sparsity"]) == (name, sparsity)
+                and row["check"] is None
+            ]
+            if not layers:
+                continue
+            names = [layer["path"].rsplit("/", 1)[0] for layer in layers[0]]
+            means = [
+                100 * sum(layer["density"] for layer in same) / len(same)
+                for same in zip(*layers, strict=True)
+            ]
+            panel.plot(names, means, linewidth=1, **style)
+        panel.set(title=f"density {1 - sparsity:.2%}", yscale="symlog")
+        lowest = 100 * (1 - sparsity) / 10
+        panel.set_yscale("symlog", linthresh=lowest)
+        panel.set_ylim(0, 100)
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.tick_params(axis="x", rotation=90, labelsize=7)
+    axes[0, 0].set_ylabel("density of the layer, % (log above the first tick)")
+    _finish(figure, axes[0, -1], path)
+
+
+def _cost(path, found, styles):
+    sparsities = sorted({s["sparsity"] for s in found})
+    figure, axes = pyplot.subplots(
+        len(sparsities),
+        2,
+        figsize=(11, 3.2 * len(sparsities) + 1),
+        squeeze=False,
+        sharey="row",
+        layout="constrained",
+    )
+    keys = {
+        "epochs_of_search": "epochs of the search",
+        "seconds_of_search": "seconds of the search (log)",
+    }
+    for panels, sparsity in zip(axes, sparsities, strict=True):
+        for panel, (key, label) in zip(panels, keys.items(), strict=True):
+            for s in found:
+                if s["sparsity"] == sparsity:
+                    style = dict(styles[s["method"]], linestyle="none")
+                    panel.plot(s[key], 100 * s["accuracy"][0], **style)
+            panel.set(xlabel=label, title=f"density {1 - sparsity:.2%}")
+            panel.grid(alpha=0.3)
+        panels[0].set_ylabel("test accuracy after\nfine-tuning, %")
+        panels[1].set_xscale("log")
+        for level in ("major", "minor"):
+            getattr(panels[1].xaxis, f"set_{level}_formatter")("{x:g}")
+        panels[1].tick_params(axis="x", which="minor", labelsize=6)
+    _finish(figure, axes[0, -1], path)
+
+
+def _finish(figure, panel, path):
+    handles, labels = panel.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(
+        unique.values(), unique, loc="outside right upper", fontsize=8
+    )
+    partial = path.with_suffix(".partial")
+    figure.savefig(partial, dpi=110, format="png")
+    partial.replace(path)
+    pyplot.close(figure)
