@@ -37,7 +37,7 @@ class Settings:
         names: Methods; all of them by default.
         batch_size: Integer.
         learning_rate: Float, of weights; cosine decay to zero.
-        score_learning_rate: Float, of Gem-Miner's scores; the same decay.
+        score_learning_rate: Float, of scores; the same decay.
         regularization: Float, Gem-Miner's.
         weight_decay: Float, coupled.
         fraction: Float in (0, 1], part of the training set.
@@ -135,22 +135,21 @@ def all_methods(settings):
     """Returns the methods, by name, with the settings of this network."""
     epochs, rate = settings.search_epochs, settings.learning_rate
     weights = {"epochs": epochs, "learning_rate": rate}
-    scores = {"epochs": epochs, "freeze_period": 1}
+    scores = {
+        "epochs": epochs,
+        "learning_rate": settings.score_learning_rate,
+        "freeze_period": 1,
+    }
     rounds = {
         "epochs": epochs // settings.rounds,
         "rounds": settings.rounds,
         "learning_rate": rate,
     }
     arguments = {
-        "gem_miner": {
-            **scores,
-            "learning_rate": settings.score_learning_rate,
-            "regularization": settings.regularization,
-        },
-        "edge_popup": {"epochs": epochs, "learning_rate": rate},
+        "gem_miner": {**scores, "regularization": settings.regularization},
+        "edge_popup": scores,
         "edge_popup_global": {
             **scores,
-            "learning_rate": rate,
             "allocation": "global",
             "gradual": True,
         },
@@ -161,6 +160,7 @@ def all_methods(settings):
         "synflow": {},
         "prospr": {},
         "magnitude": {},
+        "magnitude_uniform": {"allocation": "uniform"},
         "gradual_magnitude": weights,
         "random_uniform": {"allocation": "uniform"},
         "random_erk": {"allocation": "erk"},
@@ -195,7 +195,7 @@ def run(settings, output_dir, data_dir=None, download=False):
 
     checks = {}
     if settings.checked:
-        checks = {settings.checked: ("shuffled", "reinitialized", "random")}
+        checks = {settings.checked: ("shuffled", "reinitialized")}
     comparison = gems.compare(
         build,
         lambda seed: data.batches(settings.batch_size, seed),
