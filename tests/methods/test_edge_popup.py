@@ -243,48 +243,6 @@ def test_scores_have_the_fan_in_of_what_a_kernel_reads():
     assert all(0 <= s.min() and 0.95 < s.max() <= 1 for s in scores)
 
 
-def test_goes_on_after_a_crash(tmp_path, monkeypatch):
-    def find(directory=None):
-        model = whole()
-        model.compile(keras.optimizers.SGD(RATE, momentum=MOMENTUM), LOSS)
-        finder = methods.EdgePopup(
-            SPARSITY,
-            EPOCHS,
-            0.1,
-            allocation="global",
-            gradual=True,
-            freeze_period=1,
-            regularization=0.01,
-        )
-        return finder.find(model, DATA, directory)
-
-    expected = find()
-    begin = EdgePopupCallback.on_epoch_begin
-
-    def crash(self, epoch, logs=None):
-        begin(self, epoch, logs)
-        if epoch == 3:
-            raise RuntimeError("killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(EdgePopupCallback, "on_epoch_begin", crash)
-        with pytest.raises(RuntimeError, match="killed"):
-            find(tmp_path)
-    epochs = []
-    monkeypatch.setattr(
-        EdgePopupCallback,
-        "on_epoch_begin",
-        lambda self, epoch, logs=None: (
-            epochs.append(epoch),
-            begin(self, epoch, logs),
-        ),
-    )
-    found = find(tmp_path)
-    assert epochs == [3, 4, 5]
-    for path, mask in expected.masks.items():
-        np.testing.assert_array_equal(found.masks[path], mask)
-
-
 def test_wrong_arguments_are_refused():
     for arguments, message in [
         ({"allocation": "erk"}, 'ErdosRenyiKernel. Use `allocation="global"`'),

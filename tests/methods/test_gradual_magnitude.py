@@ -144,30 +144,6 @@ def test_density_of_every_epoch():
     assert copy.get_config() == odd.get_config()
 
 
-class Kill(keras.callbacks.Callback):
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-
-def test_golden_resume(tmp_path, monkeypatch):
-    method = methods.GradualMagnitude(0.75, epochs=4, learning_rate=0.1)
-    expected = method.find(network(), DATA)
-    monkeypatch.setattr(
-        method, "callbacks_for", lambda data: [method.callback(), Kill()]
-    )
-    with pytest.raises(KeyboardInterrupt):
-        method.find(network(), DATA, directory=tmp_path)
-    monkeypatch.undo()
-    ticket = method.find(network(), DATA, directory=tmp_path)
-    assert ticket.kept == 36
-    for path, mask in expected.masks.items():
-        np.testing.assert_array_equal(ticket.masks[path], mask)
-        np.testing.assert_allclose(
-            ticket.weights[path], expected.weights[path], 1e-5
-        )
-
-
 def test_refusals():
     sparse = network()
     callback = GradualMagnitudeCallback(0.9)

@@ -55,8 +55,8 @@ def network(seed=0):
 
 
 def method(name, **arguments):
-    arguments = {**SETTINGS.get(name, {}), **arguments}
-    return methods.get(name, target_sparsity=SPARSITY, **arguments)
+    settings = {"target_sparsity": SPARSITY, **SETTINGS.get(name, {})}
+    return methods.get(name, **{**settings, **arguments})
 
 
 def arrays(variables):
@@ -110,6 +110,52 @@ def test_one_ticket_for_one_seed_and_nothing_changed(name, tmp_path):
     sparse.compile("sgd", LOSS)
     assert np.isfinite(sparse.train_on_batch(*DATA[0]))
     assert sparse.ticket().kept == ticket.kept
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_every_layer_is_alive_where_a_minimum_is_asked_for(name):
+    least = allocation.Global(minimum=1)
+    finder = method(name, target_sparsity=0.98, allocation=least)
+    ticket = finder.find(network(), DATA)
+    kept = [row["kept"] for row in ticket.layers()]
+    assert min(kept) >= 1 and sum(kept) == round(0.02 * ticket.size)
+
+
+class Interrupted(keras.utils.PyDataset):
+    """The same batches; after some of them reading fails."""
+
+    def __init__(self, reads):
+        super().__init__()
+        self.reads_left = reads
+
+    def __len__(self):
+        return len(DATA)
+
+    def __getitem__(self, index):
+        self.reads_left -= 1
+        if self.reads_left < 0:
+            raise InterruptedError("The machine is gone.")
+        return DATA[index % len(DATA)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n for n, m in methods.METHODS.items() if issubclass(m, methods.Trained)],
+)
+def test_an_interrupted_search_goes_on(name, tmp_path):
+    whole = method(name).find(network(), DATA)
+    stops, ticket = 0, None
+    reads = 9 if name == "rigl" else 5  # which looks at batches of its own
+    while ticket is None and stops < 9:
+        try:
+            ticket = method(name).find(network(), Interrupted(reads), tmp_path)
+        except Exception as error:
+            assert "machine is gone" in str(error)
+            stops += 1
+    assert stops
+    for a, b in ((ticket.masks, whole.masks), (ticket.weights, whole.weights)):
+        for x, y in zip(a.values(), b.values(), strict=True):
+            np.testing.assert_array_equal(x, y)
 
 
 def test_what_the_user_froze_stays_frozen():
