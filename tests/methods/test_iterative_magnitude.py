@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from interruption import Interrupted
 from keras import layers
 
 import tf_gems as gems
@@ -150,23 +151,6 @@ def test_three_rounds_golden(name, rewind_steps, rates, tmp_path):
     assert sorted(backups) == rewind + [f"round_{i}.gem" for i in (1, 2, 3)]
 
 
-class Interrupted(keras.utils.PyDataset):
-    """The same batches; reading one of them fails."""
-
-    def __init__(self, fails_at):
-        super().__init__()
-        self.reads_left = fails_at
-
-    def __len__(self):
-        return len(DATA)
-
-    def __getitem__(self, index):
-        self.reads_left -= 1
-        if self.reads_left < 0:
-            raise InterruptedError("The machine is gone.")
-        return DATA[index]
-
-
 def same(ticket, other):
     for a, b in ((ticket.masks, other.masks), (ticket.weights, other.weights)):
         for x, y in zip(a.values(), b.values(), strict=True):
@@ -190,7 +174,7 @@ def test_an_interrupted_search_goes_on(name, tmp_path):
     while ticket is None and len(stops) < 9:
         sparse = network(deep=True)
         try:
-            ticket = method.find(sparse, Interrupted(10), tmp_path)
+            ticket = method.find(sparse, Interrupted(DATA, 10), tmp_path)
         except Exception as error:
             assert "machine is gone" in str(error)
             stops.append({path.name for path in tmp_path.iterdir()})
@@ -200,7 +184,7 @@ def test_an_interrupted_search_goes_on(name, tmp_path):
     sparse.compile("sgd", "mse")
     assert len(sparse.fit(*DATA[0], epochs=2, verbose=0).epoch) == 2
     # What is finished is not trained again: not one batch is read.
-    same(method.find(network(deep=True), Interrupted(0), tmp_path), whole)
+    same(method.find(network(deep=True), Interrupted(DATA, 0), tmp_path), whole)
 
 
 def test_a_directory_belongs_to_one_search(tmp_path):
@@ -217,7 +201,7 @@ def test_what_the_last_round_refuses_is_refused_before_the_first():
     for allocation in ({"last": 0.1}, "smart_ratio"):
         other = methods.get(method, target_sparsity=0.9, allocation=allocation)
         with pytest.raises(ValueError, match="allocation|Smart ratio|named"):
-            other.find(network(), Interrupted(0))
+            other.find(network(), Interrupted(DATA, 0))
 
 
 def test_rounds_follow_from_the_rate():

@@ -12,6 +12,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from interruption import Interrupted
 from keras import layers
 
 import tf_gems as gems
@@ -29,23 +30,6 @@ DATA = [
     )
     for _ in range(4)
 ]
-
-
-class Deadly(keras.utils.PyDataset):
-    """Batches, of which one too many kills the process."""
-
-    def __init__(self, reads):
-        super().__init__()
-        self.reads_left = reads
-
-    def __len__(self):
-        return len(DATA)
-
-    def __getitem__(self, index):
-        self.reads_left -= 1
-        if self.reads_left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return DATA[index]
 
 
 def search(name, data, directory=None):
@@ -70,11 +54,12 @@ def search(name, data, directory=None):
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_killed_search_goes_on(name, tmp_path):
-    root = pathlib.Path(__file__).parents[2]
+    tests = pathlib.Path(__file__).parents[1]
+    paths = tests.parent, tests
     run = subprocess.run(
         # 24 batches are needed in all; a `fit` may read some ahead.
         [sys.executable, __file__, name, str(tmp_path), "21"],
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
         capture_output=True,
         text=True,
     )
@@ -91,4 +76,5 @@ def test_a_killed_search_goes_on(name, tmp_path):
 
 
 if __name__ == "__main__":
-    search(sys.argv[1], Deadly(int(sys.argv[3])), sys.argv[2])
+    _, chosen, backups, reads = sys.argv
+    search(chosen, Interrupted(DATA, int(reads), kill=True), backups)

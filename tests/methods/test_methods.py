@@ -4,6 +4,7 @@ import keras
 import models
 import numpy as np
 import pytest
+from interruption import Interrupted
 from keras import layers
 from keras import ops
 
@@ -121,23 +122,6 @@ def test_every_layer_is_alive_where_a_minimum_is_asked_for(name):
     assert min(kept) >= 1 and sum(kept) == round(0.02 * ticket.size)
 
 
-class Interrupted(keras.utils.PyDataset):
-    """The same batches; after some of them reading fails."""
-
-    def __init__(self, reads):
-        super().__init__()
-        self.reads_left = reads
-
-    def __len__(self):
-        return len(DATA)
-
-    def __getitem__(self, index):
-        self.reads_left -= 1
-        if self.reads_left < 0:
-            raise InterruptedError("The machine is gone.")
-        return DATA[index % len(DATA)]
-
-
 @pytest.mark.parametrize(
     "name",
     [n for n, m in methods.METHODS.items() if issubclass(m, methods.Trained)],
@@ -148,7 +132,9 @@ def test_an_interrupted_search_goes_on(name, tmp_path):
     reads = 9 if name == "rigl" else 5  # which looks at batches of its own
     while ticket is None and stops < 9:
         try:
-            ticket = method(name).find(network(), Interrupted(reads), tmp_path)
+            ticket = method(name).find(
+                network(), Interrupted(DATA, reads), tmp_path
+            )
         except Exception as error:
             assert "machine is gone" in str(error)
             stops += 1
