@@ -131,6 +131,9 @@ PRESETS = {
 }
 
 
+_LISTS = {"sparsities": float, "seeds": int, "names": str}
+
+
 def all_methods(settings):
     """Returns the methods, by name, with the settings of this network."""
     epochs, rate = settings.search_epochs, settings.learning_rate
@@ -211,36 +214,40 @@ def run(settings, output_dir, data_dir=None, download=False):
         checks=checks,
         steps_per_execution=settings.steps_per_execution,
     )
-    comparison.draw(directory)
     return comparison, directory
 
 
 def main(_):
-    """Runs the comparison that the flags describe."""
+    """Runs the comparison that the flags describe, and draws it."""
     values = flags.FLAGS
     settings = PRESETS[values.preset]
-    given = {
-        name: tuple(kind(v) for v in values[name].value)
-        for name, kind in (
-            ("sparsities", float),
-            ("seeds", int),
-            ("names", str),
-        )
-        if values[name].present
-    }
+    command = [f"python recipes/compare.py --preset={values.preset}"]
+    for name, kind in _LISTS.items():
+        if values[name].present:
+            given = values[name].value
+            command.append(f"--{name}={','.join(given)}")
+            settings = dataclasses.replace(
+                settings, **{name: tuple(map(kind, given))}
+            )
     if values["fraction"].present:
-        given["fraction"] = values.fraction
-    settings = dataclasses.replace(settings, **given)
+        command.append(f"--fraction={values.fraction}")
+        settings = dataclasses.replace(settings, fraction=values.fraction)
     comparison, directory = run(
         settings, values.output_dir, values.data_dir, values.download
     )
+    comparison = dataclasses.replace(
+        comparison,
+        settings={**comparison.settings, **dataclasses.asdict(settings)},
+        provenance={**comparison.provenance, "command": " ".join(command)},
+    )
+    comparison.save(directory)
+    comparison.draw(directory)
     print(f"\n{comparison.render()}\n\npictures  {directory}")
 
 
 flags.DEFINE_enum("preset", "digits", list(PRESETS), "Data and settings.")
-flags.DEFINE_list("sparsities", None, "Fractions of zeros.")
-flags.DEFINE_list("seeds", None, "Integers.")
-flags.DEFINE_list("names", None, "Methods; default: the preset's.")
+for _name in _LISTS:
+    flags.DEFINE_list(_name, None, "Default: the preset's.")
 flags.DEFINE_float("fraction", None, "Part of the training set.")
 flags.DEFINE_string("data_dir", None, "Directory of TFDS.")
 flags.DEFINE_bool("download", False, "Whether TFDS may download.")

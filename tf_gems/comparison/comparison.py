@@ -114,14 +114,20 @@ class Comparison:
         found = json.loads(Path(path).read_text("utf-8"))
         return cls(found["rows"], found["settings"], found["provenance"])
 
-    def render(self):
-        """Returns the table for people, best method first."""
+    def render(self, sparsity=None):
+        """Returns the table for people, best method first.
+
+        Args:
+            sparsity: Float, the only one to show. Defaults to `None`: all.
+        """
         lines = [
             f"{'sparsity':>8}  {'method':<22}{'before, %':>14}"
             f"{'after, %':>14}{'search':>10}{'seconds':>9}  mask"
         ]
         last = None
         for found in self.summary():
+            if sparsity not in (None, found["sparsity"]):
+                continue
             if last not in (None, found["sparsity"]):
                 lines.append("")
             last = found["sparsity"]
