@@ -5,10 +5,12 @@ python recipes/cifar10.py --preset short
 
 import experiment
 from absl import app
+from settings import Settings
+from settings import define_flags
 
 PRESETS = {
-    "paper": experiment.Settings("cifar10", "resnet20"),
-    "short": experiment.Settings(
+    "paper": Settings("cifar10", "resnet20"),
+    "short": Settings(
         "cifar10",
         "resnet20",
         mining_epochs=6,
@@ -21,7 +23,7 @@ PRESETS = {
         finetuning_learning_rate=0.1,
         finetuning_schedule="cosine",
     ),
-    "smoke": experiment.Settings(
+    "smoke": Settings(
         "cifar10",
         "resnet20",
         target_sparsity=0.9,
@@ -33,7 +35,7 @@ PRESETS = {
     ),
 }
 
-experiment.define_flags(PRESETS)
+define_flags(PRESETS)
 
 if __name__ == "__main__":
     app.run(lambda _: experiment.main(PRESETS))

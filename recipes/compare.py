@@ -14,7 +14,7 @@ import quiet_tensorflow  # noqa: F401 - before anything that imports it
 import keras
 from absl import app
 from absl import flags
-from experiment import NETWORKS
+from settings import NETWORKS
 
 import tf_gems as gems
 from tf_gems import datasets
@@ -27,7 +27,7 @@ class Settings:
 
     Args:
         dataset: Name for `tf_gems.datasets.load`.
-        network: Name among those of `experiment.NETWORKS`.
+        network: Name among those of `settings.NETWORKS`.
         epochs: Integer, of search and fine-tuning together.
         search_epochs: Integer, of methods that train to find a ticket.
         rounds: Integer, of those that rewind; they share `search_epochs`.

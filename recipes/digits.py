@@ -5,9 +5,11 @@ python recipes/digits.py --preset short
 
 import experiment
 from absl import app
+from settings import Settings
+from settings import define_flags
 
 PRESETS = {
-    "paper": experiment.Settings(
+    "paper": Settings(
         "digits",
         "lenet_300_100",
         target_sparsity=0.95,
@@ -15,7 +17,7 @@ PRESETS = {
         finetuning_epochs=100,
         batch_size=64,
     ),
-    "short": experiment.Settings(
+    "short": Settings(
         "digits",
         "lenet_300_100",
         target_sparsity=0.98,
@@ -29,7 +31,7 @@ PRESETS = {
         finetuning_learning_rate=0.1,
         finetuning_schedule="cosine",
     ),
-    "smoke": experiment.Settings(
+    "smoke": Settings(
         "digits",
         "lenet_300_100",
         target_sparsity=0.9,
@@ -45,7 +47,7 @@ PRESETS = {
     ),
 }
 
-experiment.define_flags(PRESETS)
+define_flags(PRESETS)
 
 if __name__ == "__main__":
     app.run(lambda _: experiment.main(PRESETS))

@@ -5,10 +5,12 @@ python recipes/mnist.py --preset short
 
 import experiment
 from absl import app
+from settings import Settings
+from settings import define_flags
 
 PRESETS = {
-    "paper": experiment.Settings("mnist", "lenet_300_100"),
-    "short": experiment.Settings(
+    "paper": Settings("mnist", "lenet_300_100"),
+    "short": Settings(
         "mnist",
         "lenet_300_100",
         mining_epochs=20,
@@ -19,7 +21,7 @@ PRESETS = {
         finetuning_learning_rate=0.1,
         finetuning_schedule="cosine",
     ),
-    "smoke": experiment.Settings(
+    "smoke": Settings(
         "mnist",
         "lenet_300_100",
         target_sparsity=0.9,
@@ -35,7 +37,7 @@ PRESETS = {
     ),
 }
 
-experiment.define_flags(PRESETS)
+define_flags(PRESETS)
 
 if __name__ == "__main__":
     app.run(lambda _: experiment.main(PRESETS))
