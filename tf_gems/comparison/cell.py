@@ -159,7 +159,10 @@ class Cell:
             )
         record["accuracy"] = self.protocol.accuracy(model)
         record.update(clock.read("finetuning"))
-        record["layers"] = ticket.layers()
+        record["density_of_layers"] = {
+            layer["path"]: round(layer["density"], 6)
+            for layer in ticket.layers()
+        }
         _write(self.path, record)
         return record
 

@@ -96,7 +96,7 @@ class Comparison:
         partial.write_text(text, "utf-8")
         partial.replace(directory / "results.json")
         names = {name: None for row in self.rows for name in row}
-        names.pop("layers", None)
+        names.pop("density_of_layers", None)
         partial = directory / "results.csv.partial"
         with open(partial, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, names, extrasaction="ignore")

@@ -90,21 +90,22 @@ def _layers(path, rows, found, styles):
     )
     for panel, sparsity in zip(axes[0], sparsities, strict=True):
         for name, style in styles.items():
-            layers = [
-                row["layers"]
+            seeds = [
+                row["density_of_layers"]
                 for row in rows
                 if (row["method"], row["sparsity"]) == (name, sparsity)
                 and row["check"] is None
             ]
-            if not layers:
+            if not seeds:
                 continue
-            names = [layer["path"].rsplit("/", 1)[0] for layer in layers[0]]
+            paths = list(seeds[0])
             means = [
-                100 * sum(layer["density"] for layer in same) / len(same)
-                for same in zip(*layers, strict=True)
+                100 * sum(layers[path] for layers in seeds) / len(seeds)
+                for path in paths
             ]
+            names = [path.rsplit("/", 1)[0] for path in paths]
             panel.plot(names, means, linewidth=1, **style)
-        panel.set(title=f"density {1 - sparsity:.2%}", yscale="symlog")
+        panel.set(title=f"density {1 - sparsity:.2%}")
         lowest = 100 * (1 - sparsity) / 10
         panel.set_yscale("symlog", linthresh=lowest)
         panel.set_ylim(0, 100)
