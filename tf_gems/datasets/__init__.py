@@ -1,0 +1,76 @@
+"""Image data as `tf.data` pipelines, from TFDS, directories or scikit-learn.
+
+A set is held in memory. Images reach the network as float32, normalised by the
+mean and standard deviation of the training set, channel by channel. Nothing is
+downloaded unless TFDS is allowed to (`download=True`).
+"""
+
+from tf_gems.datasets import caltech101
+from tf_gems.datasets import digits
+from tf_gems.datasets import in_tfds
+from tf_gems.datasets import tiny_imagenet
+from tf_gems.datasets.image_data import ImageData
+from tf_gems.validation import check_choice
+from tf_gems.validation import check_positive_integer
+
+__all__ = ["NAMES", "ImageData", "load"]
+
+_RESIZED = {"tiny_imagenet": tiny_imagenet, "caltech101": caltech101}
+NAMES = ("digits", *in_tfds.NAMES, *_RESIZED)
+
+
+def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
+    """Loads a data set into memory.
+
+    Args:
+        name: `"digits"` (ships inside scikit-learn: 1,797 images of 8x8
+            pixels, every fifth kept for the test); `"mnist"`,
+            `"fashion_mnist"`, `"cifar10"`, `"cifar100"` or `"caltech101"`
+            (TFDS; Caltech-101 with the background as one of 102 labels); or
+            `"tiny_imagenet"` (a directory).
+        data_dir: Directory of TFDS. Defaults to `None`: the environment
+            variable `TFDS_DATA_DIR`, or the default of TFDS. For
+            `"tiny_imagenet"`, which needs it, the directory that holds
+            `train` and `val`, see `tf_gems.datasets.tiny_imagenet`.
+        fraction: Float in (0, 1], the part of the training set to use.
+            Defaults to `1.0`.
+        download: Whether TFDS may download what is missing.
+        image_size: Integer, height and width to which images of
+            `"tiny_imagenet"` and `"caltech101"` are resized. Defaults to
+            `None`: 64 and 224.
+
+    Returns:
+        `ImageData`.
+
+    Raises:
+        ValueError: If an argument is out of range or does not fit the name.
+        FileNotFoundError: If the data is missing and may not be downloaded.
+
+    Example:
+
+    >>> load("digits").image_shape
+    (8, 8, 1)
+    """
+    check_choice(name, "name", NAMES)
+    if not 0 < fraction <= 1:
+        raise ValueError(
+            "`fraction` is the part of the training set in (0, 1]. "
+            f"Received: fraction={fraction}. Use 1.0 for all of it."
+        )
+    if name in _RESIZED:
+        source = _RESIZED[name]
+        size = check_positive_integer(
+            source.SIZE if image_size is None else image_size, "image_size"
+        )
+        return source.load(data_dir, fraction, download, size)
+    if image_size is not None:
+        raise ValueError(
+            "`image_size` is for images of many sizes. Received: image_size="
+            f"{image_size} for '{name}', whose images have one. Leave it out, "
+            f"or load {' or '.join(map(repr, _RESIZED))}."
+        )
+    if name == "digits":
+        train, test, classes = digits.load(fraction)
+    else:
+        train, test, classes = in_tfds.load(name, data_dir, fraction, download)
+    return ImageData.normalised(name, train, test, classes)
