@@ -1,6 +1,7 @@
 """The settings of a run, and the flags that give them."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -15,6 +16,14 @@ NETWORKS = {
     "lenet_300_100": zoo.lenet_300_100,
     "conv4": zoo.conv4,
     "resnet20": zoo.resnet20,
+    "resnet32": zoo.resnet32,
+    "resnet32_double": functools.partial(zoo.resnet32, width=2),
+    "mobilenet_v2": zoo.mobilenet_v2,
+    "vgg16": zoo.vgg16,
+    "wide_resnet28_2": zoo.wide_resnet28_2,
+    "resnet18": zoo.resnet18,
+    "resnet18_cifar": functools.partial(zoo.resnet18, stem="cifar"),
+    "resnet50": zoo.resnet50,
 }
 _CHOICES = {
     "network": NETWORKS,

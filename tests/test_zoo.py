@@ -1,4 +1,6 @@
+import functools
 import math
+import warnings
 
 import keras
 import numpy as np
@@ -7,33 +9,130 @@ import pytest
 import tf_gems
 from tf_gems import zoo
 
+# Weights and tensors of the authors' networks, see each docstring.
+SIZES = {
+    "conv4": (2_425_024, 7),
+    "lenet_300_100": (784 * 300 + 300 * 100 + 1000, 3),
+    "mobilenet_v2": (2_261_824, 58),
+    "resnet18": (11_097_280 + 172_032, 21),
+    "resnet20": (268_336, 20),
+    "resnet32": (461_872, 32),
+    "resnet50": (22_734_016 + 2_768_896, 54),
+    "vgg16": (14_715_584, 14),
+    "wide_resnet28_2": (1_463_984, 29),
+}
+VARIANTS = {
+    "resnet32": [
+        ({"classes": 100}, 467_632),
+        ({"classes": 100, "width": 2}, 1_856_864),
+    ],
+    "resnet18": [
+        (
+            {"input_shape": (32, 32, 3), "classes": 10, "stem": "cifar"},
+            11_164_352,
+        ),
+    ],
+}
+VARIANTS = [
+    (name, arguments, size)
+    for name, variants in VARIANTS.items()
+    for arguments, size in variants
+]
+CLASSES = {"resnet18": 200, "resnet50": 1000}
+
+
+@functools.cache
+def network(name):
+    """The network, with statistics that show where it normalises."""
+    model = getattr(zoo, name)()
+    generator = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.moving_mean.shape
+            layer.moving_mean.assign(generator.normal(size=shape))
+            layer.moving_variance.assign(generator.uniform(0.5, 2, shape))
+    return model
+
 
 def weights_of(model):
     return [math.prod(w.shape) for w in model.trainable_weights]
 
 
-def test_resnet20_has_the_tensors_of_the_reference():
-    sizes = weights_of(zoo.resnet20())
-    assert sizes == (
-        [432] + [2304] * 6 + [4608] + [9216] * 5 + [18432] + [36864] * 5 + [640]
+def values(model, *names):
+    """What the layers return for one image."""
+    outputs = [model.get_layer(name).output for name in names]
+    images = np.random.default_rng(0).normal(size=(1, *model.input_shape[1:]))
+    found = keras.Model(model.input, outputs)(images.astype("float32"))
+    return [keras.ops.convert_to_numpy(x) for x in found]
+
+
+def convolve(x, layer, stride=1):
+    """A convolution of odd size, padded alike on all sides."""
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    height, width = x.shape[1:3]
+    pad = len(kernel) // 2
+    x = np.pad(x, [(0, 0), (pad, pad), (pad, pad), (0, 0)])
+    depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+    total = 0.0
+    for (i, j), _ in np.ndenumerate(kernel[..., 0, 0]):
+        seen = x[:, i : i + height : stride, j : j + width : stride]
+        total += seen * kernel[i, j, :, 0] if depthwise else seen @ kernel[i, j]
+    return total
+
+
+def normalise(x, layer):
+    mean, variance = map(
+        keras.ops.convert_to_numpy, (layer.moving_mean, layer.moving_variance)
     )
-    assert sum(sizes) == 268_336
+    return (x - mean) / np.sqrt(variance + 1e-5)
 
 
-def test_lenet_and_conv4_sizes():
-    assert sum(weights_of(zoo.lenet_300_100())) == 784 * 300 + 300 * 100 + 1000
-    assert sum(weights_of(zoo.conv4())) == 2_425_024
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def convolve_normalise(x, model, name, stride=1):
+    x = convolve(x, model.get_layer(name), stride)
+    return normalise(x, model.get_layer(f"{name}_norm"))
+
+
+def assert_near(found, expected):
+    scale = np.abs(expected).max()
+    assert scale > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-5 * scale, rtol=1e-4)
+
+
+def test_every_network_has_a_known_size():
+    assert sorted(SIZES) == sorted(zoo.__all__)
 
 
 @pytest.mark.parametrize("name", zoo.__all__)
-def test_every_weight_is_a_prunable_kernel(name):
-    model = getattr(zoo, name)()
+def test_sizes_and_every_weight_is_a_prunable_kernel(name):
+    model = network(name)
+    sizes = weights_of(model)
+    assert (sum(sizes), len(sizes)) == SIZES[name]
+    assert model.output_shape == (None, CLASSES.get(name, 10))
     report = tf_gems.PruningReport(model)
     assert report.skipped == []
-    assert len(report.prunable) == len(model.trainable_weights)
+    assert len(report.prunable) == len(sizes)
 
 
-@pytest.mark.parametrize("name", zoo.__all__)
+@pytest.mark.parametrize("name, arguments, size", VARIANTS)
+def test_sizes_of_variants(name, arguments, size):
+    model = getattr(zoo, name)(kernel_initializer="zeros", **arguments)
+    assert sum(weights_of(model)) == size
+    assert model.output_shape == (None, arguments["classes"])
+
+
+def test_resnet20_has_the_tensors_of_the_reference():
+    assert weights_of(network("resnet20")) == (
+        [432] + [2304] * 6 + [4608] + [9216] * 5 + [18432] + [36864] * 5 + [640]
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["conv4", "lenet_300_100", "resnet20", "wide_resnet28_2"]
+)
 def test_config_round_trip_computes_the_same(name):
     model = getattr(zoo, name)(classes=7)
     copy = type(model).from_config(model.get_config())
@@ -44,28 +143,166 @@ def test_config_round_trip_computes_the_same(name):
     np.testing.assert_array_equal(copy.predict(images, verbose=0), expected)
 
 
-def test_resnet20_shortcut_subsamples_and_pads_channels():
-    model = zoo.resnet20()
-    add = model.get_layer("stage2_block1_add")
-    shortcut = keras.Model(model.input, add.input[0])
-    before = keras.Model(
-        model.input, model.get_layer("stage1_block3_relu2").output
+@pytest.mark.parametrize("name", zoo.__all__)
+def test_layers_have_no_biases_and_take_initializer_and_regularizer(name):
+    arguments = {
+        "kernel_initializer": "ones",
+        "kernel_regularizer": keras.regularizers.L2(0.5),
+    }
+    if name == "resnet50":
+        arguments["classes"] = 2
+    model = getattr(zoo, name)(**arguments)
+    for weight in model.trainable_weights:
+        assert "kernel" in weight.path
+        assert weight.regularizer.l2 == 0.5
+        assert np.all(keras.ops.convert_to_numpy(weight[..., :2]) == 1)
+
+
+@pytest.mark.parametrize("name", zoo.__all__)
+def test_strided_convolutions_are_padded_alike_on_all_sides(name):
+    model = network(name)
+    for layer in model.layers:
+        if not hasattr(layer, "kernel_size") or layer.strides == (1, 1):
+            continue
+        assert layer.padding == "valid"
+        pad = layer.kernel_size[0] // 2
+        if pad:
+            padding = model.get_layer(f"{layer.name}_pad")
+            assert layer.input is padding.output
+            assert padding.padding == ((pad, pad), (pad, pad))
+
+
+@pytest.mark.parametrize(
+    "name, before",
+    [("resnet20", "stage1_block3_relu2"), ("resnet32", "stage1_block5_relu2")],
+)
+def test_shortcut_subsamples_and_pads_channels(name, before):
+    model = network(name)
+    block = "stage2_block1"
+    x, found = values(model, before, f"{block}_relu2")
+    y = relu(convolve_normalise(x, model, f"{block}_conv1", stride=2))
+    y = convolve_normalise(y, model, f"{block}_conv2")
+    shortcut = np.pad(x[:, ::2, ::2], [(0, 0)] * 3 + [(8, 8)])
+    assert_near(found, relu(y + shortcut))
+
+
+def test_wide_resnet_activates_before_both_branches():
+    model = network("wide_resnet28_2")
+    block = "stage2_block1"
+    x, found, after = values(
+        model, "stage1_block4_add", f"{block}_add", "stage2_block2_add"
     )
-    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3))
-    x = before.predict(images, verbose=0)
-    expected = np.pad(x[:, ::2, ::2], [(0, 0)] * 3 + [(8, 8)])
-    np.testing.assert_array_equal(shortcut.predict(images, verbose=0), expected)
+
+    def branch(x, block, stride):
+        a = relu(normalise(x, model.get_layer(f"{block}_norm1")))
+        y = convolve(a, model.get_layer(f"{block}_conv1"), stride)
+        y = relu(normalise(y, model.get_layer(f"{block}_norm2")))
+        return a, convolve(y, model.get_layer(f"{block}_conv2"))
+
+    a, y = branch(x, block, stride=2)
+    shortcut = convolve(a, model.get_layer(f"{block}_shortcut"), 2)
+    assert_near(found, shortcut + y)
+    _, y = branch(found, "stage2_block2", stride=1)
+    assert_near(after, found + y)
 
 
-def test_resnet20_strided_convolution_pads_one_pixel_on_each_side():
-    model = zoo.resnet20()
-    convolution = model.get_layer("stage2_block1_conv1")
-    # A kernel that picks its centre sees pixels 0, 2, 4, ... of each row.
-    kernel = np.zeros(convolution.kernel.shape, "float32")
-    kernel[1, 1, 0, 0] = 1.0
-    convolution.kernel.assign(kernel)
-    before = model.get_layer("stage1_block3_relu2").output
-    pair = keras.Model(model.input, [before, convolution.output])
-    images = np.random.default_rng(0).normal(size=(1, 32, 32, 3))
-    x, y = pair.predict(images, verbose=0)
-    np.testing.assert_allclose(y[..., 0], x[:, ::2, ::2, 0], atol=1e-6)
+@pytest.mark.parametrize(
+    "before, block, stride, shortcut",
+    [
+        ("stem_relu", "stage1_block1", 1, "convolution"),
+        ("stage2_block1_add", "stage2_block2", 1, "identity"),
+        ("stage2_block2_add", "stage3_block1", 2, None),
+    ],
+)
+def test_mobilenet_blocks(before, block, stride, shortcut):
+    model = network("mobilenet_v2")
+    last = f"{block}_add" if shortcut else f"{block}_project_norm"
+    x, found = values(model, before, last)
+    y = relu(convolve_normalise(x, model, f"{block}_expand"))
+    assert y.max() > 6  # ReLU6 would differ
+    y = relu(convolve_normalise(y, model, f"{block}_depthwise", stride))
+    y = convolve_normalise(y, model, f"{block}_project")
+    if shortcut == "convolution":
+        y += convolve_normalise(x, model, f"{block}_shortcut")
+    elif shortcut == "identity":
+        y += x
+    assert_near(found, y)
+
+
+def test_mobilenet_shortcuts():
+    names = [layer.name for layer in network("mobilenet_v2").layers]
+    assert [n for n in names if n.endswith("_shortcut")] == [
+        f"stage{stage}_block1_shortcut" for stage in (1, 2, 5, 7)
+    ]
+    without = {f"stage{stage}_block1_add" for stage in (3, 4, 6)}
+    assert not without & set(names)
+    assert sum(n.endswith("_add") for n in names) == 17 - 3
+
+
+def test_vgg_pools_what_is_normalised_and_rectified():
+    model = network("vgg16")
+    x, found = values(model, "block1_conv1_relu", "block1_pool")
+    y = relu(convolve_normalise(x, model, "block1_conv2"))
+    assert_near(found, y.reshape(1, 16, 2, 16, 2, 64).max((2, 4)))
+
+
+def test_imagenet_stem():
+    model = network("resnet18")
+    x, found = values(model, "image", "stem_pool")
+    y = relu(convolve_normalise(x, model, "stem", stride=2))
+    y = np.pad(y, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    windows = [
+        y[:, i : i + 32 : 2, j : j + 32 : 2] for i, j in np.ndindex(3, 3)
+    ]
+    assert_near(found, np.max(windows, 0))
+
+
+def test_resnet18_block():
+    model = network("resnet18")
+    block = "stage2_block1"
+    x, found = values(model, "stage1_block2_relu", f"{block}_relu")
+    y = relu(convolve_normalise(x, model, f"{block}_conv1", stride=2))
+    y = convolve_normalise(y, model, f"{block}_conv2")
+    y += convolve_normalise(x, model, f"{block}_shortcut", stride=2)
+    assert_near(found, relu(y))
+
+
+def test_resnet50_block_has_its_stride_in_the_3x3_convolution():
+    model = network("resnet50")
+    block = "stage2_block1"
+    x, found = values(model, "stage1_block3_relu", f"{block}_relu")
+    y = relu(convolve_normalise(x, model, f"{block}_conv1"))
+    y = relu(convolve_normalise(y, model, f"{block}_conv2", stride=2))
+    y = convolve_normalise(y, model, f"{block}_conv3")
+    y += convolve_normalise(x, model, f"{block}_shortcut", stride=2)
+    assert_near(found, relu(y))
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+def test_resnet50_loads_all_but_the_classifier(tmp_path):
+    path = tmp_path / "pretrained.weights.h5"
+    shape = (32, 32, 3)
+    source = zoo.resnet50(shape, 5, "he_normal", affine=True)
+    norms = {w.path for w in source.trainable_weights if "norm" in w.path}
+    assert len(norms) == 2 * 53
+    skipped = {w.path for w, _ in tf_gems.PruningReport(source).skipped}
+    assert norms == skipped
+    source.save_weights(path)
+    with warnings.catch_warnings(action="error"):
+        model = zoo.resnet50(shape, 3, "zeros", affine=True, weights=path)
+    *trunk, classifier = model.weights
+    for weight, expected in zip(trunk, source.weights, strict=False):
+        np.testing.assert_array_equal(weight, expected)
+    assert len(trunk) == len(source.weights) - 1
+    assert classifier.shape == (2048, 3)
+    np.testing.assert_array_equal(classifier, 0)
+    with pytest.raises(ValueError, match="(?i)layer"):
+        zoo.resnet50(shape, 5, "zeros", affine=False, weights=path)
+    path.unlink()
+
+
+def test_errors_tell_the_rule():
+    with pytest.raises(ValueError, match="positive integer. Received: width=0"):
+        zoo.resnet32(width=0)
+    with pytest.raises(ValueError, match="Did you mean 'imagenet'"):
+        zoo.resnet18(stem="image_net")

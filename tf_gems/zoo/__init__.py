@@ -2,6 +2,22 @@
 
 from tf_gems.zoo.conv4 import conv4
 from tf_gems.zoo.lenet import lenet_300_100
-from tf_gems.zoo.resnet20 import resnet20
+from tf_gems.zoo.mobilenet_v2 import mobilenet_v2
+from tf_gems.zoo.resnet_cifar import resnet20
+from tf_gems.zoo.resnet_cifar import resnet32
+from tf_gems.zoo.resnet_imagenet import resnet18
+from tf_gems.zoo.resnet_imagenet import resnet50
+from tf_gems.zoo.vgg16 import vgg16
+from tf_gems.zoo.wide_resnet import wide_resnet28_2
 
-__all__ = ["conv4", "lenet_300_100", "resnet20"]
+__all__ = [
+    "conv4",
+    "lenet_300_100",
+    "mobilenet_v2",
+    "resnet18",
+    "resnet20",
+    "resnet32",
+    "resnet50",
+    "vgg16",
+    "wide_resnet28_2",
+]

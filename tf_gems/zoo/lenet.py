@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from tf_gems.zoo._blocks import norm
+
 
 def lenet_300_100(
     input_shape=(28, 28, 1),
@@ -44,13 +46,7 @@ def lenet_300_100(
     x = layers.Flatten(name="flatten")(inputs)
     for index, units in enumerate((300, 100), 1):
         x = layers.Dense(units, name=f"dense{index}", **settings)(x)
-        x = layers.BatchNormalization(
-            momentum=0.9,
-            epsilon=1e-5,
-            center=False,
-            scale=False,
-            name=f"norm{index}",
-        )(x)
+        x = norm(x, f"norm{index}")
         x = layers.ReLU(name=f"relu{index}")(x)
     outputs = layers.Dense(classes, name="classifier", **settings)(x)
     return keras.Model(inputs, outputs, name="lenet_300_100")

@@ -1,0 +1,103 @@
+"""What the networks of the zoo are built of."""
+
+import keras
+from keras import layers
+
+
+def norm(x, name, affine=False):
+    """Normalises by batch, by default without scale and offset.
+
+    Args:
+        x: Keras tensor.
+        name: String, name of the layer.
+        affine: Whether a scale and an offset are learned.
+
+    Returns:
+        Keras tensor.
+    """
+    return layers.BatchNormalization(
+        momentum=0.9,
+        epsilon=1e-5,
+        center=affine,
+        scale=affine,
+        name=name,
+    )(x)
+
+
+class Blocks:
+    """Layers of one network: no biases, one initializer, one regularizer.
+
+    Args:
+        kernel_initializer: Keras initializer.
+        kernel_regularizer: Keras regularizer.
+        affine: Whether the normalisation learns a scale and an offset.
+            Defaults to `False`.
+    """
+
+    def __init__(self, kernel_initializer, kernel_regularizer, affine=False):
+        self._initializer = kernel_initializer
+        self._regularizer = kernel_regularizer
+        self._affine = affine
+
+    def convolution(self, x, filters, size, stride=1, *, name):
+        """Convolves."""
+        x, padding = self._pad(x, size, stride, name)
+        return layers.Conv2D(
+            filters,
+            size,
+            strides=stride,
+            padding=padding,
+            use_bias=False,
+            kernel_initializer=self._initializer,
+            kernel_regularizer=self._regularizer,
+            name=name,
+        )(x)
+
+    def convolution_norm(self, x, filters, size, stride=1, *, name):
+        """Convolves and normalises."""
+        x = self.convolution(x, filters, size, stride, name=name)
+        return self.norm(x, f"{name}_norm")
+
+    def convolution_norm_relu(self, x, filters, size, stride=1, *, name):
+        """Convolves, normalises and rectifies."""
+        x = self.convolution_norm(x, filters, size, stride, name=name)
+        return layers.ReLU(name=f"{name}_relu")(x)
+
+    def depthwise_norm_relu(self, x, size, stride=1, *, name):
+        """Convolves every channel by itself, normalises and rectifies."""
+        x, padding = self._pad(x, size, stride, name)
+        x = layers.DepthwiseConv2D(
+            size,
+            strides=stride,
+            padding=padding,
+            use_bias=False,
+            depthwise_initializer=self._initializer,
+            depthwise_regularizer=self._regularizer,
+            name=name,
+        )(x)
+        x = self.norm(x, f"{name}_norm")
+        return layers.ReLU(name=f"{name}_relu")(x)
+
+    def norm(self, x, name):
+        """Normalises by batch."""
+        return norm(x, name, self._affine)
+
+    def model(self, inputs, x, classes, name):
+        """Averages each channel, classifies, and returns the `keras.Model`."""
+        x = layers.GlobalAveragePooling2D(name="pool")(x)
+        outputs = layers.Dense(
+            classes,
+            use_bias=False,
+            kernel_initializer=self._initializer,
+            kernel_regularizer=self._regularizer,
+            name="classifier",
+        )(x)
+        return keras.Model(inputs, outputs, name=name)
+
+    def _pad(self, x, size, stride, name):
+        if stride == 1:
+            return x, "same"
+        if size > 1:
+            # "same" would pad unevenly, on the right and below only.
+            x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
+        return x, "valid"

@@ -1,0 +1,109 @@
+"""ResNet-20 and ResNet-32 for 32x32 images, as in the authors' code."""
+
+import keras
+from keras import layers
+from keras import ops
+
+from tf_gems.validation import check_positive_integer
+from tf_gems.zoo._blocks import Blocks
+
+
+def resnet20(
+    input_shape=(32, 32, 3),
+    classes=10,
+    kernel_initializer="he_normal",
+    kernel_regularizer=None,
+):
+    """Returns ResNet-20 with 268,336 weights on CIFAR-10.
+
+    A 3x3 stem of 16 filters, three stages of three basic blocks with 16, 32
+    and 64 filters, global average pooling, a classifier. No biases;
+    `BatchNormalization` without scale and offset. The first block of stages
+    two and three has stride 2, padded by one pixel on each side. Shortcuts
+    have no weights (option A): where the shape changes, every second pixel is
+    taken and half of the new channels, zeros, are put on either side.
+
+    Args:
+        input_shape: Tuple of integers, without the batch.
+        classes: Integer, number of logits.
+        kernel_initializer: Keras initializer. Defaults to `"he_normal"`.
+        kernel_regularizer: Keras regularizer. Defaults to `None`.
+
+    Returns:
+        `keras.Model` from float32 images to logits.
+
+    Example:
+
+    >>> sum(int(np.prod(w.shape)) for w in resnet20().trainable_weights)
+    268336
+
+    Reference: He et al., 2016, "Deep Residual Learning for Image
+    Recognition", section 4.2.
+    """
+    blocks = Blocks(kernel_initializer, kernel_regularizer)
+    return _resnet("resnet20", blocks, input_shape, classes, depth=3, width=1)
+
+
+def resnet32(
+    input_shape=(32, 32, 3),
+    classes=10,
+    kernel_initializer="he_normal",
+    kernel_regularizer=None,
+    width=1,
+):
+    """Returns ResNet-32 with 461,872 weights on CIFAR-10.
+
+    As `resnet20`, with five blocks a stage. On CIFAR-100 it has 467,632
+    weights, and 1,856,864 of double width, which the paper prunes.
+
+    Args:
+        input_shape: Tuple of integers, without the batch.
+        classes: Integer, number of logits.
+        kernel_initializer: Keras initializer. Defaults to `"he_normal"`.
+        kernel_regularizer: Keras regularizer. Defaults to `None`.
+        width: Integer that multiplies the filters of all convolutions.
+            Defaults to `1`.
+
+    Returns:
+        `keras.Model` from float32 images to logits.
+
+    Raises:
+        ValueError: If `width` is not a positive integer.
+
+    Example:
+
+    >>> model = resnet32(classes=100, width=2)
+    >>> sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    1856864
+
+    Reference: He et al., 2016, "Deep Residual Learning for Image
+    Recognition", section 4.2; of double width: Su et al., 2020,
+    "Sanity-Checking Pruning Methods".
+    """
+    check_positive_integer(width, "width")
+    blocks = Blocks(kernel_initializer, kernel_regularizer)
+    return _resnet("resnet32", blocks, input_shape, classes, 5, width)
+
+
+def _resnet(name, blocks, input_shape, classes, depth, width):
+    inputs = keras.Input(input_shape, name="image")
+    x = blocks.convolution_norm_relu(inputs, 16 * width, 3, name="stem")
+    for stage, filters in enumerate((16, 32, 64), 1):
+        for index in range(1, depth + 1):
+            stride = 2 if stage > 1 and index == 1 else 1
+            x = _basic_block(
+                blocks, x, filters * width, stride, f"stage{stage}_block{index}"
+            )
+    return blocks.model(inputs, x, classes, name)
+
+
+def _basic_block(blocks, x, filters, stride, name):
+    y = blocks.convolution_norm(x, filters, 3, stride, name=f"{name}_conv1")
+    y = layers.ReLU(name=f"{name}_relu1")(y)
+    y = blocks.convolution_norm(y, filters, 3, name=f"{name}_conv2")
+    if stride > 1:
+        x = layers.AveragePooling2D(1, stride, name=f"{name}_subsample")(x)
+        missing = (filters - x.shape[-1]) // 2
+        x = ops.pad(x, [(0, 0), (0, 0), (0, 0), (missing, missing)])
+    y = layers.Add(name=f"{name}_add")([x, y])
+    return layers.ReLU(name=f"{name}_relu2")(y)

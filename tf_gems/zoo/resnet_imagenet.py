@@ -1,0 +1,170 @@
+"""ResNet-18 and ResNet-50, laid out as torchvision does."""
+
+import keras
+from keras import layers
+
+from tf_gems.validation import check_choice
+from tf_gems.zoo._blocks import Blocks
+
+
+def resnet18(
+    input_shape=(64, 64, 3),
+    classes=200,
+    kernel_initializer="he_normal",
+    kernel_regularizer=None,
+    stem="imagenet",
+):
+    """Returns ResNet-18 with 11,269,312 weights on Tiny ImageNet.
+
+    A stem; four stages of two basic blocks with 64, 128, 256 and 512 filters;
+    global average pooling, a classifier. No biases; `BatchNormalization`
+    without scale and offset. The first block of stages two to four has stride
+    2, and a shortcut by a 1x1 convolution and normalisation.
+
+    The authors' code prunes all but those three convolutions, which have
+    172,032 weights; here they are pruned and counted like all others.
+
+    Args:
+        input_shape: Tuple of integers, without the batch.
+        classes: Integer, number of logits.
+        kernel_initializer: Keras initializer. Defaults to `"he_normal"`.
+        kernel_regularizer: Keras regularizer. Defaults to `None`.
+        stem: `"imagenet"`, a 7x7 convolution and 3x3 max pooling, each of
+            stride 2; or `"cifar"`, a 3x3 convolution of stride 1, with which
+            the network has 11,164,352 weights on CIFAR-10. Defaults to
+            `"imagenet"`.
+
+    Returns:
+        `keras.Model` from float32 images to logits.
+
+    Raises:
+        ValueError: If there is no such stem.
+
+    Example:
+
+    >>> model = resnet18((32, 32, 3), 10, stem="cifar")
+    >>> sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    11164352
+
+    Reference: He et al., 2016, "Deep Residual Learning for Image
+    Recognition", table 1.
+    """
+    check_choice(stem, "stem", ("imagenet", "cifar"))
+    blocks = Blocks(kernel_initializer, kernel_regularizer)
+    inputs = keras.Input(input_shape, name="image")
+    if stem == "imagenet":
+        x = _imagenet_stem(blocks, inputs)
+    else:
+        x = blocks.convolution_norm_relu(inputs, 64, 3, name="stem")
+    x = _stages(blocks, x, _basic_block, (2, 2, 2, 2))
+    return blocks.model(inputs, x, classes, "resnet18")
+
+
+def resnet50(
+    input_shape=(64, 64, 3),
+    classes=1000,
+    kernel_initializer="he_normal",
+    kernel_regularizer=None,
+    affine=False,
+    weights=None,
+):
+    """Returns ResNet-50, with 25,502,912 weights for 1,000 classes.
+
+    A stem of a 7x7 convolution and 3x3 max pooling, each of stride 2; four
+    stages of 3, 4, 6 and 3 bottlenecks that end in 256, 512, 1024 and 2048
+    filters; global average pooling, a classifier. No biases. The first block
+    of stages two to four has stride 2, in its 3x3 convolution; the first of
+    every stage a shortcut by a 1x1 convolution and normalisation.
+
+    The authors keep 1,000 logits on the 200 classes of Tiny ImageNet. Their
+    code prunes all but the four shortcuts, which have 2,768,896 weights; here
+    they are pruned and counted like all others.
+
+    The weights of `keras.applications.ResNet50` do not fit: its convolutions
+    have biases, and its strides are in the first 1x1 convolution of a block.
+    `tf_gems.SparseModel` prunes that network directly. Those of torchvision
+    fit an affine network, but for the bias of the classifier: the tensors are
+    the same, with kernels transposed to (height, width, inputs, outputs).
+
+    Args:
+        input_shape: Tuple of integers, without the batch.
+        classes: Integer, number of logits.
+        kernel_initializer: Keras initializer. Defaults to `"he_normal"`.
+        kernel_regularizer: Keras regularizer. Defaults to `None`.
+        affine: Whether the normalisation learns a scale and an offset, which
+            are not pruned; the authors do so on Caltech-101 only. Defaults to
+            `False`.
+        weights: Path of a `.keras` or `.weights.h5` file of a `resnet50` with
+            the same `affine` and any number of classes. All but its
+            classifier is loaded. Defaults to `None`.
+
+    Returns:
+        `keras.Model` from float32 images to logits.
+
+    Raises:
+        ValueError: If the weights are of another network.
+        FileNotFoundError: If there is no such file.
+
+    Example:
+
+    ```python
+    caltech = tf_gems.zoo.resnet50(
+        (224, 224, 3), 101, affine=True, weights="imagenet.weights.h5"
+    )
+    ```
+
+    Reference: He et al., 2016, "Deep Residual Learning for Image
+    Recognition", table 1; Goyal et al., 2017, "Accurate, Large Minibatch SGD",
+    section 5.1, for the place of the stride.
+    """
+    blocks = Blocks(kernel_initializer, kernel_regularizer, affine)
+    inputs = keras.Input(input_shape, name="image")
+    x = _imagenet_stem(blocks, inputs)
+    x = _stages(blocks, x, _bottleneck, (3, 4, 6, 3))
+    model = blocks.model(inputs, x, classes, "resnet50")
+    if weights is not None:
+        keras.Model(inputs, x).load_weights(weights)
+    return model
+
+
+def _imagenet_stem(blocks, x):
+    x = blocks.convolution_norm_relu(x, 64, 7, 2, name="stem")
+    # After ReLU, zeros never are the only maximum.
+    x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
+    return layers.MaxPooling2D(3, 2, name="stem_pool")(x)
+
+
+def _stages(blocks, x, block, depths):
+    for stage, depth in enumerate(depths, 1):
+        for index in range(1, depth + 1):
+            stride = 2 if stage > 1 and index == 1 else 1
+            name = f"stage{stage}_block{index}"
+            x = block(blocks, x, 32 * 2**stage, stride, name)
+    return x
+
+
+def _basic_block(blocks, x, filters, stride, name):
+    y = blocks.convolution_norm_relu(
+        x, filters, 3, stride, name=f"{name}_conv1"
+    )
+    y = blocks.convolution_norm(y, filters, 3, name=f"{name}_conv2")
+    return _add_shortcut(blocks, x, y, stride, name)
+
+
+def _bottleneck(blocks, x, filters, stride, name):
+    y = blocks.convolution_norm_relu(x, filters, 1, name=f"{name}_conv1")
+    y = blocks.convolution_norm_relu(
+        y, filters, 3, stride, name=f"{name}_conv2"
+    )
+    y = blocks.convolution_norm(y, 4 * filters, 1, name=f"{name}_conv3")
+    return _add_shortcut(blocks, x, y, stride, name)
+
+
+def _add_shortcut(blocks, x, y, stride, name):
+    filters = y.shape[-1]
+    if x.shape[-1] != filters:
+        x = blocks.convolution_norm(
+            x, filters, 1, stride, name=f"{name}_shortcut"
+        )
+    y = layers.Add(name=f"{name}_add")([x, y])
+    return layers.ReLU(name=f"{name}_relu")(y)

@@ -1,0 +1,51 @@
+"""VGG-16 for 32x32 images, with normalisation and one dense layer."""
+
+import keras
+from keras import layers
+
+from tf_gems.zoo._blocks import Blocks
+
+_FILTERS = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
+
+
+def vgg16(
+    input_shape=(32, 32, 3),
+    classes=10,
+    kernel_initializer="he_normal",
+    kernel_regularizer=None,
+):
+    """Returns VGG-16 with 14,715,584 weights on CIFAR-10.
+
+    Five groups of 3x3 convolutions, two of 64 filters, two of 128, three of
+    256 and twice three of 512, each followed by `BatchNormalization` without
+    scale and offset and by ReLU; 2x2 max pooling after every group. What is
+    left, one pixel of a 32x32 image, is averaged and classified. No biases,
+    no dropout.
+
+    Args:
+        input_shape: Tuple of integers, without the batch; images of 32 pixels
+            or more.
+        classes: Integer, number of logits.
+        kernel_initializer: Keras initializer. Defaults to `"he_normal"`.
+        kernel_regularizer: Keras regularizer. Defaults to `None`.
+
+    Returns:
+        `keras.Model` from float32 images to logits.
+
+    Example:
+
+    >>> sum(int(np.prod(w.shape)) for w in vgg16().trainable_weights)
+    14715584
+
+    Reference: Simonyan & Zisserman, 2015, "Very Deep Convolutional Networks
+    for Large-Scale Image Recognition", table 1, column D.
+    """
+    blocks = Blocks(kernel_initializer, kernel_regularizer)
+    x = inputs = keras.Input(input_shape, name="image")
+    for group, convolutions in enumerate(_FILTERS, 1):
+        for index, filters in enumerate(convolutions, 1):
+            x = blocks.convolution_norm_relu(
+                x, filters, 3, name=f"block{group}_conv{index}"
+            )
+        x = layers.MaxPooling2D(name=f"block{group}_pool")(x)
+    return blocks.model(inputs, x, classes, "vgg16")
