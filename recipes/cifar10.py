@@ -1,6 +1,7 @@
-"""A rare gem on CIFAR-10 with ResNet-20, the paper's main network.
+"""A rare gem on CIFAR-10, by default with ResNet-20.
 
-python recipes/cifar10.py --preset short
+python recipes/cifar10.py --preset=short
+python recipes/cifar10.py --network=mobilenet_v2 --target_sparsity=0.986
 """
 
 import experiment
@@ -9,7 +10,7 @@ from settings import Settings
 from settings import define_flags
 
 PRESETS = {
-    "paper": Settings("cifar10", "resnet20"),
+    "paper": Settings.from_paper("cifar10", "resnet20", 0.9856),
     "short": Settings(
         "cifar10",
         "resnet20",

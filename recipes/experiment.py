@@ -9,6 +9,7 @@ finished run only prints its report.
 """
 
 import dataclasses
+import functools
 import json
 import shutil
 import sys
@@ -30,7 +31,13 @@ from tf_gems import datasets
 from tf_gems.export.run_litert import run_litert
 from tf_gems.provenance import provenance
 
-_MILESTONES = (8 / 15, 12 / 15)  # 80 and 120 of 150 epochs
+_OPTIMIZERS = {
+    "sgd": functools.partial(keras.optimizers.SGD, momentum=0.9),
+    "nesterov": functools.partial(
+        keras.optimizers.SGD, momentum=0.9, nesterov=True
+    ),
+    "adam": functools.partial(keras.optimizers.Adam, epsilon=1e-8),
+}
 
 
 def main(presets):
@@ -56,7 +63,7 @@ class Run:
     Args:
         settings: `Settings`.
         output_dir: Directory in which the run's own is made.
-        data_dir: Directory of TFDS, or `None`.
+        data_dir: Directory of the data, see `tf_gems.datasets.load`.
         download: Whether TFDS may download.
         command: String, what the user typed, for the record.
     """
@@ -78,7 +85,11 @@ class Run:
         if self.results_path.exists():
             self.results = json.loads(self.results_path.read_text("utf-8"))
         self._load = lambda: datasets.load(
-            settings.dataset, data_dir, settings.fraction, download
+            settings.dataset,
+            data_dir,
+            settings.fraction,
+            download,
+            settings.image_size,
         )
 
     def start(self):
@@ -121,6 +132,7 @@ class Run:
                 settings.learning_rate,
                 settings.mining_epochs * self._steps,
             ),
+            settings.optimizer,
         )
         weight = settings.regularization
         if settings.regularization_schedule == "linear":
@@ -132,8 +144,8 @@ class Run:
             settings.gated,
         )
         self._fit("mine", sparse, settings.mining_epochs, [miner])
-        ticket = sparse.ticket()
-        sparse.finetune()
+        ticket = sparse.ticket(settings.masks)
+        sparse.finetune(ticket)
         self._compile(sparse, 0.0)
         accuracy = self._accuracy(sparse)
         ticket.metadata.update(
@@ -164,9 +176,13 @@ class Run:
     def _random(self):
         settings = self.settings
         sparse = self._sparse_model()
-        ticket = gems.methods.RandomPruning(
-            settings.target_sparsity, settings.seed
-        ).find(sparse)
+        sparsity = settings.target_sparsity
+        if settings.masks == "rounded":
+            mine = self.results["stages"]["mine"]
+            sparsity = 1 - mine["kept"] / mine["size"]
+        ticket = gems.methods.RandomPruning(sparsity, settings.seed).find(
+            sparse
+        )
         ticket.apply(sparse)
         rate = settings.dense_learning_rate
         self._compile(sparse, self._schedule(rate, settings.epochs))
@@ -183,7 +199,7 @@ class Run:
 
     def _export(self):
         model = keras.models.load_model(self.directory / "finetuned.keras")
-        sample = self.data.test[0][:64]
+        sample, _ = next(self.data.test_batches(64).as_numpy_iterator())
         litert = gems.export_litert(
             model, self.directory / "sparse.tflite", inputs=sample
         )
@@ -200,14 +216,17 @@ class Run:
         }
 
     def _litert_accuracy(self, path):
-        images, labels = self.data.test
-        feeds = [
-            {"image": images[start : start + 1000]}
-            for start in range(0, len(images), 1000)
-        ]
-        [outputs, *_], _ = run_litert(path, feeds)
-        logits = np.concatenate([next(iter(o.values())) for o in outputs])
-        return round(float(np.mean(logits.argmax(-1) == labels)), 4)
+        right = []
+        for images, labels in self._test_batches().as_numpy_iterator():
+            [[outputs], *_], _ = run_litert(path, [{"image": images}])
+            [logits] = outputs.values()
+            right.append(logits.argmax(-1) == labels)
+        return round(float(np.mean(np.concatenate(right))), 4)
+
+    def _test_batches(self):
+        # As many as fit: feature maps of large images fill the memory.
+        small = max(self.data.image_shape) <= 64
+        return self.data.test_batches(500 if small else 50)
 
     @property
     def _steps(self):
@@ -215,30 +234,35 @@ class Run:
 
     def _network(self):
         settings = self.settings
+        pretrained = {"weights": settings.weights} if settings.weights else {}
         return NETWORKS[settings.network](
             self.data.image_shape,
             self.data.classes,
+            **pretrained,
             # Coupled weight decay is the gradient of half its square.
             kernel_regularizer=keras.regularizers.L2(settings.weight_decay / 2),
         )
 
     def _sparse_model(self):
+        kept = {"kernel_initializer": None} if self.settings.weights else {}
         return gems.SparseModel.from_preset(
-            "paper", self._network(), seed=self.settings.seed
+            "paper", self._network(), seed=self.settings.seed, **kept
         )
 
     def _schedule(self, rate, epochs):
-        steps = epochs * self._steps
-        if self.settings.finetuning_schedule == "cosine":
+        settings, steps = self.settings, epochs * self._steps
+        if settings.finetuning_schedule == "cosine":
             return keras.optimizers.schedules.CosineDecay(rate, steps)
+        milestones = settings.first_milestone, settings.second_milestone
         return keras.optimizers.schedules.PiecewiseConstantDecay(
-            [int(steps * part) for part in _MILESTONES],
+            [int(steps * part) for part in milestones],
             [rate, rate / 10, rate / 100],
         )
 
-    def _compile(self, model, learning_rate):
+    def _compile(self, model, learning_rate, optimizer=None):
+        optimizer = optimizer or self.settings.finetuning_optimizer
         model.compile(
-            keras.optimizers.SGD(learning_rate, momentum=0.9),
+            _OPTIMIZERS[optimizer](learning_rate),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )
@@ -252,14 +276,14 @@ class Run:
         model.fit(
             self.data.batches(self.settings.batch_size, self.settings.seed),
             epochs=epochs,
-            validation_data=self.data.test_batches(500),
+            validation_data=self._test_batches(),
             shuffle=False,  # the pipeline shuffles
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[*callbacks, log, gems.callbacks.Backup(backup)],
         )
 
     def _accuracy(self, model):
-        _, accuracy = model.evaluate(self.data.test_batches(500), verbose=0)
+        _, accuracy = model.evaluate(self._test_batches(), verbose=0)
         return round(float(accuracy), 4)
 
     def _record(self, stage, found):

@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 from pathlib import Path
 
+import paper
 from absl import flags
 
 from tf_gems import zoo
@@ -24,10 +26,15 @@ NETWORKS = {
     "resnet18": zoo.resnet18,
     "resnet18_cifar": functools.partial(zoo.resnet18, stem="cifar"),
     "resnet50": zoo.resnet50,
+    "resnet50_affine": functools.partial(zoo.resnet50, affine=True),
 }
+OPTIMIZERS = ("sgd", "nesterov", "adam")
 _CHOICES = {
     "network": NETWORKS,
+    "optimizer": OPTIMIZERS,
     "regularization_schedule": ("constant", "linear"),
+    "masks": ("alive", "rounded"),
+    "finetuning_optimizer": OPTIMIZERS,
     "finetuning_schedule": ("multistep", "cosine"),
 }
 
@@ -43,18 +50,27 @@ class Settings:
         mining_epochs: Integer.
         finetuning_epochs: Integer.
         batch_size: Integer.
+        optimizer: `"sgd"` with momentum 0.9, `"nesterov"` or `"adam"`, of the
+            scores.
         learning_rate: Float, of the scores; cosine decay to zero.
         regularization: Float, L2 weight on the scores.
         regularization_schedule: `"constant"`, or `"linear"` from zero.
         gated: Whether the penalty rests at the target, see
             `tf_gems.GemMinerCallback`.
         freeze_period: Integer, epochs.
+        masks: `"alive"` or `"rounded"`, see `tf_gems.SparseModel.ticket`.
+        finetuning_optimizer: As `optimizer`, of the weights of all networks.
         finetuning_learning_rate: Float, of the ticket's weights.
-        finetuning_schedule: `"multistep"` (a tenth at 8/15 and at 12/15 of
-            training) or `"cosine"`.
+        finetuning_schedule: `"multistep"` (a tenth at each milestone) or
+            `"cosine"`.
+        first_milestone: Float in (0, 1), a part of training.
+        second_milestone: Float in (0, 1), not below the first.
         dense_learning_rate: Float, of dense and random networks.
         weight_decay: Float, coupled, on all weights that train.
         fraction: Float in (0, 1], part of the training set.
+        image_size: Integer, see `tf_gems.datasets.load`, or `None`.
+        weights: Path of pre-trained weights, see `tf_gems.zoo.resnet50`, which
+            every network starts from; or `None`.
         seed: Integer.
     """
 
@@ -64,22 +80,59 @@ class Settings:
     mining_epochs: int = 150
     finetuning_epochs: int = 150
     batch_size: int = 128
+    optimizer: str = "sgd"
     learning_rate: float = 0.1
     regularization: float = 1e-4
     regularization_schedule: str = "constant"
     gated: bool = False
     freeze_period: int = 5
+    masks: str = "alive"
+    finetuning_optimizer: str = "sgd"
     finetuning_learning_rate: float = 0.01
     finetuning_schedule: str = "multistep"
+    first_milestone: float = 8 / 15  # 80 of 150 epochs
+    second_milestone: float = 12 / 15
     dense_learning_rate: float = 0.1
     weight_decay: float = 1e-4
     fraction: float = 1.0
+    image_size: int | None = None
+    weights: str | None = None
     seed: int = 42
 
     def __post_init__(self):
         check_sparsity(self.target_sparsity)
         for name, choices in _CHOICES.items():
             check_choice(getattr(self, name), name, choices)
+        if not 0 < self.first_milestone <= self.second_milestone < 1:
+            raise ValueError(
+                "Milestones are parts of training, in order. Received: "
+                f"first_milestone={self.first_milestone}, "
+                f"second_milestone={self.second_milestone}. The defaults are "
+                "8 / 15 and 12 / 15."
+            )
+        accepted = inspect.signature(NETWORKS[self.network]).parameters
+        if self.weights and "weights" not in accepted:
+            raise ValueError(
+                "Only ResNet-50 starts from pre-trained weights. Received: "
+                f"weights={self.weights!r} for '{self.network}'. Use "
+                "network='resnet50_affine', or leave `weights` out."
+            )
+
+    @classmethod
+    def from_paper(cls, dataset, network, target_sparsity):
+        """Returns the authors' settings, see `paper`.
+
+        Args:
+            dataset: String.
+            network: Name among `NETWORKS`.
+            target_sparsity: Float in [0, 1), the fraction of zeros.
+
+        Raises:
+            ValueError: If the authors have none.
+        """
+        check_sparsity(target_sparsity)
+        check_choice(network, "network", NETWORKS)
+        return cls(**paper.find(dataset, network, target_sparsity))
 
     @property
     def epochs(self):
@@ -111,7 +164,9 @@ def define_flags(presets):
     )
     define = {
         str: flags.DEFINE_string,
+        str | None: flags.DEFINE_string,
         int: flags.DEFINE_integer,
+        int | None: flags.DEFINE_integer,
         float: flags.DEFINE_float,
         bool: flags.DEFINE_bool,
     }
@@ -121,7 +176,9 @@ def define_flags(presets):
             define[field.type](
                 field.name, None, f"Default: the preset's. Paper: {value}."
             )
-    flags.DEFINE_string("data_dir", None, "Directory of TFDS.")
+    flags.DEFINE_string(
+        "data_dir", None, "Directory of TFDS, or of the images."
+    )
     flags.DEFINE_bool("download", False, "Whether TFDS may download.")
     flags.DEFINE_string(
         "output_dir",
@@ -132,6 +189,9 @@ def define_flags(presets):
 
 def read_flags(presets):
     """Returns the settings that the flags describe, and the command line.
+
+    The preset "paper" is the row of the authors' table for the network and
+    the sparsity that are given, where the recipe's data set is in the table.
 
     Args:
         presets: As given to `define_flags`.
@@ -145,7 +205,14 @@ def read_flags(presets):
         for field in dataclasses.fields(Settings)
         if field.name != "dataset" and values[field.name].present
     }
-    settings = dataclasses.replace(presets[values.preset], **given)
+    preset = presets[values.preset]
+    if values.preset == "paper" and preset.dataset in paper.DATASETS:
+        preset = Settings.from_paper(
+            preset.dataset,
+            given.get("network", preset.network),
+            given.get("target_sparsity", preset.target_sparsity),
+        )
+    settings = dataclasses.replace(preset, **given)
     command = [f"python recipes/{settings.dataset}.py"]
     command += [f"--preset={values.preset}"]
     command += [f"--{name}={value}" for name, value in given.items()]

@@ -1,0 +1,38 @@
+"""A rare gem on Caltech-101 with ResNet-50, pre-trained elsewhere.
+
+python recipes/caltech101.py --weights=imagenet.weights.h5
+
+Without `--weights`, a file of the weights of `tf_gems.zoo.resnet50`, mining
+starts from signed constants as on the other data.
+"""
+
+import experiment
+from absl import app
+from settings import Settings
+from settings import define_flags
+
+PRESETS = {
+    "paper": Settings.from_paper("caltech101", "resnet50_affine", 0.95),
+    "smoke": Settings(
+        "caltech101",
+        "resnet50_affine",
+        target_sparsity=0.9,
+        mining_epochs=2,
+        finetuning_epochs=1,
+        batch_size=16,
+        optimizer="adam",
+        learning_rate=0.01,
+        regularization=0.0,
+        freeze_period=1,
+        finetuning_optimizer="adam",
+        finetuning_learning_rate=1e-3,
+        dense_learning_rate=1e-3,
+        fraction=0.05,
+        image_size=64,
+    ),
+}
+
+define_flags(PRESETS)
+
+if __name__ == "__main__":
+    app.run(lambda _: experiment.main(PRESETS))
