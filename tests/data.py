@@ -15,3 +15,10 @@ def tfds_directory(name):
         if Path(place, name).is_dir():
             return str(place)
     pytest.skip(f"no {name} in TFDS_DATA_DIR or {_SHARED.name}/")
+
+
+def directory(name):
+    """Returns the directory of images, or skips."""
+    if (_SHARED / name).is_dir():
+        return str(_SHARED / name)
+    pytest.skip(f"no {name} in {_SHARED.name}/")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from data import directory
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 TIMEOUT = 400
@@ -52,8 +53,8 @@ def test_digits_survives_a_kill_resumes_and_then_is_a_no_op(tmp_path):
 
     code, output = run(tmp_path, *flags)
     assert code == 0, output
-    [directory] = (path for path in tmp_path.iterdir() if path.is_dir())
-    results = json.loads((directory / "results.json").read_text("utf-8"))
+    [run_directory] = (path for path in tmp_path.iterdir() if path.is_dir())
+    results = json.loads((run_directory / "results.json").read_text("utf-8"))
     stages = results["stages"]
     assert list(stages) == ["mine", "finetune", "random", "dense", "export"]
     assert stages["mine"]["kept"] == stages["random"]["kept"] == 5020
@@ -63,10 +64,10 @@ def test_digits_survives_a_kill_resumes_and_then_is_a_no_op(tmp_path):
         "python recipes/digits.py --preset=smoke --mining_epochs=6"
     )
     # The killed run's epochs are in the log once, the others follow.
-    epochs = [int(row["epoch"]) for row in read_csv(directory / "mine.csv")]
+    epochs = [int(row["epoch"]) for row in read_csv(run_directory / "mine.csv")]
     assert sorted(set(epochs)) == list(range(6))
-    assert (directory / "report.png").read_bytes().startswith(b"\x89PNG")
-    assert not list(directory.glob("backup-*"))
+    assert (run_directory / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(run_directory.glob("backup-*"))
     assert "rare gem, fine-tuned" in output
     # TensorFlow's own lines stay out of the way.
     assert "oneDNN" not in output and "cuda" not in output
@@ -96,6 +97,46 @@ def test_missing_data_names_the_remedy(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_tiny_imagenet_in_smoke(tmp_path):
+    place = directory("tiny_imagenet_20")
+    flags = [
+        "--preset=smoke",
+        f"--data_dir={place}",
+        "--network=lenet_300_100",
+        "--image_size=16",
+        "--fraction=0.01",
+        # Of what is alive, that which rounds to one is the ticket.
+        "--masks=rounded",
+        "--optimizer=adam",
+        "--learning_rate=0.02",
+        "--regularization=1e-5",
+        "--target_sparsity=0.3",
+        "--finetuning_optimizer=nesterov",
+        "--first_milestone=0.4",
+    ]
+    code, output = run(tmp_path / "runs", *flags, recipe="tiny_imagenet.py")
+    assert code == 0, output
+    [path] = (tmp_path / "runs").glob("tiny_imagenet-*/results.json")
+    stages = json.loads(path.read_text("utf-8"))["stages"]
+    size = 16 * 16 * 3 * 300 + 300 * 100 + 100 * 20
+    assert stages["mine"]["size"] == size
+    # Scores begin uniform: about half of them round to one.
+    assert 0.3 * size < stages["mine"]["kept"] < 0.6 * size
+    assert stages["random"]["kept"] == stages["mine"]["kept"]
+    assert stages["export"]["accuracy"] == stages["finetune"]["accuracy"]
+    assert "lenet_300_100 on tiny_imagenet" in output
+
+
+def test_the_paper_is_asked_by_flags(tmp_path):
+    flags = ["--network=mobilenet_v2", f"--data_dir={tmp_path}"]
+    code, output = run(
+        tmp_path, *flags, "--target_sparsity=0.9", recipe="cifar10.py"
+    )
+    assert code != 0
+    assert "mobilenet_v2 at 0.5, 0.8, 0.95, 0.986;" in output
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("recipe", ["mnist.py", "cifar10.py"])
 def test_other_recipes_know_their_presets(recipe):
     process = subprocess.run(
@@ -112,8 +153,8 @@ def test_compare_in_smoke_and_again_from_its_cells(tmp_path):
     flags = ["--preset=smoke", "--names=gem_miner,snip,random_erk"]
     code, output = run(tmp_path, *flags, recipe="compare.py")
     assert code == 0, output
-    [directory] = tmp_path.iterdir()
-    rows = json.loads((directory / "results.json").read_text())["rows"]
+    [run_directory] = tmp_path.iterdir()
+    rows = json.loads((run_directory / "results.json").read_text())["rows"]
     assert [row["method"] for row in rows] == [
         "dense",
         "gem_miner",
@@ -123,9 +164,9 @@ def test_compare_in_smoke_and_again_from_its_cells(tmp_path):
     assert all(row["kept"] == 5020 for row in rows[1:])
     assert rows[0]["accuracy"] > 0.8
     for name in ("accuracy", "layers", "cost"):
-        assert (directory / f"{name}.png").stat().st_size > 10_000
+        assert (run_directory / f"{name}.png").stat().st_size > 10_000
     flags[1] = "--names=gem_miner,snip"
     code, output = run(tmp_path, *flags, recipe="compare.py")
     assert code == 0, output
-    again = json.loads((directory / "results.json").read_text())["rows"]
+    again = json.loads((run_directory / "results.json").read_text())["rows"]
     assert again == rows[:3]

@@ -1,0 +1,165 @@
+"""The table of the authors' settings, and settings made of it."""
+
+import importlib
+import math
+from pathlib import Path
+
+import pytest
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@pytest.fixture(scope="module")
+def recipes():
+    """The modules `paper` and `settings` of the recipes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(RECIPES)
+        yield (
+            importlib.import_module("paper"),
+            importlib.import_module("settings"),
+        )
+
+
+def values(settings, *names):
+    return tuple(getattr(settings, name) for name in names)
+
+
+SCORES = ("optimizer", "learning_rate", "regularization", "freeze_period")
+WEIGHTS = ("finetuning_optimizer", "finetuning_learning_rate", "masks")
+LENGTH = ("mining_epochs", "finetuning_epochs", "batch_size")
+
+
+# Written down anew from the authors' files, not from the table.
+@pytest.mark.parametrize(
+    "network, sparsity, scores, weights, length",
+    [
+        (
+            "cifar10 resnet20",
+            0.9941,
+            ("sgd", 0.1, 1e-4, 8),
+            ("sgd", 0.01, "alive"),
+            (150, 150, 128),
+        ),
+        (
+            "cifar10 resnet20",
+            0.8,
+            ("sgd", 0.1, 5e-6, 5),
+            ("sgd", 0.01, "rounded"),
+            (150, 150, 128),
+        ),
+        (
+            "cifar10 mobilenet_v2",
+            0.986,
+            ("sgd", 0.1, 1.5e-5, 5),
+            ("sgd", 0.01, "alive"),
+            (300, 300, 128),
+        ),
+        (
+            "cifar10 vgg16",
+            0.995,
+            ("adam", 0.001, 1e-6, 5),
+            ("sgd", 0.05, "alive"),
+            (200, 200, 128),
+        ),
+        (
+            "cifar10 wide_resnet28_2",
+            0.977,
+            ("sgd", 0.5, 5e-6, 10),
+            ("sgd", 0.01, "alive"),
+            (150, 150, 128),
+        ),
+        (
+            "tiny_imagenet resnet18",
+            0.995,
+            ("adam", 0.001, 1e-5, 5),
+            ("sgd", 0.1, "alive"),
+            (200, 200, 256),
+        ),
+        (
+            "tiny_imagenet resnet50",
+            0.986,
+            ("adam", 0.01, 1e-6, 5),
+            ("nesterov", 0.1, "alive"),
+            (150, 150, 128),
+        ),
+        (
+            "caltech101 resnet50_affine",
+            0.98,
+            ("adam", 0.001, 5e-6, 5),
+            ("adam", 1e-4, "alive"),
+            (50, 50, 16),
+        ),
+    ],
+)
+def test_spot_values(recipes, network, sparsity, scores, weights, length):
+    _, module = recipes
+    row = (*network.split(), sparsity)
+    settings = module.Settings.from_paper(*row)
+    assert values(settings, "dataset", "network", "target_sparsity") == row
+    assert values(settings, *SCORES) == scores
+    assert values(settings, *WEIGHTS) == weights
+    assert values(settings, *LENGTH) == length
+    assert settings.weight_decay == 1e-4
+
+
+@pytest.mark.parametrize(
+    "row, epochs",
+    [
+        (("cifar10", "resnet20", 0.9856), (80, 120)),
+        (("cifar10", "vgg16", 0.95), (100, 150)),
+        (("cifar10", "mobilenet_v2", 0.5), (150, 250)),
+        (("caltech101", "resnet50_affine", 0.95), (20, 40)),
+    ],
+)
+def test_milestones_in_epochs(recipes, row, epochs):
+    _, module = recipes
+    settings = module.Settings.from_paper(*row)
+    parts = values(settings, "first_milestone", "second_milestone")
+    for part, epoch in zip(parts, epochs, strict=True):
+        assert math.isclose(part * settings.finetuning_epochs, epoch)
+
+
+def test_every_row_is_a_setting_of_a_known_status(recipes):
+    paper, module = recipes
+    for (*names, density), (_, status) in paper.ROWS.items():
+        settings = module.Settings.from_paper(*names, 1 - density / 100)
+        assert math.isclose(100 * (1 - settings.target_sparsity), density)
+        assert status in ("final", "first", "grid", "extra")
+        # Two freezes at least, and the last is trained after.
+        assert settings.mining_epochs // settings.freeze_period >= 3
+    status = {key: status for key, (_, status) in paper.ROWS.items()}
+    assert status["cifar10", "resnet20", 1.44] == "first"
+    assert status["cifar10", "mobilenet_v2", 5] == "final"
+    assert status["cifar100", "resnet32_double", 2] == "grid"
+
+
+def test_what_the_paper_has_not_is_refused_with_what_it_has(recipes):
+    _, module = recipes
+    with pytest.raises(ValueError, match="resnet18 at 0.5, 0.8, 0.95, 0.986"):
+        module.Settings.from_paper("tiny_imagenet", "resnet18", 0.9)
+    with pytest.raises(ValueError, match="on 'cifar100', for which it has res"):
+        module.Settings.from_paper("cifar100", "resnet20", 0.95)
+    with pytest.raises(ValueError, match="Did you mean 0.986?"):
+        module.Settings.from_paper("cifar10", "resnet20", 98.6)
+    with pytest.raises(ValueError, match="Did you mean .*'resnet20'"):
+        module.Settings.from_paper("cifar10", "resnet21", 0.95)
+
+
+def test_settings_that_are_added_do_not_rename_old_runs(recipes):
+    _, module = recipes
+    # What these were called before there were optimizers to choose.
+    assert module.Settings("cifar10", "resnet20").hash() == "2ca12faedfd3"
+    row = module.Settings.from_paper("cifar10", "resnet20", 0.9856)
+    assert row.hash() == "2ca12faedfd3"
+    other = module.Settings("cifar10", "resnet20", optimizer="adam")
+    assert other.hash() != "2ca12faedfd3"
+
+
+def test_settings_that_do_not_fit_are_refused(recipes):
+    _, module = recipes
+    with pytest.raises(ValueError, match="Only ResNet-50 starts from"):
+        module.Settings("cifar10", "vgg16", weights="a.weights.h5")
+    with pytest.raises(ValueError, match="in order. Received: first_mil"):
+        module.Settings("cifar10", "vgg16", first_milestone=0.9)
+    with pytest.raises(ValueError, match="Did you mean 'adam'"):
+        module.Settings("cifar10", "vgg16", optimizer="adamw")
