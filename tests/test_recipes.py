@@ -1,4 +1,5 @@
 import csv
+import importlib
 import json
 import os
 import signal
@@ -7,8 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from data import directory
+
+from tf_gems import datasets
+from tf_gems import zoo
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 TIMEOUT = 400
@@ -125,6 +130,34 @@ def test_tiny_imagenet_in_smoke(tmp_path):
     assert stages["random"]["kept"] == stages["mine"]["kept"]
     assert stages["export"]["accuracy"] == stages["finetune"]["accuracy"]
     assert "lenet_300_100 on tiny_imagenet" in output
+
+
+def test_every_network_starts_from_pretrained_weights(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(RECIPES)
+    experiment = importlib.import_module("experiment")
+    settings = importlib.import_module("settings")
+    trained = zoo.resnet50((32, 32, 3), 7, affine=True)
+    trained.save_weights(tmp_path / "trained.weights.h5")
+    run = experiment.Run(
+        settings.Settings(
+            "caltech101",
+            "resnet50_affine",
+            weights=str(tmp_path / "trained.weights.h5"),
+        ),
+        tmp_path,
+    )
+    examples = np.zeros((1, 32, 32, 3), "float32"), np.zeros(1, "int64")
+    run.data = datasets.ImageData("caltech101", examples, examples, 5)
+    model = run._sparse_model().model
+    compared = 0
+    for layer in trained.layers:
+        if layer.weights and layer.name != "classifier":
+            ours = model.get_layer(layer.name).get_weights()
+            for value, expected in zip(ours, layer.get_weights(), strict=True):
+                np.testing.assert_array_equal(value, expected)
+                compared += 1
+    assert compared == 53 * 5  # a kernel, and four tensors of its norm
+    assert model.output_shape == (None, 5)
 
 
 def test_the_paper_is_asked_by_flags(tmp_path):
