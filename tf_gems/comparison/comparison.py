@@ -122,7 +122,7 @@ class Comparison:
         """
         lines = [
             f"{'sparsity':>8}  {'method':<22}{'before, %':>14}"
-            f"{'after, %':>14}{'search':>10}{'seconds':>9}  mask"
+            f"{'after, %':>14}{'search':>11}{'seconds':>9}  mask"
         ]
         last = None
         for found in self.summary():
@@ -136,15 +136,15 @@ class Comparison:
                 f"{_percent(found['accuracy_before']):>14}"
                 f"{_percent(found['accuracy']):>14}"
                 f"{found['epochs_of_search']:>4} epochs"
-                f"{found['seconds_of_search']:>8.1f}  "
+                f"{found['processor_seconds_of_search']:>9.1f}  "
                 f"{found.get('verdict', {}).get('mask') or ''}".rstrip()
             )
         total = self.settings["epochs"]
         lines += [
             "",
             f"{total} epochs of training for every method, search included. "
-            "Mean and standard deviation over seeds; seconds are of the "
-            "search.",
+            "Mean and standard",
+            "deviation over seeds; processor seconds of the search.",
         ]
         return "\n".join(lines)
 
@@ -157,7 +157,7 @@ class Comparison:
             directory: Where `accuracy.png` (accuracy against density, as
                 Figure 3 of "Rare Gems"), `layers.png` (density by layer, as
                 its Figure 7) and `cost.png` (accuracy against epochs and
-                seconds of the search) are written.
+                processor seconds of the search) are written.
         """
         from tf_gems.comparison import pictures
 

@@ -127,7 +127,7 @@ def _cost(path, found, styles):
     )
     keys = {
         "epochs_of_search": "epochs of the search",
-        "seconds_of_search": "seconds of the search (log)",
+        "processor_seconds_of_search": "processor seconds of the search (log)",
     }
     for panels, sparsity in zip(axes, sparsities, strict=True):
         for panel, (key, label) in zip(panels, keys.items(), strict=True):
