@@ -89,7 +89,7 @@ def test_two_replicas_mine_the_ticket_of_one(mirrored_strategy, tmp_path):
     one, history_of_one = mined(OneDevice(), ReplicasAgree())
     two, history_of_two = mined(mirrored_strategy.scope(), watch)
     assert watch.replicas == mirrored_strategy.num_replicas_in_sync == 2
-    assert watch.compared == 6 * (2 * one.gem.size + 3)
+    assert watch.compared == 6 * (2 * one.gem.size + 4)
 
     for name in ("alive_density", "regularization"):
         assert history_of_one[name] == history_of_two[name]
