@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+import tf_gems
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 CARDS = sorted((ROOT / "savedmodels").glob("*.json"))
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def row(card):
@@ -32,6 +35,16 @@ def test_table_holds_the_figures_of_the_card(path):
     card = json.loads(path.read_text("utf-8"))
     assert row(card) in README
     assert card["command"] in README
+
+
+def test_comparison_is_that_of_the_results():
+    path = RESULTS / "compare_mnist" / "results.json"
+    comparison = tf_gems.Comparison.load(path)
+    assert comparison.render(0.9856) in README
+    assert comparison.provenance["command"] in README
+    best = {s["sparsity"]: s["method"] for s in reversed(comparison.summary())}
+    assert best.pop(0.0) == "dense"
+    assert list(best.values()) == ["gem_miner"] * 3
 
 
 def test_links_and_names_exist():

@@ -50,29 +50,45 @@ def _accuracy(path, found, dense, styles):
             rows = [s for s in found if s["method"] == name]
             panel.errorbar(
                 [100 * (1 - s["sparsity"]) for s in rows],
-                [100 * s[key][0] for s in rows],
+                [_error(s[key]) for s in rows],
                 [100 * s[key][1] for s in rows],
                 linewidth=1,
                 capsize=2,
                 **style,
             )
-        _percent_axis(panel, found)
+        _density_axis(panel, found)
         panel.set(title=title, xlabel="density, % (log)")
     for s in dense:
-        axes[1].axhline(100 * s["accuracy"][0], **_DENSE)
+        axes[1].axhline(_error(s["accuracy"]), **_DENSE)
         axes[1].annotate(
             "dense",
-            (1, 100 * s["accuracy"][0]),
+            (1, _error(s["accuracy"])),
             xycoords=("axes fraction", "data"),
             fontsize=8,
             ha="right",
             va="bottom",
         )
+    _accuracy_axis(axes[0])
     axes[0].set_ylabel("test accuracy, %")
     _finish(figure, axes[1], path)
 
 
-def _percent_axis(panel, found):
+def _error(pair):
+    mean, _ = pair
+    return max(100 * (1 - mean), 0.01)
+
+
+def _accuracy_axis(panel):
+    """Accuracies by the logarithm of their errors: 98 is far from 97."""
+    panel.set_yscale("log")
+    errors = (0.5, 1, 2, 5, 10, 20, 50, 90)
+    panel.set_yticks(errors, [f"{100 - error:g}" for error in errors])
+    panel.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    panel.invert_yaxis()
+    panel.grid(axis="y", alpha=0.3)
+
+
+def _density_axis(panel, found):
     densities = sorted({100 * (1 - s["sparsity"]) for s in found})
     panel.set_xscale("log")
     panel.set_xticks(densities, [f"{d:.3g}" for d in densities])
@@ -134,9 +150,10 @@ def _cost(path, found, styles):
             for s in found:
                 if s["sparsity"] == sparsity:
                     style = dict(styles[s["method"]], linestyle="none")
-                    panel.plot(s[key], 100 * s["accuracy"][0], **style)
+                    panel.plot(s[key], _error(s["accuracy"]), **style)
             panel.set(xlabel=label, title=f"density {1 - sparsity:.2%}")
-            panel.grid(alpha=0.3)
+            panel.grid(axis="x", alpha=0.3)
+        _accuracy_axis(panels[0])
         panels[0].set_ylabel("test accuracy after\nfine-tuning, %")
         panels[1].set_xscale("log")
         for level in ("major", "minor"):
