@@ -39,7 +39,7 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 def make_models():
     """Returns three compiled models of the same network."""
     mining = gems.SparseModel(zoo.resnet20(), seed=0)
-    mining.gem.regularization.assign(1e-4)
+    mining.gem.penalty.weight.assign(1e-4)
     finetuning = gems.SparseModel(zoo.resnet20(), seed=0)
     finetuning.finetune(
         gems.methods.RandomPruning(FLAGS.sparsity).find(finetuning)

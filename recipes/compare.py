@@ -38,7 +38,6 @@ class Settings:
         batch_size: Integer.
         learning_rate: Float, of weights; cosine decay to zero.
         score_learning_rate: Float, of scores; the same decay.
-        regularization: Float, Gem-Miner's.
         weight_decay: Float, coupled.
         fraction: Float in (0, 1], part of the training set.
         steps_per_execution: Integer, as for `compile`.
@@ -56,7 +55,6 @@ class Settings:
     batch_size: int = 128
     learning_rate: float = 0.1
     score_learning_rate: float = 1.0
-    regularization: float = 1e-4
     weight_decay: float = 1e-4
     fraction: float = 1.0
     steps_per_execution: int = 16
@@ -85,7 +83,6 @@ PRESETS = {
         sparsities=(0.9,),
         seeds=(0,),
         batch_size=64,
-        regularization=1e-3,
     ),
     "digits": Settings(
         "digits",
@@ -96,7 +93,6 @@ PRESETS = {
         sparsities=(0.9, 0.95, 0.98),
         checked=0.98,
         batch_size=64,
-        regularization=5e-4,
     ),
     "mnist": Settings(
         "mnist",
@@ -125,7 +121,6 @@ PRESETS = {
             "imp",
         ),
         score_learning_rate=1.5,
-        regularization=1e-4,
         steps_per_execution=1,
     ),
 }
@@ -149,7 +144,7 @@ def all_methods(settings):
         "learning_rate": rate,
     }
     arguments = {
-        "gem_miner": {**scores, "regularization": settings.regularization},
+        "gem_miner": scores,
         "edge_popup": scores,
         "edge_popup_global": {
             **scores,

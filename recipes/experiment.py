@@ -141,7 +141,7 @@ class Run:
             settings.target_sparsity,
             settings.freeze_period,
             weight,
-            settings.gated,
+            settings.gated or weight == "auto",
         )
         self._fit("mine", sparse, settings.mining_epochs, [miner])
         ticket = sparse.ticket(settings.masks)

@@ -53,10 +53,11 @@ class Settings:
         optimizer: `"sgd"` with momentum 0.9, `"nesterov"` or `"adam"`, of the
             scores.
         learning_rate: Float, of the scores; cosine decay to zero.
-        regularization: Float, L2 weight on the scores.
-        regularization_schedule: `"constant"`, or `"linear"` from zero.
-        gated: Whether the penalty rests at the target, see
+        regularization: `"auto"`, or a float, the L2 weight on the scores; see
             `tf_gems.GemMinerCallback`.
+        regularization_schedule: Of a float: `"constant"`, or `"linear"` from
+            zero.
+        gated: Whether a penalty of given weight rests at the target.
         freeze_period: Integer, epochs.
         masks: `"alive"` or `"rounded"`, see `tf_gems.SparseModel.ticket`.
         finetuning_optimizer: As `optimizer`, of the weights of all networks.
@@ -82,7 +83,7 @@ class Settings:
     batch_size: int = 128
     optimizer: str = "sgd"
     learning_rate: float = 0.1
-    regularization: float = 1e-4
+    regularization: float | str = 1e-4
     regularization_schedule: str = "constant"
     gated: bool = False
     freeze_period: int = 5
@@ -110,6 +111,8 @@ class Settings:
                 f"second_milestone={self.second_milestone}. The defaults are "
                 "8 / 15 and 12 / 15."
             )
+        if isinstance(self.regularization, str):
+            check_choice(self.regularization, "regularization", ("auto",))
         accepted = inspect.signature(NETWORKS[self.network]).parameters
         if self.weights and "weights" not in accepted:
             raise ValueError(
@@ -153,6 +156,17 @@ class Settings:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+class _NumberOrAuto(flags.ArgumentParser):
+    """Parses a number, or the word `auto`."""
+
+    def parse(self, argument):
+        return argument if argument == "auto" else float(argument)
+
+
+def _define_number_or_auto(name, default, help):
+    flags.DEFINE(_NumberOrAuto(), name, default, help)
+
+
 def define_flags(presets):
     """Defines a flag for each setting, and those of every recipe.
 
@@ -168,6 +182,7 @@ def define_flags(presets):
         int: flags.DEFINE_integer,
         int | None: flags.DEFINE_integer,
         float: flags.DEFINE_float,
+        float | str: _define_number_or_auto,
         bool: flags.DEFINE_bool,
     }
     for field in dataclasses.fields(Settings):

@@ -18,6 +18,7 @@ PRESETS = {
         mining_epochs=2,
         finetuning_epochs=1,
         learning_rate=0.5,
+        regularization="auto",
         freeze_period=1,
         fraction=0.02,
         image_size=32,

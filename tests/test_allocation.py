@@ -145,7 +145,7 @@ def test_keep():
     random = np.random.default_rng(0)
     scores = [random.normal(size=shape) for shape in STAGES]
     everywhere = keep_largest(scores, round(0.01 * sum(SIZES)))
-    found = allocation.Global().keep(scores, 0.01)
+    found = allocation.Global(minimum=0).keep(scores, 0.01)
     for mask, expected in zip(found, everywhere, strict=True):
         np.testing.assert_array_equal(mask, expected)
     for name in COUNTED:

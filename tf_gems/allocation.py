@@ -81,7 +81,7 @@ class Global(Allocation):
 
     Args:
         minimum: Integer, how many entries of each weight are kept whatever
-            their rank. Defaults to `0`.
+            their rank, so that no layer is cut. Defaults to `1`.
 
     Example:
 
@@ -90,7 +90,7 @@ class Global(Allocation):
     [[True, True], [False, False]]
     """
 
-    def __init__(self, minimum=0):
+    def __init__(self, minimum=1):
         self.minimum = int(minimum)
 
     def __call__(self, shapes, density, paths=None):

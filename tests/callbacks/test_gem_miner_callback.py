@@ -145,7 +145,7 @@ def test_logs_are_what_the_variables_say():
                 logs[name][epoch], value, rtol=1e-5, err_msg=name
             )
     # The loss of the last step holds the penalty, not just the logs.
-    np.testing.assert_allclose(read(model.gem.regularization), 1.25e-4)
+    np.testing.assert_allclose(read(model.gem.penalty.weight), 1.25e-4)
 
 
 def test_epochs_argument_sets_the_clock_of_several_fits():
@@ -357,7 +357,7 @@ def test_refuses_what_fit_cannot_do():
         model.finetune()
     with pytest.raises(ValueError, match="freeze_period=5, epochs=8.*=2 or"):
         fit(model, gems.GemMinerCallback(0.9), epochs=8)
-    with pytest.raises(ValueError, match=f"{SIZE} prunable.*Use 0.995192"):
+    with pytest.raises(ValueError, match=f"leave 2 of {SIZE}.*Use 0.990385"):
         fit(model, gems.GemMinerCallback(0.999, 2), epochs=8)
 
     plain = compiled(network())

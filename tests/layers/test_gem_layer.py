@@ -244,7 +244,7 @@ def test_a_shared_layer_is_penalised_once():
     gem = tf_gems.GemLayer(layers.Dense(4, activity_regularizer="l2"), seed=0)
     inputs = keras.Input((4,))
     model = keras.Model(inputs, gem(gem(inputs)))
-    gem.regularization.assign(0.5)
+    gem.penalty.weight.assign(0.5)
     [x] = data([(2, 4)])
     model(x, training=True)
     score = ops.convert_to_numpy(gem.prunable[0].score)

@@ -163,7 +163,7 @@ class EdgePopupCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         weight = self.regularization(min(1.0, epoch / self._epochs))
         for gem in self._gems:
-            gem.regularization.assign(weight)
+            gem.penalty.weight.assign(weight)
         if self.scope == "global":
             period = max(1, epoch // self.freeze_period)
             period = min(period, len(self._counts))
@@ -186,7 +186,7 @@ class EdgePopupCallback(keras.callbacks.Callback):
         density = sum(int(ops.count_nonzero(mask)) for mask in masks) / size
         logs["sparsity"] = 1.0 - density
         logs["density"] = density
-        weight = self._gems[0].regularization
+        weight = self._gems[0].penalty.weight
         logs["regularization"] = float(ops.convert_to_numpy(weight))
 
     def get_config(self):

@@ -1,14 +1,18 @@
 """Gem-Miner as a callback for `fit`."""
 
+import warnings
+
 import keras
 import numpy as np
 from keras import ops
 
 from tf_gems import allocation as allocations
+from tf_gems import regularization as regularizations
 from tf_gems import schedules
 from tf_gems import shapes
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.presets import get_preset
+from tf_gems.regularization import Adaptive
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
@@ -26,7 +30,8 @@ class GemMinerCallback(keras.callbacks.Callback):
 
     Between freezes the penalty `regularization * sum(p ** 2)` pulls scores to
     zero, so that those which the task does not hold up round to zero well
-    before they are frozen. Under SGD with momentum it shrinks them by
+    before they are frozen. By default its weight adapts itself. A given weight
+    shrinks scores under SGD with momentum by
     `exp(-2 * regularization * sum(learning rates) / (1 - momentum))`: rescale
     it when that sum changes.
 
@@ -42,14 +47,15 @@ class GemMinerCallback(keras.callbacks.Callback):
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros in the end.
         freeze_period: Integer, epochs between freezes. Defaults to `5`.
-        regularization: Float or `tf_gems.schedules.Schedule` over the
-            progress of training, the weight of the penalty. Defaults to
-            `1e-4`.
+        regularization: The weight of the penalty: `"auto"` or
+            `tf_gems.regularization.Adaptive`, a float, or a
+            `tf_gems.schedules.Schedule` over the progress of training.
+            Defaults to `"auto"`.
         gated: Whether the penalty rests while no more weights round to one
             than the ticket will keep. It then does not drive the network below
             its target, so the ticket that is alive in the end is close to the
             network that was mined, and `regularization` matters less. Defaults
-            to `True`; the paper has `False`.
+            to `True`, as it is when adaptive; the paper has `False`.
         rounding: `"exact"`: `round((1 - target_sparsity) * n)` weights are
             kept. `"reference"`: the counts of the authors' code, which end a
             few lower, see `tf_gems.schedules.geometric_counts`. Defaults to
@@ -57,7 +63,8 @@ class GemMinerCallback(keras.callbacks.Callback):
         epochs: Integer, the length of mining. Defaults to `None`: the epochs
             of `fit`.
         allocation: How what is alive is spread over the weights, see
-            `tf_gems.allocation.get`. Defaults to `"global"`, the paper's.
+            `tf_gems.allocation.get`. Defaults to `"global"`, the paper's, with
+            one alive in each at least; a warning names those at that floor.
         shape: What freezes together, see `tf_gems.shapes.get`. Defaults to
             `"unstructured"`.
         inverted: Whether to freeze the *largest* scores instead, a check of
@@ -83,7 +90,7 @@ class GemMinerCallback(keras.callbacks.Callback):
         self,
         target_sparsity,
         freeze_period=5,
-        regularization=1e-4,
+        regularization="auto",
         gated=True,
         rounding="exact",
         epochs=None,
@@ -97,13 +104,15 @@ class GemMinerCallback(keras.callbacks.Callback):
         self.freeze_period = check_positive_integer(
             freeze_period, "freeze_period"
         )
-        self.regularization = schedules.get(regularization, "regularization")
-        if min(self.regularization(0.0), self.regularization(1.0)) < 0:
-            raise ValueError(
-                "`regularization` must not be negative, or it would drive all "
-                f"scores to 1. Received: regularization={regularization!r}."
-            )
+        self.regularization = regularizations.get(regularization)
         self.gated = bool(gated)
+        if not gated and isinstance(self.regularization, Adaptive):
+            raise ValueError(
+                "An adaptive penalty always rests at its bound. Received: "
+                f"gated={gated}, regularization={regularization!r}. Leave "
+                "`gated` out, or give a number or a schedule as "
+                "`regularization`."
+            )
         self.rounding = check_choice(
             rounding, "rounding", ("exact", "reference")
         )
@@ -117,6 +126,7 @@ class GemMinerCallback(keras.callbacks.Callback):
         self.verbose = verbose
         self._gems = []
         self._counts = []
+        self._at_floor = set()
 
     @classmethod
     def from_preset(cls, preset, target_sparsity, **kwargs):
@@ -166,25 +176,41 @@ class GemMinerCallback(keras.callbacks.Callback):
         self._counts = schedules.geometric_counts(
             size, 1.0 - self.target_sparsity, freezes, self.rounding
         )
-        if self._counts[-1] == 0:
+        tensors = sum(len(gem.prunable) for gem in self._gems)
+        least = max(1, tensors * getattr(self.allocation, "minimum", 0))
+        if self._counts[-1] < least:
             raise ValueError(
-                "`target_sparsity` must leave a weight. Received: "
-                f"target_sparsity={self.target_sparsity:g} for a model of "
-                f"{size:,} prunable weights. Use {1 - 1 / size:g} or less."
+                f"`target_sparsity` must leave {least} of {size:,} weights. "
+                f"Received: target_sparsity={self.target_sparsity:g}. Use "
+                f"{1 - least / size:g} or less."
             )
         for gem in self._gems:
             gem.target.assign(self._counts[-1])
 
     def on_epoch_begin(self, epoch, logs=None):
-        weight = self.regularization(min(1.0, epoch / self._epochs))
         last = len(self._counts) - 1
         freeze = min(epoch // self.freeze_period, last)
         self._freeze(self._counts[freeze])
-        bound = self._counts[-1] if self.gated else 0
         alive = [_count_alive(gem) for gem in self._gems]
         for gem, count in zip(self._gems, alive, strict=True):
-            gem.regularization.assign(weight)
-            gem.bound.assign(bound * count // sum(alive))
+            goal = self._counts[-1] * count // sum(alive)
+            self._regularize(gem, goal, epoch)
+
+    def _regularize(self, gem, goal, epoch):
+        if isinstance(self.regularization, Adaptive):
+            steps = self._count_steps(epoch)
+            optimizer = self.model.optimizer
+            self.regularization.begin_epoch(gem, goal, steps, optimizer)
+        else:
+            weight = self.regularization(min(1.0, epoch / self._epochs))
+            gem.penalty.hold(weight, goal if self.gated else 0)
+
+    def _count_steps(self, epoch):
+        """Returns the steps of training, `None` as long as it is unknown."""
+        steps = self.params["steps"]
+        if steps is None and epoch:  # a data set that does not tell its length
+            steps = int(self.model.optimizer.iterations) / epoch
+        return steps and steps * self._epochs
 
     def _freeze(self, count):
         """Leaves the `count` alive weights of the largest scores alive."""
@@ -199,9 +225,25 @@ class GemMinerCallback(keras.callbacks.Callback):
         kept = self.allocation.keep(scores, density, paths, self.shape, alive)
         for weight, mask in zip(weights, kept, strict=True):
             weight.alive.assign(mask)
+        self._report_floor(paths, kept)
         if self.verbose:
             size = sum(gem.size for gem in self._gems)
             print(f"\nFroze all but {count:,} of {size:,} weights.")
+
+    def _report_floor(self, paths, masks):
+        """Warns, once for each, of tensors that only the floor keeps alive."""
+        least = getattr(self.allocation, "minimum", 0)
+        for path, mask in zip(paths, masks, strict=True):
+            at_floor = mask.size > least == np.count_nonzero(mask)
+            if at_floor and path not in self._at_floor:
+                self._at_floor.add(path)
+                warnings.warn(
+                    f"'{path}' is down to {least} of {mask.size:,} weights, "
+                    "which the allocation keeps alive. Lower "
+                    "`target_sparsity`, or give the layer its share by "
+                    "`allocation`.",
+                    stacklevel=2,
+                )
 
     def on_epoch_end(self, epoch, logs=None):
         kept = {
@@ -217,10 +259,10 @@ class GemMinerCallback(keras.callbacks.Callback):
             logs["density"] = density
             logs["alive_density"] = alive / size
             logs["score_penalty"] = sum(
-                _to_float(gem.regularization) * _to_float(gem.score_penalty())
+                _to_float(gem.penalty.weight) * _to_float(gem.score_penalty())
                 for gem in self._gems
             )
-            logs["regularization"] = _to_float(self._gems[0].regularization)
+            logs["regularization"] = _to_float(self._gems[0].penalty.weight)
         self._stop_if_dead(epoch, kept)
 
     def _stop_if_dead(self, epoch, kept):
@@ -233,7 +275,7 @@ class GemMinerCallback(keras.callbacks.Callback):
             f"Mining stopped in epoch {epoch + 1}: the network is dead, its "
             "output no longer depends on its input. No score exceeds the "
             f"threshold in: {', '.join(dead)}. Received: "
-            f"regularization={_to_float(self._gems[0].regularization):g}, "
+            f"regularization={_to_float(self._gems[0].penalty.weight):g}, "
             f"target_sparsity={self.target_sparsity:g}. Lower the "
             "regularization or the learning rate."
         )

@@ -15,6 +15,7 @@ from tf_gems.layers.calling import to_symbol
 from tf_gems.layers.calling import with_signature_of
 from tf_gems.layers.prunable_weight import PrunableWeight
 from tf_gems.layers.round_mask import RoundMask
+from tf_gems.layers.score_penalty import ScorePenalty
 from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.pruning_report import PruningReport
 from tf_gems.pruning_report import unique_paths
@@ -133,16 +134,6 @@ class GemLayer(keras.layers.Wrapper):
             ]
         candidates = [self.layer.weights[place] for place in self.candidates]
         self.report = PruningReport(self.layer, self.filters, candidates)
-        self.regularization = self.add_weight(
-            name="regularization",
-            shape=(),
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-        )
-        # The penalty acts while more weights than this round to one.
-        self.bound = self._add_counter("bound")
         # How many weights of the whole model mining may leave; 0: any number.
         self.target = self._add_counter("target")
         # How many weights of this layer a top-k mask keeps; 0: by its sparsity.
@@ -159,6 +150,7 @@ class GemLayer(keras.layers.Wrapper):
                     self, path, weight, initializer, projected
                 )
             )
+        self.penalty = ScorePenalty(self, self.prunable)
         self.set_phase(self.phase)
 
     def set_mask(self, mask, score_initializer):
@@ -195,9 +187,9 @@ class GemLayer(keras.layers.Wrapper):
             shape = tuple(prunable.score.shape)
             prunable.alive.assign(ops.ones(shape, "bool"))
             prunable.score.assign(initializer(shape, dtype="float32"))
-        for counter in (self.bound, self.target, self.places):
+        for counter in (self.target, self.places):
             counter.assign(0)
-        self.regularization.assign(0.0)
+        self.penalty.reset()
 
     def _add_counter(self, name):
         return self.add_weight(
@@ -218,7 +210,7 @@ class GemLayer(keras.layers.Wrapper):
     def own_variables(self):
         """Returns the variables that pruning adds to the network."""
         pairs = [(w.score, w.alive) for w in self.prunable]
-        added = [self.regularization, self.bound, self.target, self.places]
+        added = [*self.penalty.variables, self.target, self.places]
         return [*added, *itertools.chain(*pairs)]
 
     def set_phase(self, phase):
@@ -321,9 +313,7 @@ class GemLayer(keras.layers.Wrapper):
         """Adds the penalty of the scores once, however often it is called."""
         if any(loss is self._penalty for loss in self.losses):
             return
-        kept = sum(ops.count_nonzero(mask) for mask in masks)
-        acts = ops.cast(ops.greater(kept, self.bound), "float32")
-        self._penalty = acts * self.regularization * self.score_penalty()
+        self._penalty = self.penalty(masks)
         self.add_loss(self._penalty)
 
     def compute_output_shape(self, *args, **kwargs):

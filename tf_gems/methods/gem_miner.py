@@ -2,7 +2,7 @@
 
 import keras
 
-from tf_gems import schedules
+from tf_gems import regularization as regularizations
 from tf_gems.callbacks.gem_miner_callback import GemMinerCallback
 from tf_gems.layers.round_mask import RoundMask
 from tf_gems.methods.trained import Trained
@@ -24,9 +24,10 @@ class GemMiner(Trained):
         learning_rate: Of the scores, see `tf_gems.methods.Trained`. Defaults
             to `None`: that of the compiled optimizer.
         freeze_period: Integer, epochs between freezes. Defaults to `5`.
-        regularization: Float or `tf_gems.schedules.Schedule`, the weight of
-            the penalty. Defaults to `1e-4`.
-        gated: Whether the penalty rests at the target. Defaults to `True`.
+        regularization: The weight of the penalty, see
+            `tf_gems.GemMinerCallback`. Defaults to `"auto"`.
+        gated: Whether a penalty of given weight rests at the target. Defaults
+            to `True`.
         inverted: Whether to freeze the largest scores, see
             `tf_gems.sanity`. Defaults to `False`.
         **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
@@ -51,14 +52,14 @@ class GemMiner(Trained):
         epochs=150,
         learning_rate=None,
         freeze_period=5,
-        regularization=1e-4,
+        regularization="auto",
         gated=True,
         inverted=False,
         **kwargs,
     ):
         super().__init__(target_sparsity, epochs, learning_rate, **kwargs)
         self.freeze_period = freeze_period
-        self.regularization = schedules.get(regularization, "regularization")
+        self.regularization = regularizations.get(regularization)
         self.gated = bool(gated)
         self.inverted = bool(inverted)
         self.callback()  # refuses what is out of range

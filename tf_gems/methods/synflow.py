@@ -4,7 +4,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_gems.allocation import Global
 from tf_gems.methods.batches import take_batches
 from tf_gems.methods.dense_network import weights_replaced
 from tf_gems.methods.gradients import compiled
@@ -40,14 +39,14 @@ class SynFlow(Method):
 
     The promise of the paper is for layers that all paths go through. A
     residual branch beside an identity can lose all its weights (at 99.9 %,
-    ResNet-20 loses two to six of its convolutions), so by default each weight
-    keeps one entry; `tf_gems.allocation.Global()` is the paper's own.
+    ResNet-20 loses two to six of its convolutions) but for the one entry that
+    `"global"` keeps of each; `tf_gems.allocation.Global(minimum=0)` is the
+    paper's own.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
         rounds: Positive integer. Defaults to `100`.
-        allocation: See `tf_gems.allocation.get`. Defaults to `None`:
-            `tf_gems.allocation.Global(minimum=1)`.
+        allocation: See `tf_gems.allocation.get`. Defaults to `"global"`.
         shape: See `tf_gems.shapes.get`. Defaults to `"unstructured"`.
 
     Example:
@@ -64,10 +63,9 @@ class SynFlow(Method):
         self,
         target_sparsity,
         rounds=100,
-        allocation=None,
+        allocation="global",
         shape="unstructured",
     ):
-        allocation = allocation or Global(minimum=1)
         super().__init__(target_sparsity, allocation, shape)
         if rounds < 1:
             raise ValueError(

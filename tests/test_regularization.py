@@ -1,0 +1,238 @@
+"""The penalty whose weight adapts itself."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from sklearn.datasets import load_digits
+
+import tf_gems as gems
+from tf_gems import regularization
+from tf_gems.schedules import Constant
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+IMAGES, LABELS = load_digits(return_X_y=True)
+IMAGES = (IMAGES / 16).astype("float32")
+SIZE = 64 * 100 + 100 * 10
+
+
+def read(variable):
+    return float(ops.convert_to_numpy(variable))
+
+
+def sparse_model(optimizer, seed=0):
+    keras.utils.set_random_seed(seed)
+    network = keras.Sequential(
+        [
+            keras.Input((64,)),
+            keras.layers.Dense(100, use_bias=False, name="hidden"),
+            keras.layers.BatchNormalization(scale=False, center=False),
+            keras.layers.ReLU(),
+            keras.layers.Dense(10, use_bias=False, name="output"),
+        ],
+        name="network",
+    )
+    sparse = gems.SparseModel(
+        network, kernel_initializer="signed_constant", seed=seed
+    )
+    sparse.compile(optimizer, LOSS, metrics=["accuracy"])
+    return sparse
+
+
+def mine(sparse, epochs=15, batch_size=64, callbacks=(), **kwargs):
+    callback = gems.GemMinerCallback(0.95, 1, **kwargs)
+    return sparse.fit(
+        IMAGES,
+        LABELS,
+        batch_size,
+        epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[callback, *callbacks],
+    ).history
+
+
+class Steps(keras.callbacks.Callback):
+    """What the penalty reads and writes, before and after every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.after = [], []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        gem = self.model.gem
+        masks = [ops.convert_to_numpy(mask) for mask in gem.masks()]
+        scores = [ops.convert_to_numpy(w.score) for w in gem.prunable]
+        row = {name: read(getattr(gem.penalty, name)) for name in self.names}
+        row["kept"] = [np.count_nonzero(mask) for mask in masks]
+        row["squares"] = [np.sum(s.astype("float64") ** 2) for s in scores]
+        self.before.append(row)
+
+    def on_train_batch_end(self, batch, logs=None):
+        penalty = self.model.gem.penalty
+        row = {name: read(getattr(penalty, name)) for name in self.names}
+        self.after.append(row)
+
+    names = ("weight", "bound", "goal", "decline", "gain")
+
+
+def test_weight_and_bound_follow_their_recursions():
+    steps = Steps()
+    sparse = sparse_model(keras.optimizers.SGD(1.0, momentum=0.9))
+    mine(sparse, epochs=8, callbacks=[steps])
+    total = 8 * 29  # of 1,797 images in batches of 64
+    goal, descent = round(0.05 * SIZE), 100
+    first = steps.before[0]
+    np.testing.assert_allclose(first["bound"], sum(first["kept"]))
+    np.testing.assert_allclose(
+        first["weight"], np.log(2) * (1 - 0.9) / (2 * 1.0 * descent), rtol=1e-6
+    )
+    decline = (goal / sum(first["kept"])) ** (1 / descent)
+    ups = 0
+    assert len(steps.before) == total
+    for before, after in zip(steps.before, steps.after, strict=True):
+        error = np.log((sum(before["kept"]) + 1) / (before["bound"] + 1))
+        error = np.clip(error / 0.1, -1, 1)
+        weight = before["weight"] * np.exp(error / 100)
+        np.testing.assert_allclose(after["weight"], weight, rtol=1e-4)
+        bound = max(goal, before["bound"] * decline)
+        np.testing.assert_allclose(after["bound"], bound, rtol=1e-4)
+        ups += after["weight"] > before["weight"]
+    assert 0 < ups < total
+    assert steps.after[-1]["bound"] == goal
+
+
+@pytest.mark.parametrize(
+    "kept, bound, gain, strength",
+    [
+        ((6, 3), 5.0, 0.0, 1.0),
+        ((3, 2), 5.0, 0.0, 0.0),
+        ((6, 3), 5.0, 0.01, 1.0),
+        ((3, 2), 5.0, 0.01, 1.0),
+        ((3, 1), 5.0, 0.01, 0.0),
+        ((9, 1), 5.0, 0.0, "first alone"),
+    ],
+)
+def test_strength_by_hand(kept, bound, gain, strength):
+    sparse = sparse_model("sgd")
+    gem = sparse.gem
+    for prunable, count in zip(gem.prunable, kept, strict=True):
+        scores = np.full(prunable.score.shape, 0.25, "float32")
+        scores.ravel()[:count] = 1.0
+        prunable.score.assign(scores)
+    gem.penalty.hold(0.5, bound)
+    gem.penalty.gain.assign(gain)
+    gem.penalty.decline.assign(1.0)
+    squares = [
+        count + (np.prod(w.score.shape) - count) / 16
+        for w, count in zip(gem.prunable, kept, strict=True)
+    ]
+    if strength == "first alone":
+        strength, squares = 1.0, squares[:1]
+    penalty = float(gem.penalty(gem.masks()))
+    np.testing.assert_allclose(penalty, 0.5 * strength * sum(squares))
+
+
+@pytest.mark.parametrize("batch_size", [32, 256])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.SGD(1.0, momentum=0.9),
+        keras.optimizers.SGD(5.0),
+        keras.optimizers.Adam(0.02),
+        keras.optimizers.AdamW(0.02),
+        keras.optimizers.Lion(0.01),
+    ],
+    ids=lambda optimizer: optimizer.name,
+)
+def test_reaches_the_target_under_any_optimizer(optimizer, batch_size):
+    epochs = 12 * batch_size // 32
+    sparse = sparse_model(optimizer.from_config(optimizer.get_config()))
+    logs = mine(sparse, epochs, batch_size)
+    # By the penalty, before freezing forces it.
+    late = int(0.76 * epochs)
+    assert logs["density"][late] < 0.055 < 0.08 < logs["alive_density"][late]
+    assert 0.04 <= logs["density"][-1] <= 0.05
+    ticket = sparse.ticket()
+    assert ticket.kept == round(0.05 * SIZE)
+    assert min(row["kept"] for row in ticket.layers()) > 1
+    sparse.finetune()
+    sparse.compile("sgd", LOSS, metrics=["accuracy"])
+    _, accuracy = sparse.evaluate(IMAGES, LABELS, verbose=0)
+    assert accuracy > 0.7  # of a network whose weights never trained
+
+
+def test_data_of_unknown_length():
+    def batches():
+        for begin in range(0, len(IMAGES), 64):
+            yield IMAGES[begin : begin + 64], LABELS[begin : begin + 64]
+
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_generator(
+        batches,
+        output_signature=(
+            tf.TensorSpec((None, 64), tf.float32),
+            tf.TensorSpec((None,), tf.int64),
+        ),
+    )
+    sparse = sparse_model(keras.optimizers.SGD(1.0, momentum=0.9))
+    callback = gems.GemMinerCallback(0.95, 1)
+    steps = Steps()
+    sparse.fit(data, epochs=8, verbose=0, callbacks=[callback, steps])
+    declines = [row["decline"] for row in steps.before]
+    begin = len(declines) // 8
+    assert declines[0] == declines[begin - 1] == 1.0
+    expected = (round(0.05 * SIZE) / steps.before[0]["bound"]) ** (1 / 100)
+    np.testing.assert_allclose(declines[begin], expected, rtol=1e-5)
+    assert sparse.ticket().kept == round(0.05 * SIZE)
+
+
+def test_a_layer_at_the_floor_is_reported():
+    sparse = sparse_model(keras.optimizers.SGD(1e-6))
+    hidden, output = sparse.gem.prunable
+    random = np.random.default_rng(0)
+    hidden.score.assign(random.uniform(0.6, 1.0, (64, 100)))
+    output.score.assign(np.full((100, 10), 0.55))
+    with pytest.warns(UserWarning, match="output/kernel.*1 of 1,000 weights"):
+        mine(sparse, epochs=3, regularization=0.0)
+    assert [row["kept"] for row in sparse.ticket().layers()] == [369, 1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        mine(sparse_model(keras.optimizers.SGD(1.0, momentum=0.9)), epochs=3)
+
+
+def test_identifiers():
+    assert regularization.get("auto").descent == 0.1
+    assert isinstance(regularization.get(1e-4), Constant)
+    given = regularization.Adaptive(0.3)
+    assert regularization.get(given) is given
+    config = keras.saving.serialize_keras_object(given)
+    assert regularization.get(config).descent == 0.3
+    callback = gems.GemMinerCallback(0.9, regularization=given)
+    copy = gems.GemMinerCallback.from_config(callback.get_config())
+    assert copy.regularization.descent == 0.3
+    assert (
+        gems.GemMinerCallback(0.9).get_config()["regularization"]["class_name"]
+        == "Adaptive"
+    )
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: regularization.Adaptive(0.0), "Received: descent=0.0"),
+        (lambda: regularization.Adaptive(1.5), "Received: descent=1.5"),
+        (lambda: regularization.get("automatic"), "'auto'"),
+        (lambda: regularization.get(-1.0), "regularization=-1.0"),
+        (
+            lambda: gems.GemMinerCallback(0.9, gated=False),
+            "Received: gated=False, regularization='auto'",
+        ),
+    ],
+)
+def test_refuses(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

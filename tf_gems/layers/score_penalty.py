@@ -1,0 +1,107 @@
+"""The penalty of scores, and what adapts its weight."""
+
+from keras import ops
+
+# The weight grows or falls e-fold at most where the density is off by this.
+BAND = 0.1
+
+
+class ScorePenalty:
+    """Pulls the scores of a layer to zero while too many round to one.
+
+    With `kept`, the number of weights that round to one, the penalty is
+
+        strength * weight * sum(p ** 2)
+
+    At a `gain` of zero the weight is what was assigned, and `strength` is 1
+    where `kept > bound`, else 0: the penalty rests at the bound.
+
+    Else the weight is the multiplier of the constraint `kept <= bound`, and
+    every step ascends it, in logarithms. With `error = log(kept / bound)`:
+
+        strength = clip(1 + error / BAND, 0, 1)
+        weight  <- weight * exp(gain * clip(error / BAND, -1, 1))
+        bound   <- max(goal, bound * decline)
+
+    The penalty of a tensor rests while one score at most rounds to one: no
+    layer is pulled out of the network.
+
+    Args:
+        layer: Keras layer that is to own the variables.
+        prunable: List of `PrunableWeight`.
+
+    Attributes:
+        weight, bound, goal, decline, gain: Float32 scalar `keras.Variable`s.
+            They change alike on all replicas and are in every checkpoint.
+
+    Reference: Platt & Barr, 1987, "Constrained differential optimization",
+    for multipliers that ascend while the network descends.
+    """
+
+    def __init__(self, layer, prunable):
+        self.prunable = prunable
+
+        def add(name):
+            return layer.add_weight(
+                name=name,
+                shape=(),
+                dtype="float32",
+                initializer="zeros",
+                trainable=False,
+                autocast=False,
+                aggregation="only_first_replica",
+            )
+
+        self.weight = add("regularization")
+        self.bound = add("bound")
+        self.goal = add("goal")
+        self.decline = add("decline")
+        self.gain = add("gain")
+
+    @property
+    def variables(self):
+        """List of the variables that it adds to the layer."""
+        return [self.weight, self.bound, self.goal, self.decline, self.gain]
+
+    def reset(self):
+        """Takes the penalty away."""
+        for variable in self.variables:
+            variable.assign(0.0)
+
+    def hold(self, weight, bound):
+        """Sets a constant weight that rests at the bound."""
+        self.reset()
+        self.weight.assign(weight)
+        self.bound.assign(bound)
+
+    def __call__(self, masks):
+        """Returns the penalty for these masks, and adapts for the next step.
+
+        Args:
+            masks: List of float tensors of zeros and ones.
+
+        Returns:
+            Float32 scalar tensor.
+        """
+        counts = [ops.cast(ops.count_nonzero(m), "float32") for m in masks]
+        kept, bound = sum(counts), ops.convert_to_tensor(self.bound)
+        weight, gain = ops.copy(self.weight), ops.convert_to_tensor(self.gain)
+        # Plus one: a bound of zero is that of a penalty which never rests.
+        error = ops.log((kept + 1.0) / (bound + 1.0)) / BAND
+        strength = ops.where(
+            gain > 0,
+            ops.clip(1.0 + error, 0.0, 1.0),
+            ops.cast(kept > bound, "float32"),
+        )
+        rate = ops.exp(gain * ops.clip(error, -1.0, 1.0))
+        self.weight.assign(weight * rate)
+        self.bound.assign(
+            ops.where(
+                gain > 0, ops.maximum(self.goal, bound * self.decline), bound
+            )
+        )
+        squares = [
+            ops.cast(count > 1.0, "float32") * ops.sum(ops.square(w.score))
+            for count, w in zip(counts, self.prunable, strict=True)
+        ]
+        return strength * weight * sum(squares)

@@ -1,0 +1,132 @@
+"""The weight of the score penalty: on a schedule, or adapted to a target."""
+
+import math
+
+import keras
+from keras import ops
+
+from tf_gems import registry
+from tf_gems import schedules
+from tf_gems.validation import is_number
+
+# Steps in which the weight may change e-fold, or the bound fall to its target:
+# no fewer than ten times the memory of momentum 0.9, which would overshoot.
+_MEMORY = 100
+# But this part of training if that is more, for the weight.
+_RESPONSE = 0.005
+# Where to begin under optimizers whose step does not scale with the gradient.
+_FIRST_WEIGHT = 1e-5
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class Adaptive:
+    """Adapts the penalty so that the rounded density falls to its target.
+
+    Mining minimises the loss under the constraint that no more weights round
+    to one than a bound allows. The bound falls in equal ratios from where the
+    scores begin to the target, within the first `descent` of training, and
+    stays there: what remains of training is the network's own to adapt in.
+    The weight of the penalty is the multiplier of this constraint, and ascends
+    with every step, see `tf_gems.layers.score_penalty`. So no weight needs to
+    be chosen, whatever the optimizer, learning rate, batch size, number of
+    epochs and network.
+
+    It begins where SGD of momentum `m` and learning rate `r` would round all
+    scores to zero within the descent of `n` steps, if the task held up none:
+    `ln(2) * (1 - m) / (2 * r * n)`.
+
+    Args:
+        descent: Float in (0, 1], part of training in which the bound falls.
+            Defaults to `0.1`.
+
+    Raises:
+        ValueError: If `descent` is out of range.
+
+    Example:
+
+    ```python
+    tf_gems.GemMinerCallback(0.9856, regularization="auto")
+    ```
+    """
+
+    def __init__(self, descent=0.1):
+        if not 0 < descent <= 1:
+            raise ValueError(
+                "`descent` is a part of training, in (0, 1]. "
+                f"Received: descent={descent!r}. The default is 0.1."
+            )
+        self.descent = float(descent)
+
+    def begin_epoch(self, gem, goal, steps, optimizer):
+        """Tells a layer what to adapt to.
+
+        All else is in the layer's variables: an interrupted run goes on as it
+        was.
+
+        Args:
+            gem: `GemLayer`.
+            goal: Integer, how many of its weights shall round to one.
+            steps: Integer, of training; `None` if that is not known yet, and
+                then the bound waits.
+            optimizer: Keras optimizer of the scores.
+        """
+        penalty = gem.penalty
+        kept = sum(int(ops.count_nonzero(mask)) for mask in gem.masks())
+        if not _read(penalty.gain):
+            penalty.bound.assign(max(goal, kept))
+            penalty.decline.assign(1.0)
+            penalty.weight.assign(self._first_weight(optimizer, steps))
+        if steps and _read(penalty.decline) == 1.0:
+            fall = math.log(max(goal, 1) / max(_read(penalty.bound), 1.0))
+            penalty.decline.assign(math.exp(fall / self._count_steps(steps)))
+        penalty.gain.assign(1 / max(_MEMORY, _RESPONSE * (steps or 0)))
+        penalty.goal.assign(goal)
+
+    def _first_weight(self, optimizer, steps):
+        momentum = getattr(optimizer, "momentum", None)
+        rate = _read(optimizer.learning_rate)
+        if momentum is None or not steps or not rate > 0:
+            return _FIRST_WEIGHT
+        steps = self._count_steps(steps)
+        return math.log(2) * (1 - momentum) / (2 * rate * steps)
+
+    def _count_steps(self, steps):
+        """Returns in how many of these steps the bound falls."""
+        return max(_MEMORY, self.descent * steps)
+
+    def get_config(self):
+        return {"descent": self.descent}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def get(identifier):
+    """Returns what weighs a score penalty.
+
+    Args:
+        identifier: `"auto"`, an `Adaptive`, or a schedule, see
+            `tf_gems.schedules.get`: a number, say.
+
+    Raises:
+        ValueError: If it is none of these, or a schedule becomes negative.
+    """
+    if is_number(identifier) or isinstance(identifier, schedules.Schedule):
+        schedule = schedules.get(identifier)
+    else:
+        known = {"auto": Adaptive, **schedules.SCHEDULES}
+        schedule = registry.get(identifier, known, "regularization")
+    if isinstance(schedule, Adaptive):
+        return schedule
+    if min(schedule(0.0), schedule(1.0)) < 0:
+        raise ValueError(
+            "`regularization` must not be negative, or it would drive all "
+            f"scores to 1. Received: regularization={identifier!r}."
+        )
+    return schedule
+
+
+def _read(variable):
+    # `float` alone fails on variables of `tf.distribute`.
+    return float(ops.convert_to_numpy(variable))
