@@ -7,6 +7,7 @@ from keras import ops
 
 from tf_gems.callbacks.backup import Backup
 from tf_gems.callbacks.backup import random_states
+from tf_gems.device_data import DeviceData
 from tf_gems.validation import is_number
 
 
@@ -27,7 +28,8 @@ def train(
 
     Args:
         model: Keras model, compiled at some time.
-        data: One batch as a tuple, a list of batches, or what `fit` takes.
+        data: One batch as a tuple, a list of batches, what `fit` takes, or
+            `tf_gems.device_data.DeviceData`.
         epochs: Positive integer.
         learning_rate: Float: the peak of a cosine decay to zero within these
             epochs; or a Keras schedule. Defaults to `None`: the learning rate
@@ -50,13 +52,17 @@ def train(
     for variable in random_states(model):
         seed, _ = ops.convert_to_numpy(variable)
         variable.assign([seed, 0])
-    history = model.fit(
-        data,
-        epochs=epochs,
-        shuffle=False,  # data sets shuffle themselves
-        callbacks=[*callbacks, *backups],
-        verbose=verbose,
-    )
+    callbacks = [*callbacks, *backups]
+    if isinstance(data, DeviceData):
+        history = data.fit(model, epochs, callbacks, verbose)
+    else:
+        history = model.fit(
+            data,
+            epochs=epochs,
+            shuffle=False,  # data sets shuffle themselves
+            callbacks=callbacks,
+            verbose=verbose,
+        )
     for backup in backups:
         backup.remove()
     return history

@@ -1,0 +1,361 @@
+"""The paper's tables and figures, on this code.
+
+python recipes/reproduce.py --table=3 --seeds=3 --backend=jax
+python recipes/reproduce.py --table=4 --epochs=0.08 --fraction=0.2 --minutes=9
+
+Each cell (a row with a seed) is written once it is finished, and never run
+again; within a cell every epoch is backed up. `--minutes` ends the process
+when they are over: the same command goes on from there, on any machine that
+has the directory. On the JAX backend whole epochs run on the device.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+if "--backend=jax" in sys.argv:  # before Keras is imported
+    os.environ["KERAS_BACKEND"] = "jax"
+else:
+    import quiet_tensorflow  # noqa: F401 - before anything that imports it
+
+# isort: split
+import keras
+import numpy as np
+import tables
+from absl import app
+from absl import flags
+from settings import NETWORKS
+
+import tf_gems as gems
+from tf_gems import datasets
+from tf_gems.comparison.cell import CHECKS
+from tf_gems.device_data import DeviceData
+from tf_gems.provenance import provenance
+from tf_gems.training import train
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+    """A table or figure, on one network and data.
+
+    Args:
+        part: Name, see `tables.rows`.
+        network: String.
+        scale: `tables.Scale`.
+        directory: Path.
+        data: `tf_gems.datasets.ImageData`.
+        command: String, for the record.
+        batch_size: Integer in place of each row's, or `None`.
+    """
+
+    part: str
+    network: str
+    scale: tables.Scale
+    directory: Path
+    data: object
+    command: str
+    batch_size: int | None = None
+
+    def run(self, seeds, only=None):
+        """Runs the cells that are missing; returns all, rows by rows."""
+        rows = tables.rows(self.part, self.network)
+        if self.batch_size:
+            batch = {"batch_size": self.batch_size}
+            rows = [dataclasses.replace(row, **batch) for row in rows]
+        cells = [
+            (row, seed)
+            for row in rows
+            for seed in range(seeds)
+            if only is None or only in row.name
+        ]
+        bar = keras.utils.Progbar(len(cells), unit_name="cell")
+        found = []
+        for row, seed in cells:
+            found.append(self.cell(row, seed))
+            bar.add(1)
+            print(f"  {row.name}, seed {seed}: {found[-1]['after']}")
+        return found
+
+    def cell(self, row, seed):
+        """Returns the record of a cell, running what is missing of it."""
+        scale = self.scale
+        method = row.method and row.method(scale)
+        config = method and keras.saving.serialize_keras_object(method)
+        described = dataclasses.asdict(dataclasses.replace(row, method=None))
+        for reported in ("name", "before", "after"):
+            described.pop(reported)
+        described = [self.network, config, described, seed]
+        described.append(dataclasses.asdict(scale))
+        described.append(keras.backend.backend())
+        text = json.dumps(described, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        path = self.directory / "cells" / f"{digest}.json"
+        if not path.exists():
+            try:
+                record = self._find_and_finetune(row, method, seed, path)
+            except RuntimeError as error:
+                if "network is dead" not in str(error):
+                    raise
+                record = {"seed": seed, "failure": str(error)}
+                record |= dict.fromkeys(("before", "after", "layers"))
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(record, indent=1), "utf-8")
+            partial.replace(path)
+        return {
+            **json.loads(path.read_text("utf-8")),
+            "name": row.name,
+            "density": row.density,
+            "paper_before": row.before,
+            "paper_after": row.after,
+        }
+
+    def _find_and_finetune(self, row, method, seed, path):
+        state = path.with_suffix("")
+        state.mkdir(parents=True, exist_ok=True)
+        model = self._compiled(method, seed)
+        data = self._batches(row.batch_size, seed)
+        search = 0
+        layers, before = [], None
+        if method:
+            ticket = self._ticket(row, method, seed, state)
+            ticket.apply(model)
+            model.compiled = True
+            before = self._accuracy(model)
+            layers = [layer["density"] for layer in ticket.layers()]
+            search = method.epochs_of_search
+        epochs = self.scale.count(row.epochs) if row.epochs else 0
+        begin = time.time()
+        if epochs:
+            train(
+                model,
+                data,
+                epochs,
+                self._schedule(row, epochs, len(data)),
+                directory=state / "finetuning",
+                verbose=2,
+            )
+        return {
+            "seed": seed,
+            "epochs_of_search": search,
+            "epochs_of_finetuning": epochs,
+            "seconds_an_epoch": round((time.time() - begin) / epochs, 2)
+            if epochs
+            else None,
+            "layers": layers,
+            "before": before,
+            "after": self._accuracy(model),
+            "command": self.command,
+            "provenance": provenance(),
+        }
+
+    def _ticket(self, row, method, seed, state):
+        """Returns the ticket that is to be fine-tuned; searched for once."""
+        # Checks share the search of the row without one.
+        config = keras.saving.serialize_keras_object(method)
+        text = json.dumps([config, row.batch_size, seed], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        file = self.directory / "tickets" / f"{digest}.gem"
+        model = self._compiled(method, seed)
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            ticket = method.find(
+                model,
+                self._batches(row.batch_size, seed),
+                directory=self.directory / "searches" / digest,
+                verbose=2,
+            )
+            ticket.save(file)
+        ticket = gems.Ticket.load(file)
+        if row.check:
+            model = self._compiled(method, seed)
+            ticket = CHECKS[row.check](ticket, model, seed + 1)
+        return ticket
+
+    def _compiled(self, method, seed):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(seed)
+        network = NETWORKS[self.network](
+            self.data.image_shape,
+            self.data.classes,
+            kernel_regularizer=keras.regularizers.L2(5e-5),
+        )
+        model = network
+        if method:
+            model = gems.SparseModel(
+                network, kernel_initializer=method.kernel_initializer, seed=seed
+            )
+        model.compile(
+            keras.optimizers.SGD(0.1, momentum=0.9),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        return model
+
+    def _batches(self, batch_size, seed):
+        if keras.backend.backend() == "jax":
+            return DeviceData(
+                *self.data.train, batch_size, seed, padding=4, flip=True
+            )
+        return self.data.batches(batch_size, seed)
+
+    def _schedule(self, row, epochs, steps):
+        if self.scale.reduced or row.schedule == "cosine":
+            return row.rate if row.schedule == "cosine" else 0.1
+        ends = [int(epochs * steps * part) for part in (8 / 15, 12 / 15)]
+        rates = [row.rate, row.rate / 10, row.rate / 100]
+        return keras.optimizers.schedules.PiecewiseConstantDecay(ends, rates)
+
+    def _accuracy(self, model):
+        images, labels = self.data.test
+        _, accuracy = model.evaluate(images, labels, 500, verbose=0)
+        return round(float(accuracy), 5)
+
+
+def render(cells, scale):
+    """Returns the table beside the paper's numbers."""
+    lines = [
+        f"{'method':<42} {'kept':>6}  {'before':>13} {'paper':>6}  "
+        f"{'after':>13} {'paper':>6}  epochs"
+    ]
+    rows = dict.fromkeys((cell["name"], cell["density"]) for cell in cells)
+    for name, density in rows:
+        same = [
+            c for c in cells if (c["name"], c["density"]) == (name, density)
+        ]
+        first = same[0]
+        lines.append(
+            f"{name:<42} {density:>5g}%  "
+            f"{_spread([c['before'] for c in same]):>13} "
+            f"{_reported(first['paper_before'])}  "
+            f"{_spread([c['after'] for c in same]):>13} "
+            f"{_reported(first['paper_after'])}  "
+            f"{first.get('epochs_of_search', '')} + "
+            f"{first.get('epochs_of_finetuning', '')}"
+            f"{', the network died' if 'failure' in first else ''}"
+        )
+    if scale.reduced:
+        lines.append(
+            f"REDUCED: {scale.epochs:g} of the paper's epochs on "
+            f"{scale.fraction:g} of the training set; its numbers are of the "
+            "whole."
+        )
+    return "\n".join(lines)
+
+
+def _load(data_dir, fraction, download):
+    """Loads CIFAR-10 from TFDS, or from a file where there is no TFDS.
+
+    `np.savez(file, x_train=..., y_train=..., x_test=..., y_test=...)`, bytes.
+    """
+    if not str(data_dir).endswith(".npz"):
+        return datasets.load("cifar10", data_dir, fraction, download)
+    with np.load(data_dir) as arrays:  # refuses pickles
+        count = round(fraction * len(arrays["y_train"]))
+        train = arrays["x_train"][:count], arrays["y_train"][:count]
+        test = arrays["x_test"], arrays["y_test"]
+    return datasets.ImageData.normalised("cifar10", train, test, 10)
+
+
+def _spread(values):
+    if None in values:
+        return "" if any(values) else "-"
+    values = 100 * np.array(values)
+    spread = f" ±{values.std():.2f}" if len(values) > 1 else ""
+    return f"{values.mean():.2f}{spread}"
+
+
+def _reported(value):
+    return f"{'' if value is None else format(value, '.2f'):>6}"
+
+
+def draw_layers(cells, path):
+    """Draws the density by layer beside what the authors published."""
+    import matplotlib.pyplot as plt
+
+    densities = list(dict.fromkeys(c["density"] for c in cells if c["layers"]))
+    figure, axes = plt.subplots(
+        1, len(densities), figsize=(5 * len(densities), 4), squeeze=False
+    )
+    for axis, density in zip(axes[0], densities, strict=True):
+        for cell in cells:
+            if cell["density"] == density and cell["layers"]:
+                layers = 100 * np.array(cell["layers"])
+                axis.plot(layers, label=f"{cell['name']}, seed {cell['seed']}")
+        for (of, name), layers in tables.LAYERS.items():
+            if of == density:
+                axis.plot(layers, "k--", alpha=0.5, label=f"{name}, published")
+        axis.set(
+            title=f"{density:g} % kept",
+            xlabel="layer",
+            ylabel="density, %",
+            yscale="log",
+        )
+        axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main(_):
+    """Runs the cells that the flags name, and renders their table."""
+    values = flags.FLAGS
+    if (values.table is None) == (values.figure is None):
+        raise app.UsageError("Give either --table or --figure.")
+    part = f"table{values.table}" if values.table else f"figure{values.figure}"
+    scale = tables.Scale(values.epochs, values.fraction)
+    tables.rows(part, values.network)  # refuses what is not there
+    if values.minutes:
+        # All state is in files, so that any moment is as good as another.
+        timer = threading.Timer(60 * values.minutes, os._exit, [75])
+        timer.daemon = True
+        timer.start()
+    name = f"{part}-{values.network}-{scale.epochs:g}-{scale.fraction:g}"
+    directory = Path(values.output_dir, f"reproduce-{name}")
+    reproduction = Reproduction(
+        part,
+        values.network,
+        scale,
+        directory,
+        _load(values.data_dir, scale.fraction, values.download),
+        " ".join(["python recipes/reproduce.py", *sys.argv[1:]]),
+        values.batch_size,
+    )
+    cells = reproduction.run(values.seeds, values.only)
+    text = render(cells, scale)
+    (directory / "results.json").write_text(json.dumps(cells, indent=1))
+    (directory / "table.txt").write_text(f"{text}\n", "utf-8")
+    if part == "figure7":
+        draw_layers(cells, directory / "layers.png")
+    print(f"\n{text}\n\nin {directory}")
+
+
+flags.DEFINE_enum("table", None, ["2", "3", "4"], "Table of the paper.")
+flags.DEFINE_enum(
+    "figure",
+    None,
+    ["3", "7"],
+    "3: accuracy by density. 7: density by layer. The numbers behind the "
+    "others were never published.",
+)
+flags.DEFINE_string("network", "resnet20", "Network, for figure 3.")
+flags.DEFINE_integer("seeds", 3, "How many, from 0.", lower_bound=1)
+flags.DEFINE_string("only", None, "Run only rows whose names hold this.")
+flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Of Keras.")
+flags.DEFINE_float("epochs", 1.0, "Part of the paper's epochs.", 1e-3, 1.0)
+flags.DEFINE_float("fraction", 1.0, "Part of the training set.", 1e-3, 1.0)
+flags.DEFINE_integer("batch_size", None, "Default: each row's.")
+flags.DEFINE_float("minutes", None, "Exit with 75 when they are over.")
+flags.DEFINE_string("data_dir", None, "Directory of TFDS, or .npz.")
+flags.DEFINE_bool("download", False, "Whether TFDS may download.")
+flags.DEFINE_string(
+    "output_dir",
+    str(Path(__file__).parents[1] / "savedmodels"),
+    "Directory in which the table's directory is made.",
+)
+
+if __name__ == "__main__":
+    app.run(main)

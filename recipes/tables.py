@@ -1,0 +1,301 @@
+"""The tables and figures of the paper, as cells that can be run.
+
+A cell is a method at a density, with what the paper reports for it. Rows of
+the authors' settings stand beside ours, in which nothing but the density and
+the number of epochs is given. Figures without numbers in print have none here.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import paper
+
+from tf_gems import methods
+from tf_gems.validation import check_choice
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """A reduced run: the same course of learning in fewer, larger steps.
+
+    Mining is a matter of the summed learning rate: where there are fewer
+    steps, scores learn at a rate as much higher, but at most at 1.5; and a
+    given penalty is raised by what the rate is short of, so that it shrinks
+    scores as much in all.
+
+    Args:
+        epochs: Float in (0, 1], part of the paper's epochs.
+        fraction: Float in (0, 1], part of the training set.
+    """
+
+    epochs: float = 1.0
+    fraction: float = 1.0
+
+    @property
+    def reduced(self):
+        """Whether this is less than the paper's run."""
+        return self.epochs * self.fraction < 1
+
+    def count(self, epochs):
+        """Returns a number of epochs."""
+        return max(1, round(epochs * self.epochs))
+
+    def rate(self, rate):
+        """Returns a learning rate of scores."""
+        return max(rate, min(1.5, rate / (self.epochs * self.fraction)))
+
+    def penalty(self, weight, rate):
+        """Returns the weight of a penalty, under a rate that was scaled."""
+        steps = self.epochs * self.fraction
+        return weight * rate / (self.rate(rate) * steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A method at a density, and how its ticket is fine-tuned.
+
+    Args:
+        name: String, in the rendered table.
+        density: Percent of weights that are kept.
+        method: Function from `Scale` to a `tf_gems.methods.Method`; `None`
+            for the dense network.
+        epochs: Integer, of fine-tuning.
+        rate: Float, its learning rate.
+        schedule: `"multistep"` or `"cosine"`. Reduced runs have `"cosine"`
+            from 0.1.
+        batch_size: Integer, of search and fine-tuning.
+        before: The paper's accuracy before fine-tuning, percent, or `None`.
+        after: The same after it.
+        check: Key of `tf_gems.comparison.cell.CHECKS`, or `None`: what of the
+            ticket is randomised first.
+    """
+
+    name: str
+    density: float
+    method: Callable | None
+    epochs: int = 150
+    rate: float = 0.1
+    schedule: str = "cosine"
+    batch_size: int = 128
+    before: float | None = None
+    after: float | None = None
+    check: str | None = None
+
+
+def _sparsity(density):
+    return round(1 - density / 100, 6)
+
+
+def _mined(density, epochs=150, rate=0.1):
+    """Ours: the penalty adapts itself."""
+    return lambda scale: methods.GemMiner(
+        _sparsity(density),
+        epochs=scale.count(epochs),
+        learning_rate=scale.rate(rate),
+        freeze_period=max(1, scale.count(5)),
+    )
+
+
+def _mined_by(settings, density):
+    """The authors' settings: a row of `paper`."""
+    rate, weight = settings["learning_rate"], settings["regularization"]
+    return lambda scale: methods.GemMiner(
+        _sparsity(density),
+        epochs=scale.count(settings["mining_epochs"]),
+        learning_rate=scale.rate(rate),
+        freeze_period=max(1, scale.count(settings["freeze_period"])),
+        regularization=scale.penalty(weight, rate),
+        gated=False,
+    )
+
+
+def _popped(density, gradual=False, weight=2.5e-4, allocation="global"):
+    """Edge-popup; half of the authors' weight decay of scores is its weight."""
+    return lambda scale: methods.EdgePopup(
+        _sparsity(density),
+        epochs=scale.count(150),
+        learning_rate=scale.rate(0.1),
+        gradual=gradual,
+        freeze_period=max(1, scale.count(5)),
+        regularization=scale.penalty(weight, 0.1),
+        allocation=allocation,
+    )
+
+
+def _smart_ratio(density):
+    return lambda scale: methods.RandomPruning(
+        _sparsity(density), allocation="smart_ratio"
+    )
+
+
+def _rewound(kind, density, **kwargs):
+    """IMP and learning rate rewinding: 19 rounds to 1.44 %."""
+    return lambda scale: kind(
+        _sparsity(density),
+        epochs=scale.count(150),
+        learning_rate=0.1,
+        **{k: math.ceil(v * scale.fraction) for k, v in kwargs.items()},
+    )
+
+
+def _gem_miner(network, density, **reported):
+    """Returns the authors' row and ours."""
+    settings = paper.find("cifar10", network, _sparsity(density))
+    epochs = settings["finetuning_epochs"]
+    return [
+        Row(
+            "Gem-Miner, authors' settings",
+            density,
+            _mined_by(settings, density),
+            epochs,
+            settings["finetuning_learning_rate"],
+            "multistep",
+            **reported,
+        ),
+        Row("Gem-Miner, ours", density, _mined(density, epochs), epochs),
+    ]
+
+
+def _dense(epochs=150):
+    return Row("dense", 100.0, None, epochs, 0.1, "multistep")
+
+
+def _checked(row, reported):
+    """Returns a row, and those that randomise its ticket."""
+    names = (("shuffled", "masks shuffled"), ("reinitialized", "weights anew"))
+    return [
+        row,
+        *(
+            dataclasses.replace(
+                row,
+                name=f"{row.name}, {words}",
+                check=check,
+                before=None,
+                after=reported.get(check),
+            )
+            for check, words in names
+        ),
+    ]
+
+
+def _table_2():
+    theirs, ours = _gem_miner("resnet20", 3.72, after=83.4)
+    prospr = Row(
+        "ProsPr",
+        5.0,
+        lambda scale: methods.ProsPr(0.95),
+        200,
+        after=82.67,
+    )
+    return [
+        *_checked(theirs, {"shuffled": 78.73, "reinitialized": 78.6}),
+        *_checked(ours, {"shuffled": 78.73, "reinitialized": 78.6}),
+        *_checked(prospr, {"shuffled": 82.15, "reinitialized": 81.64}),
+    ]
+
+
+def _table_3():
+    density = 0.59
+
+    def popup(name, before, after, **kwargs):
+        return Row(
+            name,
+            density,
+            _popped(density, **kwargs),
+            batch_size=256,
+            before=before,
+            after=after,
+        )
+
+    return [
+        popup("edge-popup", 19.57, 24.47, allocation="uniform"),
+        popup("edge-popup, global", 22.22, 34.42),
+        popup("the same, gradual", 31.56, 63.54, gradual=True),
+        popup("and regularised", 19.67, 63.72, gradual=True, weight=3.5e-4),
+        *_gem_miner("resnet20", density, before=45.30, after=66.15),
+    ]
+
+
+def _table_4():
+    warm = _rewound(methods.IterativeMagnitude, 1.44, rewind_steps=1000)
+    rewound = _rewound(methods.LearningRateRewinding, 1.44)
+    return [
+        *_gem_miner("resnet20", 1.44, after=77.89),
+        Row("IMP, warm", 1.44, warm, after=74.52),
+        Row("learning rate rewinding", 1.44, rewound, after=80.21),
+    ]
+
+
+def _figure_3(network):
+    densities = [
+        density
+        for (dataset, name, density), _ in paper.ROWS.items()
+        if (dataset, name) == ("cifar10", network)
+    ]
+    rows = []
+    for density in densities:
+        rows += _gem_miner(network, density)
+        epochs = rows[-1].epochs
+        rows += [
+            Row("edge-popup", density, _popped(density, allocation="uniform")),
+            Row(
+                "smart ratio",
+                density,
+                _smart_ratio(density),
+                2 * epochs,
+            ),
+            Row("IMP", density, _rewound(methods.IterativeMagnitude, density)),
+        ]
+    return rows
+
+
+def _figure_7():
+    rows = []
+    for density in (3.72, 1.44, 0.59):
+        rows += _gem_miner("resnet20", density)
+    return [dataclasses.replace(row, epochs=0) for row in rows]
+
+
+_PARTS = {
+    "table2": _table_2,
+    "table3": _table_3,
+    "table4": _table_4,
+    "figure3": _figure_3,
+    "figure7": _figure_7,
+}
+
+
+def rows(part, network="resnet20"):
+    """Returns the rows of a table or figure, the dense network first.
+
+    Args:
+        part: `"table2"`, `"table3"`, `"table4"`, `"figure3"` or `"figure7"`.
+        network: Name in `paper`; other ones than ResNet-20 for `"figure3"`.
+
+    Raises:
+        ValueError: If the paper does not have it.
+    """
+    make = _PARTS[check_choice(part, "part", _PARTS)]
+    if part == "figure3":
+        known = [n for dataset, n, _ in paper.ROWS if dataset == "cifar10"]
+        return [_dense(), *make(check_choice(network, "network", known))]
+    check_choice(network, "network", ("resnet20",))
+    return [_dense(), *make()]
+
+
+# Density by layer of ResNet-20 in percent, which the authors published for
+# figure 7: their Gem-Miner and IMP, in the network's order.
+LAYERS = {
+    (3.72, "Gem-Miner"): """41.44 16.97 17.14 17.80 15.54 15.15 14.28 10.57
+        7.79 7.31 6.80 7.14 5.37 3.33 1.85 1.72 1.71 0.94 1.77 54.69""",
+    (1.44, "Gem-Miner"): """34.49 7.16 8.25 8.68 7.16 6.94 6.38 4.10 3.21 3.15
+        2.71 2.27 1.83 0.68 0.63 0.37 0.66 0.33 0.70 25.94""",
+    (0.59, "Gem-Miner"): """25.69 3.39 4.47 4.60 3.47 3.73 2.60 1.54 1.23 1.76
+        1.12 1.12 0.42 0.22 0.11 0.12 0.08 0.07 0.09 23.91""",
+    (1.44, "IMP"): """44.91 10.59 9.85 8.72 7.77 7.90 7.20 6.18 3.26 3.34 2.40
+        2.02 1.71 1.18 0.46 0.34 0.35 0.31 0.22 26.88""",
+    (0.59, "IMP"): """33.33 5.12 5.51 3.86 3.13 3.17 3.43 2.56 1.34 1.37 0.97
+        0.60 0.64 0.37 0.11 0.05 0.04 0.07 0.06 18.28""",
+}
+LAYERS = {key: tuple(map(float, v.split())) for key, v in LAYERS.items()}

@@ -1,0 +1,121 @@
+"""The harness that runs the paper's tables."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "recipes"))
+
+import tables  # noqa: E402
+
+COMMAND = ["--table=4", "--only=Gem-Miner, ours", "--seeds=1"]
+
+
+@pytest.mark.parametrize("part", ["table2", "table3", "table4", "figure7"])
+def test_every_row_makes_a_method_at_its_density(part):
+    whole, reduced = tables.Scale(), tables.Scale(0.1, 0.5)
+    dense, *rows = tables.rows(part)
+    assert dense.method is None
+    for row in rows:
+        for scale in (whole, reduced):
+            method = row.method(scale)
+            density = 100 * (1 - method.target_sparsity)
+            np.testing.assert_allclose(density, row.density, rtol=1e-6)
+        keras.saving.serialize_keras_object(method)
+
+
+def test_the_papers_numbers():
+    after = {
+        row.name: row.after
+        for part in ("table2", "table3", "table4")
+        for row in tables.rows(part)
+        if row.after
+    }
+    assert after["and regularised"] == 63.72
+    assert after["learning rate rewinding"] == 80.21
+    [checked] = {row.after for row in tables.rows("table2") if row.check} & {
+        78.73
+    }
+    assert checked == 78.73
+
+
+def test_a_reduced_run_keeps_the_clock_of_the_penalty():
+    [row] = [
+        r
+        for r in tables.rows("table4")
+        if r.name == "Gem-Miner, authors' settings"
+    ]
+    clocks = []
+    for scale in (tables.Scale(), tables.Scale(0.5), tables.Scale(0.02, 0.5)):
+        method = row.method(scale)
+        steps = scale.epochs * scale.fraction
+        weight = method.regularization(0.0)
+        clocks.append(weight * method.learning_rate * steps)
+        assert method.learning_rate <= 1.5
+    np.testing.assert_allclose(clocks, clocks[0])
+    ours = [r for r in tables.rows("table4") if r.name == "Gem-Miner, ours"]
+    config = ours[0].method(tables.Scale()).get_config()
+    assert config["regularization"]["class_name"] == "Adaptive"
+
+
+def test_what_the_paper_lacks_is_refused():
+    with pytest.raises(ValueError, match="resnet20"):
+        tables.rows("table4", "vgg16")
+    with pytest.raises(ValueError, match="figure3"):
+        tables.rows("figure5")
+    names = {row.name for row in tables.rows("figure3", "vgg16")}
+    assert {"dense", "Gem-Miner, ours", "IMP", "smart ratio"} <= names
+
+
+def run(directory, *arguments):
+    """Runs the harness on a few made-up images, on JAX."""
+    random = np.random.default_rng(0)
+    data = directory / "images.npz"
+    if not data.exists():
+        np.savez(
+            data,
+            x_train=random.integers(0, 256, (96, 32, 32, 3), "uint8"),
+            y_train=random.integers(0, 10, 96),
+            x_test=random.integers(0, 256, (20, 32, 32, 3), "uint8"),
+            y_test=random.integers(0, 10, 20),
+        )
+    return subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "recipes" / "reproduce.py"),
+            *(*COMMAND, "--backend=jax", "--epochs=0.02", "--batch_size=32"),
+            *(f"--data_dir={data}", f"--output_dir={directory}", *arguments),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+def test_a_slice_ends_and_the_next_goes_on(tmp_path):
+    pytest.importorskip("jax")
+    first = run(tmp_path, "--minutes=0.5")
+    for _ in range(3):
+        if first.returncode == 0:
+            break
+        assert first.returncode == 75, first.stderr
+        first = run(tmp_path)
+    assert "Gem-Miner, ours" in first.stdout and "REDUCED" in first.stdout
+    [results] = tmp_path.glob("reproduce-*/results.json")
+    [cell] = json.loads(results.read_text("utf-8"))
+    assert cell["epochs_of_search"] == cell["epochs_of_finetuning"] == 3
+    assert len(cell["layers"]) == 20 and min(cell["layers"]) > 0
+
+    # A finished cell is never run again.
+    [file] = tmp_path.glob("reproduce-*/cells/*.json")
+    changed = {**json.loads(file.read_text("utf-8")), "after": 0.125}
+    file.write_text(json.dumps(changed), "utf-8")
+    assert "12.50" in run(tmp_path).stdout
