@@ -1,7 +1,15 @@
 """Export: files that store and use the zeros, run before they are named."""
 
+from tf_gems.export.eligibility import XnnpackReport
+from tf_gems.export.eligibility import xnnpack_report
 from tf_gems.export.litert import export_litert
 from tf_gems.export.report import ExportReport
 from tf_gems.export.saved_model import export_saved_model
 
-__all__ = ["ExportReport", "export_litert", "export_saved_model"]
+__all__ = [
+    "ExportReport",
+    "XnnpackReport",
+    "export_litert",
+    "export_saved_model",
+    "xnnpack_report",
+]

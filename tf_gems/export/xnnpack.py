@@ -24,11 +24,21 @@ _ELEMENTWISE = {"HARD_SWISH", "LOGISTIC", "RELU", "RELU6"}
 _HEAD = {"FULLY_CONNECTED", "LOGISTIC", "RELU", "RELU6", "SOFTMAX"}
 
 
+# XNNPACK uses zeros if there are more than this part among the weights of all
+# 1x1 convolutions that it computes by channels, counted together.
+LEAST_SPARSITY = 2 / 3
+
+NO_STEM = (
+    "it does not begin with a 3x3 convolution of stride 2 over three channels "
+    "that is padded by one pixel on every side"
+)
+
+
 def reason_against_sparse(model):
     """Returns why sparse weights are unsafe in a model, or `None`.
 
     Args:
-        model: `ModelT`, with its weights still dense.
+        model: `ModelT`.
 
     Returns:
         String that ends a sentence, or `None` if sparse weights are safe.
@@ -40,6 +50,35 @@ def reason_against_sparse(model):
     return None
 
 
+def obstacle(model):
+    """Returns why XNNPACK never computes a model by channels, or `None`.
+
+    What it does not compute so is right, but not faster for its zeros.
+
+    Args:
+        model: `ModelT`.
+
+    Returns:
+        String that ends a sentence, or `None` if it computes all between the
+        stem and the global average by channels, once there are zeros enough.
+    """
+    return _Graph(model, model.subgraphs[0]).obstacle()
+
+
+def pointwise(model):
+    """Returns the 1x1 convolutions of a model.
+
+    Args:
+        model: `ModelT`.
+
+    Returns:
+        List of `(index, reason)`: the index of the tensor in which the kernel
+        is stored, and why the convolution is none that XNNPACK computes
+        sparsely, or `None` if it can.
+    """
+    return _Graph(model, model.subgraphs[0]).pointwise()
+
+
 class _Graph:
     """A subgraph, and questions about its operators."""
 
@@ -47,12 +86,17 @@ class _Graph:
         self.model = model
         self.graph = graph
         self.schema = flatbuffer.load_schema()
-        self.names = [
-            flatbuffer.operator_name(model, o) for o in graph.operators
-        ]
+        self.operators, self.names, self.stored = [], [], {}
+        for operator in graph.operators:
+            name = flatbuffer.operator_name(model, operator)
+            if name == "DENSIFY":  # not computed, but expanded once
+                self.stored[int(operator.outputs[0])] = int(operator.inputs[0])
+            else:
+                self.operators.append(operator)
+                self.names.append(name)
         self.producers = {
             int(index): number
-            for number, operator in enumerate(graph.operators)
+            for number, operator in enumerate(self.operators)
             for index in operator.outputs
         }
 
@@ -60,6 +104,33 @@ class _Graph:
         stems = [n for n in range(len(self.names)) if self._is_stem(n)]
         if not self._meets_sparse_pointwise(stems):
             return None
+        return self._reason_after(stems)
+
+    def obstacle(self):
+        stems = [n for n in range(len(self.names)) if self._is_stem(n)]
+        if not any(self._is_convolution(self.operators[n]) for n in stems):
+            return NO_STEM
+        return self._reason_after(stems)
+
+    def pointwise(self):
+        found = []
+        for name, operator in zip(self.names, self.operators, strict=True):
+            kernel = (
+                self._shape(operator.inputs[1]) if name == "CONV_2D" else ()
+            )
+            if kernel[1:3] != (1, 1):
+                continue
+            reason = None
+            if not self._is_convolution(operator):
+                reason = "it has a stride, a dilation or groups"
+            elif self._shape(operator.inputs[0])[1:3] == (1, 1):
+                reason = "its maps are of one pixel"
+            index = int(operator.inputs[1])
+            found.append((self.stored.get(index, index), reason))
+        return found
+
+    def _reason_after(self, stems):
+        """Returns what XNNPACK cannot compute by channels, or `None`."""
         if len(stems) > 1 or len(self.graph.inputs) > 1:
             return "it has several stems or inputs"
         for number, name in enumerate(self.names):
@@ -78,13 +149,14 @@ class _Graph:
         return len(self._shape(index))
 
     def _constant(self, index):
+        index = self.stored.get(int(index), int(index))
         return flatbuffer.constant(self.model, self.graph.tensors[index])
 
     def _is_stem(self, number):
         """Whether XNNPACK could begin here, padding not looked at closely."""
         if self.names[number] != "CONV_2D":
             return False
-        operator = self.graph.operators[number]
+        operator = self.operators[number]
         options = operator.builtinOptions
         return (
             self._shape(operator.inputs[1])[1:] == (3, 3, 3)
@@ -107,7 +179,7 @@ class _Graph:
         then neither have they together. A wider convolution ends its search.
         """
         reached = set()
-        for number, operator in enumerate(self.graph.operators):
+        for number, operator in enumerate(self.operators):
             if number in stems:
                 reached.update(operator.outputs)
                 continue
@@ -118,7 +190,7 @@ class _Graph:
                 if max(kernel[1:-1], default=1) > 1:
                     continue
                 value = self._constant(operator.inputs[1])
-                if value is None or np.mean(value == 0) > 2 / 3:
+                if value is None or np.mean(value == 0) > LEAST_SPARSITY:
                     return True
             reached.update(operator.outputs)
         return False
@@ -126,7 +198,7 @@ class _Graph:
     def _is_verified(self, number):
         """Whether the operator is known to be computed right by channels."""
         name = self.names[number]
-        operator = self.graph.operators[number]
+        operator = self.operators[number]
         if self._rank(operator.inputs[0]) <= 2:
             return name in _HEAD
         if name in _ELEMENTWISE:
@@ -184,7 +256,7 @@ class _Graph:
     def _pads_by(self, number, width):
         if number is None or self.names[number] != "PAD":
             return False
-        pads = self._constant(self.graph.operators[number].inputs[1])
+        pads = self._constant(self.operators[number].inputs[1])
         sides = [[0, 0], [width, width], [width, width], [0, 0]]
         return pads is not None and pads.tolist() == sides
 
@@ -193,9 +265,7 @@ class _Graph:
         padded = operator.outputs[0]
         readers = [
             name
-            for name, other in zip(
-                self.names, self.graph.operators, strict=True
-            )
+            for name, other in zip(self.names, self.operators, strict=True)
             if padded in other.inputs
         ]
         return readers in (["CONV_2D"], ["DEPTHWISE_CONV_2D"])
