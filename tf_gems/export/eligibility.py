@@ -12,6 +12,7 @@ from tf_gems.export.network import computed_in_float32
 from tf_gems.export.network import plain_network
 from tf_gems.export.network import with_batch_size
 from tf_gems.export.quiet import quiet
+from tf_gems.pointwise import LEAST_SPARSITY
 
 
 @dataclasses.dataclass
@@ -50,7 +51,7 @@ class XnnpackReport:
     @property
     def faster(self):
         """Whether there are zeros enough for XNNPACK to use them."""
-        return self.sparsity > xnnpack.LEAST_SPARSITY
+        return self.sparsity > LEAST_SPARSITY
 
     def to_dict(self):
         """Returns the report as plain, JSON-serialisable values."""
@@ -83,7 +84,7 @@ class XnnpackReport:
             lines.append(
                 f"{self.sparsity:.1%} of the weights that XNNPACK counts are "
                 f"zero, {'enough' if self.faster else 'too few'} to run "
-                f"faster: it wants more than {xnnpack.LEAST_SPARSITY:.1%}."
+                f"faster: it wants more than {LEAST_SPARSITY:.1%}."
             )
         return "\n".join(lines)
 

@@ -19,14 +19,11 @@ Source: `xnn_subgraph_rewrite_for_nchw` in XNNPACK's `src/subgraph.c`.
 import numpy as np
 
 from tf_gems.export import flatbuffer
+from tf_gems.pointwise import LEAST_SPARSITY
 
 _ELEMENTWISE = {"HARD_SWISH", "LOGISTIC", "RELU", "RELU6"}
 _HEAD = {"FULLY_CONNECTED", "LOGISTIC", "RELU", "RELU6", "SOFTMAX"}
 
-
-# XNNPACK uses zeros if there are more than this part among the weights of all
-# 1x1 convolutions that it computes by channels, counted together.
-LEAST_SPARSITY = 2 / 3
 
 NO_STEM = (
     "it does not begin with a 3x3 convolution of stride 2 over three channels "

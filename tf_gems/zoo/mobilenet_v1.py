@@ -52,9 +52,9 @@ def mobilenet_v1(
     stem of stride 2, and thus all rules, and leaves out the next two strides.
     With `"imagenet"` images must have 33 pixels or more: where the last maps
     are of one pixel, there is no average left, and XNNPACK's part has no end.
-    `stem="cifar"` is the usual one of stride 1: more accurate, but XNNPACK
-    begins at stems of stride 2 only, so *no* zero of that network saves time
-    there. In these two the last maps are an eighth of the image.
+    `stem="cifar"` is the usual one of stride 1, which keeps every pixel, but
+    XNNPACK begins at stems of stride 2 only, so *no* zero of that network
+    saves time there. In these two the last maps are an eighth of the image.
 
     Args:
         input_shape: Tuple of integers, without the batch. XNNPACK's stem
