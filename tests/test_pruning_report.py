@@ -130,7 +130,7 @@ def test_xnnpack_refuses_targets_that_pay_nothing():
         tf_gems.callbacks.EdgePopupCallback(0.5),
     ):
         if isinstance(callback, tf_gems.callbacks.EdgePopupCallback):
-            mask = tf_gems.layers.TopKMask(0.5)
+            mask = tf_gems.layers.TopKMask(0.5, "layerwise", magnitude=True)
             sparse.gem.set_mask(mask, "random_uniform")
         with pytest.raises(ValueError, match="more than two thirds of the"):
             sparse.fit(x, y, epochs=4, verbose=0, callbacks=[callback])

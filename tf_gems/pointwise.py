@@ -28,8 +28,8 @@ def pointwise_kernels(layer):
     >>> model = keras.Sequential([
     ...     keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="wide"),
     ...     keras.layers.Conv2D(5, 1, name="pointwise")])
-    >>> [kernel.path for kernel in pointwise_kernels(model)]
-    ['pointwise/kernel']
+    >>> [tuple(kernel.shape) for kernel in pointwise_kernels(model)]
+    [(1, 1, 4, 5)]
     """
     found = []
     for part in layer._flatten_layers():

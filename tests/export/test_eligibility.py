@@ -76,8 +76,14 @@ def test_two_thirds_are_counted_before_and_after_export(
 @pytest.mark.parametrize(
     "middle, reason",
     [
-        (layers.MaxPooling2D(name="middle"), "after its stem it has an operator MAX_POOL"),
-        (layers.Conv2D(32, 3, padding="same", name="middle"), "has an operator CONV_2D"),
+        (
+            layers.MaxPooling2D(name="middle"),
+            "after its stem it has an operator MAX_POOL",
+        ),
+        (
+            layers.Conv2D(32, 3, padding="same", name="middle"),
+            "has an operator CONV_2D",
+        ),
     ],
 )
 def test_what_ends_the_part_by_channels_is_named(middle, reason):
