@@ -134,7 +134,8 @@ def main(_):
         )
         print(
             f"{'network':<13}{'size':>5}{'zeros':>7}{'dense ms':>10}"
-            f"{'sparse ms':>11}{'faster':>8}{'fastest':>9}{'error':>9}{'MB':>14}"
+            f"{'sparse ms':>11}{'faster':>8}{'fastest':>9}"
+            f"{'error':>9}{'MB':>14}"
         )
         for row in cases():
             model = network(row["network"], row["size"])
