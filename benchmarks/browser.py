@@ -100,7 +100,9 @@ def measure(browser, pair, folder):
             page.set_default_timeout(300_000)
             try:
                 page.goto(f"{address}/benchmark.html")
-                page.wait_for_function("window.measure && crossOriginIsolated")
+                page.wait_for_function(
+                    "() => window.measure && crossOriginIsolated"
+                )
                 return page.evaluate(code, argument)
             finally:
                 page.close()

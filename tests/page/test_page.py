@@ -181,7 +181,8 @@ def test_both_networks_answer_as_keras_does(browser, run):
         page.focus("#run")
         page.keyboard.press("Enter")
         page.wait_for_function(
-            "document.getElementById('result').innerText.includes('times as')",
+            "() => document.getElementById('result').innerText"
+            ".includes('times as')",
             timeout=60_000,
         )
         assert "outputs the same" in page.inner_text("#result")
