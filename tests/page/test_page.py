@@ -1,6 +1,9 @@
 """The page: what the server gives away, and both networks in Chromium."""
 
+import base64
+import functools
 import http.client
+import http.server
 import json
 import shutil
 import threading
@@ -189,11 +192,50 @@ def test_both_networks_answer_as_keras_does(browser, run):
         # The rest of the page, and that it fits on a phone.
         assert page.locator("#layers tr").count() == 2
         assert page.locator("#curves svg").count() == 1
+        assert page.locator("#pictures canvas").count() == 2
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 390
         assert problems == []
         address = page.url
         assert all(url.startswith((address, "data:", "blob:")) for url in asked)
+    finally:
+        page.close()
+        server.shutdown()
+        server.server_close()
+
+
+def test_pictures_show_what_was_kept(run):
+    folder, _ = run
+    pictures = json.loads((folder / "page.json").read_text())["pictures"]
+    values = [
+        np.frombuffer(base64.b64decode(p["pixels"]), np.uint8).reshape(
+            p["height"], p["width"]
+        )
+        for p in pictures
+    ]
+    assert [v.shape for v in values] == [(784, 64), (28, 28)]
+    assert set(np.unique(values[0])) == {0, 255}
+    counts = (values[0] > 0).sum(1).reshape(28, 28)
+    np.testing.assert_array_equal(
+        values[1], np.round(255 * counts / counts.max())
+    )
+    assert f"{counts.sum():,} of 50,176 weights" in pictures[0]["caption"]
+
+
+def test_a_static_copy_works_below_any_address(browser, run, tmp_path):
+    pages.copy_page(run[0], tmp_path / "site" / "below")
+    with pytest.raises(FileExistsError):
+        pages.copy_page(run[0], tmp_path / "site" / "below")
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=tmp_path / "site"
+    )
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    try:
+        page.goto(f"http://127.0.0.1:{server.server_port}/below/")
+        page.wait_for_selector("#main:not([hidden])", timeout=60_000)
+        assert page.inner_text("#status").startswith("Both files compute")
     finally:
         page.close()
         server.shutdown()

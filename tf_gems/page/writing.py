@@ -10,6 +10,7 @@ import numpy as np
 from tf_gems.export.eligibility import dense_file
 from tf_gems.export.litert import export_litert
 from tf_gems.export.network import plain_network
+from tf_gems.page.pictures import pictures
 
 
 def write_page(
@@ -102,6 +103,7 @@ def write_page(
         "bytes": {"dense": len(dense), "sparse": report.bytes},
         "tensors": report.tensors,
         "notes": report.notes,
+        "pictures": pictures(plain, inputs.shape[1:]),
         "history": {k: list(map(float, v)) for k, v in (history or {}).items()},
     }
     (directory / "page.json").write_text(json.dumps(page, indent=2) + "\n")

@@ -1,10 +1,10 @@
 // The page: both networks on what is drawn or dropped, and the benchmark.
 //
-// It reads from /run/ what `tf_gems.page.write_page` wrote: page.json,
+// It reads from run/ what `tf_gems.page.write_page` wrote: page.json,
 // dense.tflite, sparse.tflite, inputs.bin and outputs.bin.
 
 import {check, floats, inTurns, median, Network, relativeError, speedUp}
-    from '/measure.js';
+    from './measure.js';
 
 const TOLERANCE = 1e-4;
 const PAIRS = 61;
@@ -30,7 +30,7 @@ const kilobytes = (bytes) => `${(bytes / 1000).toFixed(1)} kB`;
 const milliseconds = (time) => `${time.toFixed(time < 1 ? 3 : 2)} ms`;
 
 async function open() {
-  const answer = await fetch('/run/page.json');
+  const answer = await fetch('run/page.json');
   if (!answer.ok) {
     throw new Error(
         'This directory holds no page.json. Write it by ' +
@@ -45,8 +45,9 @@ async function open() {
       `of its dense twin ${kilobytes(page.bytes.dense)}.`;
   showLayers();
   showHistory();
-  inputs = await floats('/run/inputs.bin');
-  outputs = await floats('/run/outputs.bin');
+  showPictures();
+  inputs = await floats('run/inputs.bin');
+  outputs = await floats('run/outputs.bin');
   // The sparse file first: what it leaves unwritten cannot be the right
   // answer of the dense one yet.
   for (const name of ['sparse', 'dense']) {
@@ -54,7 +55,7 @@ async function open() {
     let error;
     try {
       error =
-          await check(`/run/${name}.tflite`, page.shape, inputs, outputs);
+          await check(`run/${name}.tflite`, page.shape, inputs, outputs);
     } catch (cause) {
       throw new Error(`The ${name} file cannot be run. ${cause.message}`);
     }
@@ -65,8 +66,8 @@ async function open() {
           'would mean nothing, so none are shown.');
     }
   }
-  sparse = await Network.open('/run/sparse.tflite', page.shape);
-  dense = await Network.open('/run/dense.tflite', page.shape);
+  sparse = await Network.open('run/sparse.tflite', page.shape);
+  dense = await Network.open('run/dense.tflite', page.shape);
   for (const name of ['dense', 'sparse']) {
     element(`${name}-bytes`).textContent = kilobytes(page.bytes[name]);
   }
@@ -344,6 +345,29 @@ function showHistory() {
     caption.textContent = text;
     figure.append(caption, svg);
     element('curves').append(figure);
+  }
+}
+
+function showPictures() {
+  for (const picture of page.pictures ?? []) {
+    element('masks').hidden = false;
+    const drawn = document.createElement('canvas');
+    drawn.width = picture.width;
+    drawn.height = picture.height;
+    drawn.setAttribute('role', 'img');
+    drawn.setAttribute('aria-label', picture.caption);
+    const image = new ImageData(picture.width, picture.height);
+    const bytes = atob(picture.pixels);
+    for (let i = 0; i < bytes.length; ++i) {
+      image.data.fill(bytes.charCodeAt(i), 4 * i, 4 * i + 3);
+      image.data[4 * i + 3] = 255;
+    }
+    drawn.getContext('2d').putImageData(image, 0, 0);
+    const figure = document.createElement('figure');
+    const caption = document.createElement('figcaption');
+    caption.textContent = picture.caption;
+    figure.append(drawn, caption);
+    element('pictures').append(figure);
   }
 }
 
