@@ -212,10 +212,10 @@ def test_identifiers():
     given = regularization.Adaptive(0.2)
     assert regularization.get(given) is given
     config = keras.saving.serialize_keras_object(given)
-    assert regularization.get(config).descent == 0.3
+    assert regularization.get(config).descent == 0.2
     callback = gems.GemMinerCallback(0.9, regularization=given)
     copy = gems.GemMinerCallback.from_config(callback.get_config())
-    assert copy.regularization.descent == 0.3
+    assert copy.regularization.descent == 0.2
     assert (
         gems.GemMinerCallback(0.9).get_config()["regularization"]["class_name"]
         == "Adaptive"
