@@ -7,7 +7,7 @@ All integers are little-endian. Lengths are in bytes.
          4           4   version, 2
          8           8   T, length of the file
         16           4   H, length of the header as it is stored
-        20           4   length of the header as it is read, at most 2^22
+        20           4   length of the header as it is read, at most 2^20
         24           8   V, length of the numbers as they are stored
         32           H   header: JSON in UTF-8, deflated (RFC 1951)
       32+H           P   positions, see `positions`
