@@ -14,6 +14,7 @@ that fail are reported by them.
 import collections
 import copy
 import json
+import resource
 import struct
 import sys
 import tempfile
@@ -332,6 +333,11 @@ def shorten(error):
     return " ".join(words) or type(error).__name__
 
 
+def largest_memory():
+    """Returns the most bytes that the process has had so far."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def read(data, path, through_file):
     """Reads an input, in memory or through a file."""
     if not through_file:
@@ -349,13 +355,13 @@ def main(_):
     reasons, failures, largest = collections.Counter(), [], (0, 0, 0)
     directory = tempfile.TemporaryDirectory()
     path = Path(directory.name) / "fuzz.gem"
-    start = time.process_time()
-    tracemalloc.start()
+    start, memory = time.process_time(), largest_memory()
     for number in range(FLAGS.first, FLAGS.first + FLAGS.inputs):
         kind, data = make(FLAGS.seed, number, valid)
         through_file = number % 20 == 0
-        before, _ = tracemalloc.get_traced_memory()
-        tracemalloc.reset_peak()
+        traced = number % 5 == 0
+        if traced:
+            tracemalloc.start()
         try:
             contents, verdict = read(data, path, through_file), "accepted"
         except ValueError as error:
@@ -366,7 +372,8 @@ def main(_):
             failures.append([number, kind, repr(error)])
             if isinstance(error, KeyboardInterrupt):
                 break
-        peak = tracemalloc.get_traced_memory()[1] - before
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
         largest = max(largest, (peak, number, len(data)))
         if peak > MAX_PEAK:
             verdict = "failed"
@@ -380,6 +387,9 @@ def main(_):
         counts[kind][verdict] += 1
         if number % 20_000 == 0:
             print(number, len(failures), largest, file=sys.stderr, flush=True)
+    growth = largest_memory() - memory
+    if growth > 2 * MAX_PEAK:
+        failures.append([None, "all", f"the process grew by {growth} bytes"])
     total = sum(counts.values(), collections.Counter())
     found = {
         "command": f"python benchmarks/{Path(sys.argv[0]).name} "
@@ -392,6 +402,7 @@ def main(_):
         "max_bytes": MAX_BYTES,
         "largest_peak_bytes": largest[0],
         "largest_peak_of_input": largest[1],
+        "growth_of_process_bytes": growth,
         "processor_seconds": round(time.process_time() - start, 1),
         "by_kind": {
             kind.__name__: dict(sorted(counts[kind.__name__].items()))

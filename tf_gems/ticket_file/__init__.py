@@ -24,19 +24,19 @@ order:
 * `"dtype"`: the type that the values are given when they are read;
 * `"kept"`: the number of ones in the mask, or `null` if it has none;
 * `"width"`: the width of the mask's Rice code, or `null`;
-* `"coding"`: how its values are written, see `values`: those that are
-  kept, in the order of the flattened array, or all if it has no mask.
+* `"coding"`: how its values are written, see `values`: those that are kept, or
+  all if it has no mask. Arrays are flattened with the last axis the fastest.
 
-So it says all other lengths: with c values each, S is the number of c of the
-weights of coding `"signs"` / 8, rounded up; numbers inflate to one number for
-each weight of coding `"constant"` or `"signs"`, 2 c bytes for `"float16"`, and
-c numbers for `"plain"`. Positions, signs and numbers follow each other in the
-order of the weights; unused bits of a last byte are zero. P is the rest, and
-positions say themselves where they end.
+This says all other lengths. A weight of c values has one number if its coding
+is `"constant"` or `"signs"`, c numbers of two bytes if it is `"float16"`, and c
+numbers of its own type if it is `"plain"`; and c bits of signs if it is
+`"signs"`. Positions, signs and numbers follow each other in the order of the
+weights; unused bits of a last byte are zero. P is what the other parts leave,
+and positions say themselves where they end.
 
 `"fingerprint"` is the start of a SHA-256 of the network's shapes and of which
-weights have masks, see
-`header.fingerprint`. `"metadata"` is what the user wants.
+weights have masks, see `header.fingerprint`. `"metadata"` is what the user
+wants.
 
 A reader compares every size with the others, and the arrays that it would make
 with `max_bytes`, before it makes them. Version 1 was a zip archive.

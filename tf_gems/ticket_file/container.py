@@ -61,6 +61,8 @@ def write(path, masks, weights, metadata, dtype=None):
     try:
         with open(partial, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or a crash may leave the name empty
         os.replace(partial, path)
     finally:
         if os.path.exists(partial):
