@@ -1,5 +1,6 @@
 """Sparse networks before training: rare gems on Keras 3."""
 
+from tf_gems.command_line import start  # noqa: F401, I001  before Keras
 from tf_gems import allocation
 from tf_gems import callbacks
 from tf_gems import datasets
