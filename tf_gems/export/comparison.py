@@ -89,7 +89,7 @@ def compare(expected, received):
         another shape, or holds a NaN or infinity that Keras does not.
     """
     differences, magnitudes = [], []
-    for name, value in _named(expected).items():
+    for name, value in named_outputs(expected).items():
         value = np.asarray(keras.ops.convert_to_numpy(value), "float64")
         other = np.asarray(received.get(name, np.nan), "float64")
         magnitudes.append(np.abs(value).max(initial=0.0))
@@ -121,7 +121,8 @@ def named_inputs(signature, inputs):
     }
 
 
-def _named(outputs):
+def named_outputs(outputs):
+    """Returns outputs by name: a dict's keys, or `"output_0"` and so on."""
     if isinstance(outputs, dict):
         return outputs
     flat = keras.tree.flatten(outputs)
