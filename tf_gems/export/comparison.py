@@ -20,9 +20,13 @@ class Comparison:
     difference: float
     magnitude: float
 
+    def within(self, tolerance):
+        """Whether the outputs differ by no more than that share."""
+        return self.difference <= tolerance * self.magnitude
+
     def refuse_above(self, tolerance, what):
         """Raises an error if the outputs differ too much, or are NaN."""
-        if self.difference <= tolerance * self.magnitude:
+        if self.within(tolerance):
             return
         raise RuntimeError(
             "An export must compute what the Keras model computes. Received: "

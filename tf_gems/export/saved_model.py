@@ -214,8 +214,10 @@ def _describe(rows, variables):
                 "name": name,
                 "shape": list(value.shape),
                 "zeros": int(np.count_nonzero(value == 0)),
+                "type": "float32",
                 "encoding": encoding,
                 "bytes": size,
+                "reason": None,
             }
         )
     return described

@@ -47,12 +47,17 @@ class _Graph:
         self.model = model
         self.graph = graph
         self.schema = flatbuffer.load_schema()
+        self.stored = flatbuffer.stored(model, graph)
+        # Constants are expanded before the network is computed.
+        self.operators = [
+            o for o in graph.operators if int(o.outputs[0]) not in self.stored
+        ]
         self.names = [
-            flatbuffer.operator_name(model, o) for o in graph.operators
+            flatbuffer.operator_name(model, o) for o in self.operators
         ]
         self.producers = {
             int(index): number
-            for number, operator in enumerate(graph.operators)
+            for number, operator in enumerate(self.operators)
             for index in operator.outputs
         }
 
@@ -78,16 +83,23 @@ class _Graph:
         return len(self._shape(index))
 
     def _constant(self, index):
+        index = self.stored.get(int(index), index)
         return flatbuffer.constant(self.model, self.graph.tensors[index])
+
+    def _has_float_kernel(self, operator):
+        """Whether it computes in floats: XNNPACK's integers have no NCHW."""
+        kernel = self._constant(operator.inputs[1])
+        return kernel is None or kernel.dtype.kind == "f"
 
     def _is_stem(self, number):
         """Whether XNNPACK could begin here, padding not looked at closely."""
         if self.names[number] != "CONV_2D":
             return False
-        operator = self.graph.operators[number]
+        operator = self.operators[number]
         options = operator.builtinOptions
         return (
-            self._shape(operator.inputs[1])[1:] == (3, 3, 3)
+            self._has_float_kernel(operator)
+            and self._shape(operator.inputs[1])[1:] == (3, 3, 3)
             and 2 in (options.strideH, options.strideW)
             and options.padding == self.schema.Padding.VALID
             and self._padding(operator) is not None
@@ -107,7 +119,7 @@ class _Graph:
         then neither have they together. A wider convolution ends its search.
         """
         reached = set()
-        for number, operator in enumerate(self.graph.operators):
+        for number, operator in enumerate(self.operators):
             if number in stems:
                 reached.update(operator.outputs)
                 continue
@@ -126,7 +138,7 @@ class _Graph:
     def _is_verified(self, number):
         """Whether the operator is known to be computed right by channels."""
         name = self.names[number]
-        operator = self.graph.operators[number]
+        operator = self.operators[number]
         if self._rank(operator.inputs[0]) <= 2:
             return name in _HEAD
         if name in _ELEMENTWISE:
@@ -149,7 +161,8 @@ class _Graph:
     def _is_convolution(self, operator):
         options = operator.builtinOptions
         kernel = self._shape(operator.inputs[1])
-        if (options.dilationHFactor, options.dilationWFactor) != (1, 1):
+        dilation = (options.dilationHFactor, options.dilationWFactor)
+        if dilation != (1, 1) or not self._has_float_kernel(operator):
             return False
         strides = (options.strideH, options.strideW)
         if kernel[1:3] == (1, 1):
@@ -168,7 +181,8 @@ class _Graph:
         height, width, channels = self._shape(operator.inputs[1])[1:]
         strides = (options.strideH, options.strideW)
         if (
-            height != width
+            not self._has_float_kernel(operator)
+            or height != width
             or height not in (3, 5)
             or channels != self._shape(operator.inputs[0])[3]
             or (options.dilationHFactor, options.dilationWFactor) != (1, 1)
@@ -184,7 +198,7 @@ class _Graph:
     def _pads_by(self, number, width):
         if number is None or self.names[number] != "PAD":
             return False
-        pads = self._constant(self.graph.operators[number].inputs[1])
+        pads = self._constant(self.operators[number].inputs[1])
         sides = [[0, 0], [width, width], [width, width], [0, 0]]
         return pads is not None and pads.tolist() == sides
 
@@ -193,9 +207,7 @@ class _Graph:
         padded = operator.outputs[0]
         readers = [
             name
-            for name, other in zip(
-                self.names, self.graph.operators, strict=True
-            )
+            for name, other in zip(self.names, self.operators, strict=True)
             if padded in other.inputs
         ]
         return readers in (["CONV_2D"], ["DEPTHWISE_CONV_2D"])
