@@ -1,6 +1,5 @@
 """Export to a sparse TFLite file."""
 
-import gzip
 import os
 
 import keras
@@ -18,6 +17,7 @@ from tf_gems.export.conversion import convert
 from tf_gems.export.network import computed_in_float32
 from tf_gems.export.network import plain_network
 from tf_gems.export.paths import check_target
+from tf_gems.export.paths import sizes
 from tf_gems.export.report import ExportReport
 from tf_gems.export.run_litert import run_litert
 from tf_gems.export.sparsify import sparsify
@@ -101,6 +101,30 @@ def export_litert(
     print(report)
     ```
     """
+    report, _ = write_litert(
+        model,
+        path,
+        inputs,
+        form,
+        representative_data,
+        batch_size,
+        optimize,
+        tolerance,
+    )
+    return report
+
+
+def write_litert(
+    model,
+    path,
+    inputs,
+    form,
+    representative_data=None,
+    batch_size=None,
+    optimize="size",
+    tolerance=None,
+):
+    """Does what `export_litert` does; returns the dense twin's bytes, too."""
     path = os.fspath(path)
     if not path.endswith(".tflite"):
         raise ValueError(
@@ -143,13 +167,17 @@ def export_litert(
             "`tf_gems[litert]` to run it as devices do."
         )
     notes += doubts(expected)
-    return ExportReport(
+    size, gzip_size, zstd_size = sizes(data)
+    dense_size, dense_gzip_size, dense_zstd_size = sizes(dense)
+    report = ExportReport(
         path=path,
         format="litert",
-        bytes=len(data),
-        gzip_bytes=len(gzip.compress(data, mtime=0)),
-        dense_bytes=len(dense),
-        dense_gzip_bytes=len(gzip.compress(dense, mtime=0)),
+        bytes=size,
+        gzip_bytes=gzip_size,
+        zstd_bytes=zstd_size,
+        dense_bytes=dense_size,
+        dense_gzip_bytes=dense_gzip_size,
+        dense_zstd_bytes=dense_zstd_size,
         tensors=flatbuffer.describe(
             flatbuffer.read(data), plain.weights, reasons
         ),
@@ -159,6 +187,7 @@ def export_litert(
         notes=notes,
         form=form.name,
     )
+    return report, dense
 
 
 class _Trial:

@@ -24,6 +24,9 @@ class ExportReport:
         ran: List of strings, the programs that ran what was written.
         notes: List of sentences on what a user should know.
         form: String, how the weights are stored. Defaults to `"float32"`.
+        zstd_bytes: Integer, the size compressed by zstd, or `None` where
+            `zstandard` is not installed. Defaults to `None`.
+        dense_zstd_bytes: The same of the dense twin. Defaults to `None`.
 
     Example:
 
@@ -45,6 +48,8 @@ class ExportReport:
     ran: list
     notes: list
     form: str = "float32"
+    zstd_bytes: int | None = None
+    dense_zstd_bytes: int | None = None
 
     @property
     def zeros(self):
@@ -83,11 +88,11 @@ class ExportReport:
             f"  outputs up to {self.largest_output:.4g} differ from Keras by "
             f"at most {self.largest_difference:.2g}",
             f"  ran: {'; '.join(self.ran)}",
-            *(f"  note: {note}" for note in self.notes + self._reasons()),
+            *(f"  note: {note}" for note in self.notes + self.reasons()),
         ]
         return "\n".join(lines)
 
-    def _reasons(self):
+    def reasons(self):
         """Returns a sentence for each reason to store weights densely."""
         names = {}
         for tensor in self.tensors:

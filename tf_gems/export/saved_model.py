@@ -14,7 +14,7 @@ from tf_gems.export.comparison import named_inputs
 from tf_gems.export.comparison import named_outputs
 from tf_gems.export.network import plain_network
 from tf_gems.export.paths import check_target
-from tf_gems.export.paths import directory_bytes
+from tf_gems.export.paths import directory_sizes
 from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
 from tf_gems.export.sparse_graph import write_sparse_graph
@@ -68,6 +68,19 @@ def export_saved_model(
     serve = tf.saved_model.load("exported").signatures["serving_default"]
     ```
     """
+    return write_saved_model(model, directory, inputs, overwrite, tolerance)
+
+
+def write_saved_model(
+    model, directory, inputs, overwrite=False, tolerance=1e-4, measure=None
+):
+    """Does what `export_saved_model` does.
+
+    Args:
+        model: As there, and so the others.
+        measure: Function of the directories of what was written and of its
+            dense twin, called while both are there. Defaults to `None`.
+    """
     directory = os.fspath(directory)
     check_target(directory)
     _refuse_full(directory, overwrite)
@@ -92,8 +105,10 @@ def export_saved_model(
         comparison = compare(expected, outputs)
         comparison.refuse_above(tolerance, f"directory={directory!r}")
         _export_filled(plain, signature, twin)
-        size, gzip_size = directory_bytes(written)
-        dense_size, dense_gzip_size = directory_bytes(twin)
+        size, gzip_size, zstd_size = directory_sizes(written)
+        dense_size, dense_gzip_size, dense_zstd_size = directory_sizes(twin)
+        if measure is not None:
+            measure(written, twin)
         if os.path.exists(absolute):
             os.replace(absolute, os.path.join(workplace, "old"))
         os.replace(written, absolute)
@@ -102,8 +117,10 @@ def export_saved_model(
         format="saved_model",
         bytes=size,
         gzip_bytes=gzip_size,
+        zstd_bytes=zstd_size,
         dense_bytes=dense_size,
         dense_gzip_bytes=dense_gzip_size,
+        dense_zstd_bytes=dense_zstd_size,
         tensors=tensors,
         largest_difference=comparison.difference,
         largest_output=comparison.magnitude,

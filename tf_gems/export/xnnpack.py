@@ -40,6 +40,20 @@ def reason_against_sparse(model):
     return None
 
 
+def sparse_part(model, graph):
+    """Returns which convolutions XNNPACK computes by its sparse kernels.
+
+    Args:
+        model: `ModelT`.
+        graph: Subgraph of it.
+
+    Returns:
+        `(obstacle, inside)`: why there are none, a string that ends a
+        sentence, or `None`; and the set of the `id`s of the 1x1 convolutions.
+    """
+    return _Graph(model, graph).sparse_part()
+
+
 class _Graph:
     """A subgraph, and questions about its operators."""
 
@@ -75,6 +89,34 @@ class _Graph:
         if any(self._rank(index) > 2 for index in self.graph.outputs):
             return "it returns feature maps"
         return None
+
+    def sparse_part(self):
+        stems = [n for n in range(len(self.names)) if self._is_stem(n)]
+        if not stems:
+            return (
+                "XNNPACK begins its sparse part at a 3x3 convolution of stride "
+                "2 over three channels, padded by 1 on every side, and there "
+                "is none",
+                set(),
+            )
+        reason = self.reason()
+        if reason is not None:
+            return reason, set()
+        inside, zeros, size = set(), 0, 0
+        for number in range(stems[0] + 1, len(self.names)):
+            operator = self.operators[number]
+            if self.names[number] == "MEAN":
+                break
+            if self.names[number] != "CONV_2D":
+                continue
+            value = self._constant(operator.inputs[1])
+            if value is not None and max(value.shape[1:3]) == 1:
+                inside.add(id(operator))
+                zeros += np.count_nonzero(value == 0)
+                size += value.size
+        if not 3 * zeros > 2 * size:
+            return "its 1x1 convolutions have too few zeros", set()
+        return None, inside
 
     def _shape(self, index):
         return tuple(self.graph.tensors[index].shape)
