@@ -3,8 +3,7 @@
     python benchmarks/saved_model_cost.py --output=saved_model_cost.json
 
 Networks with random masks and weights; the bytes and times depend on the number
-of zeros only. The dense twin is Keras' own export of the same network with no
-zeros. Both are loaded by plain TensorFlow; runs of the two alternate, and each
+of zeros only. The dense twin is Keras' own export of the same network. Both are loaded by plain TensorFlow; runs of the two alternate, and each
 pair is run in both orders, so that what else the machine does hits both.
 """
 
@@ -92,7 +91,7 @@ def main(_):
             with tempfile.TemporaryDirectory() as folder:
                 paths = [os.path.join(folder, n) for n in ("sparse", "dense")]
                 report = export_saved_model(model, paths[0])
-                saved_model._export_filled(
+                saved_model._export(
                     model, saved_model.plain_network(model)[1], paths[1]
                 )
                 for batch in (1, 32):

@@ -69,6 +69,11 @@ class DeploymentReport:
             ["form", "sparse ms", "dense ms", "dense/sparse", "emulated"],
             [_time_line(row) for row in written],
         )
+        if any(row["emulated_seconds"] for row in written):
+            lines.append(
+                "emulated: dense/sparse on an emulated processor without AVX, "
+                "which counts work; it is no device's time."
+            )
         lines += self._why(written)
         for row in written:
             notes = row["export"].notes + row["export"].reasons()

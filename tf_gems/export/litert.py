@@ -161,6 +161,11 @@ def write_litert(
     data, comparison, reasons = trial.choose(
         form, dense, optimize, expected, tolerance, notes
     )
+    if any("int8" in reason for reason in reasons.values()):
+        notes.append(
+            "form='float16' stores the weights that LiteRT does not run sparse "
+            "in 8 bits sparsely; it may be smaller."
+        )
     if not trial.ran[0].startswith("ai_edge_litert"):
         notes.append(
             "It was run by TensorFlow's own interpreter. Install "

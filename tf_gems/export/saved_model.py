@@ -33,8 +33,7 @@ def export_saved_model(
     the Keras model, before it is given its name.
 
     The dense twin of the report is what `keras.Model.export` writes for the
-    same network with every zero replaced by one of the kept values of its
-    weight. Keras stores every weight twice.
+    same network. Keras stores every weight twice.
 
     A network that writes variables while it predicts, such as one that draws
     random numbers, has no such form: Keras' own export is written, and the
@@ -104,7 +103,7 @@ def write_saved_model(
         outputs, ran = _run(written, feed)
         comparison = compare(expected, outputs)
         comparison.refuse_above(tolerance, f"directory={directory!r}")
-        _export_filled(plain, signature, twin)
+        _export(plain, signature, twin)
         size, gzip_size, zstd_size = directory_sizes(written)
         dense_size, dense_gzip_size, dense_zstd_size = directory_sizes(twin)
         if measure is not None:
@@ -187,22 +186,6 @@ def _export(plain, signature, directory):
             verbose=False,
             input_signature=signature,
         )
-
-
-def _export_filled(plain, signature, directory):
-    """Exports the network with kept values in place of its zeros."""
-    random = np.random.default_rng(0)
-    values = [v.numpy() for v in plain.weights]
-    try:
-        for variable, value in zip(plain.weights, values, strict=True):
-            if value.ndim > 1 and value.any():
-                kept = value[value != 0]
-                fill = random.choice(kept, value.shape)
-                variable.assign(np.where(value == 0, fill, value))
-        _export(plain, signature, directory)
-    finally:
-        for variable, value in zip(plain.weights, values, strict=True):
-            variable.assign(value)
 
 
 def _run(directory, feed):
