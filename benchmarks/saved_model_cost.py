@@ -3,8 +3,9 @@
     python benchmarks/saved_model_cost.py --output=saved_model_cost.json
 
 Networks with random masks and weights; the bytes and times depend on the number
-of zeros only. The dense twin is Keras' own export of the same network. Both are loaded by plain TensorFlow; runs of the two alternate, and each
-pair is run in both orders, so that what else the machine does hits both.
+of zeros only. The dense twin is Keras' own export of the same network. Both are
+loaded by plain TensorFlow; runs of the two alternate, and each pair is run in
+both orders, so that what else the machine does hits both.
 """
 
 import json
