@@ -29,6 +29,7 @@ from settings import read_flags
 import tf_gems as gems
 from tf_gems import datasets
 from tf_gems.export.run_litert import run_litert
+from tf_gems.files import replacing
 from tf_gems.provenance import provenance
 
 _OPTIMIZERS = {
@@ -94,34 +95,37 @@ class Run:
 
     def start(self):
         """Runs the stages that are not finished, then prints the report."""
-        stages = (
-            self._mine,
-            self._finetune,
-            self._random,
-            self._dense,
-            self._export,
-        )
-        names = [stage.__name__.strip("_") for stage in stages]
+        if self.run_stages("mine", "finetune", "random", "dense", "export"):
+            picture.draw(self.directory, self.results)
+            print(picture.render(self.directory, self.results))
+
+    def run_stages(self, *names):
+        """Runs those of these stages that are not finished.
+
+        Args:
+            *names: Strings, in order.
+
+        Returns:
+            Whether all of them are finished now.
+        """
         missing = [n for n in names if n not in self.results["stages"]]
         if missing:
             self.data = self._load()
             self.directory.mkdir(parents=True, exist_ok=True)
-        for name, stage in zip(names, stages, strict=True):
+        for name in missing:
             if name == "export" and keras.backend.backend() != "tensorflow":
                 print(
                     "\nExports need the TensorFlow backend: run the same "
                     "command with KERAS_BACKEND=tensorflow to finish."
                 )
-                return
-            if name in missing:
-                print(f"\n== {name} ({self.directory.name})", flush=True)
-                keras.utils.set_random_seed(self.settings.seed)
-                begin = time.time()
-                found = stage()
-                found["seconds"] = round(time.time() - begin, 1)
-                self._record(name, found)
-        picture.draw(self.directory, self.results)
-        print(picture.render(self.directory, self.results))
+                return False
+            print(f"\n== {name} ({self.directory.name})", flush=True)
+            keras.utils.set_random_seed(self.settings.seed)
+            begin = time.time()
+            found = getattr(self, f"_{name}")()
+            found["seconds"] = round(time.time() - begin, 1)
+            self._record(name, found)
+        return True
 
     def _mine(self):
         settings = self.settings
@@ -269,17 +273,24 @@ class Run:
 
     def _fit(self, stage, model, epochs, callbacks=()):
         """Trains, resuming where an earlier run was stopped."""
-        backup = self._backup(stage)
-        log = keras.callbacks.CSVLogger(
-            self.directory / f"{stage}.csv", append=backup.exists()
+        backup = gems.callbacks.Backup(self._backup(stage))
+        log = self.directory / f"{stage}.csv"
+        _shorten(log, 1 + backup.epoch)
+        batches = self.data.batches(
+            self.settings.batch_size, self.settings.seed
         )
         model.fit(
-            self.data.batches(self.settings.batch_size, self.settings.seed),
+            batches,
             epochs=epochs,
             validation_data=self._test_batches(),
             shuffle=False,  # the pipeline shuffles
             verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[*callbacks, log, gems.callbacks.Backup(backup)],
+            callbacks=[
+                *callbacks,
+                keras.callbacks.CSVLogger(log, append=bool(backup.epoch)),
+                gems.callbacks.SetEpoch(batches),
+                backup,
+            ],
         )
 
     def _accuracy(self, model):
@@ -288,10 +299,17 @@ class Run:
 
     def _record(self, stage, found):
         self.results["stages"][stage] = found
-        partial = self.results_path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.results, indent=1), "utf-8")
-        partial.replace(self.results_path)
+        with replacing(self.results_path) as file:
+            file.write(json.dumps(self.results, indent=1).encode())
         shutil.rmtree(self._backup(stage), ignore_errors=True)
 
     def _backup(self, stage):
         return self.directory / f"backup-{stage}"
+
+
+def _shorten(path, lines):
+    """Removes what a killed run logged of an epoch that is run again."""
+    if path.exists():
+        kept = path.read_bytes().splitlines(keepends=True)[:lines]
+        with replacing(path) as file:
+            file.writelines(kept)

@@ -17,11 +17,12 @@ so that a small file cannot demand much memory.
 
 import json
 import math
-import os
 import zipfile
 import zlib
 
 import numpy as np
+
+from tf_gems.files import replacing
 
 FORMAT = "tf_gems.ticket"
 VERSION = 1
@@ -83,18 +84,14 @@ def write(path, masks, weights, metadata):
         "masks": np.packbits(np.concatenate(bits)).tobytes(),
         "values": b"".join(_little_endian(v).tobytes() for v in values),
     }
-    path = os.fspath(path)
-    partial = f"{path}.partial-{os.getpid()}"
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, data in entries.items():
-                # A fixed date: equal tickets give equal files.
-                info = zipfile.ZipInfo(name)
-                archive.writestr(info, data, zipfile.ZIP_DEFLATED, 9)
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
+    with (
+        replacing(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, data in entries.items():
+            # A fixed date: equal tickets give equal files.
+            info = zipfile.ZipInfo(name)
+            archive.writestr(info, data, zipfile.ZIP_DEFLATED, 9)
 
 
 def read(path):

@@ -8,6 +8,7 @@ from tf_gems.callbacks.gradual_magnitude_callback import (
 )
 from tf_gems.callbacks.rewind_point import RewindPoint
 from tf_gems.callbacks.rewiring_callback import RewiringCallback
+from tf_gems.callbacks.set_epoch import SetEpoch
 
 __all__ = [
     "Backup",
@@ -16,4 +17,5 @@ __all__ = [
     "GradualMagnitudeCallback",
     "RewindPoint",
     "RewiringCallback",
+    "SetEpoch",
 ]
