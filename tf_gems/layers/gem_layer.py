@@ -5,6 +5,7 @@ import math
 import random
 
 import keras
+import numpy as np
 from keras import ops
 
 from tf_gems import initializers
@@ -325,6 +326,24 @@ class GemLayer(keras.layers.Wrapper):
 
     def compute_mask(self, inputs, previous_mask=None):
         return self.layer.compute_mask(inputs, previous_mask)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store["phase"] = np.array(PHASES.index(self.phase))
+
+    def load_own_variables(self, store):
+        values = {name: store[name] for name in store.keys()}  # noqa: SIM118
+        number = values.pop("phase", PHASES.index(self.phase))
+        phase = PHASES[int(np.array(number))]
+        if phase != self.phase:
+            raise ValueError(
+                "Weights are loaded in the phase that they were saved in: "
+                "those of another bring other masks. Received: weights of "
+                f"phase '{phase}' for '{self.name}', which is in phase "
+                f"'{self.phase}'. Load them into a model made with "
+                f"`phase='{phase}'`, or pass a `Ticket` to `finetune`."
+            )
+        super().load_own_variables(values)
 
     def get_build_config(self):
         # The config of the wrapped layer carries what builds it.
