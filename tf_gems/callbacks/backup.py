@@ -38,6 +38,10 @@ class Backup(keras.callbacks.Callback):
     variables when an epoch ends: those come first. What callbacks remember
     themselves (the patience of `EarlyStopping`) begins anew.
 
+    Give the data a length, see `tf.data.experimental.assert_cardinality`: on
+    TensorFlow a reading beyond the end counts as a step of the optimizer, in
+    the first epoch of every process.
+
     Of several workers the chief writes, and all read: the directory must be
     on a file system that they share.
 

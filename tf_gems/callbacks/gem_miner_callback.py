@@ -249,9 +249,10 @@ class GemMinerCallback(keras.callbacks.Callback):
             "Lower the learning rate, or look for such numbers in the data."
         )
 
-    def _refuse_no_data(self, epoch):
+    def _refuse_no_data(self, epoch, loss):
         """Stops training that would freeze on without having trained."""
-        if self._count_steps_done() != self._steps_before:
+        # On TensorFlow a reading beyond the end of the data counts as a step.
+        if loss or self._count_steps_done() > self._steps_before + 1:
             return
         self.model.stop_training = True
         raise RuntimeError(
@@ -306,8 +307,8 @@ class GemMinerCallback(keras.callbacks.Callback):
                 )
 
     def on_epoch_end(self, epoch, logs=None):
-        self._refuse_no_data(epoch)
         loss = float((logs or {}).get("loss", 0.0))
+        self._refuse_no_data(epoch, loss)
         self._refuse_lost_scores(epoch, "stopped in", loss)
         kept = {
             w.path: int(ops.count_nonzero(mask))

@@ -112,6 +112,7 @@ class GemLayer(keras.layers.Wrapper):
         self.candidates = candidates
         self.prunable = []
         self._penalty = None
+        self._loaded_phase = None
         if layer.built:
             self.build()
 
@@ -333,9 +334,11 @@ class GemLayer(keras.layers.Wrapper):
 
     def load_own_variables(self, store):
         values = {name: store[name] for name in store.keys()}  # noqa: SIM118
-        number = values.pop("phase", PHASES.index(self.phase))
-        phase = PHASES[int(np.array(number))]
-        if phase != self.phase:
+        if values:  # Keras asks again, with nothing, after an error
+            number = values.pop("phase", PHASES.index(self.phase))
+            self._loaded_phase = PHASES[int(np.array(number))]
+        phase = self._loaded_phase
+        if phase not in (None, self.phase):
             raise ValueError(
                 "Weights are loaded in the phase that they were saved in: "
                 "those of another bring other masks. Received: weights of "
