@@ -23,11 +23,14 @@ import keras
 import numpy as np
 import picture
 from absl import flags
+from devices import Devices
+from devices import start_workers
 from settings import NETWORKS
 from settings import read_flags
 
 import tf_gems as gems
 from tf_gems import datasets
+from tf_gems import workers
 from tf_gems.export.run_litert import run_litert
 from tf_gems.files import replacing
 from tf_gems.provenance import provenance
@@ -49,12 +52,15 @@ def main(presets):
     """
     settings, command = read_flags(presets)
     values = flags.FLAGS
+    if values.workers:
+        sys.exit(start_workers(values.workers))
     Run(
         settings,
         values.output_dir,
         values.data_dir,
         values.download,
         command,
+        Devices(values.strategy),
     ).start()
 
 
@@ -67,12 +73,20 @@ class Run:
         data_dir: Directory of the data, see `tf_gems.datasets.load`.
         download: Whether TFDS may download.
         command: String, what the user typed, for the record.
+        devices: `Devices`. Defaults to `None`: one device.
     """
 
     def __init__(
-        self, settings, output_dir, data_dir=None, download=False, command=""
+        self,
+        settings,
+        output_dir,
+        data_dir=None,
+        download=False,
+        command="",
+        devices=None,
     ):
         self.settings = settings
+        self.devices = devices or Devices()
         self.directory = Path(
             output_dir, f"{settings.dataset}-{settings.hash()}"
         )
@@ -83,8 +97,7 @@ class Run:
             "provenance": provenance(),
             "stages": {},
         }
-        if self.results_path.exists():
-            self.results = json.loads(self.results_path.read_text("utf-8"))
+        self._read_results()
         self._load = lambda: datasets.load(
             settings.dataset,
             data_dir,
@@ -93,9 +106,14 @@ class Run:
             settings.image_size,
         )
 
+    def _read_results(self):
+        if self.results_path.exists():
+            self.results = json.loads(self.results_path.read_text("utf-8"))
+
     def start(self):
         """Runs the stages that are not finished, then prints the report."""
-        if self.run_stages("mine", "finetune", "random", "dense", "export"):
+        done = self.run_stages("mine", "finetune", "random", "dense", "export")
+        if done and self.devices.chief:
             picture.draw(self.directory, self.results)
             print(picture.render(self.directory, self.results))
 
@@ -122,9 +140,12 @@ class Run:
             print(f"\n== {name} ({self.directory.name})", flush=True)
             keras.utils.set_random_seed(self.settings.seed)
             begin = time.time()
-            found = getattr(self, f"_{name}")()
-            found["seconds"] = round(time.time() - begin, 1)
-            self._record(name, found)
+            if name != "export" or self.devices.chief:
+                found = getattr(self, f"_{name}")()
+                found["seconds"] = round(time.time() - begin, 1)
+                self._record(name, found)
+            self.devices.wait_for_all()
+            self._read_results()
         return True
 
     def _mine(self):
@@ -155,7 +176,8 @@ class Run:
         ticket.metadata.update(
             dataclasses.asdict(settings), accuracy_before_finetuning=accuracy
         )
-        ticket.save(self.directory / "ticket.gem")
+        if self.devices.chief:
+            ticket.save(self.directory / "ticket.gem")
         return {
             "accuracy": accuracy,
             "kept": ticket.kept,
@@ -174,7 +196,8 @@ class Run:
             ),
         )
         self._fit("finetune", sparse, settings.finetuning_epochs)
-        gems.strip(sparse).save(self.directory / "finetuned.keras")
+        if self.devices.chief:
+            gems.strip(sparse).save(self.directory / "finetuned.keras")
         return {"accuracy": self._accuracy(sparse)}
 
     def _random(self):
@@ -195,7 +218,8 @@ class Run:
 
     def _dense(self):
         settings = self.settings
-        model = self._network()
+        with self.devices.scope():
+            model = workers.join(self._network())
         rate = settings.dense_learning_rate
         self._compile(model, self._schedule(rate, settings.epochs))
         self._fit("dense", model, settings.epochs)
@@ -249,9 +273,10 @@ class Run:
 
     def _sparse_model(self):
         kept = {"kernel_initializer": None} if self.settings.weights else {}
-        return gems.SparseModel.from_preset(
-            "paper", self._network(), seed=self.settings.seed, **kept
-        )
+        with self.devices.scope():
+            return gems.SparseModel.from_preset(
+                "paper", self._network(), seed=self.settings.seed, **kept
+            )
 
     def _schedule(self, rate, epochs):
         settings, steps = self.settings, epochs * self._steps
@@ -265,17 +290,20 @@ class Run:
 
     def _compile(self, model, learning_rate, optimizer=None):
         optimizer = optimizer or self.settings.finetuning_optimizer
-        model.compile(
-            _OPTIMIZERS[optimizer](learning_rate),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
+        with self.devices.scope():
+            model.compile(
+                _OPTIMIZERS[optimizer](learning_rate),
+                keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                metrics=["accuracy"],
+            )
 
     def _fit(self, stage, model, epochs, callbacks=()):
         """Trains, resuming where an earlier run was stopped."""
         backup = gems.callbacks.Backup(self._backup(stage))
         log = self.directory / f"{stage}.csv"
-        _shorten(log, 1 + backup.epoch)
+        logger = keras.callbacks.CSVLogger(log, append=bool(backup.epoch))
+        if self.devices.chief:
+            _shorten(log, 1 + backup.epoch)
         batches = self.data.batches(
             self.settings.batch_size, self.settings.seed
         )
@@ -287,7 +315,7 @@ class Run:
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[
                 *callbacks,
-                keras.callbacks.CSVLogger(log, append=bool(backup.epoch)),
+                *([logger] if self.devices.chief else []),
                 gems.callbacks.SetEpoch(batches),
                 backup,
             ],
@@ -298,6 +326,8 @@ class Run:
         return round(float(accuracy), 4)
 
     def _record(self, stage, found):
+        if not self.devices.chief:
+            return
         self.results["stages"][stage] = found
         with replacing(self.results_path) as file:
             file.write(json.dumps(self.results, indent=1).encode())

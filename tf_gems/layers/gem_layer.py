@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import threading
 
 import keras
 import numpy as np
@@ -113,6 +114,7 @@ class GemLayer(keras.layers.Wrapper):
         self.prunable = []
         self._penalty = None
         self._loaded_phase = None
+        self._thread = None
         if layer.built:
             self.build()
 
@@ -303,20 +305,21 @@ class GemLayer(keras.layers.Wrapper):
             # Some layers normalise their own kernel, which is a masked one.
             if id(variable) not in fixed:
                 variable.assign(value)
+        # The penalty counts once, however often the layer is called.
+        counted = any(loss is self._penalty for loss in self.losses)
+        if training and self.phase == "mining" and not counted:
+            self._penalty = penalty = self.penalty(masks)
+            losses.append(penalty)
+        # Replicas of `tf.distribute` are threads that take turns at every
+        # assignment, so losses follow the last: those of others are dropped.
+        if self._thread != threading.get_ident():
+            self._clear_losses()
+        self._thread = threading.get_ident()
         # Weight regularizers are not among these: Keras collects them from
         # the variables themselves.
         for loss in losses:
             self.add_loss(ops.cast(loss, "float32"))
-        if training and self.phase == "mining":
-            self._add_penalty(masks)
         return outputs
-
-    def _add_penalty(self, masks):
-        """Adds the penalty of the scores once, however often it is called."""
-        if any(loss is self._penalty for loss in self.losses):
-            return
-        self._penalty = self.penalty(masks)
-        self.add_loss(self._penalty)
 
     def compute_output_shape(self, *args, **kwargs):
         return self.layer.compute_output_shape(*args, **kwargs)
