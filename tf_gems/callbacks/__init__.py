@@ -3,6 +3,7 @@
 from tf_gems.callbacks.backup import Backup
 from tf_gems.callbacks.edge_popup_callback import EdgePopupCallback
 from tf_gems.callbacks.gem_miner_callback import GemMinerCallback
+from tf_gems.callbacks.gem_tensor_board import GemTensorBoard
 from tf_gems.callbacks.gradual_magnitude_callback import (
     GradualMagnitudeCallback,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "Backup",
     "EdgePopupCallback",
     "GemMinerCallback",
+    "GemTensorBoard",
     "GradualMagnitudeCallback",
     "RewindPoint",
     "RewiringCallback",
