@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 
+from tf_gems.files import replacing
 from tf_gems.ticket_file import header
 from tf_gems.ticket_file import positions
 from tf_gems.ticket_file import values
@@ -56,17 +57,8 @@ def write(path, masks, weights, metadata, dtype=None):
         ValueError: If a value is of a type that the format lacks.
     """
     data = encode(masks, weights, metadata, dtype)
-    path = os.fspath(path)
-    partial = f"{path}.partial-{os.getpid()}"
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # or a crash may leave the name empty
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
+    with replacing(path) as file:
+        file.write(data)
 
 
 def read(path, max_bytes=MAX_BYTES):
