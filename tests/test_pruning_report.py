@@ -1,6 +1,7 @@
 import json
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -87,3 +88,63 @@ def test_nothing_to_prune_is_refused():
         tf_gems.PruningReport(norm)
     with pytest.raises(ValueError, match="with weights none"):
         tf_gems.PruningReport(layers.ReLU())
+
+
+def convolutional():
+    """1x1 convolutions: two that run faster sparse, four that do not."""
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="wide")(x)
+    x = layers.Conv2D(4, 1, name="first")(x)
+    x = layers.Conv2D(4, 1, strides=2, name="strided")(x)
+    x = layers.Conv2D(4, 1, groups=2, name="grouped")(x)
+    x = layers.SeparableConv2D(6, 3, padding="same", name="separable")(x)
+    x = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    x = layers.Conv2D(5, 1, name="classifier")(x)
+    return keras.Model(inputs, layers.Dense(2, name="dense")(x))
+
+
+def test_xnnpack_prunes_what_runs_faster():
+    report = tf_gems.PruningReport(convolutional(), filters="xnnpack")
+    assert [v.path for v in report.prunable] == [
+        "first/kernel",
+        "separable/pointwise_kernel",
+    ]
+    reasons = {v.path: reason for v, reason in report.skipped}
+    for path in ("wide", "strided", "grouped", "classifier", "dense"):
+        assert reasons[f"{path}/kernel"] == "no faster for its zeros"
+    assert reasons["first/bias"] == "bias or normalisation"
+    with pytest.raises(ValueError, match='none that trains.*shape="4x1"'):
+        tf_gems.PruningReport(network(), filters="xnnpack")
+
+
+def test_xnnpack_refuses_targets_that_pay_nothing():
+    sparse = tf_gems.SparseModel(convolutional(), filters="xnnpack", seed=0)
+    copy = type(sparse).from_config(sparse.get_config())
+    assert [w.path for w in copy.gem.prunable] == [
+        w.path for w in sparse.gem.prunable
+    ]
+    sparse.compile("sgd", "mse")
+    x, y = np.zeros((4, 8, 8, 3)), np.zeros((4, 1, 1, 2))
+    for callback in (
+        tf_gems.GemMinerCallback(0.66, freeze_period=1),
+        tf_gems.callbacks.EdgePopupCallback(0.5),
+    ):
+        if isinstance(callback, tf_gems.callbacks.EdgePopupCallback):
+            mask = tf_gems.layers.TopKMask(0.5, "layerwise", magnitude=True)
+            sparse.gem.set_mask(mask, "random_uniform")
+        with pytest.raises(ValueError, match="more than two thirds of the"):
+            sparse.fit(x, y, epochs=4, verbose=0, callbacks=[callback])
+    for method in (
+        tf_gems.methods.Magnitude(2 / 3),
+        tf_gems.methods.GemMiner(0.5, epochs=4, freeze_period=1),
+        tf_gems.methods.IterativeMagnitude(0.5, epochs=1, rounds=1),
+    ):
+        with pytest.raises(ValueError, match="target_sparsity=0.*0.7 or more"):
+            method.find(sparse)
+    ticket = tf_gems.methods.Magnitude(0.75).find(sparse)
+    assert ticket.kept == round(0.25 * (16 + 24))
+    sparse.finetune(ticket)
+    sparse.compile("sgd", "mse")
+    gradual = tf_gems.callbacks.GradualMagnitudeCallback(0.6)
+    with pytest.raises(ValueError, match="target_sparsity=0.6"):
+        sparse.fit(x, y, epochs=4, verbose=0, callbacks=[gradual])

@@ -13,7 +13,10 @@ from tf_gems import zoo
 SIZES = {
     "conv4": (2_425_024, 7),
     "lenet_300_100": (784 * 300 + 300 * 100 + 1000, 3),
+    # As keras.applications, without normalisation and bias.
+    "mobilenet_v1": (4_253_864 - 2 * 10_944 * 2 - 1_000, 28),
     "mobilenet_v2": (2_261_824, 58),
+    "mobilenet_v2_sparse_ready": (3_538_984 - 2 * 17_056 * 2 - 1_000, 53),
     "resnet18": (11_097_280 + 172_032, 21),
     "resnet20": (268_336, 20),
     "resnet32": (461_872, 32),
@@ -38,7 +41,12 @@ VARIANTS = [
     for name, variants in VARIANTS.items()
     for arguments, size in variants
 ]
-CLASSES = {"resnet18": 200, "resnet50": 1000}
+CLASSES = {
+    "mobilenet_v1": 1000,
+    "mobilenet_v2_sparse_ready": 1000,
+    "resnet18": 200,
+    "resnet50": 1000,
+}
 
 
 @functools.cache
@@ -156,6 +164,41 @@ def test_layers_have_no_biases_and_take_initializer_and_regularizer(name):
         assert "kernel" in weight.path
         assert weight.regularizer.l2 == 0.5
         assert np.all(keras.ops.convert_to_numpy(weight[..., :2]) == 1)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.35])
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [
+        ("mobilenet_v1", "MobileNet"),
+        ("mobilenet_v2_sparse_ready", "MobileNetV2"),
+    ],
+)
+def test_mobilenets_have_the_weights_of_keras_applications(ours, theirs, alpha):
+    shape = (96, 96, 3)
+    found = getattr(zoo, ours)(
+        shape, 7, "zeros", alpha=alpha, affine=True, stem="imagenet"
+    )
+    expected = getattr(keras.applications, theirs)(
+        shape, alpha=alpha, weights=None, classes=7
+    )
+    # Theirs has a bias in the classifier, and shortens its shape in V1.
+    *expected, last, _ = (tuple(w.shape) for w in expected.weights)
+    assert [tuple(w.shape) for w in found.weights] == [*expected, last[-2:]]
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2_sparse_ready"])
+@pytest.mark.parametrize(
+    "stem, side, first",
+    [("imagenet", 64, 32), ("small", 32, 16), ("cifar", 32, 32)],
+)
+def test_stems_of_mobilenets(name, stem, side, first):
+    model = getattr(zoo, name)(
+        (side, side, 3), 5, "zeros", alpha=0.25, stem=stem
+    )
+    last = model.get_layer("pool").input.shape[1:3]
+    assert last == ((2, 2) if stem == "imagenet" else (4, 4))
+    assert model.get_layer("stem").output.shape[1:3] == (first, first)
 
 
 @pytest.mark.parametrize("name", zoo.__all__)
@@ -302,6 +345,10 @@ def test_resnet50_loads_all_but_the_classifier(tmp_path):
 
 
 def test_errors_tell_the_rule():
+    with pytest.raises(ValueError, match="positive. Received: alpha=0"):
+        zoo.mobilenet_v1(alpha=0)
+    with pytest.raises(ValueError, match="Did you mean 'small'"):
+        zoo.mobilenet_v2_sparse_ready(stem="smal")
     with pytest.raises(ValueError, match="positive integer. Received: width=0"):
         zoo.resnet32(width=0)
     with pytest.raises(ValueError, match="Did you mean 'imagenet'"):

@@ -3,11 +3,14 @@
 import math
 import re
 
+from tf_gems import pointwise
+
 NOT_TRAINABLE = "not trainable"
 NOT_FLOAT = "not a float weight"
 LOW_RANK = "rank below 2"
 NOT_A_KERNEL = "bias or normalisation"
 FILTERED = "excluded by `filters`"
+NOT_FASTER = "no faster for its zeros"
 
 _NOT_KERNELS = {"bias", "gamma", "beta", "scale", "offset", "alpha"}
 
@@ -19,13 +22,16 @@ class PruningReport:
     normalisation scale or PReLU slope (the biases of `MultiHeadAttention` have
     rank two, so rank alone does not decide). A regular expression, or a list
     of them, narrows this to the weights whose path it matches; a callable
-    decides alone, over every trainable float weight.
+    decides alone, over every trainable float weight. `"xnnpack"` stands for
+    what TFLite runs faster for its zeros, the kernels of 1x1 convolutions of
+    stride 1, in a network as `tf_gems.export.make_sparse_ready` returns it.
 
     Args:
         layer: A built Keras layer or model.
         filters: Regular expression or list of them, searched for in the path
-            of each weight; or a callable that takes a `keras.Variable` and
-            returns whether to prune it. Defaults to `None`: all kernels.
+            of each weight; `"xnnpack"`; or a callable that takes a
+            `keras.Variable` and returns whether to prune it. Defaults to
+            `None`: all kernels.
         trainable: List of `keras.Variable` that count as trainable. Defaults
             to `None`: those that are so now.
 
@@ -45,7 +51,7 @@ class PruningReport:
     """
 
     def __init__(self, layer, filters=None, trainable=None):
-        matches = _predicate(filters)
+        matches = _predicate(filters, layer)
         self.prunable = []
         self.skipped = []
         if trainable is None:
@@ -65,6 +71,13 @@ class PruningReport:
             self._refuse(layer, filters)
 
     def _refuse(self, layer, filters):
+        if filters == pointwise.POLICY:
+            raise ValueError(
+                f'`filters="{pointwise.POLICY}"` prunes 1x1 convolutions of '
+                f"stride 1. Received: '{layer.name}', which has none that "
+                "trains. Zeros of dense layers save time in blocks: prune "
+                'those by `shape="4x1"`.'
+            )
         candidates = [v for v, r in self.skipped if r == FILTERED]
         if candidates:
             raise ValueError(
@@ -121,15 +134,20 @@ def _reason_to_skip(variable, is_trainable, filters, matches):
             return NOT_A_KERNEL
         if len(variable.shape) < 2:
             return LOW_RANK
-    return None if matches(variable) else FILTERED
+    if matches(variable):
+        return None
+    return NOT_FASTER if filters == pointwise.POLICY else FILTERED
 
 
-def _predicate(filters):
+def _predicate(filters, layer):
     """Returns a function that tells whether a variable passes the filters."""
     if filters is None:
         return lambda variable: True
     if callable(filters):
         return filters
+    if filters == pointwise.POLICY:
+        kernels = {id(v) for v in pointwise.pointwise_kernels(layer)}
+        return lambda variable: id(variable) in kernels
     patterns = [filters] if isinstance(filters, str) else filters
     try:
         patterns = [re.compile(pattern) for pattern in patterns]

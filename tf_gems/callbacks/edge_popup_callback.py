@@ -9,6 +9,7 @@ from tf_gems import schedules
 from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.masks import keep_largest
 from tf_gems.network import gems_of
+from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
 
@@ -118,6 +119,7 @@ class EdgePopupCallback(keras.callbacks.Callback):
         self._gems = gems_of(self.model)
         for gem in self._gems:
             self._refuse_other_masks(gem)
+        refuse_too_few_zeros(self._gems, self.target_sparsity)
         self._epochs = self.epochs or self.params["epochs"]
         size = sum(gem.size for gem in self._gems)
         density = 1.0 - self.target_sparsity

@@ -11,6 +11,7 @@ from tf_gems import regularization as regularizations
 from tf_gems import schedules
 from tf_gems import shapes
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.presets import get_preset
 from tf_gems.regularization import Adaptive
 from tf_gems.validation import check_choice
@@ -167,6 +168,7 @@ class GemMinerCallback(keras.callbacks.Callback):
                 f"model '{self.model.name}', which is fine-tuning with fixed "
                 "masks. Leave the callback out of this `fit`."
             )
+        refuse_too_few_zeros(self._gems, self.target_sparsity)
         epochs = self.epochs or self.params["epochs"]
         freezes = epochs // self.freeze_period - 1
         if freezes < 1:

@@ -7,6 +7,8 @@ from tf_gems import allocation as allocations
 from tf_gems import schedules
 from tf_gems import shapes
 from tf_gems.callbacks import trained_weights
+from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
 from tf_gems.validation import is_number
@@ -94,6 +96,7 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         self._weights = trained_weights.weights_in_training(
             self.model, type(self).__name__
         )
+        refuse_too_few_zeros(find_gem_layers(self.model), self.target_sparsity)
 
     def on_epoch_begin(self, epoch, logs=None):
         density = self.density(epoch, self.epochs or self.params["epochs"])

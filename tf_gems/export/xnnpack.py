@@ -19,16 +19,23 @@ Source: `xnn_subgraph_rewrite_for_nchw` in XNNPACK's `src/subgraph.c`.
 import numpy as np
 
 from tf_gems.export import flatbuffer
+from tf_gems.pointwise import LEAST_SPARSITY
 
 _ELEMENTWISE = {"HARD_SWISH", "LOGISTIC", "RELU", "RELU6"}
 _HEAD = {"FULLY_CONNECTED", "LOGISTIC", "RELU", "RELU6", "SOFTMAX"}
+
+
+NO_STEM = (
+    "it does not begin with a 3x3 convolution of stride 2 over three channels "
+    "that is padded by one pixel on every side"
+)
 
 
 def reason_against_sparse(model):
     """Returns why sparse weights are unsafe in a model, or `None`.
 
     Args:
-        model: `ModelT`, with its weights still dense.
+        model: `ModelT`.
 
     Returns:
         String that ends a sentence, or `None` if sparse weights are safe.
@@ -52,6 +59,35 @@ def sparse_part(model, graph):
         sentence, or `None`; and the set of the `id`s of the 1x1 convolutions.
     """
     return _Graph(model, graph).sparse_part()
+
+
+def obstacle(model):
+    """Returns why XNNPACK never computes a model by channels, or `None`.
+
+    What it does not compute so is right, but not faster for its zeros.
+
+    Args:
+        model: `ModelT`.
+
+    Returns:
+        String that ends a sentence, or `None` if it computes all between the
+        stem and the global average by channels, once there are zeros enough.
+    """
+    return _Graph(model, model.subgraphs[0]).obstacle()
+
+
+def pointwise(model):
+    """Returns the 1x1 convolutions of a model.
+
+    Args:
+        model: `ModelT`.
+
+    Returns:
+        List of `(index, reason)`: the index of the tensor in which the kernel
+        is stored, and why the convolution is none that XNNPACK computes
+        sparsely, or `None` if it can.
+    """
+    return _Graph(model, model.subgraphs[0]).pointwise()
 
 
 class _Graph:
@@ -79,6 +115,33 @@ class _Graph:
         stems = [n for n in range(len(self.names)) if self._is_stem(n)]
         if not self._meets_sparse_pointwise(stems):
             return None
+        return self._reason_after(stems)
+
+    def obstacle(self):
+        stems = [n for n in range(len(self.names)) if self._is_stem(n)]
+        if not any(self._is_convolution(self.operators[n]) for n in stems):
+            return NO_STEM
+        return self._reason_after(stems)
+
+    def pointwise(self):
+        found = []
+        for name, operator in zip(self.names, self.operators, strict=True):
+            kernel = (
+                self._shape(operator.inputs[1]) if name == "CONV_2D" else ()
+            )
+            if kernel[1:3] != (1, 1):
+                continue
+            reason = None
+            if not self._is_convolution(operator):
+                reason = "it has a stride, a dilation or groups"
+            elif self._shape(operator.inputs[0])[1:3] == (1, 1):
+                reason = "its maps are of one pixel"
+            index = int(operator.inputs[1])
+            found.append((self.stored.get(index, index), reason))
+        return found
+
+    def _reason_after(self, stems):
+        """Returns what XNNPACK cannot compute by channels, or `None`."""
         if len(stems) > 1 or len(self.graph.inputs) > 1:
             return "it has several stems or inputs"
         for number, name in enumerate(self.names):
@@ -125,7 +188,7 @@ class _Graph:
         return len(self._shape(index))
 
     def _constant(self, index):
-        index = self.stored.get(int(index), index)
+        index = self.stored.get(int(index), int(index))
         return flatbuffer.constant(self.model, self.graph.tensors[index])
 
     def _has_float_kernel(self, operator):
@@ -172,7 +235,7 @@ class _Graph:
                 if max(kernel[1:-1], default=1) > 1:
                     continue
                 value = self._constant(operator.inputs[1])
-                if value is None or np.mean(value == 0) > 2 / 3:
+                if value is None or np.mean(value == 0) > LEAST_SPARSITY:
                     return True
             reached.update(operator.outputs)
         return False

@@ -6,7 +6,9 @@ from keras import ops
 
 from tf_gems import allocation as allocations
 from tf_gems import shapes
+from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
+from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.ticket import Ticket
 from tf_gems.validation import check_sparsity
 
@@ -76,8 +78,10 @@ class Method:
             holds the config of the method.
 
         Raises:
-            ValueError: If the shape and the allocation contradict each other.
+            ValueError: If the shape and the allocation contradict each other,
+                or the model prunes for speed and this is too few zeros.
         """
+        refuse_too_few_zeros(gems_of(model), self.target_sparsity)
         density = 1.0 - self.target_sparsity
         masks = self.keep(model, self.scores(model, data), density)
         return self.ticket(model, masks)

@@ -9,6 +9,7 @@ from tf_gems.methods.method import Method
 from tf_gems.network import forget_compilation
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
+from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.training import train
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import is_number
@@ -64,6 +65,7 @@ class Trained(Method):
 
     def prepare(self, model):
         """Gives a model this method's masks and phase; all weights alive."""
+        refuse_too_few_zeros(gems_of(model), self.target_sparsity)
         for gem in gems_of(model):
             gem.revive()
             gem.set_phase(self.phase)

@@ -32,12 +32,20 @@ class Blocks:
         kernel_regularizer: Keras regularizer.
         affine: Whether the normalisation learns a scale and an offset.
             Defaults to `False`.
+        relu_limit: Float at which ReLU is capped. Defaults to `None`: nowhere.
     """
 
-    def __init__(self, kernel_initializer, kernel_regularizer, affine=False):
+    def __init__(
+        self,
+        kernel_initializer,
+        kernel_regularizer,
+        affine=False,
+        relu_limit=None,
+    ):
         self._initializer = kernel_initializer
         self._regularizer = kernel_regularizer
         self._affine = affine
+        self._relu_limit = relu_limit
 
     def convolution(self, x, filters, size, stride=1, *, name):
         """Convolves."""
@@ -61,7 +69,7 @@ class Blocks:
     def convolution_norm_relu(self, x, filters, size, stride=1, *, name):
         """Convolves, normalises and rectifies."""
         x = self.convolution_norm(x, filters, size, stride, name=name)
-        return layers.ReLU(name=f"{name}_relu")(x)
+        return layers.ReLU(self._relu_limit, name=f"{name}_relu")(x)
 
     def depthwise_norm_relu(self, x, size, stride=1, *, name):
         """Convolves every channel by itself, normalises and rectifies."""
@@ -76,7 +84,7 @@ class Blocks:
             name=name,
         )(x)
         x = self.norm(x, f"{name}_norm")
-        return layers.ReLU(name=f"{name}_relu")(x)
+        return layers.ReLU(self._relu_limit, name=f"{name}_relu")(x)
 
     def norm(self, x, name):
         """Normalises by batch."""

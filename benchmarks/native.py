@@ -1,0 +1,143 @@
+"""How much faster sparse dense layers are without a browser.
+
+    python benchmarks/native.py --output=benchmarks/results/native.json
+
+Multilayer perceptrons, one example at a time, one thread, LiteRT as it is
+installed: a file with dense weights beside one in which the zeros are stored
+sparsely, in turns. Zeros are at random places, or in blocks of four along the
+inputs, which TFLite calls 1x4 and `tf_gems` `shape="4x1"`: Keras' kernels are
+(inputs, outputs), TFLite's (outputs, inputs). Both files are compared with
+Keras before any time is taken. On x86 with AVX no convolution gains; see
+`browser.py`.
+"""
+
+import importlib.metadata
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import twins  # first: it quiets TensorFlow
+from absl import app
+from absl import flags
+from keras import Input
+from keras import Sequential
+from keras import layers
+
+from tf_gems.export.quiet import quiet
+from tf_gems.provenance import provenance
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("sparsities", ["0", "0.9", "0.95", "0.98"], "Of zeros.")
+flags.DEFINE_integer("pairs", 61, "Of times, dense and sparse.")
+flags.DEFINE_string("output", None, "JSON file to write.")
+
+SIZES = ([784, 300, 100, 10], [784, 1024, 1024, 10], [1024, 2048, 2048, 16])
+SHAPES = {"random": "unstructured", "blocks of 4": "4x1"}
+LEAST_SECONDS = 2e-3
+
+
+def perceptron(sizes):
+    """Returns fully connected layers with ReLU between them."""
+    hidden = [layers.Dense(n, activation="relu") for n in sizes[1:-1]]
+    return Sequential([Input(sizes[:1]), *hidden, layers.Dense(sizes[-1])])
+
+
+def interpreter(path):
+    """Returns a function of one example, which runs a file on it."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with quiet():
+        found = Interpreter(str(path), num_threads=1)
+        found.allocate_tensors()
+    [read], [written] = found.get_input_details(), found.get_output_details()
+
+    def run(example):
+        found.set_tensor(read["index"], example)
+        found.invoke()
+        return found.get_tensor(written["index"])
+
+    return run
+
+
+def measure(pair):
+    """Checks and times two files; returns a dict."""
+    found, errors = [], []
+    for kind in ("dense", "sparse"):
+        run = interpreter(pair[kind])
+        outputs = [run(example[None]) for example in pair["inputs"]]
+        errors.append(twins.relative_error(outputs, pair["outputs"]))
+        twins.refuse_wrong(errors[-1], str(pair[kind]))
+        found.append(run)
+    repeats = 1
+    example = pair["inputs"][:1]
+    while seconds(found[0], example, repeats) < LEAST_SECONDS:
+        repeats *= 2
+    times = [[], []]
+    for number in range(FLAGS.pairs):
+        order = (0, 1) if number % 2 else (1, 0)
+        for which in order:
+            took = seconds(found[which], example, repeats)
+            times[which].append(took / repeats)
+    return {**twins.summary(*times), "relative_errors": errors}
+
+
+def seconds(run, example, repeats):
+    """Returns how long some runs take, inputs and outputs included."""
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        run(example)
+    return time.perf_counter() - begin
+
+
+def main(_):
+    """Measures, prints a table, writes JSON."""
+    rows = []
+    print(
+        f"{'network':<22}{'zeros':>7}  {'places':<12}"
+        f"{'dense ms':>9}{'sparse ms':>10}{'faster':>8}{'fastest':>9}"
+        f"{'error':>9}"
+    )
+    for sizes in SIZES:
+        for sparsity in map(float, FLAGS.sparsities):
+            for name, shape in SHAPES.items() if sparsity else [("", None)]:
+                with tempfile.TemporaryDirectory() as folder:
+                    pair = twins.make_twins(
+                        perceptron(sizes),
+                        sparsity,
+                        folder,
+                        "mlp",
+                        shape=shape,
+                        optimize="latency",
+                    )
+                    row = measure(pair)
+                row |= {
+                    "network": sizes,
+                    "sparsity": sparsity,
+                    "places": name,
+                    "bytes": pair["bytes"],
+                    "notes": pair["notes"],
+                }
+                rows.append(row)
+                print(
+                    f"{'-'.join(map(str, sizes)):<22}{sparsity:>7.0%}  "
+                    f"{name:<12}{row['dense_ms']:>9.4f}"
+                    f"{row['sparse_ms']:>10.4f}{row['speedup']:>7.2f}x"
+                    f"{row['speedup_of_fastest']:>8.2f}x"
+                    f"{max(row['relative_errors']):>9.1e}",
+                    flush=True,
+                )
+    if FLAGS.output:
+        report = {
+            "benchmark": "native",
+            "ai_edge_litert": importlib.metadata.version("ai-edge-litert"),
+            "command": " ".join(["python", *sys.argv]),
+            "provenance": provenance(),
+            "results": rows,
+        }
+        Path(FLAGS.output).write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)

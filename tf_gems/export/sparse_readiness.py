@@ -1,0 +1,164 @@
+"""Which 1x1 convolutions of a model run faster for their zeros."""
+
+import dataclasses
+import os
+import tempfile
+
+import numpy as np
+
+from tf_gems.export import flatbuffer
+from tf_gems.export import xnnpack
+from tf_gems.export.network import computed_in_float32
+from tf_gems.export.network import plain_network
+from tf_gems.export.network import with_batch_size
+from tf_gems.export.quiet import quiet
+from tf_gems.pointwise import LEAST_SPARSITY
+
+
+@dataclasses.dataclass
+class SparseReadiness:
+    """What XNNPACK can make of the zeros of a model.
+
+    Args:
+        obstacle: Why XNNPACK computes no part of the model by channels, a
+            string that ends a sentence; `None` if it can.
+        layers: List of dicts, one for each 1x1 convolution: `name`, `shape`
+            and `zeros` of its kernel, and `reason`: why its zeros save no
+            time, `None` if they can.
+
+    Example:
+
+    ```python
+    print(tf_gems.export.sparse_readiness(model))
+    ```
+    """
+
+    obstacle: str | None
+    layers: list
+
+    @property
+    def eligible(self):
+        """Whether every 1x1 convolution is one that can run sparse."""
+        return bool(self.layers) and not any(x["reason"] for x in self.layers)
+
+    @property
+    def sparsity(self):
+        """Fraction of zeros among the weights that XNNPACK counts."""
+        counted = [x for x in self.layers if not x["reason"]]
+        size = sum(int(np.prod(x["shape"])) for x in counted)
+        return sum(x["zeros"] for x in counted) / size if size else 0.0
+
+    @property
+    def faster(self):
+        """Whether there are zeros enough for XNNPACK to use them."""
+        return self.sparsity > LEAST_SPARSITY
+
+    def to_dict(self):
+        """Returns the report as plain, JSON-serialisable values."""
+        return {
+            **dataclasses.asdict(self),
+            "eligible": self.eligible,
+            "sparsity": self.sparsity,
+            "faster": self.faster,
+        }
+
+    def render(self):
+        """Returns the report as a table for people."""
+        width = max([6, *(len(x["name"]) for x in self.layers)])
+        lines = []
+        for layer in self.layers:
+            zeros = layer["zeros"] / np.prod(layer["shape"])
+            answer = "can run sparse"
+            if layer["reason"]:
+                answer = "cannot run sparse"
+            if layer["reason"] not in (None, self.obstacle):
+                answer += f": {layer['reason']}"
+            lines.append(
+                f"{layer['name']:<{width}}  {tuple(layer['shape'])!s:>18}  "
+                f"{zeros:6.1%} zeros  {answer}"
+            )
+        if self.obstacle:
+            verdict = "No zero of this model saves time under XNNPACK: "
+            lines.append(f"{verdict}{self.obstacle}.")
+        else:
+            lines.append(
+                f"{self.sparsity:.1%} of the weights that XNNPACK counts are "
+                f"zero, {'enough' if self.faster else 'too few'} to run "
+                f"faster: it wants more than {LEAST_SPARSITY:.1%}."
+            )
+        return "\n".join(lines)
+
+    __str__ = render
+
+
+def sparse_readiness(model):
+    """Says which 1x1 convolutions of a model run faster for their zeros.
+
+    The model is converted, and what TFLite would run is looked at, not what
+    Keras was told: normalisation is folded, padding merged. XNNPACK uses
+    zeros on ARM, on x86 without AVX, and in browsers; on x86 with AVX it
+    computes all 1x1 convolutions densely. See `tf_gems.export.xnnpack`.
+
+    Args:
+        model: Keras model, `tf_gems.SparseModel` with a ticket, or path of a
+            `.tflite` file, with dense or sparse weights.
+
+    Returns:
+        `tf_gems.export.SparseReadiness`.
+
+    Raises:
+        RuntimeError: If nothing has been pruned yet in a `SparseModel`, or
+            Keras does not run on TensorFlow.
+        ValueError: If the model is not a built Keras 3 model.
+
+    Example:
+
+    ```python
+    model = tf_gems.zoo.mobilenet_v1((96, 96, 3), 10)
+    assert tf_gems.export.sparse_readiness(model).eligible
+    ```
+    """
+    if isinstance(model, str | os.PathLike):
+        with open(model, "rb") as file:
+            return _report(file.read(), ())
+    plain, signature = plain_network(model)
+    with computed_in_float32(plain):
+        data = _convert(plain, with_batch_size(signature, 1))
+    return _report(data, plain.weights)
+
+
+def _convert(plain, signature):
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as directory, quiet():
+        plain.export(
+            directory,
+            format="tf_saved_model",
+            verbose=False,
+            input_signature=signature,
+        )
+        return tf.lite.TFLiteConverter.from_saved_model(directory).convert()
+
+
+def _report(data, variables):
+    file = flatbuffer.read(data)
+    rows = flatbuffer.describe(file, variables)
+    rows = {
+        index: row
+        for (number, index), row in zip(
+            flatbuffer.weights(file), rows, strict=True
+        )
+        if number == 0
+    }
+    obstacle = xnnpack.obstacle(file)
+    layers = [
+        {
+            "name": rows[index]["name"],
+            "shape": rows[index]["shape"],
+            "zeros": rows[index]["zeros"],
+            "reason": reason or obstacle,
+        }
+        for index, reason in xnnpack.pointwise(file)
+        if index in rows
+    ]
+    return SparseReadiness(obstacle, layers)

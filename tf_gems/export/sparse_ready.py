@@ -1,0 +1,280 @@
+"""Rewrites a model so that XNNPACK can make use of its zeros."""
+
+import keras
+
+from tf_gems.export.sparse_readiness import sparse_readiness
+from tf_gems.export.sparse_ready_report import SparseReadyReport
+from tf_gems.layers.gem_layer import find_gem_layers
+
+layers = keras.layers
+
+# What works alike on maps of one pixel and without these two axes.
+_BY_CHANNEL = (
+    layers.Activation,
+    layers.BatchNormalization,
+    layers.Dropout,
+    layers.LeakyReLU,
+    layers.ReLU,
+    layers.Softmax,
+)
+
+SHIFTED = (
+    "pads by {pad} on every side instead of {before}: it samples its maps "
+    "one pixel further left and above"
+)
+EVEN_ALREADY = "pads by {pad} explicitly, as 'same' does for maps of odd size"
+
+
+def make_sparse_ready(model):
+    """Rewrites a model so that XNNPACK can make use of its zeros.
+
+    XNNPACK computes sparse 1x1 convolutions faster in graphs that follow its
+    rules only, see `tf_gems.export.xnnpack`. Networks such as
+    `keras.applications.MobileNet` and `MobileNetV2` break some; this returns a
+    copy that does not, with the same weights:
+
+    * What has stride 2 pads on every side alike. Where it padded on the right
+      and below only, this is *near-exact*: each such layer samples its maps
+      one pixel further left and above, so the outputs differ. A trained
+      network should be trained on for a little; one that is mined from
+      scratch loses nothing. Rewrite first, then prune.
+    * A 1x1 convolution of the global average becomes `Dense`, *exactly*: with
+      the dimensions of size one, XNNPACK's sparse path fails in browsers,
+      without an error.
+    * An explicit padding by one of maps of odd size stands for `"same"`,
+      *exactly*.
+
+    Args:
+        model: Built functional Keras model, with or without zeros.
+
+    Returns:
+        `(ready, report)`: a new Keras model of the same inputs and outputs,
+        and a `tf_gems.export.SparseReadyReport`. If nothing was to change,
+        the model is a plain copy.
+
+    Raises:
+        RuntimeError: If Keras does not run on TensorFlow.
+        ValueError: If the model is not a functional Keras model, or is
+            wrapped in `SparseModel`.
+
+    Example:
+
+    ```python
+    stock = keras.applications.MobileNet((96, 96, 3), weights=None, classes=10)
+    ready, report = tf_gems.export.make_sparse_ready(stock)
+    print(report)
+    sparse = tf_gems.SparseModel(ready, filters="xnnpack")
+    ```
+
+    Reference: Elsen et al., 2020, "Fast Sparse ConvNets".
+    """
+    _refuse_others(model)
+    plan = _Plan(model)
+    ready = keras.models.clone_model(
+        model, clone_function=plan.clone, call_function=plan.call
+    )
+    plan.carry_weights()
+    report = sparse_readiness(ready)
+    return ready, SparseReadyReport(plan.changes, plan.left, report)
+
+
+def _refuse_others(model):
+    if not isinstance(model, keras.src.models.Functional):
+        raise ValueError(
+            "Only functional Keras models can be rewritten, in which every "
+            f"layer is known. Received: model of type {type(model).__name__}. "
+            "Build it from `keras.Input` and layers."
+        )
+    if find_gem_layers(model):
+        raise ValueError(
+            "A model is rewritten before it is wrapped, or after it is "
+            f"stripped. Received: '{model.name}', which holds a `GemLayer`. "
+            "Use `make_sparse_ready(tf_gems.strip(model))`."
+        )
+
+
+class _Plan:
+    """What becomes of each layer of a functional model.
+
+    Attributes:
+        changes: List of dicts: `layer`, `change` and `exact`.
+        left: List of dicts: `layer` and `reason`.
+    """
+
+    def __init__(self, model):
+        self.changes, self.left = [], []
+        self._copies = {}  # by name: (layer, copy)
+        self._pads = {}  # names of layers before which to pad, and how much
+        self._new_pads = {}  # names of padding layers, and their new padding
+        self._flat = set()  # names of layers that lose two axes
+        self._dropped = set()  # names of layers that return their input
+        self._readers = {}
+        for layer in model.layers:
+            for node in layer._inbound_nodes:
+                for tensor in node.input_tensors:
+                    before = tensor._keras_history.operation
+                    self._readers.setdefault(before.name, []).append(layer)
+        self._outputs = {
+            tensor._keras_history.operation.name for tensor in model.outputs
+        }
+        for layer in model.layers:
+            if isinstance(layer, keras.Model):
+                self._leave(layer, "is a model within the model")
+            elif _strided(layer):
+                self._pad_evenly(layer)
+            elif isinstance(layer, layers.GlobalAveragePooling2D):
+                self._flatten_head(layer)
+
+    def _change(self, layer, change, exact):
+        self.changes.append(
+            {"layer": layer.name, "change": change, "exact": exact}
+        )
+
+    def _leave(self, layer, reason):
+        self.left.append({"layer": layer.name, "reason": reason})
+
+    def _pad_evenly(self, layer):
+        """Plans the padding of a layer of stride 2."""
+        size = layer.kernel_size[0]
+        pad = size // 2
+        maps = tuple(layer.input.shape[1:3])
+        if size == 1:
+            self._leave(layer, "is a 1x1 convolution of stride 2")
+        elif len(set(layer.kernel_size)) > 1 or size % 2 == 0:
+            self._leave(layer, "has a kernel that is not odd and square")
+        elif layer.padding == "same":
+            odd = [length is not None and length % 2 for length in maps]
+            if all(odd):
+                change = EVEN_ALREADY.format(pad=pad)
+            elif any(odd) or None in maps:
+                self._leave(layer, f"reads maps of {maps}, of uneven parity")
+                return
+            else:
+                change = SHIFTED.format(pad=pad, before="by 'same'")
+            self._pads[layer.name] = pad
+            self._change(layer, change, all(odd))
+        else:
+            self._pad_evenly_before(layer, pad)
+
+    def _pad_evenly_before(self, layer, pad):
+        padding = layer.input._keras_history.operation
+        even = ((pad, pad), (pad, pad))
+        if not isinstance(padding, layers.ZeroPadding2D):
+            self._leave(layer, "is not padded")
+        elif padding.padding == even:
+            pass  # as it should be
+        elif padding.padding != ((pad - 1, pad), (pad - 1, pad)):
+            self._leave(padding, f"pads by {padding.padding}, not by {pad}")
+        elif len(self._readers[padding.name]) > 1:
+            self._leave(padding, "is read by several layers")
+        elif any(n is None or n % 2 for n in padding.input.shape[1:3]):
+            maps = tuple(padding.input.shape[1:3])
+            self._leave(padding, f"pads maps of {maps}, not of even size")
+        else:
+            before = f"by {padding.padding}"
+            self._new_pads[padding.name] = even
+            change = SHIFTED.format(pad=pad, before=before)
+            self._change(padding, change, False)
+
+    def _flatten_head(self, layer):
+        """Plans to drop the axes of size one after a global average."""
+        if not layer.keepdims:
+            return
+        found, ends, todo = [], [], list(self._readers.get(layer.name, ()))
+        while todo:
+            reader = todo.pop()
+            if isinstance(reader, layers.Flatten | layers.Reshape) and (
+                len(reader.output.shape) == 2
+            ):
+                ends.append(reader)
+            elif (
+                reader.name not in self._outputs
+                and isinstance(reader, (*_BY_CHANNEL, layers.Conv2D))
+                and _works_on_one_pixel(reader)
+            ):
+                found.append(reader)
+                todo += self._readers.get(reader.name, ())
+            else:
+                reason = "keeps its axes of size one: "
+                reason += f"'{reader.name}' needs them"
+                self._leave(layer, reason)
+                return
+        if not ends or layer.name in self._outputs:
+            self._leave(layer, "keeps its axes of size one in the outputs")
+            return
+        self._flat |= {part.name for part in [layer, *found]}
+        self._dropped |= {part.name for part in ends}
+        self._change(layer, "keeps no axes of size one", True)
+        for part in found:
+            if isinstance(part, layers.Conv2D):
+                self._change(part, "becomes `Dense`, with the weights", True)
+        for part in ends:
+            self._change(part, "is left out", True)
+
+    def clone(self, layer):
+        """Returns a new layer in the place of a layer."""
+        config = layer.get_config()
+        kind = type(layer)
+        if layer.name in self._new_pads:
+            config["padding"] = self._new_pads[layer.name]
+        elif layer.name in self._pads:
+            config["padding"] = "valid"
+        elif layer.name in self._flat:
+            kind, config = _without_pixels(kind, config)
+        copy = kind.from_config(config)
+        self._copies[layer.name] = layer, copy
+        return copy
+
+    def call(self, layer, *args, **kwargs):
+        """Calls a new layer where the model called the one it is for."""
+        if layer.name in self._dropped:
+            return args[0]
+        if layer.name in self._pads:
+            pad = self._pads[layer.name]
+            padding = layers.ZeroPadding2D(pad, name=f"{layer.name}_pad")
+            args = (padding(args[0]), *args[1:])
+        return layer(*args, **kwargs)
+
+    def carry_weights(self):
+        """Gives every new layer the weights of the one it stands for."""
+        for layer, copy in self._copies.values():
+            if layer.name in self._dropped:
+                continue
+            for old, new in zip(layer.weights, copy.weights, strict=True):
+                # A 1x1 kernel loses its two axes of size one.
+                new.assign(keras.ops.reshape(old, new.shape))
+
+
+def _strided(layer):
+    kinds = layers.Conv2D | layers.DepthwiseConv2D
+    return isinstance(layer, kinds) and tuple(layer.strides) == (2, 2)
+
+
+def _works_on_one_pixel(layer):
+    """Whether a layer can do without two axes of size one."""
+    if len(layer._inbound_nodes) > 1:
+        return False
+    if isinstance(layer, layers.Conv2D):
+        return layer.kernel_size == (1, 1) and layer.groups == 1
+    if isinstance(layer, layers.BatchNormalization | layers.Softmax):
+        return layer.axis in (-1, 3)
+    if isinstance(layer, layers.Dropout):
+        return layer.noise_shape is None
+    return True
+
+
+def _without_pixels(kind, config):
+    """Returns class and config of a layer for inputs of two axes fewer."""
+    if issubclass(kind, layers.GlobalAveragePooling2D):
+        return kind, {**config, "keepdims": False}
+    if issubclass(kind, layers.Conv2D):
+        names = (
+            "name trainable dtype activation use_bias kernel_initializer "
+            "bias_initializer kernel_regularizer bias_regularizer "
+            "activity_regularizer kernel_constraint bias_constraint"
+        )
+        kept = {name: config[name] for name in names.split()}
+        return layers.Dense, {**kept, "units": config["filters"]}
+    if "axis" in config:
+        config = {**config, "axis": -1}
+    return kind, config

@@ -1,0 +1,79 @@
+"""What a rewrite for XNNPACK changed, layer by layer."""
+
+import dataclasses
+
+from tf_gems.export.sparse_readiness import SparseReadiness
+
+
+@dataclasses.dataclass
+class SparseReadyReport:
+    """What was changed, what could not be, and what XNNPACK makes of it.
+
+    Args:
+        changes: List of dicts, one for each layer that was changed: `layer`,
+            its name; `change`, a sentence without its subject; `exact`,
+            whether the outputs stay the same.
+        left: List of dicts, one for each layer that breaks a rule and could
+            not be changed: `layer` and `reason`.
+        xnnpack: `tf_gems.export.SparseReadiness` of the new model.
+
+    Example:
+
+    ```python
+    ready, report = tf_gems.export.make_sparse_ready(model)
+    print(report)
+    ```
+    """
+
+    changes: list
+    left: list
+    xnnpack: SparseReadiness
+
+    @property
+    def exact(self):
+        """Whether the new model computes what the old one does."""
+        return all(change["exact"] for change in self.changes)
+
+    @property
+    def eligible(self):
+        """Whether every 1x1 convolution can run sparse now."""
+        return self.xnnpack.eligible
+
+    def to_dict(self):
+        """Returns the report as plain, JSON-serialisable values."""
+        return {
+            "changes": self.changes,
+            "left": self.left,
+            "xnnpack": self.xnnpack.to_dict(),
+            "exact": self.exact,
+            "eligible": self.eligible,
+        }
+
+    def render(self):
+        """Returns the report as a list for people."""
+        rows = self.changes + self.left
+        width = max([5, *(len(row["layer"]) for row in rows)])
+        lines = []
+        for row in self.changes:
+            kind = "exact" if row["exact"] else "near-exact"
+            lines.append(
+                f"{row['layer']:<{width}}  {kind:<11}  {row['change']}"
+            )
+        for row in self.left:
+            lines.append(
+                f"{row['layer']:<{width}}  not changed  {row['reason']}"
+            )
+        lines.append(
+            f"{len(self.changes)} layers changed, {len(self.left)} that could "
+            "not be"
+        )
+        able = sum(not row["reason"] for row in self.xnnpack.layers)
+        lines.append(
+            f"{able} of {len(self.xnnpack.layers)} 1x1 convolutions can run "
+            "sparse"
+        )
+        if self.xnnpack.obstacle:
+            lines.append(f"obstacle: {self.xnnpack.obstacle}")
+        return "\n".join(lines)
+
+    __str__ = render

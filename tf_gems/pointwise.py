@@ -1,0 +1,83 @@
+"""The policy `filters="xnnpack"`: prune only what runs faster sparse.
+
+XNNPACK, the engine of TFLite on CPUs, has a sparse kernel for 1x1 convolutions
+of stride 1 and no other. It is used if more than two thirds of the weights of
+all of these together are zero.
+"""
+
+import keras
+
+POLICY = "xnnpack"
+LEAST_SPARSITY = 2 / 3
+
+
+def pointwise_kernels(layer):
+    """Returns the kernels that XNNPACK can compute sparsely.
+
+    A 1x1 convolution of maps that are known to be of one pixel, such as the
+    classifier of `keras.applications.MobileNet`, is none of them.
+
+    Args:
+        layer: Built Keras layer or model.
+
+    Returns:
+        List of `keras.Variable`.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="wide"),
+    ...     keras.layers.Conv2D(5, 1, name="pointwise")])
+    >>> [tuple(kernel.shape) for kernel in pointwise_kernels(model)]
+    [(1, 1, 4, 5)]
+    """
+    found = []
+    for part in layer._flatten_layers():
+        if isinstance(part, keras.layers.SeparableConv2D):
+            found.append(part.pointwise_kernel)
+        elif isinstance(part, keras.layers.Conv2D) and _is_pointwise(part):
+            found.append(part.kernel)
+    return found
+
+
+def _is_pointwise(layer):
+    plain = layer.groups == 1 and layer.dilation_rate == (1, 1)
+    return (
+        plain
+        and layer.kernel_size == layer.strides == (1, 1)
+        and _map_size(layer) != (1, 1)
+    )
+
+
+def _map_size(layer):
+    """Returns the size of the maps that a layer reads, `None` if unknown."""
+    try:
+        shape = tuple(layer.input.shape)
+    except (AttributeError, ValueError):  # never called, or several times
+        return None
+    last = layer.data_format == "channels_last"
+    return shape[1:3] if last else shape[2:4]
+
+
+def refuse_too_few_zeros(gems, target_sparsity):
+    """Raises an error if XNNPACK would not use the zeros of a target.
+
+    Args:
+        gems: List of `tf_gems.GemLayer`.
+        target_sparsity: Float in [0, 1).
+
+    Raises:
+        ValueError: If any of them has the policy `"xnnpack"`, and no more
+            than two thirds of the weights are to be zero.
+    """
+    if target_sparsity > LEAST_SPARSITY or not any(
+        isinstance(gem.filters, str) and gem.filters == POLICY for gem in gems
+    ):
+        return
+    raise ValueError(
+        f'`filters="{POLICY}"` prunes for speed, and XNNPACK makes use of '
+        "zeros only if they are more than two thirds of the weights of all "
+        f"1x1 convolutions. Received: target_sparsity={target_sparsity:g}. "
+        "Use 0.7 or more (0.9 pays well), or another `filters` to prune for "
+        "size."
+    )
