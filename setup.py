@@ -23,6 +23,7 @@ EXTRAS = {
     "jax": ["jax>=0.4.30"],
     "tests": [
         "hypothesis>=6.100",
+        "playwright>=1.45",
         "pytest>=8.0",
         "pytest-xdist>=3.5",
         "tf_keras>=2.21",  # that a Keras 2 model is refused
@@ -44,6 +45,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tf_gems", "tf_gems.*"]),
+    package_data={"tf_gems.page": ["*.json", "static/*"]},
     exclude_package_data={"": ["BUILD"]},
     python_requires=">=3.11",
     install_requires=["keras>=3.14", "numpy>=1.26", "tensorflow>=2.21"],

@@ -100,7 +100,9 @@ def measure(browser, pair, folder):
             page.set_default_timeout(300_000)
             try:
                 page.goto(f"{address}/benchmark.html")
-                page.wait_for_function("window.measure && crossOriginIsolated")
+                page.wait_for_function(
+                    "() => window.measure && crossOriginIsolated"
+                )
                 return page.evaluate(code, argument)
             finally:
                 page.close()
@@ -134,8 +136,8 @@ def main(_):
         )
         print(
             f"{'network':<13}{'size':>5}{'zeros':>7}{'dense ms':>10}"
-            f"{'sparse ms':>11}{'faster':>8}{'fastest':>9}{'error':>9}"
-            f"{'MB':>14}"
+            f"{'sparse ms':>11}{'faster':>8}{'fastest':>9}"
+            f"{'error':>9}{'MB':>14}"
         )
         for row in cases():
             model = network(row["network"], row["size"])

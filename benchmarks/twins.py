@@ -6,7 +6,6 @@ Benchmarks time them in turns, in pairs, so that a busy machine slows both.
 
 import os
 import statistics
-import tempfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -15,7 +14,7 @@ import keras
 import numpy as np
 
 import tf_gems
-from tf_gems.export.quiet import quiet
+from tf_gems.export.eligibility import dense_file
 
 TOLERANCE = 1e-4
 
@@ -54,7 +53,7 @@ def make_twins(model, sparsity, folder, name, **settings):
     paths = [
         Path(folder, f"{name}.{kind}.tflite") for kind in ("dense", "sparse")
     ]
-    paths[0].write_bytes(_dense(plain))
+    paths[0].write_bytes(dense_file(plain))
     if sparsity:
         optimize = settings.get("optimize", "size")
         report = tf_gems.export_litert(
@@ -72,16 +71,6 @@ def make_twins(model, sparsity, folder, name, **settings):
         "bytes": [path.stat().st_size for path in paths],
         "notes": notes,
     }
-
-
-def _dense(model):
-    """Returns a TFLite file of a Keras model for single examples."""
-    import tensorflow as tf
-
-    spec = keras.InputSpec(shape=(1, *model.input_shape[1:]), dtype="float32")
-    with tempfile.TemporaryDirectory() as directory, quiet():
-        model.export(directory, verbose=False, input_signature=[spec])
-        return tf.lite.TFLiteConverter.from_saved_model(directory).convert()
 
 
 def relative_error(found, expected):

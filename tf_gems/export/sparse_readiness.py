@@ -121,16 +121,25 @@ def sparse_readiness(model):
     if isinstance(model, str | os.PathLike):
         with open(model, "rb") as file:
             return _report(file.read(), ())
-    plain, signature = plain_network(model)
-    with computed_in_float32(plain):
-        data = _convert(plain, with_batch_size(signature, 1))
-    return _report(data, plain.weights)
+    plain, _ = plain_network(model)
+    return _report(dense_file(plain), plain.weights)
 
 
-def _convert(plain, signature):
+def dense_file(model):
+    """Returns the bytes of a TFLite file with dense weights.
+
+    Args:
+        model: Plain Keras model. The file takes one example at a time.
+    """
     import tensorflow as tf
 
-    with tempfile.TemporaryDirectory() as directory, quiet():
+    plain, signature = plain_network(model)
+    signature = with_batch_size(signature, 1)
+    with (
+        computed_in_float32(plain),
+        tempfile.TemporaryDirectory() as directory,
+        quiet(),
+    ):
         plain.export(
             directory,
             format="tf_saved_model",

@@ -2,5 +2,7 @@
 
 from tf_gems.page.server import make_server
 from tf_gems.page.server import serve
+from tf_gems.page.static_copy import copy_page
+from tf_gems.page.writing import write_page
 
-__all__ = ["make_server", "serve"]
+__all__ = ["copy_page", "make_server", "serve", "write_page"]

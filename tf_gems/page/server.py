@@ -8,8 +8,8 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 _HERE = Path(__file__).parent
-_STATIC = _HERE / "static"
-_PACKAGES = _HERE / "node_modules"
+STATIC = _HERE / "static"
+PACKAGES = _HERE / "node_modules"
 
 # A page of these two headers is isolated: it may use threads and exact clocks.
 _HEADERS = {
@@ -85,26 +85,31 @@ def make_server(directory, port=0):
             installed beside the page.
     """
     directory = Path(directory)
+    check_directory(directory)
+    handler = functools.partial(
+        _Handler,
+        {
+            "/litert/": PACKAGES.resolve(),
+            "/run/": directory.resolve(),
+            "/": STATIC.resolve(),
+        },
+    )
+    return http.server.ThreadingHTTPServer((HOST, port), handler)
+
+
+def check_directory(directory):
+    """Raises an error if there is no directory, or LiteRT.js is missing."""
     if not directory.is_dir():
         raise FileNotFoundError(
             "The page shows what a directory holds. Received: "
             f"directory='{directory}', which is none."
         )
-    if not (_PACKAGES / "@litertjs" / "core").is_dir():
+    if not (PACKAGES / "@litertjs" / "core").is_dir():
         raise FileNotFoundError(
             "The page runs networks by LiteRT.js, which must be installed "
-            f"beside it. Received: no '{_PACKAGES}'. Run `npm ci "
+            f"beside it. Received: no '{PACKAGES}'. Run `npm ci "
             f"--ignore-scripts --prefix '{_HERE}'`."
         )
-    handler = functools.partial(
-        _Handler,
-        {
-            "/litert/": _PACKAGES.resolve(),
-            "/run/": directory.resolve(),
-            "/": _STATIC.resolve(),
-        },
-    )
-    return http.server.ThreadingHTTPServer((HOST, port), handler)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

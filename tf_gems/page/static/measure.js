@@ -8,7 +8,8 @@ let started = null;
 
 /** Loads LiteRT.js once. */
 export function start() {
-  started ??= loadLiteRt('/litert/@litertjs/core/wasm/');
+  started ??= loadLiteRt(
+      new URL('litert/@litertjs/core/wasm/', document.baseURI).href);
   return started;
 }
 

@@ -1,0 +1,275 @@
+"""The page: what the server gives away, and both networks in Chromium."""
+
+import base64
+import functools
+import http.client
+import http.server
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from data import tfds_directory
+
+import tf_gems
+from tf_gems import page as pages
+
+HERE = Path(pages.__file__).parent
+if not (HERE / "node_modules/@litertjs/core").is_dir():
+    pytest.skip(
+        "needs LiteRT.js: npm ci --prefix tf_gems/page",
+        allow_module_level=True,
+    )
+
+
+def start(directory):
+    """Starts a server; returns it and its address."""
+    server = pages.make_server(directory)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_port}"
+
+
+def get(server, path, host=None, method="GET"):
+    """Asks as written, without tidying the path up."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
+    connection.putrequest(method, path, skip_host=bool(host))
+    if host:
+        connection.putheader("Host", host)
+    connection.endheaders()
+    answer = connection.getresponse()
+    return answer.status, dict(answer.getheaders()), answer.read()
+
+
+def test_the_server_gives_away_its_directories_only(tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    run = tmp_path / "run"
+    (run / "sub").mkdir(parents=True)
+    (run / "sub" / "a b.json").write_text("[1]")
+    (run / "link.txt").symlink_to(tmp_path / "secret.txt")
+    server, _ = start(run)
+    try:
+        status, headers, body = get(server, "/")
+        assert status == 200 and b"sparse" in body
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        assert "default-src 'self'" in headers["Content-Security-Policy"]
+        status, headers, body = get(server, "/run/sub/a%20b.json")
+        assert (status, body) == (200, b"[1]")
+        assert headers["Content-Type"] == "application/json"
+        names = json.loads(get(server, "/run/")[2])
+        assert "sub/a b.json" in names
+        wasm = "/litert/@litertjs/core/wasm/litert_wasm_internal.wasm"
+        status, headers, body = get(server, wasm, method="HEAD")
+        assert (status, body) == (200, b"")
+        assert headers["Content-Type"] == "application/wasm"
+        for path in (
+            "/run/../secret.txt",
+            "/run/%2e%2e/secret.txt",
+            "/run/..%2fsecret.txt",
+            "/run//" + str(tmp_path / "secret.txt"),
+            "/run/link.txt",
+            "/../server.py",
+            "/server.py",
+            "/run/%00",
+            "/run/sub",
+        ):
+            status, _, body = get(server, path)
+            assert status == 404 and b"secret" not in body, path
+        assert get(server, "/", host="evil.example")[0] == 403
+        assert get(server, "/", host="localhost:1")[0] == 200
+        assert server.server_address[0] == "127.0.0.1"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_what_is_missing_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Received: directory="):
+        pages.make_server(tmp_path / "nowhere")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"inputs of shape \(2, 4\)"):
+        pages.write_page(model, tmp_path, np.zeros((2, 4)))
+
+
+# ---- In a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("exports need the TensorFlow backend")
+    api = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("needs Chromium")
+    with api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A small network of MNIST: the directory, and what Keras answers."""
+    data = tf_gems.datasets.load("mnist", tfds_directory("mnist"))
+    images, labels = data.test[0][:6], data.test[1][:6]
+    model = keras.Sequential(
+        [
+            keras.Input(data.image_shape),
+            keras.layers.Flatten(),
+            keras.layers.Dense(64, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+    sparse = tf_gems.SparseModel(model, seed=0)
+    method = tf_gems.methods.Magnitude(0.9, shape="4x1")
+    sparse.finetune(method.find(sparse))
+    folder = tmp_path_factory.mktemp("page")
+    pages.write_page(
+        sparse, folder, images, labels, range(10), history={"loss": [2, 1]}
+    )
+    return folder, np.asarray(sparse(images))
+
+
+def opened(browser, folder):
+    server, address = start(folder)
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    problems, asked = [], []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    return server, page, problems, asked
+
+
+def test_both_networks_answer_as_keras_does(browser, run):
+    folder, expected = run
+    server, page, problems, asked = opened(browser, folder)
+    try:
+        page.wait_for_selector("#main:not([hidden])", timeout=60_000)
+        assert page.inner_text("#status").startswith("Both files compute")
+        assert page.evaluate("crossOriginIsolated")
+        answers = []
+        for index, row in enumerate(expected):
+            page.select_option("#examples", str(index))
+            sure = np.exp(row - row.max())
+            sure = f"{100 * sure.max() / sure.sum():.1f} %"
+            for name in ("dense", "sparse"):
+                page.wait_for_function(
+                    "([id, text]) => document.getElementById(id).innerText "
+                    "=== text",
+                    arg=[f"{name}-sure", sure],
+                    timeout=20_000,
+                )
+                answer = page.inner_text(f"#{name}-answer")
+                assert answer == str(row.argmax())
+            answers.append(sure)
+        assert len(set(answers)) > 1
+        # By keyboard alone: draw a line, run the benchmark.
+        page.focus("#canvas")
+        page.keyboard.press("Delete")
+        before = page.inner_text("#sparse-sure")
+        for key in [" ", *["ArrowDown"] * 6, " "]:
+            page.keyboard.press(key)
+        page.wait_for_function(
+            "before => document.getElementById('sparse-sure').innerText !== "
+            "before",
+            arg=before,
+            timeout=20_000,
+        )
+        page.focus("#run")
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "() => document.getElementById('result').innerText"
+            ".includes('times as')",
+            timeout=60_000,
+        )
+        assert "outputs the same" in page.inner_text("#result")
+        # The rest of the page, and that it fits on a phone.
+        assert page.locator("#layers tr").count() == 2
+        assert page.locator("#curves svg").count() == 1
+        assert page.locator("#pictures canvas").count() == 2
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 390
+        assert problems == []
+        address = page.url
+        assert all(url.startswith((address, "data:", "blob:")) for url in asked)
+    finally:
+        page.close()
+        server.shutdown()
+        server.server_close()
+
+
+def test_pictures_show_what_was_kept(run):
+    folder, _ = run
+    pictures = json.loads((folder / "page.json").read_text())["pictures"]
+    values = [
+        np.frombuffer(base64.b64decode(p["pixels"]), np.uint8).reshape(
+            p["height"], p["width"]
+        )
+        for p in pictures
+    ]
+    assert [v.shape for v in values] == [(784, 64), (28, 28)]
+    assert set(np.unique(values[0])) == {0, 255}
+    counts = (values[0] > 0).sum(1).reshape(28, 28)
+    np.testing.assert_array_equal(
+        values[1], np.round(255 * counts / counts.max())
+    )
+    assert f"{counts.sum():,} of 50,176 weights" in pictures[0]["caption"]
+
+
+def test_a_static_copy_works_below_any_address(browser, run, tmp_path):
+    pages.copy_page(run[0], tmp_path / "site" / "below")
+    with pytest.raises(FileExistsError):
+        pages.copy_page(run[0], tmp_path / "site" / "below")
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=tmp_path / "site"
+    )
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    try:
+        page.goto(f"http://127.0.0.1:{server.server_port}/below/")
+        page.wait_for_selector("#main:not([hidden])", timeout=60_000)
+        assert page.inner_text("#status").startswith("Both files compute")
+    finally:
+        page.close()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        ("missing", "holds no page.json"),
+        ("broken", "The sparse file cannot be run."),
+        ("wrong", "The dense file does not compute what Keras does"),
+    ],
+)
+def test_what_is_wrong_is_told_and_no_time_is_shown(
+    browser, run, tmp_path, spoil, message
+):
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    if spoil == "missing":
+        (folder / "page.json").unlink()
+    elif spoil == "broken":
+        (folder / "sparse.tflite").write_bytes(b"no model at all" * 100)
+    else:
+        data = bytearray((folder / "dense.tflite").read_bytes())
+        kernel = len(data) // 2 // 4 * 4
+        data[kernel : kernel + 4000] = bytes(4000)
+        (folder / "dense.tflite").write_bytes(data)
+    server, page, _, _ = opened(browser, folder)
+    try:
+        page.wait_for_selector("#error:not([hidden])", timeout=60_000)
+        assert message in page.inner_text("#error")
+        assert page.is_hidden("#main")
+    finally:
+        page.close()
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,51 @@
+"""Pictures of what a pruned layer kept."""
+
+import base64
+
+import keras
+import numpy as np
+
+_LARGEST = 1024
+
+
+def pictures(model, image_shape):
+    """Returns pictures of the first pruned weight of a model.
+
+    Args:
+        model: Plain Keras model with zeros in its weights.
+        image_shape: Tuple, what the model reads.
+
+    Returns:
+        List of dicts: `caption`, `width`, `height`, and `pixels`, grey values
+        as base64. The first is the mask itself, inputs by outputs; for a
+        dense layer of all pixels a second shows how many weights each kept.
+    """
+    for weight in model.weights:
+        value = keras.ops.convert_to_numpy(weight)
+        if value.ndim < 2 or value.all():
+            continue
+        mask = (value != 0).reshape(-1, value.shape[-1])
+        found = []
+        if max(mask.shape) <= _LARGEST:
+            kept = f"{np.count_nonzero(mask):,} of {mask.size:,} weights"
+            caption = f"{weight.path}: inputs by outputs, {kept} kept (white)"
+            found.append(_picture(mask, caption))
+        if value.ndim == 2 and len(mask) == np.prod(image_shape):
+            counts = mask.sum(1).reshape(*image_shape[:2], -1).sum(-1)
+            caption = (
+                f"{weight.path}: the pixels it reads, up to {counts.max()} "
+                "weights each (white)"
+            )
+            found.append(_picture(counts / max(1, counts.max()), caption))
+        return found
+    return []
+
+
+def _picture(values, caption):
+    pixels = np.round(255 * values.astype(float)).astype(np.uint8)
+    return {
+        "caption": caption,
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "pixels": base64.b64encode(pixels.tobytes()).decode(),
+    }
