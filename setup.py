@@ -19,6 +19,7 @@ EXTRAS = {
     "tuner": ["keras-tuner>=1.4.7", "tensorboard>=2.16"],
     "tfmot": ["tensorflow-model-optimization>=0.8"],
     "tensorboard": ["tensorboard>=2.16"],
+    "zstd": ["zstandard>=0.22"],
     "jax": ["jax>=0.4.30"],
     "tests": [
         "hypothesis>=6.100",

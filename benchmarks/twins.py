@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 import tf_gems
-from tf_gems.export.eligibility import dense_file
+from tf_gems.export.sparse_readiness import dense_file
 
 TOLERANCE = 1e-4
 

@@ -23,12 +23,16 @@ import keras
 import numpy as np
 import picture
 from absl import flags
+from devices import Devices
+from devices import start_workers
 from settings import NETWORKS
 from settings import read_flags
 
 import tf_gems as gems
 from tf_gems import datasets
+from tf_gems import workers
 from tf_gems.export.run_litert import run_litert
+from tf_gems.files import replacing
 from tf_gems.provenance import provenance
 
 _OPTIMIZERS = {
@@ -48,12 +52,15 @@ def main(presets):
     """
     settings, command = read_flags(presets)
     values = flags.FLAGS
+    if values.workers:
+        sys.exit(start_workers(values.workers))
     Run(
         settings,
         values.output_dir,
         values.data_dir,
         values.download,
         command,
+        Devices(values.strategy),
     ).start()
 
 
@@ -66,12 +73,20 @@ class Run:
         data_dir: Directory of the data, see `tf_gems.datasets.load`.
         download: Whether TFDS may download.
         command: String, what the user typed, for the record.
+        devices: `Devices`. Defaults to `None`: one device.
     """
 
     def __init__(
-        self, settings, output_dir, data_dir=None, download=False, command=""
+        self,
+        settings,
+        output_dir,
+        data_dir=None,
+        download=False,
+        command="",
+        devices=None,
     ):
         self.settings = settings
+        self.devices = devices or Devices()
         self.directory = Path(
             output_dir, f"{settings.dataset}-{settings.hash()}"
         )
@@ -82,8 +97,7 @@ class Run:
             "provenance": provenance(),
             "stages": {},
         }
-        if self.results_path.exists():
-            self.results = json.loads(self.results_path.read_text("utf-8"))
+        self._read_results()
         self._load = lambda: datasets.load(
             settings.dataset,
             data_dir,
@@ -92,36 +106,47 @@ class Run:
             settings.image_size,
         )
 
+    def _read_results(self):
+        if self.results_path.exists():
+            self.results = json.loads(self.results_path.read_text("utf-8"))
+
     def start(self):
         """Runs the stages that are not finished, then prints the report."""
-        stages = (
-            self._mine,
-            self._finetune,
-            self._random,
-            self._dense,
-            self._export,
-        )
-        names = [stage.__name__.strip("_") for stage in stages]
+        done = self.run_stages("mine", "finetune", "random", "dense", "export")
+        if done and self.devices.chief:
+            picture.draw(self.directory, self.results)
+            print(picture.render(self.directory, self.results))
+
+    def run_stages(self, *names):
+        """Runs those of these stages that are not finished.
+
+        Args:
+            *names: Strings, in order.
+
+        Returns:
+            Whether all of them are finished now.
+        """
         missing = [n for n in names if n not in self.results["stages"]]
         if missing:
             self.data = self._load()
             self.directory.mkdir(parents=True, exist_ok=True)
-        for name, stage in zip(names, stages, strict=True):
+        for name in missing:
             if name == "export" and keras.backend.backend() != "tensorflow":
                 print(
                     "\nExports need the TensorFlow backend: run the same "
                     "command with KERAS_BACKEND=tensorflow to finish."
                 )
-                return
-            if name in missing:
-                print(f"\n== {name} ({self.directory.name})", flush=True)
-                keras.utils.set_random_seed(self.settings.seed)
-                begin = time.time()
-                found = stage()
+                return False
+            print(f"\n== {name} ({self.directory.name})", flush=True)
+            keras.utils.set_random_seed(self.settings.seed)
+            begin = time.time()
+            if name != "export" or self.devices.chief:
+                found = getattr(self, f"_{name}")()
                 found["seconds"] = round(time.time() - begin, 1)
                 self._record(name, found)
-        picture.draw(self.directory, self.results)
-        print(picture.render(self.directory, self.results))
+            self.devices.wait_for_all()
+            self._read_results()
+        return True
 
     def _mine(self):
         settings = self.settings
@@ -151,7 +176,8 @@ class Run:
         ticket.metadata.update(
             dataclasses.asdict(settings), accuracy_before_finetuning=accuracy
         )
-        ticket.save(self.directory / "ticket.gem")
+        if self.devices.chief:
+            ticket.save(self.directory / "ticket.gem")
         return {
             "accuracy": accuracy,
             "kept": ticket.kept,
@@ -170,7 +196,8 @@ class Run:
             ),
         )
         self._fit("finetune", sparse, settings.finetuning_epochs)
-        gems.strip(sparse).save(self.directory / "finetuned.keras")
+        if self.devices.chief:
+            gems.strip(sparse).save(self.directory / "finetuned.keras")
         return {"accuracy": self._accuracy(sparse)}
 
     def _random(self):
@@ -191,7 +218,8 @@ class Run:
 
     def _dense(self):
         settings = self.settings
-        model = self._network()
+        with self.devices.scope():
+            model = workers.join(self._network())
         rate = settings.dense_learning_rate
         self._compile(model, self._schedule(rate, settings.epochs))
         self._fit("dense", model, settings.epochs)
@@ -245,9 +273,10 @@ class Run:
 
     def _sparse_model(self):
         kept = {"kernel_initializer": None} if self.settings.weights else {}
-        return gems.SparseModel.from_preset(
-            "paper", self._network(), seed=self.settings.seed, **kept
-        )
+        with self.devices.scope():
+            return gems.SparseModel.from_preset(
+                "paper", self._network(), seed=self.settings.seed, **kept
+            )
 
     def _schedule(self, rate, epochs):
         settings, steps = self.settings, epochs * self._steps
@@ -261,25 +290,35 @@ class Run:
 
     def _compile(self, model, learning_rate, optimizer=None):
         optimizer = optimizer or self.settings.finetuning_optimizer
-        model.compile(
-            _OPTIMIZERS[optimizer](learning_rate),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
+        with self.devices.scope():
+            model.compile(
+                _OPTIMIZERS[optimizer](learning_rate),
+                keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                metrics=["accuracy"],
+            )
 
     def _fit(self, stage, model, epochs, callbacks=()):
         """Trains, resuming where an earlier run was stopped."""
-        backup = self._backup(stage)
-        log = keras.callbacks.CSVLogger(
-            self.directory / f"{stage}.csv", append=backup.exists()
+        backup = gems.callbacks.Backup(self._backup(stage))
+        log = self.directory / f"{stage}.csv"
+        logger = keras.callbacks.CSVLogger(log, append=bool(backup.epoch))
+        if self.devices.chief:
+            _shorten(log, 1 + backup.epoch)
+        batches = self.data.batches(
+            self.settings.batch_size, self.settings.seed
         )
         model.fit(
-            self.data.batches(self.settings.batch_size, self.settings.seed),
+            batches,
             epochs=epochs,
             validation_data=self._test_batches(),
             shuffle=False,  # the pipeline shuffles
             verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[*callbacks, log, gems.callbacks.Backup(backup)],
+            callbacks=[
+                *callbacks,
+                *([logger] if self.devices.chief else []),
+                gems.callbacks.SetEpoch(batches),
+                backup,
+            ],
         )
 
     def _accuracy(self, model):
@@ -287,11 +326,20 @@ class Run:
         return round(float(accuracy), 4)
 
     def _record(self, stage, found):
+        if not self.devices.chief:
+            return
         self.results["stages"][stage] = found
-        partial = self.results_path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.results, indent=1), "utf-8")
-        partial.replace(self.results_path)
+        with replacing(self.results_path) as file:
+            file.write(json.dumps(self.results, indent=1).encode())
         shutil.rmtree(self._backup(stage), ignore_errors=True)
 
     def _backup(self, stage):
         return self.directory / f"backup-{stage}"
+
+
+def _shorten(path, lines):
+    """Removes what a killed run logged of an epoch that is run again."""
+    if path.exists():
+        kept = path.read_bytes().splitlines(keepends=True)[:lines]
+        with replacing(path) as file:
+            file.writelines(kept)

@@ -11,7 +11,10 @@ os.dup2(_sink, 2)
 try:
     import tensorflow
 
-    tensorflow.zeros(())  # the processor is named at the first operation
+    # Workers are joined before the first operation, which else names the
+    # processor here.
+    if "TF_CONFIG" not in os.environ:
+        tensorflow.zeros(())
     # Each new model is traced anew, which it warns of.
     tensorflow.get_logger().setLevel("ERROR")
 finally:

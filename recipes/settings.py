@@ -7,6 +7,7 @@ import inspect
 import json
 from pathlib import Path
 
+import devices
 import paper
 from absl import flags
 
@@ -200,6 +201,7 @@ def define_flags(presets):
         str(Path(__file__).parents[1] / "savedmodels"),
         "Directory in which the run's directory is made.",
     )
+    devices.define_flags()
 
 
 def read_flags(presets):

@@ -75,7 +75,7 @@ class Steps(keras.callbacks.Callback):
         row = {name: read(getattr(penalty, name)) for name in self.names}
         self.after.append(row)
 
-    names = ("weight", "bound", "goal", "decline", "gain")
+    names = ("weight", "bound", "goal", "growth", "gain")
 
 
 def test_weight_and_bound_follow_their_recursions():
@@ -89,7 +89,8 @@ def test_weight_and_bound_follow_their_recursions():
     np.testing.assert_allclose(
         first["weight"], np.log(2) * (1 - 0.9) / (2 * 1.0 * descent), rtol=1e-6
     )
-    decline = (goal / sum(first["kept"])) ** (1 / descent)
+    pruned = SIZE - sum(first["kept"])
+    growth = ((SIZE - goal) / pruned) ** (1 / descent)
     ups = 0
     assert len(steps.before) == total
     for before, after in zip(steps.before, steps.after, strict=True):
@@ -97,7 +98,7 @@ def test_weight_and_bound_follow_their_recursions():
         error = np.clip(error / 0.1, -1, 1)
         weight = before["weight"] * np.exp(error / 100)
         np.testing.assert_allclose(after["weight"], weight, rtol=1e-4)
-        bound = max(goal, before["bound"] * decline)
+        bound = max(goal, SIZE - (SIZE - before["bound"]) * growth)
         np.testing.assert_allclose(after["bound"], bound, rtol=1e-4)
         ups += after["weight"] > before["weight"]
     assert 0 < ups < total
@@ -124,7 +125,7 @@ def test_strength_by_hand(kept, bound, gain, strength):
         prunable.score.assign(scores)
     gem.penalty.hold(0.5, bound)
     gem.penalty.gain.assign(gain)
-    gem.penalty.decline.assign(1.0)
+    gem.penalty.growth.assign(1.0)
     squares = [
         count + (np.prod(w.score.shape) - count) / 16
         for w, count in zip(gem.prunable, kept, strict=True)
@@ -182,11 +183,12 @@ def test_data_of_unknown_length():
     callback = gems.GemMinerCallback(0.95, 1)
     steps = Steps()
     sparse.fit(data, epochs=8, verbose=0, callbacks=[callback, steps])
-    declines = [row["decline"] for row in steps.before]
-    begin = len(declines) // 8
-    assert declines[0] == declines[begin - 1] == 1.0
-    expected = (round(0.05 * SIZE) / steps.before[0]["bound"]) ** (1 / 100)
-    np.testing.assert_allclose(declines[begin], expected, rtol=1e-5)
+    growths = [row["growth"] for row in steps.before]
+    begin = len(growths) // 8
+    assert growths[0] == growths[begin - 1] == 1.0
+    pruned = SIZE - steps.before[0]["bound"]
+    expected = ((SIZE - round(0.05 * SIZE)) / pruned) ** (1 / 100)
+    np.testing.assert_allclose(growths[begin], expected, rtol=1e-5)
     assert sparse.ticket().kept == round(0.05 * SIZE)
 
 
@@ -205,15 +207,15 @@ def test_a_layer_at_the_floor_is_reported():
 
 
 def test_identifiers():
-    assert regularization.get("auto").descent == 0.1
+    assert regularization.get("auto").descent == 0.3
     assert isinstance(regularization.get(1e-4), Constant)
-    given = regularization.Adaptive(0.3)
+    given = regularization.Adaptive(0.2)
     assert regularization.get(given) is given
     config = keras.saving.serialize_keras_object(given)
-    assert regularization.get(config).descent == 0.3
+    assert regularization.get(config).descent == 0.2
     callback = gems.GemMinerCallback(0.9, regularization=given)
     copy = gems.GemMinerCallback.from_config(callback.get_config())
-    assert copy.regularization.descent == 0.3
+    assert copy.regularization.descent == 0.2
     assert (
         gems.GemMinerCallback(0.9).get_config()["regularization"]["class_name"]
         == "Adaptive"

@@ -68,5 +68,32 @@ def test_artefact_does_what_its_card_says(path):
     assert after == pytest.approx(promised["after_finetuning"], abs=tolerance)
 
 
+def test_tickets_are_near_their_information():
+    for path in CARDS:
+        summary = tf_gems.Ticket.inspect(path.with_suffix(".gem"))
+        assert 1.0 <= summary.ratio <= 1.03
+    summary = tf_gems.Ticket.inspect(DIRECTORY / "cifar10.gem")
+    ticket = tf_gems.Ticket.load(DIRECTORY / "cifar10.gem")
+    assert (ticket.size, round(ticket.density, 4)) == (268_336, 0.0144)
+    assert summary.bytes < 9_500
+    assert summary.lengths["signs"] == 3_864 // 8
+
+
+def test_half_precision_statistics_are_enough(tmp_path):
+    """A third less, and the network computes what it did, but for rounding."""
+    ticket = tf_gems.Ticket.load(DIRECTORY / "cifar10.gem")
+    ticket.save(tmp_path / "half.gem", dtype="float16")
+    assert (tmp_path / "half.gem").stat().st_size < 7_000
+    half = tf_gems.Ticket.load(tmp_path / "half.gem")
+    images = np.random.default_rng(0).normal(size=(20, 32, 32, 3))
+    network = zoo.resnet20()
+    outputs = []
+    for found in (ticket, half):
+        found.apply(network)
+        outputs.append(network.predict(images, verbose=0))
+    scale = np.abs(outputs[0]).max()
+    np.testing.assert_allclose(*outputs, atol=2e-3 * scale)
+
+
 def test_there_are_artefacts_to_test():
     assert len(CARDS) >= 2

@@ -1,5 +1,6 @@
 """Sparse networks before training: rare gems on Keras 3."""
 
+from tf_gems.command_line import start  # noqa: F401, I001  before Keras
 from tf_gems import allocation
 from tf_gems import callbacks
 from tf_gems import datasets
@@ -15,8 +16,10 @@ from tf_gems import zoo
 from tf_gems.callbacks import GemMinerCallback
 from tf_gems.comparison import Comparison
 from tf_gems.comparison import compare
+from tf_gems.export import DeploymentReport
 from tf_gems.export import ExportReport
 from tf_gems.export import export_litert
+from tf_gems.export import export_report
 from tf_gems.export import export_saved_model
 from tf_gems.layers import GemLayer
 from tf_gems.network import strip
@@ -28,6 +31,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Comparison",
+    "DeploymentReport",
     "ExportReport",
     "GemLayer",
     "GemMinerCallback",
@@ -39,6 +43,7 @@ __all__ = [
     "compare",
     "datasets",
     "export_litert",
+    "export_report",
     "export_saved_model",
     "initializers",
     "layers",

@@ -85,7 +85,7 @@ class Global(Allocation):
 
     Example:
 
-    >>> masks = Global().keep([np.array([3., 2.]), np.array([1., 0.])], 0.5)
+    >>> masks = Global(0).keep([np.array([3., 2.]), np.array([1., 0.])], 0.5)
     >>> [mask.tolist() for mask in masks]
     [[True, True], [False, False]]
     """

@@ -23,9 +23,10 @@ class Adaptive:
     """Adapts the penalty so that the rounded density falls to its target.
 
     Mining minimises the loss under the constraint that no more weights round
-    to one than a bound allows. The bound falls in equal ratios from where the
-    scores begin to the target, within the first `descent` of training, and
-    stays there: what remains of training is the network's own to adapt in.
+    to one than a bound allows. The bound falls to the target within the first
+    `descent` of training, along the curve that uniform scores follow if all of
+    them shrink at one rate: the part that rounds to zero grows in equal ratios.
+    Then it stays: what remains of training is the network's own to adapt in.
     The weight of the penalty is the multiplier of this constraint, and ascends
     with every step, see `tf_gems.layers.score_penalty`. So no weight needs to
     be chosen, whatever the optimizer, learning rate, batch size, number of
@@ -37,7 +38,7 @@ class Adaptive:
 
     Args:
         descent: Float in (0, 1], part of training in which the bound falls.
-            Defaults to `0.1`.
+            Defaults to `0.3`.
 
     Raises:
         ValueError: If `descent` is out of range.
@@ -49,11 +50,11 @@ class Adaptive:
     ```
     """
 
-    def __init__(self, descent=0.1):
+    def __init__(self, descent=0.3):
         if not 0 < descent <= 1:
             raise ValueError(
                 "`descent` is a part of training, in (0, 1]. "
-                f"Received: descent={descent!r}. The default is 0.1."
+                f"Received: descent={descent!r}. The default is 0.3."
             )
         self.descent = float(descent)
 
@@ -74,11 +75,12 @@ class Adaptive:
         kept = sum(int(ops.count_nonzero(mask)) for mask in gem.masks())
         if not _read(penalty.gain):
             penalty.bound.assign(max(goal, kept))
-            penalty.decline.assign(1.0)
+            penalty.growth.assign(1.0)
             penalty.weight.assign(self._first_weight(optimizer, steps))
-        if steps and _read(penalty.decline) == 1.0:
-            fall = math.log(max(goal, 1) / max(_read(penalty.bound), 1.0))
-            penalty.decline.assign(math.exp(fall / self._count_steps(steps)))
+        if steps and _read(penalty.growth) == 1.0:
+            pruned = max(1.0, gem.size - _read(penalty.bound))
+            growth = math.log(max(1.0, (gem.size - goal) / pruned))
+            penalty.growth.assign(math.exp(growth / self._count_steps(steps)))
         penalty.gain.assign(1 / max(_MEMORY, _RESPONSE * (steps or 0)))
         penalty.goal.assign(goal)
 

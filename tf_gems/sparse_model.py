@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from tf_gems import initializers
+from tf_gems import workers
 from tf_gems.layers.calling import with_signature_of
 from tf_gems.layers.gem_layer import GemLayer
 from tf_gems.presets import get_preset
@@ -88,6 +89,7 @@ class SparseModel(keras.Model):
             )
             self._initialize_kernels()
         self.built = True
+        workers.join(self)
 
     def _initialize_kernels(self):
         for prunable, values in zip(

@@ -237,31 +237,73 @@ class Ticket:
                     f"'{variable.path}'. Pass the same `filters`."
                 )
 
-    def save(self, path):
+    @property
+    def fingerprint(self):
+        """String that tells the ticket's network from others, by its shapes.
+
+        It is the same on every backend, whatever layers are called.
+        """
+        return ticket_file.fingerprint(
+            [np.shape(value) for value in self.weights.values()],
+            [path in self.masks for path in self.weights],
+        )
+
+    def save(self, path, dtype=None):
         """Writes the ticket to a file, in the format of `ticket_file`.
 
-        Only kept values are stored of the weights that are pruned.
+        Only kept values are stored of the weights that are pruned; one bit
+        each where a weight has a single magnitude.
 
         Args:
             path: String or path, usually ending in `.gem`.
+            dtype: `"float16"` to round other values to half precision, for a
+                smaller file; they are float32 again when it is loaded.
+                Defaults to `None`: values are kept to the last bit.
+
+        Raises:
+            OSError: If the file cannot be written; an older one is left as it
+                is.
+            ValueError: If `dtype` or a value is of another type.
         """
-        ticket_file.write(path, self.masks, self.weights, self.metadata)
+        if dtype is not None:
+            check_choice(dtype, "dtype", ("float16",))
+        ticket_file.write(path, self.masks, self.weights, self.metadata, dtype)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path, max_bytes=ticket_file.MAX_BYTES):
         """Reads a ticket from a file; the file is data, never code.
 
         Args:
             path: String or path.
+            max_bytes: Integer, the most that all arrays together may take, as
+                a small file may describe large ones. Defaults to 2 GiB.
 
         Returns:
             `Ticket`, with zeros in place of the pruned weights.
 
         Raises:
-            ValueError: If the file is no ticket, is damaged, or is of a
-                version that is not known here.
+            OSError: If there is no such file.
+            ValueError: If the file is no ticket, is damaged, is of a version
+                that is not known here, or describes larger arrays.
         """
-        return cls(*ticket_file.read(path))
+        found = ticket_file.read(path, max_bytes)
+        return cls(found.masks, found.weights, found.metadata)
+
+    @staticmethod
+    def inspect(path):
+        """Returns what a file holds and where its bytes go.
+
+        Args:
+            path: String or path.
+
+        Returns:
+            `ticket_file.TicketSummary`; `print` it.
+
+        Raises:
+            OSError: If there is no such file.
+            ValueError: If the file is no ticket, or is damaged.
+        """
+        return ticket_file.TicketSummary.read(path)
 
 
 def _copy(variable):

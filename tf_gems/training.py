@@ -7,6 +7,7 @@ from keras import ops
 
 from tf_gems.callbacks.backup import Backup
 from tf_gems.callbacks.backup import random_states
+from tf_gems.callbacks.set_epoch import SetEpoch
 from tf_gems.device_data import DeviceData
 from tf_gems.validation import is_number
 
@@ -24,7 +25,8 @@ def train(
 
     The copy starts without momentum, and its schedule at step zero. It is in
     force at once, also after a switch of phase. Dropout begins with its seed,
-    so that the outcome does not depend on what was trained before.
+    and data that can be told the epoch with the first, so that the outcome
+    does not depend on what was trained before.
 
     Args:
         model: Keras model, compiled at some time.
@@ -47,12 +49,13 @@ def train(
             asked for on data of unknown length.
     """
     data = as_dataset(data)
+    order = [SetEpoch(data)] if hasattr(data, "set_epoch") else []
     backups = [Backup(directory)] if directory else []
     renew_optimizer(model, learning_rate, data, epochs)
     for variable in random_states(model):
         seed, _ = ops.convert_to_numpy(variable)
         variable.assign([seed, 0])
-    callbacks = [*callbacks, *backups]
+    callbacks = [*callbacks, *order, *backups]
     if isinstance(data, DeviceData):
         history = data.fit(model, epochs, callbacks, verbose)
     else:

@@ -74,7 +74,11 @@ class GemMinerCallback(keras.callbacks.Callback):
 
     Raises:
         ValueError: If an argument is out of range, or `freeze_period` leaves
-            no freeze within training, or the model prunes nothing.
+            no freeze within training, or the model prunes nothing, or mining
+            is resumed with another target.
+        RuntimeError: If the network died, a loss or score is not finite, or
+            an epoch had no data. An epoch with fewer batches than others is
+            as good: freezes go by epochs.
 
     Example:
 
@@ -128,6 +132,7 @@ class GemMinerCallback(keras.callbacks.Callback):
         self._gems = []
         self._counts = []
         self._at_floor = set()
+        self._steps_before = None
 
     @classmethod
     def from_preset(cls, preset, target_sparsity, **kwargs):
@@ -186,10 +191,12 @@ class GemMinerCallback(keras.callbacks.Callback):
                 f"Received: target_sparsity={self.target_sparsity:g}. Use "
                 f"{1 - least / size:g} or less."
             )
-        for gem in self._gems:
-            gem.target.assign(self._counts[-1])
 
     def on_epoch_begin(self, epoch, logs=None):
+        # Here, not when training begins: a backup is restored after that.
+        self._aim(epoch)
+        self._refuse_lost_scores(epoch, "was resumed before")
+        self._steps_before = self._count_steps_done()
         last = len(self._counts) - 1
         freeze = min(epoch // self.freeze_period, last)
         self._freeze(self._counts[freeze])
@@ -207,11 +214,65 @@ class GemMinerCallback(keras.callbacks.Callback):
             weight = self.regularization(min(1.0, epoch / self._epochs))
             gem.penalty.hold(weight, goal if self.gated else 0)
 
+    def _aim(self, epoch):
+        """Sets the target of all layers, which mining keeps until its end."""
+        target = self._counts[-1]
+        for gem in self._gems:
+            begun = int(_to_float(gem.target))
+            if epoch and begun not in (0, target):
+                size = sum(gem.size for gem in self._gems)
+                raise ValueError(
+                    "Mining is resumed with the target that it began with. "
+                    f"Received: target_sparsity={self.target_sparsity:g}, "
+                    f"which leaves {target:,} of {size:,} weights, in epoch "
+                    f"{epoch + 1}; it began with a target of {begun:,}. Use "
+                    f"target_sparsity={1 - begun / size:g}, or begin anew, "
+                    "without the backup."
+                )
+            gem.target.assign(target)
+
+    def _refuse_lost_scores(self, epoch, when, loss=0.0):
+        """Stops training of which nothing but NaN can come."""
+        lost = [
+            weight.path
+            for gem in self._gems
+            for weight in gem.prunable
+            if not bool(ops.all(ops.isfinite(weight.score)))
+        ]
+        if np.isfinite(loss) and not lost:
+            return
+        self.model.stop_training = True
+        rate = _to_float(self.model.optimizer.learning_rate)
+        raise RuntimeError(
+            f"Mining {when} epoch {epoch + 1}: a loss or a score is not a "
+            "finite number, and such scores have no order to freeze by. "
+            f"Received: loss={loss:g}, learning_rate={rate:g}, scores lost "
+            f"in: {', '.join(lost) or 'none'}. The masks are as they were. "
+            "Lower the learning rate, or look for such numbers in the data."
+        )
+
+    def _refuse_no_data(self, epoch, loss):
+        """Stops training that would freeze on without having trained."""
+        # On TensorFlow a reading beyond the end of the data counts as a step.
+        if loss or self._count_steps_done() > self._steps_before + 1:
+            return
+        self.model.stop_training = True
+        raise RuntimeError(
+            f"Mining stopped in epoch {epoch + 1}: the data ended before its "
+            "first batch, so that no score was trained. Received: steps="
+            f"{self.params['steps']}. Pass data that can be read in every "
+            "epoch, such as a `tf.data.Dataset` or a `keras.utils.PyDataset`, "
+            "or `.repeat()` it."
+        )
+
+    def _count_steps_done(self):
+        return int(ops.convert_to_numpy(self.model.optimizer.iterations))
+
     def _count_steps(self, epoch):
         """Returns the steps of training, `None` as long as it is unknown."""
         steps = self.params["steps"]
         if steps is None and epoch:  # a data set that does not tell its length
-            steps = int(self.model.optimizer.iterations) / epoch
+            steps = self._count_steps_done() / epoch
         return steps and steps * self._epochs
 
     def _freeze(self, count):
@@ -248,6 +309,9 @@ class GemMinerCallback(keras.callbacks.Callback):
                 )
 
     def on_epoch_end(self, epoch, logs=None):
+        loss = float((logs or {}).get("loss", 0.0))
+        self._refuse_no_data(epoch, loss)
+        self._refuse_lost_scores(epoch, "stopped in", loss)
         kept = {
             w.path: int(ops.count_nonzero(mask))
             for gem in self._gems

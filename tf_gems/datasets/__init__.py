@@ -9,11 +9,12 @@ from tf_gems.datasets import caltech101
 from tf_gems.datasets import digits
 from tf_gems.datasets import in_tfds
 from tf_gems.datasets import tiny_imagenet
+from tf_gems.datasets.by_epoch import by_epoch
 from tf_gems.datasets.image_data import ImageData
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_positive_integer
 
-__all__ = ["NAMES", "ImageData", "load"]
+__all__ = ["NAMES", "ImageData", "by_epoch", "load"]
 
 _RESIZED = {"tiny_imagenet": tiny_imagenet, "caltech101": caltech101}
 NAMES = ("digits", *in_tfds.NAMES, *_RESIZED)

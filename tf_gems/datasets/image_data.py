@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from tf_gems.datasets.by_epoch import by_epoch
+
 _CROPPED = ("cifar10", "cifar100", "tiny_imagenet")
 _FLIPPED = (*_CROPPED, "caltech101")
 _PADDING = 4
@@ -76,42 +78,46 @@ class ImageData:
         Images of CIFAR and Tiny ImageNet are cropped at random after padding
         by 4 pixels of the mean colour, and flipped at random, as in the paper
         (whose padding is black); those of Caltech-101 are flipped. The order
-        and the augmentation follow from the seed.
+        and the augmentation follow from the seed and the epoch, which
+        `tf_gems.callbacks.SetEpoch` tells the pipeline.
 
         Args:
             batch_size: Integer. The last batch may be smaller.
             seed: Integer.
 
         Returns:
-            `tf.data.Dataset` of `(images, labels)`, float32 and int64.
+            `tf.data.Dataset` of `(images, labels)`, float32 and int64, with a
+            method `set_epoch`, see `tf_gems.datasets.by_epoch`.
         """
         import tensorflow as tf
 
         with tf.device("CPU"):  # where pipelines run
             images, labels = (tf.constant(array) for array in self.train)
-        data = tf.data.Dataset.range(len(labels))
-        # Places are shuffled, not images: eight bytes each.
-        data = data.shuffle(len(labels), seed=seed)
-        if self.name not in _FLIPPED:
-            return _finish(
-                data.batch(batch_size).map(
+        count = len(self.train[1])
+
+        def of_epoch(seed):
+            order, crop, flip = tf.unstack(tf.random.split(seed, 3))
+            # Places are shuffled, not images: eight bytes each.
+            places = tf.random.experimental.stateless_shuffle(
+                tf.range(count, dtype="int64"), order
+            )
+            data = tf.data.Dataset.from_tensor_slices(places)
+            if self.name not in _FLIPPED:
+                return data.batch(batch_size).map(
                     lambda places: (
                         self._normalise(tf.gather(images, places)),
                         tf.gather(labels, places),
                     )
                 )
-            )
-        seeds = tf.data.Dataset.random(
-            seed, rerandomize_each_iteration=True
-        ).batch(4)
-        data = tf.data.Dataset.zip(data, seeds).map(
-            lambda i, seed: (
-                self._augment(self._normalise(images[i]), seed),
-                labels[i],
-            ),
-            num_parallel_calls=2,
-        )
-        return _finish(data.batch(batch_size))
+
+            def example(place):
+                seeds = (tf.random.fold_in(s, place) for s in (crop, flip))
+                image = self._normalise(images[place])
+                return self._augment(image, *seeds), labels[place]
+
+            return data.map(example, num_parallel_calls=2).batch(batch_size)
+
+        return by_epoch(of_epoch, seed, -(-count // batch_size))
 
     def test_batches(self, batch_size):
         """Returns the test set as a pipeline of batches, in order.
@@ -127,7 +133,10 @@ class ImageData:
         with tf.device("CPU"):
             data = tf.data.Dataset.from_tensor_slices(self.test)
         data = data.batch(batch_size)
-        return _finish(data.map(lambda x, y: (self._normalise(x), y)))
+        data = data.map(lambda x, y: (self._normalise(x), y))
+        options = tf.data.Options()
+        options.autotune.enabled = False  # as for training
+        return data.prefetch(2).with_options(options)
 
     def _normalise(self, images):
         import tensorflow as tf
@@ -137,15 +146,13 @@ class ImageData:
         images = tf.cast(images, "float32")
         return (images - self.mean) / self.deviation
 
-    def _augment(self, image, seed):
+    def _augment(self, image, crop, flip):
         import tensorflow as tf
 
         if self.name in _CROPPED:
             padded = tf.pad(image, [[_PADDING] * 2, [_PADDING] * 2, [0, 0]])
-            image = tf.image.stateless_random_crop(
-                padded, image.shape, seed[:2]
-            )
-        return tf.image.stateless_random_flip_left_right(image, seed[2:])
+            image = tf.image.stateless_random_crop(padded, image.shape, crop)
+        return tf.image.stateless_random_flip_left_right(image, flip)
 
 
 def _statistics(images):
@@ -162,12 +169,3 @@ def _statistics(images):
     mean = frequencies @ values
     variance = frequencies @ values**2 - mean**2
     return mean.astype("float32"), np.sqrt(variance).astype("float32")
-
-
-def _finish(data):
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    # Autotuning delays the end of every short `fit` by up to its own time.
-    options.autotune.enabled = False
-    return data.prefetch(2).with_options(options)

@@ -20,9 +20,13 @@ class Comparison:
     difference: float
     magnitude: float
 
+    def within(self, tolerance):
+        """Whether the outputs differ by no more than that share."""
+        return self.difference <= tolerance * self.magnitude
+
     def refuse_above(self, tolerance, what):
         """Raises an error if the outputs differ too much, or are NaN."""
-        if self.difference <= tolerance * self.magnitude:
+        if self.within(tolerance):
             return
         raise RuntimeError(
             "An export must compute what the Keras model computes. Received: "
@@ -89,7 +93,7 @@ def compare(expected, received):
         another shape, or holds a NaN or infinity that Keras does not.
     """
     differences, magnitudes = [], []
-    for name, value in _named(expected).items():
+    for name, value in named_outputs(expected).items():
         value = np.asarray(keras.ops.convert_to_numpy(value), "float64")
         other = np.asarray(received.get(name, np.nan), "float64")
         magnitudes.append(np.abs(value).max(initial=0.0))
@@ -121,7 +125,8 @@ def named_inputs(signature, inputs):
     }
 
 
-def _named(outputs):
+def named_outputs(outputs):
+    """Returns outputs by name: a dict's keys, or `"output_0"` and so on."""
     if isinstance(outputs, dict):
         return outputs
     flat = keras.tree.flatten(outputs)

@@ -73,21 +73,75 @@ def operator_name(model, operator):
 
 
 def constant(model, tensor):
-    """Returns the value of a float32 or int32 tensor, or `None`."""
-    types = load_schema().TensorType
-    dtypes = {types.FLOAT32: "<f4", types.INT32: "<i4"}
+    """Returns the value of a constant tensor as it is stored, or `None`.
+
+    Quantised values are returned as the integers they are stored as.
+    """
+    dtype = dtype_of(tensor)
     data = model.buffers[tensor.buffer].data
-    if data is None or not len(data) or tensor.type not in dtypes:
+    if data is None or not len(data) or dtype is None:
         return None
-    values = np.frombuffer(bytes(data), dtypes[tensor.type])
+    values = np.frombuffer(bytes(data), dtype)
     shape = tuple(tensor.shape)
     if tensor.sparsity is not None:
         return sparse_tensor.decode(values, tensor.sparsity, shape)
     return values.reshape(shape)
 
 
+def dtype_of(tensor):
+    """Returns the NumPy type of a tensor's values, or `None` for others."""
+    types = load_schema().TensorType
+    dtypes = {
+        types.FLOAT32: "<f4",
+        types.FLOAT16: "<f2",
+        types.INT8: "<i1",
+        types.INT32: "<i4",
+    }
+    name = dtypes.get(tensor.type)
+    return None if name is None else np.dtype(name)
+
+
+def stored(model, graph):
+    """Returns where the constants come from that operators expand.
+
+    Returns:
+        Dict from the index of an output of `DENSIFY` or `DEQUANTIZE` to the
+        index of the constant that is stored.
+    """
+    found = {}
+    for operator in graph.operators:
+        if operator_name(model, operator) in ("DENSIFY", "DEQUANTIZE"):
+            index = int(operator.inputs[0])
+            index = found.get(index, index)
+            if constant(model, graph.tensors[index]) is not None:
+                found[int(operator.outputs[0])] = index
+    return found
+
+
+def readers(model, graph):
+    """Returns the operators that read each tensor, expanded or not.
+
+    Returns:
+        Dict from the index of a stored tensor to a list of
+        `(operator, position among its inputs)`; `(None, None)` stands among
+        them for an output of the graph.
+    """
+    sources = stored(model, graph)
+    found = {}
+    for operator in graph.operators:
+        if int(operator.outputs[0]) in sources:
+            continue
+        for position, index in enumerate(operator.inputs):
+            index = sources.get(int(index), int(index))
+            found.setdefault(index, []).append((operator, position))
+    for index in graph.outputs:
+        index = sources.get(int(index), int(index))
+        found.setdefault(index, []).append((None, None))
+    return found
+
+
 def weights(model):
-    """Returns the float32 weights of a model.
+    """Returns the weights of a model: float32, float16 or int8 constants.
 
     Returns:
         Dict from `(subgraph, index of the tensor)` to the set of names of
@@ -97,38 +151,30 @@ def weights(model):
     """
     found = {}
     for number, graph in enumerate(model.subgraphs):
-        stored = {}
-        readers = {}
-        for operator in graph.operators:
-            name = operator_name(model, operator)
-            if name == "DENSIFY":
-                stored[operator.outputs[0]] = operator.inputs[0]
+        for index, uses in readers(model, graph).items():
+            if index < 0:
                 continue
-            for position, index in enumerate(operator.inputs):
-                index = stored.get(index, index)
-                is_weight = WEIGHTS.get(name) == position
-                readers.setdefault(index, set()).add(
-                    name if is_weight else None
-                )
-        for index in graph.outputs:
-            readers.setdefault(index, set()).add(None)
-        for index, names in readers.items():
-            if index < 0 or names == {None}:
+            names = set()
+            for operator, position in uses:
+                name = operator and operator_name(model, operator)
+                is_weight = operator and WEIGHTS.get(name) == position
+                names.add(name if is_weight else None)
+            value = constant(model, graph.tensors[index])
+            if names == {None} or value is None:
                 continue
-            tensor = graph.tensors[index]
-            value = constant(model, tensor)
-            if value is not None and value.dtype == "f4" and value.ndim > 1:
-                found[number, int(index)] = names
+            if value.dtype != "<i4" and value.ndim > 1:
+                found[number, index] = names
     return found
 
 
-def describe(model, variables=()):
-    """Describes the float32 weights of a model, from what is stored.
+def describe(model, variables=(), reasons=None):
+    """Describes the weights of a model, from what is stored.
 
     Args:
         model: `ModelT`.
         variables: `keras.Variable`s to name the weights after. A weight is
-            named after a variable if it has its zeros in the same places.
+            named after the variable that is like it in where its zeros are.
+        reasons: Dict, see `sparsify`. Defaults to `None`.
 
     Returns:
         List of dicts, see `tf_gems.ExportReport`.
@@ -149,23 +195,30 @@ def describe(model, variables=()):
             {
                 "name": _name(value != 0, kernels) or tensor.name.decode(),
                 "shape": list(value.shape),
+                "type": value.dtype.name,
                 "zeros": int(np.count_nonzero(value == 0)),
                 "encoding": "dense" if tensor.sparsity is None else "sparse",
                 "bytes": size,
+                "reason": (reasons or {}).get((number, index)),
             }
         )
     return rows
 
 
 def _name(pattern, kernels):
-    """Returns the path of the first kernel with this pattern, removing it."""
+    """Returns the path of the kernel most like this pattern, removing it."""
     pattern = pattern.ravel()
-    for position, (path, kernel) in enumerate(kernels):
+    best, found = None, None
+    for position, (_, kernel) in enumerate(kernels):
         if kernel.size != pattern.size:
             continue
         # Keras' axes in the orders that TFLite may store them in.
         for moved in ((0, 0), (-1, 0), (-2, 0), (0, -1)):
-            if np.array_equal(np.moveaxis(kernel, *moved).ravel(), pattern):
-                kernels.pop(position)
-                return path
-    return None
+            kept = np.moveaxis(kernel, *moved).ravel()
+            # Rounding may add zeros, and removes none.
+            lost = np.count_nonzero(kept & ~pattern)
+            if np.any(pattern & ~kept) or lost > kept.sum() / 2:
+                continue
+            if best is None or lost < best:
+                best, found = lost, position
+    return None if found is None else kernels.pop(found)[0]

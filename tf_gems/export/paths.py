@@ -20,13 +20,31 @@ def check_target(path):
         )
 
 
-def directory_bytes(directory):
-    """Returns the bytes of all files in a directory, plain and by gzip."""
-    sizes = [0, 0]
+def sizes(data):
+    """Returns the sizes of bytes: plain, by gzip and by zstd.
+
+    Returns:
+        Tuple of three integers; the last is `None` without zstandard.
+    """
+    return len(data), len(gzip.compress(data, mtime=0)), _zstd_size(data)
+
+
+def directory_sizes(directory):
+    """Returns the sizes of all files in a directory, see `sizes`."""
+    found = []
     for folder, _, names in os.walk(directory):
         for name in names:
             with open(os.path.join(folder, name), "rb") as file:
-                data = file.read()
-            sizes[0] += len(data)
-            sizes[1] += len(gzip.compress(data, mtime=0))
-    return tuple(sizes)
+                found.append(sizes(file.read()))
+    return tuple(
+        None if None in column else sum(column)
+        for column in zip(*found, strict=True)
+    )
+
+
+def _zstd_size(data):
+    try:
+        import zstandard
+    except ImportError:
+        return None
+    return len(zstandard.ZstdCompressor(level=19).compress(data))

@@ -16,13 +16,17 @@ class ExportReport:
             format without any use of its zeros.
         dense_gzip_bytes: Integer, its size compressed by gzip.
         tensors: List of dicts, one for each weight that was written: `name`,
-            `shape`, `zeros`, `encoding` (`"sparse"` or `"dense"`) and
-            `bytes`.
+            `shape`, `type`, `zeros`, `encoding` (`"sparse"` or `"dense"`),
+            `bytes` and `reason`: why it is dense, or `None`.
         largest_difference: Float, the largest absolute difference between
             outputs of the Keras model and of what was written.
         largest_output: Float, the largest absolute output of the Keras model.
         ran: List of strings, the programs that ran what was written.
         notes: List of sentences on what a user should know.
+        form: String, how the weights are stored. Defaults to `"float32"`.
+        zstd_bytes: Integer, the size compressed by zstd, or `None` where
+            `zstandard` is not installed. Defaults to `None`.
+        dense_zstd_bytes: The same of the dense twin. Defaults to `None`.
 
     Example:
 
@@ -43,6 +47,9 @@ class ExportReport:
     largest_output: float
     ran: list
     notes: list
+    form: str = "float32"
+    zstd_bytes: int | None = None
+    dense_zstd_bytes: int | None = None
 
     @property
     def zeros(self):
@@ -58,7 +65,7 @@ class ExportReport:
         width = max([6, *(len(t["name"]) for t in self.tensors)])
         lines = [
             f"{'weight':<{width}}  {'shape':>18}  {'zeros':>16}  "
-            f"{'encoding':>8}  {'bytes':>11}"
+            f"{'type':>8}  {'encoding':>8}  {'bytes':>11}"
         ]
         for tensor in self.tensors:
             size = 1
@@ -68,10 +75,11 @@ class ExportReport:
             lines.append(
                 f"{tensor['name']:<{width}}  "
                 f"{tuple(tensor['shape'])!s:>18}  {zeros:>16}  "
-                f"{tensor['encoding']:>8}  {tensor['bytes']:>11,}"
+                f"{tensor['type']:>8}  {tensor['encoding']:>8}  "
+                f"{tensor['bytes']:>11,}"
             )
         lines += [
-            f"{self.path} ({self.format})",
+            f"{self.path} ({self.format}, {self.form})",
             f"  {self.bytes:,} bytes, {self.bytes / self.dense_bytes:.1%} of "
             f"the dense twin's {self.dense_bytes:,}",
             f"  {self.gzip_bytes:,} bytes by gzip, "
@@ -80,8 +88,19 @@ class ExportReport:
             f"  outputs up to {self.largest_output:.4g} differ from Keras by "
             f"at most {self.largest_difference:.2g}",
             f"  ran: {'; '.join(self.ran)}",
-            *(f"  note: {note}" for note in self.notes),
+            *(f"  note: {note}" for note in self.notes + self.reasons()),
         ]
         return "\n".join(lines)
+
+    def reasons(self):
+        """Returns a sentence for each reason to store weights densely."""
+        names = {}
+        for tensor in self.tensors:
+            if tensor["reason"]:
+                names.setdefault(tensor["reason"], []).append(tensor["name"])
+        return [
+            f"Dense, as {reason}: {', '.join(weights)}."
+            for reason, weights in names.items()
+        ]
 
     __str__ = render

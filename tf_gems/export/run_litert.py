@@ -21,7 +21,7 @@ def run_litert(path, feeds):
     """
     outputs = []
     with quiet():
-        interpreter, resolvers, program = _interpreter()
+        interpreter, resolvers, program = load_interpreter()
         kinds = {
             "with XNNPACK": resolvers.AUTO,
             "without XNNPACK": resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
@@ -30,7 +30,7 @@ def run_litert(path, feeds):
             runner = interpreter(
                 model_path=path, experimental_op_resolver_type=resolver
             ).get_signature_runner()
-            names = _match(feeds[0], runner.get_input_details())
+            names = match(feeds[0], runner.get_input_details())
             outputs.append(
                 [
                     runner(**{names[k]: v for k, v in feed.items()})
@@ -40,7 +40,8 @@ def run_litert(path, feeds):
     return outputs, [f"{program} {kind}" for kind in kinds]
 
 
-def _interpreter():
+def load_interpreter():
+    """Returns the classes of interpreters and resolvers, and their name."""
     try:
         from ai_edge_litert.interpreter import Interpreter
         from ai_edge_litert.interpreter import OpResolverType
@@ -56,7 +57,7 @@ def _interpreter():
     return Interpreter, OpResolverType, f"ai_edge_litert {version}"
 
 
-def _match(feed, details):
+def match(feed, details):
     """Returns the file's name of each input: TensorFlow cleans names."""
     names = {name: name for name in feed if name in details}
     left = [name for name in details if name not in names.values()]

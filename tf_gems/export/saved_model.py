@@ -1,19 +1,23 @@
 """Export to a SavedModel."""
 
 import os
+import shutil
 import tempfile
 
+import keras
 import numpy as np
 
 from tf_gems.export.comparison import compare
 from tf_gems.export.comparison import doubts
 from tf_gems.export.comparison import example_inputs
 from tf_gems.export.comparison import named_inputs
+from tf_gems.export.comparison import named_outputs
 from tf_gems.export.network import plain_network
 from tf_gems.export.paths import check_target
-from tf_gems.export.paths import directory_bytes
+from tf_gems.export.paths import directory_sizes
 from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
+from tf_gems.export.sparse_graph import write_sparse_graph
 
 
 def export_saved_model(
@@ -21,13 +25,19 @@ def export_saved_model(
 ):
     """Writes a SavedModel that plain TensorFlow loads and serves.
 
-    A SavedModel stores every weight in full (and Keras stores it twice), so
-    its zeros show only once it is compressed. It is loaded again, and its
-    outputs are compared with those of the Keras model, before it is given its
-    name.
+    Weights that are mostly zeros are stored as their kept values and the gaps
+    between them, and expanded once, when the SavedModel is loaded; the others
+    are stored as they are. What is written serves, by the signature
+    `"serving_default"`, and needs neither this library nor Keras; it cannot be
+    trained. It is loaded again, and its outputs are compared with those of
+    the Keras model, before it is given its name.
 
-    The dense twin of the report is the same network with every zero replaced
-    by one of the kept values of its weight.
+    The dense twin of the report is what `keras.Model.export` writes for the
+    same network. Keras stores every weight twice.
+
+    A network that writes variables while it predicts, such as one that draws
+    random numbers, has no such form: Keras' own export is written, and the
+    report says so.
 
     Args:
         model: `tf_gems.SparseModel`, which is stripped first, or plain Keras
@@ -54,8 +64,21 @@ def export_saved_model(
 
     ```python
     tf_gems.export_saved_model(sparse, "exported")
-    serve = tf.saved_model.load("exported").serve
+    serve = tf.saved_model.load("exported").signatures["serving_default"]
     ```
+    """
+    return write_saved_model(model, directory, inputs, overwrite, tolerance)
+
+
+def write_saved_model(
+    model, directory, inputs, overwrite=False, tolerance=1e-4, measure=None
+):
+    """Does what `export_saved_model` does.
+
+    Args:
+        model: As there, and so the others.
+        measure: Function of the directories of what was written and of its
+            dense twin, called while both are there. Defaults to `None`.
     """
     directory = os.fspath(directory)
     check_target(directory)
@@ -74,14 +97,17 @@ def export_saved_model(
     ) as workplace:
         written = os.path.join(workplace, "sparse")
         twin = os.path.join(workplace, "dense")
-        _export(plain, signature, written)
+        notes = []
+        tensors = _write(plain, signature, written, notes)
         feed = named_inputs(signature, arguments)
-        outputs, variables, ran = _run(written, feed)
+        outputs, ran = _run(written, feed)
         comparison = compare(expected, outputs)
         comparison.refuse_above(tolerance, f"directory={directory!r}")
-        _export_filled(plain, signature, twin)
-        size, gzip_size = directory_bytes(written)
-        dense_size, dense_gzip_size = directory_bytes(twin)
+        _export(plain, signature, twin)
+        size, gzip_size, zstd_size = directory_sizes(written)
+        dense_size, dense_gzip_size, dense_zstd_size = directory_sizes(twin)
+        if measure is not None:
+            measure(written, twin)
         if os.path.exists(absolute):
             os.replace(absolute, os.path.join(workplace, "old"))
         os.replace(written, absolute)
@@ -90,17 +116,15 @@ def export_saved_model(
         format="saved_model",
         bytes=size,
         gzip_bytes=gzip_size,
+        zstd_bytes=zstd_size,
         dense_bytes=dense_size,
         dense_gzip_bytes=dense_gzip_size,
-        tensors=_describe(variables),
+        dense_zstd_bytes=dense_zstd_size,
+        tensors=tensors,
         largest_difference=comparison.difference,
         largest_output=comparison.magnitude,
         ran=[ran],
-        notes=[
-            "A SavedModel stores zeros in full: compress it, or use "
-            "`tf_gems.export_litert`, to profit from them.",
-            *doubts([expected]),
-        ],
+        notes=notes + doubts([expected]),
     )
 
 
@@ -121,6 +145,39 @@ def _refuse_full(directory, overwrite):
         )
 
 
+def _write(plain, signature, directory, notes):
+    """Writes a SavedModel; returns rows of `ExportReport.tensors`."""
+    import tensorflow as tf
+
+    structure = signature if len(signature) > 1 else signature[0]
+    specs = [
+        tf.TensorSpec(spec.shape, spec.dtype, spec.name)
+        for spec in keras.tree.flatten(signature)
+    ]
+
+    def call(tensors):
+        packed = keras.tree.pack_sequence_as(structure, tensors)
+        arguments = packed if len(signature) > 1 else [packed]
+        return named_outputs(plain(*arguments, training=False))
+
+    try:
+        with quiet():
+            rows = write_sparse_graph(call, specs, directory)
+    except ValueError as error:
+        notes.append(
+            "The weights are stored in full, and twice, by Keras' own export. "
+            f"{error}"
+        )
+        shutil.rmtree(directory, ignore_errors=True)
+        _export(plain, signature, directory)
+        rows = [
+            (v.numpy(), "dense", 2 * v.numpy().nbytes)
+            for v in plain.weights
+            if len(v.shape) > 1
+        ]
+    return _describe(rows, plain.weights)
+
+
 def _export(plain, signature, directory):
     with quiet():
         plain.export(
@@ -131,47 +188,36 @@ def _export(plain, signature, directory):
         )
 
 
-def _export_filled(plain, signature, directory):
-    """Exports the network with kept values in place of its zeros."""
-    random = np.random.default_rng(0)
-    values = [v.numpy() for v in plain.weights]
-    try:
-        for variable, value in zip(plain.weights, values, strict=True):
-            if value.ndim > 1 and value.any():
-                kept = value[value != 0]
-                fill = random.choice(kept, value.shape)
-                variable.assign(np.where(value == 0, fill, value))
-        _export(plain, signature, directory)
-    finally:
-        for variable, value in zip(plain.weights, values, strict=True):
-            variable.assign(value)
-
-
 def _run(directory, feed):
-    """Returns outputs and variables of a SavedModel, and what ran it."""
+    """Returns the outputs of a SavedModel, and what ran it."""
     import tensorflow as tf
 
     with quiet():
-        loaded = tf.saved_model.load(directory)
-        serve = loaded.signatures["serving_default"]
+        serve = tf.saved_model.load(directory).signatures["serving_default"]
         outputs = serve(**{k: tf.constant(v) for k, v in feed.items()})
-    return outputs, loaded.variables, f"tensorflow {tf.__version__}"
+    return outputs, f"tensorflow {tf.__version__}"
 
 
-def _describe(variables):
-    """Returns rows of `ExportReport.tensors`, from what was loaded."""
-    values = [
-        (v.name.removesuffix(":0"), v.numpy())
-        for v in variables
-        if v.shape.rank > 1
-    ]
-    return [
-        {
-            "name": name,
-            "shape": list(value.shape),
-            "zeros": int(np.count_nonzero(value == 0)),
-            "encoding": "dense",
-            "bytes": value.nbytes,
-        }
-        for name, value in values
-    ]
+def _describe(rows, variables):
+    """Returns rows of `ExportReport.tensors`, under the names of Keras."""
+    known = [(v.path, v.numpy()) for v in variables if len(v.shape) > 1]
+    described = []
+    for value, encoding, size in rows:
+        matches = [
+            i for i, (_, k) in enumerate(known) if np.array_equal(k, value)
+        ]
+        if not matches:
+            continue  # a constant of the network's own
+        name, _ = known.pop(matches[0])
+        described.append(
+            {
+                "name": name,
+                "shape": list(value.shape),
+                "zeros": int(np.count_nonzero(value == 0)),
+                "type": "float32",
+                "encoding": encoding,
+                "bytes": size,
+                "reason": None,
+            }
+        )
+    return described

@@ -2,7 +2,7 @@
 
 import keras
 
-from tf_gems.export.eligibility import xnnpack_report
+from tf_gems.export.sparse_readiness import sparse_readiness
 from tf_gems.export.sparse_ready_report import SparseReadyReport
 from tf_gems.layers.gem_layer import find_gem_layers
 
@@ -74,7 +74,7 @@ def make_sparse_ready(model):
         model, clone_function=plan.clone, call_function=plan.call
     )
     plan.carry_weights()
-    report = xnnpack_report(ready)
+    report = sparse_readiness(ready)
     return ready, SparseReadyReport(plan.changes, plan.left, report)
 
 

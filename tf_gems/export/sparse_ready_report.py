@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tf_gems.export.eligibility import XnnpackReport
+from tf_gems.export.sparse_readiness import SparseReadiness
 
 
 @dataclasses.dataclass
@@ -15,7 +15,7 @@ class SparseReadyReport:
             whether the outputs stay the same.
         left: List of dicts, one for each layer that breaks a rule and could
             not be changed: `layer` and `reason`.
-        xnnpack: `tf_gems.export.XnnpackReport` of the new model.
+        xnnpack: `tf_gems.export.SparseReadiness` of the new model.
 
     Example:
 
@@ -27,7 +27,7 @@ class SparseReadyReport:
 
     changes: list
     left: list
-    xnnpack: XnnpackReport
+    xnnpack: SparseReadiness
 
     @property
     def exact(self):

@@ -8,6 +8,8 @@ a rule of its own.
 import collections
 import copy
 
+import numpy as np
+
 from tf_gems.export import flatbuffer
 from tf_gems.export import sparse_tensor
 
@@ -15,10 +17,19 @@ from tf_gems.export import sparse_tensor
 _OVERHEAD_BYTES = 256
 _BLOCK = 4
 _SPARSE_FULLY_CONNECTED = 8
+# Readers that LiteRT runs right with sparse weights, by type of the weights.
+# Integer weights of operators on floats are "hybrid". Each was run: others
+# give NaN or garbage, do not load, or were not tried.
+_RIGHT = {
+    "float32": set(flatbuffer.WEIGHTS),
+    "float16": {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"},
+    "int8": {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"},
+    "hybrid": {"DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"},
+}
 
 
 def sparsify(model, safe, optimize):
-    """Encodes weights sparsely where that makes them smaller.
+    """Encodes weights sparsely where that is right and makes them smaller.
 
     A weight in compressed sparse rows is expanded once, when the model is
     loaded, by a `DENSIFY` operator. A weight in blocks of four is read by the
@@ -31,30 +42,38 @@ def sparsify(model, safe, optimize):
             `"latency"`: in blocks where the sparse kernel is faster.
 
     Returns:
-        Number of weights that were encoded.
+        `(count, reasons)`: the number of weights that were encoded, and a
+        dict from `(subgraph, index of the tensor)` to why a weight with zeros
+        was not; it ends the words "stored densely, as".
     """
-    count = 0
+    count, reasons = 0, {}
     uses = collections.Counter(
         tensor.buffer for graph in model.subgraphs for tensor in graph.tensors
     )
+    schema = flatbuffer.load_schema()
     for (number, index), readers in flatbuffer.weights(model).items():
         graph = model.subgraphs[number]
         tensor = graph.tensors[index]
-        if None in readers:
-            continue
         value = flatbuffer.constant(model, tensor)
+        if value.all() or tensor.sparsity is not None:
+            continue
         in_blocks = (
             optimize == "latency"
             and readers == {"FULLY_CONNECTED"}
+            and value.dtype == "<f4"
             and _faster_in_blocks(value)
         )
-        if not (safe or in_blocks):
+        reason = _reason(model, graph, index, readers)
+        if reason is None and not (safe or in_blocks):
+            reason = "XNNPACK may compute garbage with sparse weights"
+        if reason is not None:
+            reasons[number, index] = reason
             continue
-        schema = flatbuffer.load_schema()
         block = _BLOCK if in_blocks else 1
         values, parameters = sparse_tensor.encode(value, schema, block)
         size = values.nbytes + sparse_tensor.index_bytes(parameters)
         if size + _OVERHEAD_BYTES >= value.nbytes:
+            reasons[number, index] = "that is smaller"
             continue
         if in_blocks:
             _announce_sparse(model, graph, index)
@@ -67,7 +86,36 @@ def sparsify(model, safe, optimize):
         model.buffers[tensor.buffer].data = values.tobytes()
         tensor.sparsity = parameters
         count += 1
-    return count
+    return count, reasons
+
+
+def _reason(model, graph, index, readers):
+    """Returns why LiteRT would not run a weight right if it were sparse."""
+    if None in readers:
+        return "it is read as something else than a weight, too"
+    kind = flatbuffer.dtype_of(graph.tensors[index]).name
+    if kind == "int8":
+        types = {
+            flatbuffer.dtype_of(graph.tensors[operator.inputs[_data(name)]])
+            for operator, _ in flatbuffer.readers(model, graph)[index]
+            for name in [flatbuffer.operator_name(model, operator)]
+        }
+        kind = "int8" if types == {np.dtype("int8")} else "hybrid"
+    wrong = readers - _RIGHT[kind]
+    if wrong:
+        return (
+            f"LiteRT does not run {' and '.join(sorted(wrong))} right with "
+            f"sparse {'int8' if kind == 'hybrid' else kind} weights"
+            + (" and float inputs" if kind == "hybrid" else "")
+        )
+    return None
+
+
+def _data(name):
+    """Returns which input of an operator is what its weights work on."""
+    return {"TRANSPOSE_CONV": 2, "EMBEDDING_LOOKUP": 0, "GATHER": 1}.get(
+        name, 0
+    )
 
 
 def _faster_in_blocks(matrix):
@@ -85,12 +133,15 @@ def _densify(model, graph, index):
     dense = copy.copy(graph.tensors[index])
     dense.name = (dense.name or b"") + b"/dense"
     dense.buffer = 0
+    dense.sparsity = None
     position = len(graph.tensors)
     for operator in graph.operators:
         operator.inputs = [
             position if i == index else i for i in operator.inputs
         ]
     graph.tensors.append(dense)
+    # The scales of integers belong to the dense copy alone.
+    graph.tensors[index].quantization = None
 
     operator = schema.OperatorT()
     operator.opcodeIndex = _code(model, schema.BuiltinOperator.DENSIFY, 1)

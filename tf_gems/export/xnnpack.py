@@ -47,6 +47,20 @@ def reason_against_sparse(model):
     return None
 
 
+def sparse_part(model, graph):
+    """Returns which convolutions XNNPACK computes by its sparse kernels.
+
+    Args:
+        model: `ModelT`.
+        graph: Subgraph of it.
+
+    Returns:
+        `(obstacle, inside)`: why there are none, a string that ends a
+        sentence, or `None`; and the set of the `id`s of the 1x1 convolutions.
+    """
+    return _Graph(model, graph).sparse_part()
+
+
 def obstacle(model):
     """Returns why XNNPACK never computes a model by channels, or `None`.
 
@@ -83,14 +97,14 @@ class _Graph:
         self.model = model
         self.graph = graph
         self.schema = flatbuffer.load_schema()
-        self.operators, self.names, self.stored = [], [], {}
-        for operator in graph.operators:
-            name = flatbuffer.operator_name(model, operator)
-            if name == "DENSIFY":  # not computed, but expanded once
-                self.stored[int(operator.outputs[0])] = int(operator.inputs[0])
-            else:
-                self.operators.append(operator)
-                self.names.append(name)
+        self.stored = flatbuffer.stored(model, graph)
+        # Constants are expanded before the network is computed.
+        self.operators = [
+            o for o in graph.operators if int(o.outputs[0]) not in self.stored
+        ]
+        self.names = [
+            flatbuffer.operator_name(model, o) for o in self.operators
+        ]
         self.producers = {
             int(index): number
             for number, operator in enumerate(self.operators)
@@ -139,6 +153,34 @@ class _Graph:
             return "it returns feature maps"
         return None
 
+    def sparse_part(self):
+        stems = [n for n in range(len(self.names)) if self._is_stem(n)]
+        if not stems:
+            return (
+                "XNNPACK begins its sparse part at a 3x3 convolution of stride "
+                "2 over three channels, padded by 1 on every side, and there "
+                "is none",
+                set(),
+            )
+        reason = self.reason()
+        if reason is not None:
+            return reason, set()
+        inside, zeros, size = set(), 0, 0
+        for number in range(stems[0] + 1, len(self.names)):
+            operator = self.operators[number]
+            if self.names[number] == "MEAN":
+                break
+            if self.names[number] != "CONV_2D":
+                continue
+            value = self._constant(operator.inputs[1])
+            if value is not None and max(value.shape[1:3]) == 1:
+                inside.add(id(operator))
+                zeros += np.count_nonzero(value == 0)
+                size += value.size
+        if not 3 * zeros > 2 * size:
+            return "its 1x1 convolutions have too few zeros", set()
+        return None, inside
+
     def _shape(self, index):
         return tuple(self.graph.tensors[index].shape)
 
@@ -149,6 +191,11 @@ class _Graph:
         index = self.stored.get(int(index), int(index))
         return flatbuffer.constant(self.model, self.graph.tensors[index])
 
+    def _has_float_kernel(self, operator):
+        """Whether it computes in floats: XNNPACK's integers have no NCHW."""
+        kernel = self._constant(operator.inputs[1])
+        return kernel is None or kernel.dtype.kind == "f"
+
     def _is_stem(self, number):
         """Whether XNNPACK could begin here, padding not looked at closely."""
         if self.names[number] != "CONV_2D":
@@ -156,7 +203,8 @@ class _Graph:
         operator = self.operators[number]
         options = operator.builtinOptions
         return (
-            self._shape(operator.inputs[1])[1:] == (3, 3, 3)
+            self._has_float_kernel(operator)
+            and self._shape(operator.inputs[1])[1:] == (3, 3, 3)
             and 2 in (options.strideH, options.strideW)
             and options.padding == self.schema.Padding.VALID
             and self._padding(operator) is not None
@@ -218,7 +266,8 @@ class _Graph:
     def _is_convolution(self, operator):
         options = operator.builtinOptions
         kernel = self._shape(operator.inputs[1])
-        if (options.dilationHFactor, options.dilationWFactor) != (1, 1):
+        dilation = (options.dilationHFactor, options.dilationWFactor)
+        if dilation != (1, 1) or not self._has_float_kernel(operator):
             return False
         strides = (options.strideH, options.strideW)
         if kernel[1:3] == (1, 1):
@@ -237,7 +286,8 @@ class _Graph:
         height, width, channels = self._shape(operator.inputs[1])[1:]
         strides = (options.strideH, options.strideW)
         if (
-            height != width
+            not self._has_float_kernel(operator)
+            or height != width
             or height not in (3, 5)
             or channels != self._shape(operator.inputs[0])[3]
             or (options.dilationHFactor, options.dilationWFactor) != (1, 1)

@@ -3,8 +3,10 @@
 import itertools
 import math
 import random
+import threading
 
 import keras
+import numpy as np
 from keras import ops
 
 from tf_gems import initializers
@@ -111,6 +113,8 @@ class GemLayer(keras.layers.Wrapper):
         self.candidates = candidates
         self.prunable = []
         self._penalty = None
+        self._loaded_phase = None
+        self._thread = None
         if layer.built:
             self.build()
 
@@ -301,20 +305,21 @@ class GemLayer(keras.layers.Wrapper):
             # Some layers normalise their own kernel, which is a masked one.
             if id(variable) not in fixed:
                 variable.assign(value)
+        # The penalty counts once, however often the layer is called.
+        counted = any(loss is self._penalty for loss in self.losses)
+        if training and self.phase == "mining" and not counted:
+            self._penalty = penalty = self.penalty(masks)
+            losses.append(penalty)
+        # Replicas of `tf.distribute` are threads that take turns at every
+        # assignment, so losses follow the last: those of others are dropped.
+        if self._thread != threading.get_ident():
+            self._clear_losses()
+        self._thread = threading.get_ident()
         # Weight regularizers are not among these: Keras collects them from
         # the variables themselves.
         for loss in losses:
             self.add_loss(ops.cast(loss, "float32"))
-        if training and self.phase == "mining":
-            self._add_penalty(masks)
         return outputs
-
-    def _add_penalty(self, masks):
-        """Adds the penalty of the scores once, however often it is called."""
-        if any(loss is self._penalty for loss in self.losses):
-            return
-        self._penalty = self.penalty(masks)
-        self.add_loss(self._penalty)
 
     def compute_output_shape(self, *args, **kwargs):
         return self.layer.compute_output_shape(*args, **kwargs)
@@ -325,6 +330,26 @@ class GemLayer(keras.layers.Wrapper):
 
     def compute_mask(self, inputs, previous_mask=None):
         return self.layer.compute_mask(inputs, previous_mask)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store["phase"] = np.array(PHASES.index(self.phase))
+
+    def load_own_variables(self, store):
+        values = {name: store[name] for name in store.keys()}  # noqa: SIM118
+        if values:  # Keras asks again, with nothing, after an error
+            number = values.pop("phase", PHASES.index(self.phase))
+            self._loaded_phase = PHASES[int(np.array(number))]
+        phase = self._loaded_phase
+        if phase not in (None, self.phase):
+            raise ValueError(
+                "Weights are loaded in the phase that they were saved in: "
+                "those of another bring other masks. Received: weights of "
+                f"phase '{phase}' for '{self.name}', which is in phase "
+                f"'{self.phase}'. Load them into a model made with "
+                f"`phase='{phase}'`, or pass a `Ticket` to `finetune`."
+            )
+        super().load_own_variables(values)
 
     def get_build_config(self):
         # The config of the wrapped layer carries what builds it.

@@ -1,5 +1,7 @@
 """The penalty of scores, and what adapts its weight."""
 
+import math
+
 from keras import ops
 
 # The weight grows or falls e-fold at most where the density is off by this.
@@ -21,7 +23,7 @@ class ScorePenalty:
 
         strength = clip(1 + error / BAND, 0, 1)
         weight  <- weight * exp(gain * clip(error / BAND, -1, 1))
-        bound   <- max(goal, bound * decline)
+        bound   <- max(goal, size - (size - bound) * growth)
 
     The penalty of a tensor rests while one score at most rounds to one: no
     layer is pulled out of the network.
@@ -31,7 +33,7 @@ class ScorePenalty:
         prunable: List of `PrunableWeight`.
 
     Attributes:
-        weight, bound, goal, decline, gain: Float32 scalar `keras.Variable`s.
+        weight, bound, goal, growth, gain: Float32 scalar `keras.Variable`s.
             They change alike on all replicas and are in every checkpoint.
 
     Reference: Platt & Barr, 1987, "Constrained differential optimization",
@@ -55,13 +57,13 @@ class ScorePenalty:
         self.weight = add("regularization")
         self.bound = add("bound")
         self.goal = add("goal")
-        self.decline = add("decline")
+        self.growth = add("growth")
         self.gain = add("gain")
 
     @property
     def variables(self):
         """List of the variables that it adds to the layer."""
-        return [self.weight, self.bound, self.goal, self.decline, self.gain]
+        return [self.weight, self.bound, self.goal, self.growth, self.gain]
 
     def reset(self):
         """Takes the penalty away."""
@@ -95,11 +97,9 @@ class ScorePenalty:
         )
         rate = ops.exp(gain * ops.clip(error, -1.0, 1.0))
         self.weight.assign(weight * rate)
-        self.bound.assign(
-            ops.where(
-                gain > 0, ops.maximum(self.goal, bound * self.decline), bound
-            )
-        )
+        size = float(sum(math.prod(w.score.shape) for w in self.prunable))
+        falling = ops.maximum(self.goal, size - (size - bound) * self.growth)
+        self.bound.assign(ops.where(gain > 0, falling, bound))
         squares = [
             ops.cast(count > 1.0, "float32") * ops.sum(ops.square(w.score))
             for count, w in zip(counts, self.prunable, strict=True)

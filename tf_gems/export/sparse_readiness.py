@@ -16,7 +16,7 @@ from tf_gems.pointwise import LEAST_SPARSITY
 
 
 @dataclasses.dataclass
-class XnnpackReport:
+class SparseReadiness:
     """What XNNPACK can make of the zeros of a model.
 
     Args:
@@ -29,7 +29,7 @@ class XnnpackReport:
     Example:
 
     ```python
-    print(tf_gems.export.xnnpack_report(model))
+    print(tf_gems.export.sparse_readiness(model))
     ```
     """
 
@@ -91,7 +91,7 @@ class XnnpackReport:
     __str__ = render
 
 
-def xnnpack_report(model):
+def sparse_readiness(model):
     """Says which 1x1 convolutions of a model run faster for their zeros.
 
     The model is converted, and what TFLite would run is looked at, not what
@@ -104,7 +104,7 @@ def xnnpack_report(model):
             `.tflite` file, with dense or sparse weights.
 
     Returns:
-        `tf_gems.export.XnnpackReport`.
+        `tf_gems.export.SparseReadiness`.
 
     Raises:
         RuntimeError: If nothing has been pruned yet in a `SparseModel`, or
@@ -115,7 +115,7 @@ def xnnpack_report(model):
 
     ```python
     model = tf_gems.zoo.mobilenet_v1((96, 96, 3), 10)
-    assert tf_gems.export.xnnpack_report(model).eligible
+    assert tf_gems.export.sparse_readiness(model).eligible
     ```
     """
     if isinstance(model, str | os.PathLike):
@@ -170,4 +170,4 @@ def _report(data, variables):
         for index, reason in xnnpack.pointwise(file)
         if index in rows
     ]
-    return XnnpackReport(obstacle, layers)
+    return SparseReadiness(obstacle, layers)

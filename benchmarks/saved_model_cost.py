@@ -1,0 +1,137 @@
+"""What a sparse SavedModel costs and saves: bytes, and time per prediction.
+
+    python benchmarks/saved_model_cost.py --output=saved_model_cost.json
+
+Networks with random masks and weights; the bytes and times depend on the number
+of zeros only. The dense twin is Keras' own export of the same network. Both are
+loaded by plain TensorFlow; runs of the two alternate, and each pair is run in
+both orders, so that what else the machine does hits both.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app
+from absl import flags
+
+from tf_gems import zoo
+from tf_gems.export import export_saved_model
+from tf_gems.export import saved_model
+from tf_gems.provenance import provenance
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("runs", 300, "Predictions of each model.")
+flags.DEFINE_list("sparsity", ["0.9", "0.98"], "Sparsities.")
+flags.DEFINE_string("output", None, "JSON file to write.")
+
+NETWORKS = {
+    "MLP 784-300-100-10": lambda: zoo.lenet_300_100((28, 28, 1), 10),
+    "ResNet-20": lambda: zoo.resnet20((32, 32, 3), 10),
+    "MobileNet 0.5, 96x96": lambda: keras.applications.MobileNet(
+        (96, 96, 3), alpha=0.5, weights=None, classes=10
+    ),
+}
+
+
+def pruned(model, sparsity):
+    """Sets that share of each kernel to zero, at random."""
+    random = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        if len(variable.shape) > 1:
+            value = variable.numpy()
+            kept = random.random(value.shape) >= sparsity
+            variable.assign(value * kept)
+    return model
+
+
+def medians(directories, inputs):
+    """Returns the median and the first seconds of a prediction of each."""
+    serves = [
+        tf.saved_model.load(d).signatures["serving_default"]
+        for d in directories
+    ]
+    [name] = serves[0].structured_input_signature[1]
+    feed = {name: tf.constant(inputs)}
+    times = np.zeros((FLAGS.runs, len(serves)))
+    first = []
+    for serve in serves:
+        begin = time.perf_counter()
+        serve(**feed)["output_0"].numpy()
+        first.append(time.perf_counter() - begin)
+    for run in range(-20, FLAGS.runs):
+        order = range(len(serves))
+        for which in order if run % 2 else reversed(order):
+            begin = time.perf_counter()
+            serves[which](**feed)["output_0"].numpy()
+            if run >= 0:
+                times[run, which] = time.perf_counter() - begin
+    return np.median(times, axis=0), first
+
+
+def main(_):
+    """Measures, prints a table, writes JSON."""
+    rows = []
+    print(
+        f"{'network':<22}{'zeros':>6}{'sparse':>10}{'dense':>11}{'ratio':>7}"
+        f"{'weights':>10}{'batch':>6}{'sparse ms':>11}{'dense ms':>10}"
+        f"{'ratio':>7}"
+    )
+    for network, build in NETWORKS.items():
+        for sparsity in map(float, FLAGS.sparsity):
+            keras.utils.set_random_seed(0)
+            model = pruned(build(), sparsity)
+            with tempfile.TemporaryDirectory() as folder:
+                paths = [os.path.join(folder, n) for n in ("sparse", "dense")]
+                report = export_saved_model(model, paths[0])
+                saved_model._export(
+                    model, saved_model.plain_network(model)[1], paths[1]
+                )
+                for batch in (1, 32):
+                    shape = (batch, *model.input_shape[1:])
+                    inputs = np.random.default_rng(0).normal(size=shape)
+                    (sparse, dense), first = medians(
+                        paths, inputs.astype("float32")
+                    )
+                    rows.append(
+                        {
+                            "network": network,
+                            "sparsity": sparsity,
+                            "sparse_bytes": report.bytes,
+                            "dense_bytes": report.dense_bytes,
+                            "weight_bytes": 4 * model.count_params(),
+                            "sparse_gzip_bytes": report.gzip_bytes,
+                            "dense_gzip_bytes": report.dense_gzip_bytes,
+                            "batch": batch,
+                            "sparse_ms": 1e3 * sparse,
+                            "dense_ms": 1e3 * dense,
+                            "first_sparse_ms": 1e3 * first[0],
+                            "first_dense_ms": 1e3 * first[1],
+                        }
+                    )
+                    row = rows[-1]
+                    print(
+                        f"{network:<22}{sparsity:>6.0%}"
+                        f"{row['sparse_bytes']:>10,}{row['dense_bytes']:>11,}"
+                        f"{row['dense_bytes'] / row['sparse_bytes']:>6.1f}x"
+                        f"{row['weight_bytes']:>10,}{batch:>6}"
+                        f"{row['sparse_ms']:>11.3f}{row['dense_ms']:>10.3f}"
+                        f"{sparse / dense:>7.2f}",
+                        flush=True,
+                    )
+    if FLAGS.output:
+        Path(FLAGS.output).write_text(
+            json.dumps({"provenance": provenance(), "rows": rows}, indent=1)
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main))

@@ -1,0 +1,129 @@
+"""On which devices a recipe trains: one, all of a machine, or of a cluster.
+
+The batch size is global: every device gets its share of each batch.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import keras
+from absl import flags
+
+STRATEGIES = ("none", "mirrored", "multiworker")
+
+
+def define_flags():
+    """Defines the flags that choose devices."""
+    flags.DEFINE_enum(
+        "strategy",
+        "none",
+        STRATEGIES,
+        "One device; all GPUs of this machine; or those of the workers that "
+        "TF_CONFIG names. On JAX: `mirrored` is data parallel over all "
+        "devices of this process.",
+    )
+    flags.DEFINE_integer(
+        "workers",
+        0,
+        "Starts so many workers on this machine, for a try-out of "
+        "--strategy=multiworker.",
+        lower_bound=0,
+    )
+
+
+class Devices:
+    """What trains together; made once, before anything runs.
+
+    Args:
+        name: One of `STRATEGIES`.
+
+    Raises:
+        ValueError: If the backend has no such strategy.
+    """
+
+    def __init__(self, name="none"):
+        self._strategy = None
+        if name == "none":
+            return
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            self._strategy = {
+                "mirrored": tf.distribute.MirroredStrategy,
+                "multiworker": tf.distribute.MultiWorkerMirroredStrategy,
+            }[name]()
+        elif name == "mirrored":
+            keras.distribution.set_distribution(
+                keras.distribution.DataParallel()
+            )
+        else:
+            raise ValueError(
+                "Workers are joined by TensorFlow. Received: "
+                f"strategy={name!r} on backend '{keras.backend.backend()}'. "
+                "Use KERAS_BACKEND=tensorflow, or --strategy=mirrored."
+            )
+
+    def scope(self):
+        """Returns the scope in which models are made and compiled."""
+        if self._strategy is None:
+            return contextlib.nullcontext()
+        return self._strategy.scope()
+
+    @property
+    def chief(self):
+        """Whether this process is the one that writes."""
+        if self._strategy is None:
+            return True
+        return self._strategy.extended.should_checkpoint
+
+    def wait_for_all(self):
+        """Returns once all workers are here, and see what the chief wrote."""
+        if self._strategy is None:
+            return
+        import tensorflow as tf
+
+        def add_up():
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce("sum", tf.constant(1.0))
+
+        tf.function(self._strategy.run)(add_up)
+
+
+def start_workers(count):
+    """Runs this very command as workers on this machine, until all are done.
+
+    Args:
+        count: Integer.
+
+    Returns:
+        Integer, the exit code of the first that failed, or 0.
+    """
+    sockets = [socket.socket() for _ in range(count)]
+    for entry in sockets:
+        entry.bind(("localhost", 0))
+    addresses = [f"localhost:{entry.getsockname()[1]}" for entry in sockets]
+    for entry in sockets:
+        entry.close()
+    command = [a for a in sys.argv if not a.startswith("--workers")]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, *command, "--strategy=multiworker"],
+            stdout=subprocess.DEVNULL if index else None,
+            env={
+                **os.environ,
+                "TF_CONFIG": json.dumps(
+                    {
+                        "cluster": {"worker": addresses},
+                        "task": {"type": "worker", "index": index},
+                    }
+                ),
+            },
+        )
+        for index in range(count)
+    ]
+    codes = [worker.wait() for worker in workers]
+    return next((code for code in codes if code), 0)

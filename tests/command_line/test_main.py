@@ -1,0 +1,286 @@
+"""What a user sees who types `python -m tf_gems`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tf_gems
+from tf_gems.command_line.main import COMMANDS
+from tf_gems.command_line.main import main
+from tf_gems.export.run_litert import run_litert
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+ROOT = Path(tf_gems.__file__).parents[1]
+
+
+def network():
+    return keras.Sequential(
+        [
+            keras.Input((12,), name="numbers"),
+            keras.layers.Dense(40, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(3),
+        ],
+        name="small",
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A model, a ticket of its network, and what this ticket computes."""
+    directory = tmp_path_factory.mktemp("files")
+    keras.utils.set_random_seed(5)
+    sparse = tf_gems.SparseModel(
+        network(), kernel_initializer="signed_constant", seed=0
+    )
+    ticket = tf_gems.methods.RandomPruning(0.9, seed=1).find(sparse)
+    ticket.metadata["note"] = "by hand"
+    ticket.save(directory / "small.gem")
+    network().save(directory / "dense.keras")
+    # Another seed: its weights are not those of the ticket.
+    tf_gems.SparseModel(network(), seed=3).save(directory / "sparse.keras")
+    x = np.random.default_rng(0).normal(size=(6, 12)).astype("float32")
+    plain = network()
+    ticket.apply(plain)
+    np.savez(directory / "truth.npz", x=x, y=np.array(plain(x)))
+    return directory
+
+
+def truth(files):
+    with np.load(files / "truth.npz") as found:
+        return found["x"], found["y"]
+
+
+def run(*arguments, **keywords):
+    """Runs the command line in a process of its own."""
+    paths = [os.environ.get("PYTHONPATH", ""), str(ROOT)]
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        **keywords,
+    )
+
+
+def refused(capsys, code, *arguments):
+    """Runs a command that fails, and returns its one line."""
+    assert main([str(argument) for argument in arguments]) == code
+    output, errors = capsys.readouterr()
+    assert output == "" and errors.endswith("\n")
+    assert errors.count("\n") == 1 and errors.startswith("tf_gems: ")
+    return errors
+
+
+def test_inspect_needs_no_tensorflow(files, tmp_path, monkeypatch):
+    (tmp_path / "tensorflow.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}")
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    path = files / "small.gem"
+    done = run("-m", "tf_gems", "inspect", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{tf_gems.Ticket.inspect(path)}\n"
+    # Others do need it.
+    assert "imported" in run("-m", "tf_gems", "expand", "--help").stderr
+
+
+def test_errors_and_a_reader_that_leaves(files):
+    done = run("-m", "tf_gems", "inspect", files / "dense.keras")
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    assert "dense.keras" in line and "Traceback" not in line
+    reader, writer = os.pipe()
+    os.close(reader)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tf_gems", "inspect", files / "small.gem"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        os.close(writer)
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_expand_in_a_process_of_its_own_is_quiet(files, tmp_path):
+    output = tmp_path / "plain.keras"
+    done = run(
+        *("-m", "tf_gems", "expand", files / "small.gem"),
+        *(f"--model={files / 'dense.keras'}", f"--output={output}"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "'small' with 60 of 600 prunable weights" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["plain.keras"]
+    x, y = truth(files)
+    plain = keras.models.load_model(output)
+    assert type(plain) is keras.Sequential
+    np.testing.assert_allclose(plain(x), y, atol=1e-6)
+    kernels = [w for w in plain.weights if len(w.shape) > 1]
+    assert sum(np.count_nonzero(kernel) for kernel in kernels) == 60
+
+
+def test_expand_a_sparse_model(files, tmp_path, capsys):
+    output = tmp_path / "plain.keras"
+    output.write_text("is replaced")
+    arguments = ["expand", f"{files / 'small.gem'}", f"--output={output}"]
+    assert main([*arguments, "--model", f"{files / 'sparse.keras'}"]) == 0
+    assert f"Wrote {output}, {output.stat().st_size:,} bytes" in (
+        capsys.readouterr().out
+    )
+    x, y = truth(files)
+    np.testing.assert_allclose(keras.models.load_model(output)(x), y, atol=1e-6)
+
+
+def test_expand_a_network_of_the_zoo(tmp_path, capsys):
+    ticket_path, output = tmp_path / "zoo.gem", tmp_path / "zoo.keras"
+    model = tf_gems.zoo.lenet_300_100((4, 4, 1), 7)
+    sparse = tf_gems.SparseModel(model, seed=0)
+    ticket = tf_gems.methods.RandomPruning(0.9).find(sparse)
+    arguments = ["expand", f"{ticket_path}", f"--output={output}"]
+    shape = ["--input_shape=4,4,1", "--classes=7"]
+    ticket.save(ticket_path)
+    refusal = refused(capsys, 1, *arguments, *shape)
+    assert "name no network of the zoo, but None" in refusal
+    assert main([*arguments, *shape, "--network=lenet_300_100"]) == 0
+    output.unlink()
+    ticket.metadata["network"] = "lenet_300_100"
+    ticket.save(ticket_path)
+    assert main([*arguments, *shape]) == 0
+    capsys.readouterr()
+    loaded = keras.models.load_model(output)
+    for variable, (path, value) in zip(
+        loaded.weights, ticket.weights.items(), strict=True
+    ):
+        expected = value * ticket.masks.get(path, True)
+        np.testing.assert_array_equal(np.array(variable), expected)
+    assert "(784, 300)" in refused(capsys, 1, *arguments)
+    refusal = refused(capsys, 1, *arguments, "--network=lenet_300")
+    assert "Did you mean 'lenet_300_100'" in refusal
+    refusal = refused(capsys, 2, *arguments, "--input_shape=4,x")
+    assert "--input_shape=4,x" in refusal
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="exports need TensorFlow"
+)
+def test_export(files, tmp_path, capsys):
+    plain = network()
+    tf_gems.Ticket.load(files / "small.gem").apply(plain)
+    model, lite = tmp_path / "plain.keras", tmp_path / "plain.tflite"
+    plain.save(model)
+    x, y = truth(files)
+    assert main(["export", f"{model}", f"--output={lite}"]) == 0
+    assert str(lite) in capsys.readouterr().out
+    [[found], *_], _ = run_litert(f"{lite}", [{"numbers": x}])
+    np.testing.assert_allclose(*found.values(), y, atol=1e-5)
+
+    saved = tmp_path / "saved"
+    assert main(["export", f"{model}", f"--output={saved}"]) == 0
+    capsys.readouterr()
+    import tensorflow as tf
+
+    serve = tf.saved_model.load(saved).signatures["serving_default"]
+    np.testing.assert_allclose(
+        *serve(numbers=tf.constant(x)).values(), y, atol=1e-5
+    )
+    refusal = refused(capsys, 1, "export", model, f"--output={saved}")
+    assert "not empty" in refusal
+    refusal = refused(
+        capsys, 2, "export", model, f"--output={saved}", "--batch_size=2"
+    )
+    assert "--batch_size" in refusal
+    refusal = refused(capsys, 1, "export", lite, f"--output={saved}")
+    assert "Keras cannot read" in refusal
+
+
+def test_compare(capsys):
+    directory = RESULTS / "compare_mnist"
+    comparison = tf_gems.Comparison.load(directory / "results.json")
+    assert main(["compare", f"{directory}"]) == 0
+    assert capsys.readouterr().out == f"{comparison}\n"
+    assert (
+        main(["compare", f"{directory}/results.json", "--sparsity=0.95"]) == 0
+    )
+    assert capsys.readouterr().out == f"{comparison.render(0.95)}\n"
+    assert "Known: [0.0, 0.95" in refused(
+        capsys, 1, "compare", directory, "--sparsity=0.5"
+    )
+    other = RESULTS / "freeze_cost.json"
+    assert "tf_gems.compare" in refused(capsys, 1, "compare", other)
+    assert "results.json" in refused(capsys, 1, "compare", RESULTS)
+
+
+def test_inspect_as_json(files, capsys):
+    path = files / "small.gem"
+    assert main(["inspect", f"{path}", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == tf_gems.Ticket.inspect(path).to_dict()
+    assert found["bytes"] == path.stat().st_size
+    # Signs of one magnitude, statistics of no data, biases of zero.
+    codings = {layer["coding"] for layer in found["layers"]}
+    assert codings == {"signs", "constant"}
+
+
+def test_help(capsys):
+    assert main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert f"  {name} " in overview
+        assert main([name, "--help"]) == 0
+        described = capsys.readouterr().out
+        assert described.startswith(command.__doc__.splitlines()[0])
+        assert f"usage: python -m tf_gems {name} " in described
+        # Every flag is described.
+        flags = [x for x in described.splitlines() if x.startswith("  --")]
+        assert flags and all(len(x.split(": ", 1)[1]) > 10 for x in flags)
+    assert main([]) == 2
+    assert overview == capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["inspct"], "Did you mean 'inspect'"),
+        (["inspect"], "takes one ticket file. Received: []"),
+        (["inspect", "a", "b"], "Received: ['a', 'b']"),
+        (["inspect", "a", "--jsn"], "Unknown command line flag 'jsn'"),
+        (["compare", "a", "--sparsity=x"], "--sparsity=x"),
+        (["expand", "a.gem"], "--output"),
+        (["expand", "a.gem", "--output=a.h5"], "--output=a.h5"),
+        (
+            ["expand", "a", "--output=a.keras", "--model=b", "--network=c"],
+            "not both",
+        ),
+        (["export", "a.keras"], "--output"),
+        (["export", "a.keras", "--output=b", "--optimize=x"], "optimize"),
+        (["export", "a", "--output=b.tflite", "--overwrite"], "b.tflite"),
+    ],
+)
+def test_wrong_calls(capsys, arguments, message):
+    line = refused(capsys, 2, *arguments)
+    assert message in line and "--help`" in line
+
+
+def test_missing_files(files, tmp_path, capsys):
+    for arguments in (
+        ["inspect", tmp_path / "none"],
+        ["compare", tmp_path / "none"],
+        ["expand", tmp_path / "none", f"--output={tmp_path}/a.keras"],
+        ["export", tmp_path / "none", f"--output={tmp_path}/a.tflite"],
+        [
+            *("expand", files / "small.gem", f"--output={tmp_path}/a.keras"),
+            f"--model={tmp_path}/none",
+        ],
+    ):
+        assert "none" in refused(capsys, 1, *arguments)
+    output = f"--output={tmp_path}/none/a.keras"
+    model = f"--model={files / 'dense.keras'}"
+    refusal = refused(capsys, 1, "expand", files / "small.gem", output, model)
+    assert "none" in refusal
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,179 @@
+"""The report on all forms: what it says is what is on disk."""
+
+import gzip
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from export_networks import mobile
+from export_networks import prune
+
+import tf_gems
+from tf_gems.export import latency
+from tf_gems.export.accuracy import accuracy
+from tf_gems.export.xnnpack_report import host_has_sparse_kernels
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("exports need the TensorFlow backend", allow_module_level=True)
+pytest.importorskip("ai_edge_litert")
+
+layers = keras.layers
+FORMS = ("float32", "float16", "dynamic_int8", "int8", "saved_model")
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    random = np.random.default_rng(0)
+    sparse, ticket = prune(mobile(), 0.9)
+    x = random.normal(size=(130, 16, 16, 3)).astype("float32")
+    labels = np.asarray(sparse(x)).argmax(-1)
+    labels[:13] = (labels[:13] + 1) % 24  # a tenth of them wrong
+    directory = tmp_path_factory.mktemp("report") / "new"
+    report = tf_gems.export_report(sparse, directory, (x, labels), runs=3)
+    return sparse, ticket, directory, report, (x, labels)
+
+
+def test_every_form_is_on_disk_as_reported(reported):
+    _, ticket, directory, report, _ = reported
+    assert [row["form"] for row in report.rows] == list(FORMS)
+    assert report.accuracy == pytest.approx(0.9) and report.examples == 130
+    text = report.render()
+    for row in report.rows:
+        export = row["export"]
+        if row["form"] != "saved_model":
+            data = (directory / f"{row['form']}.tflite").read_bytes()
+            assert export.bytes == len(data)
+            assert export.gzip_bytes == len(gzip.compress(data, mtime=0))
+        assert export.zeros >= ticket.size - ticket.kept
+        assert row["accuracy"] >= 0.8 and row["refused"] is None
+        assert f"{export.bytes:,}" in text
+    # Exact forms have exactly the accuracy of Keras.
+    assert report.rows[0]["accuracy"] == report.accuracy
+    assert report.rows[-1]["accuracy"] == report.accuracy
+    assert json.loads(json.dumps(report.to_dict()))["examples"] == 130
+
+
+def test_zstd_sizes_are_those_of_zstandard(reported):
+    _, _, directory, report, _ = reported
+    export = report.rows[0]["export"]
+    zstandard = pytest.importorskip("zstandard")
+    data = (directory / "float32.tflite").read_bytes()
+    compressed = zstandard.ZstdCompressor(level=19).compress(data)
+    assert export.zstd_bytes == len(compressed) < export.dense_bytes
+
+
+def test_latency_is_measured_where_the_files_differ(reported):
+    report = reported[3]
+    for row in report.rows:
+        differs = row["export"].bytes < row["export"].dense_bytes
+        assert differs == (row["seconds"] is not None)
+        assert differs == (row["dense_seconds"] is not None)
+        if differs:
+            assert row["seconds"] > 0 and row["dense_seconds"] > 0
+    exact = report.rows[0]
+    emulated = exact["emulated_seconds"] is not None
+    assert emulated == (
+        host_has_sparse_kernels() is False
+        and shutil.which("qemu-x86_64") is not None
+    )
+
+
+def test_why_layer_by_layer(reported):
+    report = reported[3]
+    by_form = {row["form"]: row["layers"] for row in report.rows}
+    where = [
+        (layer["operator"], layer["runs_sparse"])
+        for layer in by_form["float32"]
+    ]
+    assert where == [
+        ("CONV_2D", "nowhere"),  # the stem
+        ("DEPTHWISE_CONV_2D", "nowhere"),
+        ("CONV_2D", "without AVX"),
+        ("CONV_2D", "without AVX"),
+        ("FULLY_CONNECTED", "nowhere"),
+    ]
+    for form in ("dynamic_int8", "int8"):
+        assert {layer["runs_sparse"] for layer in by_form[form]} == {"nowhere"}
+    assert by_form["saved_model"] == []
+
+
+def test_reasons_against_a_speed_up(tmp_path):
+    reasons = {}
+    x = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
+    for name, model, sparsity in [
+        ("no stem", mobile(stem_padding=False), 0.9),
+        ("few zeros", mobile(), 0.5),
+        ("pooled", mobile(layers.MaxPooling2D()), 0.9),
+    ]:
+        sparse, _ = prune(model, sparsity)
+        path = tmp_path / "model.tflite"
+        tf_gems.export_litert(sparse, path, x)
+        rows = tf_gems.export.xnnpack_report(path)
+        assert {row["runs_sparse"] for row in rows} == {"nowhere"}
+        reasons[name] = " ".join(row["reason"] for row in rows)
+    assert "there is none" in reasons["no stem"]
+    assert "too few zeros" in reasons["few zeros"]
+    assert "stored densely" in reasons["pooled"]
+
+    inputs = keras.Input((128,))
+    sparse, _ = prune(keras.Model(inputs, layers.Dense(64)(inputs)), 0.97)
+    tf_gems.export_litert(sparse, path, optimize="latency")
+    [row] = tf_gems.export.xnnpack_report(path)
+    assert row["runs_sparse"] == "everywhere" and 0.9 < row["zeros"] < 1
+
+
+def test_the_reasons_never_raise(tmp_path, reported):
+    data = (reported[2] / "float32.tflite").read_bytes()
+    broken = [b"", b"x" * 100, data[: len(data) // 2], tmp_path / "absent", 3]
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        changed = np.frombuffer(data, "uint8").copy()
+        places = random.integers(0, len(changed), 20)
+        changed[places] = random.integers(0, 256, 20)
+        broken.append(changed.tobytes())
+    for file in broken:
+        for row in tf_gems.export.xnnpack_report(file):
+            assert row["reason"]
+    assert "cannot be read" in tf_gems.export.xnnpack_report(3)[0]["reason"]
+
+
+def test_what_cannot_be_written_is_a_row_that_says_why(tmp_path):
+    class Chaos(layers.Layer):
+        def call(self, x):
+            return keras.ops.sin(1e8 * x)
+
+    inputs = keras.Input((64,))
+    x = layers.Dense(64)(inputs)
+    sparse, _ = prune(keras.Model(inputs, Chaos()(x)))
+    data = np.random.default_rng(0).normal(size=(8, 64)).astype("float32")
+    report = tf_gems.export_report(
+        sparse, tmp_path, (data, None), forms=("float16",), runs=0
+    )
+    [row] = report.rows
+    assert row["export"] is None and "must compute" in row["refused"]
+    assert "not written, float16" in str(report)
+    assert report.accuracy is None
+    with pytest.raises(ValueError, match="forms='int4'"):
+        tf_gems.export_report(sparse, tmp_path, (data, None), forms=("int4",))
+
+
+def test_accuracy_by_hand():
+    outputs = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
+    for labels in (
+        [1, 1, 1],
+        [[1], [1], [1]],
+        [[0, 1], [0, 1], [0, 1]],
+    ):
+        assert accuracy(labels, outputs) == pytest.approx(2 / 3)
+
+
+def test_in_turns_times_each_the_same_number_of_times():
+    calls = []
+    times = latency.in_turns(
+        [lambda: calls.append(0), lambda: calls.append(1)], 20
+    )
+    assert calls.count(0) == calls.count(1) == 22 and min(times) >= 0
+    assert {0, 1} == {calls[0], calls[2]}  # forwards, then backwards

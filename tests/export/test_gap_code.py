@@ -1,0 +1,57 @@
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from tf_gems.export import gap_code
+
+
+def expand(values, gaps, size):
+    flat = np.zeros(size, values.dtype)
+    place = 0
+    for value, gap in zip(values.tolist(), gaps.tolist(), strict=True):
+        place += gap
+        flat[place] = value
+    return flat
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(
+    st.integers(1, 2000),
+    st.sets(st.integers(0, 1999), max_size=30),
+)
+def test_round_trip(size, places):
+    flat = np.zeros(size, "float32")
+    for place in places:
+        if place < size:
+            flat[place] = place + 0.5
+    values, gaps = gap_code.encode(flat)
+    np.testing.assert_array_equal(expand(values, gaps, size), flat)
+
+
+@pytest.mark.parametrize("gap", [254, 255, 256, 509, 510, 511, 65535, 65536])
+def test_gaps_at_the_limits_of_the_types(gap):
+    for length in (1, 400):
+        flat = np.zeros(gap + length + 1, "float32")
+        flat[0], flat[gap] = 1, 2
+        flat[gap:] = 3  # many small gaps, so that bytes are the best type
+        values, gaps = gap_code.encode(flat)
+        np.testing.assert_array_equal(expand(values, gaps, flat.size), flat)
+        # Each is at the limit of its type, not past it.
+        assert np.count_nonzero(values) == np.count_nonzero(flat)
+
+
+def test_the_type_with_the_fewest_bytes_is_chosen():
+    near, far = np.zeros(10_000, "float32"), np.zeros(100_000, "float32")
+    near[::50] = 1
+    far[::1000] = 1
+    far[::10_000] = 0
+    for flat, dtype in ((near, "uint8"), (far, "uint16")):
+        values, gaps = gap_code.encode(flat)
+        assert gaps.dtype == dtype
+        assert len(values) == len(gaps) == np.count_nonzero(flat)
+
+
+def test_all_zeros_need_nothing():
+    values, gaps = gap_code.encode(np.zeros(100, "float32"))
+    assert values.size == gaps.size == 0

@@ -1,0 +1,8 @@
+"""Runs the command line: `python -m tf_gems --help`."""
+
+import sys
+
+from tf_gems.command_line.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

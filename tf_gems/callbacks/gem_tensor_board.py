@@ -1,0 +1,110 @@
+"""Densities, score histograms and mask flips for TensorBoard."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_gems.layers.gem_layer import find_gem_layers
+
+
+class GemTensorBoard(keras.callbacks.Callback):
+    """Writes what pruning does to every weight, for `tensorboard --logdir`.
+
+    At the end of every epoch, for each prunable weight:
+
+    * `density/<path>`: the fraction that the network computes with;
+    * `flips/<path>`: the fraction whose mask differs from an epoch before;
+    * `scores/<path>`: histogram of the scores that are alive, while mining;
+
+    and `density`, `alive_density` and `flips` over all weights. Metrics and
+    losses are written by `keras.callbacks.TensorBoard`, beside which this one
+    may stand, with the same directory. Of several workers the chief writes.
+
+    Args:
+        log_dir: Path of the event files.
+        histogram_freq: Integer, epochs from one histogram to the next; `0`
+            for none. Defaults to `1`.
+
+    Example:
+
+    ```python
+    sparse.fit(data, epochs=150, callbacks=[
+        tf_gems.GemMinerCallback(0.98),
+        tf_gems.callbacks.GemTensorBoard("logs")])
+    ```
+    """
+
+    def __init__(self, log_dir, histogram_freq=1):
+        super().__init__()
+        self.log_dir = str(log_dir)
+        self.histogram_freq = histogram_freq
+        self._gems, self._before, self._writer = [], None, None
+
+    def on_train_begin(self, logs=None):
+        self._gems = find_gem_layers(self.model)
+        if not self._gems:
+            raise ValueError(
+                "`GemTensorBoard` shows prunable weights. Received: model "
+                f"'{self.model.name}', which holds no `GemLayer`. Wrap it: "
+                "`tf_gems.SparseModel(model)`."
+            )
+        strategy = getattr(self.model, "distribute_strategy", None)
+        if strategy is None or strategy.extended.should_checkpoint:
+            import tensorflow as tf  # whatever the backend
+
+            self._writer = tf.summary.create_file_writer(self.log_dir)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._before is None:  # by now a backup is restored
+            self._before = self._masks()
+
+    def on_epoch_end(self, epoch, logs=None):
+        masks = self._masks()
+        scalars, histograms = self._summarise(masks)
+        self._before = masks
+        if self._writer is None:
+            return
+        import tensorflow as tf
+
+        with tf.device("CPU"), self._writer.as_default(epoch):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+            if self.histogram_freq and epoch % self.histogram_freq == 0:
+                for name, values in histograms.items():
+                    tf.summary.histogram(name, values)
+        self._writer.flush()
+
+    def on_train_end(self, logs=None):
+        self._before = None
+        if self._writer is not None:
+            self._writer.close()
+
+    def _masks(self):
+        return [
+            ops.convert_to_numpy(mask) > 0
+            for gem in self._gems
+            for mask in gem.masks()
+        ]
+
+    def _summarise(self, masks):
+        """Returns scalars and histograms, dicts by name."""
+        scalars, histograms, alive, flips = {}, {}, 0, 0
+        weights = [w for gem in self._gems for w in gem.prunable]
+        phases = [gem.phase for gem in self._gems for _ in gem.prunable]
+        for weight, phase, mask, before in zip(
+            weights, phases, masks, self._before, strict=True
+        ):
+            flags = ops.convert_to_numpy(weight.alive) > 0
+            alive += np.count_nonzero(flags)
+            flips += np.count_nonzero(mask != before)
+            scalars[f"density/{weight.path}"] = np.mean(mask)
+            scalars[f"flips/{weight.path}"] = np.mean(mask != before)
+            if phase == "mining":
+                scores = ops.convert_to_numpy(weight.score)
+                histograms[f"scores/{weight.path}"] = scores[flags]
+        size = sum(mask.size for mask in masks)
+        kept = sum(np.count_nonzero(mask) for mask in masks)
+        scalars["density"] = kept / size
+        scalars["alive_density"] = alive / size
+        scalars["flips"] = flips / size
+        return scalars, histograms

@@ -1,0 +1,45 @@
+"""Tells the data which epoch it is."""
+
+import keras
+
+
+class SetEpoch(keras.callbacks.Callback):
+    """Tells a data set the epoch, from which its order follows.
+
+    Without it a pipeline counts how often it was read, and begins with the
+    first order again when training is resumed.
+
+    Args:
+        data: What `tf_gems.datasets.ImageData.batches` or
+            `tf_gems.datasets.by_epoch` returned, and `fit` is given; or any
+            object with a method `set_epoch`.
+
+    Raises:
+        ValueError: If the data cannot be told.
+
+    Example:
+
+    ```python
+    batches = tf_gems.datasets.load("digits").batches(64, seed=0)
+    model.fit(batches, epochs=100, callbacks=[
+        tf_gems.callbacks.SetEpoch(batches),
+        tf_gems.callbacks.Backup("backup")])
+    ```
+    """
+
+    def __init__(self, data):
+        super().__init__()
+        if not callable(getattr(data, "set_epoch", None)):
+            raise ValueError(
+                "The order of a data set follows from the epoch if it has a "
+                f"method `set_epoch`. Received: data={data!r}. Pass what "
+                "`tf_gems.datasets.by_epoch` returned, not what was made of "
+                "it later."
+            )
+        self._set_epoch = data.set_epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._set_epoch(epoch)
+
+    def on_train_end(self, logs=None):
+        self._set_epoch(None)

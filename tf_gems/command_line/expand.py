@@ -1,0 +1,116 @@
+"""Writes the network of a ticket as a plain Keras model.
+
+usage: python -m tf_gems expand TICKET.gem --output=PLAIN.keras
+           [--model=MODEL.keras | --network=resnet20]
+           [--input_shape=32,32,3] [--classes=10]
+
+The ticket's starting weights, multiplied by its masks, replace those of the
+model, which must be of the ticket's network, but may hold any weights. Without
+a model the network is one of `tf_gems.zoo`, by default that of the ticket's
+metadata. Whoever opens the file needs Keras only.
+"""
+
+import os
+
+from absl import flags
+
+from tf_gems.command_line.usage import UsageError
+from tf_gems.command_line.usage import file_size
+from tf_gems.command_line.usage import load_model
+from tf_gems.command_line.usage import only
+from tf_gems.validation import check_choice
+
+
+def define_flags(values):
+    """Defines the flags of the command."""
+    flags.DEFINE_string(
+        "output",
+        None,
+        "File to write, which ends in .keras. One that exists is replaced.",
+        required=True,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "model",
+        None,
+        "Keras model of the ticket's network.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "network", None, "Name of a network of the zoo.", flag_values=values
+    )
+    flags.DEFINE_list(
+        "input_shape",
+        None,
+        "Shape of its images, as in 32,32,3. The network's own by default.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "classes",
+        None,
+        "Number of its classes. The network's own by default.",
+        flag_values=values,
+    )
+
+
+def run(arguments, values):
+    """Writes the model of a ticket."""
+    from tf_gems.layers.gem_layer import find_gem_layers
+    from tf_gems.network import strip
+    from tf_gems.ticket import Ticket
+
+    path, output = only(arguments, "ticket file"), values.output
+    if not output.endswith(".keras"):
+        raise UsageError(
+            f"A model's file ends in .keras. Received: --output={output}."
+        )
+    if values.model and values.network:
+        raise UsageError("Give --model or --network, not both.")
+    ticket = Ticket.load(path)
+    model = load_model(values.model) if values.model else _zoo(ticket, values)
+    ticket.apply(model)
+    if find_gem_layers(model):
+        model = strip(model)
+    directory, name = os.path.split(output)
+    partial = os.path.join(directory, f".{os.getpid()}-{name}")
+    try:
+        model.save(partial)
+        os.replace(partial, output)
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
+    print(
+        f"Wrote {output}, {file_size(output)}: '{model.name}' with "
+        f"{ticket.kept:,} of {ticket.size:,} prunable weights."
+    )
+
+
+def _zoo(ticket, values):
+    """Returns a network of the zoo."""
+    from tf_gems import zoo
+
+    name = values.network or ticket.metadata.get("network")
+    if name not in zoo.__all__ and not values.network:
+        raise ValueError(
+            "A ticket holds weights, and no layers. Received: one whose "
+            f"metadata name no network of the zoo, but {name!r}. Give "
+            f"--model, or --network: {', '.join(zoo.__all__)}."
+        )
+    make = getattr(zoo, check_choice(name, "network", zoo.__all__))
+    arguments = {}
+    if values.classes is not None:
+        arguments["classes"] = values.classes
+    if values.input_shape is not None:
+        try:
+            arguments["input_shape"] = tuple(map(int, values.input_shape))
+        except ValueError as error:
+            raise UsageError(
+                "An image's shape is integers. Received: --input_shape="
+                f"{','.join(values.input_shape)}."
+            ) from error
+    try:
+        return make(**arguments)
+    except TypeError as error:
+        raise UsageError(
+            f"{name} needs --input_shape and --classes ({error})."
+        ) from error

@@ -1,0 +1,66 @@
+"""Pipelines whose order is a function of the epoch."""
+
+import numpy as np
+
+
+def by_epoch(pipeline, seed=0, length=None):
+    """Makes a `tf.data.Dataset` that depends on a seed and the epoch alone.
+
+    `tf.data` counts how often a pipeline was read, and reshuffles by that, so
+    that a run which is resumed sees other batches than it would have. Here
+    the pipeline of an epoch is made from its number. A method `set_epoch`
+    tells the number, see `tf_gems.callbacks.SetEpoch`; as long as it does
+    not, one is drawn for each reading.
+
+    Args:
+        pipeline: Function from an int64 tensor `[seed, epoch]`, a seed for
+            the stateless functions of `tf.random` and `tf.image`, to the
+            `tf.data.Dataset` of that epoch.
+        seed: Integer. Defaults to `0`.
+        length: Integer, elements in an epoch, if known. Defaults to `None`.
+
+    Returns:
+        `tf.data.Dataset` with a method `set_epoch(epoch)`.
+
+    Example:
+
+    ```python
+    def shuffled(seed):
+        order = tf.random.experimental.stateless_shuffle(tf.range(n), seed)
+        return tf.data.Dataset.from_tensor_slices(order).map(read).batch(64)
+
+    batches = tf_gems.datasets.by_epoch(shuffled, seed=0)
+    ```
+    """
+    import tensorflow as tf
+
+    told = _Epoch()
+
+    def of_reading(drawn):
+        epoch = tf.numpy_function(told.get, [], tf.int64)
+        epoch = tf.where(epoch < 0, drawn, tf.ensure_shape(epoch, []))
+        return pipeline(tf.stack([tf.constant(seed, tf.int64), epoch]))
+
+    data = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+    data = data.take(1).flat_map(of_reading)
+    if length is not None:
+        data = data.apply(tf.data.experimental.assert_cardinality(length))
+    options = tf.data.Options()
+    # Autotuning delays the end of every short `fit` by up to its own time.
+    options.autotune.enabled = False
+    data = data.prefetch(2).with_options(options)
+    data.set_epoch = told.set
+    return data
+
+
+class _Epoch:
+    """The epoch that a pipeline was told, -1 if none."""
+
+    def __init__(self):
+        self.set(None)
+
+    def get(self):
+        return self._epoch
+
+    def set(self, epoch):
+        self._epoch = np.int64(-1 if epoch is None else epoch)

@@ -1,0 +1,208 @@
+"""Writes a network in every form, and reports on all of them."""
+
+import os
+import tempfile
+
+import keras
+import numpy as np
+
+from tf_gems.export import accuracy as measured
+from tf_gems.export import forms as litert_forms
+from tf_gems.export import latency
+from tf_gems.export.comparison import named_inputs
+from tf_gems.export.deployment_report import DeploymentReport
+from tf_gems.export.litert import write_litert
+from tf_gems.export.network import plain_network
+from tf_gems.export.saved_model import write_saved_model
+from tf_gems.export.xnnpack_report import host_has_sparse_kernels
+from tf_gems.export.xnnpack_report import xnnpack_report
+from tf_gems.validation import check_choice
+
+_FORMS = (*litert_forms.FORMS, "saved_model")
+_COMPARED = 32
+_CALIBRATED = 100
+
+
+def export_report(
+    model,
+    directory,
+    data,
+    forms=_FORMS,
+    representative_data=None,
+    runs=100,
+    metric=measured.accuracy,
+):
+    """Writes a network in several forms, runs them, and reports on them.
+
+    What is measured is measured on the files that were written, by the
+    programs that users run: accuracy on all of `data`, latency in turns with
+    the dense twin of each. A form that cannot run is not written; the report
+    says why.
+
+    Where this machine's processor hides XNNPACK's sparse kernels, and
+    `qemu-x86_64` is installed, files that would use them are timed on an
+    emulated processor without AVX, too. That tells how much work there is,
+    never how long a device takes.
+
+    Args:
+        model: `tf_gems.SparseModel`, which is stripped first, or plain Keras
+            model with zeros in its weights.
+        directory: String or path, made if it does not exist. Files of the
+            same names in it are replaced.
+        data: `(inputs, labels)`: real data, inputs as the model takes them.
+            Labels may be `None`: no accuracy then.
+        forms: Sequence of forms of `tf_gems.export_litert`, and
+            `"saved_model"`. Defaults to all of them.
+        representative_data: Inputs to calibrate `"int8"` on. Defaults to
+            `None`: the first hundred of `data`.
+        runs: Integer, runs of each file when it is timed; 0 to time nothing.
+            Defaults to `100`.
+        metric: Function of labels and outputs. Defaults to the share of
+            examples whose largest output is their label.
+
+    Returns:
+        `tf_gems.DeploymentReport`.
+
+    Raises:
+        OSError: If `directory` cannot be written.
+        RuntimeError: If nothing has been pruned yet, or Keras does not run on
+            TensorFlow.
+        ValueError: If an argument is out of range, or the model is not a
+            built Keras 3 model.
+
+    Example:
+
+    ```python
+    report = tf_gems.export_report(
+        sparse, "exported", (images, labels), forms=("float32", "int8")
+    )
+    print(report)
+    ```
+    """
+    for form in forms:
+        check_choice(form, "forms", _FORMS)
+    inputs, labels = data
+    plain, signature = plain_network(model, inputs)
+    arguments = [inputs] if len(signature) == 1 else list(inputs)
+    directory = os.fspath(directory)
+    os.makedirs(directory, exist_ok=True)
+
+    def first(count):
+        part = keras.tree.map_structure(
+            lambda x: np.asarray(x)[:count], arguments
+        )
+        return part[0] if len(signature) == 1 else part
+
+    def judged(outputs):
+        return None if labels is None else metric(labels, outputs)
+
+    writer = _Writer(plain, directory, first(_COMPARED), runs)
+    writer.feed = {
+        name: value[:1]
+        for name, value in named_inputs(signature, arguments).items()
+    }
+    writer.representative_data = representative_data
+    if representative_data is None:
+        writer.representative_data = first(_CALIBRATED)
+    rows = []
+    for form in forms:
+        row = writer.write(form)
+        if labels is not None and row["export"] is not None:
+            outputs = (
+                measured.saved_model_outputs
+                if form == "saved_model"
+                else measured.litert_outputs
+            )
+            row["accuracy"] = judged(
+                outputs(row["export"].path, signature, arguments)
+            )
+        rows.append(row)
+    of_keras = None
+    if labels is not None:
+        of_keras = judged(measured.keras_outputs(plain, arguments))
+    return DeploymentReport(
+        name=plain.name,
+        examples=len(keras.tree.flatten(inputs)[0]),
+        accuracy=of_keras,
+        sparse_host=host_has_sparse_kernels(),
+        rows=rows,
+    )
+
+
+class _Writer:
+    """Writes and times one form after the other."""
+
+    def __init__(self, plain, directory, compared, runs):
+        self.plain = plain
+        self.directory = directory
+        self.compared = compared
+        self.runs = runs
+
+    def write(self, form):
+        """Returns a row of `DeploymentReport.rows`, without the accuracy."""
+        row = {
+            "form": form,
+            "refused": None,
+            "export": None,
+            "accuracy": None,
+            "seconds": None,
+            "dense_seconds": None,
+            "emulated_seconds": None,
+            "emulated_dense_seconds": None,
+            "layers": [],
+        }
+        write = self._saved_model if form == "saved_model" else self._litert
+        write(row)
+        return row
+
+    def _saved_model(self, row):
+        def measure(written, twin):
+            if self.runs:
+                row["seconds"], row["dense_seconds"] = (
+                    latency.saved_model_seconds(
+                        [written, twin], self.feed, self.runs
+                    )
+                )
+
+        row["export"] = write_saved_model(
+            self.plain,
+            os.path.join(self.directory, "saved_model"),
+            self.compared,
+            overwrite=True,
+            measure=measure,
+        )
+
+    def _litert(self, row):
+        path = os.path.join(self.directory, f"{row['form']}.tflite")
+        try:
+            export, dense = write_litert(
+                self.plain,
+                path,
+                self.compared,
+                row["form"],
+                self.representative_data if row["form"] == "int8" else None,
+            )
+        except RuntimeError as error:
+            row["refused"] = str(error)
+            return
+        row["export"] = export
+        row["layers"] = xnnpack_report(path)
+        if not self.runs or export.bytes == export.dense_bytes:
+            return
+        with tempfile.NamedTemporaryFile(suffix=".tflite") as twin:
+            twin.write(dense)
+            twin.flush()
+            paths = [path, twin.name]
+            row["seconds"], row["dense_seconds"] = latency.litert_seconds(
+                paths, self.feed, self.runs
+            )
+            hidden = any(
+                layer["runs_sparse"] == "without AVX" for layer in row["layers"]
+            )
+            if hidden and not host_has_sparse_kernels():
+                times = latency.emulated_seconds(paths)
+                if times is not None:
+                    (
+                        row["emulated_seconds"],
+                        row["emulated_dense_seconds"],
+                    ) = times

@@ -1,0 +1,119 @@
+"""Why zeros make a TFLite file faster, or do not, layer by layer."""
+
+import os
+import platform
+
+from tf_gems.export import flatbuffer
+from tf_gems.export import xnnpack
+
+
+def xnnpack_report(path):
+    """Says of each layer of a TFLite file whether its zeros save time.
+
+    It reads the file and runs nothing: what it says is what LiteRT's engine
+    XNNPACK does with such a layer, not a measurement. It never raises: a file
+    that it cannot read gives one row that says so.
+
+    Args:
+        path: String or path of a TFLite file, or its bytes.
+
+    Returns:
+        List of dicts, one for each operator with weights: `layer`, the name of
+        its weights in the file; `operator`; `zeros`, their share;
+        `runs_sparse`: `"everywhere"`, `"without AVX"` (on ARM, and on x86
+        without AVX) or `"nowhere"`; and `reason`, a sentence.
+
+    Example:
+
+    >>> [row] = xnnpack_report(b"not a file")
+    >>> row["runs_sparse"], row["reason"][:19]
+    ('nowhere', 'It cannot be read: ')
+    """
+    try:
+        data = path
+        if not isinstance(path, bytes):
+            with open(os.fspath(path), "rb") as file:
+                data = file.read()
+        model = flatbuffer.read(data)
+        return [row for graph in model.subgraphs for row in _rows(model, graph)]
+    except Exception as error:  # a report must not end what it reports on
+        return [
+            {
+                "layer": "",
+                "operator": "",
+                "zeros": 0.0,
+                "runs_sparse": "nowhere",
+                "reason": f"It cannot be read: {type(error).__name__} {error}",
+            }
+        ]
+
+
+def host_has_sparse_kernels():
+    """Whether XNNPACK uses its sparse kernels on this machine's processor.
+
+    Returns:
+        Boolean, or `None` where that cannot be told.
+    """
+    machine = platform.machine().lower()
+    if machine in ("arm64", "aarch64") or machine.startswith("armv"):
+        return True
+    if machine not in ("x86_64", "amd64"):
+        return None
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next(line for line in file if line.startswith("flags"))
+    except (OSError, StopIteration):
+        return None
+    return "avx" not in flags.split()
+
+
+def _rows(model, graph):
+    sources = flatbuffer.stored(model, graph)
+    obstacle, inside = xnnpack.sparse_part(model, graph)
+    rows = []
+    for operator in graph.operators:
+        name = flatbuffer.operator_name(model, operator)
+        position = flatbuffer.WEIGHTS.get(name)
+        if position is None or position >= len(operator.inputs):
+            continue
+        read = int(operator.inputs[position])
+        tensor = graph.tensors[sources.get(read, read)]
+        value = flatbuffer.constant(model, tensor)
+        if value is None or value.ndim < 2:
+            continue
+        where, reason = "nowhere", None
+        is_sparse = tensor.sparsity is not None
+        if value.all():
+            reason = "It has no zeros."
+        elif not is_sparse:
+            reason = "Its weights are stored densely."
+        elif read not in sources:
+            where = "everywhere"
+            reason = "LiteRT's own kernel skips blocks of zeros."
+        elif value.dtype.kind != "f":
+            reason = "Integers have no sparse kernel: expanded when loaded."
+        elif name == "FULLY_CONNECTED":
+            reason = (
+                "Expanded when loaded; optimize='latency' stores it in blocks "
+                "where it has zeros enough."
+            )
+        elif name != "CONV_2D" or max(value.shape[1:3]) > 1:
+            reason = (
+                "Expanded when loaded: XNNPACK has sparse kernels for 1x1 "
+                "convolutions only."
+            )
+        elif id(operator) in inside:
+            where = "without AVX"
+            reason = "XNNPACK's sparse kernel; it is off on x86 with AVX."
+        else:
+            reason = f"Expanded when loaded, as {obstacle}."
+        rows.append(
+            {
+                "layer": tensor.name.decode("utf-8", "replace"),
+                "operator": name,
+                "zeros": float((value == 0).mean()),
+                "runs_sparse": where,
+                "reason": reason,
+            }
+        )
+    return rows

@@ -1,0 +1,166 @@
+"""The header of a ticket file: what its weights are and how they are coded."""
+
+import dataclasses
+import hashlib
+import json
+import math
+
+import numpy as np
+
+from tf_gems.ticket_file import positions
+from tf_gems.ticket_file import values
+
+LARGEST_HEADER = 1 << 20
+LARGEST_NETWORK = 1 << 31
+DTYPES = (
+    *("bool", "float16", "float32", "float64"),
+    *("int8", "int16", "int32", "int64"),
+    *("uint8", "uint16", "uint32", "uint64"),
+)
+_COLUMNS = ("path", "shape", "dtype", "kept", "width", "coding")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What the header says of a weight; see `tf_gems.ticket_file`."""
+
+    path: str
+    shape: tuple
+    dtype: str
+    kept: int | None
+    width: int | None
+    coding: str
+
+    @property
+    def size(self):
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def count(self):
+        """Number of stored values."""
+        return self.size if self.kept is None else self.kept
+
+    @property
+    def value_sizes(self):
+        """Bits of signs and bytes of numbers."""
+        return values.sizes(self.coding, self.dtype, self.count)
+
+
+def fingerprint(shapes, prunable):
+    """Returns 16 hexadecimal digits that tell networks apart.
+
+    Args:
+        shapes: List of the shapes of all weights, in the network's order.
+        prunable: List of bools, whether each has a mask.
+
+    Example:
+
+    >>> fingerprint([(2, 3), (3,)], [True, False])
+    'ae10afd604ae78be'
+    """
+    described = [
+        [list(shape), bool(masked)]
+        for shape, masked in zip(shapes, prunable, strict=True)
+    ]
+    text = json.dumps(described, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write(entries, metadata):
+    """Returns the header as bytes.
+
+    Args:
+        entries: List of `Entry`.
+        metadata: Dict of JSON values.
+
+    Raises:
+        ValueError: If it would be too large, or holds no JSON.
+    """
+    text = json.dumps(
+        {
+            "fingerprint": _fingerprint(entries),
+            "metadata": metadata,
+            "weights": {n: [getattr(e, n) for e in entries] for n in _COLUMNS},
+        },
+        allow_nan=False,
+        separators=(",", ":"),
+        sort_keys=True,
+    ).encode()
+    if len(text) > LARGEST_HEADER:
+        raise ValueError(
+            "A ticket file describes its weights and metadata in at most "
+            f"{LARGEST_HEADER:,} bytes. Received: {len(text):,}. Keep large "
+            "metadata elsewhere."
+        )
+    return text
+
+
+def read(text, max_bytes):
+    """Returns entries and metadata, if types and sizes are sound.
+
+    Args:
+        text: Bytes of the header.
+        max_bytes: Integer, the most that all arrays may take.
+
+    Raises:
+        KeyError, RecursionError, TypeError, ValueError: If they are not.
+    """
+    header = json.loads(text, parse_constant=_refuse_constant)
+    if not isinstance(header["metadata"], dict):
+        raise ValueError("its metadata are no object.")
+    columns = [header["weights"][name] for name in _COLUMNS]
+    if not all(isinstance(column, list) for column in columns):
+        raise ValueError("it describes weights by something else than lists.")
+    entries = [_entry(*row) for row in zip(*columns, strict=True)]
+    if not any(entry.size for entry in entries if entry.kept is not None):
+        raise ValueError("it prunes nothing.")
+    size = sum(entry.size for entry in entries)
+    if size > LARGEST_NETWORK:
+        raise ValueError(f"it describes {size} weights.")
+    if len({entry.path for entry in entries}) != len(entries):
+        raise ValueError("two of its weights have the same path.")
+    needed = sum(
+        e.size * (np.dtype(e.dtype).itemsize + (e.kept is not None))
+        for e in entries
+    )
+    if needed > max_bytes:
+        raise ValueError(
+            f"its arrays take {needed:,} bytes, more than "
+            f"max_bytes={max_bytes:,}."
+        )
+    if header["fingerprint"] != _fingerprint(entries):
+        raise ValueError("its fingerprint is that of another network.")
+    return entries, header["metadata"]
+
+
+def _entry(path, shape, dtype, kept, width, coding):
+    """Returns an entry if its types and sizes are sound."""
+    numbers = [] if kept is None and width is None else [kept, width]
+    if (
+        isinstance(path, str)
+        and isinstance(shape, list)
+        and len(shape) <= 32
+        # A bool is no number here.
+        and all(type(n) is int for n in (*shape, *numbers))
+        and all(0 <= n <= LARGEST_NETWORK for n in (*shape, *numbers))
+        and dtype in DTYPES
+        and (kept is None or kept <= math.prod(shape))
+        and (width is None or width <= positions.LARGEST_WIDTH)
+    ):
+        entry = Entry(path, tuple(shape), dtype, kept, width, coding)
+        if values.fits(coding, dtype, entry.count):
+            return entry
+    described = path, shape, dtype, kept, width, coding
+    raise ValueError(f"it describes an impossible weight, {described!r:.200}.")
+
+
+def _fingerprint(entries):
+    return fingerprint(
+        [entry.shape for entry in entries],
+        [entry.kept is not None for entry in entries],
+    )
+
+
+def _refuse_constant(name):
+    raise ValueError(f"its header holds {name}.")

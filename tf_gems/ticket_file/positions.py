@@ -1,0 +1,186 @@
+"""Rice codes of masks: the positions of what is kept, near their entropy.
+
+A mask of `n` flags, `k` of them set, is the list of its `k` gaps: how many
+flags are not set before each one that is. If each is set with probability
+`k / n` on its own, gaps are geometric, and a Rice code of width `b` writes a
+gap `g` in
+
+    1 + floor(g / 2**b) + b   bits:
+
+the quotient in unary, as so many zeros and a one, and the remainder in `b`
+bits, the highest first. The best `b` is found by trying: at most 4.4 % above
+the entropy of random masks of any density (reached at density 0.38), and 2 %
+for 1.44 %. Width 0 is the mask itself, up to its last one, so that nothing is
+gained by a code of its own for dense masks. If more than half of the flags are
+set, it is the others whose positions are coded.
+
+The bits of many masks are joined, the remainders of all of them first and then
+all quotients, so that both are read at once, without a loop over the bits; the
+last byte is filled with zeros.
+
+Reference: Rice and Plaunt, 1971, "Adaptive Variable-Length Coding for
+Efficient Compression of Spacecraft Television Data"; Gallager and van Voorhis,
+1975, "Optimal Source Codes for Geometrically Distributed Integer Alphabets".
+"""
+
+import math
+
+import numpy as np
+
+LARGEST_WIDTH = 31
+
+
+def coded(size, kept):
+    """Returns the number of positions that are coded: the rarer kind's."""
+    return min(kept, size - kept)
+
+
+def entropy(size, kept):
+    """Returns the bits that name one of all masks of this size and count.
+
+    Args:
+        size: Integer, number of flags.
+        kept: Integer, how many of them are set.
+
+    Returns:
+        Float, `log2(binomial(size, kept))`: no code for all these masks
+        needs less on average.
+
+    Example:
+
+    >>> round(entropy(4, 2), 3)  # one of six
+    2.585
+    """
+    ways = math.lgamma(size + 1)
+    ways -= math.lgamma(kept + 1) + math.lgamma(size - kept + 1)
+    return ways / math.log(2)
+
+
+def best_width(mask):
+    """Returns the width of the shortest Rice code of a mask.
+
+    Args:
+        mask: Bool array.
+
+    Returns:
+        Integer, at most `LARGEST_WIDTH`.
+    """
+    gaps = _gaps(mask)
+    largest = int(gaps.max()).bit_length() if gaps.size else 0
+    widths = range(min(largest, LARGEST_WIDTH) + 1)
+    return min(widths, key=lambda width: _length(gaps, width))
+
+
+def length(mask, width):
+    """Returns the number of bits of a mask's Rice code.
+
+    Args:
+        mask: Bool array.
+        width: Integer, bits of a remainder.
+
+    Example:
+
+    >>> length(np.array([0, 0, 0, 0, 0, 1, 0, 0], bool), width=2)
+    4
+    """
+    return _length(_gaps(mask), width)
+
+
+def encode(masks, widths):
+    """Returns the Rice codes of masks.
+
+    Args:
+        masks: List of bool arrays of any shape.
+        widths: List of integers, bits of a remainder, one for each mask.
+
+    Returns:
+        Bytes.
+
+    Example:
+
+    >>> encode([np.array([0, 0, 0, 0, 0, 1, 0, 0], bool)], [2]).hex()  # 01 01
+    '50'
+    """
+    remainders, quotients = [], []
+    for mask, width in zip(masks, widths, strict=True):
+        gaps = _gaps(mask)
+        bits = np.empty((gaps.size, width), "uint8")
+        for place in range(width):
+            bits[:, place] = gaps >> (width - 1 - place) & 1
+        remainders.append(bits.ravel())
+        ends = np.cumsum((gaps >> width) + 1)
+        bits = np.zeros(ends[-1] if ends.size else 0, "uint8")
+        bits[ends - 1] = 1
+        quotients.append(bits)
+    joined = [np.zeros(0, "uint8"), *remainders, *quotients]
+    return np.packbits(np.concatenate(joined)).tobytes()
+
+
+def decode(data, sizes, kept, widths):
+    """Returns the masks of Rice codes.
+
+    Memory stays below a small multiple of `len(data) + sum(sizes)`, whatever
+    the bits are.
+
+    Args:
+        data: Bytes.
+        sizes: List of integers, flags of each mask.
+        kept: List of integers, how many are set in each.
+        widths: List of integers, bits of a remainder of each.
+
+    Returns:
+        List of bool arrays of one dimension.
+
+    Raises:
+        ValueError: If these are not the codes of such masks, to the last bit.
+    """
+    counts = [coded(*pair) for pair in zip(sizes, kept, strict=True)]
+    lengths = [c * w for c, w in zip(counts, widths, strict=True)]
+    start = sum(lengths)
+    # A mask of n flags has at most n / 2**b zeros in its quotients.
+    most = start + sum(counts)
+    most += sum(n >> w for n, w in zip(sizes, widths, strict=True))
+    if not start + sum(counts) <= 8 * len(data) <= most + 7:
+        raise ValueError(
+            f"{len(data)} bytes are no positions of {sum(counts)} weights."
+        )
+    bits = np.unpackbits(np.frombuffer(data, "uint8"))
+    ends = np.flatnonzero(bits[start:])
+    used = start + (int(ends[-1]) + 1 if ends.size else 0)
+    if ends.size != sum(counts) or len(data) != math.ceil(used / 8):
+        raise ValueError(
+            f"its positions are those of {ends.size} weights instead of "
+            f"{sum(counts)}, or are followed by something else."
+        )
+    quotients = np.diff(ends, prepend=-1) - 1
+    masks, bit, first = [], 0, 0
+    for size, set_, count, width in zip(
+        sizes, kept, counts, widths, strict=True
+    ):
+        gaps = quotients[first : first + count].copy()
+        first += count
+        remainders = bits[bit : bit + count * width].reshape(count, width)
+        bit += count * width
+        for place in range(width):
+            gaps <<= 1
+            gaps |= remainders[:, place]
+        positions = np.cumsum(gaps + 1) - 1
+        if count and positions[-1] >= size:
+            raise ValueError(
+                f"a position is {int(positions[-1])} in a mask of {size}."
+            )
+        mask = np.full(size, 2 * set_ > size)
+        mask[positions] ^= True
+        masks.append(mask)
+    return masks
+
+
+def _gaps(mask):
+    mask = np.ravel(mask)
+    if 2 * np.count_nonzero(mask) > mask.size:
+        mask = ~mask
+    return np.diff(np.flatnonzero(mask), prepend=-1) - 1
+
+
+def _length(gaps, width):
+    return gaps.size * (1 + width) + int(np.sum(gaps >> width))

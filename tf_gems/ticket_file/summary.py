@@ -1,0 +1,162 @@
+"""What a ticket file holds and where its bytes go."""
+
+import dataclasses
+import json
+import math
+
+from tf_gems.ticket_file import container
+from tf_gems.ticket_file import header
+from tf_gems.ticket_file import positions
+
+_NAMES = {
+    "header": "header and checksum",
+    "positions": "positions of the kept weights",
+    "signs": "signs",
+    "numbers": "numbers",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TicketSummary:
+    """The layers, bytes and metadata of a ticket file.
+
+    Args:
+        layers: List of dicts, one for each weight of the network, with its
+            `path`, `shape`, `kept` (`None` if it has no mask), `density`,
+            `coding` of its values (see `ticket_file.values`), and the bits of
+            its `positions`, of the `entropy` that bounds them, and of its
+            `values` before all numbers are deflated together.
+        lengths: Dict from the parts of the file to their bytes.
+        metadata: Dict of JSON values.
+        fingerprint: String, see `ticket_file.fingerprint`.
+
+    Example:
+
+    ```python
+    print(tf_gems.Ticket.inspect("resnet20.gem"))
+    ```
+    """
+
+    layers: list
+    lengths: dict
+    metadata: dict
+    fingerprint: str
+
+    @classmethod
+    def read(cls, path):
+        """Reads the summary of a file.
+
+        Args:
+            path: String or path.
+
+        Raises:
+            OSError: If there is no such file.
+            ValueError: If the file is no ticket, or is damaged.
+        """
+        contents = container.read(path)
+        return cls(
+            layers=[
+                _layer(entry, contents.masks.get(entry.path))
+                for entry in contents.entries
+            ],
+            lengths=contents.lengths,
+            metadata=contents.metadata,
+            fingerprint=header.fingerprint(
+                [entry.shape for entry in contents.entries],
+                [entry.kept is not None for entry in contents.entries],
+            ),
+        )
+
+    @property
+    def bytes(self):
+        """Length of the file."""
+        return sum(self.lengths.values())
+
+    @property
+    def entropy_bytes(self):
+        """What positions cannot be shorter than, for masks at random.
+
+        It is the sum over the masks of `log2(binomial(size, kept))` bits.
+        """
+        return sum(layer["entropy"] for layer in self.layers) / 8
+
+    @property
+    def ratio(self):
+        """Bytes of positions over `entropy_bytes`; 1 if both are 0."""
+        if not self.entropy_bytes:
+            return 1.0
+        return self.lengths["positions"] / self.entropy_bytes
+
+    def to_dict(self):
+        """Returns everything as JSON values."""
+        return {
+            "bytes": self.bytes,
+            "entropy_bytes": self.entropy_bytes,
+            "ratio": self.ratio,
+            **dataclasses.asdict(self),
+        }
+
+    def render(self):
+        """Returns a table for people."""
+        width = max(len(layer["path"]) for layer in self.layers)
+        lines = [
+            f"{'weight':<{width}}  {'shape':>18}  {'kept':>9}  density  "
+            f"{'bytes':>9}  values"
+        ]
+        for layer in self.layers:
+            shape = str(tuple(layer["shape"]))
+            kept = density = ""
+            if layer["kept"] is not None:
+                kept, density = f"{layer['kept']:,}", f"{layer['density']:.2%}"
+            size = math.ceil((layer["positions"] + layer["values"]) / 8)
+            lines.append(
+                f"{layer['path']:<{width}}  {shape:>18}  {kept:>9}  "
+                f"{density:>7}  {size:>9,}  {layer['coding']}"
+            )
+        masked = [layer for layer in self.layers if layer["kept"] is not None]
+        size = sum(math.prod(layer["shape"]) for layer in masked)
+        kept = sum(layer["kept"] for layer in masked)
+        lines += [
+            f"{'prunable weights':<{width}}  {size:>18,}  {kept:>9,}  "
+            f"{kept / size:7.2%}",
+            "",
+            *(
+                f"{self.lengths[part]:>9,}  {name}"
+                for part, name in _NAMES.items()
+            ),
+            f"{self.bytes:>9,}  bytes in all",
+            "",
+            f"Positions take {self.ratio:.3f} times their entropy, "
+            f"{self.entropy_bytes:,.1f} bytes, the sum over the",
+            "weights of log2(binomial(size, kept)). Bytes of a weight are "
+            "those before all",
+            "numbers are deflated together.",
+            "",
+            f"fingerprint: {self.fingerprint}",
+            *(
+                f"{key}: {json.dumps(value)}"
+                for key, value in self.metadata.items()
+            ),
+        ]
+        return "\n".join(lines)
+
+    __str__ = render
+
+
+def _layer(entry, mask):
+    signs, numbers = entry.value_sizes
+    layer = {
+        "path": entry.path,
+        "shape": list(entry.shape),
+        "kept": entry.kept,
+        "density": None,
+        "coding": entry.coding,
+        "positions": 0,
+        "entropy": 0.0,
+        "values": signs + 8 * numbers,
+    }
+    if mask is not None:
+        layer["density"] = entry.kept / max(1, entry.size)
+        layer["positions"] = positions.length(mask, entry.width)
+        layer["entropy"] = positions.entropy(entry.size, entry.kept)
+    return layer

@@ -1,0 +1,61 @@
+"""What Keras needs to train with several workers of `tf.distribute`."""
+
+import keras
+from keras import ops
+
+
+def join(model):
+    """Lets `fit` and `evaluate` of a model run on several workers.
+
+    Keras 3.15 averages over `MultiWorkerMirroredStrategy` what that cannot
+    average: the first batch, of which only the shapes matter, and logs that
+    are scalars. Here the shapes are those of this worker's share, and the
+    logs vectors of one. A `SparseModel` does this by itself.
+
+    Args:
+        model: Keras model, made in the scope of its strategy. Under any other
+            strategy it stays as it is.
+
+    Returns:
+        The model.
+
+    Example:
+
+    ```python
+    with tf.distribute.MultiWorkerMirroredStrategy().scope():
+        model = tf_gems.workers.join(network())
+        model.compile("sgd", "mse")
+    ```
+    """
+    strategy = getattr(model, "distribute_strategy", None)
+    extended = getattr(strategy, "extended", None)
+    if not getattr(extended, "_in_multi_worker_mode", bool)():
+        return model
+
+    def build(iterator=None, data_batch=None):
+        if iterator is not None:
+            for _, _, batches in iterator:
+                data_batch = keras.tree.map_structure(
+                    lambda x: strategy.experimental_local_results(x)[0],
+                    next(batches),
+                )
+                break
+        with strategy.scope():
+            model._symbolic_build(data_batch=data_batch)
+
+    def of_vectors(step):
+        def run_step(data):
+            return keras.tree.map_structure(
+                lambda value: ops.reshape(value, (1,)), step(data)
+            )
+
+        return run_step
+
+    # Past Keras' tracking: they are no parts of the model, and not saved.
+    for name, function in (
+        ("_maybe_symbolic_build", build),
+        ("train_step", of_vectors(model.train_step)),
+        ("test_step", of_vectors(model.test_step)),
+    ):
+        object.__setattr__(model, name, function)
+    return model
