@@ -284,3 +284,25 @@ def test_missing_files(files, tmp_path, capsys):
     refusal = refused(capsys, 1, "expand", files / "small.gem", output, model)
     assert "none" in refusal
     assert not list(tmp_path.iterdir())
+
+
+def test_report(files, tmp_path, capsys):
+    x, _ = truth(files)
+    np.savez(tmp_path / "data.npz", inputs=x, labels=np.zeros(len(x), int))
+    output = tmp_path / "report"
+    tf_gems.Ticket.load(files / "small.gem").apply(model := network())
+    model.save(tmp_path / "pruned.keras")
+    arguments = [
+        *("report", str(tmp_path / "pruned.keras"), f"--output={output}"),
+        *(f"--data={tmp_path / 'data.npz'}", "--forms=float32", "--runs=0"),
+    ]
+    assert main(arguments) == 0
+    assert "float32" in capsys.readouterr().out
+    [form] = json.loads((output / "report.json").read_text("utf-8"))["rows"]
+    assert form["form"] == "float32"
+    zeros = np.argmax(model(x), -1) == 0
+    np.testing.assert_allclose(form["accuracy"], np.mean(zeros))
+    assert main([*arguments[:3], "--data=nowhere.npz"]) == 1
+    assert main([*arguments[:3], f"--data={files / 'truth.npz'}"]) == 1
+    assert "an array `inputs`" in capsys.readouterr().err
+    assert main(["serve", str(tmp_path / "nowhere")]) == 1

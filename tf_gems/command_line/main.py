@@ -14,6 +14,8 @@ from tf_gems.command_line import compare
 from tf_gems.command_line import expand
 from tf_gems.command_line import export
 from tf_gems.command_line import inspect
+from tf_gems.command_line import report
+from tf_gems.command_line import serve
 from tf_gems.command_line.usage import UsageError
 from tf_gems.validation import check_choice
 
@@ -22,6 +24,8 @@ COMMANDS = {
     "expand": expand,
     "export": export,
     "inspect": inspect,
+    "report": report,
+    "serve": serve,
 }
 _HELP = ("--help", "-help", "-h", "help")
 

@@ -1,0 +1,79 @@
+"""Writes a pruned model in every form, runs them all, and reports on them.
+
+usage: python -m tf_gems report MODEL.keras --output=DIRECTORY
+       [--data=TEST.npz] [--forms=float32,float16] [--runs=100]
+
+The data is a file of `numpy.savez` with an array `inputs` and, for the
+accuracy, an array `labels`. Without it inputs are drawn at random.
+"""
+
+import json
+import os
+
+import numpy as np
+from absl import flags
+
+from tf_gems.command_line.usage import load_model
+from tf_gems.command_line.usage import only
+
+
+def define_flags(values):
+    """Defines the flags of the command."""
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Directory of the files and of report.json.",
+        required=True,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "data", None, "File of `numpy.savez`, see above.", flag_values=values
+    )
+    flags.DEFINE_list(
+        "forms",
+        ["float32", "float16", "dynamic_int8", "int8", "saved_model"],
+        "What to write.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "runs",
+        100,
+        "Runs of each file when it is timed; 0 to time nothing.",
+        lower_bound=0,
+        flag_values=values,
+    )
+
+
+def run(arguments, values):
+    """Writes the forms and their report, and prints it."""
+    from tf_gems.export import export_report
+
+    model = load_model(only(arguments, "model"))
+    data = _draw(model), None
+    if values.data:
+        data = _read(values.data)
+    report = export_report(
+        model, values.output, data, forms=values.forms, runs=values.runs
+    )
+    path = os.path.join(values.output, "report.json")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(report.to_dict(), file, indent=1)
+    print(report)
+
+
+def _read(path):
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["inputs"], arrays.get("labels")
+    except (AttributeError, KeyError, ValueError) as error:
+        raise ValueError(
+            "Data is a file of `numpy.savez` with an array `inputs` and "
+            f"perhaps `labels`. Received: {path!r} ({error})."
+        ) from error
+
+
+def _draw(model):
+    [symbol] = model.inputs
+    random = np.random.default_rng(0)
+    shape = [size or 8 for size in symbol.shape[1:]]
+    return random.normal(size=(100, *shape)).astype(symbol.dtype)
