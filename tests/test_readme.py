@@ -47,6 +47,16 @@ def test_comparison_is_that_of_the_results():
     assert list(best.values()) == ["gem_miner"] * 3
 
 
+def test_comparison_on_cifar10_is_that_of_the_results():
+    path = RESULTS / "compare_cifar10" / "results.json"
+    comparison = tf_gems.Comparison.load(path)
+    assert comparison.render(0.9856) in README
+    assert comparison.provenance["command"] in README
+    names = [s["method"] for s in comparison.summary() if s["sparsity"]]
+    names.remove("imp")  # which trains weights before it prunes
+    assert names[0] == "gem_miner"
+
+
 def test_links_and_names_exist():
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / link).exists(), link
