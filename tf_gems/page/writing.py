@@ -7,9 +7,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_gems.export.sparse_readiness import dense_file
 from tf_gems.export.litert import export_litert
 from tf_gems.export.network import plain_network
+from tf_gems.export.sparse_readiness import dense_file
 from tf_gems.page.pictures import pictures
 
 
