@@ -8,6 +8,7 @@ from tf_gems import initializers
 from tf_gems import layers
 from tf_gems import masks
 from tf_gems import methods
+from tf_gems import page
 from tf_gems import presets
 from tf_gems import sanity
 from tf_gems import schedules
@@ -49,6 +50,7 @@ __all__ = [
     "layers",
     "masks",
     "methods",
+    "page",
     "presets",
     "sanity",
     "schedules",
