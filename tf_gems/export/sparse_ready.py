@@ -36,8 +36,8 @@ def make_sparse_ready(model):
     * What has stride 2 pads on every side alike. Where it padded on the right
       and below only, this is *near-exact*: each such layer samples its maps
       one pixel further left and above, so the outputs differ. A trained
-      network should be trained on for a little; one that is mined from
-      scratch loses nothing. Rewrite first, then prune.
+      network should be trained on for a little and its accuracy measured.
+      Rewrite first, then prune.
     * A 1x1 convolution of the global average becomes `Dense`, *exactly*: with
       the dimensions of size one, XNNPACK's sparse path fails in browsers,
       without an error.
