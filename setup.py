@@ -27,6 +27,7 @@ EXTRAS = {
         "pytest>=8.0",
         "pytest-xdist>=3.5",
         "tf_keras>=2.21",  # that a Keras 2 model is refused
+        "zstandard>=0.22",
     ],
 }
 EXTRAS["dev"] = [
