@@ -207,7 +207,7 @@ def test_a_layer_at_the_floor_is_reported():
 
 
 def test_identifiers():
-    assert regularization.get("auto").descent == 0.3
+    assert regularization.get("auto").descent == 0.15
     assert isinstance(regularization.get(1e-4), Constant)
     given = regularization.Adaptive(0.2)
     assert regularization.get(given) is given

@@ -38,7 +38,7 @@ class Adaptive:
 
     Args:
         descent: Float in (0, 1], part of training in which the bound falls.
-            Defaults to `0.3`.
+            Defaults to `0.15`.
 
     Raises:
         ValueError: If `descent` is out of range.
@@ -50,11 +50,11 @@ class Adaptive:
     ```
     """
 
-    def __init__(self, descent=0.3):
+    def __init__(self, descent=0.15):
         if not 0 < descent <= 1:
             raise ValueError(
                 "`descent` is a part of training, in (0, 1]. "
-                f"Received: descent={descent!r}. The default is 0.3."
+                f"Received: descent={descent!r}. The default is 0.15."
             )
         self.descent = float(descent)
 
