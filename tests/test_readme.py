@@ -44,7 +44,9 @@ def test_comparison_is_that_of_the_results():
     assert comparison.provenance["command"] in README
     best = {s["sparsity"]: s["method"] for s in reversed(comparison.summary())}
     assert best.pop(0.0) == "dense"
-    assert list(best.values()) == ["gem_miner"] * 3
+    # At 5 % gradual magnitude pruning is level with it, as is said there.
+    assert best.pop(0.95) == "gradual_magnitude" and "98.34 for 98.32" in README
+    assert list(best.values()) == ["gem_miner"] * 2
 
 
 def test_comparison_on_cifar10_is_that_of_the_results():
