@@ -99,7 +99,7 @@ class Global(Allocation):
     def keep(self, scores, density, paths=None, shape=None, among=None):
         shape = shape or Unstructured()
         count = round(density * sum(np.size(s) for s in scores))
-        if not self.minimum:
+        if not self.minimum or not count:
             return shape.keep_largest(scores, count, among)
         among = among or [np.ones(np.shape(s), bool) for s in scores]
         least = max(self.minimum, shape.unit)

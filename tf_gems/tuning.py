@@ -24,6 +24,7 @@ except ImportError as error:
 
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.methods.gem_miner import GemMiner
+from tf_gems.network import gems_of
 from tf_gems.sparse_model import SparseModel
 from tf_gems.ticket import Ticket
 from tf_gems.training import renew_optimizer
@@ -157,6 +158,10 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
         ticket.metadata["results"] = results
         if tuner:
             _save_if_best(ticket, directory / _FILE, tuner.oracle.objective)
+        # `get_best_models` loads what the callbacks save into a model that is
+        # built anew, and thus mining. The scores of a ticket are its masks.
+        for gem in gems_of(model):
+            gem.set_phase("mining")
         container = keras.callbacks.CallbackList(callbacks, model=model)
         container.on_train_begin()
         container.on_epoch_end(0, results)
