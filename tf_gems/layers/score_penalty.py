@@ -4,7 +4,7 @@ import math
 
 from keras import ops
 
-# The weight grows or falls e-fold at most where the density is off by this.
+# An error in the logarithm of the density that has its full effect.
 BAND = 0.1
 
 
