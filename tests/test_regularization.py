@@ -192,6 +192,29 @@ def test_data_of_unknown_length():
     assert sparse.ticket().kept == round(0.05 * SIZE)
 
 
+@pytest.mark.parametrize(
+    ("descent", "steps", "expected"),
+    [
+        (None, 100_000, 15_000),
+        (None, 3_000, 500),
+        (None, 1_000, 400),
+        (None, 200, 100),
+        (0.15, 1_000, 150),
+        (1.0, 1_000, 1_000),
+    ],
+)
+def test_short_training_leaves_the_descent_its_steps(descent, steps, expected):
+    sparse = sparse_model(keras.optimizers.SGD(2.0, momentum=0.9))
+    adaptive = regularization.Adaptive(descent)
+    adaptive.begin_epoch(sparse.gem, 100, steps, sparse.optimizer)
+    penalty = sparse.gem.penalty
+    kept = sum(np.count_nonzero(mask) for mask in sparse.gem.masks())
+    growth = ((SIZE - 100) / (SIZE - kept)) ** (1 / expected)
+    np.testing.assert_allclose(read(penalty.growth), growth, rtol=1e-6)
+    weight = np.log(2) * (1 - 0.9) / (2 * 2.0 * expected)
+    np.testing.assert_allclose(read(penalty.weight), weight, rtol=1e-6)
+
+
 def test_a_layer_at_the_floor_is_reported():
     sparse = sparse_model(keras.optimizers.SGD(1e-6))
     hidden, output = sparse.gem.prunable
@@ -207,7 +230,9 @@ def test_a_layer_at_the_floor_is_reported():
 
 
 def test_identifiers():
-    assert regularization.get("auto").descent == 0.15
+    assert regularization.get("auto").descent is None
+    config = keras.saving.serialize_keras_object(regularization.Adaptive())
+    assert regularization.get(config).descent is None
     assert isinstance(regularization.get(1e-4), Constant)
     given = regularization.Adaptive(0.2)
     assert regularization.get(given) is given

@@ -15,7 +15,10 @@ _MEMORY = 100
 # But this part of training if that is more, for the weight.
 _RESPONSE = 0.005
 # Where to begin under optimizers whose step does not scale with the gradient.
-_FIRST_WEIGHT = 1e-5
+_FIRST_WEIGHT = 1e-4
+# The bound falls within this part of training; in short training within as
+# many steps, which the task needs to say what it holds, but at most that part.
+_DESCENT, _DESCENT_STEPS, _LONGEST_DESCENT = 0.15, 500, 0.4
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -38,7 +41,8 @@ class Adaptive:
 
     Args:
         descent: Float in (0, 1], part of training in which the bound falls.
-            Defaults to `0.15`.
+            Defaults to `None`: 0.15, in training of fewer than 3,333 steps as
+            much as 500 steps are, and 0.4 at most.
 
     Raises:
         ValueError: If `descent` is out of range.
@@ -50,13 +54,13 @@ class Adaptive:
     ```
     """
 
-    def __init__(self, descent=0.15):
-        if not 0 < descent <= 1:
+    def __init__(self, descent=None):
+        if descent is not None and not 0 < descent <= 1:
             raise ValueError(
                 "`descent` is a part of training, in (0, 1]. "
-                f"Received: descent={descent!r}. The default is 0.15."
+                f"Received: descent={descent!r}. Leave it out, or give 0.15."
             )
-        self.descent = float(descent)
+        self.descent = descent if descent is None else float(descent)
 
     def begin_epoch(self, gem, goal, steps, optimizer):
         """Tells a layer what to adapt to.
@@ -94,7 +98,11 @@ class Adaptive:
 
     def _count_steps(self, steps):
         """Returns in how many of these steps the bound falls."""
-        return max(_MEMORY, self.descent * steps)
+        descent = self.descent
+        if descent is None:
+            shortest = min(_LONGEST_DESCENT, _DESCENT_STEPS / steps)
+            descent = max(_DESCENT, shortest)
+        return max(_MEMORY, descent * steps)
 
     def get_config(self):
         return {"descent": self.descent}
