@@ -262,14 +262,15 @@ class Run:
 
     def _network(self):
         settings = self.settings
-        pretrained = {"weights": settings.weights} if settings.weights else {}
-        return NETWORKS[settings.network](
+        network = NETWORKS[settings.network](
             self.data.image_shape,
             self.data.classes,
-            **pretrained,
             # Coupled weight decay is the gradient of half its square.
             kernel_regularizer=keras.regularizers.L2(settings.weight_decay / 2),
         )
+        if settings.weights:
+            gems.load_pretrained(network, settings.weights)
+        return network
 
     def _sparse_model(self):
         kept = {"kernel_initializer": None} if self.settings.weights else {}

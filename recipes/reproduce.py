@@ -24,6 +24,7 @@ else:
     import quiet_tensorflow  # noqa: F401 - before anything that imports it
 
 # isort: split
+import figures
 import keras
 import numpy as np
 import tables
@@ -120,9 +121,11 @@ class Reproduction:
         model = self._compiled(method, seed)
         data = self._batches(row.batch_size, seed)
         search = 0
-        layers, before = [], None
+        layers, before, curve = [], None, None
         if method:
             ticket = self._ticket(row, method, seed, state)
+            if row.curve:
+                curve = figures.read_curve(state / "curve.csv")
             ticket.apply(model)
             model.compiled = True
             before = self._accuracy(model)
@@ -147,6 +150,7 @@ class Reproduction:
             if epochs
             else None,
             "layers": layers,
+            "curve": curve,
             "before": before,
             "after": self._accuracy(model),
             "command": self.command,
@@ -163,12 +167,24 @@ class Reproduction:
         model = self._compiled(method, seed)
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            ticket = method.find(
-                model,
-                self._batches(row.batch_size, seed),
-                directory=self.directory / "searches" / digest,
-                verbose=2,
-            )
+            data = self._batches(row.batch_size, seed)
+            search = self.directory / "searches" / digest
+            if row.curve:
+                curve = figures.Curve(state / "curve.csv", self._accuracy)
+                callbacks = [method.callback(), curve]
+                method.prepare(model)
+                train(
+                    model,
+                    data,
+                    method.epochs,
+                    method.learning_rate,
+                    callbacks,
+                    search,
+                    verbose=2,
+                )
+                ticket = method.ticket(model, method.masks(model))
+            else:
+                ticket = method.find(model, data, search, verbose=2)
             ticket.save(file)
         ticket = gems.Ticket.load(file)
         if row.check:
@@ -228,8 +244,10 @@ def render(cells, scale):
             c for c in cells if (c["name"], c["density"]) == (name, density)
         ]
         first = same[0]
+        if first.get("curve"):
+            density = 100 * first["curve"]["density"][-1]
         lines.append(
-            f"{name:<42} {density:>5g}%  "
+            f"{name:<42} {density:>5.3g}%  "
             f"{_spread([c['before'] for c in same]):>13} "
             f"{_reported(first['paper_before'])}  "
             f"{_spread([c['after'] for c in same]):>13} "
@@ -273,33 +291,6 @@ def _reported(value):
     return f"{'' if value is None else format(value, '.2f'):>6}"
 
 
-def draw_layers(cells, path):
-    """Draws the density by layer beside what the authors published."""
-    import matplotlib.pyplot as plt
-
-    densities = list(dict.fromkeys(c["density"] for c in cells if c["layers"]))
-    figure, axes = plt.subplots(
-        1, len(densities), figsize=(5 * len(densities), 4), squeeze=False
-    )
-    for axis, density in zip(axes[0], densities, strict=True):
-        for cell in cells:
-            if cell["density"] == density and cell["layers"]:
-                layers = 100 * np.array(cell["layers"])
-                axis.plot(layers, label=f"{cell['name']}, seed {cell['seed']}")
-        for (of, name), layers in tables.LAYERS.items():
-            if of == density:
-                axis.plot(layers, "k--", alpha=0.5, label=f"{name}, published")
-        axis.set(
-            title=f"{density:g} % kept",
-            xlabel="layer",
-            ylabel="density, %",
-            yscale="log",
-        )
-        axis.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-
-
 def main(_):
     """Runs the cells that the flags name, and renders their table."""
     values = flags.FLAGS
@@ -328,8 +319,8 @@ def main(_):
     text = render(cells, scale)
     (directory / "results.json").write_text(json.dumps(cells, indent=1))
     (directory / "table.txt").write_text(f"{text}\n", "utf-8")
-    if part == "figure7":
-        draw_layers(cells, directory / "layers.png")
+    if values.figure:
+        figures.draw(part, cells, directory / f"{part}.png")
     print(f"\n{text}\n\nin {directory}")
 
 
@@ -337,11 +328,11 @@ flags.DEFINE_enum("table", None, ["2", "3", "4"], "Table of the paper.")
 flags.DEFINE_enum(
     "figure",
     None,
-    ["3", "7"],
-    "3: accuracy by density. 7: density by layer. The numbers behind the "
-    "others were never published.",
+    ["3", "5", "6", "7"],
+    "3: accuracy by density. 5: density and accuracy while mining, by penalty. "
+    "6: variants of IMP. 7: density by layer.",
 )
-flags.DEFINE_string("network", "resnet20", "Network, for figure 3.")
+flags.DEFINE_string("network", "resnet20", "Network, for figures 3 and 5.")
 flags.DEFINE_integer("seeds", 3, "How many, from 0.", lower_bound=1)
 flags.DEFINE_string("only", None, "Run only rows whose names hold this.")
 flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Of Keras.")

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import inspect
 import json
 from pathlib import Path
 
@@ -71,8 +70,9 @@ class Settings:
         weight_decay: Float, coupled, on all weights that train.
         fraction: Float in (0, 1], part of the training set.
         image_size: Integer, see `tf_gems.datasets.load`, or `None`.
-        weights: Path of pre-trained weights, see `tf_gems.zoo.resnet50`, which
-            every network starts from; or `None`.
+        weights: Path of pre-trained weights, see
+            `tf_gems.load_pretrained`, which every network starts from; or
+            `None`.
         seed: Integer.
     """
 
@@ -114,13 +114,6 @@ class Settings:
             )
         if isinstance(self.regularization, str):
             check_choice(self.regularization, "regularization", ("auto",))
-        accepted = inspect.signature(NETWORKS[self.network]).parameters
-        if self.weights and "weights" not in accepted:
-            raise ValueError(
-                "Only ResNet-50 starts from pre-trained weights. Received: "
-                f"weights={self.weights!r} for '{self.network}'. Use "
-                "network='resnet50_affine', or leave `weights` out."
-            )
 
     @classmethod
     def from_paper(cls, dataset, network, target_sparsity):

@@ -13,12 +13,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes"))
 
+import figures  # noqa: E402
 import tables  # noqa: E402
 
-COMMAND = ["--table=4", "--only=Gem-Miner, ours", "--seeds=1"]
+TABLE = ["--table=4", "--only=Gem-Miner, ours"]
 
 
-@pytest.mark.parametrize("part", ["table2", "table3", "table4", "figure7"])
+@pytest.mark.parametrize(
+    "part", ["table2", "table3", "table4", "figure6", "figure7"]
+)
 def test_every_row_makes_a_method_at_its_density(part):
     whole, reduced = tables.Scale(), tables.Scale(0.1, 0.5)
     dense, *rows = tables.rows(part)
@@ -69,12 +72,12 @@ def test_what_the_paper_lacks_is_refused():
     with pytest.raises(ValueError, match="resnet20"):
         tables.rows("table4", "vgg16")
     with pytest.raises(ValueError, match="figure3"):
-        tables.rows("figure5")
+        tables.rows("figure4")
     names = {row.name for row in tables.rows("figure3", "vgg16")}
     assert {"dense", "Gem-Miner, ours", "IMP", "smart ratio"} <= names
 
 
-def run(directory, *arguments):
+def run(directory, *arguments, part=TABLE):
     """Runs the harness on a few made-up images, on JAX."""
     random = np.random.default_rng(0)
     data = directory / "images.npz"
@@ -90,7 +93,8 @@ def run(directory, *arguments):
         [
             sys.executable,
             str(ROOT / "recipes" / "reproduce.py"),
-            *(*COMMAND, "--backend=jax", "--epochs=0.02", "--batch_size=32"),
+            *(*part, "--seeds=1", "--backend=jax"),
+            *("--epochs=0.02", "--batch_size=32"),
             *(f"--data_dir={data}", f"--output_dir={directory}", *arguments),
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -119,3 +123,47 @@ def test_a_slice_ends_and_the_next_goes_on(tmp_path):
     changed = {**json.loads(file.read_text("utf-8")), "after": 0.125}
     file.write_text(json.dumps(changed), "utf-8")
     assert "12.50" in run(tmp_path).stdout
+
+
+def test_the_course_of_mining_by_penalty(tmp_path):
+    pytest.importorskip("jax")
+    part = ["--figure=5", "--only=penalty 0.0001"]
+    process = run(tmp_path, part=part)
+    assert process.returncode == 0, process.stderr
+    [results] = tmp_path.glob("reproduce-*/results.json")
+    [cell] = json.loads(results.read_text("utf-8"))
+    curve = cell["curve"]
+    assert curve["epoch"] == [0, 1, 2]
+    assert 1 > curve["density"][0] > curve["density"][1] > 0
+    assert len(curve["accuracy"]) == 3 and cell["before"] is not None
+    assert (results.parent / "figure5.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("part", ["figure3", "figure6"])
+def test_accuracies_are_drawn_by_density(part, tmp_path):
+    cells = [
+        {
+            "name": row.name,
+            "density": row.density,
+            "paper_after": row.after,
+            "after": 0.5 + seed / 100,
+            "seed": seed,
+        }
+        for row in tables.rows(part)
+        for seed in range(2)
+    ]
+    cells.append({**cells[0], "after": None, "failure": "dead"})
+    figures.draw(part, cells, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_an_epoch_that_ran_twice_counts_once(tmp_path):
+    curve = figures.Curve(tmp_path / "curve.csv", lambda model: 0.5)
+    for epoch, density in enumerate((0.9, 0.8, 0.7)):
+        curve.on_epoch_end(epoch, {"density": density})
+    curve.on_epoch_end(1, {"density": 0.75})
+    assert figures.read_curve(tmp_path / "curve.csv") == {
+        "epoch": [0, 1, 2],
+        "density": [0.9, 0.75, 0.7],
+        "accuracy": [0.5] * 3,
+    }

@@ -322,7 +322,7 @@ def test_resnet50_block_has_its_stride_in_the_3x3_convolution():
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
-def test_resnet50_loads_all_but_the_classifier(tmp_path):
+def test_pretrained_resnet50_of_other_classes(tmp_path):
     path = tmp_path / "pretrained.weights.h5"
     shape = (32, 32, 3)
     source = zoo.resnet50(shape, 5, "he_normal", affine=True)
@@ -331,17 +331,36 @@ def test_resnet50_loads_all_but_the_classifier(tmp_path):
     skipped = {w.path for w, _ in tf_gems.PruningReport(source).skipped}
     assert norms == skipped
     source.save_weights(path)
+    model = zoo.resnet50(shape, 3, "zeros", affine=True)
     with warnings.catch_warnings(action="error"):
-        model = zoo.resnet50(shape, 3, "zeros", affine=True, weights=path)
+        assert tf_gems.load_pretrained(model, path) is model
     *trunk, classifier = model.weights
     for weight, expected in zip(trunk, source.weights, strict=False):
         np.testing.assert_array_equal(weight, expected)
     assert len(trunk) == len(source.weights) - 1
     assert classifier.shape == (2048, 3)
     np.testing.assert_array_equal(classifier, 0)
+    other = zoo.resnet50(shape, 5, "zeros", affine=False)
     with pytest.raises(ValueError, match="(?i)layer"):
-        zoo.resnet50(shape, 5, "zeros", affine=False, weights=path)
+        tf_gems.load_pretrained(other, path)
     path.unlink()
+    with pytest.raises(FileNotFoundError):
+        tf_gems.load_pretrained(model, path)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+@pytest.mark.parametrize("name", ["resnet20", "lenet_300_100"])
+def test_pretrained_weights_of_any_network(name, suffix, tmp_path):
+    path = tmp_path / f"pretrained{suffix}"
+    source = getattr(zoo, name)((16, 16, 3), 5)
+    save = source.save if suffix == ".keras" else source.save_weights
+    save(path)
+    model = tf_gems.load_pretrained(getattr(zoo, name)((16, 16, 3), 3), path)
+    for weight, expected in zip(
+        model.weights[:-1], source.weights[:-1], strict=True
+    ):
+        np.testing.assert_array_equal(weight, expected)
+    assert model.output_shape == (None, 3)
 
 
 def test_errors_tell_the_rule():

@@ -24,6 +24,7 @@ from tf_gems.export import export_report
 from tf_gems.export import export_saved_model
 from tf_gems.layers import GemLayer
 from tf_gems.network import strip
+from tf_gems.pretrained import load_pretrained
 from tf_gems.pruning_report import PruningReport
 from tf_gems.sparse_model import SparseModel
 from tf_gems.ticket import Ticket
@@ -48,6 +49,7 @@ __all__ = [
     "export_saved_model",
     "initializers",
     "layers",
+    "load_pretrained",
     "masks",
     "methods",
     "page",

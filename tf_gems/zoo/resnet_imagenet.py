@@ -66,7 +66,6 @@ def resnet50(
     kernel_initializer="he_normal",
     kernel_regularizer=None,
     affine=False,
-    weights=None,
 ):
     """Returns ResNet-50, with 25,502,912 weights for 1,000 classes.
 
@@ -94,23 +93,15 @@ def resnet50(
         affine: Whether the normalisation learns a scale and an offset, which
             are not pruned; the authors do so on Caltech-101 only. Defaults to
             `False`.
-        weights: Path of a `.keras` or `.weights.h5` file of a `resnet50` with
-            the same `affine` and any number of classes. All but its
-            classifier is loaded. Defaults to `None`.
 
     Returns:
         `keras.Model` from float32 images to logits.
 
-    Raises:
-        ValueError: If the weights are of another network.
-        FileNotFoundError: If there is no such file.
-
     Example:
 
     ```python
-    caltech = tf_gems.zoo.resnet50(
-        (224, 224, 3), 101, affine=True, weights="imagenet.weights.h5"
-    )
+    caltech = tf_gems.zoo.resnet50((224, 224, 3), 101, affine=True)
+    tf_gems.load_pretrained(caltech, "imagenet.weights.h5")
     ```
 
     Reference: He et al., 2016, "Deep Residual Learning for Image
@@ -121,10 +112,7 @@ def resnet50(
     inputs = keras.Input(input_shape, name="image")
     x = _imagenet_stem(blocks, inputs)
     x = _stages(blocks, x, _bottleneck, (3, 4, 6, 3))
-    model = blocks.model(inputs, x, classes, "resnet50")
-    if weights is not None:
-        keras.Model(inputs, x).load_weights(weights)
-    return model
+    return blocks.model(inputs, x, classes, "resnet50")
 
 
 def _imagenet_stem(blocks, x):

@@ -1,0 +1,134 @@
+"""The figures of the paper, drawn from cells that were run."""
+
+import csv
+
+import keras
+import numpy as np
+import tables
+
+_COLUMNS = ("epoch", "density", "accuracy")
+
+
+class Curve(keras.callbacks.Callback):
+    """Appends the density and the accuracy on the test set after every epoch.
+
+    Args:
+        path: Of the CSV file. An epoch that ran again after a crash has two
+            rows, of which the last counts.
+        evaluate: Function from the model to its accuracy.
+    """
+
+    def __init__(self, path, evaluate):
+        super().__init__()
+        self.path = path
+        self.evaluate = evaluate
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = epoch, logs["density"], self.evaluate(self.model)
+        with open(self.path, "a", encoding="utf-8") as file:
+            csv.writer(file).writerow(row)
+
+
+def read_curve(path):
+    """Returns what a `Curve` wrote, as a dict of lists."""
+    with open(path, encoding="utf-8") as file:
+        rows = {int(row[0]): row for row in csv.reader(file)}
+    columns = zip(*(rows[epoch] for epoch in sorted(rows)), strict=True)
+    return {
+        name: [float(value) for value in column]
+        for name, column in zip(_COLUMNS, columns, strict=True)
+    }
+
+
+def draw(part, cells, path):
+    """Draws a figure from the cells of its rows.
+
+    Args:
+        part: `"figure3"`, `"figure5"`, `"figure6"` or `"figure7"`.
+        cells: List of records, see `reproduce`.
+        path: Of the picture.
+    """
+    import matplotlib.pyplot as plt
+
+    cells = [cell for cell in cells if "failure" not in cell]
+    drawing = {"figure5": _curves, "figure7": _layers}.get(part, _by_density)
+    figure = drawing(plt, cells)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _by_density(plt, cells):
+    """Accuracy by density, with what the paper reports dashed."""
+    figure, axis = plt.subplots(figsize=(8, 5))
+    for index, name in enumerate(dict.fromkeys(c["name"] for c in cells)):
+        own = [cell for cell in cells if cell["name"] == name]
+        densities = sorted({cell["density"] for cell in own})
+        values = [
+            100 * np.array([c["after"] for c in own if c["density"] == density])
+            for density in densities
+        ]
+        if densities == [100.0]:
+            axis.axhline(np.mean(values), color="gray", ls=":", label=name)
+            continue
+        axis.errorbar(
+            densities,
+            [np.mean(v) for v in values],
+            [np.std(v) for v in values],
+            marker="o",
+            color=f"C{index}",
+            label=name,
+        )
+        paper = {c["density"]: c["paper_after"] for c in own}
+        known = sorted(d for d, value in paper.items() if value is not None)
+        if known:
+            values = [paper[density] for density in known]
+            axis.plot(known, values, "--", color=f"C{index}", alpha=0.5)
+    axis.set(
+        xscale="log",
+        xlabel="weights kept, %",
+        ylabel="accuracy, % (- -: paper)",
+    )
+    axis.legend(fontsize=8)
+    return figure
+
+
+def _curves(plt, cells):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5))
+    for cell in cells:
+        if cell["curve"]:
+            label = f"{cell['name']}, seed {cell['seed']}"
+            for axis, values in ((left, "density"), (right, "accuracy")):
+                axis.plot(100 * np.array(cell["curve"][values]), label=label)
+    left.set(
+        xlabel="epoch of mining",
+        ylabel="weights that round to one, %",
+        yscale="log",
+    )
+    right.set(xlabel="epoch of mining", ylabel="test accuracy, %")
+    left.legend(fontsize=8)
+    return figure
+
+
+def _layers(plt, cells):
+    """Density by layer beside what the authors published."""
+    densities = list(dict.fromkeys(c["density"] for c in cells if c["layers"]))
+    figure, axes = plt.subplots(
+        1, len(densities), figsize=(5 * len(densities), 4), squeeze=False
+    )
+    for axis, density in zip(axes[0], densities, strict=True):
+        for cell in cells:
+            if cell["density"] == density and cell["layers"]:
+                layers = 100 * np.array(cell["layers"])
+                axis.plot(layers, label=f"{cell['name']}, seed {cell['seed']}")
+        for (of, name), layers in tables.LAYERS.items():
+            if of == density:
+                axis.plot(layers, "k--", alpha=0.5, label=f"{name}, published")
+        axis.set(
+            title=f"{density:g} % kept",
+            xlabel="layer",
+            ylabel="density, %",
+            yscale="log",
+        )
+        axis.legend(fontsize=7)
+    return figure
