@@ -26,11 +26,40 @@ def provenance():
     return {
         "date": datetime.date.today().isoformat(),
         "processor": processor,
+        **_accelerators(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "backend": keras.backend.backend(),
-        **{
-            package: importlib.metadata.version(package)
-            for package in ("keras", "tensorflow")
-        },
+        **_versions(),
     }
+
+
+def _accelerators():
+    """Returns the names of GPUs and TPUs, if the backend has any."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        devices = [d for d in jax.devices() if d.platform != "cpu"]
+        names = [device.device_kind for device in devices]
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        details = tf.config.experimental.get_device_details
+        devices = tf.config.list_physical_devices("GPU")
+        names = [
+            details(device).get("device_name", "GPU") for device in devices
+        ]
+    else:
+        names = []
+    return {"accelerators": names} if names else {}
+
+
+def _versions():
+    """Returns the versions of Keras, and of what is installed to run it."""
+    versions = {}
+    for package in ("keras", "tensorflow", "jax"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # the core runs on one backend without the other
+    return versions
