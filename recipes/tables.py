@@ -264,6 +264,7 @@ def _figure_5(network):
             0.0,
             epochs=scale.count(epochs),
             learning_rate=scale.rate(rate),
+            freeze_period=1,
             regularization=scale.penalty(weight, rate),
             gated=False,
         )
