@@ -228,7 +228,9 @@ def accuracy_of(model, data):
         np.asarray(model(images[i : i + 100], training=False))
         for i in range(0, len(images), 100)
     ]
-    return round(float(np.mean(np.concatenate(outputs).argmax(-1) == labels)), 4)
+    return round(
+        float(np.mean(np.concatenate(outputs).argmax(-1) == labels)), 4
+    )
 
 
 def main(_):
