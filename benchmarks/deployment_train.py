@@ -1,7 +1,7 @@
-"""Trains one cell of the deployment table, see `benchmarks/deployment.py`.
+"""Trains cells of the deployment table, see `benchmarks/deployment.py`.
 
-    python benchmarks/deployment_train.py --network=resnet20 --sparsity=0.9 \
-        --route=gem_miner --models=DIRECTORY
+    python benchmarks/deployment_train.py --network=resnet20 \
+        --route=gem_miner --models=DIRECTORY [--sparsity=0.9,0.95]
 
 Two routes to a sparse network, with the same data, batches, epochs, weight
 decay and set of pruned weights:
@@ -41,7 +41,7 @@ from tf_gems.provenance import provenance
 FLAGS = flags.FLAGS
 SPARSITIES = (0.9, 0.95, 0.98, 0.9856)
 ROUTES = ("gem_miner", "tfmot")
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 SEED = 0
 LEARNING_RATE = 0.1
 SCORE_LEARNING_RATE = 1.5
@@ -88,13 +88,13 @@ class Task:
 
 
 TASKS = {
-    "resnet20": Task(zoo.resnet20, "cifar10", "tfds", 0.2, 8, None, 5),
+    "resnet20": Task(zoo.resnet20, "cifar10", "tfds", 0.1, 8, None, 5),
     "mobilenet_v1": Task(
         functools.partial(zoo.mobilenet_v1, alpha=0.5, stem="imagenet"),
         "tiny_imagenet",
         "tiny_imagenet_20",
         1.0,
-        12,
+        8,
         "xnnpack",
         1,
     ),
@@ -234,23 +234,29 @@ def accuracy_of(model, data):
 
 
 def main(_):
-    """Trains the cell that the flags name."""
+    """Trains the cells that the flags name and that are not there."""
     task = TASKS[FLAGS.network]
-    directory = directory_of(
-        FLAGS.models, FLAGS.network, FLAGS.sparsity, FLAGS.route
-    )
-    if (directory / "train.json").exists():
-        return
-    directory.mkdir(parents=True, exist_ok=True)
-    keras.utils.set_random_seed(SEED)
     data = task.load(FLAGS.data_dir)
+    for sparsity in map(float, FLAGS.sparsity):
+        directory = directory_of(
+            FLAGS.models, FLAGS.network, sparsity, FLAGS.route
+        )
+        if not (directory / "train.json").exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            train(task, data, sparsity, directory)
+
+
+def train(task, data, sparsity, directory):
+    """Trains a cell."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(SEED)
     run = mine if FLAGS.route == "gem_miner" else prune_with_tfmot
     begin = time.perf_counter()
-    found = run(task, data, FLAGS.sparsity, directory)
+    found = run(task, data, sparsity, directory)
     found |= {
         "network": FLAGS.network,
         "route": FLAGS.route,
-        "target_sparsity": FLAGS.sparsity,
+        "target_sparsity": sparsity,
         "dataset": task.dataset,
         "train_images": len(data.train[1]),
         "test_images": len(data.test[1]),
@@ -267,6 +273,6 @@ def main(_):
 if __name__ == "__main__":
     define_flags()
     flags.DEFINE_enum("network", "resnet20", list(TASKS), "Network.")
-    flags.DEFINE_float("sparsity", 0.9, "Fraction of zeros.")
+    flags.DEFINE_list("sparsity", list(map(str, SPARSITIES)), "Of zeros.")
     flags.DEFINE_enum("route", "gem_miner", ROUTES, "How it gets sparse.")
     app.run(main)
