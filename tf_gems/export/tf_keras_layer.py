@@ -60,41 +60,34 @@ def convert(operation):
     return twin.from_config(config)
 
 
-def named_weights(layer):
+def name_of(layer):
+    """Returns the name of a layer of `tf_keras`, or of what it wraps."""
+    return layer.layer.name if _is_wrapper(layer) else layer.name
+
+
+def weights_like(ours, theirs):
     """Returns the weights of a layer of `tf_keras`, also of a wrapped one.
 
     Args:
-        layer: Layer, perhaps in a wrapper of tfmot.
+        ours: Keras 3 layer.
+        theirs: Its twin, perhaps in a wrapper of tfmot.
 
     Returns:
-        Dict of one list of arrays by the layer's name; empty if the wrapper
-        is around something without weights.
+        List of arrays in the order of `ours`; `None` if one is missing.
     """
-    name, inner = layer.name, layer
-    if name.startswith(_OF_WRAPPERS) and hasattr(layer, "layer"):
-        inner = layer.layer
-        name = inner.name
-    # Wrappers take kernels out of the layer they wrap, and keep them.
-    own = inner.get_weights() if inner is layer else _unwrapped(layer)
-    return {name: own} if own else {}
+    if not _is_wrapper(theirs):
+        return theirs.get_weights()
+    # Wrappers mix the weights of a layer with their own, in another order.
+    found = {v.name.split("/")[-1].split(":")[0]: v for v in theirs.weights}
+    names = [weight.path.rsplit("/", 1)[-1] for weight in ours.weights]
+    names = [n if n in found else f"depthwise_{n}" for n in names]
+    if not all(name in found for name in names):
+        return None
+    return [found[name].numpy() for name in names]
 
 
-def _unwrapped(wrapper):
-    """Returns weights of a wrapped layer, in the order it has by itself."""
-    import tf_keras
-
-    inner = wrapper.layer
-    bare = type(inner).from_config(inner.get_config())
-    if not isinstance(bare, tf_keras.layers.BatchNormalization):
-        bare.build(wrapper.input_shape)
-    else:
-        bare.build(wrapper.input_shape)
-    found = {_leaf(w): w for w in reversed(wrapper.weights)}
-    return [found[_leaf(weight)].numpy() for weight in bare.weights]
-
-
-def _leaf(variable):
-    return variable.name.split("/")[-1]
+def _is_wrapper(layer):
+    return layer.name.startswith(_OF_WRAPPERS) and hasattr(layer, "layer")
 
 
 def _function(operation):

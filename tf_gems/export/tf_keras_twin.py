@@ -100,7 +100,7 @@ def to_tf_keras(model):
     return twin
 
 
-def from_tf_keras(twin, model):
+def from_tf_keras(twin, model, restore_zeros=False):
     """Gives a Keras 3 model the weights of its twin, changed or not.
 
     What tfmot wraps around layers to prune them or to train them aware of
@@ -113,10 +113,15 @@ def from_tf_keras(twin, model):
             prefix, as those of tfmot do.
         model: Plain Keras 3 model that the twin was made of. Its weights are
             replaced, all or none.
+        restore_zeros: Whether to set to zero again what the twin trained
+            although it was pruned. tfmot's scheme keeps the zeros of
+            convolutions and dense layers, but not those of depthwise
+            convolutions. Defaults to `False`.
 
     Raises:
         RuntimeError: If a weight of the twin is not zero where the model's
-            is: the sparsity was lost. Nothing is changed then.
+            is: the sparsity was lost. Nothing is changed then. Not with
+            `restore_zeros`.
         ValueError: If a layer of the model is missing in the twin, or has
             other weights.
 
@@ -127,15 +132,15 @@ def from_tf_keras(twin, model):
     plain.save("finetuned.keras")
     ```
     """
-    theirs = {}
-    for layer in _layers(twin):
-        theirs.update(tf_keras_layer.named_weights(layer))
+    theirs = {tf_keras_layer.name_of(layer): layer for layer in _layers(twin)}
     values, lost = [], []
     for layer in _layers(model):
         if not layer.weights:
             continue
         ours = [tuple(weight.shape) for weight in layer.weights]
         found = theirs.get(layer.name)
+        if found is not None:
+            found = tf_keras_layer.weights_like(layer, found)
         if found is None or [value.shape for value in found] != ours:
             got = "none" if found is None else [v.shape for v in found]
             raise ValueError(
@@ -145,17 +150,19 @@ def from_tf_keras(twin, model):
                 "what `to_tf_keras` returned, or what tfmot made of that."
             )
         for weight, value in zip(layer.weights, found, strict=True):
-            values.append((weight, value))
             before = keras.ops.convert_to_numpy(weight)
-            is_kernel = weight.trainable and before.ndim > 1
-            if is_kernel and np.any(value[before == 0]):
+            if weight.trainable and before.ndim > 1:
                 count = np.count_nonzero(value[before == 0])
-                lost.append(f"'{weight.path}': {count:,}")
-    if lost:
+                if count:
+                    lost.append(f"'{weight.path}': {count:,}")
+                value = np.where(before == 0, 0, value)
+            values.append((weight, value))
+    if lost and not restore_zeros:
         raise RuntimeError(
             "What is pruned stays pruned. Received: a twin in which zeros of "
             f"the model are none: {'; '.join(lost)}. Train it with tfmot's "
-            "`Default8BitPrunePreserveQuantizeScheme`."
+            "`Default8BitPrunePreserveQuantizeScheme`, or pass "
+            "`restore_zeros=True`."
         )
     for weight, value in values:
         weight.assign(value)
