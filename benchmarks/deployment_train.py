@@ -88,13 +88,13 @@ class Task:
 
 
 TASKS = {
-    "resnet20": Task(zoo.resnet20, "cifar10", "tfds", 0.1, 8, None, 5),
+    "resnet20": Task(zoo.resnet20, "cifar10", "tfds", 0.1, 6, None, 5),
     "mobilenet_v1": Task(
         functools.partial(zoo.mobilenet_v1, alpha=0.5, stem="imagenet"),
         "tiny_imagenet",
         "tiny_imagenet_20",
         1.0,
-        8,
+        6,
         "xnnpack",
         1,
     ),
