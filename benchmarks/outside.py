@@ -33,13 +33,14 @@ from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
 RUNNER = Path(__file__).with_name("outside_runner.py")
-# Differences of outputs, as a fraction of the largest; see `export_litert`.
+# Differences of outputs, as a fraction of the largest. Those of `export_litert`
+# are for the examples it is given; 8-bit outliers among others reach further.
 TOLERANCES = {
     "float32.tflite": 1e-4,
     "latency.tflite": 1e-4,
     "float16.tflite": 1e-2,
     "dynamic_int8.tflite": 1e-1,
-    "int8.tflite": 1e-1,
+    "int8.tflite": 2e-1,
     "saved_model": 1e-4,
     "expanded.keras": 1e-4,
 }

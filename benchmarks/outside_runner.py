@@ -11,13 +11,14 @@ import json
 import os
 import sys
 
+import numpy as np
+
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 sys.modules["tf_gems"] = None  # an import of it fails, wherever it may lie
 
-import numpy as np
-
 
 def main():
+    """Runs what the command line names."""
     package, *directories = sys.argv[1:]
     rows = []
     for directory in directories:

@@ -53,8 +53,8 @@ def export_litert(
     while it runs. `"int8"` computes in 8-bit integers with ranges taken from
     `representative_data`; its inputs and outputs are still floats, and dense
     layers in blocks are smaller, but slower than those that are stored
-    densely. Where sparse weights could make XNNPACK wrong on another machine, all are
-    stored densely, in any form.
+    densely. Where sparse weights could make XNNPACK wrong on another machine,
+    all are stored densely, in any form.
 
     Args:
         model: `tf_gems.SparseModel`, which is stripped first, or plain Keras
