@@ -111,11 +111,12 @@ def export(network, directory, epochs):
     subprocess.run(
         [
             *(sys.executable, "-m", "tf_gems", "expand"),
-            str(directory / "ticket.gem"),
-            f"--output={directory / 'expanded.keras'}",
+            str(Path(directory, "ticket.gem").resolve()),
+            f"--output={Path(directory, 'expanded.keras').resolve()}",
         ],
         check=True,
         capture_output=True,
+        cwd=Path(gems.__file__).parents[1],
     )
     np.savez(
         directory / "truth.npz",
