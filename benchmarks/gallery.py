@@ -184,7 +184,7 @@ def render(results):
         "Bytes; accuracy on all test images, of the sparse file and of a dense "
         "network that",
         "was trained for as many epochs; median time of one image on one "
-        f"thread, in turns, on",
+        "thread, in turns, on",
         f"{processor}, which {kernels}: weights are expanded when the file is",
         "loaded, and both files then run the same code. `python -m tf_gems "
         "report` tells why,",
