@@ -53,6 +53,10 @@ def test_to_tfmot_and_back_on_digits():
         assert found["dense"][name] > 0.9
     assert found["pruned"]["zeros"] == [0.75, 0.75]
     assert found["pruned"]["difference"] == 0.0
+    densities = np.array(found["schedules"]["densities"])
+    assert len(densities) == 18 and len(np.unique(densities[:9, 0])) == 9
+    np.testing.assert_allclose(densities[:, 0], densities[:, 1], atol=1e-6)
+    assert "Received: schedule=Own" in found["schedules"]["refusal"]
 
 
 def test_the_networks_of_the_zoo_and_nested_ones():

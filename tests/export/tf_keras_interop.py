@@ -162,6 +162,39 @@ def run_pruning():
     return {"zeros": direct, "difference": difference}
 
 
+def run_schedules():
+    """Densities that follow schedules of tfmot, beside its own sparsities."""
+    pruning = tfmot.sparsity.keras
+    schedules = [
+        pruning.PolynomialDecay(0.2, 0.9, 100, 900, power=2, frequency=10),
+        pruning.ConstantSparsity(0.9, 100, 900),
+    ]
+    found = []
+    for schedule in schedules:
+        callback = tf_gems.callbacks.GradualMagnitudeCallback(
+            0.9, begin=0.1, end=0.9, schedule=schedule
+        )
+        again = type(callback).from_config(callback.get_config())
+        for epoch in range(1, 10):
+            _, sparsity = schedule(100 * epoch)
+            found.append([again.density(epoch, 10), 1 - float(sparsity)])
+
+    class Own(pruning.PruningSchedule):
+        def __call__(self, step):
+            return True, 0.5
+
+        def get_config(self):
+            return {"config": {}}
+
+    Own.__module__ = schedules[0].__module__
+    try:
+        tf_gems.schedules.get(Own())
+        refusal = ""
+    except ValueError as error:
+        refusal = str(error)
+    return {"densities": found, "refusal": refusal}
+
+
 if __name__ == "__main__":
     print(
         json.dumps(
@@ -169,6 +202,7 @@ if __name__ == "__main__":
                 "dense": run(dense_network(), 4),
                 "convolutional": run(convolutional_network(), 12),
                 "pruned": run_pruning(),
+                "schedules": run_schedules(),
             }
         )
     )
