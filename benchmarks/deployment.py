@@ -91,7 +91,19 @@ def collect():
             json.loads((directory / name).read_text("utf-8"))
             for name in ("train.json", "forms.json")
         )
-        found.append({**trained, "forms": forms["rows"]})
+        before = [
+            row["accuracy"]
+            for row in forms["rows"]
+            if row["form"] == "ticket before fine-tuning"
+        ]
+        found.append(
+            {
+                **trained,
+                "accuracy": forms["accuracy"],
+                "accuracy_before_finetuning": before[0] if before else None,
+                "forms": forms["rows"],
+            }
+        )
         write(found)
     return found
 

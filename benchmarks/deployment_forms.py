@@ -29,6 +29,7 @@ from deployment_train import ROUTES
 from deployment_train import TASKS
 from deployment_train import define_flags
 from deployment_train import directory_of
+from deployment_train import normalised
 
 import tf_gems as gems
 from tf_gems.export import accuracy as measured
@@ -60,7 +61,7 @@ def forms_of_gems(directory, data):
     """Returns the rows of a network that this library pruned."""
     model = keras.models.load_model(directory / "model.keras")
     images, labels = data.test
-    calibration = data.train[0][:CALIBRATED]
+    calibration = normalised(data, data.train[0][:CALIBRATED])
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         report = gems.export_report(
@@ -120,14 +121,14 @@ def forms_of_gems(directory, data):
                 measured.accuracy(labels, outputs),
             )
         )
-    trained = json.loads((directory / "train.json").read_text("utf-8"))
-    ticket = (directory / "ticket.gem").read_bytes()
+    ticket = gems.Ticket.load(directory / "ticket.gem")
+    outputs = measured.keras_outputs(ticket.network(), [images])
     rows.append(
         row(
             "ticket before fine-tuning",
             "sparse",
-            paths.sizes(ticket),
-            trained["accuracy_before_finetuning"],
+            paths.sizes((directory / "ticket.gem").read_bytes()),
+            measured.accuracy(labels, outputs),
         )
     )
     return rows, report.accuracy
@@ -140,7 +141,7 @@ def forms_of_tfmot(directory, data):
 
     model = tf_keras.models.load_model(directory / "model.h5", compile=False)
     images, labels = data.test
-    calibration = data.train[0][:CALIBRATED]
+    calibration = normalised(data, data.train[0][:CALIBRATED])
     expected = np.concatenate(
         [
             np.asarray(model(images[i : i + 100], training=False))

@@ -75,7 +75,8 @@ class Task:
         data = datasets.load(
             self.dataset, os.path.join(data_dir, self.folder), self.fraction
         )
-        test = tuple(array[:: self.tested] for array in data.test)
+        images, labels = (array[:: self.tested] for array in data.test)
+        test = normalised(data, images), labels
         return dataclasses.replace(data, test=test)
 
     def network(self, data):
@@ -85,6 +86,13 @@ class Task:
             data.classes,
             kernel_regularizer=keras.regularizers.L2(WEIGHT_DECAY / 2),
         )
+
+
+def normalised(data, images):
+    """Returns images as the network takes them: some sets hold bytes."""
+    if data.mean is None:
+        return images
+    return ((images - data.mean) / data.deviation).astype("float32")
 
 
 TASKS = {

@@ -59,6 +59,9 @@ def test_a_ticket_builds_its_network(tmp_path):
     assert os.path.getsize(tmp_path / "short.gem") < os.path.getsize(path)
     with pytest.raises(ValueError, match="has none"):
         short.network()
+    for name, said in (("many", "yes"), ("short", "no")):
+        summary = tf_gems.Ticket.inspect(tmp_path / f"{name}.gem")
+        assert f"config of the network: {said}" in str(summary)
     assert tf_gems.sanity.shuffle(ticket, seed=0).config == ticket.config
 
 
