@@ -146,13 +146,13 @@ def render(results):
         ]
         for cell in mine:
             line = [f"{cell['target_sparsity']:.2%}", NAMES[cell["route"]]]
-            for form, encoding, name in COLUMNS:
-                row = pick(cell, form, encoding)
-                line.append(shown(row))
-                if row is not None and row["refused"]:
-                    refusals.setdefault((name, row["refused"]), []).append(
-                        f"{network} {line[0]}"
-                    )
+            line += [shown(pick(cell, *column[:2])) for column in COLUMNS]
+            for row in cell["forms"]:
+                if row["refused"]:
+                    which = NAMES[cell["route"]], row["form"], row["encoding"]
+                    where = f"{network} {line[0]}"
+                    key = " ".join(filter(None, which)), row["refused"]
+                    refusals.setdefault(key, []).append(where)
             lines.append("| " + " | ".join(line) + " |")
         lines.append("")
     lines += [

@@ -70,9 +70,8 @@ def forms_of_gems(directory, data):
         for found in report.rows:
             export = found["export"]
             if export is None:
-                rows.append(
-                    row(found["form"], None, None, None, found["refused"])
-                )
+                reason = found["refused"].replace(folder + os.sep, "")
+                rows.append(row(found["form"], None, None, None, reason))
                 continue
             sparse = any(t["encoding"] == "sparse" for t in export.tensors)
             size = export.bytes, export.gzip_bytes, export.zstd_bytes

@@ -50,7 +50,7 @@ def test_files_are_smaller_for_their_zeros(deployment):
             for encoding in ("sparse", "dense")
         )
         assert sparse["bytes"] < dense["bytes"] / 3
-        assert sparse["accuracy"] == dense["accuracy"]
+        assert sparse["accuracy"] == pytest.approx(dense["accuracy"], abs=2e-3)
         if cell["route"] != "gem_miner":
             continue
         gem = deployment.pick(cell, "gem", "sparse")
