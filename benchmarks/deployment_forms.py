@@ -187,7 +187,9 @@ def forms_of_tfmot(directory, data):
                 if not np.isfinite(outputs).all():
                     refused = "LiteRT computes NaN"
                 elif np.abs(outputs - expected).max() > np.abs(expected).max():
-                    refused = "LiteRT computes something else"
+                    refused = (
+                        "outputs differ from Keras by more than the largest"
+                    )
             rows.append(
                 row(form, encoding, paths.sizes(written), accuracy, refused)
             )
