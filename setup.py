@@ -26,6 +26,7 @@ EXTRAS = {
         "playwright>=1.45",
         "pytest>=8.0",
         "pytest-xdist>=3.5",
+        "tensorflow-model-optimization>=0.8",  # that models go there and back
         "tf_keras>=2.21",  # that a Keras 2 model is refused
         "zstandard>=0.22",
     ],

@@ -1,5 +1,6 @@
 """The published artefacts keep what their cards promise."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -97,3 +98,48 @@ def test_half_precision_statistics_are_enough(tmp_path):
 
 def test_there_are_artefacts_to_test():
     assert len(CARDS) >= 2
+
+
+@pytest.fixture(scope="module")
+def gallery():
+    """The program that measures the published files."""
+    path = Path(__file__).parents[1] / "benchmarks" / "gallery.py"
+    spec = importlib.util.spec_from_file_location("gallery", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_is_that_of_the_files(gallery):
+    path = DIRECTORY.parent / "benchmarks" / "results" / "gallery.json"
+    results = json.loads(path.read_text("utf-8"))
+    table = (DIRECTORY / "README.md").read_text("utf-8")
+    assert table == gallery.render(results)
+    assert {row["name"] for row in results["rows"]} == {p.stem for p in CARDS}
+    for row in results["rows"]:
+        card = json.loads(
+            (DIRECTORY / f"{row['name']}.json").read_text("utf-8")
+        )
+        assert row["ticket_bytes"] == card["bytes"]["ticket"]
+        assert row["sparse_bytes"][0] == card["bytes"]["sparse_tflite"]
+        assert row["dense_bytes"][0] == pytest.approx(
+            card["bytes"]["dense_tflite"], rel=0.02
+        )
+        assert row["accuracy"] == pytest.approx(
+            card["accuracy"]["tflite"], abs=1e-3
+        )
+        assert row["sparse_microseconds"] > 0 < row["dense_microseconds"]
+
+
+def test_the_dense_twin_computes_the_same(gallery, tmp_path):
+    sparse = DIRECTORY / "digits.tflite"
+    dense = tmp_path / "dense.tflite"
+    dense.write_bytes(gallery.densified(sparse.read_bytes()))
+    assert dense.stat().st_size > 4 * sparse.stat().st_size
+    x = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype("float32")
+    found = [
+        run_litert(str(path), [{"image": x}])[0][0][0]
+        for path in (sparse, dense)
+    ]
+    for ours, twin in zip(*(f.values() for f in found), strict=True):
+        np.testing.assert_allclose(ours, twin, atol=1e-6)

@@ -1,7 +1,8 @@
 """Values as functions of progress: densities, weights of a penalty.
 
 A schedule is called with the progress of training, a float in [0, 1], and
-returns a float. `get` accepts a number, a name, a config or an instance.
+returns a float. `get` accepts a number, a name, a config or an instance; also
+a sparsity schedule of TF Model Optimization.
 """
 
 import math
@@ -10,6 +11,8 @@ import keras
 
 from tf_gems import registry
 from tf_gems.validation import is_number
+
+_TFMOT = "tensorflow_model_optimization."
 
 
 class Schedule:
@@ -159,6 +162,11 @@ SCHEDULES = {
 def get(identifier, argument="schedule"):
     """Returns a schedule for a number, a name, a config or an instance.
 
+    A sparsity schedule of TF Model Optimization (`PolynomialDecay` or
+    `ConstantSparsity`) becomes that of the density, one minus the sparsity.
+    Its steps from `begin_step` to `end_step` are all of the progress: when
+    that begins and ends is up to what is given the schedule.
+
     Args:
         identifier: See above.
         argument: Name of the user's argument, for messages.
@@ -170,7 +178,25 @@ def get(identifier, argument="schedule"):
         return Constant(identifier)
     if isinstance(identifier, Schedule):
         return identifier
+    if type(identifier).__module__.startswith(_TFMOT):
+        return _of_tfmot(identifier, argument)
     return registry.get(identifier, SCHEDULES, argument)
+
+
+def _of_tfmot(schedule, argument):
+    """Returns the densities of a sparsity schedule of tfmot."""
+    kind = type(schedule).__name__
+    config = schedule.get_config()["config"]
+    if kind == "ConstantSparsity":
+        return Constant(1.0 - config["target_sparsity"])
+    if kind == "PolynomialDecay":
+        initial, final = config["initial_sparsity"], config["final_sparsity"]
+        return Polynomial(1.0 - initial, 1.0 - final, config["power"])
+    raise ValueError(
+        "Of TF Model Optimization, `PolynomialDecay` and `ConstantSparsity` "
+        f"are schedules here. Received: {argument}={kind}. Subclass "
+        "`tf_gems.schedules.Schedule` instead."
+    )
 
 
 def geometric_counts(size, density, freezes, rounding="exact"):

@@ -13,6 +13,9 @@ from tf_gems.network import network_weights
 from tf_gems.network import prunable_weights
 from tf_gems.network import refuse_before_mining
 from tf_gems.network import refuse_unfinished_mining
+from tf_gems.network import unwrap
+from tf_gems.network_config import config_of
+from tf_gems.network_config import network_of
 from tf_gems.pruning_report import unique_paths
 from tf_gems.validation import check_choice
 
@@ -28,6 +31,8 @@ class Ticket:
             biases and normalisation statistics), in the network's order, to
             its starting value.
         metadata: Dict of JSON values that describe how it was found.
+        config: Dict of JSON values from which `network` builds the network,
+            see `tf_gems.network_config`. Defaults to `None`: unknown.
 
     Example:
 
@@ -41,6 +46,7 @@ class Ticket:
     masks: dict
     weights: dict
     metadata: dict = dataclasses.field(default_factory=dict)
+    config: dict | None = None
 
     def __post_init__(self):
         if not any(mask.size for mask in self.masks.values()):
@@ -116,6 +122,7 @@ class Ticket:
                 path: _copy(v) for path, v in zip(paths, weights, strict=True)
             },
             metadata=metadata or {},
+            config=_config(model),
         )
 
     @property
@@ -248,7 +255,39 @@ class Ticket:
             [path in self.masks for path in self.weights],
         )
 
-    def save(self, path, dtype=None):
+    def network(self):
+        """Returns a plain Keras model with this ticket's masks and weights.
+
+        It is built from the ticket's config, which is data: no code that a
+        file may hold is run, and nothing is built that the ticket's weights
+        do not fit.
+
+        Returns:
+            Keras model.
+
+        Raises:
+            ValueError: If the ticket does not tell its network, or tells
+                something else.
+
+        Example:
+
+        ```python
+        tf_gems.Ticket.load("resnet20.gem").network().save("resnet20.keras")
+        ```
+        """
+        if self.config is None:
+            raise ValueError(
+                "A ticket builds its network if it knows the config. Received: "
+                "one that has none, as the network holds parts that are no "
+                "layers of Keras, or the file was written without it. Build "
+                "the network, and pass it to `apply`."
+            )
+        shapes = [np.shape(value) for value in self.weights.values()]
+        model = network_of(self.config, shapes)
+        self.apply(model)
+        return model
+
+    def save(self, path, dtype=None, config=True):
         """Writes the ticket to a file, in the format of `ticket_file`.
 
         Only kept values are stored of the weights that are pruned; one bit
@@ -259,6 +298,8 @@ class Ticket:
             dtype: `"float16"` to round other values to half precision, for a
                 smaller file; they are float32 again when it is loaded.
                 Defaults to `None`: values are kept to the last bit.
+            config: Whether to write the network's config, from which `network`
+                builds it: 1.6 kB for ResNet-20. Defaults to `True`.
 
         Raises:
             OSError: If the file cannot be written; an older one is left as it
@@ -267,7 +308,14 @@ class Ticket:
         """
         if dtype is not None:
             check_choice(dtype, "dtype", ("float16",))
-        ticket_file.write(path, self.masks, self.weights, self.metadata, dtype)
+        ticket_file.write(
+            path,
+            self.masks,
+            self.weights,
+            self.metadata,
+            dtype,
+            self.config if config else None,
+        )
 
     @classmethod
     def load(cls, path, max_bytes=ticket_file.MAX_BYTES):
@@ -287,7 +335,7 @@ class Ticket:
                 that is not known here, or describes larger arrays.
         """
         found = ticket_file.read(path, max_bytes)
-        return cls(found.masks, found.weights, found.metadata)
+        return cls(found.masks, found.weights, found.metadata, found.config)
 
     @staticmethod
     def inspect(path):
@@ -304,6 +352,12 @@ class Ticket:
             ValueError: If the file is no ticket, or is damaged.
         """
         return ticket_file.TicketSummary.read(path)
+
+
+def _config(model):
+    """Returns the config of a model's network, or `None` if it is unknown."""
+    network = unwrap(model)
+    return None if find_gem_layers(network) else config_of(network)
 
 
 def _copy(variable):

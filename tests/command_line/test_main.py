@@ -137,11 +137,21 @@ def test_expand_a_sparse_model(files, tmp_path, capsys):
     np.testing.assert_allclose(keras.models.load_model(output)(x), y, atol=1e-6)
 
 
+def test_expand_builds_the_network_of_the_config(files, tmp_path, capsys):
+    output = tmp_path / "alone.keras"
+    arguments = ["expand", f"{files / 'small.gem'}", f"--output={output}"]
+    assert main(arguments) == 0
+    assert "'small' with 60 of 600" in capsys.readouterr().out
+    x, y = truth(files)
+    np.testing.assert_allclose(keras.models.load_model(output)(x), y, atol=1e-6)
+
+
 def test_expand_a_network_of_the_zoo(tmp_path, capsys):
     ticket_path, output = tmp_path / "zoo.gem", tmp_path / "zoo.keras"
     model = tf_gems.zoo.lenet_300_100((4, 4, 1), 7)
     sparse = tf_gems.SparseModel(model, seed=0)
     ticket = tf_gems.methods.RandomPruning(0.9).find(sparse)
+    ticket.config = None  # as of files from before there was one
     arguments = ["expand", f"{ticket_path}", f"--output={output}"]
     shape = ["--input_shape=4,4,1", "--classes=7"]
     ticket.save(ticket_path)

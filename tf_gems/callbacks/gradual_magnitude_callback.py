@@ -36,8 +36,10 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
             to `0.0`.
         end: Float, the fraction of training at which it ends. Defaults to
             `0.75`.
-        schedule: `tf_gems.schedules.Schedule` of the density. Defaults to
-            `None`: the cubic one of the paper from 1 to the target.
+        schedule: `tf_gems.schedules.Schedule` of the density, or a sparsity
+            schedule of TF Model Optimization, see `tf_gems.schedules.get`.
+            Defaults to `None`: the cubic one of the paper from 1 to the
+            target.
         epochs: Integer, the length of training. Defaults to `None`: the
             epochs of `fit`.
         allocation: How what is alive is spread over the weights, see

@@ -6,8 +6,9 @@ usage: python -m tf_gems expand TICKET.gem --output=PLAIN.keras
 
 The ticket's starting weights, multiplied by its masks, replace those of the
 model, which must be of the ticket's network, but may hold any weights. Without
-a model the network is one of `tf_gems.zoo`, by default that of the ticket's
-metadata. Whoever opens the file needs Keras only.
+a model the network is built from the config in the ticket; without that it is
+one of `tf_gems.zoo`, by default the one that the ticket's metadata name.
+Whoever opens the file needs Keras only.
 """
 
 import os
@@ -67,8 +68,14 @@ def run(arguments, values):
     if values.model and values.network:
         raise UsageError("Give --model or --network, not both.")
     ticket = Ticket.load(path)
-    model = load_model(values.model) if values.model else _zoo(ticket, values)
-    ticket.apply(model)
+    named = values.network or values.input_shape or values.classes
+    if ticket.config and not (values.model or named):
+        model = ticket.network()
+    else:
+        model = (
+            load_model(values.model) if values.model else _zoo(ticket, values)
+        )
+        ticket.apply(model)
     if find_gem_layers(model):
         model = strip(model)
     directory, name = os.path.split(output)
@@ -92,8 +99,8 @@ def _zoo(ticket, values):
     name = values.network or ticket.metadata.get("network")
     if name not in zoo.__all__ and not values.network:
         raise ValueError(
-            "A ticket holds weights, and no layers. Received: one whose "
-            f"metadata name no network of the zoo, but {name!r}. Give "
+            "A ticket tells its network by a config or a name. Received: one "
+            f"whose metadata name no network of the zoo, but {name!r}. Give "
             f"--model, or --network: {', '.join(zoo.__all__)}."
         )
     make = getattr(zoo, check_choice(name, "network", zoo.__all__))

@@ -31,7 +31,7 @@ def define_flags(values):
     )
     flags.DEFINE_list(
         "forms",
-        ["float32", "float16", "dynamic_int8", "int8", "saved_model"],
+        ["float32", "float16", "dynamic_int8", "int8", "saved_model", "gem"],
         "What to write.",
         flag_values=values,
     )

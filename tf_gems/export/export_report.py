@@ -8,6 +8,7 @@ import numpy as np
 
 from tf_gems.export import accuracy as measured
 from tf_gems.export import forms as litert_forms
+from tf_gems.export import gem
 from tf_gems.export import latency
 from tf_gems.export.comparison import named_inputs
 from tf_gems.export.deployment_report import DeploymentReport
@@ -18,7 +19,7 @@ from tf_gems.export.xnnpack_report import host_has_sparse_kernels
 from tf_gems.export.xnnpack_report import xnnpack_report
 from tf_gems.validation import check_choice
 
-_FORMS = (*litert_forms.FORMS, "saved_model")
+_FORMS = (*litert_forms.FORMS, "saved_model", "gem")
 _COMPARED = 32
 _CALIBRATED = 100
 
@@ -51,8 +52,9 @@ def export_report(
             same names in it are replaced.
         data: `(inputs, labels)`: real data, inputs as the model takes them.
             Labels may be `None`: no accuracy then.
-        forms: Sequence of forms of `tf_gems.export_litert`, and
-            `"saved_model"`. Defaults to all of them.
+        forms: Sequence of forms of `tf_gems.export_litert`,
+            `"saved_model"`, and `"gem"`, a ticket file, see
+            `tf_gems.export.export_gem`. Defaults to all of them.
         representative_data: Inputs to calibrate `"int8"` on. Defaults to
             `None`: the first hundred of `data`.
         runs: Integer, runs of each file when it is timed; 0 to time nothing.
@@ -108,13 +110,8 @@ def export_report(
     for form in forms:
         row = writer.write(form)
         if labels is not None and row["export"] is not None:
-            outputs = (
-                measured.saved_model_outputs
-                if form == "saved_model"
-                else measured.litert_outputs
-            )
             row["accuracy"] = judged(
-                outputs(row["export"].path, signature, arguments)
+                writer.outputs(row["export"], signature, arguments)
             )
         rows.append(row)
     of_keras = None
@@ -151,9 +148,26 @@ class _Writer:
             "emulated_dense_seconds": None,
             "layers": [],
         }
-        write = self._saved_model if form == "saved_model" else self._litert
-        write(row)
+        write = {"saved_model": self._saved_model, "gem": self._gem}
+        write.get(form, self._litert)(row)
         return row
+
+    def outputs(self, export, signature, arguments):
+        """Returns the first output of what was written for all examples."""
+        if export.format == "gem":
+            return gem.gem_outputs(export.path, self.plain, arguments)
+        run = {
+            "saved_model": measured.saved_model_outputs,
+            "litert": measured.litert_outputs,
+        }
+        return run[export.format](export.path, signature, arguments)
+
+    def _gem(self, row):
+        path = os.path.join(self.directory, "ticket.gem")
+        try:
+            row["export"] = gem.export_gem(self.plain, path, self.compared)
+        except RuntimeError as error:
+            row["refused"] = str(error)
 
     def _saved_model(self, row):
         def measure(written, twin):

@@ -45,15 +45,16 @@ def export_litert(
       convolutions, from which LiteRT computes NaN | 1e-2 |
     | `"dynamic_int8"` | depthwise and transposed convolutions: LiteRT loads
       no others | 1e-1 |
-    | `"int8"` | convolutions of all kinds; LiteRT loads no sparse dense
-      layers | 1e-1 |
+    | `"int8"` | convolutions of all kinds; dense layers with a multiple of
+      16 inputs, in blocks of 16, where that is smaller | 1e-1 |
 
     `"float16"` stores weights in half precision and computes in float32.
     `"dynamic_int8"` stores them as 8-bit integers and rounds activations
     while it runs. `"int8"` computes in 8-bit integers with ranges taken from
-    `representative_data`; its inputs and outputs are still floats. Where
-    sparse weights could make XNNPACK wrong on another machine, all are
-    stored densely, in any form.
+    `representative_data`; its inputs and outputs are still floats, and dense
+    layers in blocks are smaller, but slower than those that are stored
+    densely. Where sparse weights could make XNNPACK wrong on another machine,
+    all are stored densely, in any form.
 
     Args:
         model: `tf_gems.SparseModel`, which is stripped first, or plain Keras

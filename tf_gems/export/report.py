@@ -9,7 +9,7 @@ class ExportReport:
 
     Args:
         path: String, what was written.
-        format: `"litert"` or `"saved_model"`.
+        format: `"litert"`, `"saved_model"` or `"gem"`.
         bytes: Integer, size of what was written.
         gzip_bytes: Integer, its size compressed by gzip.
         dense_bytes: Integer, size of the dense twin: the network in the same

@@ -16,6 +16,7 @@ from tf_gems.export import sparse_tensor
 # What the format needs for one more tensor and one more operator.
 _OVERHEAD_BYTES = 256
 _BLOCK = 4
+_INT8_BLOCK = 16
 _SPARSE_FULLY_CONNECTED = 8
 # Readers that LiteRT runs right with sparse weights, by type of the weights.
 # Integer weights of operators on floats are "hybrid". Each was run: others
@@ -32,8 +33,11 @@ def sparsify(model, safe, optimize):
     """Encodes weights sparsely where that is right and makes them smaller.
 
     A weight in compressed sparse rows is expanded once, when the model is
-    loaded, by a `DENSIFY` operator. A weight in blocks of four is read by the
-    sparse kernel of `FULLY_CONNECTED` as it is.
+    loaded, by a `DENSIFY` operator. A weight in blocks of four, or of sixteen
+    8-bit integers, is read by the sparse kernel of `FULLY_CONNECTED` as it is.
+    Integers have no other sparse form there: LiteRT refuses to load them after
+    `DENSIFY`, and to run them in smaller blocks. Of zeros without structure,
+    blocks of sixteen save space from about 95 %.
 
     Args:
         model: `ModelT` to change.
@@ -57,25 +61,21 @@ def sparsify(model, safe, optimize):
         value = flatbuffer.constant(model, tensor)
         if value.all() or tensor.sparsity is not None:
             continue
-        in_blocks = (
-            optimize == "latency"
-            and readers == {"FULLY_CONNECTED"}
-            and value.dtype == "<f4"
-            and _faster_in_blocks(value)
-        )
-        reason = _reason(model, graph, index, readers)
-        if reason is None and not (safe or in_blocks):
+        block = _native_block(model, graph, index, readers, value, optimize)
+        reason = None
+        if block == 1:
+            reason = _reason(model, graph, index, readers)
+        if reason is None and not (safe or block > 1):
             reason = "XNNPACK may compute garbage with sparse weights"
         if reason is not None:
             reasons[number, index] = reason
             continue
-        block = _BLOCK if in_blocks else 1
         values, parameters = sparse_tensor.encode(value, schema, block)
         size = values.nbytes + sparse_tensor.index_bytes(parameters)
         if size + _OVERHEAD_BYTES >= value.nbytes:
             reasons[number, index] = "that is smaller"
             continue
-        if in_blocks:
+        if block > 1:
             _announce_sparse(model, graph, index)
         else:
             _densify(model, graph, index)
@@ -89,18 +89,25 @@ def sparsify(model, safe, optimize):
     return count, reasons
 
 
+def _native_block(model, graph, index, readers, value, optimize):
+    """Returns the block that a sparse kernel reads as it is, or 1."""
+    if readers != {"FULLY_CONNECTED"}:
+        return 1
+    if (
+        optimize == "latency"
+        and value.dtype == "<f4"
+        and _faster_in_blocks(value)
+    ):
+        return _BLOCK
+    is_int8 = _kind(model, graph, index) == "int8"
+    return _INT8_BLOCK if is_int8 and not value.shape[1] % _INT8_BLOCK else 1
+
+
 def _reason(model, graph, index, readers):
     """Returns why LiteRT would not run a weight right if it were sparse."""
     if None in readers:
         return "it is read as something else than a weight, too"
-    kind = flatbuffer.dtype_of(graph.tensors[index]).name
-    if kind == "int8":
-        types = {
-            flatbuffer.dtype_of(graph.tensors[operator.inputs[_data(name)]])
-            for operator, _ in flatbuffer.readers(model, graph)[index]
-            for name in [flatbuffer.operator_name(model, operator)]
-        }
-        kind = "int8" if types == {np.dtype("int8")} else "hybrid"
+    kind = _kind(model, graph, index)
     wrong = readers - _RIGHT[kind]
     if wrong:
         return (
@@ -109,6 +116,19 @@ def _reason(model, graph, index, readers):
             + (" and float inputs" if kind == "hybrid" else "")
         )
     return None
+
+
+def _kind(model, graph, index):
+    """Returns the type of a weight; integers among floats are `"hybrid"`."""
+    kind = flatbuffer.dtype_of(graph.tensors[index]).name
+    if kind == "int8":
+        types = {
+            flatbuffer.dtype_of(graph.tensors[operator.inputs[_data(name)]])
+            for operator, _ in flatbuffer.readers(model, graph)[index]
+            for name in [flatbuffer.operator_name(model, operator)]
+        }
+        kind = "int8" if types == {np.dtype("int8")} else "hybrid"
+    return kind
 
 
 def _data(name):

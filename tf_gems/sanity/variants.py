@@ -64,7 +64,10 @@ def reinitialize(ticket, model, seed):
     ticket.refuse_other_network(model)
     weights = _drawn_anew(ticket, model, seed)
     return Ticket(
-        dict(ticket.masks), weights, _metadata(ticket, "reinitialized", seed)
+        dict(ticket.masks),
+        weights,
+        _metadata(ticket, "reinitialized", seed),
+        ticket.config,
     )
 
 
@@ -94,7 +97,9 @@ def _shuffled(ticket, weights, variant, seed):
         scores = generator.random(mask.shape, dtype="float32")
         kept = int(np.count_nonzero(mask))
         [masks[path]] = shape.keep_largest([scores], kept)
-    return Ticket(masks, dict(weights), _metadata(ticket, variant, seed))
+    return Ticket(
+        masks, dict(weights), _metadata(ticket, variant, seed), ticket.config
+    )
 
 
 def _shape_of(ticket):

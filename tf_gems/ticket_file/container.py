@@ -32,6 +32,7 @@ class Contents:
         metadata: Dict of JSON values.
         entries: List of `header.Entry`, one for each weight.
         lengths: Dict from the names of the file's parts to their bytes.
+        config: Dict of JSON values, the network's, or `None`.
     """
 
     masks: dict
@@ -39,9 +40,10 @@ class Contents:
     metadata: dict
     entries: list
     lengths: dict
+    config: dict | None = None
 
 
-def write(path, masks, weights, metadata, dtype=None):
+def write(path, masks, weights, metadata, dtype=None, config=None):
     """Writes a ticket beside its target and renames it into place.
 
     Args:
@@ -51,12 +53,13 @@ def write(path, masks, weights, metadata, dtype=None):
         metadata: Dict of JSON values.
         dtype: `"float16"` to round values; see `values.choose`. Defaults to
             `None`: values are exact.
+        config: Dict of JSON values, the network's. Defaults to `None`.
 
     Raises:
         OSError: If the file cannot be written; an older one is left as it is.
         ValueError: If a value is of a type that the format lacks.
     """
-    data = encode(masks, weights, metadata, dtype)
+    data = encode(masks, weights, metadata, dtype, config)
     with replacing(path) as file:
         file.write(data)
 
@@ -84,7 +87,7 @@ def read(path, max_bytes=MAX_BYTES):
         return _decode(start + file.read(), max_bytes)
 
 
-def encode(masks, weights, metadata, dtype=None):
+def encode(masks, weights, metadata, dtype=None, config=None):
     """Returns the bytes of a ticket file; see `write`."""
     entries, signs, numbers = [], [np.zeros(0, "uint8")], []
     for path, value in weights.items():
@@ -104,7 +107,7 @@ def encode(masks, weights, metadata, dtype=None):
         name = value.dtype.name
         entries.append(Entry(path, value.shape, name, kept, width, coding))
     masked = [entry for entry in entries if entry.kept is not None]
-    text = header.write(entries, metadata)
+    text = header.write(entries, metadata, config)
     stored_text, stored_numbers = _deflate(text), _deflate(b"".join(numbers))
     body = [
         stored_text,
@@ -135,7 +138,7 @@ def _decode(data, max_bytes):
         raise ValueError("its checksum is wrong.")
     body = body[_PREFIX.size :]
     text = _inflate(body[:stored], inflated, "header")
-    entries, metadata = header.read(text, max_bytes)
+    entries, metadata, config = header.read(text, max_bytes)
 
     sizes = [entry.value_sizes for entry in entries]
     bits, length = (sum(column) for column in zip(*sizes, strict=True))
@@ -161,7 +164,7 @@ def _decode(data, max_bytes):
         raise ValueError("its signs are followed by something else.")
     plain = _inflate(body[last:], length, "numbers")
     masks, weights = _arrays(entries, flags, signs, plain)
-    return Contents(masks, weights, metadata, entries, lengths)
+    return Contents(masks, weights, metadata, entries, lengths, config)
 
 
 def _arrays(entries, flags, signs, numbers):

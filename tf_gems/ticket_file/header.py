@@ -67,12 +67,13 @@ def fingerprint(shapes, prunable):
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write(entries, metadata):
+def write(entries, metadata, config=None):
     """Returns the header as bytes.
 
     Args:
         entries: List of `Entry`.
         metadata: Dict of JSON values.
+        config: Dict of JSON values, the network's. Defaults to `None`.
 
     Raises:
         ValueError: If it would be too large, or holds no JSON.
@@ -82,6 +83,7 @@ def write(entries, metadata):
             "fingerprint": _fingerprint(entries),
             "metadata": metadata,
             "weights": {n: [getattr(e, n) for e in entries] for n in _COLUMNS},
+            **({} if config is None else {"config": config}),
         },
         allow_nan=False,
         separators=(",", ":"),
@@ -97,7 +99,7 @@ def write(entries, metadata):
 
 
 def read(text, max_bytes):
-    """Returns entries and metadata, if types and sizes are sound.
+    """Returns entries, metadata and config, if types and sizes are sound.
 
     Args:
         text: Bytes of the header.
@@ -109,6 +111,8 @@ def read(text, max_bytes):
     header = json.loads(text, parse_constant=_refuse_constant)
     if not isinstance(header["metadata"], dict):
         raise ValueError("its metadata are no object.")
+    if not isinstance(header.get("config", {}), dict):
+        raise ValueError("its config is no object.")
     columns = [header["weights"][name] for name in _COLUMNS]
     if not all(isinstance(column, list) for column in columns):
         raise ValueError("it describes weights by something else than lists.")
@@ -131,7 +135,7 @@ def read(text, max_bytes):
         )
     if header["fingerprint"] != _fingerprint(entries):
         raise ValueError("its fingerprint is that of another network.")
-    return entries, header["metadata"]
+    return entries, header["metadata"], header.get("config")
 
 
 def _entry(path, shape, dtype, kept, width, coding):

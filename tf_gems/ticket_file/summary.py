@@ -29,6 +29,8 @@ class TicketSummary:
         lengths: Dict from the parts of the file to their bytes.
         metadata: Dict of JSON values.
         fingerprint: String, see `ticket_file.fingerprint`.
+        has_config: Whether the file tells its network, so that it can be
+            expanded without any other.
 
     Example:
 
@@ -41,6 +43,7 @@ class TicketSummary:
     lengths: dict
     metadata: dict
     fingerprint: str
+    has_config: bool = False
 
     @classmethod
     def read(cls, path):
@@ -65,6 +68,7 @@ class TicketSummary:
                 [entry.shape for entry in contents.entries],
                 [entry.kept is not None for entry in contents.entries],
             ),
+            has_config=contents.config is not None,
         )
 
     @property
@@ -133,6 +137,7 @@ class TicketSummary:
             "numbers are deflated together.",
             "",
             f"fingerprint: {self.fingerprint}",
+            f"config of the network: {'yes' if self.has_config else 'no'}",
             *(
                 f"{key}: {json.dumps(value)}"
                 for key, value in self.metadata.items()

@@ -1,0 +1,286 @@
+"""Trains cells of the deployment table, see `benchmarks/deployment.py`.
+
+    python benchmarks/deployment_train.py --network=resnet20 \
+        --route=gem_miner --models=DIRECTORY [--sparsity=0.9,0.95]
+
+Two routes to a sparse network, with the same data, batches, epochs, weight
+decay and set of pruned weights:
+
+* `gem_miner`: half the epochs mine a ticket, half fine-tune it;
+* `tfmot`: magnitude pruning of TF Model Optimization as its guide shows it,
+  `prune_low_magnitude` around each layer with `PolynomialDecay` over half the
+  epochs, on the twin of the network in `tf_keras`; then `strip_pruning`.
+
+What is trained is kept in the directory of the cell: `model.keras` or
+`model.h5`, `ticket.gem`, and `train.json` when all is written. A cell that is
+there is not trained again.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "--route=tfmot" in sys.argv:  # before anything imports TensorFlow
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+
+import keras
+import numpy as np
+from absl import app
+from absl import flags
+
+import tf_gems as gems
+from tf_gems import datasets
+from tf_gems import zoo
+from tf_gems.provenance import provenance
+
+FLAGS = flags.FLAGS
+SPARSITIES = (0.9, 0.95, 0.98, 0.9856)
+ROUTES = ("gem_miner", "tfmot")
+BATCH_SIZE = 32
+SEED = 0
+LEARNING_RATE = 0.1
+SCORE_LEARNING_RATE = 1.5
+WEIGHT_DECAY = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A network on its data, and how long it trains.
+
+    Args:
+        build: Function of the shape of images and the number of classes.
+        dataset: Name for `tf_gems.datasets.load`.
+        folder: Where its data is, in `--data_dir`.
+        fraction: Float, the part of the training set.
+        epochs: Integer, in all.
+        filters: Which weights are pruned, see `tf_gems.SparseModel`.
+        tested: Integer, each how-many-th image of the test set is used.
+    """
+
+    build: object
+    dataset: str
+    folder: str
+    fraction: float
+    epochs: int
+    filters: str | None
+    tested: int
+
+    def load(self, data_dir):
+        """Returns `tf_gems.datasets.ImageData` with the part that is tested."""
+        data = datasets.load(
+            self.dataset, os.path.join(data_dir, self.folder), self.fraction
+        )
+        images, labels = (array[:: self.tested] for array in data.test)
+        test = normalised(data, images), labels
+        return dataclasses.replace(data, test=test)
+
+    def network(self, data):
+        """Returns the Keras model, not yet trained."""
+        return self.build(
+            data.image_shape,
+            data.classes,
+            kernel_regularizer=keras.regularizers.L2(WEIGHT_DECAY / 2),
+        )
+
+
+def normalised(data, images):
+    """Returns images as the network takes them: some sets hold bytes."""
+    if data.mean is None:
+        return images
+    return ((images - data.mean) / data.deviation).astype("float32")
+
+
+TASKS = {
+    "resnet20": Task(zoo.resnet20, "cifar10", "tfds", 0.1, 6, None, 5),
+    "mobilenet_v1": Task(
+        functools.partial(zoo.mobilenet_v1, alpha=0.5, stem="imagenet"),
+        "tiny_imagenet",
+        "tiny_imagenet_20",
+        1.0,
+        6,
+        "xnnpack",
+        1,
+    ),
+}
+
+
+def define_flags():
+    """Defines the flags that both programs have."""
+    flags.DEFINE_string("models", None, "Directory of the cells.")
+    flags.DEFINE_string(
+        "data_dir", "../shared/data", "Directory of tfds, tiny_imagenet_20."
+    )
+
+
+def directory_of(models, network, sparsity, route):
+    """Returns the directory of a cell."""
+    return Path(models, f"{network}-{sparsity:g}-{route}")
+
+
+def mine(task, data, sparsity, directory):
+    """Mines and fine-tunes; returns what it found."""
+    sparse = gems.SparseModel.from_preset(
+        "paper", task.network(data), seed=SEED, filters=task.filters
+    )
+    batches = data.batches(BATCH_SIZE, SEED)
+    mining = task.epochs // 2
+
+    def fit(rate, epochs, *callbacks):
+        steps = epochs * -(-len(data.train[1]) // BATCH_SIZE)
+        sparse.compile(
+            keras.optimizers.SGD(
+                keras.optimizers.schedules.CosineDecay(rate, steps), 0.9
+            ),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        sparse.fit(
+            batches,
+            epochs=epochs,
+            shuffle=False,  # the pipeline shuffles
+            verbose=2,
+            callbacks=[*callbacks, gems.callbacks.SetEpoch(batches)],
+        )
+
+    miner = gems.GemMinerCallback(sparsity, freeze_period=1)
+    fit(SCORE_LEARNING_RATE, mining, miner)
+    ticket = sparse.ticket()
+    ticket.save(directory / "ticket.gem")
+    sparse.finetune(ticket)
+    before = accuracy_of(sparse, data)
+    fit(LEARNING_RATE, task.epochs - mining)
+    plain = gems.strip(sparse)
+    plain.save(directory / "model.keras")
+    return {
+        "kept": ticket.kept,
+        "size": ticket.size,
+        "accuracy_before_finetuning": before,
+        "accuracy": accuracy_of(plain, data),
+    }
+
+
+def prune_with_tfmot(task, data, sparsity, directory):
+    """Prunes by magnitude with tfmot; returns what it found."""
+    import tensorflow_model_optimization as tfmot  # first: it picks Keras 2
+
+    # isort: split
+    import tf_keras
+
+    from tf_gems.export import tf_keras_twin
+
+    pruning = tfmot.sparsity.keras
+    network = task.network(data)
+    names = {
+        weight.path.split("/")[-2]
+        for weight in gems.PruningReport(network, task.filters).prunable
+    }
+    steps = -(-len(data.train[1]) // BATCH_SIZE)
+    every = max(1, steps // 10)
+    schedule = pruning.PolynomialDecay(
+        0.0, sparsity, 0, 10 * every * (task.epochs // 2), frequency=every
+    )
+
+    def wrap(layer):
+        if layer.name in names:
+            return pruning.prune_low_magnitude(layer, pruning_schedule=schedule)
+        return layer
+
+    model = tf_keras.models.clone_model(
+        tf_keras_twin.to_tf_keras(network), clone_function=wrap
+    )
+    rate = tf_keras.optimizers.schedules.CosineDecay(
+        LEARNING_RATE, steps * task.epochs
+    )
+    model.compile(
+        tf_keras.optimizers.SGD(rate, 0.9),
+        tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    batches = data.batches(BATCH_SIZE, SEED)
+    model.fit(
+        batches,
+        epochs=task.epochs,
+        shuffle=False,
+        verbose=2,
+        callbacks=[
+            pruning.UpdatePruningStep(),
+            tf_keras.callbacks.LambdaCallback(
+                on_epoch_begin=lambda epoch, logs: batches.set_epoch(epoch)
+            ),
+        ],
+    )
+    stripped = pruning.strip_pruning(model)
+    stripped.save(directory / "model.h5")
+    kernels = [
+        layer.get_weights()[0]
+        for layer in stripped.layers
+        if layer.name in names
+    ]
+    return {
+        "kept": int(sum(np.count_nonzero(kernel) for kernel in kernels)),
+        "size": int(sum(kernel.size for kernel in kernels)),
+        "accuracy_before_finetuning": None,
+        "accuracy": accuracy_of(stripped, data),
+    }
+
+
+def accuracy_of(model, data):
+    """Returns the accuracy of a model of either Keras on the test images."""
+    images, labels = data.test
+    outputs = [
+        np.asarray(model(images[i : i + 100], training=False))
+        for i in range(0, len(images), 100)
+    ]
+    return round(
+        float(np.mean(np.concatenate(outputs).argmax(-1) == labels)), 4
+    )
+
+
+def main(_):
+    """Trains the cells that the flags name and that are not there."""
+    task = TASKS[FLAGS.network]
+    data = task.load(FLAGS.data_dir)
+    for sparsity in map(float, FLAGS.sparsity):
+        directory = directory_of(
+            FLAGS.models, FLAGS.network, sparsity, FLAGS.route
+        )
+        if not (directory / "train.json").exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            train(task, data, sparsity, directory)
+
+
+def train(task, data, sparsity, directory):
+    """Trains a cell."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(SEED)
+    run = mine if FLAGS.route == "gem_miner" else prune_with_tfmot
+    begin = time.perf_counter()
+    found = run(task, data, sparsity, directory)
+    found |= {
+        "network": FLAGS.network,
+        "route": FLAGS.route,
+        "target_sparsity": sparsity,
+        "dataset": task.dataset,
+        "train_images": len(data.train[1]),
+        "test_images": len(data.test[1]),
+        "epochs": task.epochs,
+        "batch_size": BATCH_SIZE,
+        "seed": SEED,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "provenance": provenance(),
+    }
+    (directory / "train.json").write_text(json.dumps(found, indent=1), "utf-8")
+    print(found, flush=True)
+
+
+if __name__ == "__main__":
+    define_flags()
+    flags.DEFINE_enum("network", "resnet20", list(TASKS), "Network.")
+    flags.DEFINE_list("sparsity", list(map(str, SPARSITIES)), "Of zeros.")
+    flags.DEFINE_enum("route", "gem_miner", ROUTES, "How it gets sparse.")
+    app.run(main)

@@ -1,0 +1,214 @@
+"""A ticket that tells its network, and files that tell something else."""
+
+import json
+import os
+import resource
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies
+
+import tf_gems
+from tf_gems import ticket_file
+from tf_gems.network_config import config_of
+from tf_gems.network_config import network_of
+
+layers = keras.layers
+
+
+def network():
+    inputs = keras.Input((8, 8, 2), name="image")
+    x = layers.Conv2D(4, 3, kernel_regularizer="l2")(inputs)
+    x = layers.BatchNormalization()(x)
+    x = keras.ops.pad(x, [(0, 0), (1, 1), (0, 0), (0, 0)])
+    x = layers.Dropout(0.3)(layers.LeakyReLU(0.1)(x))
+    y = keras.Sequential([keras.Input((4,)), layers.Dense(6)], name="inner")
+    x = y(layers.GlobalAveragePooling2D()(x))
+    x = layers.Add()([x, layers.Dense(6, activation="tanh")(x)])
+    return keras.Model(inputs, x, name="many")
+
+
+def shapes(model):
+    return [tuple(weight.shape) for weight in model.weights]
+
+
+def test_a_ticket_builds_its_network(tmp_path):
+    model = network()
+    sparse = tf_gems.SparseModel(model, seed=0)
+    ticket = tf_gems.methods.RandomPruning(0.8, seed=1).find(sparse)
+    path = tmp_path / "many.gem"
+    ticket.save(path)
+    ticket.apply(sparse)
+    x = np.random.default_rng(0).normal(size=(3, 8, 8, 2)).astype("float32")
+    found = tf_gems.Ticket.load(path).network()
+    assert type(found) is type(model) and found.name == "many"
+    assert [w.path for w in found.weights] == [w.path for w in model.weights]
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(found(x)),
+        keras.ops.convert_to_numpy(tf_gems.strip(sparse)(x)),
+        atol=1e-6,
+    )
+    assert found.layers[1].kernel_regularizer.l2 == pytest.approx(0.01)
+    # Without it the file is smaller, and says so.
+    ticket.save(tmp_path / "short.gem", config=False)
+    short = tf_gems.Ticket.load(tmp_path / "short.gem")
+    assert os.path.getsize(tmp_path / "short.gem") < os.path.getsize(path)
+    with pytest.raises(ValueError, match="has none"):
+        short.network()
+    for name, said in (("many", "yes"), ("short", "no")):
+        summary = tf_gems.Ticket.inspect(tmp_path / f"{name}.gem")
+        assert f"config of the network: {said}" in str(summary)
+    assert tf_gems.sanity.shuffle(ticket, seed=0).config == ticket.config
+
+
+def test_resnet20_stays_within_its_bound(tmp_path):
+    model = tf_gems.zoo.resnet20()
+    sparse = tf_gems.SparseModel.from_preset("paper", model, seed=0)
+    ticket = tf_gems.methods.RandomPruning(0.9856, seed=0).find(sparse)
+    ticket.save(tmp_path / "with.gem")
+    ticket.save(tmp_path / "without.gem", config=False)
+    size, less = (
+        os.path.getsize(tmp_path / f"{name}.gem")
+        for name in ("with", "without")
+    )
+    assert size < 12_000 and less + 1_000 < size < less + 2_000
+
+
+def test_what_is_no_layer_of_keras_is_not_told():
+    def sequential(*parts):
+        return keras.Sequential([keras.Input((4,)), layers.Dense(3), *parts])
+
+    class Own(layers.Layer):
+        def call(self, x):
+            return x
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2)
+            self.build((None, 3))
+
+        def build(self, shape):
+            self.dense.build(shape)
+
+        def call(self, x):
+            return self.dense(x)
+
+    assert config_of(sequential()) is not None
+    for model in (
+        sequential(layers.Lambda(lambda x: x)),
+        sequential(Own()),
+        sequential(layers.Activation(lambda x: x)),
+        Subclassed(),
+    ):
+        assert config_of(model) is None
+    wrapped = keras.Sequential(
+        [keras.Input((4,)), tf_gems.GemLayer(layers.Dense(3))]
+    )
+    ticket = tf_gems.methods.RandomPruning(0.5).find(wrapped)
+    assert ticket.config is None
+
+
+def changed(change):
+    """A valid config, then spoiled."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    config = json.loads(json.dumps(config_of(model)))
+    change(config)
+    return config
+
+
+def layer(name, module="keras.layers", **config):
+    return {"class_name": name, "module": module, "config": config}
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        layer("Lambda", function="f"),
+        layer("TFSMLayer", filepath="/tmp"),
+        layer("StringLookup", vocabulary="/etc/passwd"),
+        layer("system", "os", command="true"),
+        layer("load_model", "keras.src.saving.saving_api", filepath="a"),
+        layer("get_file", "keras.utils", origin="http://localhost"),
+        layer("Popen", "subprocess", args=["true"]),
+        {**layer("Dense", units=3), "registered_name": "evil>Dense"},
+        layer("Dense", units=3, activation=layer("function", "builtins")),
+        layer("Dense", units={"class_name": "eval", "config": "1"}),
+        layer("Dense"),
+        layer(3),
+        3,
+        None,
+    ],
+)
+def test_no_code_of_a_file_is_run(add):
+    config = changed(lambda c: c["config"]["layers"].append(add))
+    with pytest.raises(ValueError, match="one of its network, of layers"):
+        network_of(config, [(4, 3), (3,)])
+
+
+def test_a_config_of_a_larger_network_takes_no_memory():
+    def change(config):
+        config["config"]["layers"][1]["config"]["units"] = 10**10
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="not the ticket's"):
+        network_of(changed(change), [(4, 3), (3,)])
+    with keras.StatelessScope():  # what was not built is not built later
+        network()
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert after - before < 200_000  # kilobytes
+
+
+PLACES = ["class_name", "module", "config", "units", "batch_shape", "name"]
+VALUES = strategies.one_of(
+    strategies.none(),
+    strategies.integers(-3, 10**12),
+    strategies.text(max_size=5),
+    strategies.lists(strategies.integers(-2, 9), max_size=3),
+    strategies.sampled_from(["os", "keras.layers", "Lambda", "Dense", {}]),
+)
+
+
+def places(value, found):
+    """Adds every dict and key of a config to a list."""
+    if isinstance(value, dict):
+        found += [(value, key) for key in value]
+        for item in value.values():
+            places(item, found)
+    elif isinstance(value, list):
+        for item in value:
+            places(item, found)
+    return found
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+@given(strategies.data())
+def test_spoiled_configs_are_refused_cleanly_or_fit(data):
+    config = changed(lambda c: None)
+    known = places(config, [])
+    part, key = known[data.draw(strategies.integers(0, len(known) - 1))]
+    part[key] = data.draw(VALUES)
+    try:
+        model = network_of(config, [(4, 3), (3,)])
+    except ValueError as error:
+        assert "A ticket's config is one of its network" in str(error)
+    else:
+        assert shapes(model) == [(4, 3), (3,)]
+
+
+def test_the_file_refuses_a_config_that_is_no_object():
+    masks = {"k": np.array([True, False])}
+    weights = {"k": np.ones(2, "float32")}
+    data = ticket_file.encode(masks, weights, {}, config={"a": [1]})
+    assert ticket_file.decode(data).config == {"a": [1]}
+    with pytest.raises(ValueError, match="config is no object"):
+        ticket_file.decode(ticket_file.encode(masks, weights, {}, config=[1]))

@@ -1,0 +1,244 @@
+"""Twins of Keras 3 models in `tf_keras`, for what still needs Keras 2.
+
+TF Model Optimization (tfmot) works on models of `tf_keras` only. A stripped
+model can be handed to it and taken back:
+
+```python
+# TF_USE_LEGACY_KERAS=1 python this.py
+import tensorflow_model_optimization as tfmot
+import keras, tf_gems
+from tf_gems.export import from_tf_keras, to_tf_keras
+
+plain = keras.models.load_model("stripped.keras")
+twin = to_tf_keras(plain)
+
+quantize = tfmot.quantization.keras
+scheme = tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()
+aware = quantize.quantize_apply(
+    quantize.quantize_annotate_model(twin), scheme=scheme
+)
+aware.compile("sgd", loss)  # a Keras 2 loss, or its name
+aware.fit(images, labels)
+
+from_tf_keras(aware, plain)  # trained weights; zeros are zero still
+```
+
+tfmot sets `TF_USE_LEGACY_KERAS` when it is imported, from which `tf.keras`
+and all child processes become Keras 2: give it a process of its own. In it
+`import keras`, and thus this library, are Keras 3 as ever.
+"""
+
+import keras
+import numpy as np
+
+from tf_gems.export import tf_keras_layer
+from tf_gems.export.comparison import compare
+from tf_gems.export.comparison import example_inputs
+from tf_gems.export.network import plain_network
+
+_TOLERANCE = 1e-4
+
+
+def to_tf_keras(model):
+    """Builds the same network in `tf_keras`, with the same weights.
+
+    Layers and the graph between them are built anew; outputs of both are
+    compared on random inputs. Activations, regularizers and constraints are
+    those of `tf_keras` with the same names. Initializers are not taken along,
+    nor is what `compile` was given.
+
+    Args:
+        model: `tf_gems.SparseModel`, which is stripped first, or plain
+            sequential or functional Keras 3 model. Models may be nested.
+
+    Returns:
+        `tf_keras.Model`, whose layers have the names of the model's.
+
+    Raises:
+        ImportError: If there is no `tf_keras`.
+        RuntimeError: If the twin computes something else, nothing has been
+            pruned yet, or Keras does not run on TensorFlow.
+        ValueError: If the model is subclassed, or has layers or operations
+            that cannot be converted: all of them are named, with the reason.
+
+    Example:
+
+    ```python
+    twin = to_tf_keras(tf_gems.strip(sparse))
+    twin.save("twin.h5")
+    ```
+    """
+    plain, signature = plain_network(model)
+    _import_tf_keras()
+    refused = {}
+    twin = _twin(plain, refused)
+    if refused:
+        lines = [f"'{name}': {reason}" for name, reason in refused.items()]
+        raise ValueError(
+            "Every layer needs a twin in `tf_keras`. Received: "
+            f"model='{plain.name}' with {len(refused)} that have none: "
+            f"{'; '.join(lines)}. Replace these, or export the model as it is."
+        )
+    inputs = example_inputs(signature, 2)
+    expected = plain(*inputs, training=False)
+    [argument] = inputs
+    found = twin(argument, training=False)
+    comparison = compare(
+        keras.tree.flatten(expected),
+        {
+            f"output_{i}": value
+            for i, value in enumerate(keras.tree.flatten(found))
+        },
+    )
+    if not comparison.within(_TOLERANCE):
+        raise RuntimeError(
+            "A twin must compute what the model computes. Received: "
+            f"model='{plain.name}', whose twin differs by "
+            f"{comparison.difference:.3g}, where the largest output is "
+            f"{comparison.magnitude:.3g}. Export the model as it is."
+        )
+    return twin
+
+
+def from_tf_keras(twin, model, restore_zeros=False):
+    """Gives a Keras 3 model the weights of its twin, changed or not.
+
+    What tfmot wraps around layers to prune them or to train them aware of
+    quantisation is seen through; its own variables, such as ranges of
+    activations, stay behind.
+
+    Args:
+        twin: `tf_keras` model, made from that of `to_tf_keras` by `fit` or by
+            functions that keep the names of its layers, with or without a
+            prefix, as those of tfmot do.
+        model: Plain Keras 3 model that the twin was made of. Its weights are
+            replaced, all or none.
+        restore_zeros: Whether to set to zero again what the twin trained
+            although it was pruned. tfmot's scheme keeps the zeros of
+            convolutions and dense layers, but not those of depthwise
+            convolutions. Defaults to `False`.
+
+    Raises:
+        RuntimeError: If a weight of the twin is not zero where the model's
+            is: the sparsity was lost. Nothing is changed then. Not with
+            `restore_zeros`.
+        ValueError: If a layer of the model is missing in the twin, or has
+            other weights.
+
+    Example:
+
+    ```python
+    from_tf_keras(quantization_aware, plain)
+    plain.save("finetuned.keras")
+    ```
+    """
+    theirs = {tf_keras_layer.name_of(layer): layer for layer in _layers(twin)}
+    values, lost = [], []
+    for layer in _layers(model):
+        if not layer.weights:
+            continue
+        ours = [tuple(weight.shape) for weight in layer.weights]
+        found = theirs.get(layer.name)
+        if found is not None:
+            found = tf_keras_layer.weights_like(layer, found)
+        if found is None or [value.shape for value in found] != ours:
+            got = "none" if found is None else [v.shape for v in found]
+            raise ValueError(
+                "A twin has every layer of the model, with the same weights. "
+                f"Received: model='{model.name}' with layer '{layer.name}' of "
+                f"weights {ours}, in place of which the twin has {got}. Pass "
+                "what `to_tf_keras` returned, or what tfmot made of that."
+            )
+        for weight, value in zip(layer.weights, found, strict=True):
+            before = keras.ops.convert_to_numpy(weight)
+            if weight.trainable and before.ndim > 1:
+                count = np.count_nonzero(value[before == 0])
+                if count:
+                    lost.append(f"'{weight.path}': {count:,}")
+                value = np.where(before == 0, 0, value)
+            values.append((weight, value))
+    if lost and not restore_zeros:
+        raise RuntimeError(
+            "What is pruned stays pruned. Received: a twin in which zeros of "
+            f"the model are none: {'; '.join(lost)}. Train it with tfmot's "
+            "`Default8BitPrunePreserveQuantizeScheme`, or pass "
+            "`restore_zeros=True`."
+        )
+    for weight, value in values:
+        weight.assign(value)
+
+
+def _import_tf_keras():
+    try:
+        import tf_keras
+    except ImportError as error:
+        raise ImportError(
+            "A twin is a model of `tf_keras`. Received: none installed. "
+            "`pip install tf_gems[tfmot]`."
+        ) from error
+    return tf_keras
+
+
+def _twin(model, refused):
+    """Returns the twin of a model, or `None` after adding to `refused`."""
+    tf_keras = _import_tf_keras()
+    if isinstance(model, keras.Sequential):
+        graph = model._functional
+    elif isinstance(model, keras.Model) and hasattr(model, "_nodes_by_depth"):
+        graph = model
+    else:
+        graph = None
+    if graph is None:
+        refused[model.name] = "only sequential and functional models are known"
+        return None
+    twins = {}
+    for operation in graph.operations:
+        if isinstance(operation, keras.layers.InputLayer):
+            continue
+        if isinstance(operation, keras.Model):
+            twins[id(operation)] = _twin(operation, refused)
+            continue
+        try:
+            twins[id(operation)] = tf_keras_layer.convert(operation)
+        except (KeyError, TypeError, ValueError) as error:
+            refused[operation.name] = " ".join(str(error).split())
+    if refused:
+        return None
+    inputs = [
+        tf_keras.Input(
+            shape=tuple(symbol.shape[1:]),
+            batch_size=symbol.shape[0],
+            dtype=symbol.dtype,
+            name=symbol.name,
+        )
+        for symbol in graph.inputs
+    ]
+    outputs = graph._run_through_graph(
+        inputs, operation_fn=lambda operation: twins[id(operation)]
+    )
+    twin = tf_keras.Model(
+        keras.tree.pack_sequence_as(graph._inputs_struct, inputs),
+        outputs,
+        name=model.name,
+    )
+    for layer in graph.operations:
+        if isinstance(layer, keras.layers.Layer) and layer.weights:
+            _copy_weights(layer, twins[id(layer)])
+    return twin
+
+
+def _copy_weights(layer, twin):
+    if isinstance(layer, keras.Model):
+        return  # copied when its own twin was made
+    twin.set_weights(
+        [keras.ops.convert_to_numpy(weight) for weight in layer.weights]
+    )
+
+
+def _layers(model):
+    """Returns the layers of a model and of the models in it."""
+    found = []
+    for layer in model.layers:
+        nested = hasattr(layer, "layers")
+        found += _layers(layer) if nested else [layer]
+    return found
