@@ -5,6 +5,8 @@ import dataclasses
 import keras
 from keras import ops
 
+from tf_gems.layers.flags import Flags
+
 
 class UnitInterval(keras.constraints.Constraint):
     """Projects scores to [0, 1] after every update."""
@@ -21,13 +23,13 @@ class PrunableWeight:
         path: String that is unique in the network.
         weight: `keras.Variable` of the wrapped layer.
         score: Float32 `keras.Variable` of the weight's shape.
-        alive: Bool `keras.Variable` of the weight's shape.
+        alive: `Flags` of the weight's shape.
     """
 
     path: str
     weight: keras.Variable
     score: keras.Variable
-    alive: keras.Variable
+    alive: Flags
 
     @classmethod
     def add_to(cls, layer, path, weight, initializer, projected):
@@ -51,15 +53,7 @@ class PrunableWeight:
             initializer=initializer,
             autocast=False,
         )
-        alive = layer.add_weight(
-            name=f"{name}_alive",
-            shape=weight.shape,
-            dtype="bool",
-            initializer="ones",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-        )
+        alive = Flags(layer, f"{name}_alive", weight.shape)
         prunable = cls(path, weight, score, alive)
         prunable.project(projected)
         return prunable
