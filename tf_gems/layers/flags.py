@@ -2,10 +2,10 @@
 
 import math
 
-import keras
 import numpy as np
 from keras import ops
 
+_COUNTS = np.array([number.bit_count() for number in range(256)], "uint8")
 _BITS = 1 << np.arange(8, dtype="uint8")[:, None]
 
 
@@ -34,11 +34,12 @@ class Flags:
     def __init__(self, layer, name, shape):
         self.shape = tuple(shape)
         self.size = math.prod(self.shape)
+        self._bytes = -(-self.size // 8)
         self.packed = layer.add_weight(
             name=name,
-            shape=(-(-self.size // 8),),
+            shape=(self._bytes,),
             dtype="uint8",
-            initializer=all_ones,
+            initializer=lambda shape, dtype: self.all_true(),
             trainable=False,
             autocast=False,
             aggregation="only_first_replica",
@@ -63,12 +64,21 @@ class Flags:
                 "Flags have the shape of their weight. Received: shape="
                 f"{values.shape} for '{self.packed.path}' of {self.shape}."
             )
-        planes = np.zeros((8, self.packed.shape[0]), bool)
+        planes = np.zeros((8, self._bytes), bool)
         planes.reshape(-1)[: self.size] = np.ravel(values)
-        packed = np.zeros(self.packed.shape, "uint8")
+        packed = np.zeros(self._bytes, "uint8")
         for place, plane in enumerate(planes.view("uint8")):
             packed |= plane << place
         return packed
+
+    def all_true(self):
+        """Returns the bytes, a tensor, of flags that are all `True`."""
+        return ops.convert_to_tensor(self.pack(np.ones(self.shape, bool)))
+
+    def count(self):
+        """Returns how many are `True`; not from within a compiled step."""
+        packed = ops.convert_to_numpy(self.packed)
+        return int(np.sum(_COUNTS[packed], dtype="int64"))
 
     def read(self):
         """Returns the flags as a bool tensor, compiled or not."""
@@ -87,9 +97,3 @@ class Flags:
 
     def __jax_array__(self):
         return self.read()
-
-
-@keras.saving.register_keras_serializable(package="tf_gems")
-def all_ones(shape, dtype=None):
-    """Initializes flags, all of which are `True`."""
-    return ops.full(shape, 255, dtype)

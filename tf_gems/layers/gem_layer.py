@@ -211,6 +211,10 @@ class GemLayer(keras.layers.Wrapper):
         """Number of prunable weights."""
         return sum(math.prod(w.weight.shape) for w in self.prunable)
 
+    def count_alive(self):
+        """Returns how many weights are alive."""
+        return sum(weight.alive.count() for weight in self.prunable)
+
     def own_variables(self):
         """Returns the variables that pruning adds to the network."""
         pairs = [(w.score, w.alive.packed) for w in self.prunable]

@@ -3,6 +3,7 @@
 import dataclasses
 
 import keras
+import numpy as np
 from keras import ops
 
 from tf_gems.layers.flags import Flags
@@ -57,6 +58,16 @@ class PrunableWeight:
         prunable = cls(path, weight, score, alive)
         prunable.project(projected)
         return prunable
+
+    def read_score(self):
+        """Returns the score as a NumPy array that is only to be read.
+
+        Where the backend allows it, it is the memory of the score itself.
+        """
+        score = ops.convert_to_tensor(self.score)
+        if keras.backend.backend() in ("tensorflow", "jax"):
+            return np.asarray(score)
+        return ops.convert_to_numpy(score)
 
     def project(self, projected):
         """Says whether updates of the score are projected to [0, 1]."""

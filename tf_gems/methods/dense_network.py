@@ -4,7 +4,6 @@ import contextlib
 
 import keras
 
-from tf_gems.layers.flags import all_ones
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 
@@ -20,10 +19,10 @@ def weights_replaced(model, values, others=()):
     """
     gems = gems_of(model)
     weights = prunable_weights(model)
-    flags = [weight.alive.packed for weight in weights]
+    flags = [weight.alive for weight in weights]
     mapping = [
         *zip((w.weight for w in weights), values, strict=True),
-        *((f, all_ones(f.shape, f.dtype)) for f in flags),
+        *((f.packed, f.all_true()) for f in flags),
         *others,
     ]
     before = [(v, v.trainable) for gem in gems for v in gem.layer.weights]
