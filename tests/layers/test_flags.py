@@ -29,10 +29,10 @@ def test_what_is_assigned_is_read(shape, data):
     np.testing.assert_array_equal(ops.convert_to_numpy(flags.read()), values)
     # One bit each, from the lowest up, plane after plane.
     packed = ops.convert_to_numpy(flags.packed)
-    assert packed.nbytes == math.ceil(values.size / 8)
+    assert packed.nbytes == 4 * math.ceil(values.size / 32)
     for place, value in enumerate(values.ravel()):
-        plane, byte = divmod(place, packed.size)
-        assert packed[byte] >> plane & 1 == value
+        plane, word = divmod(place, packed.size)
+        assert packed[word] >> plane & 1 == value
 
 
 def test_tensors_stand_for_arrays_and_are_read_anew_when_compiled():

@@ -6,16 +6,17 @@ import numpy as np
 from keras import ops
 
 _COUNTS = np.array([number.bit_count() for number in range(256)], "uint8")
-_BITS = 1 << np.arange(8, dtype="uint8")[:, None]
+# Words, not bytes: workers of `tf.distribute` exchange no bytes.
+_BITS = (1 << np.arange(32, dtype="uint32"))[:, None].view("int32")
 
 
 class Flags:
-    """Bools of a weight's shape, eight of them in a byte of a variable.
+    """Bools of a weight's shape, 32 of them in a word of a variable.
 
-    Of `n` flags in `B = ceil(n / 8)` bytes, byte `b` holds those at the places
-    `b, b + B, ..., b + 7 B`, from its lowest bit up. So each of the eight
-    planes of bits is a run of the flags, and reading them in a training step
-    costs what reading a byte for each would.
+    Of `n` flags in `W = ceil(n / 32)` words, word `i` holds those at the places
+    `i, i + W, ..., i + 31 W`, from its lowest bit up. So each of the 32 planes
+    of bits is a run of the flags, and reading them in a training step costs
+    what reading a byte for each would.
 
     It may stand where an array or a tensor of bools may.
 
@@ -25,7 +26,7 @@ class Flags:
         shape: Tuple of integers.
 
     Attributes:
-        packed: `keras.Variable` of bytes, which is in every checkpoint.
+        packed: `keras.Variable` of int32, which is in every checkpoint.
         shape: Tuple of integers.
     """
 
@@ -34,11 +35,11 @@ class Flags:
     def __init__(self, layer, name, shape):
         self.shape = tuple(shape)
         self.size = math.prod(self.shape)
-        self._bytes = -(-self.size // 8)
+        self._words = -(-self.size // 32)
         self.packed = layer.add_weight(
             name=name,
-            shape=(self._bytes,),
-            dtype="uint8",
+            shape=(self._words,),
+            dtype="int32",
             initializer=lambda shape, dtype: self.all_true(),
             trainable=False,
             autocast=False,
@@ -54,7 +55,7 @@ class Flags:
         self.packed.assign(self.pack(ops.convert_to_numpy(values)))
 
     def pack(self, values):
-        """Returns the bytes of these flags.
+        """Returns the words of these flags, a NumPy array.
 
         Args:
             values: NumPy array of this shape.
@@ -64,21 +65,21 @@ class Flags:
                 "Flags have the shape of their weight. Received: shape="
                 f"{values.shape} for '{self.packed.path}' of {self.shape}."
             )
-        planes = np.zeros((8, self._bytes), bool)
+        planes = np.zeros((32, self._words), bool)
         planes.reshape(-1)[: self.size] = np.ravel(values)
-        packed = np.zeros(self._bytes, "uint8")
-        for place, plane in enumerate(planes.view("uint8")):
-            packed |= plane << place
-        return packed
+        packed = np.zeros(self._words, "uint32")
+        for place, plane in enumerate(planes):
+            packed |= plane.astype("uint32") << place
+        return packed.view("int32")
 
     def all_true(self):
-        """Returns the bytes, a tensor, of flags that are all `True`."""
+        """Returns the words, a tensor, of flags that are all `True`."""
         return ops.convert_to_tensor(self.pack(np.ones(self.shape, bool)))
 
     def count(self):
         """Returns how many are `True`; not from within a compiled step."""
         packed = ops.convert_to_numpy(self.packed)
-        return int(np.sum(_COUNTS[packed], dtype="int64"))
+        return int(np.sum(_COUNTS[packed.view("uint8")], dtype="int64"))
 
     def read(self):
         """Returns the flags as a bool tensor, compiled or not."""
