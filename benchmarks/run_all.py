@@ -90,58 +90,66 @@ def lines_of(name, results):
             speed = f"{row['images_a_second']:.0f} images/s"
             add(f"mining ResNet-20, {row['name']}", speed, row["ratio"])
         elif name == "saved_model_cost":
-            text = f"SavedModel {row['network']} at {row['sparsity']}: time"
-            add(text, f"{row['ratio_of_bytes']:.1f}x smaller", row["ratio"])
+            smaller = row["dense_bytes"] / row["sparse_bytes"]
+            network = row["network"].split()[0]
+            text = f"SavedModel, {network} at {row['sparsity']}, "
+            text += f"batch {row['batch']}: time"
+            ratio = row["sparse_ms"] / row["dense_ms"]
+            add(text, f"{smaller:.1f}x smaller", ratio)
         else:
             text = f"step of {name[6:]}: {row['name']}"
             add(text, f"{1e3 * row['seconds']:.1f} ms", row["ratio"])
     return found
 
 
+def run(name, command, environment, needs):
+    """Runs a benchmark, and returns its lines of the table."""
+    if needs and importlib.util.find_spec(needs) is None:
+        return [{"line": name, "value": f"needs {needs}"}]
+    output = Path(FLAGS.directory, f"{name}.json")
+    path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.run(
+        [
+            *(sys.executable, HERE / command[0]),
+            *(*command[1:], f"--output={output}"),
+        ],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+    )
+    if process.returncode:
+        print(process.stderr[-2000:])
+        return [{"line": name, "value": "failed"}]
+    report = json.loads(output.read_text("utf-8"))
+    return lines_of(name, report.get("results") or report["rows"])
+
+
 def main(_):
-    """Runs them, prints the table, writes it."""
+    """Runs them, prints the table, writes what there is of it each time."""
     sys.path.insert(0, str(HERE.parent))
     from tf_gems.provenance import provenance
 
     begin, table = time.time(), []
-    path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     for name, (command, environment, needs) in benchmarks().items():
         if FLAGS.only and name not in FLAGS.only:
             continue
-        if needs and importlib.util.find_spec(needs) is None:
-            table.append({"line": name, "value": f"needs {needs}"})
-            continue
-        output = Path(FLAGS.directory, f"{name}.json")
         print(f"{time.time() - begin:5.0f} s  {name}", flush=True)
-        process = subprocess.run(
-            [
-                *(sys.executable, HERE / command[0]),
-                *(*command[1:], f"--output={output}"),
-            ],
-            env={**os.environ, "PYTHONPATH": path, **environment},
-            capture_output=True,
-            text=True,
+        table += run(name, command, environment, needs)
+        report = {
+            "benchmark": "all",
+            "command": " ".join(["python", *sys.argv]),
+            "provenance": provenance(),
+            "seconds": round(time.time() - begin),
+            "results": table,
+        }
+        Path(FLAGS.directory, "all.json").write_text(
+            json.dumps(report, indent=1) + "\n", "utf-8"
         )
-        if process.returncode:
-            table.append({"line": name, "value": "failed"})
-            print(process.stderr[-2000:])
-            continue
-        report = json.loads(output.read_text("utf-8"))
-        table += lines_of(name, report["results"])
     print(f"\n{'':<62}{'ratio':>8}")
     for row in table:
         ratio = row.get("ratio")
         shown = "" if ratio is None else f"{ratio:.2f}"
         print(f"{row['line']:<46}{row['value']:>16}{shown:>8}")
-    report = {
-        "benchmark": "all",
-        "command": " ".join(["python", *sys.argv]),
-        "provenance": provenance(),
-        "seconds": round(time.time() - begin),
-        "results": table,
-    }
-    output = Path(FLAGS.directory, "all.json")
-    output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     if any(row["value"] == "failed" for row in table):
         sys.exit(1)
 
