@@ -14,7 +14,7 @@ import tf_gems as gems
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 TIMEOUT = 400
-SMOKE = ["--preset=smoke", "--mining_epochs=4", "--finetuning_epochs=2"]
+SMOKE = ["--preset=smoke", "--mining_epochs=8", "--finetuning_epochs=2"]
 
 
 def start(output_dir, *flags, recipe="digits.py", **environment):
@@ -57,6 +57,15 @@ def children(pid):
     return [int(word) for word in path.read_text("ascii").split()]
 
 
+def wait_for(process, output_dir, pattern):
+    """Returns once there is such a file."""
+    deadline = time.time() + TIMEOUT
+    while not list(Path(output_dir).glob(f"digits-*/{pattern}")):
+        assert process.poll() is None, finish(process)[1][-3000:]
+        assert time.time() < deadline
+        time.sleep(0.05)
+
+
 def test_mirrored(tmp_path):
     code, output = finish(start(tmp_path, *SMOKE, "--strategy=mirrored"))
     assert code == 0, output[-3000:]
@@ -66,47 +75,38 @@ def test_mirrored(tmp_path):
     assert stages["export"]["accuracy"] == stages["finetune"]["accuracy"]
 
 
+def kill_workers(output_dir, epoch, first):
+    """Starts two workers, and kills those from `first` on after an epoch."""
+    process = start(output_dir, *SMOKE, "--workers", "2")
+    wait_for(process, output_dir, f"backup-mine/{epoch:09d}.backup")
+    workers = children(process.pid)
+    assert len(workers) == 2
+    for pid in workers[first:]:
+        os.kill(pid, signal.SIGKILL)
+    code, _ = finish(process)
+    assert code != 0, "no worker goes on without the others"
+    assert not list(output_dir.glob("*/ticket.gem")), "killed too late"
+
+
 @pytest.mark.skipif(
     not Path("/proc/self/task").exists(), reason="finds workers in /proc"
 )
-@pytest.mark.parametrize("killed", ["one", "both"])
-def test_killed_workers_go_on_to_the_same_ticket(killed, tmp_path, whole):
-    """`kill -9` of one worker, or of both, in the middle of mining."""
-    process = start(tmp_path, *SMOKE, "--workers", "2")
-    deadline = time.time() + TIMEOUT
-    while not list(tmp_path.glob("*/backup-mine/*.backup")):
-        assert process.poll() is None, finish(process)
-        assert time.time() < deadline
-        time.sleep(0.05)
-    workers = children(process.pid)
-    assert len(workers) == 2
-    for pid in workers[1:] if killed == "one" else workers:
-        os.kill(pid, signal.SIGKILL)
-    code, output = finish(process)
-    assert code != 0, "no worker goes on without the others"
-    assert "mine" not in results_or_nothing(tmp_path), "killed too late"
+def test_killed_workers_go_on_to_the_same_ticket(tmp_path):
+    (tmp_path / "whole").mkdir()
+    process = start(tmp_path / "whole", *SMOKE, "--workers=2")
+    wait_for(process, tmp_path / "whole", "results.json")  # of mining
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
-    code, output = finish(start(tmp_path, *SMOKE, "--workers=2"))
+    (tmp_path / "killed").mkdir()
+    kill_workers(tmp_path / "killed", epoch=1, first=1)  # one of them
+    kill_workers(tmp_path / "killed", epoch=3, first=0)  # both
+    code, output = finish(start(tmp_path / "killed", *SMOKE, "--workers=2"))
     assert code == 0, output[-3000:]
-    assert ticket(tmp_path) == whole["ticket"]
-    stages = results(tmp_path)
+    assert ticket(tmp_path / "killed") == ticket(tmp_path / "whole")
+    stages = results(tmp_path / "killed")
     assert list(stages) == ["mine", "finetune", "random", "dense", "export"]
     assert stages["mine"]["kept"] == 5020
-
-
-def results_or_nothing(output_dir):
-    if not list(Path(output_dir).glob("digits-*/results.json")):
-        return {}
-    return results(output_dir)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """Two workers that are left alone."""
-    path = tmp_path_factory.mktemp("whole")
-    code, output = finish(start(path, *SMOKE, "--workers=2"))
-    assert code == 0, output[-3000:]
-    return {"ticket": ticket(path)}
 
 
 def test_what_a_comparison_and_jax_refuse(tmp_path):
