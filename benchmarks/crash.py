@@ -5,7 +5,10 @@ The digits recipe mines and fine-tunes in a process of its own, which gets
 ticket and its fine-tuned weights are compared with those of a run that was
 left alone, bit for bit.
 
-python benchmarks/crash.py --kills=50
+python benchmarks/crash.py --kills=50 --longest=6
+
+In turns: with `--minutes=10` it stops after so many, and the same command goes
+on from what it wrote.
 """
 
 import argparse
@@ -136,52 +139,81 @@ def run_killed(directory, preset, settings, delays):
         print(f"killed in {places[-1]}", flush=True)
 
 
-def main():
-    """Kills runs until there were enough kills, and writes what differed."""
+def parse():
+    """Returns what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--preset", default="short")
     parser.add_argument("--longest", type=float, default=8.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=None)
+    parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("settings", nargs="*")
-    given = parser.parse_args()
-    generator = random.Random(given.seed)
-    begin = time.time()
+    return parser.parse_args()
+
+
+def read_runs(given, question):
+    """Returns what earlier turns of the same question found."""
+    if not given.output.exists():
+        return []
+    found = json.loads(given.output.read_text("utf-8"))
+    unfinished = found["kills"] < given.kills
+    return found["runs"] if unfinished and found["of"] == question else []
+
+
+def main():
+    """Kills runs until there were enough kills, and writes what differed."""
+    given = parse()
+    question = [given.preset, given.longest, given.seed, *given.settings]
+    runs, begin = read_runs(given, question), time.time()
     with tempfile.TemporaryDirectory() as directory:
         run_killed(directory, given.preset, given.settings, iter([]))
         whole = fingerprint(directory)
-    runs, kills, different = 0, [], []
-    while len(kills) < given.kills:
+    kills = sum(len(run["places"]) for run in runs)
+    while kills < given.kills:
+        if given.minutes and time.time() - begin > 60 * given.minutes:
+            print(f"{kills} kills: run the command again to go on.")
+            break
+        generator = random.Random(f"{given.seed} {len(runs)}")
+        start_of_run = time.time()
         with tempfile.TemporaryDirectory() as directory:
             delays = (
                 generator.uniform(0, given.longest)
-                for _ in range(given.kills - len(kills))
+                for _ in range(given.kills - kills)
             )
-            kills += run_killed(directory, given.preset, given.settings, delays)
+            places = run_killed(directory, given.preset, given.settings, delays)
             found = fingerprint(directory)
-        runs += 1
-        different += [k for k in whole if whole[k] != found.get(k)]
-        print(f"{len(kills)} kills in {runs} runs: {different}", flush=True)
+        kills += len(places)
+        runs.append(
+            {
+                "places": places,
+                "tensors_compared": len(whole),
+                "different": [k for k in whole if whole[k] != found.get(k)],
+                "seconds": round(time.time() - start_of_run, 1),
+            }
+        )
+        print(f"{kills} kills: {runs[-1]['different']}", flush=True)
+        write(given.output, question, runs, whole)
+
+
+def write(path, question, runs, whole):
+    """Writes what was found up to now."""
     from tf_gems.provenance import provenance
 
-    stages = collections.Counter(stage for stage, _ in kills)
-    RESULTS.write_text(
-        json.dumps(
-            {
-                "command": " ".join(["python", *sys.argv]),
-                "kills": len(kills),
-                "runs": runs,
-                "tensors_compared": runs * len(whole),
-                "different": different,
-                "kills_by_stage": stages,
-                "places": kills,
-                "seconds": round(time.time() - begin),
-                "provenance": provenance(),
-            },
-            indent=1,
-        ),
-        "utf-8",
-    )
+    places = [place for run in runs for place in run["places"]]
+    report = {
+        "command": " ".join(["python", *sys.argv]),
+        "of": question,
+        "kills": len(places),
+        "kills_by_stage": collections.Counter(stage for stage, _ in places),
+        "different": [name for run in runs for name in run["different"]],
+        "tensors_compared": sum(run["tensors_compared"] for run in runs),
+        "ticket": whole["ticket.gem"],
+        "seconds": round(sum(run["seconds"] for run in runs)),
+        "runs": runs,
+        "provenance": provenance(),
+    }
+    path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Every pruning method on one network, at equal cost.
 
 python recipes/compare.py --preset=smoke
+python recipes/compare.py --preset=smoke --backend=jax
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import quiet_tensorflow  # noqa: F401 - before anything that imports it
 import keras
 from absl import app
 from absl import flags
+from devices import define_flags
 from settings import NETWORKS
 
 import tf_gems as gems
@@ -215,6 +217,14 @@ def run(settings, output_dir, data_dir=None, download=False):
 def main(_):
     """Runs the comparison that the flags describe, and draws it."""
     values = flags.FLAGS
+    if values.strategy != "none" or values.workers:
+        raise app.UsageError(
+            "A comparison trains on one device: methods that score weights by "
+            "gradients take them there. Share out its cells instead: start it "
+            "on every device, with the same --output_dir and other --seeds or "
+            "--names; the last one finds the cells of all. The recipes of "
+            "data sets take --strategy and --workers."
+        )
     settings = PRESETS[values.preset]
     command = [f"python recipes/compare.py --preset={values.preset}"]
     for name, kind in _LISTS.items():
@@ -240,6 +250,7 @@ def main(_):
     print(f"\n{comparison.render()}\n\npictures  {directory}")
 
 
+define_flags()
 flags.DEFINE_enum("preset", "digits", list(PRESETS), "Data and settings.")
 for _name in _LISTS:
     flags.DEFINE_list(_name, None, "Default: the preset's.")

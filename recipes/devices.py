@@ -16,8 +16,17 @@ from absl import flags
 STRATEGIES = ("none", "mirrored", "multiworker")
 
 
+BACKENDS = ("tensorflow", "jax")
+
+
 def define_flags():
     """Defines the flags that choose devices."""
+    flags.DEFINE_enum(
+        "backend",
+        None,
+        BACKENDS,
+        "Of Keras; default: KERAS_BACKEND, or TensorFlow.",
+    )
     flags.DEFINE_enum(
         "strategy",
         "none",
@@ -108,7 +117,12 @@ def start_workers(count):
     addresses = [f"localhost:{entry.getsockname()[1]}" for entry in sockets]
     for entry in sockets:
         entry.close()
-    command = [a for a in sys.argv if not a.startswith("--workers")]
+    command, arguments = [], iter(sys.argv)
+    for argument in arguments:
+        if argument == "--workers":
+            next(arguments, None)  # its value
+        elif not argument.startswith("--workers="):
+            command.append(argument)
     workers = [
         subprocess.Popen(
             [sys.executable, *command, "--strategy=multiworker"],

@@ -101,6 +101,12 @@ class Global(Allocation):
         count = round(density * sum(np.size(s) for s in scores))
         if not self.minimum or not count:
             return shape.keep_largest(scores, count, among)
+        if isinstance(shape, Unstructured):
+            # Ranks within a weight are those of the whole: where enough of
+            # each are kept, the minimum changes nothing.
+            masks = shape.keep_largest(scores, count, among)
+            if all(np.count_nonzero(m) >= self.minimum for m in masks):
+                return masks
         among = among or [np.ones(np.shape(s), bool) for s in scores]
         least = max(self.minimum, shape.unit)
         first = [

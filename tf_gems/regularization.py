@@ -76,8 +76,8 @@ class Adaptive:
             optimizer: Keras optimizer of the scores.
         """
         penalty = gem.penalty
-        kept = sum(int(ops.count_nonzero(mask)) for mask in gem.masks())
         if not _read(penalty.gain):
+            kept = sum(int(ops.count_nonzero(mask)) for mask in gem.masks())
             penalty.bound.assign(max(goal, kept))
             penalty.growth.assign(1.0)
             penalty.weight.assign(self._first_weight(optimizer, steps))

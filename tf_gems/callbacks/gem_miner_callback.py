@@ -200,7 +200,7 @@ class GemMinerCallback(keras.callbacks.Callback):
         last = len(self._counts) - 1
         freeze = min(epoch // self.freeze_period, last)
         self._freeze(self._counts[freeze])
-        alive = [_count_alive(gem) for gem in self._gems]
+        alive = [gem.count_alive() for gem in self._gems]
         for gem, count in zip(self._gems, alive, strict=True):
             goal = self._counts[-1] * count // sum(alive)
             self._regularize(gem, goal, epoch)
@@ -237,7 +237,7 @@ class GemMinerCallback(keras.callbacks.Callback):
             weight.path
             for gem in self._gems
             for weight in gem.prunable
-            if not bool(ops.all(ops.isfinite(weight.score)))
+            if not _is_finite(weight.read_score())
         ]
         if np.isfinite(loss) and not lost:
             return
@@ -278,11 +278,12 @@ class GemMinerCallback(keras.callbacks.Callback):
     def _freeze(self, count):
         """Leaves the `count` alive weights of the largest scores alive."""
         weights = [w for gem in self._gems for w in gem.prunable]
-        alive = [ops.convert_to_numpy(w.alive) for w in weights]
-        if sum(int(a.sum()) for a in alive) <= count:
+        if sum(gem.count_alive() for gem in self._gems) <= count:
             return
-        sign = -1 if self.inverted else 1
-        scores = [sign * ops.convert_to_numpy(w.score) for w in weights]
+        alive = [np.asarray(w.alive) for w in weights]
+        scores = [w.read_score() for w in weights]
+        if self.inverted:
+            scores = [-score for score in scores]
         density = count / sum(score.size for score in scores)
         paths = [w.path for w in weights]
         kept = self.allocation.keep(scores, density, paths, self.shape, alive)
@@ -317,7 +318,7 @@ class GemMinerCallback(keras.callbacks.Callback):
             for gem in self._gems
             for w, mask in zip(gem.prunable, gem.masks(), strict=True)
         }
-        alive = sum(_count_alive(gem) for gem in self._gems)
+        alive = sum(gem.count_alive() for gem in self._gems)
         size = sum(gem.size for gem in self._gems)
         density = sum(kept.values()) / size
         if logs is not None:
@@ -387,9 +388,9 @@ class GemMinerCallback(keras.callbacks.Callback):
         return cls(**config)
 
 
-def _count_alive(gem):
-    flags = (ops.convert_to_numpy(w.alive) for w in gem.prunable)
-    return sum(int(f.sum()) for f in flags)
+def _is_finite(array):
+    # No array of as many bools: a NaN is its own minimum.
+    return bool(np.isfinite(np.min(array)) and np.isfinite(np.max(array)))
 
 
 def _to_float(value):

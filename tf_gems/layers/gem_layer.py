@@ -211,9 +211,13 @@ class GemLayer(keras.layers.Wrapper):
         """Number of prunable weights."""
         return sum(math.prod(w.weight.shape) for w in self.prunable)
 
+    def count_alive(self):
+        """Returns how many weights are alive."""
+        return sum(weight.alive.count() for weight in self.prunable)
+
     def own_variables(self):
         """Returns the variables that pruning adds to the network."""
-        pairs = [(w.score, w.alive) for w in self.prunable]
+        pairs = [(w.score, w.alive.packed) for w in self.prunable]
         added = [*self.penalty.variables, self.target, self.places]
         return [*added, *itertools.chain(*pairs)]
 
@@ -263,13 +267,14 @@ class GemLayer(keras.layers.Wrapper):
         Mining: `m(p) * q`, with a straight-through gradient to the scores.
         Fine-tuning: `q`.
         """
-        alive = [ops.convert_to_tensor(w.alive) for w in self.prunable]
-        flags = [ops.cast(a, "float32") for a in alive]
+        alive = [w.alive.read() for w in self.prunable]
         if self.phase == "finetuning":
-            return flags
+            return [ops.cast(a, "float32") for a in alive]
         scores = [ops.copy(w.score) for w in self.prunable]
         masks = self.mask(scores, alive, self.places)
-        return [m * q for m, q in zip(masks, flags, strict=True)]
+        # Not `m * q`: its gradient would keep four bytes a flag.
+        pairs = zip(alive, masks, strict=True)
+        return [ops.where(q, m, 0.0) for q, m in pairs]
 
     def ticket_masks(self):
         """Returns the masks of the ticket, a bool tensor for each weight.
@@ -278,7 +283,7 @@ class GemLayer(keras.layers.Wrapper):
         """
         if isinstance(self.mask, TopKMask):
             return [m > 0 for m in self.masks()]
-        return [ops.convert_to_tensor(w.alive) for w in self.prunable]
+        return [w.alive.read() for w in self.prunable]
 
     def score_penalty(self):
         """Returns the sum of squared scores, a float32 scalar tensor."""

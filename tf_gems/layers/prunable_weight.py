@@ -3,7 +3,10 @@
 import dataclasses
 
 import keras
+import numpy as np
 from keras import ops
+
+from tf_gems.layers.flags import Flags
 
 
 class UnitInterval(keras.constraints.Constraint):
@@ -21,13 +24,13 @@ class PrunableWeight:
         path: String that is unique in the network.
         weight: `keras.Variable` of the wrapped layer.
         score: Float32 `keras.Variable` of the weight's shape.
-        alive: Bool `keras.Variable` of the weight's shape.
+        alive: `Flags` of the weight's shape.
     """
 
     path: str
     weight: keras.Variable
     score: keras.Variable
-    alive: keras.Variable
+    alive: Flags
 
     @classmethod
     def add_to(cls, layer, path, weight, initializer, projected):
@@ -51,18 +54,20 @@ class PrunableWeight:
             initializer=initializer,
             autocast=False,
         )
-        alive = layer.add_weight(
-            name=f"{name}_alive",
-            shape=weight.shape,
-            dtype="bool",
-            initializer="ones",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-        )
+        alive = Flags(layer, f"{name}_alive", weight.shape)
         prunable = cls(path, weight, score, alive)
         prunable.project(projected)
         return prunable
+
+    def read_score(self):
+        """Returns the score as a NumPy array that is only to be read.
+
+        Where the backend allows it, it is the memory of the score itself.
+        """
+        score = ops.convert_to_tensor(self.score)
+        if keras.backend.backend() in ("tensorflow", "jax"):
+            return np.asarray(score)
+        return ops.convert_to_numpy(score)
 
     def project(self, projected):
         """Says whether updates of the score are projected to [0, 1]."""

@@ -85,7 +85,9 @@ class ScorePenalty:
         Returns:
             Float32 scalar tensor.
         """
-        counts = [ops.cast(ops.count_nonzero(m), "float32") for m in masks]
+        # Not `count_nonzero`: its temporary is of eight bytes a weight.
+        counts = [ops.sum(ops.cast(m, "int32")) for m in masks]
+        counts = [ops.cast(count, "float32") for count in counts]
         kept, bound = sum(counts), ops.convert_to_tensor(self.bound)
         weight, gain = ops.copy(self.weight), ops.convert_to_tensor(self.gain)
         # Plus one: a bound of zero is that of a penalty which never rests.

@@ -3,7 +3,6 @@
 import contextlib
 
 import keras
-from keras import ops
 
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
@@ -20,9 +19,10 @@ def weights_replaced(model, values, others=()):
     """
     gems = gems_of(model)
     weights = prunable_weights(model)
+    flags = [weight.alive for weight in weights]
     mapping = [
         *zip((w.weight for w in weights), values, strict=True),
-        *((w.alive, ops.ones(w.alive.shape, "bool")) for w in weights),
+        *((f.packed, f.all_true()) for f in flags),
         *others,
     ]
     before = [(v, v.trainable) for gem in gems for v in gem.layer.weights]

@@ -1,0 +1,85 @@
+"""Edge-popup's mask of the largest scores, against `tf.math.top_k`.
+
+    python benchmarks/top_k_cost.py --output=top_k_cost.json
+
+All run compiled as in a training step: `largest_in_graph`, which finds the
+threshold bit by bit and breaks ties by position; the mask of `top_k`'s indices;
+and that of a full sort, as the authors of edge-popup wrote it.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from absl import app
+from absl import flags
+from in_turns import compare
+from in_turns import in_turns
+from in_turns import render
+
+from tf_gems.layers.top_k_mask import largest_in_graph
+from tf_gems.provenance import provenance
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("sizes", ["100000", "1000000", "3000000"], "Scores.")
+flags.DEFINE_integer("rounds", 8, "Rounds, after two that do not count.")
+flags.DEFINE_string("output", None, "JSON file to write.")
+
+
+def masks(scores, count):
+    """Returns functions that mark the `count` largest, compiled."""
+    alive = tf.ones_like(scores, "bool")
+    every = tf.Variable(scores)
+
+    def marked(places):
+        ones = tf.ones_like(places, "float32")
+        return tf.scatter_nd(places[:, None], ones, scores.shape)
+
+    found = {
+        "tf.math.top_k": lambda: marked(tf.math.top_k(every, count)[1]),
+        "tf.argsort": lambda: marked(tf.argsort(every)[-count:]),
+    }
+    for jit in (False, True):
+        name = f"largest_in_graph{', jit' if jit else ''}"
+        found[name] = tf.function(
+            lambda: tf.cast(largest_in_graph(every + 0, count, alive), "float"),
+            jit_compile=jit,
+        )
+    expected = np.zeros(scores.shape, "float32")
+    expected[np.argsort(-scores.numpy(), kind="stable")[:count]] = 1
+    compiled = {}
+    for name, function in found.items():
+        compiled[name] = tf.function(function)
+        np.testing.assert_array_equal(compiled[name](), expected, name)
+    return {
+        name: lambda f=function: f().numpy()[0]
+        for name, function in compiled.items()
+    }
+
+
+def main(_):
+    """Measures, prints a table, writes JSON."""
+    random, results = np.random.default_rng(0), []
+    for size in map(int, FLAGS.sizes):
+        scores = tf.constant(random.permutation(size) / size, "float32")
+        seconds = in_turns(masks(scores, size // 10), FLAGS.rounds)
+        rows = compare(seconds, "tf.math.top_k")
+        print(render(rows, f"the largest tenth of {size:,} scores"))
+        results += [{"scores": size, **row} for row in rows]
+    if FLAGS.output:
+        report = {
+            "benchmark": "top_k_cost",
+            "command": " ".join(["python", *sys.argv]),
+            "provenance": provenance(),
+            "results": results,
+        }
+        Path(FLAGS.output).write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)

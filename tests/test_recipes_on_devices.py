@@ -1,0 +1,120 @@
+"""Recipes on several devices and with several workers, from end to end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tf_gems as gems
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+TIMEOUT = 400
+SMOKE = ["--preset=smoke", "--mining_epochs=8", "--finetuning_epochs=2"]
+
+
+def start(output_dir, *flags, recipe="digits.py", **environment):
+    return subprocess.Popen(
+        [
+            *(sys.executable, RECIPES / recipe),
+            *(f"--output_dir={output_dir}", *flags),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        start_new_session=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=TIMEOUT)
+    return process.returncode, output
+
+
+def results(output_dir):
+    [path] = Path(output_dir).glob("digits-*/results.json")
+    return json.loads(path.read_text("utf-8"))["stages"]
+
+
+def ticket(output_dir):
+    """Masks and weights, bit for bit; metadata tell of all workers."""
+    [path] = Path(output_dir).glob("digits-*/ticket.gem")
+    found = gems.Ticket.load(path)
+    return {
+        name: value.tobytes()
+        for kept in (found.masks, found.weights)
+        for name, value in kept.items()
+    }
+
+
+def children(pid):
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in path.read_text("ascii").split()]
+
+
+def wait_for(process, output_dir, pattern):
+    """Returns once there is such a file."""
+    deadline = time.time() + TIMEOUT
+    while not list(Path(output_dir).glob(f"digits-*/{pattern}")):
+        assert process.poll() is None, finish(process)[1][-3000:]
+        assert time.time() < deadline
+        time.sleep(0.05)
+
+
+def test_mirrored(tmp_path):
+    code, output = finish(start(tmp_path, *SMOKE, "--strategy=mirrored"))
+    assert code == 0, output[-3000:]
+    stages = results(tmp_path)
+    assert list(stages) == ["mine", "finetune", "random", "dense", "export"]
+    assert stages["mine"]["kept"] == stages["random"]["kept"] == 5020
+    assert stages["export"]["accuracy"] == stages["finetune"]["accuracy"]
+
+
+def kill_workers(output_dir, epoch, first):
+    """Starts two workers, and kills those from `first` on after an epoch."""
+    process = start(output_dir, *SMOKE, "--workers", "2")
+    wait_for(process, output_dir, f"backup-mine/{epoch:09d}.backup")
+    workers = children(process.pid)
+    assert len(workers) == 2
+    for pid in workers[first:]:
+        os.kill(pid, signal.SIGKILL)
+    code, _ = finish(process)
+    assert code != 0, "no worker goes on without the others"
+    assert not list(output_dir.glob("*/ticket.gem")), "killed too late"
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="finds workers in /proc"
+)
+def test_killed_workers_go_on_to_the_same_ticket(tmp_path):
+    (tmp_path / "whole").mkdir()
+    process = start(tmp_path / "whole", *SMOKE, "--workers=2")
+    wait_for(process, tmp_path / "whole", "results.json")  # of mining
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    (tmp_path / "killed").mkdir()
+    kill_workers(tmp_path / "killed", epoch=1, first=1)  # one of them
+    kill_workers(tmp_path / "killed", epoch=3, first=0)  # both
+    code, output = finish(start(tmp_path / "killed", *SMOKE, "--workers=2"))
+    assert code == 0, output[-3000:]
+    assert ticket(tmp_path / "killed") == ticket(tmp_path / "whole")
+    stages = results(tmp_path / "killed")
+    assert list(stages) == ["mine", "finetune", "random", "dense", "export"]
+    assert stages["mine"]["kept"] == 5020
+
+
+def test_what_a_comparison_and_jax_refuse(tmp_path):
+    code, output = finish(
+        start(tmp_path, "--strategy=mirrored", recipe="compare.py")
+    )
+    assert code != 0 and "Share out its cells instead" in output
+    code, output = finish(
+        start(tmp_path, *SMOKE, "--backend=jax", "--strategy=multiworker")
+    )
+    assert code != 0 and "on backend 'jax'" in output

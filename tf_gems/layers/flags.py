@@ -1,0 +1,100 @@
+"""Yes or no for every weight, in one bit each."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+_COUNTS = np.array([number.bit_count() for number in range(256)], "uint8")
+# Words, not bytes: workers of `tf.distribute` exchange no bytes.
+_BITS = (1 << np.arange(32, dtype="uint32"))[:, None].view("int32")
+
+
+class Flags:
+    """Bools of a weight's shape, 32 of them in a word of a variable.
+
+    Of `n` flags in `W = ceil(n / 32)` words, word `i` holds those at the places
+    `i, i + W, ..., i + 31 W`, from its lowest bit up. So each of the 32 planes
+    of bits is a run of the flags, and reading them in a training step costs
+    what reading a byte for each would.
+
+    It may stand where an array or a tensor of bools may.
+
+    Args:
+        layer: Keras layer that is to own the variable.
+        name: String, the variable's.
+        shape: Tuple of integers.
+
+    Attributes:
+        packed: `keras.Variable` of int32, which is in every checkpoint.
+        shape: Tuple of integers.
+    """
+
+    dtype = "bool"
+
+    def __init__(self, layer, name, shape):
+        self.shape = tuple(shape)
+        self.size = math.prod(self.shape)
+        self._words = -(-self.size // 32)
+        self.packed = layer.add_weight(
+            name=name,
+            shape=(self._words,),
+            dtype="int32",
+            initializer=lambda shape, dtype: self.all_true(),
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
+
+    def assign(self, values):
+        """Sets all flags; not from within a compiled step.
+
+        Args:
+            values: Array or tensor of this shape; what is not zero is `True`.
+        """
+        self.packed.assign(self.pack(ops.convert_to_numpy(values)))
+
+    def pack(self, values):
+        """Returns the words of these flags, a NumPy array.
+
+        Args:
+            values: NumPy array of this shape.
+        """
+        if values.shape != self.shape:
+            raise ValueError(
+                "Flags have the shape of their weight. Received: shape="
+                f"{values.shape} for '{self.packed.path}' of {self.shape}."
+            )
+        planes = np.zeros((32, self._words), bool)
+        planes.reshape(-1)[: self.size] = np.ravel(values)
+        packed = np.zeros(self._words, "uint32")
+        for place, plane in enumerate(planes):
+            packed |= plane.astype("uint32") << place
+        return packed.view("int32")
+
+    def all_true(self):
+        """Returns the words, a tensor, of flags that are all `True`."""
+        return ops.convert_to_tensor(self.pack(np.ones(self.shape, bool)))
+
+    def count(self):
+        """Returns how many are `True`; not from within a compiled step."""
+        packed = ops.convert_to_numpy(self.packed)
+        return int(np.sum(_COUNTS[packed.view("uint8")], dtype="int64"))
+
+    def read(self):
+        """Returns the flags as a bool tensor, compiled or not."""
+        packed = ops.expand_dims(ops.convert_to_tensor(self.packed), 0)
+        flags = ops.not_equal(ops.bitwise_and(packed, _BITS), 0)
+        return ops.reshape(ops.reshape(flags, (-1,))[: self.size], self.shape)
+
+    def __array__(self, dtype=None, copy=None):
+        packed = ops.convert_to_numpy(self.packed)
+        planes = [packed & bit != 0 for bit in _BITS[:, 0]]
+        flags = np.concatenate(planes)[: self.size].reshape(self.shape)
+        return flags if dtype is None else flags.astype(dtype)
+
+    def __tf_tensor__(self, dtype=None, name=None):
+        return ops.cast(self.read(), dtype or "bool")
+
+    def __jax_array__(self):
+        return self.read()
