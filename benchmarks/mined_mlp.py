@@ -16,8 +16,8 @@ import dataclasses
 import mining  # first: it quiets TensorFlow
 from absl import app
 from absl import flags
-from native import SHAPES
-from native import perceptron
+from perceptrons import SHAPES
+from perceptrons import perceptron
 
 import tf_gems
 

@@ -24,10 +24,9 @@ import numpy as np
 import twins
 from absl import app
 from absl import flags
-from keras import Input
-from keras import Sequential
-from keras import layers
 from keras import models
+from perceptrons import SHAPES
+from perceptrons import perceptron
 
 from tf_gems.export.quiet import quiet
 from tf_gems.provenance import provenance
@@ -39,14 +38,7 @@ flags.DEFINE_string("mined", None, "Folder of `mined_mlp.py` to measure.")
 flags.DEFINE_string("output", None, "JSON file to write.")
 
 SIZES = ([784, 300, 100, 10], [784, 1024, 1024, 10], [1024, 2048, 2048, 16])
-SHAPES = {"random": "unstructured", "blocks of 4": "4x1"}
 LEAST_SECONDS = 2e-3
-
-
-def perceptron(sizes):
-    """Returns fully connected layers with ReLU between them."""
-    hidden = [layers.Dense(n, activation="relu") for n in sizes[1:-1]]
-    return Sequential([Input(sizes[:1]), *hidden, layers.Dense(sizes[-1])])
 
 
 def interpreter(path):
