@@ -11,7 +11,7 @@ from tf_gems.export import xnnpack
 from tf_gems.export.sparse_readiness import dense_file
 
 # A sparse tensor's description and its `DENSIFY` operator, as measured.
-_DESCRIPTION_BYTES = 200
+_DESCRIPTION_BYTES = 300
 # As in `tf_gems.export.sparsify`, which decides by them.
 _OVERHEAD_BYTES = 256
 _BLOCK = 4
