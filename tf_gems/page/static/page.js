@@ -33,8 +33,8 @@ async function open() {
   const answer = await fetch('run/page.json');
   if (!answer.ok) {
     throw new Error(
-        'This directory holds no page.json. Write it by ' +
-        '`tf_gems.page.write_page`.');
+        'This directory holds no page.json. A recipe writes it when its run ' +
+        'ends; `tf_gems.page.write_page` writes it for any network.');
   }
   page = await answer.json();
   element('name').textContent = page.name;
