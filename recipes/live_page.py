@@ -15,7 +15,6 @@ _STAGES = {
 }
 _COLUMNS = {
     "val_accuracy": "test accuracy",
-    "loss": "loss",
     "density": "density",
 }
 
