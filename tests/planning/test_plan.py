@@ -1,6 +1,7 @@
 """Plans: bytes beside real exports, speed beside the table, refusals."""
 
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -159,6 +160,36 @@ def test_what_cannot_be_reached_is_refused_with_the_best(mobile):
         tf_gems.plan(mobile, speedup=0.5)
     with pytest.raises(ValueError, match="target='phone'"):
         tf_gems.plan(mobile, speedup=2.0, target="phone")
+
+
+def test_the_table_is_that_of_the_results():
+    """Fails if a benchmark ran again and `speed_table.py` did not."""
+    results = Path(__file__).parents[2] / "benchmarks" / "results"
+    table = speeds.table()
+    assert table["sources"]
+    for source in table["sources"]:
+        assert (results.parents[1] / source.split(",")[0]).is_file()
+    points = {
+        (target, shape, n["name"], p[0]): p[1:]
+        for target, shapes in table["targets"].items()
+        for shape, networks in shapes.items()
+        for n in networks
+        for p in n["points"]
+    }
+    for name, target in (("browser", "browser"), ("native", "native")):
+        found = json.loads((results / f"{name}.json").read_text("utf-8"))
+        for row in found["results"]:
+            if not row["sparsity"]:
+                continue
+            shape = "4x1" if "blocks" in row.get("places", "") else None
+            title = f"MobileNet {row['network']} x1, {row.get('size')} px"
+            if target == "native":
+                title = "-".join(map(str, row["network"]))
+            key = (target, shape or "unstructured", title, row["sparsity"])
+            speedup, low, high = points[key]
+            expected = min(row["speedup"], row["speedup_of_fastest"])
+            np.testing.assert_allclose(speedup, expected, atol=1e-4)
+            assert low <= speedup <= high
 
 
 def test_estimates_keep_to_the_measurements():
