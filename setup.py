@@ -47,7 +47,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tf_gems", "tf_gems.*"]),
-    package_data={"tf_gems.page": ["*.json", "static/*"]},
+    package_data={
+        "tf_gems.page": ["*.json", "static/*"],
+        "tf_gems.planning": ["*.json"],
+    },
     exclude_package_data={"": ["BUILD"]},
     python_requires=">=3.11",
     install_requires=["keras>=3.14", "numpy>=1.26", "tensorflow>=2.21"],

@@ -124,16 +124,24 @@ def cases():
                 yield {"network": name, "size": size, "sparsity": sparsity}
 
 
-def main(_):
-    """Measures, prints a table, writes JSON."""
+@contextlib.contextmanager
+def chromium():
+    """Starts headless Chromium; yields the browser."""
     from playwright.sync_api import sync_playwright
 
     program = FLAGS.chromium or shutil.which("chromium")
-    rows = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=program, args=["--no-sandbox", "--disable-gpu"]
         )
+        yield browser
+        browser.close()
+
+
+def main(_):
+    """Measures, prints a table, writes JSON."""
+    rows = []
+    with chromium() as browser:
         print(
             f"{'network':<13}{'size':>5}{'zeros':>7}{'dense ms':>10}"
             f"{'sparse ms':>11}{'faster':>8}{'fastest':>9}"
@@ -148,25 +156,28 @@ def main(_):
                 row |= measure(browser, pair, folder)
             row |= {"bytes": pair["bytes"], "notes": pair["notes"]}
             rows.append(row)
-            sizes = "->".join(f"{n / 1e6:.2f}" for n in row["bytes"])
-            print(
-                f"{row['network']:<13}{row['size']:>5}{row['sparsity']:>7.0%}"
-                f"{row['dense_ms']:>10.2f}{row['sparse_ms']:>11.2f}"
-                f"{row['speedup']:>7.2f}x{row['speedup_of_fastest']:>8.2f}x"
-                f"{max(row['relative_errors']):>9.1e}{sizes:>14}",
-                flush=True,
-            )
+            print(line(row), flush=True)
             keras.backend.clear_session()
-            write(rows, browser.version)
-        browser.close()
+            write("browser", rows, browser.version)
 
 
-def write(rows, version):
+def line(row):
+    """Returns a line of the table."""
+    sizes = "->".join(f"{n / 1e6:.2f}" for n in row["bytes"])
+    return (
+        f"{row['network']:<13}{row['size']:>5}{row['sparsity']:>7.0%}"
+        f"{row['dense_ms']:>10.2f}{row['sparse_ms']:>11.2f}"
+        f"{row['speedup']:>7.2f}x{row['speedup_of_fastest']:>8.2f}x"
+        f"{max(row['relative_errors']):>9.1e}{sizes:>14}"
+    )
+
+
+def write(name, rows, version):
     """Writes what was measured so far."""
     if not FLAGS.output:
         return
     report = {
-        "benchmark": "browser",
+        "benchmark": name,
         "chromium": version,
         "litertjs": litertjs_version(),
         "command": " ".join(["python", *sys.argv]),

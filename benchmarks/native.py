@@ -8,7 +8,8 @@ sparsely, in turns. Zeros are at random places, or in blocks of four along the
 inputs, which TFLite calls 1x4 and `tf_gems` `shape="4x1"`: Keras' kernels are
 (inputs, outputs), TFLite's (outputs, inputs). Both files are compared with
 Keras before any time is taken. On x86 with AVX no convolution gains; see
-`browser.py`.
+`browser.py`. With `--mined` it measures the networks that `mined_mlp.py` has
+mined on MNIST, in place of random zeros.
 """
 
 import importlib.metadata
@@ -18,12 +19,14 @@ import tempfile
 import time
 from pathlib import Path
 
-import twins  # first: it quiets TensorFlow
+import mining  # first: it quiets TensorFlow
+import numpy as np
+import twins
 from absl import app
 from absl import flags
-from keras import Input
-from keras import Sequential
-from keras import layers
+from keras import models
+from perceptrons import SHAPES
+from perceptrons import perceptron
 
 from tf_gems.export.quiet import quiet
 from tf_gems.provenance import provenance
@@ -31,17 +34,11 @@ from tf_gems.provenance import provenance
 FLAGS = flags.FLAGS
 flags.DEFINE_list("sparsities", ["0", "0.9", "0.95", "0.98"], "Of zeros.")
 flags.DEFINE_integer("pairs", 61, "Of times, dense and sparse.")
+flags.DEFINE_string("mined", None, "Folder of `mined_mlp.py` to measure.")
 flags.DEFINE_string("output", None, "JSON file to write.")
 
 SIZES = ([784, 300, 100, 10], [784, 1024, 1024, 10], [1024, 2048, 2048, 16])
-SHAPES = {"random": "unstructured", "blocks of 4": "4x1"}
 LEAST_SECONDS = 2e-3
-
-
-def perceptron(sizes):
-    """Returns fully connected layers with ReLU between them."""
-    hidden = [layers.Dense(n, activation="relu") for n in sizes[1:-1]]
-    return Sequential([Input(sizes[:1]), *hidden, layers.Dense(sizes[-1])])
 
 
 def interpreter(path):
@@ -91,43 +88,59 @@ def seconds(run, example, repeats):
     return time.perf_counter() - begin
 
 
+def random_cases(folder):
+    """Yields rows, still to be measured, and twins with random zeros."""
+    for sizes in SIZES:
+        for sparsity in map(float, FLAGS.sparsities):
+            for name, shape in SHAPES.items() if sparsity else [("", None)]:
+                pair = twins.make_twins(
+                    perceptron(sizes),
+                    sparsity,
+                    folder,
+                    "mlp",
+                    shape=shape,
+                    optimize="latency",
+                )
+                row = {"network": sizes, "sparsity": sparsity, "places": name}
+                yield row, pair
+
+
+def mined_cases(folder):
+    """Yields the rows that `mined_mlp.py` wrote, and twins of its networks."""
+    random = np.random.default_rng(0)
+    for row, file in mining.rows(FLAGS.mined):
+        model = models.load_model(file, compile=False)
+        inputs = random.normal(size=(4, *model.input_shape[1:]))
+        inputs = inputs.astype("float32")
+        yield row, twins.write_twins(model, inputs, folder, "mlp", "latency")
+
+
 def main(_):
     """Measures, prints a table, writes JSON."""
     rows = []
     print(
-        f"{'network':<22}{'zeros':>7}  {'places':<12}"
-        f"{'dense ms':>9}{'sparse ms':>10}{'faster':>8}{'fastest':>9}"
-        f"{'error':>9}"
+        f"{'network':<18}{'zeros':>7}  {'places':<12}{'method':<11}"
+        f"{'accuracy':>9}{'dense ms':>10}{'sparse ms':>10}{'faster':>8}"
+        f"{'fastest':>9}{'error':>9}"
     )
-    for sizes in SIZES:
-        for sparsity in map(float, FLAGS.sparsities):
-            for name, shape in SHAPES.items() if sparsity else [("", None)]:
-                with tempfile.TemporaryDirectory() as folder:
-                    pair = twins.make_twins(
-                        perceptron(sizes),
-                        sparsity,
-                        folder,
-                        "mlp",
-                        shape=shape,
-                        optimize="latency",
-                    )
-                    row = measure(pair)
-                row |= {
-                    "network": sizes,
-                    "sparsity": sparsity,
-                    "places": name,
-                    "bytes": pair["bytes"],
-                    "notes": pair["notes"],
-                }
-                rows.append(row)
-                print(
-                    f"{'-'.join(map(str, sizes)):<22}{sparsity:>7.0%}  "
-                    f"{name:<12}{row['dense_ms']:>9.4f}"
-                    f"{row['sparse_ms']:>10.4f}{row['speedup']:>7.2f}x"
-                    f"{row['speedup_of_fastest']:>8.2f}x"
-                    f"{max(row['relative_errors']):>9.1e}",
-                    flush=True,
-                )
+    with tempfile.TemporaryDirectory() as folder:
+        cases = mined_cases if FLAGS.mined else random_cases
+        for row, pair in cases(folder):
+            row |= measure(pair)
+            row |= {"bytes": pair["bytes"], "notes": pair["notes"]}
+            rows.append(row)
+            accuracy = row.get("accuracy")
+            accuracy = "" if accuracy is None else f"{accuracy:.2%}"
+            print(
+                f"{'-'.join(map(str, row['network'])):<18}"
+                f"{row['sparsity']:>7.0%}  {row['places']:<12}"
+                f"{row.get('method', ''):<11}{accuracy:>9}"
+                f"{row['dense_ms']:>10.4f}"
+                f"{row['sparse_ms']:>10.4f}{row['speedup']:>7.2f}x"
+                f"{row['speedup_of_fastest']:>8.2f}x"
+                f"{max(row['relative_errors']):>9.1e}",
+                flush=True,
+            )
     if FLAGS.output:
         report = {
             "benchmark": "native",

@@ -40,7 +40,7 @@ def make_twins(model, sparsity, folder, name, **settings):
         if "moving_mean" in variable.path:
             value = random.normal(size=variable.shape) * 0.1
             variable.assign(value.astype("float32"))
-    plain, notes = model, []
+    plain = model
     if sparsity:
         sparse = tf_gems.SparseModel(model, settings.get("filters"), seed=0)
         method = tf_gems.methods.RandomPruning(
@@ -50,16 +50,34 @@ def make_twins(model, sparsity, folder, name, **settings):
         plain = tf_gems.strip(sparse)
     shape = (settings.get("examples", 4), *plain.input_shape[1:])
     inputs = random.normal(size=shape).astype("float32")
+    return write_twins(
+        plain, inputs, folder, name, settings.get("optimize", "size")
+    )
+
+
+def write_twins(plain, inputs, folder, name, optimize="size"):
+    """Writes a plain Keras model twice, with dense and with sparse weights.
+
+    Args:
+        plain: Keras model; if no weight of it is zero, it is a control, of
+            which both files are dense.
+        inputs: Float32 array of a few examples.
+        folder: Path to write to.
+        name: String, the beginning of the files' names.
+        optimize: See `tf_gems.export_litert`.
+
+    Returns:
+        Dict as of `make_twins`.
+    """
     paths = [
         Path(folder, f"{name}.{kind}.tflite") for kind in ("dense", "sparse")
     ]
     paths[0].write_bytes(dense_file(plain))
-    if sparsity:
-        optimize = settings.get("optimize", "size")
-        report = tf_gems.export_litert(
+    notes = []
+    if has_zeros(plain):
+        notes = tf_gems.export_litert(
             plain, paths[1], inputs=inputs, batch_size=1, optimize=optimize
-        )
-        notes = report.notes
+        ).notes
     else:
         paths[1].write_bytes(paths[0].read_bytes())
     outputs = keras.ops.convert_to_numpy(plain(inputs, training=False))
@@ -71,6 +89,12 @@ def make_twins(model, sparsity, folder, name, **settings):
         "bytes": [path.stat().st_size for path in paths],
         "notes": notes,
     }
+
+
+def has_zeros(model):
+    """Returns whether a twentieth of any kernel is zero."""
+    kernels = [np.asarray(w) for w in model.weights if len(w.shape) > 1]
+    return any(np.mean(kernel == 0) > 0.05 for kernel in kernels)
 
 
 def relative_error(found, expected):

@@ -20,6 +20,7 @@ import quiet_tensorflow  # noqa: F401 - before anything that imports it
 
 # isort: split
 import keras
+import live_page
 import numpy as np
 import picture
 from absl import flags
@@ -237,6 +238,7 @@ class Run:
         (self.directory / "export.txt").write_text(
             f"{litert.render()}\n\n{saved_model.render()}\n", "utf-8"
         )
+        live_page.write(self.directory, self.data)
         return {
             "accuracy": self._litert_accuracy(litert.path),
             "litert": litert.to_dict(),

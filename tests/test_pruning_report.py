@@ -117,6 +117,19 @@ def test_xnnpack_prunes_what_runs_faster():
         tf_gems.PruningReport(network(), filters="xnnpack")
 
 
+def test_xnnpack_counts_what_is_not_pruned_as_well():
+    model = convolutional()
+    # 16 weights that stay, 24 that are pruned: at most 60 % can be zero.
+    model.get_layer("first").trainable = False
+    sparse = tf_gems.SparseModel(model, filters="xnnpack", seed=0)
+    assert [w.path for w in sparse.gem.prunable] == [
+        "separable/pointwise_kernel"
+    ]
+    message = r"=0.9 of 60% of these weights, 54.0% of all"
+    with pytest.raises(ValueError, match=message):
+        tf_gems.methods.Magnitude(0.9).find(sparse)
+
+
 def test_xnnpack_refuses_targets_that_pay_nothing():
     sparse = tf_gems.SparseModel(convolutional(), filters="xnnpack", seed=0)
     copy = type(sparse).from_config(sparse.get_config())

@@ -25,6 +25,8 @@ from tf_gems.export import export_saved_model
 from tf_gems.layers import GemLayer
 from tf_gems.network import strip
 from tf_gems.pretrained import load_pretrained
+from tf_gems.planning import Plan
+from tf_gems.planning import plan
 from tf_gems.pruning_report import PruningReport
 from tf_gems.sparse_model import SparseModel
 from tf_gems.ticket import Ticket
@@ -37,6 +39,7 @@ __all__ = [
     "ExportReport",
     "GemLayer",
     "GemMinerCallback",
+    "Plan",
     "PruningReport",
     "SparseModel",
     "Ticket",
@@ -53,6 +56,7 @@ __all__ = [
     "masks",
     "methods",
     "page",
+    "plan",
     "presets",
     "sanity",
     "schedules",

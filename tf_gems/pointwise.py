@@ -5,6 +5,8 @@ of stride 1 and no other. It is used if more than two thirds of the weights of
 all of these together are zero.
 """
 
+import math
+
 import keras
 
 POLICY = "xnnpack"
@@ -62,6 +64,9 @@ def _map_size(layer):
 def refuse_too_few_zeros(gems, target_sparsity):
     """Raises an error if XNNPACK would not use the zeros of a target.
 
+    XNNPACK counts over all 1x1 convolutions, those that are not pruned too,
+    because they do not train or are excluded.
+
     Args:
         gems: List of `tf_gems.GemLayer`.
         target_sparsity: Float in [0, 1).
@@ -70,14 +75,22 @@ def refuse_too_few_zeros(gems, target_sparsity):
         ValueError: If any of them has the policy `"xnnpack"`, and no more
             than two thirds of the weights are to be zero.
     """
-    if target_sparsity > LEAST_SPARSITY or not any(
-        isinstance(gem.filters, str) and gem.filters == POLICY for gem in gems
-    ):
+    gems = [g for g in gems if isinstance(g.filters, str)]
+    gems = [g for g in gems if g.filters == POLICY]
+    if not gems:
         return
+    pruned = {id(w.weight) for gem in gems for w in gem.prunable}
+    kernels = {id(k): k for g in gems for k in pointwise_kernels(g.layer)}
+    sizes = {key: math.prod(k.shape) for key, k in kernels.items()}
+    part = sum(sizes[key] for key in sizes if key in pruned)
+    part /= max(1, sum(sizes.values()))
+    if target_sparsity * part > LEAST_SPARSITY:
+        return
+    of_all = "" if part == 1 else f", {target_sparsity * part:.1%} of all"
     raise ValueError(
         f'`filters="{POLICY}"` prunes for speed, and XNNPACK makes use of '
         "zeros only if they are more than two thirds of the weights of all "
-        f"1x1 convolutions. Received: target_sparsity={target_sparsity:g}. "
-        "Use 0.7 or more (0.9 pays well), or another `filters` to prune for "
-        "size."
+        f"1x1 convolutions. Received: target_sparsity={target_sparsity:g} of "
+        f"{part:.0%} of these weights{of_all}. Use 0.7 or more of all (0.9 "
+        "pays well), or another `filters` to prune for size."
     )

@@ -98,22 +98,6 @@ def test_what_is_missing_is_told(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("exports need the TensorFlow backend")
-    api = pytest.importorskip("playwright.sync_api")
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("needs Chromium")
-    with api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield found
-        found.close()
-
-
-@pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A small network of MNIST: the directory, and what Keras answers."""
     data = tf_gems.datasets.load("mnist", tfds_directory("mnist"))
@@ -136,72 +120,58 @@ def run(tmp_path_factory):
     return folder, np.asarray(sparse(images))
 
 
-def opened(browser, folder):
-    server, address = start(folder)
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    problems, asked = [], []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(address)
-    return server, page, problems, asked
-
-
-def test_both_networks_answer_as_keras_does(browser, run):
+def test_both_networks_answer_as_keras_does(opened, run):
     folder, expected = run
-    server, page, problems, asked = opened(browser, folder)
-    try:
-        page.wait_for_selector("#main:not([hidden])", timeout=60_000)
-        assert page.inner_text("#status").startswith("Both files compute")
-        assert page.evaluate("crossOriginIsolated")
-        answers = []
-        for index, row in enumerate(expected):
-            page.select_option("#examples", str(index))
-            sure = np.exp(row - row.max())
-            sure = f"{100 * sure.max() / sure.sum():.1f} %"
-            for name in ("dense", "sparse"):
-                page.wait_for_function(
-                    "([id, text]) => document.getElementById(id).innerText "
-                    "=== text",
-                    arg=[f"{name}-sure", sure],
-                    timeout=20_000,
-                )
-                answer = page.inner_text(f"#{name}-answer")
-                assert answer == str(row.argmax())
-            answers.append(sure)
-        assert len(set(answers)) > 1
-        # By keyboard alone: draw a line, run the benchmark.
-        page.focus("#canvas")
-        page.keyboard.press("Delete")
-        before = page.inner_text("#sparse-sure")
-        for key in [" ", *["ArrowDown"] * 6, " "]:
-            page.keyboard.press(key)
-        page.wait_for_function(
-            "before => document.getElementById('sparse-sure').innerText !== "
-            "before",
-            arg=before,
-            timeout=20_000,
-        )
-        page.focus("#run")
-        page.keyboard.press("Enter")
-        page.wait_for_function(
-            "() => document.getElementById('result').innerText"
-            ".includes('times as')",
-            timeout=60_000,
-        )
-        assert "outputs the same" in page.inner_text("#result")
-        # The rest of the page, and that it fits on a phone.
-        assert page.locator("#layers tr").count() == 2
-        assert page.locator("#curves svg").count() == 1
-        assert page.locator("#pictures canvas").count() == 2
-        width = page.evaluate("document.documentElement.scrollWidth")
-        assert width <= 390
-        assert problems == []
-        address = page.url
-        assert all(url.startswith((address, "data:", "blob:")) for url in asked)
-    finally:
-        page.close()
-        server.shutdown()
-        server.server_close()
+    page = opened(folder)
+    page.wait_for_selector("#main:not([hidden])", timeout=60_000)
+    assert page.inner_text("#status").startswith("Both files compute")
+    assert page.evaluate("crossOriginIsolated")
+    answers = []
+    for index, row in enumerate(expected):
+        page.select_option("#examples", str(index))
+        sure = np.exp(row - row.max())
+        sure = f"{100 * sure.max() / sure.sum():.1f} %"
+        for name in ("dense", "sparse"):
+            page.wait_for_function(
+                "([id, text]) => document.getElementById(id).innerText "
+                "=== text",
+                arg=[f"{name}-sure", sure],
+                timeout=20_000,
+            )
+            answer = page.inner_text(f"#{name}-answer")
+            assert answer == str(row.argmax())
+        answers.append(sure)
+    assert len(set(answers)) > 1
+    # By keyboard alone: draw a line, run the benchmark.
+    page.focus("#canvas")
+    page.keyboard.press("Delete")
+    before = page.inner_text("#sparse-sure")
+    for key in [" ", *["ArrowDown"] * 6, " "]:
+        page.keyboard.press(key)
+    page.wait_for_function(
+        "before => document.getElementById('sparse-sure').innerText !== before",
+        arg=before,
+        timeout=20_000,
+    )
+    page.focus("#run")
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "() => document.getElementById('result').innerText"
+        ".includes('times as')",
+        timeout=60_000,
+    )
+    assert "outputs the same" in page.inner_text("#result")
+    # The rest of the page, and that it fits on a phone.
+    assert page.locator("#layers tr").count() == 2
+    assert page.locator("#curves svg").count() == 1
+    assert page.locator("#pictures canvas").count() == 2
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 390
+    assert page.problems == []
+    address = page.url
+    assert all(
+        url.startswith((address, "data:", "blob:")) for url in page.asked
+    )
 
 
 def test_pictures_show_what_was_kept(run):
@@ -251,7 +221,7 @@ def test_a_static_copy_works_below_any_address(browser, run, tmp_path):
     ],
 )
 def test_what_is_wrong_is_told_and_no_time_is_shown(
-    browser, run, tmp_path, spoil, message
+    opened, run, tmp_path, spoil, message
 ):
     folder = tmp_path / "run"
     shutil.copytree(run[0], folder)
@@ -264,12 +234,7 @@ def test_what_is_wrong_is_told_and_no_time_is_shown(
         kernel = len(data) // 2 // 4 * 4
         data[kernel : kernel + 4000] = bytes(4000)
         (folder / "dense.tflite").write_bytes(data)
-    server, page, _, _ = opened(browser, folder)
-    try:
-        page.wait_for_selector("#error:not([hidden])", timeout=60_000)
-        assert message in page.inner_text("#error")
-        assert page.is_hidden("#main")
-    finally:
-        page.close()
-        server.shutdown()
-        server.server_close()
+    page = opened(folder)
+    page.wait_for_selector("#error:not([hidden])", timeout=60_000)
+    assert message in page.inner_text("#error")
+    assert page.is_hidden("#main")

@@ -3,9 +3,10 @@
 usage: python -m tf_gems serve DIRECTORY [--port=8000]
        python -m tf_gems serve DIRECTORY --copy=TARGET
 
-The directory is one that `tf_gems.page.write_page` has written. The page is
-served to this machine alone. With `--copy` it is copied, with all it needs,
-into a folder that any server can serve.
+The directory is that of a recipe's run, which ends with its page, or one that
+`tf_gems.page.write_page` has written. The page is served to this machine
+alone. With `--copy` it is copied, with all it needs, into a folder that any
+server can serve.
 """
 
 from absl import flags

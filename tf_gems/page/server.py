@@ -44,9 +44,9 @@ def serve(directory, port=8000):
     """Serves the page for a directory until it is interrupted.
 
     Args:
-        directory: String or path. What it must hold for the page is written
-            in `static/page.js`; files without it can be looked at under
-            `/run/`.
+        directory: String or path: of a recipe's run, or what
+            `tf_gems.page.write_page` wrote. Files of others can be looked at
+            under `/run/`.
         port: Integer, `0` for any that is free. Defaults to `8000`.
 
     Raises:
@@ -84,7 +84,7 @@ def make_server(directory, port=0):
         FileNotFoundError: If there is no such directory, or LiteRT.js is not
             installed beside the page.
     """
-    directory = Path(directory)
+    directory = page_directory(directory)
     check_directory(directory)
     handler = functools.partial(
         _Handler,
@@ -95,6 +95,18 @@ def make_server(directory, port=0):
         },
     )
     return http.server.ThreadingHTTPServer((HOST, port), handler)
+
+
+def page_directory(directory):
+    """Returns where the page of a directory is: there, or in `page` there.
+
+    Recipes write the page of a run into a folder of the run's own.
+    """
+    directory = Path(directory)
+    within = directory / "page"
+    if (directory / "page.json").exists() or not within.is_dir():
+        return directory
+    return within
 
 
 def check_directory(directory):

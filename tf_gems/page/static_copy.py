@@ -6,6 +6,7 @@ from pathlib import Path
 from tf_gems.page.server import PACKAGES
 from tf_gems.page.server import STATIC
 from tf_gems.page.server import check_directory
+from tf_gems.page.server import page_directory
 
 # What LiteRT.js loads on one thread, with and without relaxed SIMD.
 _PARTS = (
@@ -28,7 +29,8 @@ def copy_page(directory, target):
     """Copies the page and what it needs, about 20 MB, into a new folder.
 
     Args:
-        directory: String or path, what `tf_gems.page.write_page` wrote.
+        directory: String or path: of a recipe's run, or what
+            `tf_gems.page.write_page` wrote.
         target: String or path that does not exist yet. Its files refer to
             each other by relative addresses.
 
@@ -43,7 +45,7 @@ def copy_page(directory, target):
     tf_gems.page.copy_page("runs/mnist", "site")
     ```
     """
-    directory, target = Path(directory), Path(target)
+    directory, target = page_directory(directory), Path(target)
     check_directory(directory)
     (target / "run").mkdir(parents=True)
     for name in _RUN:

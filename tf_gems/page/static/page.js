@@ -33,8 +33,8 @@ async function open() {
   const answer = await fetch('run/page.json');
   if (!answer.ok) {
     throw new Error(
-        'This directory holds no page.json. Write it by ' +
-        '`tf_gems.page.write_page`.');
+        'This directory holds no page.json. A recipe writes it when its run ' +
+        'ends; `tf_gems.page.write_page` writes it for any network.');
   }
   page = await answer.json();
   element('name').textContent = page.name;
@@ -143,20 +143,31 @@ async function benchmark() {
 const side = () => page.shape[1];
 const depth = () => page.shape[3] ?? 1;
 
-/** Reads the canvas at the size of the network's images. */
+/** Reads the canvas at the size of the network's images, by their means. */
 function readCanvas() {
-  const small = new OffscreenCanvas(page.shape[2], side());
-  const context = small.getContext('2d');
-  context.drawImage(canvas, 0, 0, small.width, small.height);
-  const pixels = context.getImageData(0, 0, small.width, small.height).data;
-  const values = new Float32Array(small.width * small.height * depth());
+  const [height, width] = [side(), page.shape[2]];
+  const each = Math.max(1, Math.round(canvas.height / height));
+  const large = new OffscreenCanvas(width * each, height * each);
+  const context = large.getContext('2d', {willReadFrequently: true});
+  context.drawImage(canvas, 0, 0, large.width, large.height);
+  const pixels = context.getImageData(0, 0, large.width, large.height).data;
+  const colours = new Float32Array(width * height * 3);
+  for (let i = 0; i < large.width * large.height; ++i) {
+    const x = Math.floor(i % large.width / each);
+    const y = Math.floor(i / large.width / each);
+    for (let k = 0; k < 3; ++k) {
+      colours[3 * (y * width + x) + k] += pixels[4 * i + k];
+    }
+  }
+  const white = 255 * each * each;
+  const values = new Float32Array(width * height * depth());
   for (let i = 0; i < values.length; ++i) {
     const channel = i % depth();
-    const pixel = 4 * Math.floor(i / depth());
-    const value = depth() > 1 ?
-        pixels[pixel + channel] :
-        (pixels[pixel] + pixels[pixel + 1] + pixels[pixel + 2]) / 3;
-    values[i] = (value / 255 - page.mean[channel]) / page.deviation[channel];
+    const first = 3 * Math.floor(i / depth());
+    const [red, green, blue] = colours.subarray(first, first + 3);
+    const value =
+        depth() > 1 ? colours[first + channel] : (red + green + blue) / 3;
+    values[i] = (value / white - page.mean[channel]) / page.deviation[channel];
   }
   current = values;
   return answer();

@@ -1,0 +1,96 @@
+"""Trains the networks whose zeros `mined_speed.py` times: real gems.
+
+    python benchmarks/mined.py --data_dir=../shared/data/tiny_imagenet_20 \\
+        --directory=/tmp/mined
+
+Networks that keep XNNPACK's rules, on images of 64x64 pixels, with the same
+number of epochs each: dense; Gem-Miner, half of the epochs mining and half
+fine-tuning; magnitude, pruned gradually during one training as TensorFlow
+Model Optimization does it. Both prune the 1x1 convolutions only
+(`filters="xnnpack"`), each of them to the same sparsity, which is also
+TensorFlow Model Optimization's way. `stock` is `keras.applications.MobileNet`,
+rewritten by `tf_gems.export.make_sparse_ready` before it is mined. Few images
+and few epochs: it is the order of the methods that is shown, not what the
+networks can reach.
+"""
+
+import mining  # first: it quiets TensorFlow
+from absl import app
+from absl import flags
+from keras import applications
+
+import tf_gems
+
+FLAGS = flags.FLAGS
+CELLS = (
+    "v1:dense:0",
+    "v1:gem_miner:0.9",
+    "v1:magnitude:0.9",
+    "stock:gem_miner:0.9",
+    "v1:gem_miner:0.95",
+    "v1:magnitude:0.95",
+    "v2:gem_miner:0.9",
+    "v2:magnitude:0.9",
+    "v2:dense:0",
+    "stock:dense:0",
+)
+SIZE = 64
+
+
+def network(name, size, classes, alpha):
+    """Returns a Keras model that keeps XNNPACK's rules.
+
+    Args:
+        name: `"v1"`, `"v2"` or `"stock"`.
+        size: Integer, height and width of the images.
+        classes: Integer, number of logits.
+        alpha: Float that multiplies the filters.
+    """
+    shape = (size, size, 3)
+    if name == "stock":
+        model = applications.MobileNet(
+            shape,
+            alpha,
+            weights=None,
+            classes=classes,
+            classifier_activation=None,
+        )
+        return tf_gems.export.make_sparse_ready(model)[0]
+    builders = {
+        "v1": tf_gems.zoo.mobilenet_v1,
+        "v2": tf_gems.zoo.mobilenet_v2_sparse_ready,
+    }
+    return builders[name](shape, classes, alpha=alpha, affine=True)
+
+
+def cell(text, classes):
+    """Returns the cell that `NETWORK:METHOD:SPARSITY` stands for."""
+    name, method, sparsity = text.split(":")
+    alpha = FLAGS[f"{name}_alpha"].value
+    return mining.Cell(
+        text.replace(":", "-"),
+        lambda: network(name, SIZE, classes, alpha),
+        method,
+        float(sparsity),
+        FLAGS.seed,
+        "xnnpack",
+        {"allocation": "uniform"},
+        {"network": name, "alpha": alpha, "classes": classes},
+    )
+
+
+def main(_):
+    """Trains what is missing."""
+    data = tf_gems.datasets.load(
+        "tiny_imagenet", FLAGS.data_dir, FLAGS.fraction
+    )
+    mining.run([cell(text, data.classes) for text in FLAGS.cells], data)
+
+
+if __name__ == "__main__":
+    mining.define_flags(CELLS, 10, 32, 0.05, 1.0)
+    flags.DEFINE_integer("seed", 0, "Of everything.")
+    flags.DEFINE_float("v1_alpha", 0.75, "That multiplies the filters of v1.")
+    flags.DEFINE_float("v2_alpha", 1.0, "The same of v2.")
+    flags.DEFINE_float("stock_alpha", 0.5, "The same of the stock network.")
+    app.run(main)

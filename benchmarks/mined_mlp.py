@@ -1,0 +1,65 @@
+"""Trains the multilayer perceptrons that `native.py --mined` times.
+
+    python benchmarks/mined_mlp.py --data_dir=$TFDS_DATA_DIR \\
+        --directory=/tmp/mined_mlp
+    python benchmarks/native.py --mined=/tmp/mined_mlp \\
+        --output=benchmarks/results/native_mined.json
+
+MNIST, 20 epochs each: dense; Gem-Miner, ten epochs mining and ten fine-tuning;
+magnitude, pruned gradually during one training. Both prune all layers, to a
+sparsity over all of them: single weights (`random`), or blocks of four along
+the inputs.
+"""
+
+import dataclasses
+
+import mining  # first: it quiets TensorFlow
+from absl import app
+from absl import flags
+from perceptrons import SHAPES
+from perceptrons import perceptron
+
+import tf_gems
+
+FLAGS = flags.FLAGS
+SMALL, WIDE = "784-300-100-10", "784-1024-1024-10"
+CELLS = tuple(
+    f"{sizes}:{method}:{seed}"
+    for seed, sizes in ((0, SMALL), (1, SMALL), (0, WIDE), (2, SMALL))
+    for method in (
+        "dense:0:",
+        "gem_miner:0.98:random",
+        "gem_miner:0.98:blocks of 4",
+        "magnitude:0.98:random",
+        "magnitude:0.98:blocks of 4",
+    )
+)
+
+
+def cell(text):
+    """Returns what `SIZES:METHOD:SPARSITY:PLACES:SEED` stands for."""
+    network, method, sparsity, places, seed = text.split(":")
+    sizes = [int(size) for size in network.split("-")]
+    return mining.Cell(
+        text.replace("::", ":").replace(":", "_").replace(" ", ""),
+        lambda: perceptron(sizes),
+        method,
+        float(sparsity),
+        int(seed),
+        arguments={"shape": SHAPES.get(places)},
+        about={"network": sizes, "places": places},
+        steps_per_execution=16,
+    )
+
+
+def main(_):
+    """Trains what is missing."""
+    data = tf_gems.datasets.load("mnist", FLAGS.data_dir, FLAGS.fraction)
+    flat = [(x.reshape(len(x), -1), y) for x, y in (data.train, data.test)]
+    data = dataclasses.replace(data, train=flat[0], test=flat[1])
+    mining.run([cell(text) for text in FLAGS.cells], data)
+
+
+if __name__ == "__main__":
+    mining.define_flags(CELLS, 20, 128, 0.1, 1.0)
+    app.run(main)

@@ -1,0 +1,187 @@
+"""Trains one network on real data, dense or pruned, so that it can be timed.
+
+What `mined.py` and `mined_mlp.py` share. A cell that is killed goes on after
+its last epoch when the command is run again; one that is finished is not run
+again. Each leaves a Keras model without anything of `tf_gems`, and a row of
+JSON.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+from absl import flags
+
+import tf_gems
+from tf_gems.provenance import provenance
+from tf_gems.training import train
+
+FLAGS = flags.FLAGS
+_RECORDED = "fraction epochs batch_size learning_rate score_rate".split()
+
+
+def define_flags(cells, epochs, batch_size, learning_rate, score_rate):
+    """Defines the flags of a command; the arguments are their defaults."""
+    flags.DEFINE_list("cells", list(cells), "Which, in order.")
+    flags.DEFINE_string("data_dir", None, "Of the images.", required=True)
+    flags.DEFINE_string("directory", None, "Of the models.", required=True)
+    flags.DEFINE_float("fraction", 1.0, "Of the training images to use.")
+    flags.DEFINE_integer("epochs", epochs, "Of training, search included.")
+    flags.DEFINE_integer("batch_size", batch_size, "Of images.")
+    flags.DEFINE_float("learning_rate", learning_rate, "Of weights.")
+    flags.DEFINE_float("score_rate", score_rate, "Of scores.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A network trained dense, or pruned by a method.
+
+    Args:
+        name: String, which names its files.
+        build: Function that returns the dense Keras model.
+        method: `"dense"`, `"gem_miner"` or `"magnitude"`.
+        sparsity: Float in [0, 1).
+        seed: Integer.
+        filters: See `tf_gems.SparseModel`.
+        arguments: Dict, `allocation` and `shape` of the method.
+        about: Dict of JSON values, to be recorded with it.
+        steps_per_execution: Integer, see `compile`.
+    """
+
+    name: str
+    build: callable
+    method: str
+    sparsity: float
+    seed: int = 0
+    filters: object = None
+    arguments: dict = dataclasses.field(default_factory=dict)
+    about: dict = dataclasses.field(default_factory=dict)
+    steps_per_execution: int = 1
+
+    def path(self, ending):
+        return Path(FLAGS.directory, self.name + ending)
+
+    def row(self, data):
+        """Returns what is recorded of a cell, training it if need be."""
+        if self.path(".json").exists():
+            return json.loads(self.path(".json").read_text("utf-8"))
+        Path(FLAGS.directory).mkdir(parents=True, exist_ok=True)
+        interrupted = self.path("-search").exists()
+        begin = time.perf_counter()
+        found = self._train(data)
+        row = {
+            "method": self.method,
+            "sparsity": self.sparsity,
+            "seed": self.seed,
+            **self.about,
+            **found,
+            "seconds": round(time.perf_counter() - begin, 1),
+            "was_interrupted": interrupted,
+            "settings": {name: FLAGS[name].value for name in _RECORDED},
+            "data": f"{data.name}, {data.classes} classes, "
+            f"{len(data.train[1]):,} images to train on, "
+            f"{len(data.test[1]):,} to test on",
+            "provenance": provenance(),
+            "command": " ".join(["python", *sys.argv]),
+        }
+        self.path(".json").write_text(json.dumps(row, indent=1) + "\n")
+        return row
+
+    def _train(self, data):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(self.seed)
+        model, epochs, found = self.build(), FLAGS.epochs, {}
+        pruned = self.method != "dense"
+        if pruned:
+            method = self._method()
+            model = tf_gems.SparseModel(
+                model,
+                self.filters,
+                kernel_initializer=method.kernel_initializer,
+                seed=self.seed,
+            )
+        model.compile(
+            keras.optimizers.SGD(FLAGS.learning_rate, momentum=0.9),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            steps_per_execution=self.steps_per_execution,
+        )
+        batches = data.batches(FLAGS.batch_size, self.seed)
+        if pruned:
+            ticket = self._ticket(method, model, batches)
+            ticket.apply(model)
+            model.compiled = True  # a switch of phase changes no metric
+            found["accuracy_before"] = accuracy(model, data)
+            found["layers"] = {
+                layer["path"]: round(layer["density"], 5)
+                for layer in ticket.layers()
+            }
+            epochs -= method.epochs_of_search
+        if epochs:
+            train(
+                model,
+                batches,
+                epochs,
+                FLAGS.learning_rate,
+                directory=self.path("-backup"),
+            )
+        found["accuracy"] = accuracy(model, data)
+        plain = tf_gems.strip(model) if pruned else model
+        plain.save(self.path(".keras"))
+        return found
+
+    def _method(self):
+        if self.method == "magnitude":
+            return tf_gems.methods.GradualMagnitude(
+                self.sparsity,
+                FLAGS.epochs,
+                FLAGS.learning_rate,
+                **self.arguments,
+            )
+        return tf_gems.methods.GemMiner(
+            self.sparsity,
+            FLAGS.epochs // 2,
+            FLAGS.score_rate,
+            freeze_period=1,
+            **self.arguments,
+        )
+
+    def _ticket(self, method, model, batches):
+        """The ticket of a method; searched for once."""
+        file = self.path(".gem")
+        if not file.exists():
+            directory = self.path("-search")
+            method.find(model, batches, directory=directory).save(file)
+        return tf_gems.Ticket.load(file)
+
+
+def accuracy(model, data):
+    """Returns the part of the test set that a model classifies rightly."""
+    found = model.evaluate(data.test_batches(250), verbose=0, return_dict=True)
+    return round(float(found["accuracy"]), 4)
+
+
+def run(cells, data):
+    """Trains what is missing, prints a row a cell."""
+    for cell in cells:
+        row = cell.row(data)
+        before = row.get("accuracy_before")
+        before = "-" if before is None else f"{before:.1%}"
+        print(
+            f"{cell.name:<40} before fine-tuning {before:>6}, after "
+            f"{row['accuracy']:.2%}  ({row['seconds']:.0f} s)",
+            flush=True,
+        )
+
+
+def rows(directory):
+    """Yields the row and the Keras file of each finished cell of a folder."""
+    for file in sorted(Path(directory).glob("*.json")):
+        row = json.loads(file.read_text("utf-8"))
+        yield row, file.with_suffix(".keras")

@@ -1,0 +1,120 @@
+"""Writes the table of speed-ups that `tf_gems.plan` rests on.
+
+    python benchmarks/speed_table.py
+
+It reads what `browser.py`, `native.py` and `mined_speed.py` have written to
+`benchmarks/results`, and writes `tf_gems/planning/speeds.json`. Run it again
+after any of them. It prints how far off the table is for each network that is
+left out of it.
+"""
+
+import json
+from pathlib import Path
+
+import browser  # first: it quiets TensorFlow
+from absl import app
+from absl import flags
+from mined import network as mined_network
+from perceptrons import SHAPES
+from perceptrons import perceptron
+
+from tf_gems.planning import converted
+from tf_gems.planning import speeds
+
+FLAGS = flags.FLAGS
+RESULTS = Path(__file__).with_name("results")
+TABLE = Path(speeds.__file__).with_name("speeds.json")
+
+
+def cases(name):
+    """Yields target, shape, name, function that builds it, row of results."""
+    file = RESULTS / f"{name}.json"
+    if not file.exists():
+        return
+    for row in json.loads(file.read_text("utf-8"))["results"]:
+        if not row["sparsity"]:
+            continue
+        if name == "native":
+            title = "-".join(map(str, row["network"]))
+            build = lambda row=row: perceptron(row["network"])  # noqa: E731
+            yield "native", SHAPES[row["places"]], title, build, row
+            continue
+        alpha = row.get("alpha", 1.0)
+        title = f"MobileNet {row['network']} x{alpha:g}, {row['size']} px"
+        if name == "browser":
+            build = lambda row=row: browser.network(  # noqa: E731
+                row["network"], row["size"]
+            )
+        else:
+            title += ", mined"
+            build = lambda row=row: mined_network(  # noqa: E731
+                row["network"], row["size"], row["classes"], row["alpha"]
+            )
+        yield "browser", "unstructured", title, build, row
+
+
+def speedups(row):
+    """Returns the speed-up of a row, and what it should lie between.
+
+    Other work on the machine spoils medians more than the fastest times, so
+    the smaller of both ratios is taken.
+    """
+    speedup = min(row["speedup"], row["speedup_of_fastest"])
+    low, high = row["speedup_quartiles"]
+    return speedup, min(low, speedup), max(high, speedup)
+
+
+def main(_):
+    """Writes the table, and prints its errors."""
+    targets, sources, features = {}, [], {}
+    for name in ("browser", "native", "mined_speed"):
+        for target, shape, title, build, row in cases(name):
+            if title not in features:
+                features[title] = converted.Converted(build()).features
+            networks = targets.setdefault(target, {}).setdefault(shape, {})
+            network = networks.setdefault(
+                title,
+                {
+                    "name": title,
+                    "features": features[title][target],
+                    "points": {},
+                },
+            )
+            point = [row["sparsity"], *speedups(row)]
+            # Of methods that were measured at the same sparsity, the slower.
+            points = network["points"]
+            known = points.get(point[0])
+            if known is None or point[1] < known[1]:
+                points[point[0]] = [round(value, 4) for value in point]
+        file = RESULTS / f"{name}.json"
+        if file.exists():
+            found = json.loads(file.read_text("utf-8"))
+            where = found["provenance"]
+            sources.append(
+                f"benchmarks/results/{name}.json, {where['date']}, "
+                f"{where['processor']}, "
+                + (
+                    f"Chromium {found['chromium']}, LiteRT.js "
+                    f"{found['litertjs']}"
+                    if "chromium" in found
+                    else f"LiteRT {found['ai_edge_litert']}"
+                )
+            )
+    for shapes in targets.values():
+        for shape, networks in shapes.items():
+            shapes[shape] = [
+                {
+                    **network,
+                    "features": [round(x, 8) for x in network["features"]],
+                    "points": sorted(network["points"].values()),
+                }
+                for network in networks.values()
+            ]
+            error = speeds.Speeds(shapes[shape]).error
+            print(f"{shape}: {len(networks)} networks, error {error:.0%}")
+    table = {"sources": sources, "targets": targets}
+    TABLE.write_text(json.dumps(table, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,72 @@
+"""Writes the page of a run, which `python -m tf_gems serve RUN_DIR` opens."""
+
+import keras
+import numpy as np
+import picture
+
+import tf_gems as gems
+
+EXAMPLES = 20
+_STAGES = {
+    "mine": "mining",
+    "finetune": "fine-tuning",
+    "random": "random ticket",
+    "dense": "dense network",
+}
+_COLUMNS = {
+    "val_accuracy": "test accuracy",
+    "density": "density",
+}
+
+
+def write(directory, data):
+    """Writes the page of a run whose network is fine-tuned.
+
+    Args:
+        directory: Path of the run; the page is put in its folder `page`.
+        data: `tf_gems.datasets.ImageData` of the run.
+    """
+    model = keras.models.load_model(
+        directory / "finetuned.keras", compile=False
+    )
+    batches = data.test_batches(EXAMPLES).as_numpy_iterator()
+    images, labels = next(batches)
+    mean, deviation = statistics(data)
+    settings = f"{model.name} on {data.name}"
+    gems.page.write_page(
+        model,
+        directory / "page",
+        images,
+        labels,
+        range(data.classes),
+        mean=mean,
+        deviation=deviation,
+        history=curves(directory),
+        name=settings,
+    )
+
+
+def curves(directory):
+    """Returns the curves of every stage of a run, by what they show."""
+    found = {}
+    for column, title in _COLUMNS.items():
+        for stage, name in _STAGES.items():
+            file = directory / f"{stage}.csv"
+            rows = picture.read(file) if file.exists() else []
+            if rows and column in rows[0]:
+                found[f"{name}, {title}"] = [row[column] for row in rows]
+    return found
+
+
+def statistics(data):
+    """Returns mean and deviation by channel of pixels between 0 and 1.
+
+    Of images that are held normalised, both follow from the largest and the
+    smallest value, which stand for white and black.
+    """
+    if data.mean is not None:
+        return data.mean / 255, data.deviation / 255
+    images = data.train[0]
+    low, high = images.min((0, 1, 2)), images.max((0, 1, 2))
+    deviation = 1 / np.maximum(high - low, 1e-6)
+    return -low * deviation, deviation

@@ -1,0 +1,209 @@
+"""What people do with the page of a recipe's run: draw, drop, misuse."""
+
+import base64
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tf_gems
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+SHOWN = "#main:not([hidden])"
+
+
+@pytest.fixture(scope="module")
+def run(browser, tmp_path_factory):
+    """The directory of a run, as a recipe writes it."""
+    pytest.importorskip("sklearn")
+    folder = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, RECIPES / "digits.py", "--preset=smoke"]
+    command += ["--mining_epochs=3", f"--output_dir={folder}"]
+    found = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ, timeout=400
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    [run] = folder.iterdir()
+    return run
+
+
+def network(run):
+    """The network of the run, by way of the file that Keras saved."""
+    model = keras.models.load_model(run / "finetuned.keras", compile=False)
+    images = tf_gems.datasets.load("digits").train[0]
+    raw = np.unique(images)  # seventeen levels, from black to white
+    return lambda pixels: np.asarray(
+        model((raw[0] + pixels * (raw[-1] - raw[0]))[None, :, :, None])
+    )[0]
+
+
+def sure(logits):
+    powers = np.exp(logits - logits.max())
+    return 100 * powers.max() / powers.sum()
+
+
+def canvas(page):
+    """The pixels on the canvas, as fractions of white."""
+    url = page.evaluate("document.getElementById('canvas').toDataURL()")
+    image = keras.utils.load_img(io.BytesIO(base64.b64decode(url[22:])))
+    return np.asarray(image, "float32").mean(-1) / 255
+
+
+def small(pixels, size=8):
+    """The mean of every square of pixels."""
+    side = len(pixels) // size
+    return pixels.reshape(size, side, size, side).mean((1, 3))
+
+
+@contextlib.contextmanager
+def answers(page):
+    """Waits, after what is done within, for the answer to it."""
+    page.evaluate(
+        "() => new Promise(done => setTimeout(done, 200)).then(() => {"
+        "  window.told = 0;"
+        "  const verdict = document.getElementById('verdict');"
+        "  new MutationObserver(() => {"
+        "    if (verdict.innerText.startsWith('Same outputs')) ++window.told;"
+        "  }).observe(verdict, {childList: true});"
+        "})"
+    )
+    yield
+    page.wait_for_function("() => window.told > 0", timeout=20_000)
+
+
+def answer(page):
+    return page.inner_text("#sparse-answer"), page.inner_text("#sparse-sure")
+
+
+def test_a_run_of_a_recipe_shows_what_it_did(run, opened):
+    page = opened(run)
+    page.wait_for_selector(SHOWN, timeout=60_000)
+    assert page.inner_text("#name") == "lenet_300_100 on digits"
+    captions = page.locator("#curves figcaption").all_inner_texts()
+    assert any(c.startswith("mining, density: ") for c in captions)
+    assert sum("test accuracy" in c for c in captions) == 4
+    assert page.locator("#layers tr").count() == 3
+    assert page.locator("#pictures canvas").count() == 2
+    assert "90.0 % of the weights" in page.inner_text("#summary")
+    assert page.locator("#examples option").count() == 20
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.problems == []
+
+
+def test_a_dropped_image_is_read_as_keras_reads_it(run, opened):
+    pixels = np.zeros((8, 8), "float32")
+    pixels[1:7, 4] = 1.0
+    pixels[2, 3] = 0.5
+    large = np.kron(pixels, np.ones((35, 35), "float32"))
+    stream = io.BytesIO()
+    image = keras.utils.array_to_img(255 * large[..., None], scale=False)
+    image.save(stream, "png")
+    page = opened(run)
+    page.wait_for_selector(SHOWN, timeout=60_000)
+    drop = """([bytes, name, type]) => {
+      const data = new DataTransfer();
+      const binary = Uint8Array.from(atob(bytes), c => c.charCodeAt(0));
+      data.items.add(new File([binary], name, {type}));
+      document.body.dispatchEvent(new DragEvent(
+          'drop', {dataTransfer: data, bubbles: true, cancelable: true}));
+    }"""
+    encoded = base64.b64encode(stream.getvalue()).decode()
+    with answers(page):
+        page.evaluate(drop, [encoded, "one.png", "image/png"])
+    found, percent = answer(page)
+    np.testing.assert_allclose(canvas(page), large, atol=0.01)
+    expected = network(run)(pixels)
+    assert found == str(expected.argmax())
+    assert abs(float(percent[:-2]) - sure(expected)) < 0.5
+    # What is no image changes nothing but the message.
+    text = base64.b64encode(b"no image").decode()
+    page.evaluate(drop, [text, "notes.txt", "text/plain"])
+    page.wait_for_function(
+        "() => document.getElementById('verdict').innerText === "
+        "'notes.txt is no image.'"
+    )
+    assert page.inner_text("#sparse-sure") == percent
+    assert page.problems == []
+
+
+def test_a_pointer_draws(run, opened):
+    page = opened(run)
+    page.wait_for_selector(SHOWN, timeout=60_000)
+    with answers(page):
+        page.click("#clear")
+    assert canvas(page).max() == 0
+    page.locator("#canvas").scroll_into_view_if_needed()
+    box = page.locator("#canvas").bounding_box()
+
+    def place(x, y):
+        return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+    with answers(page):
+        page.mouse.move(*place(0.5, 0.2))
+        page.mouse.down()
+        page.mouse.move(*place(0.5, 0.8), steps=6)
+        page.mouse.up()
+    found, percent = answer(page)
+    drawn = canvas(page)
+    assert drawn[60:220, 138:142].min() > 0.9  # the line, and nothing else
+    assert drawn[:, :100].max() == drawn[:, 180:].max() == 0
+    assert drawn[:30].max() == drawn[250:].max() == 0
+    expected = network(run)(small(drawn))
+    assert found == str(expected.argmax())
+    assert abs(float(percent[:-2]) - sure(expected)) < 0.5
+
+
+def test_keys_reach_everything_in_order(run, opened):
+    page = opened(run)
+    page.wait_for_selector(SHOWN, timeout=60_000)
+    seen = []
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        seen.append(
+            page.evaluate(
+                "document.activeElement.id || document.activeElement.className"
+            )
+        )
+    assert seen[:7] == [
+        "skip",
+        "canvas",
+        "clear",
+        "file",
+        "examples",
+        "run",
+        "scroll",
+    ]
+    # Every control has a name that a screen reader can say.
+    for selector in ("#canvas", "#file", "#examples", "#progress", "#run"):
+        name = page.locator(selector).evaluate(
+            "e => e.ariaLabel || e.labels?.[0]?.innerText || e.innerText"
+        )
+        assert name.strip(), selector
+    page.focus("#canvas")
+    with answers(page):
+        page.keyboard.press("Delete")
+    assert canvas(page).max() == 0
+    with answers(page):
+        for key in (" ", "ArrowRight", "ArrowRight", " "):
+            page.keyboard.press(key)
+    assert canvas(page)[138:142, 140:158].min() > 0.9
+
+
+def test_a_broken_file_of_a_run_is_told(run, opened, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    data = (copy / "page" / "sparse.tflite").read_bytes()
+    (copy / "page" / "sparse.tflite").write_bytes(data[: len(data) // 2])
+    page = opened(copy)
+    page.wait_for_selector("#error:not([hidden])", timeout=60_000)
+    told = page.inner_text("#error")
+    assert told.startswith("The sparse file")
+    assert page.is_hidden("#main")
+    assert page.inner_text("#status") == "This cannot be shown."

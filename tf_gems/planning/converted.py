@@ -1,0 +1,160 @@
+"""What a plan must know of a network: read off its converted file."""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+
+from tf_gems.export import flatbuffer
+from tf_gems.export import xnnpack
+from tf_gems.export.sparse_readiness import dense_file
+
+# A sparse tensor's description and its `DENSIFY` operator, as measured.
+_DESCRIPTION_BYTES = 300
+# As in `tf_gems.export.sparsify`, which decides by them.
+_OVERHEAD_BYTES = 256
+_BLOCK = 4
+_MOST_BLOCKS = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """A weight of a TFLite file.
+
+    Args:
+        shape: Tuple of integers; the last axis is the one stored sparsely.
+        reader: String, the operator that reads it.
+        uses: Integer, how often each value is multiplied for one example.
+        eligible: Whether XNNPACK can compute it sparsely.
+    """
+
+    shape: tuple
+    reader: str
+    uses: int
+    eligible: bool
+
+    @property
+    def size(self):
+        return math.prod(self.shape)
+
+    @property
+    def work(self):
+        """Multiplications for one example."""
+        return self.size * self.uses
+
+    def bytes(self, sparsity, in_blocks=False, optimize="size"):
+        """Returns about how many bytes it takes in a float32 file.
+
+        Args:
+            sparsity: Float in [0, 1).
+            in_blocks: Whether four neighbours are zero together.
+            optimize: As for `tf_gems.export_litert`.
+        """
+        rows, columns = self.size // self.shape[-1], self.shape[-1]
+        kept = (1 - sparsity) * self.size
+        share = 1 - sparsity if in_blocks else 1 - sparsity**_BLOCK
+        entries, length, columns_of_entry = kept, kept, columns
+        if (
+            optimize == "latency"
+            and self.reader == "FULLY_CONNECTED"
+            and columns % _BLOCK == 0
+            and share <= _MOST_BLOCKS
+        ):
+            entries = share * self.size / _BLOCK
+            length, columns_of_entry = entries * _BLOCK, columns // _BLOCK
+        stored = 4 * length + entries * _width(columns_of_entry - 1)
+        stored += (rows + 1) * _width(entries)
+        if not sparsity or stored + _OVERHEAD_BYTES >= 4 * self.size:
+            return 4 * self.size
+        return stored + _DESCRIPTION_BYTES
+
+
+def _width(largest):
+    """Returns the bytes of the smallest type that holds a number."""
+    return 1 if largest < 1 << 8 else 2 if largest < 1 << 16 else 4
+
+
+class Converted:
+    """A network as TFLite would store and run it.
+
+    Args:
+        model: Built Keras model.
+
+    Attributes:
+        weights: List of `Weight`.
+        dense_bytes: Integer, the bytes of the float32 file with no zeros.
+        obstacle: Why XNNPACK computes none of it sparsely, or `None`.
+    """
+
+    def __init__(self, model):
+        data = dense_file(model)
+        file = flatbuffer.read(data)
+        self.dense_bytes = len(data)
+        self.obstacle = xnnpack.obstacle(file)
+        inside = {
+            index
+            for index, reason in xnnpack.pointwise(file)
+            if reason is None and self.obstacle is None
+        }
+        graph = file.subgraphs[0]
+        readers = flatbuffer.readers(file, graph)
+        self.weights = []
+        for (number, index), names in flatbuffer.weights(file).items():
+            if number or None in names:
+                continue
+            uses = sum(
+                _positions(graph.tensors[int(operator.outputs[0])].shape)
+                for operator, _ in readers[index]
+            )
+            shape = tuple(map(int, graph.tensors[index].shape))
+            [reader, *_] = sorted(names)
+            self.weights.append(Weight(shape, reader, uses, index in inside))
+
+    @functools.cached_property
+    def work(self):
+        """Multiplications for one example, over all weights."""
+        return sum(weight.work for weight in self.weights)
+
+    @functools.cached_property
+    def eligible_work(self):
+        """Those of the 1x1 convolutions that XNNPACK can compute sparsely."""
+        return sum(w.work for w in self.weights if w.eligible)
+
+    @functools.cached_property
+    def features(self):
+        """Dict from a target to what decides how much zeros are worth there.
+
+        For `"browser"` the work of the 1x1 convolutions, and all other work
+        beside it; for `"native"` the number of weights.
+        """
+        found = {"native": [math.log(sum(w.size for w in self.weights))]}
+        if self.eligible_work:
+            other = self.work - self.eligible_work
+            found["browser"] = [
+                math.log(self.eligible_work),
+                math.log(max(other, 1) / self.eligible_work),
+            ]
+        return found
+
+    def bytes(self, sparsity, eligible_only, in_blocks, optimize):
+        """Returns about how many bytes a file with zeros takes.
+
+        Args:
+            sparsity: Float in [0, 1), of each pruned weight.
+            eligible_only: Whether only what XNNPACK computes sparsely is
+                pruned.
+            in_blocks: See `Weight.bytes`.
+            optimize: As for `tf_gems.export_litert`.
+        """
+        total = self.dense_bytes
+        for weight in self.weights:
+            if weight.eligible or not eligible_only:
+                stored = weight.bytes(sparsity, in_blocks, optimize)
+                total += stored - 4 * weight.size
+        return int(round(total))
+
+
+def _positions(shape):
+    """Returns how many places of a map an output of a layer has."""
+    return int(np.prod(shape[:-1])) if len(shape) > 1 else 1

@@ -1,0 +1,296 @@
+"""The sparsity and the policy that a network needs for its target."""
+
+import dataclasses
+import math
+
+from tf_gems.export.network import plain_network
+from tf_gems.planning import speeds
+from tf_gems.planning.converted import Converted
+from tf_gems.pointwise import POLICY
+from tf_gems.validation import check_choice
+from tf_gems.validation import is_number
+
+COMPUTED = "computed from the file format"
+_MOST = 0.999  # beyond, layers have no weights left to learn with
+_STEP = 0.001
+_TARGETS = ("browser", "native")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to prune, and how much of it, for a file to be small or fast.
+
+    Args:
+        target_sparsity: Float in [0, 1), for `tf_gems.GemMinerCallback` and
+            every other method.
+        filters: For `tf_gems.SparseModel`: `"xnnpack"`, or `None` for all
+            kernels.
+        shape: `"unstructured"`, or `"4x1"`: blocks of four along the inputs.
+        allocation: `"uniform"` if it is to be faster: so were the networks
+            that were measured; else `"global"`.
+        optimize: For `tf_gems.export_litert`.
+        target: `"browser"` or `"native"`.
+        bytes: Integer, what the file should take.
+        dense_bytes: Integer, what it takes with no zeros.
+        speedup: `tf_gems.planning.speeds.Estimate`, or `None` if there are no
+            measurements for what is pruned.
+        max_bytes: Integer that was asked for, or `None`.
+        least_speedup: Float that was asked for, or `None`.
+        sources: List of strings, what the estimate of speed rests on.
+
+    Example:
+
+    ```python
+    plan = tf_gems.plan(model, max_bytes=3_000_000, speedup=3.0)
+    print(plan)
+    sparse = tf_gems.SparseModel(model, filters=plan.filters)
+    callback = tf_gems.GemMinerCallback(**plan.settings)
+    ```
+    """
+
+    target_sparsity: float
+    filters: str | None
+    shape: str
+    allocation: str
+    optimize: str
+    target: str
+    bytes: int
+    dense_bytes: int
+    speedup: speeds.Estimate | None
+    max_bytes: int | None
+    least_speedup: float | None
+    sources: list
+
+    @property
+    def settings(self):
+        """Dict of the arguments of `tf_gems.GemMinerCallback`."""
+        names = ("target_sparsity", "shape", "allocation")
+        return {name: getattr(self, name) for name in names}
+
+    def to_dict(self):
+        """Returns the plan as plain, JSON-serialisable values."""
+        return {
+            **dataclasses.asdict(self),
+            "bytes_are": COMPUTED,
+            "settings": self.settings,
+        }
+
+    def render(self):
+        """Returns the plan as a text for people."""
+        what = "1x1 convolutions" if self.filters else "all kernels"
+        if self.shape != "unstructured":
+            what += f", in blocks {self.shape}"
+        lines = [
+            f"Prune {self.target_sparsity:.1%} of {what} "
+            f"(filters={self.filters!r}, shape={self.shape!r}, "
+            f"allocation={self.allocation!r}).",
+            f"Bytes: about {self.bytes:,} of {self.dense_bytes:,}, {COMPUTED}.",
+        ]
+        found = self.speedup
+        if found is None:
+            lines.append("Speed: not measured for what is pruned.")
+        else:
+            lines.append(
+                f"Speed ({self.target}): about {found.speedup:.1f} times "
+                f"({found.low:.1f} to {found.high:.1f}), {found.certainty} "
+                f"({', '.join(found.networks)})."
+            )
+        if self.least_speedup and found.low < self.least_speedup:
+            lines.append(
+                f"It may thus be less than {self.least_speedup:g} times: "
+                "measure the export, or ask for more."
+            )
+        lines += [f"Source: {source}" for source in self.sources]
+        return "\n".join(lines)
+
+    __str__ = render
+
+
+def plan(model, max_bytes=None, speedup=None, target="browser"):
+    """Says how sparse a model must be to be small or fast enough.
+
+    Of the policies that reach what is asked for, the one that prunes the
+    smallest part of what it prunes is chosen. In a browser these are the 1x1
+    convolutions (`filters="xnnpack"`), of which XNNPACK uses the zeros if
+    they are more than two thirds; natively, on x86 with AVX, networks of dense
+    layers only, single weights or blocks of four. If only the size counts,
+    all kernels are pruned.
+
+    Bytes are those of the float32 file of `tf_gems.export_litert`, computed
+    from the format. Speed-ups rest on a table of measurements, see
+    `tf_gems.planning.speeds`: the answer says whether this very network was
+    measured, or others like it, and how far off it may be. The model is
+    converted for this, which takes seconds, and stays as it is.
+
+    Args:
+        model: Built Keras model, not pruned yet.
+        max_bytes: Integer. Defaults to `None`: any size.
+        speedup: Float above 1: time of the dense file over that of the sparse
+            one. Defaults to `None`: any speed.
+        target: `"browser"`: LiteRT.js in Chromium, one thread; ARM runs the
+            same kernels. `"native"`: LiteRT on x86 with AVX, one thread.
+            Defaults to `"browser"`.
+
+    Returns:
+        `tf_gems.planning.Plan`.
+
+    Raises:
+        RuntimeError: If Keras does not run on TensorFlow.
+        ValueError: If nothing is asked for, or it cannot be reached: then with
+            the reason and the best that can.
+
+    Example:
+
+    ```python
+    model = tf_gems.zoo.mobilenet_v1((96, 96, 3), 10)
+    print(tf_gems.plan(model, speedup=3.0))
+    ```
+    """
+    check_choice(target, "target", _TARGETS)
+    _check("max_bytes", max_bytes, 0)
+    _check("speedup", speedup, 1)
+    if max_bytes is None and speedup is None:
+        raise ValueError(
+            "A plan needs an aim. Received: max_bytes=None, speedup=None. "
+            "Pass one of them, or both."
+        )
+    plain, _ = plain_network(model)
+    found = Converted(plain)
+    if speedup is not None:
+        _refuse_no_faster(found, target)
+    policies = _policies(found, target, speedup)
+    reached = [policy.least(max_bytes, speedup) for policy in policies]
+    reached = [
+        (sparsity, policy)
+        for sparsity, policy in zip(reached, policies, strict=True)
+        if sparsity is not None
+    ]
+    if not reached:
+        best = ", ".join(policy.best() for policy in policies)
+        raise ValueError(
+            "This is more than the zeros of this network can give. Received: "
+            f"max_bytes={max_bytes}, speedup={speedup}, target={target!r}. "
+            f"The best: {best}. Ask for less, or take a network that is "
+            "smaller to begin with."
+        )
+    sparsity, policy = min(reached, key=lambda pair: pair[0])
+    return policy.plan(sparsity, max_bytes, speedup)
+
+
+def _check(name, value, least):
+    if value is not None and not (is_number(value) and value > least):
+        raise ValueError(
+            f"`{name}` must be a number above {least}, or `None`. "
+            f"Received: {name}={value!r}."
+        )
+
+
+def _refuse_no_faster(found, target):
+    if target == "browser" and not found.eligible_work:
+        reason = found.obstacle or "it has no 1x1 convolution"
+        raise ValueError(
+            "No zero of this model saves time in a browser, as far as was "
+            f"measured. Received: a model of which XNNPACK computes nothing "
+            f"sparsely: {reason}. See `tf_gems.export.make_sparse_ready`, or "
+            "ask for `max_bytes` alone."
+        )
+    others = {w.reader for w in found.weights} - {"FULLY_CONNECTED"}
+    if target == "native" and (others or not found.weights):
+        raise ValueError(
+            "On x86 with AVX, XNNPACK expands sparse weights of all but dense "
+            "layers, so their zeros save no time. Received: a model with "
+            f"{', '.join(sorted(others)) or 'no weights'}. Use "
+            "target='browser', or ask for `max_bytes` alone."
+        )
+
+
+def _policies(found, target, speedup):
+    if speedup is None:
+        return [_Policy(found, target, None, "unstructured", None)]
+    tables = speeds.load(target)
+    if target == "browser":
+        table = tables["unstructured"]
+        return [
+            _Policy(found, target, filters, "unstructured", table)
+            for filters in (POLICY, None)
+        ]
+    return [
+        _Policy(found, target, None, shape, table)
+        for shape, table in tables.items()
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Policy:
+    """One way to prune a network, and what it would give."""
+
+    found: Converted
+    target: str
+    filters: str | None
+    shape: str
+    table: speeds.Speeds | None
+
+    @property
+    def optimize(self):
+        fast = self.table is not None and self.target == "native"
+        return "latency" if fast else "size"
+
+    def bytes(self, sparsity):
+        return self.found.bytes(
+            sparsity,
+            self.filters == POLICY,
+            self.shape != "unstructured",
+            self.optimize,
+        )
+
+    def estimate(self, sparsity):
+        if self.table is None:
+            return None
+        features = self.found.features[self.target]
+        return self.table.at(features, sparsity)
+
+    def sparsities(self):
+        """Yields what to try, the least first."""
+        low, high = 0.0, _MOST
+        if self.table is not None:
+            low, high = self.table.lowest, self.table.highest
+        count = round((high - low) / _STEP)
+        for index in range(count + 1):
+            yield round(low + index * _STEP, 6)
+
+    def least(self, max_bytes, speedup):
+        """Returns the least sparsity that is enough, `None` if none is."""
+        for sparsity in self.sparsities():
+            fast = speedup is None or self.estimate(sparsity).speedup >= speedup
+            if fast and self.bytes(sparsity) <= (max_bytes or math.inf):
+                return sparsity
+        return None
+
+    def best(self):
+        """Returns in words what it gives at most."""
+        *_, most = self.sparsities()
+        what = f"filters={self.filters!r}, shape={self.shape!r}"
+        found = f"about {self.bytes(most):,} bytes"
+        if self.table is not None:
+            found += f" and {self.estimate(most).speedup:.1f} times as fast"
+        return f"{found} at sparsity {most:g} ({what})"
+
+    def plan(self, sparsity, max_bytes, speedup):
+        """Returns the `Plan` of a sparsity."""
+        estimate, sources = self.estimate(sparsity), []
+        if estimate is not None:
+            sources = speeds.table()["sources"]
+        return Plan(
+            target_sparsity=sparsity,
+            filters=self.filters,
+            shape=self.shape,
+            allocation="global" if speedup is None else "uniform",
+            optimize=self.optimize,
+            target=self.target,
+            bytes=self.bytes(sparsity),
+            dense_bytes=self.found.dense_bytes,
+            speedup=estimate,
+            max_bytes=max_bytes,
+            least_speedup=speedup,
+            sources=sources,
+        )
