@@ -142,7 +142,7 @@ def draw(report, path):
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
     left.plot(report["mining"]["megabytes"], lw=1)
     left.set(title="Mining digits", xlabel="epoch", ylabel="resident MB")
-    left.set_ylim(0)
+    left.set_ylim(0, 1.25 * max(report["mining"]["megabytes"]))
     for kind in PARTS[1:]:
         values = np.array(report[kind]["megabytes"])
         right.plot(values - values[0], label=kind)
