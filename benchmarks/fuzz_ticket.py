@@ -12,22 +12,27 @@ that fail are reported by them.
 """
 
 import collections
-import copy
 import json
+import os
 import resource
-import struct
 import sys
 import tempfile
 import time
 import tracemalloc
-import zlib
 from pathlib import Path
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
 import numpy as np
 from absl import app
 from absl import flags
+from hostile_tickets import KINDS
+from hostile_tickets import make
+from hostile_tickets import tickets
 
 from tf_gems import ticket_file
+from tf_gems.network_config import network_of
 from tf_gems.provenance import provenance
 from tf_gems.ticket import Ticket
 
@@ -40,274 +45,17 @@ flags.DEFINE_string("output", None, "JSON file to write.")
 # What all arrays of a ticket may take here, and what the reader may then.
 MAX_BYTES = 1 << 22
 MAX_PEAK = 1 << 25
-FIXED = 32
-INTEGERS = (
-    *(0, 1, 2, 3, 7, 8, 9, 255, 256, 65_535, 2**20, 2**20 + 1, 2**31 - 1),
-    *(2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1),
-)
-VALUES = (
-    *(None, True, False, -1, 0.0, 1e308, -0.5, "", "float32", "float16"),
-    *("bool", "int64", "uint64", "object", "plain", "signs", "constant"),
-    *([], [0], [1], [-1], [2**31], [2**62, 0], [[1]], [1] * 33, {}, {"a": 1}),
-    *(2**31, 10**30, 31, 32, "\x00", "\ud800", *INTEGERS),
-)
-
-
-def tickets():
-    """Returns the bytes of valid files of several kinds."""
-    random = np.random.default_rng(1)
-    found = []
-    for density in (0.01, 0.2, 0.5, 0.95, 0.0, 1.0):
-        shapes = {"stem": (3, 3, 2, 5), "dense": (40, 30), "last": (7,)}
-        masks = {n: random.random(s) < density for n, s in shapes.items()}
-        weights = {
-            "stem": random.normal(size=shapes["stem"]).astype("float32"),
-            "bias": random.normal(size=5).astype("float16"),
-            "mean": np.zeros(9, "float32"),
-            "steps": np.array(7, "int64"),
-            "dense": random.choice([-0.1, 0.1], shapes["dense"]),
-            "flags": random.random(4) < 0.5,
-            "last": random.normal(size=7).astype("float16").astype("float64"),
-            "empty": np.zeros((0, 3), "float32"),
-        }
-        found.append(ticket_file.encode(masks, weights, {"seed": [1, {}]}))
-    one = {"k": np.array(True)}
-    found.append(ticket_file.encode(one, {"k": np.array(0.5)}, {}))
-    gallery = Path(__file__).parents[1] / "savedmodels" / "digits.gem"
-    return [*found, gallery.read_bytes()]
-
-
-def take_apart(data):
-    """Returns the header, what follows it, and the numbers."""
-    header, _, numbers = struct.unpack("<IIQ", data[16:FIXED])
-    end = len(data) - 4 - numbers
-    return (
-        zlib.decompress(data[FIXED : FIXED + header], -15),
-        data[FIXED + header : end],
-        zlib.decompress(data[end:-4], -15),
-    )
-
-
-def put_together(text, middle, numbers):
-    """Returns a file with right lengths and checksum of any parts."""
-    header, joined = deflate(text), deflate(numbers)
-    body = header + middle + joined
-    lengths = 36 + len(body), len(header), len(text), len(joined)
-    data = struct.pack("<4sIQIIQ", b"\x89GEM", 2, *lengths) + body
-    return data + checksum(data)
-
-
-def deflate(data):
-    """Deflates quickly."""
-    deflater = zlib.compressobj(1, zlib.DEFLATED, -15)
-    return deflater.compress(data) + deflater.flush()
-
-
-def checksum(data):
-    """Returns the last four bytes of a file."""
-    return zlib.crc32(data).to_bytes(4, "little")
-
-
-def mend(data):
-    """Gives a file the length and the checksum that it should have."""
-    if len(data) < 36:
-        return data
-    data = data[:8] + len(data).to_bytes(8, "little") + data[16:-4]
-    return data + checksum(data)
-
-
-def damage(random, data):
-    """Flips bits, or overwrites, inserts, removes or repeats bytes."""
-    data = bytearray(data)
-    for _ in range(random.integers(1, 5)):
-        place = int(random.integers(len(data) + 1))
-        span = int(random.integers(1, 9))
-        kind = random.integers(5)
-        if kind == 0 and place < len(data):
-            data[place] ^= 1 << int(random.integers(8))
-        elif kind == 1:
-            data[place : place + span] = random.bytes(span)
-        elif kind == 2:
-            data[place:place] = random.bytes(span)
-        elif kind == 3:
-            del data[place : place + span]
-        else:
-            data[place:place] = data[place : place + span]
-    return bytes(data)
-
-
-def flip(random, data, _):
-    """A few bits are wrong."""
-    data = bytearray(data)
-    for _ in range(random.integers(1, 9)):
-        data[random.integers(len(data))] ^= 1 << int(random.integers(8))
-    return bytes(data)
-
-
-def truncate(random, data, _):
-    """The end is missing."""
-    return data[: random.integers(len(data))]
-
-
-def extend(random, data, other):
-    """Something follows."""
-    return (
-        data + (random.bytes(random.integers(1, 99)), other)[random.integers(2)]
-    )
-
-
-def noise(random, *_):
-    """No ticket at all, but for its first bytes at times."""
-    data = random.bytes(random.integers(1, 400))
-    return data if random.integers(2) else mend(b"\x89GEM\2\0\0\0" + data)
-
-
-def damage_and_mend(random, data, _):
-    """Bytes are wrong anywhere, under a right checksum."""
-    return mend(damage(random, data))
-
-
-def truncate_and_mend(random, *arguments):
-    """The end is missing, and nothing says so."""
-    return mend(truncate(random, *arguments))
-
-
-def splice(random, data, other):
-    """The start of one file and the end of another."""
-    end = other[random.integers(len(other)) :]
-    return mend(data[: random.integers(len(data))] + end)
-
-
-def edit_prefix(random, data, _):
-    """Other lengths or another version, under a right checksum."""
-    fields = list(struct.unpack("<IQIIQ", data[4:FIXED]))
-    limits = 2**32, 2**64, 2**32, 2**32, 2**64
-    for _ in range(random.integers(1, 3)):
-        place = random.integers(5)
-        value = int(random.choice(len(INTEGERS)))
-        near = fields[place] + int(random.integers(-3, 4))
-        value = INTEGERS[value] if random.integers(2) else near
-        fields[place] = value % limits[place]
-    data = data[:4] + struct.pack("<IQIIQ", *fields) + data[FIXED:-4]
-    return data + checksum(data)
-
-
-def damage_header(random, data, _):
-    """Other text in the header, well deflated."""
-    text, middle, numbers = take_apart(data)
-    return put_together(damage(random, text), middle, numbers)
-
-
-def edit_header(random, data, _):
-    """Other values in the header, with a right fingerprint at times."""
-    text, middle, numbers = take_apart(data)
-    header = json.loads(text)
-    for _ in range(random.integers(1, 4)):
-        change(random, header)
-    if random.integers(4):
-        columns = header.get("weights")
-        try:
-            header["fingerprint"] = ticket_file.fingerprint(
-                columns["shape"], [kept is not None for kept in columns["kept"]]
-            )
-        except (KeyError, TypeError, ValueError):
-            pass
-    return put_together(json.dumps(header).encode(), middle, numbers)
-
-
-def change(random, header):
-    """Changes a value of the header, more often one of a weight."""
-    columns = header.get("weights")
-    if random.integers(8) and isinstance(columns, dict) and columns:
-        name = str(random.choice(list(columns)))
-        column = columns[name]
-        if random.integers(8) and isinstance(column, list) and column:
-            place = int(random.integers(len(column)))
-            column[place] = another(random, column[place], column)
-        else:
-            columns[name] = another(random, column, list(columns.values()))
-        return
-    name = str(random.choice(list(header) or ["weights"]))
-    header[name] = another(random, header.get(name), list(header.values()))
-    if not random.integers(4):
-        del header[name]
-
-
-def another(random, value, others):
-    """Returns a value that is near, hostile, or that of a neighbour."""
-    kind = random.integers(4)
-    if kind == 0 and type(value) is int:
-        return value + int(random.integers(-2, 3))
-    if kind == 1 and others:
-        return copy.deepcopy(others[random.integers(len(others))])
-    if kind == 2 and isinstance(value, list) and value:
-        value = copy.deepcopy(value)
-        place = int(random.integers(len(value)))
-        value[place] = another(random, value[place], value)
-        return value
-    return copy.deepcopy(VALUES[random.integers(len(VALUES))])
-
-
-def damage_positions(random, data, _):
-    """Other positions or signs."""
-    text, middle, numbers = take_apart(data)
-    return put_together(text, damage(random, middle), numbers)
-
-
-def damage_numbers(random, data, _):
-    """Other numbers, often more or fewer."""
-    text, middle, numbers = take_apart(data)
-    return put_together(text, middle, damage(random, numbers))
-
-
-def bomb(random, data, _):
-    """Parts that inflate a thousandfold."""
-    text, middle, numbers = take_apart(data)
-    size = int(random.integers(1, 2**20))
-    filling = (b" ", b"[", b'{"a":', b"0,", b"{},")[random.integers(5)]
-    filling *= size // len(filling)
-    kind = random.integers(4)
-    if kind == 0:
-        numbers = filling
-    elif kind == 1:
-        text += filling
-    elif kind == 2:
-        text = b"[" + filling + b"0]"
-    else:
-        start = b'{"metadata":{"a":[' + filling + b"0]},"
-        text = start + text.replace(b'"metadata":', b'"other":', 1)[1:]
-    return put_together(text, middle, numbers)
-
-
-KINDS = {
-    flip: 10,
-    truncate: 4,
-    extend: 2,
-    noise: 4,
-    damage_and_mend: 20,
-    truncate_and_mend: 4,
-    splice: 6,
-    edit_prefix: 10,
-    damage_header: 20,
-    edit_header: 40,
-    damage_positions: 15,
-    damage_numbers: 15,
-    bomb: 2,
-}
-
-
-def make(seed, number, valid):
-    """Returns the kind and the bytes of an input."""
-    random = np.random.default_rng([seed, number])
-    weights = np.array(list(KINDS.values()))
-    kind = list(KINDS)[random.choice(len(KINDS), p=weights / weights.sum())]
-    data, other = (valid[i] for i in random.integers(len(valid), size=2))
-    return kind.__name__, kind(random, data, other)
 
 
 def check(contents, data):
-    """Raises an error unless contents are a ticket that is written again."""
-    ticket = Ticket(contents.masks, contents.weights, contents.metadata)
+    """Raises an error unless contents are a ticket that is written again.
+
+    Returns:
+        `"accepted"`; or, if it tells a network, whether that was built.
+    """
+    ticket = Ticket(
+        contents.masks, contents.weights, contents.metadata, contents.config
+    )
     for entry in contents.entries:
         value = ticket.weights[entry.path]
         assert value.shape == entry.shape and value.dtype == entry.dtype
@@ -317,13 +65,29 @@ def check(contents, data):
             assert not np.any(value[~mask])
     assert sum(contents.lengths.values()) == len(data)
     parts = ticket.masks, ticket.weights, ticket.metadata
-    again = ticket_file.decode(ticket_file.encode(*parts))
+    again = ticket_file.decode(ticket_file.encode(*parts, config=ticket.config))
     for path, value in ticket.weights.items():
         assert again.weights[path].tobytes() == value.tobytes()
         assert again.weights[path].shape == value.shape
     for path, mask in ticket.masks.items():
         assert np.array_equal(again.masks[path], mask)
     assert again.metadata == ticket.metadata
+    assert again.config == ticket.config
+    if ticket.config is not None:
+        return "built" if build(ticket) else "not built"
+    return "accepted"
+
+
+def build(ticket):
+    """Returns whether the network of a ticket is built, and not refused."""
+    shapes = [value.shape for value in ticket.weights.values()]
+    keras.utils.clear_session(free_memory=False)
+    try:
+        model = network_of(ticket.config, shapes)
+    except ValueError:
+        return False
+    assert [tuple(w.shape) for w in model.weights] == shapes
+    return True
 
 
 def shorten(error):
@@ -385,7 +149,7 @@ def main(_):
                 break
         if contents is not None:
             try:
-                check(contents, data)
+                verdict = check(contents, data)
             except Exception as error:
                 verdict = "failed"
                 failures.append([number, kind, f"accepted, but {error!r}"])
@@ -409,6 +173,8 @@ def main(_):
         "inputs": total.total(),
         "refused": total["refused"],
         "accepted": total["accepted"],
+        "network_built": total["built"],
+        "network_refused": total["not built"],
         "failed": len(failures),
         "max_bytes": MAX_BYTES,
         "largest_peak_bytes": largest[0],

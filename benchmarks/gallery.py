@@ -188,7 +188,11 @@ def render(results):
         f"{processor}, which {kernels}: weights are expanded when the file is",
         "loaded, and both files then run the same code. `python -m tf_gems "
         "report` tells why,",
-        "layer by layer.",
+        "layer by layer. These are the smallest files; written with "
+        '`optimize="latency"`, dense',
+        "layers of so many zeros run several times faster here, in more "
+        "bytes: see the",
+        "[native figures](../benchmarks/results/native_mined.json).",
         "",
     ]
     return "\n".join(lines)

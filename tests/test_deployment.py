@@ -60,3 +60,8 @@ def test_files_are_smaller_for_their_zeros(deployment):
             row = deployment.pick(cell, form, None)
             # What is written has run, and says so.
             assert (row["accuracy"] is None) == (row["refused"] is not None)
+
+
+def test_the_page_shows_what_was_measured(deployment):
+    page = (BENCHMARKS.parent / "docs" / "smaller.md").read_text("utf-8")
+    assert deployment.render(json.loads(RESULTS.read_text("utf-8"))) in page
