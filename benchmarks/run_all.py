@@ -27,7 +27,7 @@ flags.DEFINE_string(
     "directory", str(Path(__file__).with_name("results")), "Where JSON goes."
 )
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 
 
 def benchmarks():
@@ -106,13 +106,16 @@ def run(name, command, environment, needs):
     """Runs a benchmark, and returns its lines of the table."""
     if needs and importlib.util.find_spec(needs) is None:
         return [{"line": name, "value": f"needs {needs}"}]
-    output = Path(FLAGS.directory, f"{name}.json")
+    output = Path(FLAGS.directory, f"{name}.json").resolve()
     path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    # From the root, so that the record of the command names no machine's paths.
+    root = HERE.parent
     process = subprocess.run(
         [
-            *(sys.executable, HERE / command[0]),
-            *(*command[1:], f"--output={output}"),
+            *(sys.executable, f"{HERE.name}/{command[0]}", *command[1:]),
+            f"--output={os.path.relpath(output, root)}",
         ],
+        cwd=root,
         env={**os.environ, "PYTHONPATH": path, **environment},
         capture_output=True,
         text=True,
