@@ -92,10 +92,7 @@ class Reproduction:
             described.pop(reported)
         described = [self.network, config, described, seed]
         described.append(dataclasses.asdict(scale))
-        described.append(keras.backend.backend())
-        text = json.dumps(described, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        path = self.directory / "cells" / f"{digest}.json"
+        path = self.directory / "cells" / f"{_digest(described)}.json"
         if not path.exists():
             try:
                 record = self._find_and_finetune(row, method, seed, path)
@@ -161,8 +158,7 @@ class Reproduction:
         """Returns the ticket that is to be fine-tuned; searched for once."""
         # Checks share the search of the row without one.
         config = keras.saving.serialize_keras_object(method)
-        text = json.dumps([config, row.batch_size, seed], sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        digest = _digest([config, row.batch_size, seed])
         file = self.directory / "tickets" / f"{digest}.gem"
         model = self._compiled(method, seed)
         if not file.exists():
@@ -230,6 +226,12 @@ class Reproduction:
         images, labels = self.data.test
         _, accuracy = model.evaluate(images, labels, 500, verbose=0)
         return round(float(accuracy), 5)
+
+
+def _digest(described):
+    """Returns a name for what was described; backends share nothing."""
+    text = json.dumps([described, keras.backend.backend()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def render(cells, scale):
@@ -304,7 +306,8 @@ def main(_):
         timer = threading.Timer(60 * values.minutes, os._exit, [75])
         timer.daemon = True
         timer.start()
-    name = f"{part}-{values.network}-{scale.epochs:g}-{scale.fraction:g}"
+    # Tables and figures share the cells that they have in common.
+    name = f"{values.network}-{scale.epochs:g}-{scale.fraction:g}"
     directory = Path(values.output_dir, f"reproduce-{name}")
     reproduction = Reproduction(
         part,
@@ -317,8 +320,8 @@ def main(_):
     )
     cells = reproduction.run(values.seeds, values.only)
     text = render(cells, scale)
-    (directory / "results.json").write_text(json.dumps(cells, indent=1))
-    (directory / "table.txt").write_text(f"{text}\n", "utf-8")
+    (directory / f"{part}.json").write_text(json.dumps(cells, indent=1))
+    (directory / f"{part}.txt").write_text(f"{text}\n", "utf-8")
     if values.figure:
         figures.draw(part, cells, directory / f"{part}.png")
     print(f"\n{text}\n\nin {directory}")
@@ -345,7 +348,7 @@ flags.DEFINE_bool("download", False, "Whether TFDS may download.")
 flags.DEFINE_string(
     "output_dir",
     str(Path(__file__).parents[1] / "savedmodels"),
-    "Directory in which the table's directory is made.",
+    "Directory in which the cells' directory is made.",
 )
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def test_a_slice_ends_and_the_next_goes_on(tmp_path):
         assert first.returncode == 75, first.stderr
         first = run(tmp_path)
     assert "Gem-Miner, ours" in first.stdout and "REDUCED" in first.stdout
-    [results] = tmp_path.glob("reproduce-*/results.json")
+    [results] = tmp_path.glob("reproduce-*/table*.json")
     [cell] = json.loads(results.read_text("utf-8"))
     assert cell["epochs_of_search"] == cell["epochs_of_finetuning"] == 3
     assert len(cell["layers"]) == 20 and min(cell["layers"]) > 0
@@ -130,7 +130,7 @@ def test_the_course_of_mining_by_penalty(tmp_path):
     part = ["--figure=5", "--only=penalty 0.0001"]
     process = run(tmp_path, part=part)
     assert process.returncode == 0, process.stderr
-    [results] = tmp_path.glob("reproduce-*/results.json")
+    [results] = tmp_path.glob("reproduce-*/table*.json")
     [cell] = json.loads(results.read_text("utf-8"))
     curve = cell["curve"]
     assert curve["epoch"] == [0, 1, 2]
