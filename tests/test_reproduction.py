@@ -130,7 +130,7 @@ def test_the_course_of_mining_by_penalty(tmp_path):
     part = ["--figure=5", "--only=penalty 0.0001"]
     process = run(tmp_path, part=part)
     assert process.returncode == 0, process.stderr
-    [results] = tmp_path.glob("reproduce-*/table*.json")
+    [results] = tmp_path.glob("reproduce-*/figure5.json")
     [cell] = json.loads(results.read_text("utf-8"))
     curve = cell["curve"]
     assert curve["epoch"] == [0, 1, 2]
