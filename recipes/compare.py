@@ -2,11 +2,16 @@
 
 python recipes/compare.py --preset=smoke
 python recipes/compare.py --preset=smoke --backend=jax
+python recipes/compare.py --preset=mnist --workers=2
+
+Cells are finished one by one, and shared among all processes that have the
+same --output_dir: start the command on as many devices as there are.
 """
 
 import dataclasses
 import hashlib
 import json
+import subprocess
 from pathlib import Path
 
 import quiet_tensorflow  # noqa: F401 - before anything that imports it
@@ -15,6 +20,7 @@ import quiet_tensorflow  # noqa: F401 - before anything that imports it
 import keras
 from absl import app
 from absl import flags
+from devices import command_of_one
 from devices import define_flags
 from settings import NETWORKS
 
@@ -217,13 +223,12 @@ def run(settings, output_dir, data_dir=None, download=False):
 def main(_):
     """Runs the comparison that the flags describe, and draws it."""
     values = flags.FLAGS
-    if values.strategy != "none" or values.workers:
+    if values.strategy != "none":
         raise app.UsageError(
-            "A comparison trains on one device: methods that score weights by "
-            "gradients take them there. Share out its cells instead: start it "
-            "on every device, with the same --output_dir and other --seeds or "
-            "--names; the last one finds the cells of all. The recipes of "
-            "data sets take --strategy and --workers."
+            "A cell of a comparison trains on one device: methods that score "
+            "weights by gradients take them there. Received: "
+            f"--strategy={values.strategy}. Cells are shared instead: start "
+            "the same command on every device, or give --workers."
         )
     settings = PRESETS[values.preset]
     command = [f"python recipes/compare.py --preset={values.preset}"]
@@ -237,9 +242,17 @@ def main(_):
     if values["fraction"].present:
         command.append(f"--fraction={values.fraction}")
         settings = dataclasses.replace(settings, fraction=values.fraction)
-    comparison, directory = run(
-        settings, values.output_dir, values.data_dir, values.download
-    )
+    others = [
+        subprocess.Popen(command_of_one(), stdout=subprocess.DEVNULL)
+        for _ in range(1, values.workers)
+    ]
+    try:
+        comparison, directory = run(
+            settings, values.output_dir, values.data_dir, values.download
+        )
+    finally:
+        for other in others:  # they end with the same results
+            other.wait()
     comparison = dataclasses.replace(
         comparison,
         settings={**comparison.settings, **dataclasses.asdict(settings)},

@@ -102,6 +102,17 @@ class Devices:
         tf.function(self._strategy.run)(add_up)
 
 
+def command_of_one():
+    """Returns this very command without its number of workers."""
+    command, arguments = [sys.executable], iter(sys.argv)
+    for argument in arguments:
+        if argument == "--workers":
+            next(arguments, None)  # its value
+        elif not argument.startswith("--workers="):
+            command.append(argument)
+    return command
+
+
 def start_workers(count):
     """Runs this very command as workers on this machine, until all are done.
 
@@ -117,15 +128,9 @@ def start_workers(count):
     addresses = [f"localhost:{entry.getsockname()[1]}" for entry in sockets]
     for entry in sockets:
         entry.close()
-    command, arguments = [], iter(sys.argv)
-    for argument in arguments:
-        if argument == "--workers":
-            next(arguments, None)  # its value
-        elif not argument.startswith("--workers="):
-            command.append(argument)
     workers = [
         subprocess.Popen(
-            [sys.executable, *command, "--strategy=multiworker"],
+            [*command_of_one(), "--strategy=multiworker"],
             stdout=subprocess.DEVNULL if index else None,
             env={
                 **os.environ,

@@ -6,7 +6,8 @@ python recipes/reproduce.py --table=4 --epochs=0.08 --fraction=0.2 --minutes=9
 Each cell (a row with a seed) is written once it is finished, and never run
 again; within a cell every epoch is backed up. `--minutes` ends the process
 when they are over: the same command goes on from there, on any machine that
-has the directory. On the JAX backend whole epochs run on the device.
+has the directory. Processes that have the same directory share its cells. On
+the JAX backend whole epochs run on the device.
 """
 
 import dataclasses
@@ -36,6 +37,7 @@ import tf_gems as gems
 from tf_gems import datasets
 from tf_gems.comparison.cell import CHECKS
 from tf_gems.device_data import DeviceData
+from tf_gems.files import share
 from tf_gems.provenance import provenance
 from tf_gems.training import train
 
@@ -75,12 +77,22 @@ class Reproduction:
             if only is None or only in row.name
         ]
         bar = keras.utils.Progbar(len(cells), unit_name="cell")
-        found = []
-        for row, seed in cells:
-            found.append(self.cell(row, seed))
+
+        def run(cell):
+            record = self.cell(*cell)
             bar.add(1)
-            print(f"  {row.name}, seed {seed}: {found[-1]['after']}")
-        return found
+            print(f"  {record['name']}, seed {cell[1]}: {record['after']}")
+            return record
+
+        return share(cells, self.lock, run)
+
+    def lock(self, cell):
+        """Returns the file by which a process claims a cell.
+
+        Cells that share a ticket, as checks do, are run by one process.
+        """
+        row, seed = cell
+        return self.directory / "tickets" / f"{self._of_ticket(row, seed)}.lock"
 
     def cell(self, row, seed):
         """Returns the record of a cell, running what is missing of it."""
@@ -156,9 +168,7 @@ class Reproduction:
 
     def _ticket(self, row, method, seed, state):
         """Returns the ticket that is to be fine-tuned; searched for once."""
-        # Checks share the search of the row without one.
-        config = keras.saving.serialize_keras_object(method)
-        digest = _digest([config, row.batch_size, seed])
+        digest = self._of_ticket(row, seed)
         file = self.directory / "tickets" / f"{digest}.gem"
         model = self._compiled(method, seed)
         if not file.exists():
@@ -187,6 +197,12 @@ class Reproduction:
             model = self._compiled(method, seed)
             ticket = CHECKS[row.check](ticket, model, seed + 1)
         return ticket
+
+    def _of_ticket(self, row, seed):
+        # Checks share the search of the row without one.
+        method = row.method and row.method(self.scale)
+        config = method and keras.saving.serialize_keras_object(method)
+        return _digest([config, row.batch_size, seed])
 
     def _compiled(self, method, seed):
         keras.utils.clear_session()

@@ -113,7 +113,7 @@ def test_what_a_comparison_and_jax_refuse(tmp_path):
     code, output = finish(
         start(tmp_path, "--strategy=mirrored", recipe="compare.py")
     )
-    assert code != 0 and "Share out its cells instead" in output
+    assert code != 0 and "Cells are shared instead" in output
     code, output = finish(
         start(tmp_path, *SMOKE, "--backend=jax", "--strategy=multiworker")
     )

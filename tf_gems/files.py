@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and work that processes share."""
 
 import contextlib
 import os
@@ -47,3 +47,69 @@ def replacing(path):
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def claimed(path, wait=False):
+    """Claims a piece of work among processes that see the same directory.
+
+    A claim ends with its block, or with its process, however that ends.
+
+    Args:
+        path: String or path of the work's lock file, which stays.
+        wait: Whether to wait until no other process claims it. Defaults to
+            `False`.
+
+    Yields:
+        Whether this process has the claim. On Windows, always: start one
+        process there.
+
+    Example:
+
+    ```python
+    with claimed("cells/snip.lock") as mine:
+        if mine:
+            run()
+    ```
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield True
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def share(pieces, lock, run):
+    """Runs pieces of work, of which other processes may run some.
+
+    Every process calls this with the same pieces: it runs first those that
+    nobody has claimed, and then waits for the others, in turn. What another
+    process left unfinished is run by the one that waited for it.
+
+    Args:
+        pieces: List.
+        lock: Function from a piece to the path of its lock file. Pieces that
+            need the same have the same.
+        run: Function of a piece, which returns at once what is finished.
+
+    Returns:
+        List of what `run` returned, in the order of the pieces.
+    """
+    found = {}
+    for wait in (False, True):
+        for index, piece in enumerate(pieces):
+            if index in found:
+                continue
+            with claimed(lock(piece), wait) as mine:
+                if mine:
+                    found[index] = run(piece)
+    return [found[index] for index in range(len(pieces))]

@@ -7,6 +7,9 @@ import resource
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
 from keras import layers
 
 import tf_gems as gems
@@ -171,6 +174,30 @@ def test_a_run_that_is_finished_trains_no_more(whole, tmp_path):
     found = fit(1, [watch, gems.callbacks.Backup(tmp_path)])
     assert not watch.epochs
     assert_equal(found, whole["with"])
+
+
+@settings(deadline=None, max_examples=5)
+@given(
+    phase=st.sampled_from(["mining", "finetuning"]),
+    kills=st.lists(st.integers(1, 2 * STEPS + 1), min_size=1, max_size=3),
+    again=st.booleans(),
+)
+def test_resuming_is_idempotent(phase, kills, again, whole, tmp_path_factory):
+    """However often and wherever a run is killed, and if it is done again."""
+    path = tmp_path_factory.mktemp("backup")
+
+    def attempt(seed, *kill):
+        backup = gems.callbacks.Backup(path)
+        # Another seed shows that all that matters was in the backup.
+        seed = seed if any(path.iterdir()) else 0
+        return fit(seed, [backup, *kill], phase)
+
+    for seed, batches in enumerate(kills):
+        with pytest.raises(KeyboardInterrupt):
+            attempt(seed, Kill(batches))
+    expected = whole["with" if phase == "mining" else "finetuning"]
+    for _ in range(1 + again):
+        assert_equal(attempt(9), expected)
 
 
 def test_a_backup_of_another_phase_is_refused(tmp_path):

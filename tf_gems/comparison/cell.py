@@ -126,6 +126,12 @@ class Cell:
         return self.protocol.directory / "cells" / ("-".join(parts) + ".json")
 
     @property
+    def lock(self):
+        """The file by which a process claims all cells of its ticket."""
+        original = dataclasses.replace(self, check=None)
+        return original.path.with_suffix(".lock")
+
+    @property
     def finetuning_epochs(self):
         return self.protocol.epochs - self.method.epochs_of_search
 

@@ -11,6 +11,7 @@ from tf_gems.comparison.cell import CHECKS
 from tf_gems.comparison.cell import Cell
 from tf_gems.comparison.cell import Protocol
 from tf_gems.comparison.comparison import Comparison
+from tf_gems.files import share
 from tf_gems.provenance import provenance
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_positive_integer
@@ -43,8 +44,9 @@ def compare(
     cell. So a method that trains nothing fine-tunes the longest.
 
     Finished cells lie in `directory` and are never run again; a cell that was
-    killed goes on with its last epoch. Results depend on the settings and the
-    seeds alone; keep one directory for one data set.
+    killed goes on with its last epoch. Processes that run the same comparison,
+    on several devices say, share its cells. Results depend on the settings
+    and the seeds alone; keep one directory for one data set.
 
     Args:
         build: Function from a seed to a built Keras model. The weights it has
@@ -108,12 +110,15 @@ def compare(
     )
     cells = _cells(protocol, methods, sparsities, seeds, checks, dense)
     bar = keras.utils.Progbar(len(cells), unit_name="cell", verbose=verbose)
-    rows = []
-    for cell in cells:
-        rows.append(cell.row())
+
+    def run(cell):
+        row = cell.row()
         bar.add(1)
         if verbose:
-            print(f"  {_line(rows[-1])}", flush=True)
+            print(f"  {_line(row)}", flush=True)
+        return row
+
+    rows = share(cells, lambda cell: cell.lock, run)
     comparison = Comparison(rows, protocol.settings(), provenance())
     comparison.save(directory)
     return comparison
