@@ -325,13 +325,15 @@ def main(_):
     # Tables and figures share the cells that they have in common.
     name = f"{values.network}-{scale.epochs:g}-{scale.fraction:g}"
     directory = Path(values.output_dir, f"reproduce-{name}")
+    places = "--data_dir", "--output_dir", "--minutes"
+    arguments = [a for a in sys.argv[1:] if not a.startswith(places)]
     reproduction = Reproduction(
         part,
         values.network,
         scale,
         directory,
         _load(values.data_dir, scale.fraction, values.download),
-        " ".join(["python recipes/reproduce.py", *sys.argv[1:]]),
+        " ".join(["python recipes/reproduce.py", *arguments]),
         values.batch_size,
     )
     cells = reproduction.run(values.seeds, values.only)
