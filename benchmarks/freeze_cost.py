@@ -1,12 +1,14 @@
 """What a freeze costs: to mark the largest tenth of a network's scores.
 
     python benchmarks/freeze_cost.py --output=freeze_cost.json
+    python benchmarks/freeze_cost.py --step --output=freeze_step.json
 
 `keep_largest` against ways to find a threshold, for scores that all differ
 and for scores of which half sit at 0 or 1. A threshold alone is less than a
 mask: with ties it keeps more or fewer than were asked for. The whole freeze is
 that of a network that is mined: scores and flags come from the variables, and
-the flags go back to them.
+the flags go back to them. With `--step`, it stands beside a training step of
+ResNet-50, on whatever device there is.
 """
 
 import json
@@ -31,6 +33,8 @@ from tf_gems.provenance import provenance
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("huge", True, "Also 100 million scores (3 GB of memory).")
 flags.DEFINE_integer("repeats", 3, "Runs of each; the fastest counts.")
+flags.DEFINE_bool("step", False, "Only a freeze beside a training step.")
+flags.DEFINE_integer("batch_size", 32, "Images of 224x224 pixels in a step.")
 flags.DEFINE_string("output", None, "JSON file; the plot has its name.")
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 25_000_000)
@@ -89,6 +93,11 @@ def whole_freezes(size):
             width, use_bias=False, kernel_initializer="zeros"
         )
         network.add(layer)
+    return freezes_of(network)
+
+
+def freezes_of(network):
+    """Returns a function that freezes a network that is mined, once more."""
     model = gems.SparseModel(network, seed=0)
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
     callback = gems.GemMinerCallback(0.9, 1)
@@ -105,6 +114,32 @@ def whole_freezes(size):
             raise RuntimeError("Nothing was frozen.")
 
     return freeze
+
+
+def measure_step():
+    """Returns the seconds of a freeze and of a mining step of ResNet-50."""
+    network = gems.zoo.resnet50((224, 224, 3), 1000)
+    model = gems.SparseModel(network, seed=0)
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    random = np.random.default_rng(0)
+    images = random.random((FLAGS.batch_size, 224, 224, 3), "float32")
+    labels = random.integers(1000, size=FLAGS.batch_size)
+    model.train_on_batch(images, labels)  # is traced
+    step, _ = time_of(lambda: float(model.train_on_batch(images, labels)))
+    freeze, _ = time_of(freezes_of(gems.zoo.resnet50((224, 224, 3), 1000)))
+    row = {
+        "network": "resnet50",
+        "scores": model.gem.size,
+        "batch_size": FLAGS.batch_size,
+        "step_wall_seconds": step,
+        "freeze_wall_seconds": freeze,
+        "freezes_a_step": freeze / step,
+    }
+    print(row)
+    return row
 
 
 def measure():
@@ -167,11 +202,14 @@ def draw_plot(rows, path):
 
 def main(_):
     """Measures, prints a table, writes JSON, draws."""
-    print(
-        f"{'scores':>12}  {'values':<8}{'method':<14}"
-        f"{'wall s':>9}{'cpu s':>9}{'ns/score':>10}"
-    )
-    rows = measure()
+    if FLAGS.step:
+        rows = [measure_step()]
+    else:
+        print(
+            f"{'scores':>12}  {'values':<8}{'method':<14}"
+            f"{'wall s':>9}{'cpu s':>9}{'ns/score':>10}"
+        )
+        rows = measure()
     if FLAGS.output:
         report = {
             "benchmark": "freeze_cost",
@@ -181,7 +219,8 @@ def main(_):
             "results": rows,
         }
         Path(FLAGS.output).write_text(json.dumps(report, indent=2) + "\n")
-        draw_plot(rows, Path(FLAGS.output).with_suffix(".png"))
+        if not FLAGS.step:
+            draw_plot(rows, Path(FLAGS.output).with_suffix(".png"))
 
 
 if __name__ == "__main__":
