@@ -54,6 +54,8 @@ class Reproduction:
         data: `tf_gems.datasets.ImageData`.
         command: String, for the record.
         batch_size: Integer in place of each row's, or `None`.
+        penalties: Floats; each adds the authors' rows with that weight of the
+            penalty, set by hand, in place of theirs.
     """
 
     part: str
@@ -63,10 +65,17 @@ class Reproduction:
     data: object
     command: str
     batch_size: int | None = None
+    penalties: tuple = ()
 
     def run(self, seeds, only=None):
         """Runs the cells that are missing; returns all, rows by rows."""
         rows = tables.rows(self.part, self.network)
+        rows += [
+            tables.by_hand(row, penalty)
+            for row in rows
+            for penalty in self.penalties
+            if row.name == tables.THEIRS
+        ]
         if self.batch_size:
             batch = {"batch_size": self.batch_size}
             rows = [dataclasses.replace(row, **batch) for row in rows]
@@ -335,6 +344,7 @@ def main(_):
         _load(values.data_dir, scale.fraction, values.download),
         " ".join(["python recipes/reproduce.py", *arguments]),
         values.batch_size,
+        tuple(map(float, values.penalties)),
     )
     cells = reproduction.run(values.seeds, values.only)
     text = render(cells, scale)
@@ -359,6 +369,7 @@ flags.DEFINE_string("only", None, "Run only rows whose names hold this.")
 flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Of Keras.")
 flags.DEFINE_float("epochs", 1.0, "Part of the paper's epochs.", 1e-3, 1.0)
 flags.DEFINE_float("fraction", 1.0, "Part of the training set.", 1e-3, 1.0)
+flags.DEFINE_list("penalties", [], "Weights to set by hand, in further rows.")
 flags.DEFINE_integer("batch_size", None, "Default: each row's.")
 flags.DEFINE_float("minutes", None, "Exit with 75 when they are over.")
 flags.DEFINE_string("data_dir", None, "Directory of TFDS, or .npz.")

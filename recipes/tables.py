@@ -15,6 +15,9 @@ from tf_gems import methods
 from tf_gems.validation import check_choice
 
 
+THEIRS = "Gem-Miner, authors' settings"
+
+
 @dataclasses.dataclass(frozen=True)
 class Scale:
     """A reduced run: the same course of learning in fewer, larger steps.
@@ -148,7 +151,7 @@ def _gem_miner(network, density, **reported):
     epochs = settings["finetuning_epochs"]
     return [
         Row(
-            "Gem-Miner, authors' settings",
+            THEIRS,
             density,
             _mined_by(settings, density),
             epochs,
@@ -158,6 +161,19 @@ def _gem_miner(network, density, **reported):
         ),
         Row("Gem-Miner, ours", density, _mined(density, epochs), epochs),
     ]
+
+
+def by_hand(row, penalty):
+    """Returns the row of the authors' settings with another penalty."""
+    return dataclasses.replace(
+        row,
+        name=f"Gem-Miner, penalty {penalty:g} by hand",
+        method=lambda scale: methods.get(
+            row.method(scale), regularization=penalty
+        ),
+        before=None,
+        after=None,
+    )
 
 
 def _dense(epochs=150):
