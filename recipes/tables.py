@@ -14,7 +14,6 @@ import paper
 from tf_gems import methods
 from tf_gems.validation import check_choice
 
-
 THEIRS = "Gem-Miner, authors' settings"
 
 
