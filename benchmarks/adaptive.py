@@ -7,6 +7,8 @@ other kinds. Twenty epochs of fine-tuning; means over seeds. Rows that the
 file already has are not run again.
 
     python benchmarks/adaptive.py --output=benchmarks/results/adaptive.json
+    python benchmarks/adaptive.py --epochs=30,75,150 --batch_sizes=64,128,512 \
+        --output=benchmarks/results/adaptive_long.json
 """
 
 import json
@@ -30,6 +32,8 @@ from tf_gems.training import train
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("dataset", "digits", ["digits", "mnist"], "Data.")
 flags.DEFINE_integer("seeds", 3, "How often.")
+flags.DEFINE_list("epochs", None, "Of mining; then only SGD with momentum.")
+flags.DEFINE_list("batch_sizes", None, "Default: three by the data.")
 flags.DEFINE_float("target_sparsity", 0.98, "Fraction of zeros.")
 flags.DEFINE_string("data_dir", None, "Directory of TFDS.")
 flags.DEFINE_string("output", None, "JSON file, written row by row.")
@@ -53,13 +57,14 @@ OPTIMIZERS = {
 
 def cells():
     """Yields the settings of every run."""
-    epochs, sizes = EPOCHS[FLAGS.dataset], BATCH_SIZES[FLAGS.dataset]
+    epochs = list(map(int, FLAGS.epochs or EPOCHS[FLAGS.dataset]))
+    sizes = list(map(int, FLAGS.batch_sizes or BATCH_SIZES[FLAGS.dataset]))
     for seed in range(FLAGS.seeds):
         for count in epochs:
             for size in sizes:
                 for penalty in PENALTIES:
                     yield penalty, "SGD, momentum", count, size, seed
-        for optimizer in OPTIMIZERS:
+        for optimizer in [] if FLAGS.epochs else OPTIMIZERS:
             for penalty in ("auto", "5e-4, resting"):
                 yield penalty, optimizer, epochs[1], sizes[1], seed
 
@@ -164,7 +169,12 @@ def main(_):
                 "benchmark": "adaptive",
                 "command": "python benchmarks/adaptive.py "
                 f"--dataset={FLAGS.dataset} --seeds={FLAGS.seeds} "
-                f"--target_sparsity={FLAGS.target_sparsity}",
+                f"--target_sparsity={FLAGS.target_sparsity}"
+                + "".join(
+                    f" --{name}={','.join(FLAGS[name].value)}"
+                    for name in ("epochs", "batch_sizes")
+                    if FLAGS[name].value
+                ),
                 "provenance": provenance(),
                 "results": rows,
             }

@@ -1,4 +1,4 @@
-"""The figures of the paper, drawn from cells that were run."""
+"""The tables and figures of the paper, from cells that were run."""
 
 import csv
 
@@ -38,6 +38,39 @@ def read_curve(path):
         name: [float(value) for value in column]
         for name, column in zip(_COLUMNS, columns, strict=True)
     }
+
+
+def render(cells, scale):
+    """Returns the table beside the paper's numbers."""
+    lines = [
+        f"{'method':<42} {'kept':>6}  {'before':>13} {'paper':>6}  "
+        f"{'after':>13} {'paper':>6}  epochs"
+    ]
+    rows = dict.fromkeys((cell["name"], cell["density"]) for cell in cells)
+    for name, density in rows:
+        same = [
+            c for c in cells if (c["name"], c["density"]) == (name, density)
+        ]
+        first = same[0]
+        if first.get("curve"):
+            density = 100 * first["curve"]["density"][-1]
+        lines.append(
+            f"{name:<42} {density:>5.3g}%  "
+            f"{_spread([c['before'] for c in same]):>13} "
+            f"{_reported(first['paper_before'])}  "
+            f"{_spread([c['after'] for c in same]):>13} "
+            f"{_reported(first['paper_after'])}  "
+            f"{first.get('epochs_of_search', '')} + "
+            f"{first.get('epochs_of_finetuning', '')}"
+            f"{', the network died' if 'failure' in first else ''}"
+        )
+    if scale.reduced:
+        lines.append(
+            f"REDUCED: {scale.epochs:g} of the paper's epochs on "
+            f"{scale.fraction:g} of the training set; its numbers are of the "
+            "whole."
+        )
+    return "\n".join(lines)
 
 
 def draw(part, cells, path):
@@ -132,3 +165,15 @@ def _layers(plt, cells):
         )
         axis.legend(fontsize=7)
     return figure
+
+
+def _spread(values):
+    if None in values:
+        return "" if any(values) else "-"
+    values = 100 * np.array(values)
+    spread = f" ±{values.std():.2f}" if len(values) > 1 else ""
+    return f"{values.mean():.2f}{spread}"
+
+
+def _reported(value):
+    return f"{'' if value is None else format(value, '.2f'):>6}"

@@ -259,39 +259,6 @@ def _digest(described):
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def render(cells, scale):
-    """Returns the table beside the paper's numbers."""
-    lines = [
-        f"{'method':<42} {'kept':>6}  {'before':>13} {'paper':>6}  "
-        f"{'after':>13} {'paper':>6}  epochs"
-    ]
-    rows = dict.fromkeys((cell["name"], cell["density"]) for cell in cells)
-    for name, density in rows:
-        same = [
-            c for c in cells if (c["name"], c["density"]) == (name, density)
-        ]
-        first = same[0]
-        if first.get("curve"):
-            density = 100 * first["curve"]["density"][-1]
-        lines.append(
-            f"{name:<42} {density:>5.3g}%  "
-            f"{_spread([c['before'] for c in same]):>13} "
-            f"{_reported(first['paper_before'])}  "
-            f"{_spread([c['after'] for c in same]):>13} "
-            f"{_reported(first['paper_after'])}  "
-            f"{first.get('epochs_of_search', '')} + "
-            f"{first.get('epochs_of_finetuning', '')}"
-            f"{', the network died' if 'failure' in first else ''}"
-        )
-    if scale.reduced:
-        lines.append(
-            f"REDUCED: {scale.epochs:g} of the paper's epochs on "
-            f"{scale.fraction:g} of the training set; its numbers are of the "
-            "whole."
-        )
-    return "\n".join(lines)
-
-
 def _load(data_dir, fraction, download):
     """Loads CIFAR-10 from TFDS, or from a file where there is no TFDS.
 
@@ -304,18 +271,6 @@ def _load(data_dir, fraction, download):
         train = arrays["x_train"][:count], arrays["y_train"][:count]
         test = arrays["x_test"], arrays["y_test"]
     return datasets.ImageData.normalised("cifar10", train, test, 10)
-
-
-def _spread(values):
-    if None in values:
-        return "" if any(values) else "-"
-    values = 100 * np.array(values)
-    spread = f" ±{values.std():.2f}" if len(values) > 1 else ""
-    return f"{values.mean():.2f}{spread}"
-
-
-def _reported(value):
-    return f"{'' if value is None else format(value, '.2f'):>6}"
 
 
 def main(_):
@@ -347,7 +302,7 @@ def main(_):
         tuple(map(float, values.penalties)),
     )
     cells = reproduction.run(values.seeds, values.only)
-    text = render(cells, scale)
+    text = figures.render(cells, scale)
     (directory / f"{part}.json").write_text(json.dumps(cells, indent=1))
     (directory / f"{part}.txt").write_text(f"{text}\n", "utf-8")
     if values.figure:

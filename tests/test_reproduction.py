@@ -17,6 +17,7 @@ import figures  # noqa: E402
 import tables  # noqa: E402
 
 TABLE = ["--table=4", "--only=Gem-Miner, ours"]
+RESULTS = ROOT / "benchmarks" / "results" / "reproduce"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,23 @@ def test_what_the_paper_lacks_is_refused():
         tables.rows("figure4")
     names = {row.name for row in tables.rows("figure3", "vgg16")}
     assert {"dense", "Gem-Miner, ours", "IMP", "smart ratio"} <= names
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(RESULTS.glob("*/*.json")),
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
+)
+def test_the_page_shows_what_was_run(path):
+    cells = json.loads(path.read_text("utf-8"))
+    epochs, fraction = path.parent.name.split("-")[-2:]
+    text = figures.render(cells, tables.Scale(float(epochs), float(fraction)))
+    assert path.with_suffix(".txt").read_text("utf-8") == text + "\n"
+    page = (ROOT / "docs" / "paper.md").read_text("utf-8")
+    assert path.stem.startswith("figure") or text in page
+    for cell in cells:
+        assert cell["command"].startswith("python recipes/reproduce.py --")
+        assert cell["provenance"]["processor"]
 
 
 def run(directory, *arguments, part=TABLE):
