@@ -122,6 +122,7 @@ class Reproduction:
                     raise
                 record = {"seed": seed, "failure": str(error)}
                 record |= dict.fromkeys(("before", "after", "layers"))
+            record |= {"command": self.command, "provenance": provenance()}
             partial = path.with_suffix(".partial")
             partial.write_text(json.dumps(record, indent=1), "utf-8")
             partial.replace(path)
@@ -171,8 +172,6 @@ class Reproduction:
             "curve": curve,
             "before": before,
             "after": self._accuracy(model),
-            "command": self.command,
-            "provenance": provenance(),
         }
 
     def _ticket(self, row, method, seed, state):
