@@ -42,11 +42,12 @@ def read_curve(path):
 
 def render(cells, scale):
     """Returns the table beside the paper's numbers."""
+    rows = dict.fromkeys((cell["name"], cell["density"]) for cell in cells)
+    width = max(len(name) for name, _ in rows)
     lines = [
-        f"{'method':<42} {'kept':>6}  {'before':>13} {'paper':>6}  "
+        f"{'method':<{width}} {'kept':>6}  {'before':>13} {'paper':>6}  "
         f"{'after':>13} {'paper':>6}  epochs"
     ]
-    rows = dict.fromkeys((cell["name"], cell["density"]) for cell in cells)
     for name, density in rows:
         same = [
             c for c in cells if (c["name"], c["density"]) == (name, density)
@@ -55,7 +56,7 @@ def render(cells, scale):
         if first.get("curve"):
             density = 100 * first["curve"]["density"][-1]
         lines.append(
-            f"{name:<42} {density:>5.3g}%  "
+            f"{name:<{width}} {density:>5.3g}%  "
             f"{_spread([c['before'] for c in same]):>13} "
             f"{_reported(first['paper_before'])}  "
             f"{_spread([c['after'] for c in same]):>13} "
