@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import quiet_tensorflow  # noqa: F401 - before anything that imports it
@@ -20,7 +21,7 @@ import quiet_tensorflow  # noqa: F401 - before anything that imports it
 import keras
 from absl import app
 from absl import flags
-from devices import command_of_one
+from devices import arguments_without
 from devices import define_flags
 from settings import NETWORKS
 
@@ -242,8 +243,9 @@ def main(_):
     if values["fraction"].present:
         command.append(f"--fraction={values.fraction}")
         settings = dataclasses.replace(settings, fraction=values.fraction)
+    alike = [sys.executable, sys.argv[0], *arguments_without("workers")]
     others = [
-        subprocess.Popen(command_of_one(), stdout=subprocess.DEVNULL)
+        subprocess.Popen(alike, stdout=subprocess.DEVNULL)
         for _ in range(1, values.workers)
     ]
     try:

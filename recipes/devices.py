@@ -102,15 +102,23 @@ class Devices:
         tf.function(self._strategy.run)(add_up)
 
 
-def command_of_one():
-    """Returns this very command without its number of workers."""
-    command, arguments = [sys.executable], iter(sys.argv)
+def arguments_without(*names):
+    """Returns the arguments of this very command without some flags.
+
+    Args:
+        *names: Strings, such as `"workers"`, of flags that take values.
+
+    Returns:
+        List of strings.
+    """
+    found, arguments = [], iter(sys.argv[1:])
     for argument in arguments:
-        if argument == "--workers":
+        name, equals, _ = argument.lstrip("-").partition("=")
+        if not (argument.startswith("-") and name in names):
+            found.append(argument)
+        elif not equals:
             next(arguments, None)  # its value
-        elif not argument.startswith("--workers="):
-            command.append(argument)
-    return command
+    return found
 
 
 def start_workers(count):
@@ -130,7 +138,11 @@ def start_workers(count):
         entry.close()
     workers = [
         subprocess.Popen(
-            [*command_of_one(), "--strategy=multiworker"],
+            [
+                *(sys.executable, sys.argv[0]),
+                *arguments_without("workers"),
+                "--strategy=multiworker",
+            ],
             stdout=subprocess.DEVNULL if index else None,
             env={
                 **os.environ,

@@ -31,6 +31,7 @@ import numpy as np
 import tables
 from absl import app
 from absl import flags
+from devices import arguments_without
 from settings import NETWORKS
 
 import tf_gems as gems
@@ -288,8 +289,7 @@ def main(_):
     # Tables and figures share the cells that they have in common.
     name = f"{values.network}-{scale.epochs:g}-{scale.fraction:g}"
     directory = Path(values.output_dir, f"reproduce-{name}")
-    places = "--data_dir", "--output_dir", "--minutes"
-    arguments = [a for a in sys.argv[1:] if not a.startswith(places)]
+    arguments = arguments_without("data_dir", "output_dir", "minutes")
     reproduction = Reproduction(
         part,
         values.network,
