@@ -157,7 +157,9 @@ def _layers(plt, cells):
                 axis.plot(layers, label=f"{cell['name']}, seed {cell['seed']}")
         for (of, name), layers in tables.LAYERS.items():
             if of == density:
-                axis.plot(layers, "k--", alpha=0.5, label=f"{name}, published")
+                style = "k:" if name == "IMP" else "k--"
+                axis.plot(layers, style, alpha=0.6, label=f"{name}, published")
+        axis.set_xticks(range(0, len(layers), 3))
         axis.set(
             title=f"{density:g} % kept",
             xlabel="layer",
