@@ -137,7 +137,7 @@ def main(_):
     path = Path(directory.name) / "fuzz.gem"
     start, memory = time.process_time(), [largest_memory()]
     for number in range(FLAGS.first, FLAGS.first + FLAGS.inputs):
-        # Keras and TensorFlow load parts of themselves with the first ones.
+        # What grows once does so with the first ones; the rest would be a leak.
         if (number - FLAGS.first) * 10 // FLAGS.inputs == len(memory):
             memory.append(largest_memory())
         kind, data = make(FLAGS.seed, number, valid)
