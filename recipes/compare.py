@@ -3,9 +3,11 @@
 python recipes/compare.py --preset=smoke
 python recipes/compare.py --preset=smoke --backend=jax
 python recipes/compare.py --preset=mnist --workers=2
+python recipes/compare.py --preset=cifar10 --strategy=mirrored
 
 Cells are finished one by one, and shared among all processes that have the
-same --output_dir: start the command on as many devices as there are.
+same --output_dir: start the command on as many devices as there are. Or let
+all devices of a machine train each cell together, with --strategy=mirrored.
 """
 
 import dataclasses
@@ -21,6 +23,7 @@ import quiet_tensorflow  # noqa: F401 - before anything that imports it
 import keras
 from absl import app
 from absl import flags
+from devices import Devices
 from devices import arguments_without
 from devices import define_flags
 from settings import NETWORKS
@@ -186,7 +189,7 @@ def all_methods(settings):
     return {name: method(name) for name in names}
 
 
-def run(settings, output_dir, data_dir=None, download=False):
+def run(settings, output_dir, data_dir=None, download=False, strategy=None):
     """Compares, and returns the comparison and its directory."""
     data = datasets.load(
         settings.dataset, data_dir, settings.fraction, download
@@ -217,6 +220,7 @@ def run(settings, output_dir, data_dir=None, download=False):
         seeds=settings.seeds,
         checks=checks,
         steps_per_execution=settings.steps_per_execution,
+        strategy=strategy,
     )
     return comparison, directory
 
@@ -224,13 +228,19 @@ def run(settings, output_dir, data_dir=None, download=False):
 def main(_):
     """Runs the comparison that the flags describe, and draws it."""
     values = flags.FLAGS
-    if values.strategy != "none":
+    if values.strategy == "multiworker":
         raise app.UsageError(
-            "A cell of a comparison trains on one device: methods that score "
-            "weights by gradients take them there. Received: "
-            f"--strategy={values.strategy}. Cells are shared instead: start "
-            "the same command on every device, or give --workers."
+            "Workers share the cells of a comparison, not each batch. "
+            f"Received: --strategy={values.strategy}. Leave it out: start the "
+            "same command on every worker, or give --workers."
         )
+    if values.strategy != "none" and values.workers > 1:
+        raise app.UsageError(
+            "Either all devices train one cell, or each process has its own. "
+            f"Received: --strategy={values.strategy} --workers="
+            f"{values.workers}. Leave one out."
+        )
+    strategy = Devices(values.strategy).strategy
     settings = PRESETS[values.preset]
     command = [f"python recipes/compare.py --preset={values.preset}"]
     for name, kind in _LISTS.items():
@@ -243,6 +253,8 @@ def main(_):
     if values["fraction"].present:
         command.append(f"--fraction={values.fraction}")
         settings = dataclasses.replace(settings, fraction=values.fraction)
+    if strategy:
+        command.append(f"--strategy={values.strategy}")
     alike = [sys.executable, sys.argv[0], *arguments_without("workers")]
     others = [
         subprocess.Popen(alike, stdout=subprocess.DEVNULL)
@@ -250,7 +262,11 @@ def main(_):
     ]
     try:
         comparison, directory = run(
-            settings, values.output_dir, values.data_dir, values.download
+            settings,
+            values.output_dir,
+            values.data_dir,
+            values.download,
+            strategy,
         )
     finally:
         for other in others:  # they end with the same results

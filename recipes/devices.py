@@ -14,8 +14,6 @@ import keras
 from absl import flags
 
 STRATEGIES = ("none", "mirrored", "multiworker")
-
-
 BACKENDS = ("tensorflow", "jax")
 
 
@@ -44,31 +42,43 @@ def define_flags():
     )
 
 
+class AnyBatch(keras.distribution.DataParallel):
+    """Data parallel; a batch that devices cannot share evenly is of each."""
+
+    def get_data_layout(self, data_shape):
+        axes = [None] * len(data_shape)
+        if data_shape[0] % self.num_model_replicas == 0:
+            axes[0] = self.batch_dim_name
+        return keras.distribution.TensorLayout(axes, self.device_mesh)
+
+
 class Devices:
     """What trains together; made once, before anything runs.
 
     Args:
         name: One of `STRATEGIES`.
 
+    Attributes:
+        strategy: `tf.distribute.Strategy`, or `None`: one device, or JAX,
+            where Keras itself is told.
+
     Raises:
         ValueError: If the backend has no such strategy.
     """
 
     def __init__(self, name="none"):
-        self._strategy = None
+        self.strategy = None
         if name == "none":
             return
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
-            self._strategy = {
+            self.strategy = {
                 "mirrored": tf.distribute.MirroredStrategy,
                 "multiworker": tf.distribute.MultiWorkerMirroredStrategy,
             }[name]()
         elif name == "mirrored":
-            keras.distribution.set_distribution(
-                keras.distribution.DataParallel()
-            )
+            keras.distribution.set_distribution(AnyBatch())
         else:
             raise ValueError(
                 "Workers are joined by TensorFlow. Received: "
@@ -78,20 +88,20 @@ class Devices:
 
     def scope(self):
         """Returns the scope in which models are made and compiled."""
-        if self._strategy is None:
+        if self.strategy is None:
             return contextlib.nullcontext()
-        return self._strategy.scope()
+        return self.strategy.scope()
 
     @property
     def chief(self):
         """Whether this process is the one that writes."""
-        if self._strategy is None:
+        if self.strategy is None:
             return True
-        return self._strategy.extended.should_checkpoint
+        return self.strategy.extended.should_checkpoint
 
     def wait_for_all(self):
         """Returns once all workers are here, and see what the chief wrote."""
-        if self._strategy is None:
+        if self.strategy is None:
             return
         import tensorflow as tf
 
@@ -99,7 +109,7 @@ class Devices:
             context = tf.distribute.get_replica_context()
             return context.all_reduce("sum", tf.constant(1.0))
 
-        tf.function(self._strategy.run)(add_up)
+        tf.function(self.strategy.run)(add_up)
 
 
 def arguments_without(*names):

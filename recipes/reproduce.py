@@ -31,6 +31,7 @@ import numpy as np
 import tables
 from absl import app
 from absl import flags
+from devices import Devices
 from devices import arguments_without
 from settings import NETWORKS
 
@@ -38,8 +39,10 @@ import tf_gems as gems
 from tf_gems import datasets
 from tf_gems.comparison.cell import CHECKS
 from tf_gems.device_data import DeviceData
+from tf_gems.files import replacing
 from tf_gems.files import share
 from tf_gems.provenance import provenance
+from tf_gems.training import clear_session
 from tf_gems.training import train
 
 
@@ -54,6 +57,7 @@ class Reproduction:
         directory: Path.
         data: `tf_gems.datasets.ImageData`.
         command: String, for the record.
+        devices: `Devices` that train each cell.
         batch_size: Integer in place of each row's, or `None`.
         penalties: Floats; each adds the authors' rows with that weight of the
             penalty, set by hand, in place of theirs.
@@ -65,6 +69,7 @@ class Reproduction:
     directory: Path
     data: object
     command: str
+    devices: Devices
     batch_size: int | None = None
     penalties: tuple = ()
 
@@ -124,9 +129,7 @@ class Reproduction:
                 record = {"seed": seed, "failure": str(error)}
                 record |= dict.fromkeys(("before", "after", "layers"))
             record |= {"command": self.command, "provenance": provenance()}
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(record, indent=1), "utf-8")
-            partial.replace(path)
+            _write(path, json.dumps(record, indent=1))
         return {
             **json.loads(path.read_text("utf-8")),
             "name": row.name,
@@ -214,23 +217,23 @@ class Reproduction:
         return _digest([config, row.batch_size, seed])
 
     def _compiled(self, method, seed):
-        keras.utils.clear_session()
-        keras.utils.set_random_seed(seed)
-        network = NETWORKS[self.network](
-            self.data.image_shape,
-            self.data.classes,
-            kernel_regularizer=keras.regularizers.L2(5e-5),
-        )
-        model = network
-        if method:
-            model = gems.SparseModel(
-                network, kernel_initializer=method.kernel_initializer, seed=seed
+        clear_session(seed)
+        with self.devices.scope():
+            model = NETWORKS[self.network](
+                self.data.image_shape,
+                self.data.classes,
+                kernel_regularizer=keras.regularizers.L2(5e-5),
             )
-        model.compile(
-            keras.optimizers.SGD(0.1, momentum=0.9),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
+            if method:
+                initializer = method.kernel_initializer
+                model = gems.SparseModel(
+                    model, kernel_initializer=initializer, seed=seed
+                )
+            model.compile(
+                keras.optimizers.SGD(0.1, momentum=0.9),
+                keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                metrics=["accuracy"],
+            )
         return model
 
     def _batches(self, batch_size, seed):
@@ -259,6 +262,11 @@ def _digest(described):
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def _write(path, text):
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
 def _load(data_dir, fraction, download):
     """Loads CIFAR-10 from TFDS, or from a file where there is no TFDS.
 
@@ -273,13 +281,33 @@ def _load(data_dir, fraction, download):
     return datasets.ImageData.normalised("cifar10", train, test, 10)
 
 
+def _penalties(given):
+    try:
+        found = tuple(map(float, given))
+    except ValueError:
+        found = (-1.0,)
+    if not all(0 <= weight < float("inf") for weight in found):
+        raise app.UsageError(
+            "A penalty's weight is a number, 0 or more. Received: "
+            f"--penalties={','.join(given)}. Give some as 5e-5,1e-4."
+        )
+    return found
+
+
 def main(_):
     """Runs the cells that the flags name, and renders their table."""
     values = flags.FLAGS
     if (values.table is None) == (values.figure is None):
         raise app.UsageError("Give either --table or --figure.")
     part = f"table{values.table}" if values.table else f"figure{values.figure}"
+    if values.backend == "jax" and values.strategy != "none":
+        raise app.UsageError(
+            "On JAX a cell's data and whole epochs are on one device. "
+            f"Received: --strategy={values.strategy}. Leave it out, and start "
+            "the same command on every device: they share the cells."
+        )
     scale = tables.Scale(values.epochs, values.fraction)
+    penalties = _penalties(values.penalties)
     tables.rows(part, values.network)  # refuses what is not there
     if values.minutes:
         # All state is in files, so that any moment is as good as another.
@@ -297,13 +325,14 @@ def main(_):
         directory,
         _load(values.data_dir, scale.fraction, values.download),
         " ".join(["python recipes/reproduce.py", *arguments]),
+        Devices(values.strategy),
         values.batch_size,
-        tuple(map(float, values.penalties)),
+        penalties,
     )
     cells = reproduction.run(values.seeds, values.only)
     text = figures.render(cells, scale)
-    (directory / f"{part}.json").write_text(json.dumps(cells, indent=1))
-    (directory / f"{part}.txt").write_text(f"{text}\n", "utf-8")
+    _write(directory / f"{part}.json", json.dumps(cells, indent=1))
+    _write(directory / f"{part}.txt", f"{text}\n")
     if values.figure:
         figures.draw(part, cells, directory / f"{part}.png")
     print(f"\n{text}\n\nin {directory}")
@@ -321,6 +350,9 @@ flags.DEFINE_string("network", "resnet20", "Network, for figures 3 and 5.")
 flags.DEFINE_integer("seeds", 3, "How many, from 0.", lower_bound=1)
 flags.DEFINE_string("only", None, "Run only rows whose names hold this.")
 flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Of Keras.")
+flags.DEFINE_enum(
+    "strategy", "none", ["none", "mirrored"], "All GPUs train each cell."
+)
 flags.DEFINE_float("epochs", 1.0, "Part of the paper's epochs.", 1e-3, 1.0)
 flags.DEFINE_float("fraction", 1.0, "Part of the training set.", 1e-3, 1.0)
 flags.DEFINE_list("penalties", [], "Weights to set by hand, in further rows.")

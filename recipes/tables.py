@@ -22,9 +22,8 @@ class Scale:
     """A reduced run: the same course of learning in fewer, larger steps.
 
     Mining is a matter of the summed learning rate: where there are fewer
-    steps, scores learn at a rate as much higher, but at most at 1.5; and a
-    given penalty is raised by what the rate is short of, so that it shrinks
-    scores as much in all.
+    steps, scores learn at a rate as much higher, but at most at 1.5. A given
+    penalty stays as it is, and so does its balance with the task's gradient.
 
     Args:
         epochs: Float in (0, 1], part of the paper's epochs.
@@ -46,11 +45,6 @@ class Scale:
     def rate(self, rate):
         """Returns a learning rate of scores."""
         return max(rate, min(1.5, rate / (self.epochs * self.fraction)))
-
-    def penalty(self, weight, rate):
-        """Returns the weight of a penalty, under a rate that was scaled."""
-        steps = self.epochs * self.fraction
-        return weight * rate / (self.rate(rate) * steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +104,7 @@ def _mined_by(settings, density):
         epochs=scale.count(settings["mining_epochs"]),
         learning_rate=scale.rate(rate),
         freeze_period=max(1, scale.count(settings["freeze_period"])),
-        regularization=scale.penalty(weight, rate),
+        regularization=weight,
         gated=False,
     )
 
@@ -123,7 +117,7 @@ def _popped(density, gradual=False, weight=2.5e-4, allocation="global"):
         learning_rate=scale.rate(0.1),
         gradual=gradual,
         freeze_period=max(1, scale.count(5)),
-        regularization=scale.penalty(weight, 0.1),
+        regularization=weight,
         allocation=allocation,
     )
 
@@ -163,12 +157,12 @@ def _gem_miner(network, density, **reported):
 
 
 def by_hand(row, penalty):
-    """Returns the row of the authors' settings with another penalty."""
+    """Returns a row in which the penalty alone is set by hand, and rests."""
     return dataclasses.replace(
         row,
         name=f"Gem-Miner, penalty {penalty:g} by hand",
         method=lambda scale: methods.get(
-            row.method(scale), regularization=penalty
+            row.method(scale), regularization=penalty, gated=True
         ),
         before=None,
         after=None,
@@ -280,7 +274,7 @@ def _figure_5(network):
             epochs=scale.count(epochs),
             learning_rate=scale.rate(rate),
             freeze_period=1,
-            regularization=scale.penalty(weight, rate),
+            regularization=weight,
             gated=False,
         )
 

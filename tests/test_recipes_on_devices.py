@@ -1,5 +1,6 @@
 """Recipes on several devices and with several workers, from end to end."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -109,12 +110,45 @@ def test_killed_workers_go_on_to_the_same_ticket(tmp_path):
     assert stages["mine"]["kept"] == 5020
 
 
-def test_what_a_comparison_and_jax_refuse(tmp_path):
-    code, output = finish(
-        start(tmp_path, "--strategy=mirrored", recipe="compare.py")
-    )
-    assert code != 0 and "Cells are shared instead" in output
-    code, output = finish(
-        start(tmp_path, *SMOKE, "--backend=jax", "--strategy=multiworker")
-    )
-    assert code != 0 and "on backend 'jax'" in output
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax") is None, reason="jax is not installed"
+)
+def test_devices_that_do_not_divide_the_batches(tmp_path):
+    flags = ["--backend=jax", "--strategy=mirrored"]
+    three = "--xla_force_host_platform_device_count=3"
+    process = start(tmp_path, *SMOKE, *flags, XLA_FLAGS=three)
+    code, output = finish(process)
+    assert code == 0, output[-3000:]
+    stages = results(tmp_path)
+    assert stages["mine"]["kept"] == 5020
+    assert stages["finetune"]["accuracy"] > 0.8
+
+
+def test_a_comparison_mirrored(tmp_path):
+    flags = ["--preset=smoke", "--names=snip", "--strategy=mirrored"]
+    code, output = finish(start(tmp_path, *flags, recipe="compare.py"))
+    assert code == 0, output[-3000:]
+    [path] = tmp_path.glob("compare-*/results.json")
+    found = json.loads(path.read_text("utf-8"))
+    assert found["provenance"]["command"].endswith("--strategy=mirrored")
+    assert {row["method"] for row in found["rows"]} == {"dense", "snip"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "message"),
+    [
+        ("compare.py", ["--strategy=multiworker"], "share the cells"),
+        ("compare.py", ["--strategy=mirrored", "--workers=2"], "Leave one out"),
+        (
+            "reproduce.py",
+            ["--table=4", "--backend=jax", "--strategy=mirrored"],
+            "they share the cells",
+        ),
+        ("reproduce.py", ["--table=4", "--penalties=1e-4;2"], "0 or more"),
+        ("digits.py", ["--backend=jax", "--strategy=multiworker"], "'jax'"),
+    ],
+)
+def test_what_is_refused(recipe, flags, message, tmp_path):
+    code, output = finish(start(tmp_path, *flags, recipe=recipe))
+    assert code != 0 and message in output, output[-3000:]
+    assert not list(tmp_path.glob("*/*"))

@@ -71,6 +71,17 @@ def train(
     return history
 
 
+def clear_session(seed):
+    """Forgets all models and begins from a seed, on the same devices.
+
+    Keras would forget what `keras.distribution.set_distribution` was told.
+    """
+    distribution = keras.distribution.distribution()
+    keras.utils.clear_session()
+    keras.distribution.set_distribution(distribution)
+    keras.utils.set_random_seed(seed)
+
+
 def renew_optimizer(model, learning_rate, data, epochs):
     """Gives a model a fresh copy of its optimizer, and compiles it anew."""
     if model.optimizer is None:

@@ -60,7 +60,7 @@ def build(seed):
     )
 
 
-def compare(directory, train=TRAIN, **arguments):
+def compare(directory, train=TRAIN, build=build, **arguments):
     settings = {
         "methods": METHODS,
         "sparsities": [0.5, 0.8],
@@ -155,6 +155,42 @@ def test_a_killed_comparison_goes_on_and_a_finished_one_runs_nothing(tmp_path):
     more = Trainings()
     compare(tmp_path / "killed", more, **{**arguments, "seeds": (0, 1)})
     assert more.epochs == 9
+
+
+def test_all_devices_train_each_cell(mirrored_strategy, tmp_path):
+    import tensorflow as tf
+
+    replicas = []
+
+    def watched(seed):
+        here = tf.distribute.get_strategy()
+        replicas.append(here.num_replicas_in_sync)
+        return build(seed)
+
+    few = {"sparsities": [0.5], "seeds": (0,), "build": watched}
+    one = compare(tmp_path / "one", **few)
+    assert set(replicas) == {1}
+    replicas.clear()
+    two = compare(tmp_path / "two", strategy=mirrored_strategy, **few)
+    # Two of one device are asked for the shapes of their weights alone.
+    assert replicas.count(1) == 2 and replicas.count(2) >= len(two.rows)
+    for a, b in zip(one.rows, two.rows, strict=True):
+        assert a["method"] == b["method"] and a["kept"] == b["kept"]
+        assert abs(a["accuracy"] - b["accuracy"]) <= 0.05
+    # What one device finds before training, two find bit for bit.
+    [one, two] = [
+        gems.Ticket.load(next(tmp_path.glob(f"{name}/cells/snip-*.gem")))
+        for name in ("one", "two")
+    ]
+    for name, mask in one.masks.items():
+        np.testing.assert_array_equal(mask, two.masks[name])
+
+
+def test_a_scope_that_cells_would_end_is_refused(mirrored_strategy, tmp_path):
+    with mirrored_strategy.scope():
+        with pytest.raises(ValueError, match="Pass `strategy` instead"):
+            compare(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_names_and_functions_are_methods_too(tmp_path):

@@ -10,6 +10,7 @@ from tf_gems import allocation as allocations
 from tf_gems import regularization as regularizations
 from tf_gems import schedules
 from tf_gems import shapes
+from tf_gems.freezing import freeze
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.presets import get_preset
@@ -237,7 +238,7 @@ class GemMinerCallback(keras.callbacks.Callback):
             weight.path
             for gem in self._gems
             for weight in gem.prunable
-            if not _is_finite(weight.read_score())
+            if not weight.has_finite_score()
         ]
         if np.isfinite(loss) and not lost:
             return
@@ -280,29 +281,22 @@ class GemMinerCallback(keras.callbacks.Callback):
         weights = [w for gem in self._gems for w in gem.prunable]
         if sum(gem.count_alive() for gem in self._gems) <= count:
             return
-        alive = [np.asarray(w.alive) for w in weights]
-        scores = [w.read_score() for w in weights]
-        if self.inverted:
-            scores = [-score for score in scores]
-        density = count / sum(score.size for score in scores)
-        paths = [w.path for w in weights]
-        kept = self.allocation.keep(scores, density, paths, self.shape, alive)
-        for weight, mask in zip(weights, kept, strict=True):
-            weight.alive.assign(mask)
-        self._report_floor(paths, kept)
+        freeze(weights, count, self.allocation, self.shape, self.inverted)
+        self._report_floor(weights)
         if self.verbose:
             size = sum(gem.size for gem in self._gems)
             print(f"\nFroze all but {count:,} of {size:,} weights.")
 
-    def _report_floor(self, paths, masks):
-        """Warns, once for each, of tensors that only the floor keeps alive."""
+    def _report_floor(self, weights):
+        """Warns, once for each, of weights that only the floor keeps alive."""
         least = getattr(self.allocation, "minimum", 0)
-        for path, mask in zip(paths, masks, strict=True):
-            at_floor = mask.size > least == np.count_nonzero(mask)
+        for weight in weights:
+            path, size = weight.path, weight.alive.size
+            at_floor = size > least == weight.alive.count()
             if at_floor and path not in self._at_floor:
                 self._at_floor.add(path)
                 warnings.warn(
-                    f"'{path}' is down to {least} of {mask.size:,} weights, "
+                    f"'{path}' is down to {least} of {size:,} weights, "
                     "which the allocation keeps alive. Lower "
                     "`target_sparsity`, or give the layer its share by "
                     "`allocation`.",
@@ -386,11 +380,6 @@ class GemMinerCallback(keras.callbacks.Callback):
     @classmethod
     def from_config(cls, config):
         return cls(**config)
-
-
-def _is_finite(array):
-    # No array of as many bools: a NaN is its own minimum.
-    return bool(np.isfinite(np.min(array)) and np.isfinite(np.max(array)))
 
 
 def _to_float(value):

@@ -1,5 +1,6 @@
 """One method at one sparsity with one seed: searched, trained, recorded."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -10,10 +11,12 @@ from pathlib import Path
 import keras
 
 from tf_gems import sanity
+from tf_gems.files import replacing
 from tf_gems.methods.method import Method
 from tf_gems.sparse_model import SparseModel
 from tf_gems.ticket import Ticket
 from tf_gems.training import as_dataset
+from tf_gems.training import clear_session
 from tf_gems.training import train
 
 CHECKS = {
@@ -40,26 +43,27 @@ class Protocol:
     metric: str
     steps_per_execution: int
     directory: Path
+    strategy: object = None
 
     def compiled(self, method, seed):
         """Returns a fresh model, ready for a method."""
-        keras.utils.clear_session()
-        keras.utils.set_random_seed(seed)
-        sparse = SparseModel(
-            self.build(seed),
-            kernel_initializer=method.kernel_initializer,
-            seed=seed,
-        )
+        clear_session(seed)
         # Each model needs an optimizer of its own.
-        optimizer = keras.optimizers.deserialize(
-            keras.optimizers.serialize(self.optimizer)
-        )
-        sparse.compile(
-            optimizer,
-            self.loss,
-            metrics=[self.metric],
-            steps_per_execution=self.steps_per_execution,
-        )
+        optimizer = keras.optimizers.serialize(self.optimizer)
+        with (
+            self.strategy.scope() if self.strategy else contextlib.nullcontext()
+        ):
+            sparse = SparseModel(
+                self.build(seed),
+                kernel_initializer=method.kernel_initializer,
+                seed=seed,
+            )
+            sparse.compile(
+                keras.optimizers.deserialize(optimizer),
+                self.loss,
+                metrics=[self.metric],
+                steps_per_execution=self.steps_per_execution,
+            )
         return sparse
 
     def data(self, seed):
@@ -235,6 +239,5 @@ class _Clock:
 
 
 def _write(path, values):
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(values, indent=1), "utf-8")
-    partial.replace(path)
+    with replacing(path) as file:
+        file.write(json.dumps(values, indent=1).encode())

@@ -34,6 +34,7 @@ def compare(
     checks=(),
     dense=True,
     steps_per_execution=1,
+    strategy=None,
     verbose=1,
 ):
     """Compares pruning methods at equal numbers of training epochs.
@@ -75,6 +76,9 @@ def compare(
         dense: Whether the unpruned network is trained beside them. Defaults
             to `True`.
         steps_per_execution: As for `compile`. Defaults to `1`.
+        strategy: `tf.distribute.MirroredStrategy` in whose scope every model
+            is made. Defaults to `None`: one device, or on JAX those that
+            `keras.distribution.set_distribution` was told.
         verbose: `0` is silent, `1` shows progress by cell. Defaults to `1`.
 
     Returns:
@@ -83,7 +87,8 @@ def compare(
 
     Raises:
         ValueError: If an argument is out of range, or a method's search
-            leaves nothing of the epochs. Nothing has been run then.
+            leaves nothing of the epochs, or the strategy is one of several
+            workers or only entered. Nothing has been run then.
 
     Example:
 
@@ -107,7 +112,9 @@ def compare(
         metric,
         steps_per_execution,
         Path(directory),
+        strategy,
     )
+    _refuse_other_scopes(strategy)
     cells = _cells(protocol, methods, sparsities, seeds, checks, dense)
     bar = keras.utils.Progbar(len(cells), unit_name="cell", verbose=verbose)
 
@@ -122,6 +129,30 @@ def compare(
     comparison = Comparison(rows, protocol.settings(), provenance())
     comparison.save(directory)
     return comparison
+
+
+def _refuse_other_scopes(strategy):
+    """Every cell begins a new session, which ends the scope it is in."""
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    if tf.distribute.has_strategy():
+        raise ValueError(
+            "A comparison enters the scope itself, for every model. Received: "
+            f"a call within the scope of {_kind(tf.distribute.get_strategy())}."
+            " Pass `strategy` instead."
+        )
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        raise ValueError(
+            "Workers share the cells of a comparison, not each batch. "
+            f"Received: strategy={_kind(strategy)}. Leave it out, and run the "
+            "same comparison on every worker, in one directory."
+        )
+
+
+def _kind(strategy):
+    return type(strategy).__name__
 
 
 def _cells(protocol, methods, sparsities, seeds, checks, dense):

@@ -60,6 +60,7 @@ class Flags:
         Args:
             values: NumPy array of this shape.
         """
+        # Not the function `pack`, which takes four bytes a flag meanwhile.
         if values.shape != self.shape:
             raise ValueError(
                 "Flags have the shape of their weight. Received: shape="
@@ -83,9 +84,7 @@ class Flags:
 
     def read(self):
         """Returns the flags as a bool tensor, compiled or not."""
-        packed = ops.expand_dims(ops.convert_to_tensor(self.packed), 0)
-        flags = ops.not_equal(ops.bitwise_and(packed, _BITS), 0)
-        return ops.reshape(ops.reshape(flags, (-1,))[: self.size], self.shape)
+        return unpack(ops.convert_to_tensor(self.packed), self.shape)
 
     def __array__(self, dtype=None, copy=None):
         packed = ops.convert_to_numpy(self.packed)
@@ -98,3 +97,30 @@ class Flags:
 
     def __jax_array__(self):
         return self.read()
+
+
+def pack(values):
+    """Returns the words of flags, an int32 tensor, compiled or not.
+
+    Args:
+        values: Bool tensor of static shape.
+    """
+    size = math.prod(values.shape)
+    words = -(-size // 32)
+    planes = ops.cast(ops.reshape(values, (-1,)), "int32")
+    planes = ops.pad(planes, [(0, 32 * words - size)])
+    # Every bit is there once: the sum carries nothing.
+    return ops.sum(ops.reshape(planes, (32, words)) * _BITS, axis=0)
+
+
+def unpack(words, shape):
+    """Returns flags as a bool tensor, compiled or not.
+
+    Args:
+        words: Int32 tensor.
+        shape: Tuple of integers, of the flags.
+    """
+    # A cast, not a comparison: TensorFlow has no kernel for that of int32 on
+    # a GPU, and would take it to the host in every step.
+    flags = ops.cast(ops.bitwise_and(words, _BITS), "bool")
+    return ops.reshape(ops.reshape(flags, (-1,))[: math.prod(shape)], shape)

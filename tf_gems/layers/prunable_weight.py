@@ -69,6 +69,24 @@ class PrunableWeight:
             return np.asarray(score)
         return ops.convert_to_numpy(score)
 
+    @property
+    def on_accelerator(self):
+        """Whether the score is in the memory of a GPU or TPU."""
+        score = self.score.value
+        if keras.backend.backend() == "tensorflow":
+            return "CPU" not in score.device
+        if keras.backend.backend() == "jax":
+            return all(d.platform != "cpu" for d in score.devices())
+        return False
+
+    def has_finite_score(self):
+        """Returns whether no number of the score is infinite or NaN."""
+        if self.on_accelerator:
+            return bool(ops.all(ops.isfinite(self.score)))
+        # No array of as many bools: a NaN is its own minimum.
+        score = self.read_score()
+        return bool(np.isfinite(np.min(score)) and np.isfinite(np.max(score)))
+
     def project(self, projected):
         """Says whether updates of the score are projected to [0, 1]."""
         self.score.constraint = UnitInterval() if projected else None

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 from keras import ops
 
 # An error in the logarithm of the density that has its full effect.
@@ -85,9 +86,7 @@ class ScorePenalty:
         Returns:
             Float32 scalar tensor.
         """
-        # Not `count_nonzero`: its temporary is of eight bytes a weight.
-        counts = [ops.sum(ops.cast(m, "int32")) for m in masks]
-        counts = [ops.cast(count, "float32") for count in counts]
+        counts = [ops.cast(_count(mask), "float32") for mask in masks]
         kept, bound = sum(counts), ops.convert_to_tensor(self.bound)
         weight, gain = ops.copy(self.weight), ops.convert_to_tensor(self.gain)
         # Plus one: a bound of zero is that of a penalty which never rests.
@@ -107,3 +106,11 @@ class ScorePenalty:
             for count, w in zip(counts, self.prunable, strict=True)
         ]
         return strength * weight * sum(squares)
+
+
+def _count(mask):
+    """Returns the sum of a mask, exactly, without a copy in other numbers."""
+    # TensorFlow adds up int32 on the host, and JAX has no int64.
+    tensorflow = keras.backend.backend() == "tensorflow"
+    wide = "int64" if tensorflow else "int32"
+    return ops.sum(ops.cast(ops.sum(mask, axis=-1), wide))

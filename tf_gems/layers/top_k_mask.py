@@ -102,10 +102,12 @@ def largest_in_graph(scores, count, alive):
     Returns:
         Bool tensor like `scores`.
     """
-    # -0.0 equals 0.0, but has other bits; compilers drop `scores + 0.0`.
-    bits = ops.where(scores == 0.0, 0, ops.view(scores, "int32"))
+    # By bits, since processors may take the tiniest numbers for zero. -0.0
+    # equals 0.0, but has the lowest bits, below those of every other number.
+    lowest = -(2**31)
+    bits = ops.view(scores, "int32")
+    bits = ops.where(bits == lowest, 0, bits)
     keys = ops.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    lowest = -(2**31)  # below the key of every number, -inf included
     keys = ops.where(alive, keys, lowest)
 
     def how_many(condition):
