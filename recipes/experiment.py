@@ -34,6 +34,7 @@ from tf_gems import datasets
 from tf_gems import workers
 from tf_gems.export.run_litert import run_litert
 from tf_gems.files import replacing
+from tf_gems.files import write_text
 from tf_gems.provenance import provenance
 
 _OPTIMIZERS = {
@@ -332,8 +333,7 @@ class Run:
         if not self.devices.chief:
             return
         self.results["stages"][stage] = found
-        with replacing(self.results_path) as file:
-            file.write(json.dumps(self.results, indent=1).encode())
+        write_text(self.results_path, json.dumps(self.results, indent=1))
         shutil.rmtree(self._backup(stage), ignore_errors=True)
 
     def _backup(self, stage):

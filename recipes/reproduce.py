@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -39,8 +40,8 @@ import tf_gems as gems
 from tf_gems import datasets
 from tf_gems.comparison.cell import CHECKS
 from tf_gems.device_data import DeviceData
-from tf_gems.files import replacing
 from tf_gems.files import share
+from tf_gems.files import write_text
 from tf_gems.provenance import provenance
 from tf_gems.training import clear_session
 from tf_gems.training import train
@@ -73,7 +74,7 @@ class Reproduction:
     batch_size: int | None = None
     penalties: tuple = ()
 
-    def run(self, seeds, only=None):
+    def run(self, seeds, only=""):
         """Runs the cells that are missing; returns all, rows by rows."""
         rows = tables.rows(self.part, self.network)
         rows += [
@@ -89,7 +90,7 @@ class Reproduction:
             (row, seed)
             for row in rows
             for seed in range(seeds)
-            if only is None or only in row.name
+            if re.search(only, row.name)
         ]
         bar = keras.utils.Progbar(len(cells), unit_name="cell")
 
@@ -129,7 +130,7 @@ class Reproduction:
                 record = {"seed": seed, "failure": str(error)}
                 record |= dict.fromkeys(("before", "after", "layers"))
             record |= {"command": self.command, "provenance": provenance()}
-            _write(path, json.dumps(record, indent=1))
+            write_text(path, json.dumps(record, indent=1))
         return {
             **json.loads(path.read_text("utf-8")),
             "name": row.name,
@@ -262,11 +263,6 @@ def _digest(described):
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _write(path, text):
-    with replacing(path) as file:
-        file.write(text.encode())
-
-
 def _load(data_dir, fraction, download):
     """Loads CIFAR-10 from TFDS, or from a file where there is no TFDS.
 
@@ -331,8 +327,8 @@ def main(_):
     )
     cells = reproduction.run(values.seeds, values.only)
     text = figures.render(cells, scale)
-    _write(directory / f"{part}.json", json.dumps(cells, indent=1))
-    _write(directory / f"{part}.txt", f"{text}\n")
+    write_text(directory / f"{part}.json", json.dumps(cells, indent=1))
+    write_text(directory / f"{part}.txt", f"{text}\n")
     if values.figure:
         figures.draw(part, cells, directory / f"{part}.png")
     print(f"\n{text}\n\nin {directory}")
@@ -348,7 +344,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_string("network", "resnet20", "Network, for figures 3 and 5.")
 flags.DEFINE_integer("seeds", 3, "How many, from 0.", lower_bound=1)
-flags.DEFINE_string("only", None, "Run only rows whose names hold this.")
+flags.DEFINE_string("only", "", "Pattern of the names of rows to run.")
 flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Of Keras.")
 flags.DEFINE_enum(
     "strategy", "none", ["none", "mirrored"], "All GPUs train each cell."

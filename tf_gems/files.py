@@ -25,8 +25,8 @@ def replacing(path):
     Example:
 
     ```python
-    with replacing("results.json") as file:
-        file.write(text.encode())
+    with replacing("weights.npz") as file:
+        np.savez(file, **weights)
     ```
     """
     path = Path(path)
@@ -47,6 +47,20 @@ def replacing(path):
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Writes a text file that is there whole, or not; see `replacing`.
+
+    Args:
+        path: String or path.
+        text: String, written in UTF-8.
+
+    Raises:
+        OSError: As `replacing` does.
+    """
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 
 from tf_gems import sanity
-from tf_gems.files import replacing
+from tf_gems.files import write_text
 from tf_gems.methods.method import Method
 from tf_gems.sparse_model import SparseModel
 from tf_gems.ticket import Ticket
@@ -173,7 +173,7 @@ class Cell:
             layer["path"]: round(layer["density"], 6)
             for layer in ticket.layers()
         }
-        _write(self.path, record)
+        write_text(self.path, json.dumps(record, indent=1))
         return record
 
     def _found(self):
@@ -188,13 +188,11 @@ class Cell:
                 directory=self._backup("search"),
             )
             ticket.save(file)
-            _write(
-                cost,
-                {
-                    "epochs_of_search": self.method.epochs_of_search,
-                    **clock.read("search"),
-                },
-            )
+            found = {
+                "epochs_of_search": self.method.epochs_of_search,
+                **clock.read("search"),
+            }
+            write_text(cost, json.dumps(found, indent=1))
             shutil.rmtree(self._backup("search"), ignore_errors=True)
         return Ticket.load(file), json.loads(cost.read_text("utf-8"))
 
@@ -236,8 +234,3 @@ class _Clock:
         if self._interrupted:
             found[f"{stage}_was_interrupted"] = True
         return found
-
-
-def _write(path, values):
-    with replacing(path) as file:
-        file.write(json.dumps(values, indent=1).encode())

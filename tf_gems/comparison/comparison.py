@@ -2,11 +2,13 @@
 
 import csv
 import dataclasses
+import io
 import json
 import statistics
 from pathlib import Path
 
 from tf_gems import sanity
+from tf_gems.files import write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,17 +94,14 @@ class Comparison:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=1)
-        partial = directory / "results.json.partial"
-        partial.write_text(text, "utf-8")
-        partial.replace(directory / "results.json")
+        write_text(directory / "results.json", text)
         names = {name: None for row in self.rows for name in row}
         names.pop("density_of_layers", None)
-        partial = directory / "results.csv.partial"
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, names, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        partial.replace(directory / "results.csv")
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(directory / "results.csv", table.getvalue())
 
     @classmethod
     def load(cls, path):
