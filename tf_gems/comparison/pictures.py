@@ -68,7 +68,7 @@ def _accuracy(path, found, dense, styles):
             ha="right",
             va="bottom",
         )
-    _accuracy_axis(axes[0])
+    _accuracy_axis(axes)
     axes[0].set_ylabel("test accuracy, %")
     _finish(figure, axes[1], path)
 
@@ -78,13 +78,19 @@ def _error(pair):
     return max(100 * (1 - mean), 0.01)
 
 
-def _accuracy_axis(panel):
+def _accuracy_axis(panels):
     """Accuracies by the logarithm of their errors: 98 is far from 97."""
+    panel = panels[0]  # whose axis they share
     panel.set_yscale("log")
-    errors = (0.5, 1, 2, 5, 10, 20, 50, 90)
+    limits = [limit for p in panels for limit in p.dataLim.intervaly]
+    low, high = min(limits), max(limits)
+    panel.set_ylim(min(high * 1.15, 100), low / 1.15)  # upwards
+    errors = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 90)
+    if high < 10 * low:
+        errors = (*range(1, 10), *range(10, 100, 10))
+    errors = [e for e in errors if low / 1.15 <= e <= high * 1.15]
     panel.set_yticks(errors, [f"{100 - error:g}" for error in errors])
     panel.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-    panel.invert_yaxis()
     panel.grid(axis="y", alpha=0.3)
 
 
@@ -153,12 +159,11 @@ def _cost(path, found, styles):
                     panel.plot(s[key], _error(s["accuracy"]), **style)
             panel.set(xlabel=label, title=f"density {1 - sparsity:.2%}")
             panel.grid(axis="x", alpha=0.3)
-        _accuracy_axis(panels[0])
+        _accuracy_axis(panels)
         panels[0].set_ylabel("test accuracy after\nfine-tuning, %")
         panels[1].set_xscale("log")
-        for level in ("major", "minor"):
-            getattr(panels[1].xaxis, f"set_{level}_formatter")("{x:g}")
-        panels[1].tick_params(axis="x", which="minor", labelsize=6)
+        panels[1].xaxis.set_major_formatter("{x:g}")
+        panels[1].xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     _finish(figure, axes[0, -1], path)
 
 
