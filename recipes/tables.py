@@ -23,7 +23,9 @@ class Scale:
 
     Mining is a matter of the summed learning rate: where there are fewer
     steps, scores learn at a rate as much higher, but at most at 1.5. A given
-    penalty stays as it is, and so does its balance with the task's gradient.
+    penalty stays as it is, and so does its balance with the task's gradient;
+    except for edge-popup, which ranks scores: there all it decides is how soon
+    they are forgotten, and that is scaled with the run.
 
     Args:
         epochs: Float in (0, 1], part of the paper's epochs.
@@ -45,6 +47,11 @@ class Scale:
     def rate(self, rate):
         """Returns a learning rate of scores."""
         return max(rate, min(1.5, rate / (self.epochs * self.fraction)))
+
+    def decay(self, weight, rate):
+        """Returns the weight that decays scores as much in all."""
+        steps = self.epochs * self.fraction
+        return weight * rate / (self.rate(rate) * steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +124,7 @@ def _popped(density, gradual=False, weight=2.5e-4, allocation="global"):
         learning_rate=scale.rate(0.1),
         gradual=gradual,
         freeze_period=max(1, scale.count(5)),
-        regularization=weight,
+        regularization=scale.decay(weight, 0.1),
         allocation=allocation,
     )
 

@@ -91,12 +91,13 @@ def test_weight_and_bound_follow_their_recursions():
     )
     pruned = SIZE - sum(first["kept"])
     growth = ((SIZE - goal) / pruned) ** (1 / descent)
+    gain = 2 * np.log(2) / descent
     ups = 0
     assert len(steps.before) == total
     for before, after in zip(steps.before, steps.after, strict=True):
         error = np.log((sum(before["kept"]) + 1) / (before["bound"] + 1))
         error = np.clip(error / 0.1, -1, 1)
-        weight = before["weight"] * np.exp(error / 100)
+        weight = before["weight"] * np.exp(gain * error)
         np.testing.assert_allclose(after["weight"], weight, rtol=1e-4)
         bound = max(goal, SIZE - (SIZE - before["bound"]) * growth)
         np.testing.assert_allclose(after["bound"], bound, rtol=1e-4)
@@ -154,7 +155,8 @@ def test_reaches_the_target_under_any_optimizer(optimizer, batch_size):
     logs = mine(sparse, epochs, batch_size)
     # By the penalty, before freezing forces it.
     late = int(0.76 * epochs)
-    assert logs["density"][late] < 0.065 < 0.08 < logs["alive_density"][late]
+    assert logs["alive_density"][late] > 0.08
+    assert logs["density"][late] < 0.93 * logs["alive_density"][late]
     assert 0.04 <= logs["density"][-1] <= 0.05
     ticket = sparse.ticket()
     assert ticket.kept == round(0.05 * SIZE)

@@ -9,13 +9,12 @@ from tf_gems import registry
 from tf_gems import schedules
 from tf_gems.validation import is_number
 
-# Steps in which the weight may change e-fold, or the bound fall to its target:
-# no fewer than ten times the memory of momentum 0.9, which would overshoot.
+# Fewest steps in which the bound falls to its target, or a guess changes e-fold:
+# ten times the memory of momentum 0.9, which would overshoot.
 _MEMORY = 100
-# But this part of training if that is more, for the weight.
-_RESPONSE = 0.005
-# Where to begin under optimizers whose step does not scale with the gradient.
-_FIRST_WEIGHT = 1e-4
+# Where to begin under optimizers whose step does not scale with the gradient,
+# and in which part of training such a guess may change e-fold.
+_GUESS, _RESPONSE = 1e-4, 0.005
 # The bound falls within this part of training; in short training within as
 # many steps, which the task needs to say what it holds, but at most that part.
 _DESCENT, _DESCENT_STEPS, _LONGEST_DESCENT = 0.15, 500, 0.4
@@ -37,7 +36,11 @@ class Adaptive:
 
     It begins where SGD of momentum `m` and learning rate `r` would round all
     scores to zero within the descent of `n` steps, if the task held up none:
-    `ln(2) * (1 - m) / (2 * r * n)`.
+    `ln(2) * (1 - m) / (2 * r * n)`. And while scores would halve at that
+    weight, it changes fourfold at most, by `2 * ln(2) / n` in logarithms a
+    step: a multiplier that outruns the scores goes far beyond what the
+    constraint needs before they have answered, and takes with it what the task
+    does hold up; one that is slower than that leaves the work to freezing.
 
     Args:
         descent: Float in (0, 1], part of training in which the bound falls.
@@ -80,21 +83,23 @@ class Adaptive:
             kept = sum(int(ops.count_nonzero(mask)) for mask in gem.masks())
             penalty.bound.assign(max(goal, kept))
             penalty.growth.assign(1.0)
-            penalty.weight.assign(self._first_weight(optimizer, steps))
+            weight, gain = self._first_weight(optimizer, steps)
+            penalty.weight.assign(weight)
+            penalty.gain.assign(gain)
         if steps and _read(penalty.growth) == 1.0:
             pruned = max(1.0, gem.size - _read(penalty.bound))
             growth = math.log(max(1.0, (gem.size - goal) / pruned))
             penalty.growth.assign(math.exp(growth / self._count_steps(steps)))
-        penalty.gain.assign(1 / max(_MEMORY, _RESPONSE * (steps or 0)))
         penalty.goal.assign(goal)
 
     def _first_weight(self, optimizer, steps):
+        """Returns the weight to begin with, and its gain."""
         momentum = getattr(optimizer, "momentum", None)
         rate = _read(optimizer.learning_rate)
         if momentum is None or not steps or not rate > 0:
-            return _FIRST_WEIGHT
-        steps = self._count_steps(steps)
-        return math.log(2) * (1 - momentum) / (2 * rate * steps)
+            return _GUESS, 1 / max(_MEMORY, _RESPONSE * (steps or 0))
+        shrinking = math.log(2) / self._count_steps(steps)
+        return shrinking * (1 - momentum) / (2 * rate), 2 * shrinking
 
     def _count_steps(self, steps):
         """Returns in how many of these steps the bound falls."""
