@@ -9,8 +9,8 @@ from tf_gems import registry
 from tf_gems import schedules
 from tf_gems.validation import is_number
 
-# Fewest steps in which the bound falls to its target, or a guess changes e-fold:
-# ten times the memory of momentum 0.9, which would overshoot.
+# Fewest steps in which the bound falls to its target, or a guess changes
+# e-fold: ten times the memory of momentum 0.9, which would overshoot.
 _MEMORY = 100
 # Where to begin under optimizers whose step does not scale with the gradient,
 # and in which part of training such a guess may change e-fold.
