@@ -90,8 +90,8 @@ def time_of(function):
     return min(wall), min(cpu)
 
 
-def network_of(size):
-    """Returns a network of as many weights, or hardly fewer."""
+def model_of(size):
+    """Returns a model of as many weights, or hardly fewer, to be mined."""
     width = math.isqrt(size // LAYERS)
     network = keras.Sequential([keras.Input((width,))])
     for _ in range(LAYERS):
@@ -99,18 +99,18 @@ def network_of(size):
             width, use_bias=False, kernel_initializer="zeros"
         )
         network.add(layer)
-    return network
+    model = gems.SparseModel(network, seed=0)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    return model
 
 
-def time_of_freezes(network):
+def time_of_freezes(model):
     """Returns the wall and CPU seconds of the slowest freeze of a course.
 
     Each begins the next epoch of mining: scores and flags are read, checked
     and ranked, counted, and the flags written back. Of each freeze the fastest
     of some courses counts.
     """
-    model = gems.SparseModel(network, seed=0)
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
     courses = []
     for _ in range(FLAGS.repeats + 1):  # of which the first compiles
         model.gem.revive()
@@ -145,7 +145,7 @@ def measure_step():
     labels = random.integers(1000, size=FLAGS.batch_size)
     model.train_on_batch(images, labels)  # is traced
     step, _ = time_of(lambda: float(model.train_on_batch(images, labels)))
-    freeze, _ = time_of_freezes(network)
+    freeze, _ = time_of_freezes(model)
     row = {
         "network": "resnet50",
         "scores": model.gem.size,
@@ -170,7 +170,7 @@ def measure():
                 for name, method in methods(size).items()
             }
             if draw is uniform:  # as scores of a layer are at first
-                found[WHOLE] = time_of_freezes(network_of(size))
+                found[WHOLE] = time_of_freezes(model_of(size))
             for name, (wall, cpu) in found.items():
                 rows.append(
                     {
@@ -204,11 +204,12 @@ def draw_plot(rows, path):
             for row in rows
             if (row["method"], row["values"]) == (name, "uniform")
         ]
-        axis.loglog(*zip(*found, strict=True), "o-", ms=3, label=name)
+        what = f"{name}, slowest of {FREEZES}" if name == WHOLE else name
+        axis.loglog(*zip(*found, strict=True), "o-", ms=3, label=what)
     sizes = np.array([SIZES[0], HUGE])
     axis.loglog(sizes, 1e-8 * sizes, "k:", lw=1, label="10 ns a score")
     axis.plot([25e6, 100e6], [0.25, 1.0], "rx", label="allowed")
-    axis.set(xlabel="scores", ylabel="seconds", title="To freeze all but 10 %")
+    axis.set(xlabel="scores", ylabel="seconds", title="To mark the largest tenth")
     axis.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
