@@ -189,8 +189,10 @@ def all_methods(settings):
     return {name: method(name) for name in names}
 
 
-def run(settings, output_dir, data_dir=None, download=False, strategy=None):
+def run(settings, output_dir, data_dir=None, download=False, devices=None):
     """Compares, and returns the comparison and its directory."""
+    devices = devices or Devices()
+    devices.check_batch(settings.batch_size)
     data = datasets.load(
         settings.dataset, data_dir, settings.fraction, download
     )
@@ -209,7 +211,7 @@ def run(settings, output_dir, data_dir=None, download=False, strategy=None):
     comparison = gems.compare(
         build,
         lambda seed: data.batches(settings.batch_size, seed),
-        data.test_batches(500),
+        data.test_batches(500, devices.replicas),
         all_methods(settings),
         settings.sparsities,
         settings.epochs,
@@ -220,7 +222,7 @@ def run(settings, output_dir, data_dir=None, download=False, strategy=None):
         seeds=settings.seeds,
         checks=checks,
         steps_per_execution=settings.steps_per_execution,
-        strategy=strategy,
+        strategy=devices.strategy,
     )
     return comparison, directory
 
@@ -240,7 +242,7 @@ def main(_):
             f"Received: --strategy={values.strategy} --workers="
             f"{values.workers}. Leave one out."
         )
-    strategy = Devices(values.strategy).strategy
+    devices = Devices(values.strategy)
     settings = PRESETS[values.preset]
     command = [f"python recipes/compare.py --preset={values.preset}"]
     for name, kind in _LISTS.items():
@@ -253,7 +255,7 @@ def main(_):
     if values["fraction"].present:
         command.append(f"--fraction={values.fraction}")
         settings = dataclasses.replace(settings, fraction=values.fraction)
-    if strategy:
+    if values.strategy != "none":
         command.append(f"--strategy={values.strategy}")
     alike = [sys.executable, sys.argv[0], *arguments_without("workers")]
     others = [
@@ -266,7 +268,7 @@ def main(_):
             values.output_dir,
             values.data_dir,
             values.download,
-            strategy,
+            devices,
         )
     finally:
         for other in others:  # they end with the same results

@@ -93,6 +93,19 @@ class Devices:
         return self.strategy.scope()
 
     @property
+    def replicas(self):
+        """Integer, how many share a batch in equal parts."""
+        return self.strategy.num_replicas_in_sync if self.strategy else 1
+
+    def check_batch(self, batch_size):
+        """Raises `ValueError` unless they can share a batch of training."""
+        if batch_size % self.replicas:
+            raise ValueError(
+                "Replicas share each batch evenly. Received: batch_size="
+                f"{batch_size} for {self.replicas} replicas. Use a multiple."
+            )
+
+    @property
     def chief(self):
         """Whether this process is the one that writes."""
         if self.strategy is None:

@@ -89,6 +89,7 @@ class Run:
     ):
         self.settings = settings
         self.devices = devices or Devices()
+        self.devices.check_batch(settings.batch_size)
         self.directory = Path(
             output_dir, f"{settings.dataset}-{settings.hash()}"
         )
@@ -257,7 +258,8 @@ class Run:
     def _test_batches(self):
         # As many as fit: feature maps of large images fill the memory.
         small = max(self.data.image_shape) <= 64
-        return self.data.test_batches(500 if small else 50)
+        most = 500 if small else 50
+        return self.data.test_batches(most, self.devices.replicas)
 
     @property
     def _steps(self):

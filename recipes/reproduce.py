@@ -238,6 +238,7 @@ class Reproduction:
         return model
 
     def _batches(self, batch_size, seed):
+        self.devices.check_batch(batch_size)
         if keras.backend.backend() == "jax":
             return DeviceData(
                 *self.data.train, batch_size, seed, padding=4, flip=True
@@ -253,7 +254,9 @@ class Reproduction:
 
     def _accuracy(self, model):
         images, labels = self.data.test
-        _, accuracy = model.evaluate(images, labels, 500, verbose=0)
+        replicas = self.devices.replicas
+        size = max(1, 500 // replicas) * replicas
+        _, accuracy = model.evaluate(images, labels, size, verbose=0)
         return round(float(accuracy), 5)
 
 

@@ -136,6 +136,8 @@ def test_directory_of_images_is_held_as_bytes_and_normalised(tiny):
     expected = (val.reshape(-1, 64, 64, 3) - mean) / deviation
     np.testing.assert_allclose(images, expected, atol=1e-5)
     np.testing.assert_array_equal(labels, np.repeat(range(3), 2))
+    shares = [len(labels) for _, labels in data.test_batches(5, replicas=4)]
+    assert shares == [4, 2]
 
 
 def test_directory_of_images_is_cropped_and_flipped(tiny):

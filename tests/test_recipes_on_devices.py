@@ -18,10 +18,23 @@ TIMEOUT = 400
 SMOKE = ["--preset=smoke", "--mining_epochs=8", "--finetuning_epochs=2"]
 
 
-def start(output_dir, *flags, recipe="digits.py", **environment):
+SPLIT = """
+import runpy, sys
+import tensorflow as tf
+[cpu] = tf.config.list_physical_devices("CPU")
+parts = [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1])
+tf.config.set_logical_device_configuration(cpu, parts)
+sys.argv = sys.argv[2:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def start(output_dir, *flags, recipe="digits.py", replicas=1, **environment):
+    split = ["-c", SPLIT, str(replicas)] if replicas > 1 else []
     return subprocess.Popen(
         [
-            *(sys.executable, RECIPES / recipe),
+            *(sys.executable, *split, RECIPES / recipe),
             *(f"--output_dir={output_dir}", *flags),
         ],
         stdout=subprocess.PIPE,
@@ -68,7 +81,8 @@ def wait_for(process, output_dir, pattern):
 
 
 def test_mirrored(tmp_path):
-    code, output = finish(start(tmp_path, *SMOKE, "--strategy=mirrored"))
+    flags = [*SMOKE, "--strategy=mirrored"]  # 359 test images
+    code, output = finish(start(tmp_path, *flags, replicas=2))
     assert code == 0, output[-3000:]
     stages = results(tmp_path)
     assert list(stages) == ["mine", "finetune", "random", "dense", "export"]
@@ -126,12 +140,20 @@ def test_devices_that_do_not_divide_the_batches(tmp_path):
 
 def test_a_comparison_mirrored(tmp_path):
     flags = ["--preset=smoke", "--names=snip", "--strategy=mirrored"]
-    code, output = finish(start(tmp_path, *flags, recipe="compare.py"))
+    process = start(tmp_path, *flags, recipe="compare.py", replicas=2)
+    code, output = finish(process)
     assert code == 0, output[-3000:]
     [path] = tmp_path.glob("compare-*/results.json")
     found = json.loads(path.read_text("utf-8"))
     assert found["provenance"]["command"].endswith("--strategy=mirrored")
     assert {row["method"] for row in found["rows"]} == {"dense", "snip"}
+
+
+def test_replicas_that_do_not_divide_the_batches(tmp_path):
+    process = start(tmp_path, *SMOKE, "--strategy=mirrored", replicas=3)
+    code, output = finish(process)
+    assert code and "batch_size=64 for 3 replicas" in output
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

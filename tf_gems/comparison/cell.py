@@ -62,7 +62,10 @@ class Protocol:
                 keras.optimizers.deserialize(optimizer),
                 self.loss,
                 metrics=[self.metric],
-                steps_per_execution=self.steps_per_execution,
+                # Loops of steps of Keras 3.15 fail on several replicas.
+                steps_per_execution=1
+                if self.strategy
+                else self.steps_per_execution,
             )
         return sparse
 

@@ -75,7 +75,8 @@ def compare(
             from a sparsity to such names. Defaults to none.
         dense: Whether the unpruned network is trained beside them. Defaults
             to `True`.
-        steps_per_execution: As for `compile`. Defaults to `1`.
+        steps_per_execution: As for `compile`. Defaults to `1`, which it is
+            under a strategy.
         strategy: `tf.distribute.MirroredStrategy` in whose scope every model
             is made. Defaults to `None`: one device, or on JAX those that
             `keras.distribution.set_distribution` was told.

@@ -119,17 +119,21 @@ class ImageData:
 
         return by_epoch(of_epoch, seed, -(-count // batch_size))
 
-    def test_batches(self, batch_size):
+    def test_batches(self, batch_size, replicas=1):
         """Returns the test set as a pipeline of batches, in order.
 
         Args:
-            batch_size: Integer. The last batch may be smaller.
+            batch_size: Integer, the most of a batch. The last may be smaller.
+            replicas: Integer, of a `tf.distribute.Strategy`. Keras fails
+                unless they share the first batch evenly.
 
         Returns:
             `tf.data.Dataset` of `(images, labels)`, float32 and int64.
         """
         import tensorflow as tf
 
+        largest = min(batch_size, len(self.test[1]))
+        batch_size = max(1, largest // replicas) * replicas
         with tf.device("CPU"):
             data = tf.data.Dataset.from_tensor_slices(self.test)
         data = data.batch(batch_size)
