@@ -75,7 +75,7 @@ class Steps(keras.callbacks.Callback):
         row = {name: read(getattr(penalty, name)) for name in self.names}
         self.after.append(row)
 
-    names = ("weight", "bound", "goal", "growth", "gain")
+    names = ("weight", "bound", "goal", "decay", "gain")
 
 
 def test_weight_and_bound_follow_their_recursions():
@@ -83,41 +83,34 @@ def test_weight_and_bound_follow_their_recursions():
     sparse = sparse_model(keras.optimizers.SGD(1.0, momentum=0.9))
     mine(sparse, epochs=8, callbacks=[steps])
     total = 8 * 29  # of 1,797 images in batches of 64
-    goal, descent = round(0.05 * SIZE), 100
+    goal, descent = round(0.05 * SIZE), 0.7 * 7 * 29  # the last of 7 freezes
     first = steps.before[0]
-    np.testing.assert_allclose(first["bound"], sum(first["kept"]))
+    kept = sum(first["kept"])
+    np.testing.assert_allclose(first["bound"], kept)
+    shrinking = np.log(kept / goal) / descent
     np.testing.assert_allclose(
-        first["weight"], np.log(2) * (1 - 0.9) / (2 * 1.0 * descent), rtol=1e-6
+        first["weight"], shrinking * (1 - 0.9) / (2 * 1.0), rtol=1e-6
     )
-    pruned = SIZE - sum(first["kept"])
-    growth = ((SIZE - goal) / pruned) ** (1 / descent)
-    gain = 2 * np.log(2) / descent
     ups = 0
     assert len(steps.before) == total
     for before, after in zip(steps.before, steps.after, strict=True):
         error = np.log((sum(before["kept"]) + 1) / (before["bound"] + 1))
         error = np.clip(error / 0.1, -1, 1)
-        weight = before["weight"] * np.exp(gain * error)
+        weight = before["weight"] * np.exp(shrinking * error)
         np.testing.assert_allclose(after["weight"], weight, rtol=1e-4)
-        bound = max(goal, SIZE - (SIZE - before["bound"]) * growth)
+        bound = max(goal, before["bound"] * np.exp(-shrinking))
         np.testing.assert_allclose(after["bound"], bound, rtol=1e-4)
         ups += after["weight"] > before["weight"]
     assert 0 < ups < total
     assert steps.after[-1]["bound"] == goal
 
 
+@pytest.mark.parametrize("gain", [0.0, 0.01])
 @pytest.mark.parametrize(
-    "kept, bound, gain, strength",
-    [
-        ((6, 3), 5.0, 0.0, 1.0),
-        ((3, 2), 5.0, 0.0, 0.0),
-        ((6, 3), 5.0, 0.01, 1.0),
-        ((3, 2), 5.0, 0.01, 1.0),
-        ((3, 1), 5.0, 0.01, 0.0),
-        ((9, 1), 5.0, 0.0, "first alone"),
-    ],
+    "kept, bound, pulled",
+    [((6, 3), 5, 2), ((3, 3), 5, 2), ((3, 2), 5, 0), ((9, 1), 5, 1)],
 )
-def test_strength_by_hand(kept, bound, gain, strength):
+def test_penalty_by_hand(kept, bound, pulled, gain):
     sparse = sparse_model("sgd")
     gem = sparse.gem
     for prunable, count in zip(gem.prunable, kept, strict=True):
@@ -126,15 +119,12 @@ def test_strength_by_hand(kept, bound, gain, strength):
         prunable.score.assign(scores)
     gem.penalty.hold(0.5, bound)
     gem.penalty.gain.assign(gain)
-    gem.penalty.growth.assign(1.0)
     squares = [
         count + (np.prod(w.score.shape) - count) / 16
         for w, count in zip(gem.prunable, kept, strict=True)
     ]
-    if strength == "first alone":
-        strength, squares = 1.0, squares[:1]
     penalty = float(gem.penalty(gem.masks()))
-    np.testing.assert_allclose(penalty, 0.5 * strength * sum(squares))
+    np.testing.assert_allclose(penalty, 0.5 * sum(squares[:pulled]))
 
 
 @pytest.mark.parametrize("batch_size", [32, 256])
@@ -185,35 +175,37 @@ def test_data_of_unknown_length():
     callback = gems.GemMinerCallback(0.95, 1)
     steps = Steps()
     sparse.fit(data, epochs=8, verbose=0, callbacks=[callback, steps])
-    growths = [row["growth"] for row in steps.before]
-    begin = len(growths) // 8
-    assert growths[0] == growths[begin - 1] == 1.0
-    pruned = SIZE - steps.before[0]["bound"]
-    expected = ((SIZE - round(0.05 * SIZE)) / pruned) ** (1 / 100)
-    np.testing.assert_allclose(growths[begin], expected, rtol=1e-5)
+    epoch = len(steps.before) // 8
+    for row in steps.before[:epoch]:
+        assert row["weight"] == row["gain"] == 0.0
+    begun = steps.before[epoch]
+    shrinking = np.log(begun["bound"] / begun["goal"]) / (0.7 * 7 * epoch)
+    np.testing.assert_allclose(begun["gain"], shrinking, rtol=1e-2)
+    np.testing.assert_allclose(begun["decay"], np.exp(-shrinking), rtol=1e-4)
     assert sparse.ticket().kept == round(0.05 * SIZE)
 
 
 @pytest.mark.parametrize(
-    ("descent", "steps", "expected"),
+    "descent, steps, goal, expected",
     [
-        (None, 100_000, 15_000),
-        (None, 3_000, 500),
-        (None, 1_000, 400),
-        (None, 200, 100),
-        (0.15, 1_000, 150),
-        (1.0, 1_000, 1_000),
+        (0.7, 100_000, 100, 70_000),
+        (1.0, 1_000, 100, 1_000),
+        (0.7, 50, 100, 100),  # ten times the memory of momentum
+        (0.7, 1_000, 5_000, 700),  # where scores begin at the target
     ],
 )
-def test_short_training_leaves_the_descent_its_steps(descent, steps, expected):
+def test_bound_and_weight_begin_at_one_rate(descent, steps, goal, expected):
     sparse = sparse_model(keras.optimizers.SGD(2.0, momentum=0.9))
     adaptive = regularization.Adaptive(descent)
-    adaptive.begin_epoch(sparse.gem, 100, steps, sparse.optimizer)
+    adaptive.begin_epoch(sparse.gem, goal, steps, sparse.optimizer)
     penalty = sparse.gem.penalty
-    kept = sum(np.count_nonzero(mask) for mask in sparse.gem.masks())
-    growth = ((SIZE - 100) / (SIZE - kept)) ** (1 / expected)
-    np.testing.assert_allclose(read(penalty.growth), growth, rtol=1e-6)
-    weight = np.log(2) * (1 - 0.9) / (2 * 2.0 * expected)
+    bound = max(goal, sum(np.count_nonzero(m) for m in sparse.gem.masks()))
+    assert read(penalty.bound) == bound
+    decay = (goal / bound) ** (1 / expected)
+    np.testing.assert_allclose(read(penalty.decay), decay, rtol=1e-6)
+    gain = np.log(max(2, bound / goal)) / expected
+    np.testing.assert_allclose(read(penalty.gain), gain, rtol=1e-6)
+    weight = gain * (1 - 0.9) / (2 * 2.0)
     np.testing.assert_allclose(read(penalty.weight), weight, rtol=1e-6)
 
 
@@ -232,9 +224,9 @@ def test_a_layer_at_the_floor_is_reported():
 
 
 def test_identifiers():
-    assert regularization.get("auto").descent is None
+    assert regularization.get("auto").descent == 0.7
     config = keras.saving.serialize_keras_object(regularization.Adaptive())
-    assert regularization.get(config).descent is None
+    assert regularization.get(config).descent == 0.7
     assert isinstance(regularization.get(1e-4), Constant)
     given = regularization.Adaptive(0.2)
     assert regularization.get(given) is given

@@ -15,9 +15,6 @@ _MEMORY = 100
 # Where to begin under optimizers whose step does not scale with the gradient,
 # and in which part of training such a guess may change e-fold.
 _GUESS, _RESPONSE = 1e-4, 0.005
-# The bound falls within this part of training; in short training within as
-# many steps, which the task needs to say what it holds, but at most that part.
-_DESCENT, _DESCENT_STEPS, _LONGEST_DESCENT = 0.15, 500, 0.4
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -25,27 +22,25 @@ class Adaptive:
     """Adapts the penalty so that the rounded density falls to its target.
 
     Mining minimises the loss under the constraint that no more weights round
-    to one than a bound allows. The bound falls to the target within the first
-    `descent` of training, along the curve that uniform scores follow if all of
-    them shrink at one rate: the part that rounds to zero grows in equal ratios.
-    Then it stays: what remains of training is the network's own to adapt in.
-    The weight of the penalty is the multiplier of this constraint, and ascends
-    with every step, see `tf_gems.layers.score_penalty`. So no weight needs to
-    be chosen, whatever the optimizer, learning rate, batch size, number of
-    epochs and network.
+    to one than a bound allows. The bound falls to the target in equal ratios,
+    as what freezes leave alive does, and just below that: it begins at the
+    half of all weights to which uniform scores round, and is at the target
+    before the last freeze, within a part `descent` of the steps up to it. What
+    remains is the network's own to adapt in. The weight of the penalty is the
+    multiplier of this constraint, and ascends with every step, see
+    `tf_gems.layers.score_penalty`. So no weight needs to be chosen, whatever
+    the optimizer, learning rate, batch size, number of epochs and network.
 
-    It begins where SGD of momentum `m` and learning rate `r` would round all
-    scores to zero within the descent of `n` steps, if the task held up none:
-    `ln(2) * (1 - m) / (2 * r * n)`. And while scores would halve at that
-    weight, it changes fourfold at most, by `2 * ln(2) / n` in logarithms a
-    step: a multiplier that outruns the scores goes far beyond what the
-    constraint needs before they have answered, and takes with it what the task
-    does hold up; one that is slower than that leaves the work to freezing.
+    It begins where SGD of momentum `m` and learning rate `r` would shrink
+    scores at the rate `s` at which the bound falls, if the task held up none:
+    `s * (1 - m) / (2 * r)`. And while scores would halve at that weight, it
+    changes twofold at most, by `s` in logarithms a step: a multiplier that
+    outruns the scores goes far beyond what the constraint needs before they
+    have answered, and takes with it what the task does hold up.
 
     Args:
-        descent: Float in (0, 1], part of training in which the bound falls.
-            Defaults to `None`: 0.15, in training of fewer than 3,333 steps as
-            much as 500 steps are, and 0.4 at most.
+        descent: Float in (0, 1], part of the steps up to the last freeze in
+            which the bound falls. Defaults to `0.7`.
 
     Raises:
         ValueError: If `descent` is out of range.
@@ -57,13 +52,13 @@ class Adaptive:
     ```
     """
 
-    def __init__(self, descent=None):
-        if descent is not None and not 0 < descent <= 1:
+    def __init__(self, descent=0.7):
+        if not 0 < descent <= 1:
             raise ValueError(
                 "`descent` is a part of training, in (0, 1]. "
-                f"Received: descent={descent!r}. Leave it out, or give 0.15."
+                f"Received: descent={descent!r}. Leave it out, or give 0.7."
             )
-        self.descent = descent if descent is None else float(descent)
+        self.descent = float(descent)
 
     def begin_epoch(self, gem, goal, steps, optimizer):
         """Tells a layer what to adapt to.
@@ -74,40 +69,23 @@ class Adaptive:
         Args:
             gem: `GemLayer`.
             goal: Integer, how many of its weights shall round to one.
-            steps: Integer, of training; `None` if that is not known yet, and
-                then the bound waits.
+            steps: Number of steps up to the last freeze; `None` if that is not
+                known yet, and then the penalty waits.
             optimizer: Keras optimizer of the scores.
         """
-        penalty = gem.penalty
-        if not _read(penalty.gain):
+        penalty, goal = gem.penalty, max(1, goal)  # the floor of a tensor
+        if steps and not _read(penalty.gain):
             kept = sum(int(ops.count_nonzero(mask)) for mask in gem.masks())
-            penalty.bound.assign(max(goal, kept))
-            penalty.growth.assign(1.0)
-            weight, gain = self._first_weight(optimizer, steps)
+            bound = max(goal, kept)
+            descent = max(_MEMORY, self.descent * steps)
+            penalty.bound.assign(bound)
+            penalty.decay.assign((goal / bound) ** (1 / descent))
+            # From where scores begin at the target, they halve at least.
+            shrinking = math.log(max(2.0, bound / goal)) / descent
+            weight, gain = _first_weight(optimizer, shrinking, steps)
             penalty.weight.assign(weight)
             penalty.gain.assign(gain)
-        if steps and _read(penalty.growth) == 1.0:
-            pruned = max(1.0, gem.size - _read(penalty.bound))
-            growth = math.log(max(1.0, (gem.size - goal) / pruned))
-            penalty.growth.assign(math.exp(growth / self._count_steps(steps)))
         penalty.goal.assign(goal)
-
-    def _first_weight(self, optimizer, steps):
-        """Returns the weight to begin with, and its gain."""
-        momentum = getattr(optimizer, "momentum", None)
-        rate = _read(optimizer.learning_rate)
-        if momentum is None or not steps or not rate > 0:
-            return _GUESS, 1 / max(_MEMORY, _RESPONSE * (steps or 0))
-        shrinking = math.log(2) / self._count_steps(steps)
-        return shrinking * (1 - momentum) / (2 * rate), 2 * shrinking
-
-    def _count_steps(self, steps):
-        """Returns in how many of these steps the bound falls."""
-        descent = self.descent
-        if descent is None:
-            shortest = min(_LONGEST_DESCENT, _DESCENT_STEPS / steps)
-            descent = max(_DESCENT, shortest)
-        return max(_MEMORY, descent * steps)
 
     def get_config(self):
         return {"descent": self.descent}
@@ -115,6 +93,15 @@ class Adaptive:
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def _first_weight(optimizer, shrinking, steps):
+    """Returns the weight to begin with, and its gain."""
+    momentum = getattr(optimizer, "momentum", None)
+    rate = _read(optimizer.learning_rate)
+    if momentum is None or not rate > 0:
+        return _GUESS, 1 / max(_MEMORY, _RESPONSE * steps)
+    return shrinking * (1 - momentum) / (2 * rate), shrinking
 
 
 def get(identifier):

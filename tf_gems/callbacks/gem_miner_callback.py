@@ -270,11 +270,11 @@ class GemMinerCallback(keras.callbacks.Callback):
         return int(ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def _count_steps(self, epoch):
-        """Returns the steps of training, `None` as long as it is unknown."""
+        """Returns the steps up to the last freeze, `None` while unknown."""
         steps = self.params["steps"]
         if steps is None and epoch:  # a data set that does not tell its length
             steps = self._count_steps_done() / epoch
-        return steps and steps * self._epochs
+        return steps and steps * self.freeze_period * (len(self._counts) - 1)
 
     def _freeze(self, count):
         """Leaves the `count` alive weights of the largest scores alive."""

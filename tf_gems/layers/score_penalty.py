@@ -1,7 +1,5 @@
 """The penalty of scores, and what adapts its weight."""
 
-import math
-
 import keras
 from keras import ops
 
@@ -14,17 +12,17 @@ class ScorePenalty:
 
     With `kept`, the number of weights that round to one, the penalty is
 
-        strength * weight * sum(p ** 2)
+        weight * sum(p ** 2) if kept > bound else 0
 
-    At a `gain` of zero the weight is what was assigned, and `strength` is 1
-    where `kept > bound`, else 0: the penalty rests at the bound.
+    The weight is the multiplier of the constraint `kept <= bound`, and every
+    step ascends it, in logarithms, while the bound falls to its goal:
 
-    Else the weight is the multiplier of the constraint `kept <= bound`, and
-    every step ascends it, in logarithms. With `error = log(kept / bound)`:
+        weight <- weight * exp(gain * clip(log(kept / bound) / BAND, -1, 1))
+        bound  <- max(goal, bound * decay)
 
-        strength = clip(1 + error / BAND, 0, 1)
-        weight  <- weight * exp(gain * clip(error / BAND, -1, 1))
-        bound   <- max(goal, size - (size - bound) * growth)
+    With a `gain` of 0 and a `decay` of 1 both are constants. The penalty rests
+    at the bound, whatever its weight: were the network driven below
+    its target, what is alive in the end would not be what was mined.
 
     The penalty of a tensor rests while one score at most rounds to one: no
     layer is pulled out of the network.
@@ -34,7 +32,7 @@ class ScorePenalty:
         prunable: List of `PrunableWeight`.
 
     Attributes:
-        weight, bound, goal, growth, gain: Float32 scalar `keras.Variable`s.
+        weight, bound, goal, decay, gain: Float32 scalar `keras.Variable`s.
             They change alike on all replicas and are in every checkpoint.
 
     Reference: Platt & Barr, 1987, "Constrained differential optimization",
@@ -58,13 +56,13 @@ class ScorePenalty:
         self.weight = add("regularization")
         self.bound = add("bound")
         self.goal = add("goal")
-        self.growth = add("growth")
+        self.decay = add("decay")
         self.gain = add("gain")
 
     @property
     def variables(self):
         """List of the variables that it adds to the layer."""
-        return [self.weight, self.bound, self.goal, self.growth, self.gain]
+        return [self.weight, self.bound, self.goal, self.decay, self.gain]
 
     def reset(self):
         """Takes the penalty away."""
@@ -76,6 +74,8 @@ class ScorePenalty:
         self.reset()
         self.weight.assign(weight)
         self.bound.assign(bound)
+        self.goal.assign(bound)
+        self.decay.assign(1.0)
 
     def __call__(self, masks):
         """Returns the penalty for these masks, and adapts for the next step.
@@ -91,21 +91,14 @@ class ScorePenalty:
         weight, gain = ops.copy(self.weight), ops.convert_to_tensor(self.gain)
         # Plus one: a bound of zero is that of a penalty which never rests.
         error = ops.log((kept + 1.0) / (bound + 1.0)) / BAND
-        strength = ops.where(
-            gain > 0,
-            ops.clip(1.0 + error, 0.0, 1.0),
-            ops.cast(kept > bound, "float32"),
-        )
-        rate = ops.exp(gain * ops.clip(error, -1.0, 1.0))
-        self.weight.assign(weight * rate)
-        size = float(sum(math.prod(w.score.shape) for w in self.prunable))
-        falling = ops.maximum(self.goal, size - (size - bound) * self.growth)
-        self.bound.assign(ops.where(gain > 0, falling, bound))
+        self.weight.assign(weight * ops.exp(gain * ops.clip(error, -1.0, 1.0)))
+        self.bound.assign(ops.maximum(self.goal, bound * self.decay))
+        pulls = ops.cast(kept > bound, "float32")
         squares = [
             ops.cast(count > 1.0, "float32") * ops.sum(ops.square(w.score))
             for count, w in zip(counts, self.prunable, strict=True)
         ]
-        return strength * weight * sum(squares)
+        return pulls * weight * sum(squares)
 
 
 def _count(mask):
