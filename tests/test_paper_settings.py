@@ -4,7 +4,10 @@ import importlib
 import math
 from pathlib import Path
 
+import keras
 import pytest
+
+import tf_gems as gems
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -131,6 +134,37 @@ def test_every_row_is_a_setting_of_a_known_status(recipes):
     assert status["cifar10", "resnet20", 1.44] == "first"
     assert status["cifar10", "mobilenet_v2", 5] == "final"
     assert status["cifar100", "resnet32_double", 2] == "grid"
+
+
+def test_adaptive_penalty_begins_near_the_authors_weights(recipes):
+    """Within a factor of 3 of each in their settings for SGD."""
+    paper, _ = recipes
+    examples = {"cifar10": 50_000, "cifar100": 50_000, "tiny_imagenet": 1e5}
+    compared = []
+    for (dataset, _, density), (row, _) in paper.ROWS.items():
+        rate, found = row["learning_rate"], row["regularization"]
+        if row["optimizer"] != "sgd" or not found or density == 50:
+            continue  # at half, uniform scores need no penalty
+        sparse = gems.SparseModel(
+            keras.Sequential(
+                [keras.Input((100,)), keras.layers.Dense(100, use_bias=False)]
+            ),
+            seed=0,
+        )
+        freezes = row["mining_epochs"] // row["freeze_period"] - 1
+        batches = math.ceil(examples[dataset] / row["batch_size"])
+        gems.regularization.Adaptive().begin_epoch(
+            sparse.gem,
+            round(100 * density),
+            batches * row["freeze_period"] * freezes,
+            keras.optimizers.SGD(rate, momentum=0.9),
+        )
+        weight = float(sparse.gem.penalty.weight.numpy())
+        assert found / 3 < weight < 3 * found, (dataset, density)
+        compared.append(weight / found)
+    assert len(compared) == 15
+    logarithms = [math.log(ratio) for ratio in compared]
+    assert abs(sum(logarithms) / len(logarithms)) < math.log(1.5)
 
 
 def test_what_the_paper_has_not_is_refused_with_what_it_has(recipes):
