@@ -55,8 +55,9 @@ class Adaptive:
     def __init__(self, descent=0.7):
         if not 0 < descent <= 1:
             raise ValueError(
-                "`descent` is a part of training, in (0, 1]. "
-                f"Received: descent={descent!r}. Leave it out, or give 0.7."
+                "`descent` is a part of the steps up to the last freeze, in "
+                f"(0, 1]. Received: descent={descent!r}. Leave it out, or "
+                "give 0.7."
             )
         self.descent = float(descent)
 

@@ -21,8 +21,8 @@ class ScorePenalty:
         bound  <- max(goal, bound * decay)
 
     With a `gain` of 0 and a `decay` of 1 both are constants. The penalty rests
-    at the bound, whatever its weight: were the network driven below
-    its target, what is alive in the end would not be what was mined.
+    at the bound, whatever its weight: were the network driven below its
+    target, what is alive in the end would not be what was mined.
 
     The penalty of a tensor rests while one score at most rounds to one: no
     layer is pulled out of the network.
