@@ -28,7 +28,9 @@ class GemMinerCallback(keras.callbacks.Callback):
     freeze leaves the `round(n * d ** (i / N))` weights of the largest scores
     alive, over all layers together. The others are pruned for good. It takes
     place when epoch `i * freeze_period` begins; the last one leaves at least
-    `freeze_period` epochs of training: `N = epochs // freeze_period - 1`.
+    `freeze_period` epochs of training: `N = epochs // freeze_period - 1`. What
+    is alive then gets a score of 1: the network that is trained on, and for
+    which it normalises, is that of the ticket.
 
     Between freezes the penalty `regularization * sum(p ** 2)` pulls scores to
     zero, so that those which the task does not hold up round to zero well
@@ -283,6 +285,9 @@ class GemMinerCallback(keras.callbacks.Callback):
             return
         freeze(weights, count, self.allocation, self.shape, self.inverted)
         self._report_floor(weights)
+        if count == self._counts[-1]:
+            for gem in self._gems:
+                gem.settle()
         if self.verbose:
             size = sum(gem.size for gem in self._gems)
             print(f"\nFroze all but {count:,} of {size:,} weights.")

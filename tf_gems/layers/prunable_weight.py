@@ -69,6 +69,11 @@ class PrunableWeight:
             return np.asarray(score)
         return ops.convert_to_numpy(score)
 
+    def raise_score(self):
+        """Raises the score to one wherever it is alive."""
+        alive, score = self.alive.read(), ops.copy(self.score)
+        self.score.assign(ops.where(alive, 1.0, score))
+
     @property
     def on_accelerator(self):
         """Whether the score is in the memory of a GPU or TPU."""
