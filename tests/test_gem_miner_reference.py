@@ -20,7 +20,9 @@ class GemMiner:
 
     Written from the paper, not from the library. Scores are projected after
     each update, rounded at 0.5, and frozen by rank over both layers. Beyond
-    the paper, the penalty rests while no more than `bound` round to one.
+    the paper, the penalty rests while no more than `bound` round to one, and
+    what the last freeze leaves alive rounds to one at once, as it does in the
+    authors' code after the last epoch.
     """
 
     def __init__(self, weights, biases, scores, rate, momentum, penalty, bound):
@@ -60,7 +62,7 @@ class GemMiner:
             ).astype("float32")
             self.scores[i] = np.clip(self.scores[i] + self.velocity[i], 0, 1)
 
-    def freeze(self, count):
+    def freeze(self, count, last):
         scores = np.concatenate([s.ravel() for s in self.scores])
         flags = np.concatenate([q.ravel() for q in self.flags])
         alive = np.flatnonzero(flags)
@@ -73,6 +75,9 @@ class GemMiner:
             flags[:split].reshape(self.flags[0].shape),
             flags[split:].reshape(self.flags[1].shape),
         ]
+        if last:
+            for p, q in zip(self.scores, self.flags, strict=True):
+                p[q > 0] = 1.0
 
 
 class Recorder(keras.callbacks.Callback):
@@ -165,7 +170,7 @@ def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty, gated):
             fraction = (1 - sparsity) ** (epoch // period / freezes)
             count = round(size * fraction)
             tied_freezes += _is_tied(reference, count)
-            reference.freeze(count)
+            reference.freeze(count, last=epoch == freezes * period)
         for start in range(0, len(x), batch):
             reference.step(x[start : start + batch], y[start : start + batch])
             got_scores, got_flags, got_masks = next(steps)

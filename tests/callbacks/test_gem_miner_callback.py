@@ -148,6 +148,20 @@ def test_logs_are_what_the_variables_say():
     np.testing.assert_allclose(read(model.gem.penalty.weight), 1.25e-4)
 
 
+def test_last_epochs_train_the_network_of_the_ticket():
+    rate = keras.optimizers.schedules.CosineDecay(0.5, 8 * 4)
+    model = sparse_model(keras.optimizers.SGD(rate))
+    callback = gems.GemMinerCallback(
+        0.8, 2, regularization=0.05, gated=False
+    )  # more than the task holds up
+    logs = fit(model, callback, epochs=8).history
+    assert logs["density"][5] < 0.9 * logs["alive_density"][6]
+    assert logs["density"][6:] == logs["alive_density"][6:]
+    mined = model.evaluate(X, Y, verbose=0)
+    model.finetune()
+    assert compiled(model).evaluate(X, Y, verbose=0) == mined
+
+
 def test_epochs_argument_sets_the_clock_of_several_fits():
     whole, parts = sparse_model(), sparse_model()
     fit(whole, gems.GemMinerCallback(0.8, 2), epochs=8)
