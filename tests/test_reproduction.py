@@ -95,8 +95,8 @@ def test_the_page_shows_what_was_run(path):
         assert cell["provenance"]["processor"]
 
 
-def run(directory, *arguments, part=TABLE):
-    """Runs the harness on a few made-up images, on JAX."""
+def run(directory, *arguments, part=TABLE, backend="jax"):
+    """Runs the harness on a few made-up images."""
     random = np.random.default_rng(0)
     data = directory / "images.npz"
     if not data.exists():
@@ -111,7 +111,7 @@ def run(directory, *arguments, part=TABLE):
         [
             sys.executable,
             str(ROOT / "recipes" / "reproduce.py"),
-            *(*part, "--seeds=1", "--backend=jax"),
+            *(*part, "--seeds=1", f"--backend={backend}"),
             *("--epochs=0.02", "--batch_size=32"),
             *(f"--data_dir={data}", f"--output_dir={directory}", *arguments),
         ],
@@ -141,6 +141,20 @@ def test_a_slice_ends_and_the_next_goes_on(tmp_path):
     changed = {**json.loads(file.read_text("utf-8")), "after": 0.125}
     file.write_text(json.dumps(changed), "utf-8")
     assert "12.50" in run(tmp_path).stdout
+
+
+def test_fused_cells_are_their_own(tmp_path):
+    refused = run(tmp_path, "--fuse")
+    assert refused.returncode and "Received: --fuse" in refused.stderr
+    process = run(tmp_path, "--fuse", backend="tensorflow")
+    assert process.returncode == 0, process.stderr
+    [file] = tmp_path.glob("reproduce-*/cells/*.json")
+    cell = json.loads(file.read_text("utf-8"))
+    assert "--fuse" in cell["command"] and 0 < cell["after"] < 1
+    # The same command without it does not take them.
+    assert run(tmp_path, backend="tensorflow").returncode == 0
+    assert len(list(tmp_path.glob("reproduce-*/cells/*.json"))) == 2
+    assert len(list(tmp_path.glob("reproduce-*/tickets/*.gem"))) == 2
 
 
 def test_the_course_of_mining_by_penalty(tmp_path):
