@@ -21,8 +21,8 @@ class GemMiner:
     Written from the paper, not from the library. Scores are projected after
     each update, rounded at 0.5, and frozen by rank over both layers. Beyond
     the paper, the penalty rests while no more than `bound` round to one, and
-    what the last freeze leaves alive rounds to one at once, as it does in the
-    authors' code after the last epoch.
+    with a bound what the last freeze leaves alive rounds to one at once, as it
+    does in the authors' code after the last epoch.
     """
 
     def __init__(self, weights, biases, scores, rate, momentum, penalty, bound):
@@ -75,7 +75,7 @@ class GemMiner:
             flags[:split].reshape(self.flags[0].shape),
             flags[split:].reshape(self.flags[1].shape),
         ]
-        if last:
+        if last and self.bound:
             for p, q in zip(self.scores, self.flags, strict=True):
                 p[q > 0] = 1.0
 

@@ -28,9 +28,7 @@ class GemMinerCallback(keras.callbacks.Callback):
     freeze leaves the `round(n * d ** (i / N))` weights of the largest scores
     alive, over all layers together. The others are pruned for good. It takes
     place when epoch `i * freeze_period` begins; the last one leaves at least
-    `freeze_period` epochs of training: `N = epochs // freeze_period - 1`. What
-    is alive then gets a score of 1: the network that is trained on, and for
-    which it normalises, is that of the ticket.
+    `freeze_period` epochs of training: `N = epochs // freeze_period - 1`.
 
     Between freezes the penalty `regularization * sum(p ** 2)` pulls scores to
     zero, so that those which the task does not hold up round to zero well
@@ -55,11 +53,12 @@ class GemMinerCallback(keras.callbacks.Callback):
             `tf_gems.regularization.Adaptive`, a float, or a
             `tf_gems.schedules.Schedule` over the progress of training.
             Defaults to `"auto"`.
-        gated: Whether the penalty rests while no more weights round to one
-            than the ticket will keep. It then does not drive the network below
-            its target, so the ticket that is alive in the end is close to the
-            network that was mined, and `regularization` matters less. Defaults
-            to `True`, as it is when adaptive; the paper has `False`.
+        gated: Whether the ticket is the network that was mined: the penalty
+            rests while no more weights round to one than the ticket will keep,
+            and those that the last freeze leaves alive get a score of 1, so
+            that the epochs after it normalise for them. `regularization` then
+            matters less. Defaults to `True`, as it is when adaptive; the paper
+            has `False`.
         rounding: `"exact"`: `round((1 - target_sparsity) * n)` weights are
             kept. `"reference"`: the counts of the authors' code, which end a
             few lower, see `tf_gems.schedules.geometric_counts`. Defaults to
@@ -285,7 +284,7 @@ class GemMinerCallback(keras.callbacks.Callback):
             return
         freeze(weights, count, self.allocation, self.shape, self.inverted)
         self._report_floor(weights)
-        if count == self._counts[-1]:
+        if self.gated and count == self._counts[-1]:
             for gem in self._gems:
                 gem.settle()
         if self.verbose:
