@@ -44,15 +44,16 @@ def test_comparison_is_that_of_the_results():
     assert comparison.provenance["command"] in README
     best = {s["sparsity"]: s["method"] for s in reversed(comparison.summary())}
     assert best.pop(0.0) == "dense"
-    assert list(best.values()) == ["gem_miner"] * 3
+    assert best.pop(0.9856) == best.pop(0.995) == "gem_miner"
     # At 5 % gradual magnitude pruning is level with it, as is said there.
-    level = [
-        f"{100 * s['accuracy'][0]:.2f}"
+    accuracies = {
+        s["method"]: f"{100 * s['accuracy'][0]:.2f}"
         for s in comparison.summary()
         if s["sparsity"] == 0.95
-        and s["method"] in ("gem_miner", "gradual_magnitude")
-    ]
-    assert " for ".join(level) in README
+    }
+    mined, trained = accuracies["gem_miner"], accuracies["gradual_magnitude"]
+    assert f"{mined} for {trained}" in README
+    assert max(accuracies.values()) in (mined, trained)
 
 
 def test_comparison_on_cifar10_is_that_of_the_results():
