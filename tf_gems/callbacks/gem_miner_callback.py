@@ -56,7 +56,8 @@ class GemMinerCallback(keras.callbacks.Callback):
         gated: Whether the ticket is the network that was mined: the penalty
             rests while no more weights round to one than the ticket will keep,
             and those that the last freeze leaves alive get a score of 1, so
-            that the epochs after it normalise for them. `regularization` then
+            that the epochs after it normalise for them, unless a learning rate
+            that is still large drives scores down again. `regularization` then
             matters less. Defaults to `True`, as it is when adaptive; the paper
             has `False`.
         rounding: `"exact"`: `round((1 - target_sparsity) * n)` weights are
