@@ -2,7 +2,21 @@
 
 import contextlib
 import os
+import re
+import secrets
+import shutil
 from pathlib import Path
+
+import filelock
+
+from tf_gems.targets import FOLDER
+from tf_gems.targets import check_directory
+from tf_gems.targets import check_file
+
+BACKUP = r"\d{9}\.backup(\.partial-[0-9a-f]{12})?"
+# Random, as containers that share a directory share process ids.
+_PARTIAL = re.compile(r"\.partial-[0-9a-f]{12}(\.\w+)?$")
+_PARTS = {"sparse", "dense", "old"}  # of a workplace
 
 
 @contextlib.contextmanager
@@ -21,6 +35,7 @@ def replacing(path):
     Raises:
         OSError: If it cannot be written, for lack of space, say; an older
             file is left as it is.
+        ValueError: If the path is empty.
 
     Example:
 
@@ -29,15 +44,37 @@ def replacing(path):
         np.savez(file, **weights)
     ```
     """
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    with replacing_path(path) as partial, open(partial, "xb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def replacing_path(path, suffix=""):
+    """Yields a path beside `path`, whose file replaces it; see `replacing`.
+
+    Args:
+        path: String or path.
+        suffix: String that the name must end with. Defaults to `""`.
+
+    Yields:
+        `pathlib.Path`, at which there is no file yet.
+
+    Raises:
+        OSError: As `replacing` does.
+        ValueError: If the path is empty.
+    """
+    path = check_file(path)
+    partial = path.with_name(
+        f"{path.name}.partial-{secrets.token_hex(6)}{suffix}"
+    )
     try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
+        yield partial
+        with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
+        if "could not be written" in str(error):
+            raise
         kept = "is left as it was" if path.exists() else "is not there"
         reason = error.strerror or error
         raise OSError(
@@ -64,19 +101,141 @@ def write_text(path, text):
 
 
 @contextlib.contextmanager
+def workplace(target):
+    """Yields a new folder beside a directory, which is removed in the end.
+
+    Args:
+        target: Path of the directory that is being made.
+    """
+    folder = target.with_name(f".{target.name}.partial-{secrets.token_hex(6)}")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def replace_directory(new, target, own, entry):
+    """Puts a directory in the place of an older one of the same kind.
+
+    Only what the older one consists of is removed; all else that lies in its
+    place stays there.
+
+    Args:
+        new: Path of the directory, in a `workplace`.
+        target: Path.
+        own: Set of paths, relative to `target`, of the files and folders that
+            the older one consists of.
+        entry: String, the file without which the others are nothing: it
+            leaves first, and comes last.
+
+    Raises:
+        FileExistsError: If something that is not among `own` has the name of
+            a new file. Nothing has been changed then.
+    """
+    own = {Path(path) for path in own}
+    others = _below(target) - own
+    if not others:
+        if os.path.lexists(target):
+            os.replace(target, new.with_name("old"))
+        os.replace(new, target)
+        return
+    arriving = {path for path in _below(new) if not (new / path).is_dir()}
+    taken = {p for path in arriving for p in (path, *path.parents) if p.name}
+    for path in sorted(taken):
+        place = target / path
+        if path in others and (path in arriving or not _is_folder(place)):
+            raise FileExistsError(
+                "Only files of an older export are replaced. Received: "
+                f"'{place}', which is none of them. Choose another directory."
+            )
+    for path in sorted(own, key=lambda path: str(path) != entry):
+        if not _is_folder(target / path):
+            (target / path).unlink(missing_ok=True)
+    for path in sorted(arriving, key=lambda path: str(path) == entry):
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(new / path, target / path)
+
+
+def _below(directory):
+    """Returns the relative paths of all that is in a directory."""
+    found = set()
+    for folder, folders, files in os.walk(directory):
+        for name in (*folders, *files):
+            found.add(Path(folder, name).relative_to(directory))
+    return found
+
+
+def _is_folder(path):
+    return path.is_dir() and not path.is_symlink()
+
+
+def remove_files(directory, *patterns, folder=True):
+    """Removes files by the names that this library gives, and no others.
+
+    Args:
+        directory: Path. There need not be any.
+        *patterns: Regular expressions, of whole names of files in it, or in
+            folders of it. Links to other folders are not followed.
+        folder: Whether the directory itself goes as well if nothing else is
+            left in it. Defaults to `True`. Folders in it do.
+
+    Example:
+
+    ```python
+    remove_files("mining/training", BACKUP)
+    ```
+    """
+    directory = Path(directory)
+    emptied = set()
+    for place, _, names in os.walk(directory, topdown=False):
+        place = Path(place)
+        ours = [n for n in names if any(re.fullmatch(p, n) for p in patterns)]
+        for name in ours:
+            (place / name).unlink(missing_ok=True)
+        if not ours and place not in emptied:
+            continue
+        _forget_lock(place)
+        if place == directory and not folder:
+            continue
+        with contextlib.suppress(OSError):  # it holds something else
+            place.rmdir()
+            emptied.add(place.parent)
+
+
+def remove_leftovers(directory, name=""):
+    """Removes what a process that was killed was writing into a directory.
+
+    To be called by who has claimed that directory, or these names in it.
+
+    Args:
+        directory: Path. There need not be any.
+        name: String that the names of the targets begin with. Defaults to
+            `""`: any.
+    """
+    for path in list(Path(directory).glob("*.partial-*")):
+        if not _PARTIAL.search(path.name) or path.is_symlink():
+            continue
+        if path.is_file() and path.name.startswith(name):
+            path.unlink(missing_ok=True)
+        elif path.is_dir() and path.name.startswith(f".{name}"):
+            if {part.name for part in path.iterdir()} <= _PARTS:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def claimed(path, wait=False):
     """Claims a piece of work among processes that see the same directory.
 
     A claim ends with its block, or with its process, however that ends.
 
     Args:
-        path: String or path of the work's lock file, which stays.
+        path: String or path of the work's lock file.
         wait: Whether to wait until no other process claims it. Defaults to
             `False`.
 
     Yields:
-        Whether this process has the claim. On Windows, always: start one
-        process there.
+        Whether this process has the claim.
 
     Example:
 
@@ -86,20 +245,68 @@ def claimed(path, wait=False):
             run()
     ```
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield True
-        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
+    lock = filelock.FileLock(path)
+    for last in (False, True):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+            lock.acquire(timeout=-1 if wait else 0)
+            break
+        except filelock.Timeout:
             yield False
             return
+        except FileNotFoundError:  # who had it before removed the folder
+            if last:
+                raise
+            path.parent.mkdir(parents=True, exist_ok=True)
+    try:
         yield True
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def hold(directory, wait=False):
+    """Works in a directory as the only process, and removes leftovers in it.
+
+    Args:
+        directory: String or path, made if it is not there.
+        wait: Whether to wait for another process. Defaults to `False`.
+
+    Yields:
+        `pathlib.Path` of the directory.
+
+    Raises:
+        RuntimeError: If another process works there, and this does not wait.
+        ValueError: See `tf_gems.targets.check_directory`.
+
+    Example:
+
+    ```python
+    with hold("runs/mnist") as directory:
+        ticket.save(directory / "ticket.gem")
+    ```
+    """
+    directory = check_directory(directory)
+    with claimed(directory / FOLDER / "lock", wait) as mine:
+        if not mine:
+            raise RuntimeError(
+                "One process at a time works in a directory. Received: "
+                f"directory='{directory}', in which another one works. Wait "
+                "for its end, or choose another directory."
+            )
+        try:
+            remove_leftovers(directory)
+            yield directory
+        finally:
+            _forget_lock(directory)
+
+
+def _forget_lock(directory):
+    with contextlib.suppress(OSError):  # none, or Windows, where it is open
+        (directory / FOLDER / "lock").unlink()
+    with contextlib.suppress(OSError):  # names are claimed
+        (directory / FOLDER).rmdir()
 
 
 def share(pieces, lock, run):

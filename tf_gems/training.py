@@ -9,6 +9,9 @@ from tf_gems.callbacks.backup import Backup
 from tf_gems.callbacks.backup import random_states
 from tf_gems.callbacks.set_epoch import SetEpoch
 from tf_gems.device_data import DeviceData
+from tf_gems.files import BACKUP
+from tf_gems.files import remove_files
+from tf_gems.targets import check_directory
 from tf_gems.validation import is_number
 
 
@@ -38,7 +41,9 @@ def train(
             or schedule of the copied optimizer.
         callbacks: Callbacks for `fit`.
         directory: Where every epoch is backed up, so that the same call goes
-            on after a crash; removed in the end. Defaults to `None`.
+            on after a crash. In the end the backups are removed, and the
+            directory, unless it holds something else or was there before.
+            Defaults to `None`.
         verbose: As for `fit`. Defaults to `0`.
 
     Returns:
@@ -50,7 +55,10 @@ def train(
     """
     data = as_dataset(data)
     order = [SetEpoch(data)] if hasattr(data, "set_epoch") else []
-    backups = [Backup(directory)] if directory else []
+    backups = []
+    if directory is not None:
+        backups = [Backup(check_directory(directory))]
+    was_there = backups and _is_of_someone_else(backups[0])
     renew_optimizer(model, learning_rate, data, epochs)
     for variable in random_states(model):
         seed, _ = ops.convert_to_numpy(variable)
@@ -67,8 +75,13 @@ def train(
             verbose=verbose,
         )
     for backup in backups:
-        backup.remove()
+        remove_files(backup.directory, BACKUP, folder=not was_there)
     return history
+
+
+def _is_of_someone_else(backup):
+    """Whether a directory was there before this library wrote into it."""
+    return backup.directory.is_dir() and not backup.paths
 
 
 def clear_session(seed):

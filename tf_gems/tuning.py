@@ -22,6 +22,7 @@ except ImportError as error:
         "`tf_gems.tuning` needs KerasTuner: `pip install tf_gems[tuner]`."
     ) from error
 
+from tf_gems.files import remove_leftovers
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.methods.gem_miner import GemMiner
 from tf_gems.network import gems_of
@@ -217,6 +218,7 @@ def _save_if_best(ticket, path, objective):
         values = objective.get_value(found), objective.get_value(before)
         if not objective.better_than(*values):
             return
+    remove_leftovers(path.parent, path.name)  # a trial has one process
     ticket.save(path)
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import warnings
 import zipfile
 import zlib
@@ -12,6 +11,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems.files import BACKUP
+from tf_gems.files import remove_files
+from tf_gems.files import remove_leftovers
 from tf_gems.files import replacing
 from tf_gems.layers.gem_layer import find_gem_layers
 
@@ -123,11 +125,14 @@ class Backup(keras.callbacks.Callback):
         self.model._initial_epoch = None
 
     def remove(self):
-        """Removes the backups; a kill meanwhile does no harm."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Removes the backups; a kill meanwhile does no harm.
+
+        The directory goes with them, unless it holds something else.
+        """
+        remove_files(self.directory, BACKUP)
 
     def on_epoch_end(self, epoch, logs=None):
-        if not _is_chief(self.model):
+        if not is_chief(self.model):
             return
         if not np.isfinite((logs or {}).get("loss", 0.0)):
             return  # nothing to come back to
@@ -140,11 +145,9 @@ class Backup(keras.callbacks.Callback):
                 np.frombuffer(json.dumps(header).encode(), "uint8"),
                 *[ops.convert_to_numpy(variable) for variable in variables],
             )
-        for useless in (
-            *self.paths[_KEPT:],
-            *self.directory.glob("*.partial-*"),  # of a run that was killed
-        ):
+        for useless in self.paths[_KEPT:]:
             useless.unlink()
+        remove_leftovers(self.directory)  # of a run that was killed
 
 
 def random_states(model):
@@ -175,7 +178,7 @@ def _scope_of(model):
     return strategy.scope() if strategy else contextlib.nullcontext()
 
 
-def _is_chief(model):
+def is_chief(model):
     """Whether this process is the one among its workers that writes."""
     if keras.backend.backend() == "jax":
         import jax

@@ -29,19 +29,11 @@ def run(arguments, values):
     path = only(arguments, "directory")
     if os.path.isdir(path):
         path = os.path.join(path, "results.json")
-    try:
-        comparison = Comparison.load(path)
-        found = {row["sparsity"] for row in comparison.rows}
-        table = comparison.render(values.sparsity)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            "A comparison is a `results.json` that `tf_gems.compare` has "
-            f"written. Received: {path!r}, which is not "
-            f"({type(error).__name__}: {error})."
-        ) from error
+    comparison = Comparison.load(path)
+    found = {row["sparsity"] for row in comparison.rows}
     if values.sparsity not in (None, *found):
         raise ValueError(
             f"The comparison has no such sparsity. Received: "
             f"sparsity={values.sparsity}. Known: {sorted(found)}."
         )
-    print(table)
+    print(comparison.render(values.sparsity))

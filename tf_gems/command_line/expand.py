@@ -11,7 +11,7 @@ one of `tf_gems.zoo`, by default the one that the ticket's metadata name.
 Whoever opens the file needs Keras only.
 """
 
-import os
+import math
 
 from absl import flags
 
@@ -19,7 +19,13 @@ from tf_gems.command_line.usage import UsageError
 from tf_gems.command_line.usage import file_size
 from tf_gems.command_line.usage import load_model
 from tf_gems.command_line.usage import only
+from tf_gems.files import replacing_path
+from tf_gems.targets import check_file
+from tf_gems.text import printable
 from tf_gems.validation import check_choice
+
+_LARGEST_IMAGE = 1 << 22  # numbers: 1,182 x 1,182 pixels in color
+_MOST_CLASSES = 1 << 20
 
 
 def define_flags(values):
@@ -50,6 +56,8 @@ def define_flags(values):
         "classes",
         None,
         "Number of its classes. The network's own by default.",
+        lower_bound=1,
+        upper_bound=_MOST_CLASSES,
         flag_values=values,
     )
 
@@ -67,6 +75,7 @@ def run(arguments, values):
         )
     if values.model and values.network:
         raise UsageError("Give --model or --network, not both.")
+    check_file(output, "--output")
     ticket = Ticket.load(path)
     named = values.network or values.input_shape or values.classes
     if ticket.config and not (values.model or named):
@@ -78,16 +87,10 @@ def run(arguments, values):
         ticket.apply(model)
     if find_gem_layers(model):
         model = strip(model)
-    directory, name = os.path.split(output)
-    partial = os.path.join(directory, f".{os.getpid()}-{name}")
-    try:
+    with replacing_path(output, ".keras") as partial:
         model.save(partial)
-        os.replace(partial, output)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
     print(
-        f"Wrote {output}, {file_size(output)}: '{model.name}' with "
+        f"Wrote {output}, {file_size(output)}: '{printable(model.name)}' with "
         f"{ticket.kept:,} of {ticket.size:,} prunable weights."
     )
 
@@ -109,12 +112,16 @@ def _zoo(ticket, values):
         arguments["classes"] = values.classes
     if values.input_shape is not None:
         try:
-            arguments["input_shape"] = tuple(map(int, values.input_shape))
-        except ValueError as error:
+            shape = tuple(map(int, values.input_shape))
+        except ValueError:
+            shape = ()
+        if not shape or min(shape) < 1 or math.prod(shape) > _LARGEST_IMAGE:
             raise UsageError(
-                "An image's shape is integers. Received: --input_shape="
-                f"{','.join(values.input_shape)}."
-            ) from error
+                "An image's shape is positive integers, whose product is at "
+                f"most {_LARGEST_IMAGE:,}. Received: --input_shape="
+                f"{','.join(values.input_shape):.80}."
+            )
+        arguments["input_shape"] = shape
     try:
         return make(**arguments)
     except TypeError as error:

@@ -17,6 +17,7 @@ from tf_gems.command_line import inspect
 from tf_gems.command_line import report
 from tf_gems.command_line import serve
 from tf_gems.command_line.usage import UsageError
+from tf_gems.text import printable
 from tf_gems.validation import check_choice
 
 COMMANDS = {
@@ -27,6 +28,7 @@ COMMANDS = {
     "report": report,
     "serve": serve,
 }
+_LONGEST = 2000
 _HELP = ("--help", "-help", "-h", "help")
 
 
@@ -37,8 +39,35 @@ def main(arguments):
         arguments: List of strings: the command, its flags and arguments.
 
     Returns:
-        Exit code: 0 if all went well, 1 if not, 2 if this is no command.
+        Exit code: 0 if all went well, 1 if not, 2 if this is no command, 130
+        if it was interrupted.
     """
+    _open_closed_streams()
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return _fail(
+            "Interrupted. No file is left half-written: the same command "
+            "begins again, and replaces what it had finished.",
+            130,
+        )
+    except BrokenPipeError:  # the reader has seen enough, as `head` does
+        _drop_output()
+        return 1
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        _drop_output()
+        return _fail(str(error) or type(error).__name__, 1)
+    except MemoryError as error:
+        return _fail(f"There is not enough memory. {error}", 1)
+    except Exception as error:  # of a library below; `-X dev` shows where
+        if sys.flags.dev_mode:
+            raise
+        return _fail(f"{type(error).__name__}: {error}", 1)
+
+
+def _run(arguments):
     try:
         if not arguments or arguments[0] in _HELP:
             print(_overview(), file=sys.stdout if arguments else sys.stderr)
@@ -55,21 +84,32 @@ def main(arguments):
         return 0
     try:
         command.run(values([name, *rest])[1:], values)
-        sys.stdout.flush()
     except (flags.Error, UsageError) as error:
         return _fail(f"{error} See `python -m tf_gems {name} --help`.", 2)
-    except BrokenPipeError:
-        # The reader has seen enough, as `head` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        return _fail(str(error) or type(error).__name__, 1)
     return 0
 
 
+def _open_closed_streams():
+    """Python has `None` for a stream that was closed before it began."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+
+
+def _drop_output():
+    """Forgets what cannot be written, or Python tries again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(message, code):
-    """Writes a message in one line."""
-    print(f"tf_gems: {' '.join(message.split())}", file=sys.stderr)
+    """Writes a message in one line, without what terminals would obey."""
+    text = printable(" ".join(message.split()))
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]} ..."
+    print(f"tf_gems: {text}", file=sys.stderr)
     return code
 
 

@@ -8,13 +8,20 @@ accuracy, an array `labels`. Without it inputs are drawn at random.
 """
 
 import json
-import os
+import zipfile
+import zlib
 
 import numpy as np
 from absl import flags
 
 from tf_gems.command_line.usage import load_model
 from tf_gems.command_line.usage import only
+from tf_gems.files import write_text
+from tf_gems.targets import check_names
+from tf_gems.targets import claiming
+from tf_gems.text import printable
+
+_NAMES = ("report.json",)
 
 
 def define_flags(values):
@@ -48,24 +55,28 @@ def run(arguments, values):
     """Writes the forms and their report, and prints it."""
     from tf_gems.export import export_report
 
+    check_names(values.output, _NAMES)
     model = load_model(only(arguments, "model"))
     data = _draw(model), None
     if values.data:
         data = _read(values.data)
-    report = export_report(
-        model, values.output, data, forms=values.forms, runs=values.runs
-    )
-    path = os.path.join(values.output, "report.json")
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(report.to_dict(), file, indent=1)
-    print(report)
+    with claiming(values.output, _NAMES) as directory:
+        report = export_report(
+            model, directory, data, forms=values.forms, runs=values.runs
+        )
+        text = json.dumps(report.to_dict(), indent=1)
+        write_text(directory / _NAMES[0], text)
+    print(printable(report, lines=True))
 
 
 def _read(path):
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return arrays["inputs"], arrays.get("labels")
-    except (AttributeError, KeyError, ValueError) as error:
+    except (
+        *(AttributeError, EOFError, KeyError, TypeError, ValueError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
         raise ValueError(
             "Data is a file of `numpy.savez` with an array `inputs` and "
             f"perhaps `labels`. Received: {path!r} ({error})."

@@ -12,6 +12,7 @@ server can serve.
 from absl import flags
 
 from tf_gems.command_line.usage import only
+from tf_gems.text import printable
 
 
 def define_flags(values):
@@ -37,8 +38,8 @@ def run(arguments, values):
     from tf_gems import page
 
     directory = only(arguments, "directory")
-    if values.copy:
+    if values.copy is not None:
         page.copy_page(directory, values.copy)
-        print(f"The page is in {values.copy}.")
+        print(f"The page is in {printable(values.copy)}.")
         return
     page.serve(directory, values.port)

@@ -44,6 +44,7 @@ def prepare(arguments):
         # It has no gradients, which are not needed here either.
         warnings.filterwarnings("ignore", "`custom_gradient` for the numpy")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _open_closed_descriptors()
     # Native code writes past `sys.stderr`, before any setting is read.
     terminal = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
@@ -53,6 +54,15 @@ def prepare(arguments):
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
+
+
+def _open_closed_descriptors():
+    """Else the next file that is opened would take the place of a terminal."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
 
 
 if is_command(sys.argv, sys.orig_argv):

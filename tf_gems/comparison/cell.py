@@ -4,21 +4,25 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import shutil
 import time
 from pathlib import Path
 
 import keras
 
 from tf_gems import sanity
+from tf_gems.files import BACKUP
+from tf_gems.files import remove_files
+from tf_gems.files import remove_leftovers
 from tf_gems.files import write_text
 from tf_gems.methods.method import Method
 from tf_gems.sparse_model import SparseModel
+from tf_gems.text import file_name
 from tf_gems.ticket import Ticket
 from tf_gems.training import as_dataset
 from tf_gems.training import clear_session
 from tf_gems.training import train
 
+_OF_SEARCH = (r"round_\d+\.gem", r"rewind\.gem")
 CHECKS = {
     "shuffled": lambda ticket, model, seed: sanity.shuffle(ticket, seed, model),
     "reinitialized": sanity.reinitialize,
@@ -128,7 +132,7 @@ class Cell:
         text = json.dumps([self.key, config], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         sparsity = f"{self.method.target_sparsity:.6g}"
-        parts = [self.name, sparsity, str(self.seed), digest]
+        parts = [file_name(self.name), sparsity, str(self.seed), digest]
         parts += [self.check] if self.check else []
         return self.protocol.directory / "cells" / ("-".join(parts) + ".json")
 
@@ -147,6 +151,7 @@ class Cell:
         if self.path.exists():
             return json.loads(self.path.read_text("utf-8"))
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.path.parent, self.lock.stem)
         model = self.protocol.compiled(self.method, self.seed)
         ticket, search = self._checked(model) if self.check else self._found()
         ticket.apply(model)
@@ -196,7 +201,7 @@ class Cell:
                 **clock.read("search"),
             }
             write_text(cost, json.dumps(found, indent=1))
-            shutil.rmtree(self._backup("search"), ignore_errors=True)
+            remove_files(self._backup("search"), BACKUP, *_OF_SEARCH)
         return Ticket.load(file), json.loads(cost.read_text("utf-8"))
 
     def _checked(self, model):

@@ -10,9 +10,12 @@ from tf_gems import methods as registry
 from tf_gems.comparison.cell import CHECKS
 from tf_gems.comparison.cell import Cell
 from tf_gems.comparison.cell import Protocol
+from tf_gems.comparison.comparison import RESULTS
 from tf_gems.comparison.comparison import Comparison
 from tf_gems.files import share
 from tf_gems.provenance import provenance
+from tf_gems.targets import check_names
+from tf_gems.text import printable
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
@@ -61,7 +64,8 @@ def compare(
             function from a sparsity to a method is accepted as well.
         sparsities: List of floats in [0, 1), the fractions of zeros.
         epochs: Positive integer, of search and fine-tuning together.
-        directory: Where cells and results are kept.
+        directory: Where cells and results are kept: one that is new, or that
+            this has written.
         optimizer: `keras.optimizers.Optimizer`, of which each training gets a
             fresh copy.
         loss: As for `compile`.
@@ -87,6 +91,7 @@ def compare(
         directory.
 
     Raises:
+        FileExistsError: If the directory holds results of someone else.
         ValueError: If an argument is out of range, or a method's search
             leaves nothing of the epochs, or the strategy is one of several
             workers or only entered. Nothing has been run then.
@@ -115,6 +120,7 @@ def compare(
         Path(directory),
         strategy,
     )
+    check_names(directory, RESULTS)
     _refuse_other_scopes(strategy)
     cells = _cells(protocol, methods, sparsities, seeds, checks, dense)
     bar = keras.utils.Progbar(len(cells), unit_name="cell", verbose=verbose)
@@ -213,7 +219,7 @@ def _refuse_too_long(cell):
 
 def _line(row):
     check = f" {row['check']}" if row["check"] else ""
-    return (
+    return printable(
         f"{row['method']}{check}, sparsity {row['sparsity']:.2%}, seed "
         f"{row['seed']}: {row['accuracy_before']:.2%} before, "
         f"{row['accuracy']:.2%} after fine-tuning"

@@ -8,7 +8,13 @@ import statistics
 from pathlib import Path
 
 from tf_gems import sanity
+from tf_gems.files import hold
 from tf_gems.files import write_text
+from tf_gems.targets import check_names
+from tf_gems.targets import claiming
+from tf_gems.text import printable
+
+RESULTS = ("results.json", "results.csv")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,18 +96,25 @@ class Comparison:
 
         Args:
             directory: Path, made if it is missing.
+
+        Raises:
+            FileExistsError: If it holds files of these names of someone else.
+            ValueError: See `tf_gems.targets.check_directory`.
         """
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=1)
-        write_text(directory / "results.json", text)
         names = {name: None for row in self.rows for name in row}
         names.pop("density_of_layers", None)
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_text(directory / "results.csv", table.getvalue())
+        check_names(directory, RESULTS)
+        # Processes that share a comparison all save it.
+        with hold(directory, wait=True), claiming(directory, RESULTS):
+            for name, content in zip(
+                RESULTS, (text, table.getvalue()), strict=True
+            ):
+                write_text(Path(directory, name), content)
 
     @classmethod
     def load(cls, path):
@@ -109,9 +122,26 @@ class Comparison:
 
         Args:
             path: Path of the file.
+
+        Raises:
+            OSError: If there is no such file.
+            ValueError: If it is no comparison.
         """
-        found = json.loads(Path(path).read_text("utf-8"))
-        return cls(found["rows"], found["settings"], found["provenance"])
+        text = Path(path).read_bytes()
+        try:
+            found = json.loads(text)
+            loaded = cls(found["rows"], found["settings"], found["provenance"])
+            loaded.render()
+        except (
+            *(ArithmeticError, AttributeError, LookupError),
+            *(RecursionError, TypeError, ValueError),
+        ) as error:
+            raise ValueError(
+                "A comparison is a `results.json` that `tf_gems.compare` has "
+                f"written. Received: '{path}', which is not a comparison "
+                f"({type(error).__name__}: {error})."
+            ) from error
+        return loaded
 
     def render(self, sparsity=None):
         """Returns the table for people, best method first.
@@ -130,7 +160,7 @@ class Comparison:
             if last not in (None, found["sparsity"]):
                 lines.append("")
             last = found["sparsity"]
-            lines.append(
+            line = (
                 f"{last:>8.2%}  {found['method']:<22}"
                 f"{_percent(found['accuracy_before']):>14}"
                 f"{_percent(found['accuracy']):>14}"
@@ -138,7 +168,8 @@ class Comparison:
                 f"{found['processor_seconds_of_search']:>9.1f}  "
                 f"{found.get('verdict', {}).get('mask') or ''}".rstrip()
             )
-        total = self.settings["epochs"]
+            lines.append(printable(line))
+        total = printable(self.settings["epochs"])
         lines += [
             "",
             f"{total} epochs of training for every method, search included. "
@@ -160,7 +191,12 @@ class Comparison:
         """
         from tf_gems.comparison import pictures
 
-        pictures.draw(self, Path(directory))
+        check_names(directory, pictures.NAMES)
+        with (
+            hold(directory, wait=True),
+            claiming(directory, pictures.NAMES) as directory,
+        ):
+            pictures.draw(self, directory)
 
 
 def _percent(pair):

@@ -6,20 +6,24 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot
 
+from tf_gems.files import replacing
+from tf_gems.text import printable
+
+NAMES = ("accuracy.png", "layers.png", "cost.png")
 _MARKERS = "osD^vP*Xhd<>p8"
 _DENSE = {"color": "#757575", "linestyle": "--", "linewidth": 1}
 
 
 def draw(comparison, directory):
     """Writes the three pictures of `Comparison.draw`."""
-    directory.mkdir(parents=True, exist_ok=True)
     found = comparison.summary()
     dense = [s for s in found if s["method"] == "dense"]
     found = [s for s in found if s["method"] != "dense"]
     styles = _styles(found)
-    _accuracy(directory / "accuracy.png", found, dense, styles)
-    _layers(directory / "layers.png", comparison.rows, found, styles)
-    _cost(directory / "cost.png", found, styles)
+    accuracy, layers, cost = (directory / name for name in NAMES)
+    _accuracy(accuracy, found, dense, styles)
+    _layers(layers, comparison.rows, found, styles)
+    _cost(cost, found, styles)
 
 
 def _styles(found):
@@ -31,7 +35,7 @@ def _styles(found):
             "color": colors((2 * i) % 20 + (i >= 10)),
             "marker": _MARKERS[i % len(_MARKERS)],
             "markersize": 5,
-            "label": name,
+            "label": _label(name),
         }
         for i, name in enumerate(sorted(names))
     }
@@ -125,7 +129,7 @@ def _layers(path, rows, found, styles):
                 100 * sum(layers[path] for layers in seeds) / len(seeds)
                 for path in paths
             ]
-            names = [path.rsplit("/", 1)[0] for path in paths]
+            names = [_label(path.rsplit("/", 1)[0]) for path in paths]
             panel.plot(names, means, linewidth=1, **style)
         panel.set(title=f"density {1 - sparsity:.2%}")
         lowest = 100 * (1 - sparsity) / 10
@@ -173,7 +177,11 @@ def _finish(figure, panel, path):
     figure.legend(
         unique.values(), unique, loc="outside right upper", fontsize=8
     )
-    partial = path.with_suffix(".partial")
-    figure.savefig(partial, dpi=110, format="png")
-    partial.replace(path)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=110, format="png")
     pyplot.close(figure)
+
+
+def _label(text):
+    """A text as it is: without control characters, and no formula."""
+    return printable(text).replace("$", r"\$")

@@ -17,9 +17,12 @@ from tf_gems.export.network import plain_network
 from tf_gems.export.saved_model import write_saved_model
 from tf_gems.export.xnnpack_report import host_has_sparse_kernels
 from tf_gems.export.xnnpack_report import xnnpack_report
+from tf_gems.targets import check_names
+from tf_gems.targets import claiming
 from tf_gems.validation import check_choice
 
 _FORMS = (*litert_forms.FORMS, "saved_model", "gem")
+_NAMES = {"saved_model": "saved_model", "gem": "ticket.gem"}
 _COMPARED = 32
 _CALIBRATED = 100
 
@@ -48,8 +51,8 @@ def export_report(
     Args:
         model: `tf_gems.SparseModel`, which is stripped first, or plain Keras
             model with zeros in its weights.
-        directory: String or path, made if it does not exist. Files of the
-            same names in it are replaced.
+        directory: String or path, made if it does not exist. Files in it
+            that an earlier report wrote are replaced, and no others.
         data: `(inputs, labels)`: real data, inputs as the model takes them.
             Labels may be `None`: no accuracy then.
         forms: Sequence of forms of `tf_gems.export_litert`,
@@ -66,6 +69,7 @@ def export_report(
         `tf_gems.DeploymentReport`.
 
     Raises:
+        FileExistsError: If a file of someone else has the name of a form.
         OSError: If `directory` cannot be written.
         RuntimeError: If nothing has been pruned yet, or Keras does not run on
             TensorFlow.
@@ -83,11 +87,11 @@ def export_report(
     """
     for form in forms:
         check_choice(form, "forms", _FORMS)
+    names = [_NAMES.get(form, f"{form}.tflite") for form in forms]
+    check_names(directory, names)
     inputs, labels = data
     plain, signature = plain_network(model, inputs)
     arguments = [inputs] if len(signature) == 1 else list(inputs)
-    directory = os.fspath(directory)
-    os.makedirs(directory, exist_ok=True)
 
     def first(count):
         part = keras.tree.map_structure(
@@ -98,7 +102,7 @@ def export_report(
     def judged(outputs):
         return None if labels is None else metric(labels, outputs)
 
-    writer = _Writer(plain, directory, first(_COMPARED), runs)
+    writer = _Writer(plain, os.fspath(directory), first(_COMPARED), runs)
     writer.feed = {
         name: value[:1]
         for name, value in named_inputs(signature, arguments).items()
@@ -107,13 +111,14 @@ def export_report(
     if representative_data is None:
         writer.representative_data = first(_CALIBRATED)
     rows = []
-    for form in forms:
-        row = writer.write(form)
-        if labels is not None and row["export"] is not None:
-            row["accuracy"] = judged(
-                writer.outputs(row["export"], signature, arguments)
-            )
-        rows.append(row)
+    with claiming(directory, names):
+        for form in forms:
+            row = writer.write(form)
+            if labels is not None and row["export"] is not None:
+                row["accuracy"] = judged(
+                    writer.outputs(row["export"], signature, arguments)
+                )
+            rows.append(row)
     of_keras = None
     if labels is not None:
         of_keras = judged(measured.keras_outputs(plain, arguments))
@@ -163,7 +168,7 @@ class _Writer:
         return run[export.format](export.path, signature, arguments)
 
     def _gem(self, row):
-        path = os.path.join(self.directory, "ticket.gem")
+        path = os.path.join(self.directory, _NAMES["gem"])
         try:
             row["export"] = gem.export_gem(self.plain, path, self.compared)
         except RuntimeError as error:
@@ -180,7 +185,7 @@ class _Writer:
 
         row["export"] = write_saved_model(
             self.plain,
-            os.path.join(self.directory, "saved_model"),
+            os.path.join(self.directory, _NAMES["saved_model"]),
             self.compared,
             overwrite=True,
             measure=measure,

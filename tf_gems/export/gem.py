@@ -13,6 +13,7 @@ from tf_gems.export.network import plain_network
 from tf_gems.export.paths import check_target
 from tf_gems.export.paths import sizes
 from tf_gems.export.report import ExportReport
+from tf_gems.files import replacing_path
 from tf_gems.network_config import config_of
 from tf_gems.pruning_report import unique_paths
 from tf_gems.ticket import Ticket
@@ -57,8 +58,8 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
     print(export_gem(sparse, "finetuned.gem", dtype="float16"))
     ```
     """
-    path = os.fspath(path)
     check_target(path)
+    path = os.fspath(path)
     plain, signature = plain_network(model, inputs)
     arguments = _arguments(signature, inputs)
     expected = plain(*arguments, training=False)
@@ -71,8 +72,7 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
         )
     if tolerance is None:
         tolerance = 1e-2 if dtype else 1e-5
-    partial = f"{path}.partial-{os.getpid()}"
-    try:
+    with replacing_path(path) as partial:
         ticket.save(partial, dtype=dtype)
         found = Ticket.load(partial)
         outputs = _outputs(found, plain, arguments)
@@ -81,13 +81,8 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
             {f"output_{i}": v for i, v in enumerate(outputs)},
         )
         comparison.refuse_above(tolerance, f"path={path!r}")
-        with open(partial, "rb") as file:
-            size, gzip_size, zstd_size = sizes(file.read())
+        size, gzip_size, zstd_size = sizes(partial.read_bytes())
         layers = Ticket.inspect(partial).layers
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
     dense_size, dense_gzip_size, dense_zstd_size = _keras_sizes(plain)
     return ExportReport(
         path=path,

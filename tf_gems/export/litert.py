@@ -122,13 +122,13 @@ def write_litert(
     tolerance=None,
 ):
     """Does what `export_litert` does; returns the dense twin's bytes, too."""
+    check_target(path)
     path = os.fspath(path)
     if not path.endswith(".tflite"):
         raise ValueError(
             "A TFLite file's name ends in '.tflite'. "
             f"Received: path={path!r}. Did you mean {path + '.tflite'!r}?"
         )
-    check_target(path)
     form = forms.get(form)
     _check_arguments(form, optimize, representative_data)
     plain, signature = plain_network(model, inputs)

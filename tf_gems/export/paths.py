@@ -3,9 +3,13 @@
 import gzip
 import os
 
+from tf_gems.targets import check_directory
+from tf_gems.targets import check_file
 
-def check_target(path):
-    """Raises an error unless a file or directory can be made at `path`."""
+
+def check_target(path, directory=False):
+    """Raises an error unless a file, or a directory, can be made at `path`."""
+    check_directory(path) if directory else check_file(path)
     parent = os.path.dirname(os.path.abspath(path))
     rule = "An export is written beside its target and renamed into place. "
     if not os.path.isdir(parent):

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import tempfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,7 +17,11 @@ from tf_gems.export.paths import check_target
 from tf_gems.export.paths import directory_sizes
 from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
+from tf_gems.export.saved_model_files import ENTRY
+from tf_gems.export.saved_model_files import files_of_saved_model
 from tf_gems.export.sparse_graph import write_sparse_graph
+from tf_gems.files import replace_directory
+from tf_gems.files import workplace
 
 
 def export_saved_model(
@@ -42,11 +46,12 @@ def export_saved_model(
     Args:
         model: `tf_gems.SparseModel`, which is stripped first, or plain Keras
             model with zeros in its weights.
-        directory: String or path. It must not exist, or be empty.
+        directory: String or path. It must not exist, or be empty; never the
+            current directory, or another that people live in.
         inputs: Inputs to compare outputs on, as the model takes them.
             Defaults to `None`: random ones, the same each time.
-        overwrite: Whether to replace a directory that is not empty. Defaults
-            to `False`.
+        overwrite: Whether to replace a SavedModel that is there. Its own files
+            are; whatever else lies beside them stays. Defaults to `False`.
         tolerance: Float, the largest difference of outputs that is accepted,
             as a fraction of the largest output. Defaults to `1e-4`.
 
@@ -54,7 +59,8 @@ def export_saved_model(
         `tf_gems.ExportReport`.
 
     Raises:
-        FileExistsError: If `directory` is not empty.
+        FileExistsError: If `directory` is not empty, or with `overwrite`, if
+            it holds no SavedModel.
         OSError: If `directory` cannot be written.
         RuntimeError: If nothing has been pruned yet, if Keras does not run on
             TensorFlow, or if the SavedModel computes something else.
@@ -80,9 +86,9 @@ def write_saved_model(
         measure: Function of the directories of what was written and of its
             dense twin, called while both are there. Defaults to `None`.
     """
+    check_target(directory, directory=True)
     directory = os.fspath(directory)
-    check_target(directory)
-    _refuse_full(directory, overwrite)
+    own = _refuse_full(directory, overwrite)
     plain, signature = plain_network(model, inputs)
     if inputs is None:
         arguments = example_inputs(signature, 4)
@@ -90,13 +96,10 @@ def write_saved_model(
         arguments = [inputs] if len(signature) == 1 else list(inputs)
     expected = plain(*arguments, training=False)
 
-    absolute = os.path.abspath(directory)
-    name = os.path.basename(absolute)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{name}-", dir=os.path.dirname(absolute)
-    ) as workplace:
-        written = os.path.join(workplace, "sparse")
-        twin = os.path.join(workplace, "dense")
+    target = Path(os.path.realpath(directory))
+    with workplace(target) as folder:
+        written = os.path.join(folder, "sparse")
+        twin = os.path.join(folder, "dense")
         notes = []
         tensors = _write(plain, signature, written, notes)
         feed = named_inputs(signature, arguments)
@@ -108,9 +111,7 @@ def write_saved_model(
         dense_size, dense_gzip_size, dense_zstd_size = directory_sizes(twin)
         if measure is not None:
             measure(written, twin)
-        if os.path.exists(absolute):
-            os.replace(absolute, os.path.join(workplace, "old"))
-        os.replace(written, absolute)
+        replace_directory(Path(written), target, own, ENTRY)
     return ExportReport(
         path=directory,
         format="saved_model",
@@ -129,20 +130,23 @@ def write_saved_model(
 
 
 def _refuse_full(directory, overwrite):
-    if not os.path.lexists(directory):
-        return
-    if not os.path.isdir(directory):
-        raise FileExistsError(
-            "A SavedModel is a directory. "
-            f"Received: directory={directory!r}, which is a file. Choose "
-            "another name."
-        )
-    if os.listdir(directory) and not overwrite:
+    """Returns the files of the SavedModel that may be replaced."""
+    if not os.path.lexists(directory) or not os.listdir(directory):
+        return set()
+    if not overwrite:
         raise FileExistsError(
             "A SavedModel is not written over other files. "
             f"Received: directory={directory!r}, which is not empty. Pass "
-            "`overwrite=True` to replace all that it holds."
+            "`overwrite=True` to replace a SavedModel."
         )
+    own = files_of_saved_model(directory)
+    if not own:
+        raise FileExistsError(
+            "`overwrite=True` replaces a SavedModel, and nothing else. "
+            f"Received: directory={directory!r}, which holds none, but other "
+            "files. Choose another directory."
+        )
+    return own
 
 
 def _write(plain, signature, directory, notes):

@@ -1,13 +1,12 @@
 """Runs TFLite files before one of them is given its name."""
 
-import os
-
 from tf_gems.export import flatbuffer
 from tf_gems.export import xnnpack
 from tf_gems.export.comparison import compare
 from tf_gems.export.comparison import worst
 from tf_gems.export.run_litert import run_litert
 from tf_gems.export.sparsify import sparsify
+from tf_gems.files import replacing_path
 
 
 class Trial:
@@ -30,8 +29,7 @@ class Trial:
             `(data, comparison, reasons)`: what was written, how it compares
             with Keras, and why weights are dense, see `sparsify`.
         """
-        partial = f"{self.path}.partial-{os.getpid()}"
-        try:
+        with replacing_path(self.path) as partial:
             try:
                 twin = self._run(partial, dense)
             except (RuntimeError, ValueError) as error:
@@ -68,10 +66,6 @@ class Trial:
                     notes.append(f"No weight is stored sparsely: {failure}.")
                     data, reasons = dense, {}
                     self._write(partial, dense)
-            os.replace(partial, self.path)
-        finally:
-            if os.path.exists(partial):
-                os.remove(partial)
         return data, comparison, reasons
 
     def _write(self, partial, data):
@@ -81,7 +75,7 @@ class Trial:
     def _run(self, partial, data):
         """Returns the outputs of each way to run a file, see `run_litert`."""
         self._write(partial, data)
-        outputs, self.ran = run_litert(partial, self.feeds)
+        outputs, self.ran = run_litert(str(partial), self.feeds)
         return outputs
 
 

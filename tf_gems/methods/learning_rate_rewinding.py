@@ -10,6 +10,7 @@ import numpy as np
 from tf_gems.methods.method import present_weights
 from tf_gems.methods.trained import Trained
 from tf_gems.methods.trained import alive_masks
+from tf_gems.methods.trained import held
 from tf_gems.schedules import Geometric
 from tf_gems.ticket import Ticket
 from tf_gems.training import train
@@ -94,7 +95,11 @@ class LearningRateRewinding(Trained):
     def find(self, model, data=None, directory=None, verbose=0):
         self.prepare(model)
         self._rehearse(model)
-        directory = directory and Path(directory)
+        with held(directory, model):
+            directory = None if directory is None else Path(directory)
+            return self._find(model, data, directory, verbose)
+
+    def _find(self, model, data, directory, verbose):
         point = self.rewind_point(directory)
         ticket = Ticket.from_masks(model, alive_masks(model))
         for number in range(1, self.rounds + 1):

@@ -1,15 +1,19 @@
 """What methods share that train the network to find a ticket."""
 
+import contextlib
 from pathlib import Path
 
 import keras
 from keras import ops
 
+from tf_gems.callbacks.backup import is_chief
+from tf_gems.files import hold
 from tf_gems.methods.method import Method
 from tf_gems.network import forget_compilation
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 from tf_gems.pointwise import refuse_too_few_zeros
+from tf_gems.targets import check_directory
 from tf_gems.training import train
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import is_number
@@ -73,15 +77,16 @@ class Trained(Method):
 
     def find(self, model, data=None, directory=None, verbose=0):
         self.prepare(model)
-        train(
-            model,
-            data,
-            self.epochs,
-            self.learning_rate,
-            self.callbacks_for(data),
-            directory and Path(directory, "training"),
-            verbose,
-        )
+        with held(directory, model):
+            train(
+                model,
+                data,
+                self.epochs,
+                self.learning_rate,
+                self.callbacks_for(data),
+                None if directory is None else Path(directory, "training"),
+                verbose,
+            )
         return self.ticket(model, self.masks(model))
 
     def masks(self, model):
@@ -97,6 +102,24 @@ class Trained(Method):
             "epochs": self.epochs,
             "learning_rate": rate,
         }
+
+
+def held(directory, model):
+    """Returns a context in which a search alone works in its directory.
+
+    Of several workers, which share it, the chief holds it.
+
+    Args:
+        directory: String, path or `None`.
+        model: Keras model.
+
+    Raises:
+        RuntimeError: If another search works there.
+    """
+    if directory is None:
+        return contextlib.nullcontext()
+    check_directory(directory)
+    return hold(directory) if is_chief(model) else contextlib.nullcontext()
 
 
 def alive_masks(model):

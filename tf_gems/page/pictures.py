@@ -5,6 +5,8 @@ import base64
 import keras
 import numpy as np
 
+from tf_gems.text import printable
+
 _LARGEST = 1024
 
 
@@ -28,12 +30,12 @@ def pictures(model, image_shape):
         found = []
         if max(mask.shape) <= _LARGEST:
             kept = f"{np.count_nonzero(mask):,} of {mask.size:,} weights"
-            caption = f"{weight.path}: inputs by outputs, {kept} kept (white)"
+            caption = f"{printable(weight.path)}: inputs by outputs, {kept} kept (white)"
             found.append(_picture(mask, caption))
         if value.ndim == 2 and len(mask) == np.prod(image_shape):
             counts = mask.sum(1).reshape(*image_shape[:2], -1).sum(-1)
             caption = (
-                f"{weight.path}: the pixels it reads, up to {counts.max()} "
+                f"{printable(weight.path)}: the pixels it reads, up to {counts.max()} "
                 "weights each (white)"
             )
             found.append(_picture(counts / max(1, counts.max()), caption))

@@ -3,14 +3,28 @@
 import functools
 import http.server
 import json
+import os
+import sys
 import urllib.parse
 from pathlib import Path
+
+from tf_gems.text import printable
 
 HOST = "127.0.0.1"
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
 PACKAGES = _HERE / "node_modules"
 
+# What a page of a run consists of; the last one makes it one.
+FILES = (
+    "sparse.tflite",
+    "dense.tflite",
+    "inputs.bin",
+    "outputs.bin",
+    "page.json",
+)
+_SECONDS = 30  # that a client may be silent
+_PIECE = 1 << 16  # bytes of a file that are in memory
 # A page of these two headers is isolated: it may use threads and exact clocks.
 _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -27,6 +41,8 @@ _HEADERS = {
         "connect-src 'self' blob: data:"
     ),
 }
+# A run may hold what others wrote. None of it is ever a document that acts.
+_OF_RUN = {"Content-Security-Policy": "default-src 'none'; sandbox"}
 _TYPES = {
     ".bin": "application/octet-stream",
     ".css": "text/css; charset=utf-8",
@@ -50,8 +66,8 @@ def serve(directory, port=8000):
         port: Integer, `0` for any that is free. Defaults to `8000`.
 
     Raises:
-        FileNotFoundError: If there is no such directory, or LiteRT.js is not
-            installed beside the page.
+        FileNotFoundError: If there is no such directory, or it holds no page,
+            or LiteRT.js is not installed beside the page.
         OSError: If the port is taken.
 
     Example:
@@ -60,6 +76,7 @@ def serve(directory, port=8000):
     tf_gems.page.serve("runs/mnist")
     ```
     """
+    check_page(page_directory(directory))
     with make_server(directory, port) as server:
         print(f"http://{HOST}:{server.server_port}/ (Ctrl+C stops it)")
         try:
@@ -85,7 +102,8 @@ def make_server(directory, port=0):
             installed beside the page.
     """
     directory = page_directory(directory)
-    check_directory(directory)
+    _check_directory(directory)
+    check_packages()
     handler = functools.partial(
         _Handler,
         {
@@ -94,7 +112,7 @@ def make_server(directory, port=0):
             "/": STATIC.resolve(),
         },
     )
-    return http.server.ThreadingHTTPServer((HOST, port), handler)
+    return _Server((HOST, port), handler)
 
 
 def page_directory(directory):
@@ -106,16 +124,24 @@ def page_directory(directory):
     within = directory / "page"
     if (directory / "page.json").exists() or not within.is_dir():
         return directory
+    if within.resolve().parent != directory.resolve():
+        return directory  # a link to a folder of someone else
     return within
 
 
-def check_directory(directory):
-    """Raises an error if there is no directory, or LiteRT.js is missing."""
-    if not directory.is_dir():
+def check_page(directory):
+    """Raises `FileNotFoundError` if a directory holds no page."""
+    _check_directory(directory)
+    if find_file(directory, "page.json") is None:
         raise FileNotFoundError(
-            "The page shows what a directory holds. Received: "
-            f"directory='{directory}', which is none."
+            "A page is what `tf_gems.page.write_page` or a recipe has written. "
+            f"Received: directory='{directory}', which holds no page.json. "
+            "Name the directory of a run that is finished."
         )
+
+
+def check_packages():
+    """Raises `FileNotFoundError` if LiteRT.js is not installed."""
     if not (PACKAGES / "@litertjs" / "core").is_dir():
         raise FileNotFoundError(
             "The page runs networks by LiteRT.js, which must be installed "
@@ -124,11 +150,52 @@ def check_directory(directory):
         )
 
 
+def find_file(root, name):
+    """Returns the file of a name below a directory.
+
+    Args:
+        root: Path.
+        name: String, a relative path with slashes.
+
+    Returns:
+        Path without links, or `None` if there is no such file, or if it lies
+        elsewhere.
+    """
+    try:
+        root = Path(root).resolve()
+        file = (root / name).resolve()
+        within = file.is_relative_to(root) and file.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, a loop, no text
+        return None
+    return file if within else None
+
+
+def _check_directory(directory):
+    if not directory.is_dir():
+        raise FileNotFoundError(
+            "The page shows what a directory holds. Received: "
+            f"directory='{directory}', which is none."
+        )
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Says nothing of clients that leave."""
+
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError | TimeoutError):
+            text = printable(f"{type(error).__name__}: {error}")
+            print(f"The page's server: {text}", file=sys.stderr)
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     """Answers GET and HEAD from a few directories, by their prefixes."""
 
     server_version = "tf_gems"
     sys_version = ""
+    timeout = _SECONDS
 
     def __init__(self, roots, *args):
         self.roots = roots
@@ -142,49 +209,76 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, body):
         if not self._is_for_this_machine():
-            self._send(403, b"This page is for this machine alone.", "", body)
+            self._send_text(403, "This page is for this machine alone.", body)
             return
-        path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
+        path = self.path.partition("?")[0].partition("#")[0]
+        path = urllib.parse.unquote(path)
         if path == "/run/":
-            names = json.dumps(self._list(self.roots["/run/"]))
-            self._send(200, names.encode(), ".json", body)
+            names = json.dumps(_list(self.roots["/run/"]))
+            self._send_text(200, names, body, ".json")
             return
-        file = self._find("/index.html" if path == "/" else path)
+        file = self._open("/index.html" if path == "/" else path)
         if file is None:
-            self._send(404, b"There is no such file.", "", body)
-        else:
-            self._send(200, file.read_bytes(), file.suffix, body)
+            self._send_text(404, "There is no such file.", body)
+            return
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            suffix = Path(file.name).suffix
+            self._send_head(200, size, suffix, path.startswith("/run/"))
+            if body:
+                self._send_file(file, size)
 
     def _is_for_this_machine(self):
         """Refuses names of other sites that point here (DNS rebinding)."""
         name = self.headers.get("Host", "").rsplit(":", 1)[0]
         return name in (HOST, "localhost")
 
-    def _find(self, path):
+    def _open(self, path):
         """Returns the file of a path, `None` if there is none within."""
-        if "\0" in path:
-            return None
         for prefix, root in self.roots.items():
             if path.startswith(prefix):
-                file = (root / path.removeprefix(prefix)).resolve()
-                within = file.is_relative_to(root) and file.is_file()
-                return file if within else None
+                file = find_file(root, path.removeprefix(prefix))
+                try:
+                    return file and open(file, "rb")
+                except OSError:  # it may not be read, or is gone
+                    return None
         return None
 
-    def _list(self, root):
-        files = (p for p in root.rglob("*") if p.is_file())
-        return sorted(str(p.relative_to(root)) for p in files)
-
-    def _send(self, code, data, suffix, body):
-        self.send_response(code)
-        kind = _TYPES.get(suffix, "text/plain; charset=utf-8")
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        for name, value in _HEADERS.items():
-            self.send_header(name, value)
-        self.end_headers()
+    def _send_text(self, code, text, body, suffix=""):
+        data = text.encode()
+        self._send_head(code, len(data), suffix)
         if body:
             self.wfile.write(data)
 
+    def _send_head(self, code, size, suffix, of_run=False):
+        self.send_response(code)
+        kind = _TYPES.get(suffix, "text/plain; charset=utf-8")
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(size))
+        for name, value in {**_HEADERS, **(_OF_RUN if of_run else {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _send_file(self, file, size):
+        """Sends as many bytes as were announced, whatever happens to it."""
+        while size > 0:
+            piece = file.read(min(size, _PIECE))
+            if not piece:
+                self.close_connection = True
+                return
+            self.wfile.write(piece)
+            size -= len(piece)
+
     def log_message(self, *args):
         pass  # the terminal is for what the user asked for
+
+
+def _list(root):
+    """Returns the names of a directory's files, as far as they are served."""
+    names = []
+    for folder, _, files in os.walk(root):
+        for name in files:
+            path = Path(folder, name).relative_to(root).as_posix()
+            if find_file(root, path):
+                names.append(path)
+    return sorted(names)

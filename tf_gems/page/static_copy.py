@@ -1,12 +1,18 @@
 """The page as a folder that any web server can give away."""
 
+import os
 import shutil
 from pathlib import Path
 
+from tf_gems.files import workplace
+from tf_gems.page.server import FILES
 from tf_gems.page.server import PACKAGES
 from tf_gems.page.server import STATIC
-from tf_gems.page.server import check_directory
+from tf_gems.page.server import check_packages
+from tf_gems.page.server import check_page
+from tf_gems.page.server import find_file
 from tf_gems.page.server import page_directory
+from tf_gems.targets import check_directory
 
 # What LiteRT.js loads on one thread, with and without relaxed SIMD.
 _PARTS = (
@@ -16,28 +22,26 @@ _PARTS = (
     "core/wasm/litert_wasm_compat_internal.js",
     "core/wasm/litert_wasm_compat_internal.wasm",
 )
-_RUN = (
-    "page.json",
-    "dense.tflite",
-    "sparse.tflite",
-    "inputs.bin",
-    "outputs.bin",
-)
 
 
 def copy_page(directory, target):
     """Copies the page and what it needs, about 20 MB, into a new folder.
 
+    The folder is there whole, or not at all.
+
     Args:
         directory: String or path: of a recipe's run, or what
-            `tf_gems.page.write_page` wrote.
-        target: String or path that does not exist yet. Its files refer to
-            each other by relative addresses.
+            `tf_gems.page.write_page` wrote. Links that lead out of it are not
+            followed.
+        target: String or path that does not exist yet, or of an empty
+            directory. Its files refer to each other by relative addresses.
 
     Raises:
-        FileExistsError: If the target exists.
+        FileExistsError: If the target holds anything.
         FileNotFoundError: If the directory holds no page, or LiteRT.js is not
             installed.
+        PermissionError: If a file of the page is a link out of its directory.
+        ValueError: See `tf_gems.targets.check_directory`.
 
     Example:
 
@@ -45,18 +49,47 @@ def copy_page(directory, target):
     tf_gems.page.copy_page("runs/mnist", "site")
     ```
     """
-    directory, target = page_directory(directory), Path(target)
-    check_directory(directory)
-    (target / "run").mkdir(parents=True)
-    for name in _RUN:
-        shutil.copy(directory / name, target / "run" / name)
+    target = check_directory(target, "target")
+    if target.is_dir() and any(target.iterdir()):
+        raise FileExistsError(
+            "A page is copied into a new folder. Received: "
+            f"target='{target}', which holds files. Choose another name."
+        )
+    directory = page_directory(directory)
+    check_page(directory)
+    places = {f"run/{name}": _within(directory, name) for name in FILES}
+    check_packages()
     for file in STATIC.iterdir():
         if file.stem != "benchmark":
-            shutil.copy(file, target / file.name)
+            places[file.name] = file
     packages = PACKAGES / "@litertjs"
     utilities = (packages / "wasm-utils" / "dist").glob("*.js")
-    files = [*(packages / part for part in _PARTS), *utilities]
-    for file in files:
-        place = target / "litert" / file.relative_to(PACKAGES)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, place)
+    for file in (*(packages / part for part in _PARTS), *utilities):
+        places[f"litert/{file.relative_to(PACKAGES)}"] = file
+    target = Path(os.path.realpath(target))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with workplace(target) as folder:
+        site = folder / "sparse"
+        for place, file in places.items():
+            (site / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, site / place)
+        if target.is_dir():
+            target.rmdir()  # fails if something has come into it
+        os.replace(site, target)
+
+
+def _within(directory, name):
+    """Returns the file of a run that is to be copied for all to see."""
+    file = find_file(directory, name)
+    if file is not None:
+        return file
+    if os.path.lexists(directory / name):
+        raise PermissionError(
+            "Only files of the run's own directory are copied. Received: "
+            f"'{directory / name}', which is none, but leads elsewhere. Put "
+            "the file itself there."
+        )
+    raise FileNotFoundError(
+        f"A page consists of {', '.join(FILES)}. Received: directory="
+        f"'{directory}', without '{name}'. Write the page again."
+    )

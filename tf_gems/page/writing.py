@@ -1,8 +1,6 @@
 """Writes what the page shows."""
 
 import json
-import os
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,7 +8,13 @@ import numpy as np
 from tf_gems.export.litert import export_litert
 from tf_gems.export.network import plain_network
 from tf_gems.export.sparse_readiness import dense_file
+from tf_gems.files import replacing
+from tf_gems.files import write_text
 from tf_gems.page.pictures import pictures
+from tf_gems.page.server import FILES
+from tf_gems.targets import check_names
+from tf_gems.targets import claiming
+from tf_gems.text import printable
 
 
 def write_page(
@@ -35,7 +39,8 @@ def write_page(
     Args:
         model: `tf_gems.SparseModel` with a ticket, or plain Keras model with
             zeros in its weights, of one input and one output of classes.
-        directory: String or path, made if it is not there.
+        directory: String or path, made if it is not there. Files in it that
+            an earlier call wrote are replaced, and no others.
         inputs: Float array of examples, (count, height, width, channels),
             or (count, height, width) for grey ones. A few are enough.
         labels: Integers, the classes of the examples. Defaults to `None`.
@@ -55,6 +60,7 @@ def write_page(
         `tf_gems.ExportReport` of the sparse file.
 
     Raises:
+        FileExistsError: If a file of someone else has the name of a page's.
         RuntimeError: As for `tf_gems.export_litert`.
         ValueError: If the inputs are no images.
 
@@ -72,9 +78,25 @@ def write_page(
             f"(count, height, width). Received: inputs of shape "
             f"{inputs.shape}."
         )
-    directory = Path(directory)
-    os.makedirs(directory, exist_ok=True)
+    check_names(directory, FILES)
     plain, _ = plain_network(model, inputs)
+    settings = {
+        "labels": None if labels is None else [int(y) for y in labels],
+        "classes": [printable(text) for text in classes],
+        "name": printable(name or plain.name),
+        "logits": bool(logits),
+        "history": {
+            printable(k): list(map(float, v))
+            for k, v in (history or {}).items()
+        },
+    }
+    with claiming(directory, FILES) as directory:
+        return _write(
+            plain, directory, inputs, mean, deviation, optimize, settings
+        )
+
+
+def _write(plain, directory, inputs, mean, deviation, optimize, settings):
     report = export_litert(
         plain,
         directory / "sparse.tflite",
@@ -83,28 +105,31 @@ def write_page(
         optimize=optimize,
     )
     dense = dense_file(plain)
-    (directory / "dense.tflite").write_bytes(dense)
     outputs = keras.ops.convert_to_numpy(plain(inputs, training=False))
-    inputs.astype("<f4").tofile(directory / "inputs.bin")
-    np.asarray(outputs).astype("<f4").tofile(directory / "outputs.bin")
+    for file, content in {
+        "dense.tflite": dense,
+        "inputs.bin": inputs.astype("<f4").tobytes(),
+        "outputs.bin": np.asarray(outputs).astype("<f4").tobytes(),
+    }.items():
+        with replacing(directory / file) as opened:
+            opened.write(content)
     channels = inputs.shape[3] if inputs.ndim == 4 else 1
     sizes = [int(np.prod(tensor["shape"])) for tensor in report.tensors]
     page = {
-        "name": name or plain.name,
+        **settings,
         "shape": [1, *inputs.shape[1:]],
-        "classes": list(map(str, classes)),
-        "labels": None if labels is None else [int(y) for y in labels],
         "mean": np.broadcast_to(mean, channels).astype(float).tolist(),
         "deviation": np.broadcast_to(deviation, channels)
         .astype(float)
         .tolist(),
-        "logits": bool(logits),
         "sparsity": report.zeros / sum(sizes),
         "bytes": {"dense": len(dense), "sparse": report.bytes},
-        "tensors": report.tensors,
+        "tensors": [
+            {**tensor, "name": printable(tensor["name"])}
+            for tensor in report.tensors
+        ],
         "notes": report.notes,
         "pictures": pictures(plain, inputs.shape[1:]),
-        "history": {k: list(map(float, v)) for k, v in (history or {}).items()},
     }
-    (directory / "page.json").write_text(json.dumps(page, indent=2) + "\n")
+    write_text(directory / "page.json", json.dumps(page, indent=2) + "\n")
     return report

@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+from tf_gems.files import replacing
+from tf_gems.targets import check_file
 from tf_gems.validation import is_number
 
 BRANCHES = ("ticket", "shuffled", "reinitialized", "random", "inverted")
@@ -189,7 +191,11 @@ class SanityReport:
         axes.set_xlabel("accuracy in %; the bar is the mean")
         axes.set_title(f"mask: {self.mask}; weights: {self.weights}")
         figure.tight_layout()
-        figure.savefig(path)
+        path = check_file(path)
+        if not path.suffix:
+            path = path.with_suffix(".png")
+        with replacing(path) as file:
+            figure.savefig(file, format=path.suffix[1:])
 
 
 def verdict(accuracies, tolerance=0.02):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+from tf_gems.text import printable
 from tf_gems.ticket_file import container
 from tf_gems.ticket_file import header
 from tf_gems.ticket_file import positions
@@ -102,19 +103,20 @@ class TicketSummary:
 
     def render(self):
         """Returns a table for people."""
-        width = max(len(layer["path"]) for layer in self.layers)
+        paths = [printable(layer["path"]) for layer in self.layers]
+        width = max(map(len, paths))
         lines = [
             f"{'weight':<{width}}  {'shape':>18}  {'kept':>9}  density  "
             f"{'bytes':>9}  values"
         ]
-        for layer in self.layers:
+        for path, layer in zip(paths, self.layers, strict=True):
             shape = str(tuple(layer["shape"]))
             kept = density = ""
             if layer["kept"] is not None:
                 kept, density = f"{layer['kept']:,}", f"{layer['density']:.2%}"
             size = math.ceil((layer["positions"] + layer["values"]) / 8)
             lines.append(
-                f"{layer['path']:<{width}}  {shape:>18}  {kept:>9}  "
+                f"{path:<{width}}  {shape:>18}  {kept:>9}  "
                 f"{density:>7}  {size:>9,}  {layer['coding']}"
             )
         masked = [layer for layer in self.layers if layer["kept"] is not None]
@@ -139,7 +141,7 @@ class TicketSummary:
             f"fingerprint: {self.fingerprint}",
             f"config of the network: {'yes' if self.has_config else 'no'}",
             *(
-                f"{key}: {json.dumps(value)}"
+                f"{printable(key)}: {json.dumps(value)}"
                 for key, value in self.metadata.items()
             ),
         ]

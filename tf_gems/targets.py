@@ -1,0 +1,238 @@
+"""Where this library may write: never over what it did not write itself.
+
+Every function that writes, replaces or removes asks here first:
+
+* `check_file` and `check_directory` refuse empty paths, and directories that
+  people live in: the current one, the home directory, the root, and all that
+  hold these. No argument overrides that.
+* `claiming` lets a function that writes several files into a directory of the
+  user's choice replace those that it wrote before, and no others.
+
+What is removed is removed by `tf_gems.files`, by the names that this library
+gives.
+"""
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+FOLDER = ".tf_gems"  # in a directory that this library writes into
+_REMEDY = "Name a directory of its own, such as 'exported'."
+
+
+def check_file(path, name="path"):
+    """Returns the path of a file that may be written, or replaced.
+
+    Args:
+        path: String or path. The file need not exist.
+        name: String, the argument's name, for the message. Defaults to
+            `"path"`.
+
+    Returns:
+        `pathlib.Path`.
+
+    Raises:
+        ValueError: If it is no path, or empty.
+        OSError: If it is a directory, a device, or a file that its owner
+            protects from writing.
+    """
+    path = _path(path, name, "Name a file.")
+    rule = "A file is written under a name of its own. "
+    received = f"Received: {name}='{path}', which is "
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return path  # there is none, or whoever writes it says why not
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(
+            f"{rule}{received}a directory. Add the name of a file."
+        )
+    if not stat.S_ISREG(mode):
+        raise FileExistsError(
+            f"{rule}{received}no regular file. Choose another name."
+        )
+    if not os.access(path, os.W_OK):
+        raise PermissionError(
+            f"{rule}{received}protected from writing. Choose another name, or "
+            "change its permissions."
+        )
+    return path
+
+
+def check_directory(directory, name="directory"):
+    """Returns the path of a directory that may be written into.
+
+    Args:
+        directory: String or path. The directory need not exist.
+        name: String, the argument's name, for the message. Defaults to
+            `"directory"`.
+
+    Returns:
+        `pathlib.Path`.
+
+    Raises:
+        ValueError: If it is no path, or empty, or the current directory, the
+            home directory, the root of the file system, or one that holds
+            the current or the home directory.
+        FileExistsError: If it is a file.
+
+    Example:
+
+    >>> check_directory("exported")
+    PosixPath('exported')
+    """
+    path = _path(directory, name, _REMEDY)
+    if not os.path.lexists(path):
+        return path
+    if not path.is_dir():
+        raise FileExistsError(
+            "Files are written into a directory. Received: "
+            f"{name}='{path}', which is a file. Choose another name."
+        )
+    inhabited = _inhabited(path)
+    if inhabited:
+        raise ValueError(
+            "A directory that is written into is one of its own. Received: "
+            f"{name}='{path}', which is {inhabited}. {_REMEDY}"
+        )
+    return path
+
+
+@contextlib.contextmanager
+def claiming(directory, names):
+    """Makes a directory, and claims names in it for files of this library.
+
+    A claim is an empty file in a folder `.tf_gems` of the directory. It is
+    there before the file itself, and stays as long as that: a later call, also
+    one after a kill, tells by it what it may replace.
+
+    Args:
+        directory: String or path.
+        names: List of names of files or directories that the block may write.
+
+    Yields:
+        `pathlib.Path` of the directory.
+
+    Raises:
+        FileExistsError: If one of the names is there and was not claimed.
+        ValueError: See `check_directory`.
+
+    Example:
+
+    ```python
+    with claiming("exported", ["report.json"]) as directory:
+        write_text(directory / "report.json", text)
+    ```
+    """
+    directory = check_names(directory, names)
+    claims = [directory / FOLDER / f"{name}.claim" for name in names]
+    for claim in claims:
+        _touch(claim)
+    try:
+        yield directory
+    finally:
+        for name, claim in zip(names, claims, strict=True):
+            if not os.path.lexists(directory / name):
+                claim.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # others are claimed still
+            (directory / FOLDER).rmdir()
+
+
+def _touch(path):
+    for last in (False, True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.touch()
+            return
+        except FileNotFoundError:  # another process removed the empty folder
+            if last:
+                raise
+
+
+def check_names(directory, names):
+    """Returns a directory's path if `claiming` would accept these names."""
+    directory = check_directory(directory)
+    foreign = [
+        name
+        for name in names
+        if os.path.lexists(directory / name)
+        and not (directory / FOLDER / f"{name}.claim").exists()
+    ]
+    if foreign:
+        raise FileExistsError(
+            "Only files that tf_gems wrote there itself are replaced. "
+            f"Received: directory='{directory}', which holds "
+            f"{', '.join(map(repr, foreign))} of someone else. Choose another "
+            "directory, or move them away."
+        )
+    return directory
+
+
+def check_plain_name(value, name="name"):
+    """Returns a string if it names a file in a directory, and none elsewhere.
+
+    Args:
+        value: String.
+        name: String, the argument's name. Defaults to `"name"`.
+
+    Raises:
+        ValueError: If it is empty, or has parts of a path.
+    """
+    if (
+        not isinstance(value, str)
+        or value.strip() in ("", ".", "..")
+        or any(mark in value for mark in "/\\:\0")
+    ):
+        raise ValueError(
+            f"`{name}` is the name of a file, without directories. Received: "
+            f"{name}={value!r}. Give a plain one, such as 'digits'."
+        )
+    return value
+
+
+def _path(value, name, remedy):
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError(
+            f"`{name}` is a string or a path. Received: {name}={value!r}. "
+            f"{remedy}"
+        )
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise ValueError(
+            f"`{name}` must not be empty. Received: {name}={text!r}; an unset "
+            f"variable, perhaps. {remedy}"
+        )
+    path = Path(text)
+    if path.parts[:1] == ("~",):
+        raise ValueError(
+            "Only a shell replaces '~' by the home directory. Received: "
+            f"{name}={text!r}. Write the directory out, or use "
+            "`os.path.expanduser`."
+        )
+    return path
+
+
+def _inhabited(path):
+    """Returns what an existing directory is to people, or `None`."""
+    resolved = Path(os.path.realpath(path))
+    if resolved.parent == resolved:
+        return "the root of the file system"
+    places = {}
+    with contextlib.suppress(OSError):  # it was removed
+        places["the current directory"] = Path(os.getcwd())
+    with contextlib.suppress(RuntimeError):  # there is none
+        places["the home directory"] = Path(os.path.realpath(Path.home()))
+    for what, place in places.items():
+        if _same(path, place):
+            return what
+        if any(_same(path, parent) for parent in place.parents):
+            return f"one that holds {what}"
+    return None
+
+
+def _same(one, other):
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False

@@ -1,0 +1,60 @@
+"""Text that comes from files, made safe for terminals, pictures and pages."""
+
+import hashlib
+import re
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9 ._+=,()@%-]")
+_LONGEST = 80
+
+
+def printable(text, lines=False):
+    """Returns a text whose control characters are escaped.
+
+    A terminal obeys escape sequences, whoever wrote them. Characters that move
+    the cursor, or reorder what is shown, come out as Python writes them in a
+    string: `\\x1b`.
+
+    Args:
+        text: String, or anything that has one.
+        lines: Whether ends of lines are kept. Defaults to `False`.
+
+    Returns:
+        String.
+
+    Example:
+
+    >>> print(printable("red: \\x1b[31m"))
+    red: \\x1b[31m
+    """
+    return "".join(
+        character
+        if character.isprintable() or (lines and character == "\n")
+        else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in str(text)
+    )
+
+
+def file_name(text):
+    """Returns a part of a file's name for any text; others for other texts.
+
+    Args:
+        text: String.
+
+    Returns:
+        String without directories. What had to be changed ends in a digest of
+        the text.
+
+    Example:
+
+    >>> file_name("snip, 2 batches")
+    'snip, 2 batches'
+    >>> file_name("../../x")
+    '_._.._x-9cdf6a50'
+    """
+    safe = _UNSAFE.sub("_", text)[:_LONGEST]
+    if safe[:1] in ("", ".", " ", "-"):
+        safe = f"_{safe[1:]}"
+    if safe == text:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{safe}-{digest[:8]}"
