@@ -53,6 +53,11 @@ setup(
     },
     exclude_package_data={"": ["BUILD"]},
     python_requires=">=3.11",
-    install_requires=["keras>=3.14", "numpy>=1.26", "tensorflow>=2.21"],
+    install_requires=[
+        "filelock>=3.24",  # whose locks may be removed while they are held
+        "keras>=3.14",
+        "numpy>=1.26",
+        "tensorflow>=2.21",
+    ],
     extras_require=EXTRAS,
 )

@@ -26,6 +26,7 @@ from absl import flags
 from devices import Devices
 from devices import arguments_without
 from devices import define_flags
+from resuming import resumable
 from settings import NETWORKS
 
 import tf_gems as gems
@@ -82,7 +83,8 @@ class Settings:
             del settings[name]
         text = json.dumps(settings, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return Path(output_dir, f"compare-{self.dataset}-{digest}")
+        output_dir = check_path(output_dir, "output_dir")
+        return output_dir / f"compare-{self.dataset}-{digest}"
 
 
 PRESETS = {
@@ -262,17 +264,18 @@ def main(_):
         subprocess.Popen(alike, stdout=subprocess.DEVNULL)
         for _ in range(1, values.workers)
     ]
-    try:
-        comparison, directory = run(
-            settings,
-            values.output_dir,
-            values.data_dir,
-            values.download,
-            devices,
-        )
-    finally:
-        for other in others:  # they end with the same results
-            other.wait()
+    with resumable():
+        try:
+            comparison, directory = run(
+                settings,
+                values.output_dir,
+                values.data_dir,
+                values.download,
+                devices,
+            )
+        finally:
+            for other in others:  # they end with the same results
+                other.wait()
     comparison = dataclasses.replace(
         comparison,
         settings={**comparison.settings, **dataclasses.asdict(settings)},

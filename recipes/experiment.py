@@ -8,13 +8,12 @@ backs its training up after every epoch, so that starting again resumes, and a
 finished run only prints its report.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
-import shutil
 import sys
 import time
-from pathlib import Path
 
 import quiet_tensorflow  # noqa: F401 - before anything that imports it
 
@@ -26,6 +25,7 @@ import picture
 from absl import flags
 from devices import Devices
 from devices import start_workers
+from resuming import resumable
 from settings import NETWORKS
 from settings import read_flags
 
@@ -33,10 +33,24 @@ import tf_gems as gems
 from tf_gems import datasets
 from tf_gems import workers
 from tf_gems.export.run_litert import run_litert
+from tf_gems.files import BACKUP
+from tf_gems.files import hold
+from tf_gems.files import remove_files
 from tf_gems.files import replacing
+from tf_gems.files import replacing_path
 from tf_gems.files import write_text
 from tf_gems.provenance import provenance
+from tf_gems.targets import check_directory
+from tf_gems.targets import check_names
+from tf_gems.targets import check_path
+from tf_gems.targets import claiming
 
+# What a run writes, beside its backups; `settings.hash` names its directory.
+_FILES = (
+    *("ticket.gem", "finetuned.keras", "sparse.tflite", "saved_model"),
+    *("results.json", "export.txt", "report.png", "page"),
+    *("mine.csv", "finetune.csv", "random.csv", "dense.csv"),
+)
 _OPTIMIZERS = {
     "sgd": functools.partial(keras.optimizers.SGD, momentum=0.9),
     "nesterov": functools.partial(
@@ -54,16 +68,17 @@ def main(presets):
     """
     settings, command = read_flags(presets)
     values = flags.FLAGS
-    if values.workers:
-        sys.exit(start_workers(values.workers))
-    Run(
-        settings,
-        values.output_dir,
-        values.data_dir,
-        values.download,
-        command,
-        Devices(values.strategy),
-    ).start()
+    with resumable():
+        if values.workers:
+            sys.exit(start_workers(values.workers))
+        Run(
+            settings,
+            values.output_dir,
+            values.data_dir,
+            values.download,
+            command,
+            Devices(values.strategy),
+        ).start()
 
 
 class Run:
@@ -90,9 +105,9 @@ class Run:
         self.settings = settings
         self.devices = devices or Devices()
         self.devices.check_batch(settings.batch_size)
-        self.directory = Path(
-            output_dir, f"{settings.dataset}-{settings.hash()}"
-        )
+        name = f"{settings.dataset}-{settings.hash()}"
+        self.directory = check_path(output_dir, "output_dir") / name
+        check_directory(self.directory)
         self.results_path = self.directory / "results.json"
         self.results = {
             "settings": dataclasses.asdict(settings),
@@ -130,10 +145,28 @@ class Run:
             Whether all of them are finished now.
         """
         missing = [n for n in names if n not in self.results["stages"]]
-        if missing:
-            self.data = self._load()
-            self.directory.mkdir(parents=True, exist_ok=True)
+        if not missing:
+            return True
+        if not self.results_path.exists():
+            check_names(self.directory, _FILES)
+        self.data = self._load()
+        if not self.devices.chief:
+            return self._run_missing(missing)
+        # One process a run: it ends for others before anything is changed.
+        with hold(self.directory), self._claiming():
+            self._read_results()
+            return self._run_missing(missing)
+
+    def _claiming(self):
+        """Claims the names of a new run; those of an older one are its own."""
+        if self.results_path.exists():
+            return contextlib.nullcontext()
+        return claiming(self.directory, _FILES)
+
+    def _run_missing(self, missing):
         for name in missing:
+            if name in self.results["stages"]:
+                continue
             if name == "export" and keras.backend.backend() != "tensorflow":
                 print(
                     "\nExports need the TensorFlow backend: run the same "
@@ -200,7 +233,9 @@ class Run:
         )
         self._fit("finetune", sparse, settings.finetuning_epochs)
         if self.devices.chief:
-            gems.strip(sparse).save(self.directory / "finetuned.keras")
+            path = self.directory / "finetuned.keras"
+            with replacing_path(path, ".keras") as partial:
+                gems.strip(sparse).save(partial)
         return {"accuracy": self._accuracy(sparse)}
 
     def _random(self):
@@ -237,8 +272,9 @@ class Run:
         saved_model = gems.export_saved_model(
             model, self.directory / "saved_model", overwrite=True
         )
-        (self.directory / "export.txt").write_text(
-            f"{litert.render()}\n\n{saved_model.render()}\n", "utf-8"
+        write_text(
+            self.directory / "export.txt",
+            f"{litert.render()}\n\n{saved_model.render()}\n",
         )
         live_page.write(self.directory, self.data)
         return {
@@ -336,7 +372,7 @@ class Run:
             return
         self.results["stages"][stage] = found
         write_text(self.results_path, json.dumps(self.results, indent=1))
-        shutil.rmtree(self._backup(stage), ignore_errors=True)
+        remove_files(self._backup(stage), BACKUP)
 
     def _backup(self, stage):
         return self.directory / f"backup-{stage}"

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import tables
 
+from tf_gems.files import replacing
+
 _COLUMNS = ("epoch", "density", "accuracy")
 
 
@@ -88,7 +90,8 @@ def draw(part, cells, path):
     drawing = {"figure5": _curves, "figure7": _layers}.get(part, _by_density)
     figure = drawing(plt, cells)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=120, format="png")
     plt.close(figure)
 
 

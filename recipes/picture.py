@@ -8,6 +8,8 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot
 
+from tf_gems.files import replacing
+
 _BLUE, _ORANGE, _GREY, _GREEN = "#1565c0", "#ef6c00", "#757575", "#2e7d32"
 _PURPLE = "#8e24aa"
 
@@ -30,7 +32,8 @@ def draw(directory, results):
     _draw_epochs(left, directory, settings, mine["accuracy"])
     right.set_title(f"{mine['kept']:,} of {mine['size']:,} weights")
     _draw_layers(right, mine["layers"])
-    figure.savefig(directory / "report.png", dpi=120)
+    with replacing(directory / "report.png") as file:
+        figure.savefig(file, dpi=120, format="png")
     pyplot.close(figure)
 
 

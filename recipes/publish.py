@@ -16,14 +16,24 @@ from pathlib import Path
 import picture
 from absl import app
 
+from tf_gems.files import replacing
+from tf_gems.files import write_text
+from tf_gems.targets import check_plain_name
+
 
 def publish(run, name):
     """Publishes a run.
 
     Args:
         run: Path of the run's directory.
-        name: String, the file name of the artefacts without its ending.
+        name: String, the file name of the artefacts without its ending. Those
+            that were published before are replaced.
+
+    Raises:
+        FileExistsError: If other files have these names.
+        ValueError: If `name` has parts of a path.
     """
+    check_plain_name(name)
     results = json.loads((run / "results.json").read_text("utf-8"))
     stages = results["stages"]
     export = stages["export"]
@@ -32,6 +42,7 @@ def publish(run, name):
         f"{name}.tflite": run / "sparse.tflite",
         f"{name}.png": run / "report.png",
     }
+    _refuse_others(run.parent, name, [*files, f"{name}.json"])
     card = {
         "command": results["command"],
         "provenance": results["provenance"],
@@ -61,12 +72,29 @@ def publish(run, name):
         },
     }
     for target, source in files.items():
-        shutil.copyfile(source, run.parent / target)
+        with open(source, "rb") as file, replacing(run.parent / target) as copy:
+            shutil.copyfileobj(file, copy)
     text = json.dumps(card, indent=1) + "\n"
     # Lists of numbers read better on one line.
     text = re.sub(r"\[[^\[\]{}]*\]", lambda m: " ".join(m[0].split()), text)
-    (run.parent / f"{name}.json").write_text(text, "utf-8")
+    write_text(run.parent / f"{name}.json", text)
     print(f"Wrote {', '.join(files)} and {name}.json to {run.parent}")
+
+
+def _refuse_others(directory, name, files):
+    """Refuses to replace files beside which there is no card of a run."""
+    there = [file for file in files if (directory / file).exists()]
+    try:
+        card = json.loads((directory / f"{name}.json").read_bytes())
+        ours = {"command", "settings", "accuracy", "bytes"} <= set(card)
+    except (OSError, RecursionError, TypeError, ValueError):
+        ours = False
+    if there and not ours:
+        raise FileExistsError(
+            "Only what was published before is replaced. Received: "
+            f"name={name!r}, but '{directory}' holds {', '.join(there)}, "
+            "without the card of a run. Choose another name."
+        )
 
 
 def _curves(path):

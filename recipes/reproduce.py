@@ -35,15 +35,19 @@ from absl import flags
 from devices import Devices
 from devices import arguments_without
 from fused_normalization import fused
+from resuming import resumable
 from settings import NETWORKS
 
 import tf_gems as gems
 from tf_gems import datasets
 from tf_gems.comparison.cell import CHECKS
 from tf_gems.device_data import DeviceData
+from tf_gems.files import remove_leftovers
 from tf_gems.files import share
 from tf_gems.files import write_text
 from tf_gems.provenance import provenance
+from tf_gems.targets import check_directory
+from tf_gems.targets import check_path
 from tf_gems.training import clear_session
 from tf_gems.training import train
 
@@ -125,6 +129,7 @@ class Reproduction:
         described.append(dataclasses.asdict(scale))
         path = self.directory / "cells" / f"{self._digest(described)}.json"
         if not path.exists():
+            remove_leftovers(path.parent, path.stem)
             try:
                 record = self._find_and_finetune(row, method, seed, path)
             except RuntimeError as error:
@@ -189,6 +194,7 @@ class Reproduction:
         model = self._compiled(method, seed)
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(file.parent, file.stem)
             data = self._batches(row.batch_size, seed)
             search = self.directory / "searches" / digest
             if row.curve:
@@ -324,7 +330,8 @@ def main(_):
         timer.start()
     # Tables and figures share the cells that they have in common.
     name = f"{values.network}-{scale.epochs:g}-{scale.fraction:g}"
-    directory = Path(values.output_dir, f"reproduce-{name}")
+    directory = check_path(values.output_dir, "output_dir")
+    directory = check_directory(directory / f"reproduce-{name}")
     arguments = arguments_without("data_dir", "output_dir", "minutes")
     reproduction = Reproduction(
         part,
@@ -338,7 +345,8 @@ def main(_):
         penalties,
         values.fuse,
     )
-    cells = reproduction.run(values.seeds, values.only)
+    with resumable():
+        cells = reproduction.run(values.seeds, values.only)
     text = figures.render(cells, scale)
     write_text(directory / f"{part}.json", json.dumps(cells, indent=1))
     write_text(directory / f"{part}.txt", f"{text}\n")

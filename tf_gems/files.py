@@ -16,7 +16,7 @@ from tf_gems.targets import check_file
 BACKUP = r"\d{9}\.backup(\.partial-[0-9a-f]{12})?"
 # Random, as containers that share a directory share process ids.
 _PARTIAL = re.compile(r"\.partial-[0-9a-f]{12}(\.\w+)?$")
-_PARTS = {"sparse", "dense", "old"}  # of a workplace
+_PARTS = {"new", "sparse", "dense", "old"}  # of a workplace
 
 
 @contextlib.contextmanager

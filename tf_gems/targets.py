@@ -21,6 +21,38 @@ FOLDER = ".tf_gems"  # in a directory that this library writes into
 _REMEDY = "Name a directory of its own, such as 'exported'."
 
 
+def check_path(value, name="path", remedy=_REMEDY):
+    """Returns a string or path as a `pathlib.Path`, if it names anything.
+
+    Args:
+        value: String or path.
+        name: String, the argument's name. Defaults to `"path"`.
+        remedy: String, the end of the message.
+
+    Raises:
+        ValueError: If it is no path, or empty, or begins with `~`.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError(
+            f"`{name}` is a string or a path. Received: {name}={value!r}. "
+            f"{remedy}"
+        )
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise ValueError(
+            f"`{name}` must not be empty. Received: {name}={text!r}; an unset "
+            f"variable, perhaps. {remedy}"
+        )
+    path = Path(text)
+    if path.parts[:1] == ("~",):
+        raise ValueError(
+            "Only a shell replaces '~' by the home directory. Received: "
+            f"{name}={text!r}. Write the directory out, or use "
+            "`os.path.expanduser`."
+        )
+    return path
+
+
 def check_file(path, name="path"):
     """Returns the path of a file that may be written, or replaced.
 
@@ -37,7 +69,7 @@ def check_file(path, name="path"):
         OSError: If it is a directory, a device, or a file that its owner
             protects from writing.
     """
-    path = _path(path, name, "Name a file.")
+    path = check_path(path, name, "Name a file.")
     rule = "A file is written under a name of its own. "
     received = f"Received: {name}='{path}', which is "
     try:
@@ -82,7 +114,7 @@ def check_directory(directory, name="directory"):
     >>> check_directory("exported")
     PosixPath('exported')
     """
-    path = _path(directory, name, _REMEDY)
+    path = check_path(directory, name)
     if not os.path.lexists(path):
         return path
     if not path.is_dir():
@@ -189,28 +221,6 @@ def check_plain_name(value, name="name"):
             f"{name}={value!r}. Give a plain one, such as 'digits'."
         )
     return value
-
-
-def _path(value, name, remedy):
-    if not isinstance(value, str | os.PathLike):
-        raise ValueError(
-            f"`{name}` is a string or a path. Received: {name}={value!r}. "
-            f"{remedy}"
-        )
-    text = os.fspath(value)
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise ValueError(
-            f"`{name}` must not be empty. Received: {name}={text!r}; an unset "
-            f"variable, perhaps. {remedy}"
-        )
-    path = Path(text)
-    if path.parts[:1] == ("~",):
-        raise ValueError(
-            "Only a shell replaces '~' by the home directory. Received: "
-            f"{name}={text!r}. Write the directory out, or use "
-            "`os.path.expanduser`."
-        )
-    return path
 
 
 def _inhabited(path):

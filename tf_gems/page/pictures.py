@@ -24,18 +24,19 @@ def pictures(model, image_shape):
     """
     for weight in model.weights:
         value = keras.ops.convert_to_numpy(weight)
+        path = printable(weight.path)
         if value.ndim < 2 or value.all():
             continue
         mask = (value != 0).reshape(-1, value.shape[-1])
         found = []
         if max(mask.shape) <= _LARGEST:
             kept = f"{np.count_nonzero(mask):,} of {mask.size:,} weights"
-            caption = f"{printable(weight.path)}: inputs by outputs, {kept} kept (white)"
+            caption = f"{path}: inputs by outputs, {kept} kept (white)"
             found.append(_picture(mask, caption))
         if value.ndim == 2 and len(mask) == np.prod(image_shape):
             counts = mask.sum(1).reshape(*image_shape[:2], -1).sum(-1)
             caption = (
-                f"{printable(weight.path)}: the pixels it reads, up to {counts.max()} "
+                f"{path}: the pixels it reads, up to {counts.max()} "
                 "weights each (white)"
             )
             found.append(_picture(counts / max(1, counts.max()), caption))

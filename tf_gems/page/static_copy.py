@@ -69,7 +69,7 @@ def copy_page(directory, target):
     target = Path(os.path.realpath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     with workplace(target) as folder:
-        site = folder / "sparse"
+        site = folder / "new"
         for place, file in places.items():
             (site / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, site / place)
