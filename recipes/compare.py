@@ -32,6 +32,7 @@ from settings import NETWORKS
 import tf_gems as gems
 from tf_gems import datasets
 from tf_gems import methods
+from tf_gems.targets import check_path
 
 
 @dataclasses.dataclass(frozen=True)

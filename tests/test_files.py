@@ -1,6 +1,7 @@
 """What processes share through a directory."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,10 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tf_gems import files
 from tf_gems.files import claimed
+from tf_gems.files import hold
+from tf_gems.files import remove_files
+from tf_gems.files import remove_leftovers
+from tf_gems.files import replacing
 from tf_gems.files import share
-
-pytest.importorskip("fcntl", reason="there are no claims on Windows")
+from tf_gems.files import write_text
+from tf_gems.targets import FOLDER
+from tf_gems.targets import claiming
 
 WORKER = """
 import os, pathlib, time
@@ -42,10 +49,10 @@ with claimed("held.lock") as mine:
 """
 
 
-def start(script, directory):
+def start(script, directory, *arguments):
     root = str(Path(__file__).parents[1])
     return subprocess.Popen(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script, *arguments],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": root},
         stdout=subprocess.PIPE,
@@ -62,6 +69,7 @@ def test_processes_share_work_and_have_all_results(tmp_path):
     assert {int(pid) for _, pid in log} == {worker.pid for worker in workers}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
 def test_a_claim_ends_with_its_process(tmp_path):
     path = tmp_path / "held.lock"
     holder = start(HOLDER, tmp_path)
@@ -90,3 +98,147 @@ def test_an_error_gives_the_claim_back(tmp_path):
     with pytest.raises(RuntimeError, match="3"):
         share([3], lambda piece: tmp_path / "lock", fail)
     assert share([3], lambda piece: tmp_path / "lock", str) == ["3"]
+
+
+# ---- Partial files
+
+WRITER = """
+import os, sys
+from tf_gems.files import replacing
+
+os.getpid = lambda: 1  # as in a container
+text = sys.argv[1].encode() * 100_000
+for _ in range(200):
+    with replacing("shared.txt") as file:
+        for start in range(0, len(text), 10_000):
+            file.write(text[start:start + 10_000])
+            file.flush()
+"""
+KILLED = """
+import os, signal
+from tf_gems.files import hold, replacing
+
+with hold("run"), replacing("run/ticket.gem") as file:
+    file.write(b"half of")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_two_writers_of_one_file_tear_nothing(tmp_path):
+    """Also where processes have the same id."""
+    writers = [start(WRITER, tmp_path, letter) for letter in "ab"]
+    path, seen = tmp_path / "shared.txt", set()
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            text = path.read_text()
+            assert len(text) == 100_000 and len(set(text)) == 1, "torn"
+            seen.add(text[0])
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert [p.name for p in tmp_path.iterdir()] == ["shared.txt"]
+
+
+def test_names_of_partial_files_are_random(tmp_path):
+    names = set()
+    for _ in range(50):
+        with replacing(tmp_path / "a.gem") as file:
+            names.add(Path(file.name).name)
+    assert len(names) == 50
+    assert all(
+        re.fullmatch(r"a\.gem\.partial-[0-9a-f]{12}", name) for name in names
+    )
+    assert not any(str(os.getpid()) == name.split("-")[1] for name in names)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
+def test_a_file_has_the_mode_of_any_new_file(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "ours.txt", "x")
+        (tmp_path / "theirs.txt").write_text("x")
+    finally:
+        os.umask(before)
+    modes = [(tmp_path / f"{n}.txt").stat().st_mode for n in ("ours", "theirs")]
+    assert modes[0] == modes[1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
+def test_leftovers_go_when_the_run_goes_on(tmp_path):
+    process = start(KILLED, tmp_path)
+    assert process.wait() == -signal.SIGKILL
+    run = tmp_path / "run"
+    [left] = run.glob("*.partial-*")
+    users = [
+        *("notes.partial-1", "x.partial-0123456789AB", "a.partial-xyz"),
+        *("ticket.gem.partial-123", "partial-0123456789ab"),
+    ]
+    for name in users:
+        (run / name).write_text("mine")
+    mine = run / ".mine.partial-0123456789ab"
+    mine.mkdir()
+    (mine / "photo.jpg").write_text("mine")
+    link = run / "link.partial-0123456789ab"
+    link.symlink_to(run / users[0])
+    with hold(run):
+        assert not left.exists()
+    assert sorted(p.name for p in run.iterdir()) == sorted(
+        [*users, mine.name, link.name]
+    )
+
+
+def test_leftovers_of_living_processes_stay(tmp_path):
+    with hold(tmp_path), replacing(tmp_path / "a.gem") as file:
+        file.write(b"half")
+        with pytest.raises(RuntimeError, match="in which another one works"):
+            with hold(tmp_path):
+                pass
+        assert Path(file.name).exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.gem"]
+    other = tmp_path / "b.gem.partial-0123456789ab"
+    other.touch()
+    remove_leftovers(tmp_path, "a.gem")  # claims these names alone
+    assert other.exists()
+
+
+def test_only_files_of_these_names_are_removed(tmp_path):
+    training = tmp_path / "training"
+    (training / "deep").mkdir(parents=True)
+    (training / "other").mkdir()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    ours = [
+        training / "000000001.backup",
+        training / "deep" / "000000002.backup.partial-0123456789ab",
+    ]
+    theirs = [
+        *(training / "1.backup", training / "my 000000001.backup"),
+        *(training / "000000001.backup.zip", outside / "000000003.backup"),
+    ]
+    for path in (*ours, *theirs):
+        path.write_text("x")
+    (training / "link").symlink_to(outside)
+    remove_files(training, files.BACKUP)
+    assert not any(path.exists() for path in ours)
+    assert all(path.exists() for path in theirs)
+    assert not (training / "deep").exists()  # it held nothing else
+    assert (training / "other").is_dir()  # which was empty before
+    remove_files(tmp_path / "nowhere", files.BACKUP)
+
+
+def test_what_was_claimed_is_known_after_a_kill(tmp_path):
+    with pytest.raises(FileExistsError, match="'a.txt' of someone else"):
+        (tmp_path / "a.txt").write_text("mine")
+        with claiming(tmp_path, ["a.txt", "b.txt"]):
+            pass
+    (tmp_path / "a.txt").unlink()
+    assert not list(tmp_path.iterdir())
+    for text in ("first", "second"):
+        with claiming(tmp_path, ["a.txt", "b.txt"]) as directory:
+            write_text(directory / "a.txt", text)
+    claims = [path.name for path in (tmp_path / FOLDER).iterdir()]
+    assert claims == ["a.txt.claim"]
+    # What was claimed and never written belongs to whoever comes first.
+    (tmp_path / "b.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="'b.txt' of someone else"):
+        with claiming(tmp_path, ["a.txt", "b.txt"]):
+            pass

@@ -57,4 +57,4 @@ def file_name(text):
     if safe == text:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{safe}-{digest[:8]}"
+    return f"{safe[: _LONGEST - 9]}-{digest[:8]}"

@@ -238,9 +238,14 @@ def test_refusals(tmp_path):
     with pytest.raises(FileExistsError, match="overwrite=True"):
         tf_gems.export_saved_model(model, target)
     assert os.listdir(target) == ["mine"]
-    tf_gems.export_saved_model(model, target, overwrite=True)
+    # What holds no SavedModel is not replaced as if it did.
+    with pytest.raises(FileExistsError, match="which holds none"):
+        tf_gems.export_saved_model(model, target, overwrite=True)
+    assert os.listdir(target) == ["mine"]
+    (target / "mine").unlink()
+    for _ in range(2):
+        tf_gems.export_saved_model(model, target, overwrite=True)
     assert "saved_model.pb" in os.listdir(target)
-    assert "mine" not in os.listdir(target)
     assert os.listdir(tmp_path) == ["exported"]
 
 

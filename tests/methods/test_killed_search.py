@@ -17,6 +17,7 @@ from keras import layers
 
 import tf_gems as gems
 from tf_gems import methods
+from tf_gems.files import hold
 
 SETTINGS = {  # each trains for 6 epochs
     "imp": {"epochs": 3, "rounds": 2, "rewind_steps": 3},
@@ -73,6 +74,35 @@ def test_a_killed_search_goes_on(name, tmp_path):
     for a, b in ((ticket.masks, whole.masks), (ticket.weights, whole.weights)):
         for x, y in zip(a.values(), b.values(), strict=True):
             np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_search_removes_only_what_it_made(name, tmp_path):
+    """Item by item: folders and files of the user stay, backups go."""
+    part = {"imp": "round_1", "gem_miner": "training"}[name]
+    notes = tmp_path / part / "thesis" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    search(name, DATA, tmp_path)
+    assert notes.read_text() == "mine"
+    assert not list(tmp_path.rglob("*.backup"))
+    found = {path.name for path in tmp_path.iterdir()}
+    rounds = {"rewind.gem", "round_1.gem", "round_2.gem"}
+    assert found == {part, *(rounds if name == "imp" else ())}
+
+
+def test_an_empty_folder_of_the_user_stays(tmp_path):
+    (tmp_path / "training").mkdir()
+    search("gem_miner", DATA, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["training"]
+    search("gem_miner", DATA, tmp_path / "new")
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_two_searches_in_one_directory_are_refused(tmp_path):
+    with hold(tmp_path):
+        with pytest.raises(RuntimeError, match="in which another one works"):
+            search("gem_miner", DATA, tmp_path)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,7 @@ def compare(
     comparison.draw("comparison")
     ```
     """
+    check_names(directory, RESULTS)
     protocol = Protocol(
         build,
         train,
@@ -120,7 +121,6 @@ def compare(
         Path(directory),
         strategy,
     )
-    check_names(directory, RESULTS)
     _refuse_other_scopes(strategy)
     cells = _cells(protocol, methods, sparsities, seeds, checks, dense)
     bar = keras.utils.Progbar(len(cells), unit_name="cell", verbose=verbose)

@@ -1,0 +1,483 @@
+"""What was there and is not ours survives, whoever writes, wherever.
+
+Every writer of the library, of the command line and of the recipes gets bad
+targets, and a directory full of a user's files, some of them with the very
+names that it writes. It may refuse, or write beside them; afterwards every
+file of the user is there, byte for byte.
+"""
+
+import importlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tf_gems as gems
+from tf_gems import files as writing
+from tf_gems import page
+from tf_gems.command_line.main import main
+from tf_gems.comparison import Comparison
+from tf_gems.export import export_gem
+
+needs_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="exports need TensorFlow"
+)
+RECIPES = Path(__file__).parents[1] / "recipes"
+ROW = {
+    **{"method": "snip", "check": None, "sparsity": 0.9, "seed": 0},
+    **{"accuracy_before": 0.5, "accuracy": 0.6, "epochs_of_search": 1},
+    **{"seconds_of_search": 1.0, "processor_seconds_of_search": 1.0},
+    **{"seconds_of_finetuning": 1.0, "density_of_layers": {"a/kernel": 0.1}},
+}
+COMPARISON = Comparison([ROW], {"epochs": 3}, {})
+USERS = (
+    *("notes.txt", ".hidden", "data.csv", "index.html", "page.css", "mine"),
+    *("results.json", "results.csv", "accuracy.png", "layers.png"),
+    *("report.json", "report.png", "export.txt", "ticket.gem", "mine.csv"),
+    *("float32.tflite", "sparse.tflite", "dense.tflite", "finetuned.keras"),
+    *("page.json", "inputs.bin", "outputs.bin", "model.keras.partial-123"),
+    *("saved_model.pb", "variables/notes.txt", "assets/photo.jpg"),
+    *("saved_model/notes.txt", "training/thesis.tex", "run/page.json"),
+    *("page/drawing.svg", "backup-mine/music.mid", "cells/letter.txt"),
+    *("round_1/song.txt", "digits.gem", "digits.json", "old/x", "sparse/x"),
+)
+# What is written where a user works: `None` stands for a name of its own.
+BAD = ("", " ", ".", "./", "..", "{home}", "{home}/..", "/", "~", "~/x", None)
+
+
+def fill(directory):
+    """Makes a user's files, of many kinds, and returns all that is there."""
+    for name in USERS:
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(f"the user's own {name}".encode() * 9)
+    (directory / "empty").mkdir()
+    (directory / "link").symlink_to(directory / "notes.txt")
+    (directory / "link to folder").symlink_to(directory / "training")
+    return snapshot(directory)
+
+
+def snapshot(directory):
+    """Returns what each path of a directory is."""
+    found = {}
+    for place, folders, names in os.walk(directory):
+        for name in (*folders, *names):
+            path = Path(place, name)
+            if path.is_symlink():
+                found[path] = os.readlink(path)
+            else:
+                found[path] = path.read_bytes() if path.is_file() else "folder"
+    return found
+
+
+def assert_survives(before):
+    for path, content in before.items():
+        assert os.path.lexists(path), f"'{path}' is gone"
+        if path.is_symlink():
+            assert os.readlink(path) == content, path
+        elif content != "folder":
+            assert path.read_bytes() == content, path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A pruned network, and its files."""
+    folder = tmp_path_factory.mktemp("network")
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 1), name="image"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.Dense(3),
+        ]
+    )
+    sparse = gems.SparseModel(model, seed=0)
+    ticket = gems.methods.RandomPruning(0.8, seed=1).find(sparse)
+    ticket.save(folder / "ticket.gem")
+    ticket.apply(model)
+    model.save(folder / "pruned.keras")
+    images = np.random.default_rng(0).normal(size=(4, 4, 4, 1))
+    np.savez(folder / "data.npz", inputs=images.astype("float32"))
+    (folder / "run").mkdir()
+    for name in page.server.FILES:
+        (folder / "run" / name).write_text("{}")
+    return folder, model, ticket
+
+
+# ---- Writers: functions of the fixture `files`, a target and `again`
+
+
+def saved_model(files, target, again):
+    gems.export_saved_model(files[1], target, overwrite=again)
+
+
+def saved_model_command(files, target, again):
+    output = "--output=" + os.fspath(target)
+    command("export", files[0] / "pruned.keras", output, *OVERWRITE[again:])
+
+
+OVERWRITE = ["--overwrite", "--overwrite"]
+
+
+def report(files, target, again):
+    gems.export_report(
+        files[1], target, (np.zeros((4, 4, 4, 1)), None), ["gem"], runs=0
+    )
+
+
+def report_command(files, target, again):
+    command(
+        *("report", files[0] / "pruned.keras", f"--output={target}"),
+        *("--forms=gem", "--runs=0", f"--data={files[0] / 'data.npz'}"),
+    )
+
+
+def write_page(files, target, again):
+    page.write_page(files[1], target, np.zeros((2, 4, 4, 1)))
+
+
+def copy_page(files, target, again):
+    page.copy_page(files[0] / "run", target)
+
+
+def copy_command(files, target, again):
+    command("serve", files[0] / "run", f"--copy={target}")
+
+
+def save_comparison(files, target, again):
+    COMPARISON.save(target)
+
+
+def draw_comparison(files, target, again):
+    pytest.importorskip("matplotlib")
+    COMPARISON.draw(target)
+
+
+def compare(files, target, again):
+    gems.compare(
+        lambda seed: classifier(),
+        [batch()],
+        [batch()],
+        {"../../outside": "random"},
+        *([0.5], 1, target, "sgd", "sparse_categorical_crossentropy"),
+        seeds=(0,),
+        dense=False,
+        verbose=0,
+    )
+
+
+def find(files, target, again):
+    sparse = gems.SparseModel(classifier(), seed=0)
+    sparse.compile("sgd", "sparse_categorical_crossentropy")
+    gems.methods.GradualMagnitude(0.5, epochs=1).find(sparse, [batch()], target)
+
+
+def find_in_rounds(files, target, again):
+    sparse = gems.SparseModel(classifier(), seed=0)
+    sparse.compile("sgd", "sparse_categorical_crossentropy")
+    method = gems.methods.LearningRateRewinding(0.5, epochs=1, rounds=1)
+    method.find(sparse, [batch()], target)
+
+
+def recipe_module(name):
+    return importlib.import_module(name)
+
+
+def classifier():
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.Dense(2, activation="softmax"),
+        ]
+    )
+
+
+def batch():
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    return x, (x[:, 0] > 0).astype("int64")
+
+
+class Refused(Exception):
+    """A command ended with another code than 0."""
+
+
+def command(*arguments):
+    code = main([str(argument) for argument in arguments])
+    if code:
+        raise Refused(code)
+
+
+DIRECTORIES = [
+    pytest.param(writer, id=writer.__name__, marks=marks)
+    for writer, marks in (
+        (saved_model, needs_tensorflow),
+        (saved_model_command, needs_tensorflow),
+        (report, needs_tensorflow),
+        (report_command, needs_tensorflow),
+        (write_page, needs_tensorflow),
+        (copy_page, ()),
+        (copy_command, ()),
+        (save_comparison, ()),
+        (draw_comparison, ()),
+        (compare, ()),
+        (find, ()),
+        (find_in_rounds, ()),
+    )
+]
+COMMANDS = ("saved_model_c", "report_c", "copy_c")
+REFUSALS = (OSError, ValueError, Refused)
+
+
+@pytest.fixture
+def user(tmp_path, monkeypatch):
+    """A user who works in a directory full of files, and has a home."""
+    home, work = tmp_path / "home" / "me", tmp_path / "home" / "me" / "work"
+    work.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    fill(work)
+    fill(home)
+    monkeypatch.chdir(work)
+    return home
+
+
+@pytest.fixture
+def light(monkeypatch, tmp_path):
+    """LiteRT.js, or files in its place: they are only copied."""
+    from tf_gems.page import static_copy
+
+    packages = tmp_path / "node_modules"
+    for part in (*static_copy._PARTS, "wasm-utils/dist/index.js"):
+        path = packages / "@litertjs" / part
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("export {};")
+    for module in (page.server, static_copy):
+        monkeypatch.setattr(module, "PACKAGES", packages)
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("writer", DIRECTORIES)
+def test_where_people_live_nothing_is_written(files, user, writer, again):
+    """Refused before any work, also with `overwrite`."""
+    before = snapshot(user)
+    for bad in BAD:
+        target = bad and bad.format(home=user)
+        if target is None and writer.__name__.startswith(("find", *COMMANDS)):
+            continue
+        with pytest.raises((ValueError, Refused)):
+            writer(files, target, again)
+        assert snapshot(user) == before, target
+
+
+@pytest.mark.parametrize("writer", DIRECTORIES)
+def test_a_directory_of_a_user_survives(files, user, writer, light):
+    """Whether it is refused or written into."""
+    target = user / "work" / "archive"
+    for again in (False, True):
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        before = fill(target)
+        try:
+            writer(files, target, again)
+        except REFUSALS:
+            assert snapshot(target) == before, "refused, but changed"
+        assert_survives(before)
+
+
+@pytest.mark.parametrize("writer", DIRECTORIES)
+def test_a_new_directory_is_written_and_written_again(
+    files, user, writer, light
+):
+    """Files of this library are replaced, and what a user adds is not."""
+    around = snapshot(user)
+    target = user / "work" / "new"
+    writer(files, target, False)
+    assert any(path.is_file() for path in target.rglob("*")) or "find" in (
+        writer.__name__
+    )
+    (target / "my notes.txt").write_text("kept")
+    (target / "my folder").mkdir()
+    if writer in (copy_page, copy_command):  # a copy is never written over
+        with pytest.raises(REFUSALS):
+            writer(files, target, True)
+    else:
+        writer(files, target, True)
+    assert (target / "my notes.txt").read_text() == "kept"
+    assert (target / "my folder").is_dir()
+    assert_survives(around)
+    assert not list(user.rglob("*outside*")) or all(
+        target in path.parents for path in user.rglob("*outside*")
+    )
+    assert not list(user.rglob("*.partial-*[0-9a-f]")) or all(
+        path.name == "model.keras.partial-123"
+        for path in user.rglob("*.partial-*")
+    )
+
+
+# ---- Writers of one file
+
+
+def _gem(files, target):
+    export_gem(files[1], target)
+
+
+def _litert(files, target):
+    gems.export_litert(files[1], target)
+
+
+def _expand(files, target):
+    model = f"--model={files[0] / 'pruned.keras'}"
+    command("expand", files[0] / "ticket.gem", model, f"--output={target}")
+
+
+def _ticket(files, target):
+    files[2].save(target)
+
+
+def _verdict(files, target):
+    pytest.importorskip("matplotlib")
+    gems.sanity.verdict({"ticket": [0.9], "shuffled": [0.5]}).draw(target)
+
+
+def _text(files, target):
+    writing.write_text(target, "text")
+
+
+FILES = [
+    pytest.param(writer, suffix, id=writer.__name__, marks=marks)
+    for writer, suffix, marks in (
+        (_gem, ".gem", needs_tensorflow),
+        (_litert, ".tflite", needs_tensorflow),
+        (_expand, ".keras", ()),
+        (_ticket, ".gem", ()),
+        (_verdict, ".png", ()),
+        (_text, ".txt", ()),
+    )
+]
+
+
+@pytest.mark.parametrize("writer, suffix", FILES)
+def test_a_file_replaces_the_file_of_its_name_only(files, user, writer, suffix):
+    before = snapshot(user)
+    folder = user / "work" / f"folder{suffix}"
+    folder.mkdir()
+    for bad in ("", " ", ".", "..", "~/x" + suffix, folder, user, "/"):
+        with pytest.raises(REFUSALS):
+            writer(files, bad)
+    with pytest.raises(OSError):
+        _text(files, "/dev/null")  # not a file that could be replaced
+    target = user / "work" / f"new{suffix}"
+    for _ in range(2):
+        writer(files, target)
+    assert target.stat().st_size
+    assert snapshot(user) == {
+        **before,
+        folder: "folder",
+        target: target.read_bytes(),
+    }
+
+
+# ---- A SavedModel among other files
+
+
+@needs_tensorflow
+def test_a_saved_model_is_replaced_by_its_own_files(files, tmp_path):
+    target = tmp_path / "exported"
+    saved_model(files, target, False)
+    first = snapshot(target)
+    foreign = {
+        target / "notes.txt": b"mine",
+        target / "variables" / "backup.txt": b"mine",
+        target / "assets" / "photo.jpg": b"mine",
+    }
+    for path, content in foreign.items():
+        path.write_bytes(content)
+    (target / "variables" / "variables.data-00000-of-00001").write_bytes(b"")
+    saved_model(files, target, True)
+    after = snapshot(target)
+    assert {path: after[path] for path in foreign} == foreign
+    assert set(after) == set(first) | set(foreign)
+    assert after[target / "variables" / "variables.data-00000-of-00001"]
+    # A file of the user that has the name of a part.
+    (target / "fingerprint.pb").unlink()
+    (target / "fingerprint.pb").symlink_to(target / "notes.txt")
+    before = snapshot(target)
+    with pytest.raises(FileExistsError, match="fingerprint.pb"):
+        saved_model(files, target, True)
+    assert snapshot(target) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["exported"]
+
+
+@needs_tensorflow
+def test_a_link_to_a_saved_model_stays_a_link(files, tmp_path):
+    saved_model(files, tmp_path / "real", False)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    saved_model(files, tmp_path / "link", True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "saved_model.pb").exists()
+
+
+# ---- Recipes
+
+
+@pytest.fixture
+def recipes(monkeypatch):
+    monkeypatch.syspath_prepend(RECIPES)
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+
+
+def test_a_run_of_a_recipe_keeps_to_its_own_files(files, user, recipes):
+    experiment = recipe_module("experiment")
+    settings = recipe_module("digits").PRESETS["smoke"]
+    for bad in ("", " ", "~/runs"):
+        with pytest.raises(ValueError, match="output_dir="):
+            experiment.Run(settings, bad)
+    run = experiment.Run(settings, user / "work")
+    run.directory.mkdir()
+    before = fill(run.directory)
+    with pytest.raises(FileExistsError, match="results.json|ticket.gem"):
+        (run.directory / "results.json").unlink()
+        del before[run.directory / "results.json"]
+        run.run_stages("mine")
+    assert snapshot(run.directory) == before
+
+
+def test_publishing_replaces_what_was_published(user, recipes):
+    publish = recipe_module("publish")
+    run = user / "work" / "digits-0"
+    run.mkdir()
+    stage = {"accuracy": 0.5, "kept": 1, "size": 2, "seconds": 1.0}
+    sizes = dict.fromkeys(
+        ("bytes", "gzip_bytes", "dense_bytes", "dense_gzip_bytes"), 1
+    )
+    names = ("mine", "finetune", "random", "dense", "export")
+    results = {
+        **{"command": "", "provenance": {}, "settings": {}},
+        "stages": {
+            name: {**stage, "litert": sizes, "saved_model": sizes}
+            for name in names
+        },
+    }
+    (run / "results.json").write_text(json.dumps(results))
+    for name in ("ticket.gem", "sparse.tflite", "report.png"):
+        (run / name).write_text("new")
+    for name in names[:4]:
+        (run / f"{name}.csv").write_text("epoch,val_accuracy\n0,0.5\n")
+    before = snapshot(user)
+    for bad in ("", ".", "..", "../x", "/x", "a/b"):
+        with pytest.raises(ValueError, match="without directories"):
+            publish.publish(run, bad)
+    with pytest.raises(FileExistsError, match="digits.gem, digits.json"):
+        publish.publish(run, "digits")
+    assert snapshot(user) == before
+    for _ in range(2):
+        publish.publish(run, "new")
+    assert (user / "work" / "new.gem").read_text() == "new"
+    assert_survives(before)
