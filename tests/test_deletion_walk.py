@@ -297,6 +297,10 @@ def test_a_new_directory_is_written_and_written_again(
     """Files of this library are replaced, and what a user adds is not."""
     around = snapshot(user)
     target = user / "work" / "new"
+    if not writer.__name__.startswith(("saved_model", "copy")):
+        target.mkdir()  # these write beside other files
+        (target / "photo.jpg").write_text("mine")
+        around = snapshot(user)
     writer(files, target, False)
     assert any(path.is_file() for path in target.rglob("*")) or "find" in (
         writer.__name__

@@ -300,6 +300,8 @@ def hold(directory, wait=False):
             yield directory
         finally:
             _forget_lock(directory)
+    if os.name == "nt":  # where nobody removes a file that is open
+        _forget_lock(directory)
 
 
 def _forget_lock(directory):

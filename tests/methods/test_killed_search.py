@@ -91,6 +91,18 @@ def test_a_search_removes_only_what_it_made(name, tmp_path):
     assert found == {part, *(rounds if name == "imp" else ())}
 
 
+@pytest.mark.parametrize("file", ["rewind.gem", "round_1.gem"])
+def test_a_ticket_of_the_user_is_not_replaced(file, tmp_path):
+    mined = search("gem_miner", DATA)
+    for save in (mined.save, lambda path: path.write_text("no ticket")):
+        save(tmp_path / file)
+        before = (tmp_path / file).read_bytes()
+        with pytest.raises((FileExistsError, ValueError), match=file):
+            search("imp", DATA, tmp_path)
+        assert (tmp_path / file).read_bytes() == before
+        assert [path.name for path in tmp_path.iterdir()] == [file]
+
+
 def test_an_empty_folder_of_the_user_stays(tmp_path):
     (tmp_path / "training").mkdir()
     search("gem_miner", DATA, tmp_path)

@@ -25,6 +25,8 @@ class RewindPoint(keras.callbacks.Callback):
             Defaults to `None`: they stay in memory.
 
     Raises:
+        FileExistsError: If the file at `path` prunes something, or is no
+            ticket: it is not replaced.
         ValueError: If `steps` is out of range, or training is shorter.
 
     Example:
@@ -60,6 +62,7 @@ class RewindPoint(keras.callbacks.Callback):
             variable.assign(value)
 
     def on_train_begin(self, logs=None):
+        self._refuse_other_file()
         steps = self.params.get("steps")
         if steps:
             self._refuse_later_than(steps * self.params["epochs"])
@@ -93,6 +96,21 @@ class RewindPoint(keras.callbacks.Callback):
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.ticket.save(self.path)
+
+    def _refuse_other_file(self):
+        """Its own file prunes nothing: another is someone else's."""
+        if self.ticket is not None or not self.path or not self.path.exists():
+            return
+        try:
+            masks = Ticket.load(self.path).masks.values()
+        except (OSError, ValueError):
+            masks = None
+        if masks is None or not all(mask.all() for mask in masks):
+            raise FileExistsError(
+                "The weights to come back to are kept in a file of their own. "
+                f"Received: path='{self.path}', which holds something else. "
+                "Choose another directory, or move it away."
+            )
 
     def _refuse_later_than(self, length):
         if self.steps > length:
