@@ -111,8 +111,8 @@ def check_directory(directory, name="directory"):
 
     Example:
 
-    >>> check_directory("exported")
-    PosixPath('exported')
+    >>> str(check_directory("exported"))
+    'exported'
     """
     path = check_path(directory, name)
     if not os.path.lexists(path):

@@ -17,6 +17,7 @@ from tf_gems.export.network import plain_network
 from tf_gems.export.saved_model import write_saved_model
 from tf_gems.export.xnnpack_report import host_has_sparse_kernels
 from tf_gems.export.xnnpack_report import xnnpack_report
+from tf_gems.files import hold
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
 from tf_gems.validation import check_choice
@@ -71,8 +72,8 @@ def export_report(
     Raises:
         FileExistsError: If a file of someone else has the name of a form.
         OSError: If `directory` cannot be written.
-        RuntimeError: If nothing has been pruned yet, or Keras does not run on
-            TensorFlow.
+        RuntimeError: If another process writes there, if nothing has been
+            pruned yet, or if Keras does not run on TensorFlow.
         ValueError: If an argument is out of range, or the model is not a
             built Keras 3 model.
 
@@ -111,7 +112,7 @@ def export_report(
     if representative_data is None:
         writer.representative_data = first(_CALIBRATED)
     rows = []
-    with claiming(directory, names):
+    with hold(directory), claiming(directory, names):
         for form in forms:
             row = writer.write(form)
             if labels is not None and row["export"] is not None:

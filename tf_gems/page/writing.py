@@ -8,6 +8,7 @@ import numpy as np
 from tf_gems.export.litert import export_litert
 from tf_gems.export.network import plain_network
 from tf_gems.export.sparse_readiness import dense_file
+from tf_gems.files import hold
 from tf_gems.files import replacing
 from tf_gems.files import write_text
 from tf_gems.page.pictures import pictures
@@ -61,7 +62,8 @@ def write_page(
 
     Raises:
         FileExistsError: If a file of someone else has the name of a page's.
-        RuntimeError: As for `tf_gems.export_litert`.
+        RuntimeError: If another process writes the page, and as for
+            `tf_gems.export_litert`.
         ValueError: If the inputs are no images.
 
     Example:
@@ -90,7 +92,7 @@ def write_page(
             for k, v in (history or {}).items()
         },
     }
-    with claiming(directory, FILES) as directory:
+    with hold(directory), claiming(directory, FILES) as directory:
         return _write(
             plain, directory, inputs, mean, deviation, optimize, settings
         )
