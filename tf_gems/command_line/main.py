@@ -108,7 +108,7 @@ def _fail(message, code):
     """Writes a message in one line, without what terminals would obey."""
     text = printable(" ".join(message.split()))
     if len(text) > _LONGEST:
-        text = f"{text[:_LONGEST]} ..."
+        text = f"{text[:_LONGEST].rstrip()} ..."
     print(f"tf_gems: {text}", file=sys.stderr)
     return code
 
