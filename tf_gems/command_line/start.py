@@ -44,7 +44,6 @@ def prepare(arguments):
         # It has no gradients, which are not needed here either.
         warnings.filterwarnings("ignore", "`custom_gradient` for the numpy")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    _open_closed_descriptors()
     # Native code writes past `sys.stderr`, before any setting is read.
     terminal = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
@@ -66,4 +65,5 @@ def _open_closed_descriptors():
 
 
 if is_command(sys.argv, sys.orig_argv):
+    _open_closed_descriptors()
     prepare(sys.argv[1:])
