@@ -8,6 +8,8 @@ from tf_gems.ticket_file import container
 from tf_gems.ticket_file import header
 from tf_gems.ticket_file import positions
 
+_WIDEST = 72
+_LONGEST_VALUE = 400
 _NAMES = {
     "header": "header and checksum",
     "positions": "positions of the kept weights",
@@ -46,20 +48,23 @@ class TicketSummary:
     has_config: bool = False
 
     @classmethod
-    def read(cls, path):
-        """Reads the summary of a file.
+    def read(cls, path, max_bytes=container.MAX_BYTES):
+        """Reads the summary of a file, without making its arrays.
 
         Args:
             path: String or path.
+            max_bytes: Integer, the most memory that this may take. Defaults
+                to 2 GiB.
 
         Raises:
             OSError: If there is no such file.
-            ValueError: If the file is no ticket, or is damaged.
+            ValueError: If the file is no ticket, is damaged, or needs more
+                memory.
         """
-        contents = container.read(path)
+        contents, bits = container.inspect(path, max_bytes)
         return cls(
             layers=[
-                _layer(entry, contents.masks.get(entry.path))
+                _layer(entry, bits.get(entry.path))
                 for entry in contents.entries
             ],
             lengths=contents.lengths,
@@ -102,19 +107,20 @@ class TicketSummary:
 
     def render(self):
         """Returns a table for people."""
-        width = max(len(layer["path"]) for layer in self.layers)
+        paths = [_shown(layer["path"]) for layer in self.layers]
+        width = max(16, *map(len, paths))
         lines = [
             f"{'weight':<{width}}  {'shape':>18}  {'kept':>9}  density  "
             f"{'bytes':>9}  values"
         ]
-        for layer in self.layers:
+        for path, layer in zip(paths, self.layers, strict=True):
             shape = str(tuple(layer["shape"]))
             kept = density = ""
             if layer["kept"] is not None:
                 kept, density = f"{layer['kept']:,}", f"{layer['density']:.2%}"
             size = math.ceil((layer["positions"] + layer["values"]) / 8)
             lines.append(
-                f"{layer['path']:<{width}}  {shape:>18}  {kept:>9}  "
+                f"{path:<{width}}  {shape:>18}  {kept:>9}  "
                 f"{density:>7}  {size:>9,}  {layer['coding']}"
             )
         masked = [layer for layer in self.layers if layer["kept"] is not None]
@@ -139,7 +145,7 @@ class TicketSummary:
             f"fingerprint: {self.fingerprint}",
             f"config of the network: {'yes' if self.has_config else 'no'}",
             *(
-                f"{key}: {json.dumps(value)}"
+                f"{_shown(key)}: {json.dumps(value):.{_LONGEST_VALUE}}"
                 for key, value in self.metadata.items()
             ),
         ]
@@ -148,7 +154,21 @@ class TicketSummary:
     __str__ = render
 
 
-def _layer(entry, mask):
+def _shown(text):
+    """Returns a name for a terminal, its end if it is long.
+
+    Control characters of a file might do anything there: they are escaped.
+    """
+    text = text if len(text) <= _WIDEST else f"...{text[3 - _WIDEST :]}"
+    return "".join(
+        letter
+        if letter.isprintable()
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def _layer(entry, bits):
     signs, numbers = entry.value_sizes
     layer = {
         "path": entry.path,
@@ -160,8 +180,8 @@ def _layer(entry, mask):
         "entropy": 0.0,
         "values": signs + 8 * numbers,
     }
-    if mask is not None:
+    if bits is not None:
         layer["density"] = entry.kept / max(1, entry.size)
-        layer["positions"] = positions.length(mask, entry.width)
+        layer["positions"] = bits
         layer["entropy"] = positions.entropy(entry.size, entry.kept)
     return layer
