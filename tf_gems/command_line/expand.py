@@ -2,7 +2,7 @@
 
 usage: python -m tf_gems expand TICKET.gem --output=PLAIN.keras
            [--model=MODEL.keras | --network=resnet20]
-           [--input_shape=32,32,3] [--classes=10]
+           [--input_shape=32,32,3] [--classes=10] [--max_bytes=N]
 
 The ticket's starting weights, multiplied by its masks, replace those of the
 model, which must be of the ticket's network, but may hold any weights. Without
@@ -16,10 +16,15 @@ import os
 from absl import flags
 
 from tf_gems.command_line.usage import UsageError
+from tf_gems.command_line.usage import define_max_bytes
 from tf_gems.command_line.usage import file_size
 from tf_gems.command_line.usage import load_model
 from tf_gems.command_line.usage import only
 from tf_gems.validation import check_choice
+
+# The ticket, the model, its values while they are assigned, and the file of
+# them that Keras writes in memory.
+_COPIES = 5
 
 
 def define_flags(values):
@@ -52,6 +57,7 @@ def define_flags(values):
         "Number of its classes. The network's own by default.",
         flag_values=values,
     )
+    define_max_bytes(values, 1 << 33)
 
 
 def run(arguments, values):
@@ -67,7 +73,8 @@ def run(arguments, values):
         )
     if values.model and values.network:
         raise UsageError("Give --model or --network, not both.")
-    ticket = Ticket.load(path)
+    ticket = Ticket.load(path, values.max_bytes)
+    _refuse_large(ticket, values.max_bytes)
     named = values.network or values.input_shape or values.classes
     if ticket.config and not (values.model or named):
         model = ticket.network()
@@ -90,6 +97,19 @@ def run(arguments, values):
         f"Wrote {output}, {file_size(output)}: '{model.name}' with "
         f"{ticket.kept:,} of {ticket.size:,} prunable weights."
     )
+
+
+def _refuse_large(ticket, max_bytes):
+    """Raises an error if the network would take more memory than allowed."""
+    arrays = (*ticket.weights.values(), *ticket.masks.values())
+    needed = _COPIES * sum(array.nbytes for array in arrays)
+    if needed > max_bytes:
+        raise ValueError(
+            "The network of a ticket must fit into the memory that is allowed. "
+            f"Received: a ticket whose network takes {needed:,} bytes to "
+            f"build and save, with --max_bytes={max_bytes}. Raise it if you "
+            "trust the file."
+        )
 
 
 def _zoo(ticket, values):

@@ -24,11 +24,11 @@ def only(arguments, name):
     return arguments[0]
 
 
-def define_max_bytes(values):
+def define_max_bytes(values, default=1 << 31):
     """Defines the flag that bounds the memory of reading a file."""
     flags.DEFINE_integer(
         "max_bytes",
-        1 << 31,
+        default,
         "The most memory in bytes that the command may take for the file.",
         lower_bound=1,
         flag_values=values,
