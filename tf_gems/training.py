@@ -50,7 +50,8 @@ def train(
     """
     data = as_dataset(data)
     order = [SetEpoch(data)] if hasattr(data, "set_epoch") else []
-    backups = [Backup(directory)] if directory else []
+    belongs_to = [data, epochs, learning_rate, *callbacks]
+    backups = [Backup(directory, belongs_to)] if directory else []
     renew_optimizer(model, learning_rate, data, epochs)
     for variable in random_states(model):
         seed, _ = ops.convert_to_numpy(variable)

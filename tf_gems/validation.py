@@ -3,6 +3,7 @@
 import difflib
 import math
 import numbers
+import os
 
 
 def is_number(value):
@@ -77,4 +78,103 @@ def check_positive_integer(value, name):
             return int(value)
     raise ValueError(
         f"`{name}` must be a positive integer. Received: {name}={value!r}."
+    )
+
+
+def check_integer(value, name, least=0, most=None):
+    """Returns `value` if it is an integer within bounds.
+
+    Args:
+        value: Number to check.
+        name: Name of the argument, for the message.
+        least: Integer. Defaults to `0`; `None` for any.
+        most: Integer. Defaults to `None`: any.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        if (least is None or value >= least) and (
+            most is None or value <= most
+        ):
+            return int(value)
+    rule = f"`{name}` must be an integer"
+    if least is not None:
+        rule += f" of at least {least}"
+    if most is not None:
+        rule += f" and at most {most:,}"
+    raise ValueError(f"{rule}. Received: {name}={value!r}.")
+
+
+def check_seed(value, name="seed"):
+    """Returns `value` if it is a seed of Keras: an integer from 0, or `None`.
+
+    Args:
+        value: Value to check.
+        name: Name of the argument, for the message.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    return value if value is None else check_integer(value, name, 0, 2**32 - 1)
+
+
+def check_number(value, name, least=None, most=None, above=None):
+    """Returns `value` as a float if it is finite and within bounds.
+
+    Args:
+        value: Number to check.
+        name: Name of the argument, for the message.
+        least: Float, the smallest allowed. Defaults to `None`: any.
+        most: Float, the largest allowed. Defaults to `None`: any.
+        above: Float that it must exceed. Defaults to `None`: any.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if (
+        is_number(value)
+        and (least is None or value >= least)
+        and (most is None or value <= most)
+        and (above is None or value > above)
+    ):
+        return float(value)
+    bounds = [
+        f"{word} {bound:g}"
+        for word, bound in (
+            ("at least", least),
+            ("at most", most),
+            ("above", above),
+        )
+        if bound is not None
+    ]
+    rule = " ".join([f"`{name}` must be a finite number", *bounds[:1]])
+    rule = " and ".join([rule, *bounds[1:]])
+    raise ValueError(f"{rule}. Received: {name}={value!r}.")
+
+
+def check_bool(value, name):
+    """Returns `value` if it is `True` or `False`.
+
+    Raises:
+        ValueError: If it is something else, such as `"no"`, which is true.
+    """
+    if isinstance(value, bool):
+        return value
+    raise ValueError(
+        f"`{name}` must be True or False. Received: {name}={value!r}."
+    )
+
+
+def check_path(value, name):
+    """Returns `value` if it is a string or path that names something.
+
+    Raises:
+        ValueError: If it is empty, or no path.
+    """
+    if isinstance(value, str | os.PathLike) and os.fspath(value):
+        return value
+    raise ValueError(
+        f"`{name}` must be a path that is not empty. Received: "
+        f"{name}={value!r}."
     )
