@@ -4,15 +4,28 @@ import difflib
 import math
 import numbers
 import os
+import re
 
 
 def is_number(value):
     """Whether `value` is a finite real number, and no bool."""
-    return (
-        isinstance(value, numbers.Real)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def is_integer(value, least=0):
+    """Whether `value` is an integer from `least` up to 64 bits, and no bool."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and least <= value < 2**63
+
+
+def _short(value):
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def check_sparsity(value, name="target_sparsity"):
@@ -26,7 +39,7 @@ def check_sparsity(value, name="target_sparsity"):
         ValueError: If it is not; the message guesses what was meant.
     """
     rule = f"`{name}` is the fraction of zeros in [0, 1). "
-    received = f"Received: {name}={value!r}. "
+    received = f"Received: {name}={_short(value)}. "
     if not is_number(value):
         raise ValueError(rule + received + "Give a number such as 0.98.")
     if 0 <= value < 1:
@@ -53,12 +66,12 @@ def check_choice(value, name, choices):
     Raises:
         ValueError: If it is not; the message names the nearest choices.
     """
-    if value in choices:
+    if isinstance(value, str) and value in choices:
         return value
-    near = difflib.get_close_matches(str(value), choices, n=3)
+    near = difflib.get_close_matches(f"{value!s:.100}", choices, n=3)
     remedy = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ValueError(
-        f"Unknown `{name}`. Received: {name}={value!r}. {remedy}"
+        f"Unknown `{name}`. Received: {name}={_short(value)}. {remedy}"
         f"Known: {', '.join(map(repr, sorted(choices)))}."
     )
 
@@ -73,11 +86,11 @@ def check_positive_integer(value, name):
     Raises:
         ValueError: If it is not.
     """
-    if isinstance(value, numbers.Integral) and value >= 1:
-        if not isinstance(value, bool):
-            return int(value)
+    if is_integer(value, 1):
+        return int(value)
     raise ValueError(
-        f"`{name}` must be a positive integer. Received: {name}={value!r}."
+        f"`{name}` must be a positive integer. Received: "
+        f"{name}={_short(value)}."
     )
 
 
@@ -103,7 +116,7 @@ def check_integer(value, name, least=0, most=None):
         rule += f" of at least {least}"
     if most is not None:
         rule += f" and at most {most:,}"
-    raise ValueError(f"{rule}. Received: {name}={value!r}.")
+    raise ValueError(f"{rule}. Received: {name}={_short(value)}.")
 
 
 def check_seed(value, name="seed"):
@@ -150,7 +163,7 @@ def check_number(value, name, least=None, most=None, above=None):
     ]
     rule = " ".join([f"`{name}` must be a finite number", *bounds[:1]])
     rule = " and ".join([rule, *bounds[1:]])
-    raise ValueError(f"{rule}. Received: {name}={value!r}.")
+    raise ValueError(f"{rule}. Received: {name}={_short(value)}.")
 
 
 def check_bool(value, name):
@@ -162,7 +175,7 @@ def check_bool(value, name):
     if isinstance(value, bool):
         return value
     raise ValueError(
-        f"`{name}` must be True or False. Received: {name}={value!r}."
+        f"`{name}` must be True or False. Received: {name}={_short(value)}."
     )
 
 
@@ -176,5 +189,39 @@ def check_path(value, name):
         return value
     raise ValueError(
         f"`{name}` must be a path that is not empty. Received: "
-        f"{name}={value!r}."
+        f"{name}={_short(value)}."
+    )
+
+
+def check_pattern(value, name):
+    """Returns `value` if it is a regular expression.
+
+    Raises:
+        ValueError: If it is no string, or cannot be compiled.
+    """
+    reason = "it is no string"
+    if isinstance(value, str):
+        try:
+            re.compile(value)
+        except (re.error, OverflowError, RecursionError) as error:
+            reason = str(error)
+        else:
+            return value
+    raise ValueError(
+        f"`{name}` holds regular expressions. Received: {name}={_short(value)} "
+        f"({reason}). Give a part of a weight's path, such as 'dense'."
+    )
+
+
+def check_verbose(value, name="verbose"):
+    """Returns `value` if it is a `verbose` of `fit`: 0, 1, 2 or `"auto"`.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if isinstance(value, bool | int) and 0 <= value <= 2 or value == "auto":
+        return value
+    raise ValueError(
+        f"`{name}` must be 0, 1, 2 or 'auto', as for `fit`. Received: "
+        f"{name}={_short(value)}."
     )

@@ -33,9 +33,10 @@ class Backup(keras.callbacks.Callback):
     that is killed meanwhile cannot be resumed; nor does it save how often
     dropout has drawn. Here each epoch has a file of its own, renamed into
     place once it is whole, and a file that is damaged nevertheless, by a
-    single bit, gives way to the one before. With data in an order that follows from the epoch, see
-    `tf_gems.callbacks.SetEpoch`, a run that is killed and started again ends
-    as it would have, bit for bit, on the same kind of device.
+    single bit, gives way to the one before. With data in an order that
+    follows from the epoch, see `tf_gems.callbacks.SetEpoch`, a run that is
+    killed and started again ends as it would have, bit for bit, on the same
+    kind of device.
 
     The state is what is in the variables of the model and of its optimizer.
     The place in the list of callbacks does not matter, unless others change
