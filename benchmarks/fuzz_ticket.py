@@ -44,9 +44,9 @@ flags.DEFINE_integer("seed", 0, "Seed of all changes.")
 flags.DEFINE_integer("first", 0, "Number of the first input.")
 flags.DEFINE_string("output", None, "JSON file to write.")
 
-# What all arrays of a ticket may take here, and what the reader may then.
-MAX_BYTES = 1 << 22
-MAX_PEAK = 1 << 25
+# What reading a ticket may take here, with all arrays.
+MAX_BYTES = 1 << 23
+MAX_PEAK = MAX_BYTES
 
 
 def check(contents, data):

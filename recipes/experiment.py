@@ -341,7 +341,7 @@ class Run:
 
     def _fit(self, stage, model, epochs, callbacks=()):
         """Trains, resuming where an earlier run was stopped."""
-        backup = gems.callbacks.Backup(self._backup(stage))
+        backup = gems.callbacks.Backup(self._backup(stage), callbacks)
         log = self.directory / f"{stage}.csv"
         logger = keras.callbacks.CSVLogger(log, append=bool(backup.epoch))
         if self.devices.chief:

@@ -155,12 +155,188 @@ def test_a_config_of_a_larger_network_takes_no_memory():
         config["config"]["layers"][1]["config"]["units"] = 10**10
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match="not the ticket's"):
+    with pytest.raises(ValueError, match="arrays of shape"):
         network_of(changed(change), [(4, 3), (3,)])
+    with pytest.raises(ValueError, match="not the ticket's"):
+        network_of(changed(lambda c: None), [(4, 2), (2,)])
     with keras.StatelessScope():  # what was not built is not built later
         network()
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert after - before < 200_000  # kilobytes
+
+
+@keras.saving.register_keras_serializable(package="mine")
+class Registered(layers.Layer):
+    """A class of the user's, which no file may build."""
+
+    def __init__(self, command=None, **kwargs):
+        raise AssertionError("a class of the user's was built")
+
+
+def named(name, module="keras.layers", registered=None, **config):
+    return {**layer(name, module, **config), "registered_name": registered}
+
+
+@pytest.mark.parametrize(
+    "add, message",
+    [
+        (named("mine>Registered", registered="mine>Registered"), "Registered"),
+        (named("Registered", registered="mine>Registered"), "Registered"),
+        (named("Dense", registered="mine>Registered", units=3), "Registered"),
+        (named("tf_gems>GemLayer", registered="tf_gems>GemLayer"), "GemLayer"),
+        (
+            named("tf_gems>SparseModel", registered="tf_gems>SparseModel"),
+            "SparseModel",
+        ),
+        (named("GemLayer", "tf_gems.layers.gem_layer"), "GemLayer"),
+        (named("IndexLookup"), "IndexLookup"),
+        (named("Hashing", num_bins=3), "Hashing"),
+        (named("TextVectorization"), "TextVectorization"),
+        (named("Dense", units=3, activation="mine>Registered"), "activation"),
+        (named("Dense", units=3, kernel_regularizer="mine>Registered"), "regu"),
+        (named("RNN", cell="mine>Registered"), "Registered"),
+        (named("StackedRNNCells", cells=["mine>Registered"]), "Registered"),
+        (
+            named("TimeDistributed", layer=named("Lambda", function="f")),
+            "Lambda",
+        ),
+        (
+            named(
+                "Dense",
+                units=3,
+                dtype=named(
+                    "DTypePolicyMap", "keras.dtype_policies", policy_map={}
+                ),
+            ),
+            "DTypePolicyMap",
+        ),
+        (named("Dense", units=3, dtype="(a+)+$"), "no dtype"),
+        ({**named("Dense", units=3), "compile_config": {}}, "compile_config"),
+        (named("Map", "keras.src.ops.core", function="f"), "Map"),
+        (named("Dense", units=float("nan")), "nan"),
+        (named("Permute", dims="x" * 2000), "2000 characters"),
+    ],
+)
+def test_only_listed_parts_of_keras_are_built(add, message):
+    config = changed(lambda c: c["config"]["layers"].append(add))
+    with pytest.raises(ValueError, match="one of its network") as error:
+        network_of(config, [(4, 3), (3,)])
+    assert message in str(error.value)
+
+
+def test_a_name_that_the_user_defines_anew_is_refused():
+    config = changed(lambda c: None)
+    config["config"]["layers"][1]["config"]["activation"] = "relu"
+    with keras.saving.custom_object_scope({"Dense": Registered}):
+        with pytest.raises(ValueError, match="'Dense' is registered"):
+            network_of(config, [(4, 3), (3,)])
+    with keras.saving.custom_object_scope({"relu": Registered}):
+        with pytest.raises(ValueError, match="'relu' is registered"):
+            network_of(config, [(4, 3), (3,)])
+
+
+def test_a_layer_alone_is_no_network():
+    for config in (layer("Dense", units=3), {}, {"class_name": "Dense"}):
+        with pytest.raises(ValueError, match="one of its network"):
+            network_of(config, [(4, 3), (3,)])
+
+
+def doubled(levels):
+    """A network whose layers are called twice more often at each level."""
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layers.Dense(3)(inputs))
+    config = json.loads(json.dumps(config_of(model)))
+    for level in range(levels):
+        tensor = {
+            "class_name": "__keras_tensor__",
+            "config": {
+                "shape": [None, 3],
+                "dtype": "float32",
+                "keras_history": ["outer", 0, 0],
+            },
+        }
+        call = {"args": [tensor], "kwargs": {}}
+        again = json.loads(json.dumps(call))
+        inner = config["config"]["name"]
+        again["args"][0]["config"]["keras_history"] = [inner, 0, 0]
+        config = {
+            "module": "keras.src.models.functional",
+            "class_name": "Functional",
+            "config": {
+                "name": f"level{level}",
+                "layers": [
+                    {
+                        **named("InputLayer", batch_shape=[None, 3]),
+                        "name": "outer",
+                        "inbound_nodes": [],
+                    },
+                    {**config, "name": inner, "inbound_nodes": [call, again]},
+                ],
+                "input_layers": [["outer", 0, 0]],
+                "output_layers": [[inner, 1, 0]],
+            },
+        }
+        config["config"]["layers"][0]["config"]["name"] = "outer"
+    return config
+
+
+def test_the_number_of_calls_and_the_depth_are_bounded():
+    assert network_of(doubled(3), [(3, 3), (3,)]).count_params() == 12
+    with pytest.raises(ValueError, match="called more than 2,048 times"):
+        network_of(doubled(10), [(3, 3), (3,)])
+    with pytest.raises(ValueError, match="nests parts more than"):
+        network_of(doubled(60), [(3, 3), (3,)])
+
+    def many(config):
+        config["config"]["layers"] += [named("ReLU")] * 15_000
+
+    with pytest.raises(ValueError, match="called more than 2,048 times"):
+        network_of(changed(many), [(4, 3), (3,)])
+
+    def split(config):
+        config["config"]["layers"].append(
+            named("Split", "keras.src.ops.numpy", indices_or_sections=10**9)
+        )
+
+    with pytest.raises(ValueError, match="more than 1024 parts"):
+        network_of(changed(split), [(4, 3), (3,)])
+
+
+def test_constants_are_bounded_and_those_of_users_come_back():
+    def spoil(config):
+        config["config"]["layers"] += [
+            named("RepeatVector", n=300_000_000),
+            named("Normalization", axis=[1, 2], mean=[0.0], variance=[1.0]),
+        ]
+        config["config"]["layers"][-1]["config"]["name"] = "large"
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="normalizes by constants"):
+        network_of(changed(spoil), [(4, 3), (3,)])
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert after - before < 200_000  # kilobytes
+
+    norm = layers.Normalization(mean=[1.0, 2.0], variance=[4.0, 9.0])
+    model = keras.Sequential([keras.Input((2,)), norm, layers.Dense(1)])
+    copy = network_of(config_of(model), shapes(model))
+    copy.set_weights(model.get_weights())
+    x = np.array([[3.0, -1.0]], "float32")
+    np.testing.assert_array_equal(copy(x), model(x))
+
+
+def test_no_initializer_of_a_file_is_run():
+    """An orthogonal one of this size would take minutes."""
+    model = keras.Sequential([keras.Input((4, 4)), layers.LSTM(64)])
+    config = config_of(model)
+    lstm = config["config"]["layers"][1]["config"]
+    lstm["recurrent_initializer"] = named("mine>Registered", "keras.x")
+    found = network_of(config, shapes(model))
+    assert not any(np.any(value) for value in found.get_weights())
+    # It draws as Keras would when the user asks for it.
+    assert isinstance(
+        found.layers[0].cell.recurrent_initializer,
+        keras.initializers.Orthogonal,
+    )
 
 
 PLACES = ["class_name", "module", "config", "units", "batch_shape", "name"]

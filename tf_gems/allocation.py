@@ -15,6 +15,8 @@ import numpy as np
 
 from tf_gems import registry
 from tf_gems.shapes import Unstructured
+from tf_gems.validation import check_integer
+from tf_gems.validation import check_pattern
 from tf_gems.validation import check_sparsity
 from tf_gems.validation import is_number
 
@@ -91,7 +93,7 @@ class Global(Allocation):
     """
 
     def __init__(self, minimum=1):
-        self.minimum = int(minimum)
+        self.minimum = check_integer(minimum, "minimum")
 
     def __call__(self, shapes, density, paths=None):
         return None
@@ -238,6 +240,14 @@ class PerPath(Allocation):
     """
 
     def __init__(self, sparsities):
+        if not isinstance(sparsities, dict) or not sparsities:
+            raise ValueError(
+                "`sparsities` is a dict from regular expressions to floats in "
+                f"[0, 1). Received: sparsities={sparsities!r:.300}. Give one "
+                "such as {'dense': 0.98}."
+            )
+        for pattern in sparsities:
+            check_pattern(pattern, "sparsities")
         self.sparsities = {
             pattern: check_sparsity(value, f"sparsities[{pattern!r}]")
             for pattern, value in sparsities.items()
@@ -298,7 +308,7 @@ def get(identifier, argument="allocation"):
     if isinstance(identifier, dict):
         if "class_name" not in identifier:
             return PerPath(identifier)
-        identifier = keras.saving.deserialize_keras_object(identifier)
+        identifier = registry.deserialize(identifier, argument)
     if isinstance(identifier, Allocation):
         return identifier
     return registry.get(identifier, ALLOCATIONS, argument)

@@ -7,6 +7,8 @@ import numpy as np
 from keras import ops
 
 from tf_gems.validation import check_choice
+from tf_gems.validation import check_number
+from tf_gems.validation import check_seed
 
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
@@ -20,7 +22,7 @@ class SignedConstant(keras.initializers.Initializer):
     one bit a weight.
 
     Args:
-        gain: Float. Defaults to `sqrt(2)`.
+        gain: Positive float. Defaults to `sqrt(2)`.
         seed: Integer, or `None` for one drawn from Keras' global seed.
 
     Example:
@@ -34,8 +36,8 @@ class SignedConstant(keras.initializers.Initializer):
     """
 
     def __init__(self, gain=2.0**0.5, seed=None):
-        self.gain = gain
-        self.seed = seed
+        self.gain = check_number(gain, "gain", above=0)
+        self.seed = check_seed(seed)
 
     def __call__(self, shape, dtype=None):
         dtype = dtype or keras.config.floatx()
@@ -59,11 +61,11 @@ def get(identifier, argument):
         ValueError: If there is none of this name; the message tells the
             nearest.
     """
-    if identifier == "signed_constant":
+    if isinstance(identifier, str) and identifier == "signed_constant":
         return SignedConstant()
     try:
         return keras.initializers.get(identifier)
-    except ValueError:
+    except (TypeError, ValueError):
         names = {name for name in vars(keras.initializers) if name.islower()}
         names -= {"deserialize", "get", "serialize"}
         names = {n for n in names if not n.startswith("_")}

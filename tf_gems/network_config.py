@@ -1,10 +1,10 @@
 """The config of a network as data that can be sent to strangers.
 
 A ticket file may hold the config of its network, so that whoever has the file
-can build it. It is read as data: only layers, operations, regularizers and
-constraints of Keras itself are built, none of those that run code, load files
-or look up words, and nothing at all before the weights that it describes turn
-out to be those of the ticket.
+can build it. It is read as data: only the parts of Keras that are listed in
+`tf_gems.network_parts` are built, within the bounds of
+`tf_gems.network_limits`, and no weight takes memory before all of them turn
+out to be the ticket's.
 """
 
 import copy
@@ -14,31 +14,13 @@ import warnings
 import keras
 from keras.src.backend.common import global_state
 
+from tf_gems.network_limits import check_constants
+from tf_gems.network_limits import check_outputs
+from tf_gems.network_limits import normalizations
+from tf_gems.network_limits import sanitized
+from tf_gems.network_limits import without_normalizations
+
 LARGEST = 1 << 19
-# What holds code, or opens files.
-_REFUSED = {
-    "FlaxLayer",
-    "Hashing",
-    "IntegerLookup",
-    "JaxLayer",
-    "Lambda",
-    "StringLookup",
-    "TFSMLayer",
-    "TextVectorization",
-    "TorchModuleWrapper",
-}
-_MODULES = (
-    "keras",
-    "keras.layers",
-    "keras.ops",
-    "keras.regularizers",
-    "keras.constraints",
-    "keras.src.layers.",
-    "keras.src.models.functional",
-    "keras.src.models.sequential",
-    "keras.src.ops.",
-)
-_CLASSES_OF_KERAS = ("DTypePolicy", "Sequential", "InputSpec")
 _UNINITIALIZED = "uninitialized_variables"
 
 
@@ -63,7 +45,7 @@ def config_of(model):
             warnings.simplefilter("ignore")  # of lambdas: they are left out
             config = keras.saving.serialize_keras_object(model)
         config = json.loads(json.dumps(_slim(config)))
-        _check(config)
+        sanitized(config)
     except (NotImplementedError, RecursionError, TypeError, ValueError):
         return None
     return config if len(json.dumps(config)) <= LARGEST else None
@@ -85,9 +67,14 @@ def network_of(config, shapes):
     """
     rule = "A ticket's config is one of its network, of layers of Keras. "
     try:
-        _check(config)
-        dry = _dry_run(config)
-        found = [tuple(weight.shape) for weight in dry.weights]
+        config = sanitized(config)
+        axes = normalizations(config)
+        if axes:
+            plain, _ = _dry_run(without_normalizations(config))
+            check_constants(plain, axes)
+        model, variables = _dry_run(config)
+        check_outputs(model)
+        found = [tuple(weight.shape) for weight in model.weights]
     except Exception as error:  # whatever a hostile config leads Keras to
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
@@ -99,26 +86,44 @@ def network_of(config, shapes):
             f"{rule}Received: one of a network with {len(found)} weights, "
             f"which are not the ticket's {len(expected)}."
         )
-    return _build(config)
-
-
-def _build(config):
-    # A copy, as Keras takes it apart.
-    return keras.saving.deserialize_keras_object(
-        copy.deepcopy(config), safe_mode=True
-    )
+    _give_memory(model, variables)
+    return model
 
 
 def _dry_run(config):
-    """Builds a network whose weights take no memory."""
+    """Builds a network whose weights take no memory.
+
+    Returns:
+        Pair of the model and of the list of its variables, which wait for
+        their initializers.
+    """
     before = global_state.get_global_attribute(_UNINITIALIZED)
-    global_state.set_global_attribute(_UNINITIALIZED, [])
+    variables = []
+    global_state.set_global_attribute(_UNINITIALIZED, variables)
     try:
         with keras.StatelessScope(initialize_variables=False):
-            return _build(config)
+            model = keras.saving.deserialize_keras_object(
+                copy.deepcopy(config), safe_mode=True
+            )
     finally:
         # Or the next scope would give them memory.
         global_state.set_global_attribute(_UNINITIALIZED, before)
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"{type(model).__name__} is no model.")
+    return model, variables
+
+
+def _give_memory(model, variables):
+    """Makes the weights zeros, and draws what else there is.
+
+    No initializer draws for weights that a ticket replaces: an orthogonal one
+    takes minutes where the weight is large.
+    """
+    weights = {id(weight) for weight in model.weights}
+    for variable in variables:
+        if id(variable) in weights:
+            variable._initializer = keras.initializers.Zeros()
+        variable._deferred_initialize()
 
 
 def _slim(config):
@@ -135,41 +140,3 @@ def _slim(config):
         and not key.endswith("_initializer")
         and not (of_layer and key == "registered_name" and value is None)
     }
-
-
-def _check(config):
-    """Raises an error unless a config is that of data alone."""
-    if isinstance(config, list):
-        for value in config:
-            _check(value)
-    if not isinstance(config, dict):
-        return
-    if not all(isinstance(key, str) for key in config):
-        raise ValueError("its keys are no strings.")
-    if "class_name" in config and "config" in config:
-        name, module = config["class_name"], config.get("module")
-        if name not in ("__keras_tensor__", "__tuple__", "__dtype__"):
-            _check_class(name, module, config.get("registered_name"))
-    for key, value in config.items():
-        if key.endswith("activation") and isinstance(value, dict):
-            _check_class(
-                value.get("class_name"),
-                value.get("module"),
-                value.get("registered_name"),
-            )
-        _check(value)
-
-
-def _check_class(name, module, registered):
-    described = f"'{name}' of `{module}`"
-    if not (isinstance(name, str) and isinstance(module, str)):
-        raise ValueError(f"{described} is no class of Keras.")
-    of_keras = module in _MODULES or module.startswith(
-        tuple(part for part in _MODULES if part.endswith("."))
-    )
-    if registered not in (None, name) or name in _REFUSED or not of_keras:
-        raise ValueError(f"{described} is none of the layers that are data.")
-    if module == "keras" and name not in _CLASSES_OF_KERAS:
-        raise ValueError(f"{described} is none of the layers that are data.")
-    if name in ("function", "builtin_function_or_method"):
-        raise ValueError(f"{described} is a function.")

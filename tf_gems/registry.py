@@ -33,11 +33,32 @@ def get(identifier, classes, argument):
                 f"instance of `{found.__name__}`."
             ) from error
     if isinstance(identifier, dict):
-        identifier = keras.saving.deserialize_keras_object(identifier)
+        identifier = deserialize(identifier, argument)
     if isinstance(identifier, tuple(classes.values())):
         return identifier
     raise ValueError(
         f"`{argument}` must be a name, a config or an instance. "
-        f"Received: {argument}={identifier!r}. "
+        f"Received: {argument}={identifier!r:.300}. "
         f"Known: {', '.join(map(repr, sorted(classes)))}."
     )
+
+
+def deserialize(config, argument):
+    """Returns the object of a config.
+
+    Args:
+        config: Dict made by `keras.saving.serialize_keras_object`.
+        argument: Name of the user's argument, for messages.
+
+    Raises:
+        ValueError: If Keras cannot build it.
+    """
+    try:
+        return keras.saving.deserialize_keras_object(config)
+    except Exception as error:  # whatever Keras makes of something else
+        raise ValueError(
+            f"`{argument}` can be a config that "
+            "`keras.saving.serialize_keras_object` made. Received: "
+            f"{argument}={config!r:.300}, which is not ({error!s:.300}). Pass "
+            "an instance."
+        ) from error

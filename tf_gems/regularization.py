@@ -53,7 +53,7 @@ class Adaptive:
     """
 
     def __init__(self, descent=0.7):
-        if not 0 < descent <= 1:
+        if not is_number(descent) or not 0 < descent <= 1:
             raise ValueError(
                 "`descent` is a part of the steps up to the last freeze, in "
                 f"(0, 1]. Received: descent={descent!r}. Leave it out, or "
@@ -122,7 +122,7 @@ def get(identifier):
         schedule = registry.get(identifier, known, "regularization")
     if isinstance(schedule, Adaptive):
         return schedule
-    if min(schedule(0.0), schedule(1.0)) < 0:
+    if not all(schedule(progress) >= 0 for progress in (0.0, 1.0)):
         raise ValueError(
             "`regularization` must not be negative, or it would drive all "
             f"scores to 1. Received: regularization={identifier!r}."

@@ -10,9 +10,14 @@ import math
 import keras
 
 from tf_gems import registry
+from tf_gems.validation import check_choice
+from tf_gems.validation import check_integer
+from tf_gems.validation import check_number
+from tf_gems.validation import check_positive_integer
 from tf_gems.validation import is_number
 
 _TFMOT = "tensorflow_model_optimization."
+_MOST_FREEZES = 1_000_000
 
 
 class Schedule:
@@ -41,7 +46,7 @@ class Constant(Schedule):
     """
 
     def __init__(self, value=0.0):
-        self.value = float(value)
+        self.value = check_number(value, "value")
 
     def __call__(self, progress):
         return self.value
@@ -67,10 +72,10 @@ class Geometric(Schedule):
     """
 
     def __init__(self, initial=1.0, final=0.01):
-        if initial <= 0 or final <= 0:
+        if not all(is_number(x) and x > 0 for x in (initial, final)):
             raise ValueError(
                 "A geometric schedule needs positive ends. "
-                f"Received: initial={initial}, final={final}. "
+                f"Received: initial={initial!r}, final={final!r}. "
                 "Use `Polynomial` to reach zero."
             )
         self.initial = float(initial)
@@ -102,13 +107,13 @@ class Polynomial(Schedule):
     """
 
     def __init__(self, initial=0.0, final=1.0, power=3.0):
-        if power <= 0:
+        if not is_number(power) or power <= 0:
             raise ValueError(
-                f"`power` must be positive. Received: power={power}. "
+                f"`power` must be positive. Received: power={power!r}. "
                 "1 is linear, 3 is Zhu & Gupta's."
             )
-        self.initial = float(initial)
-        self.final = float(final)
+        self.initial = check_number(initial, "initial")
+        self.final = check_number(final, "final")
         self.power = float(power)
 
     def __call__(self, progress):
@@ -140,8 +145,8 @@ class Cosine(Schedule):
     """
 
     def __init__(self, initial=1.0, final=0.0):
-        self.initial = float(initial)
-        self.final = float(final)
+        self.initial = check_number(initial, "initial")
+        self.final = check_number(final, "final")
 
     def __call__(self, progress):
         remaining = (1.0 + math.cos(math.pi * progress)) / 2
@@ -217,11 +222,22 @@ def geometric_counts(size, density, freezes, rounding="exact"):
     Returns:
         List of `freezes + 1` integers.
 
+    Raises:
+        ValueError: If an argument is out of range.
+
     Example:
 
     >>> geometric_counts(1000, 0.01, 2)
     [1000, 100, 10]
     """
+    size = check_positive_integer(size, "size")
+    freezes = check_integer(freezes, "freezes", 1, _MOST_FREEZES)
+    if not is_number(density) or not 0 < density <= 1:
+        raise ValueError(
+            "`density` is the fraction kept, in (0, 1]. Received: "
+            f"density={density!r}. Give a number such as 0.02."
+        )
+    check_choice(rounding, "rounding", ("exact", "reference"))
     if rounding == "exact":
         bound = Geometric(1.0, density)
         return [round(size * bound(i / freezes)) for i in range(freezes + 1)]

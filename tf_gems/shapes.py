@@ -15,6 +15,7 @@ import numpy as np
 from tf_gems import registry
 from tf_gems.masks import keep_largest
 from tf_gems.validation import check_choice
+from tf_gems.validation import check_integer
 from tf_gems.validation import check_positive_integer
 
 
@@ -98,7 +99,7 @@ class NOfM(Shape):
                 "N:M keeps `n` of each `m` neighbours, with n <= m. "
                 f"Received: n={n!r}, m={m!r}. Did you mean {m}:{n}?"
             )
-        self.axis = int(axis)
+        self.axis = check_integer(axis, "axis", -32, 31)
         self.limit = self.n / self.m
 
     def keep_largest(self, scores, count, among=None):

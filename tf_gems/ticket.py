@@ -323,8 +323,9 @@ class Ticket:
 
         Args:
             path: String or path.
-            max_bytes: Integer, the most that all arrays together may take, as
-                a small file may describe large ones. Defaults to 2 GiB.
+            max_bytes: Integer, the most memory in bytes that reading may
+                take, as a small file may describe large arrays. Defaults to
+                2 GiB.
 
         Returns:
             `Ticket`, with zeros in place of the pruned weights.
@@ -332,26 +333,29 @@ class Ticket:
         Raises:
             OSError: If there is no such file.
             ValueError: If the file is no ticket, is damaged, is of a version
-                that is not known here, or describes larger arrays.
+                that is not known here, or needs more memory.
         """
         found = ticket_file.read(path, max_bytes)
         return cls(found.masks, found.weights, found.metadata, found.config)
 
     @staticmethod
-    def inspect(path):
+    def inspect(path, max_bytes=ticket_file.MAX_BYTES):
         """Returns what a file holds and where its bytes go.
 
         Args:
             path: String or path.
+            max_bytes: Integer, see `load`. No arrays are made, so that much
+                less is needed than to load the same file.
 
         Returns:
             `ticket_file.TicketSummary`; `print` it.
 
         Raises:
             OSError: If there is no such file.
-            ValueError: If the file is no ticket, or is damaged.
+            ValueError: If the file is no ticket, is damaged, or needs more
+                memory.
         """
-        return ticket_file.TicketSummary.read(path)
+        return ticket_file.TicketSummary.read(path, max_bytes)
 
 
 def _config(model):

@@ -55,9 +55,10 @@ def train(
     """
     data = as_dataset(data)
     order = [SetEpoch(data)] if hasattr(data, "set_epoch") else []
+    belongs_to = [data, epochs, learning_rate, *callbacks]
     backups = []
     if directory is not None:
-        backups = [Backup(check_directory(directory))]
+        backups = [Backup(check_directory(directory), belongs_to)]
     was_there = backups and _is_of_someone_else(backups[0])
     renew_optimizer(model, learning_rate, data, epochs)
     for variable in random_states(model):

@@ -3,15 +3,29 @@
 import difflib
 import math
 import numbers
+import os
+import re
 
 
 def is_number(value):
     """Whether `value` is a finite real number, and no bool."""
-    return (
-        isinstance(value, numbers.Real)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def is_integer(value, least=0):
+    """Whether `value` is an integer from `least` up to 64 bits, and no bool."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and least <= value < 2**63
+
+
+def _short(value):
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def check_sparsity(value, name="target_sparsity"):
@@ -25,7 +39,7 @@ def check_sparsity(value, name="target_sparsity"):
         ValueError: If it is not; the message guesses what was meant.
     """
     rule = f"`{name}` is the fraction of zeros in [0, 1). "
-    received = f"Received: {name}={value!r}. "
+    received = f"Received: {name}={_short(value)}. "
     if not is_number(value):
         raise ValueError(rule + received + "Give a number such as 0.98.")
     if 0 <= value < 1:
@@ -52,12 +66,12 @@ def check_choice(value, name, choices):
     Raises:
         ValueError: If it is not; the message names the nearest choices.
     """
-    if value in choices:
+    if isinstance(value, str) and value in choices:
         return value
-    near = difflib.get_close_matches(str(value), choices, n=3)
+    near = difflib.get_close_matches(f"{value!s:.100}", choices, n=3)
     remedy = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ValueError(
-        f"Unknown `{name}`. Received: {name}={value!r}. {remedy}"
+        f"Unknown `{name}`. Received: {name}={_short(value)}. {remedy}"
         f"Known: {', '.join(map(repr, sorted(choices)))}."
     )
 
@@ -72,9 +86,142 @@ def check_positive_integer(value, name):
     Raises:
         ValueError: If it is not.
     """
-    if isinstance(value, numbers.Integral) and value >= 1:
-        if not isinstance(value, bool):
-            return int(value)
+    if is_integer(value, 1):
+        return int(value)
     raise ValueError(
-        f"`{name}` must be a positive integer. Received: {name}={value!r}."
+        f"`{name}` must be a positive integer. Received: "
+        f"{name}={_short(value)}."
+    )
+
+
+def check_integer(value, name, least=0, most=None):
+    """Returns `value` if it is an integer within bounds.
+
+    Args:
+        value: Number to check.
+        name: Name of the argument, for the message.
+        least: Integer. Defaults to `0`; `None` for any.
+        most: Integer. Defaults to `None`: any.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        if (least is None or value >= least) and (
+            most is None or value <= most
+        ):
+            return int(value)
+    rule = f"`{name}` must be an integer"
+    if least is not None:
+        rule += f" of at least {least}"
+    if most is not None:
+        rule += f" and at most {most:,}"
+    raise ValueError(f"{rule}. Received: {name}={_short(value)}.")
+
+
+def check_seed(value, name="seed"):
+    """Returns `value` if it is a seed of Keras: an integer from 0, or `None`.
+
+    Args:
+        value: Value to check.
+        name: Name of the argument, for the message.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    return value if value is None else check_integer(value, name, 0, 2**32 - 1)
+
+
+def check_number(value, name, least=None, most=None, above=None):
+    """Returns `value` as a float if it is finite and within bounds.
+
+    Args:
+        value: Number to check.
+        name: Name of the argument, for the message.
+        least: Float, the smallest allowed. Defaults to `None`: any.
+        most: Float, the largest allowed. Defaults to `None`: any.
+        above: Float that it must exceed. Defaults to `None`: any.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if (
+        is_number(value)
+        and (least is None or value >= least)
+        and (most is None or value <= most)
+        and (above is None or value > above)
+    ):
+        return float(value)
+    bounds = [
+        f"{word} {bound:g}"
+        for word, bound in (
+            ("at least", least),
+            ("at most", most),
+            ("above", above),
+        )
+        if bound is not None
+    ]
+    rule = " ".join([f"`{name}` must be a finite number", *bounds[:1]])
+    rule = " and ".join([rule, *bounds[1:]])
+    raise ValueError(f"{rule}. Received: {name}={_short(value)}.")
+
+
+def check_bool(value, name):
+    """Returns `value` if it is `True` or `False`.
+
+    Raises:
+        ValueError: If it is something else, such as `"no"`, which is true.
+    """
+    if isinstance(value, bool):
+        return value
+    raise ValueError(
+        f"`{name}` must be True or False. Received: {name}={_short(value)}."
+    )
+
+
+def check_path(value, name):
+    """Returns `value` if it is a string or path that names something.
+
+    Raises:
+        ValueError: If it is empty, or no path.
+    """
+    if isinstance(value, str | os.PathLike) and os.fspath(value):
+        return value
+    raise ValueError(
+        f"`{name}` must be a path that is not empty. Received: "
+        f"{name}={_short(value)}."
+    )
+
+
+def check_pattern(value, name):
+    """Returns `value` if it is a regular expression.
+
+    Raises:
+        ValueError: If it is no string, or cannot be compiled.
+    """
+    reason = "it is no string"
+    if isinstance(value, str):
+        try:
+            re.compile(value)
+        except (re.error, OverflowError, RecursionError) as error:
+            reason = str(error)
+        else:
+            return value
+    raise ValueError(
+        f"`{name}` holds regular expressions. Received: {name}={_short(value)} "
+        f"({reason}). Give a part of a weight's path, such as 'dense'."
+    )
+
+
+def check_verbose(value, name="verbose"):
+    """Returns `value` if it is a `verbose` of `fit`: 0, 1, 2 or `"auto"`.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if isinstance(value, bool | int) and 0 <= value <= 2 or value == "auto":
+        return value
+    raise ValueError(
+        f"`{name}` must be 0, 1, 2 or 'auto', as for `fit`. Received: "
+        f"{name}={_short(value)}."
     )

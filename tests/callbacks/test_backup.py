@@ -5,6 +5,7 @@ import itertools
 import resource
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from keras import layers
 
 import tf_gems as gems
 from tf_gems import datasets
+from tf_gems.callbacks import backup
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(256, size=(60, 8, 8, 3), dtype="uint8")
@@ -99,8 +101,7 @@ def kill_and_resume(callbacks, batches=14, between=None, **arguments):
     if between:
         between()
     watch = CountEpochs()
-    # Another seed shows that all that matters was in the backup.
-    return fit(1, [*callbacks(), watch], **arguments), watch.epochs
+    return fit(0, [*callbacks(), watch], **arguments), watch.epochs
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +118,8 @@ def whole():
 
 
 @pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize("backup", ["keras", "ours"])
-def test_a_resumed_run_is_the_uninterrupted_one(backup, order, whole, tmp_path):
+@pytest.mark.parametrize("kind", ["keras", "ours"])
+def test_a_resumed_run_is_the_uninterrupted_one(kind, order, whole, tmp_path):
     def callbacks():
         path = tmp_path / "backup"
         logs = []
@@ -129,11 +130,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(backup, order, whole, tmp_path):
             *logs,
             # Keras' own does not save the state of dropout.
             keras.callbacks.BackupAndRestore(path)
-            if backup == "keras"
+            if kind == "keras"
             else gems.callbacks.Backup(path),
         ]
 
-    dropout = backup == "ours"
+    dropout = kind == "ours"
     found, epochs = kill_and_resume(callbacks, dropout=dropout, order=order)
     assert epochs == [3, 4, 5], "killed in the fourth epoch"
     assert_equal(found, whole["with" if dropout else "without"])
@@ -168,10 +169,142 @@ def test_a_damaged_backup_gives_way_to_the_one_before(damage, whole, tmp_path):
     assert_equal(found, whole["with"])
 
 
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """The bytes of a backup, and what is in it."""
+    path = tmp_path_factory.mktemp("sample") / "000000001.backup"
+    keras.utils.set_random_seed(0)
+    values = [
+        np.arange(6, dtype="float32").reshape(2, 3),
+        np.array(7, "int64"),
+        np.ones((2, 2), ml_dtypes.bfloat16),
+        np.zeros((0, 3), "float16"),
+    ]
+    with open(path, "wb") as file:
+        backup._write(file, {"epoch": 1, "phases": []}, values)
+    return path, values
+
+
+def test_every_flipped_bit_and_every_cut_is_seen(sample, tmp_path):
+    path, values = sample
+    header, found = backup._read(path)
+    assert header["epoch"] == 1
+    for value, read in zip(values, found, strict=True):
+        assert read.dtype == value.dtype and read.shape == value.shape
+        assert read.tobytes() == value.tobytes()
+    data = path.read_bytes()
+    damaged = tmp_path / "000000001.backup"
+    for place in range(8 * len(data)):
+        other = bytearray(data)
+        other[place // 8] ^= 1 << place % 8
+        damaged.write_bytes(other)
+        with pytest.raises(ValueError, match="digest is wrong"):
+            backup._read(damaged)
+    for length in range(len(data)):
+        damaged.write_bytes(data[:length])
+        with pytest.raises(ValueError, match="digest is wrong"):
+            backup._read(damaged)
+    assert gems.callbacks.Backup(tmp_path).epoch == 0
+
+
+def test_the_epoch_is_that_of_the_last_whole_backup(sample, tmp_path):
+    """A log of training that is cut there has no epoch twice."""
+    data = sample[0].read_bytes()
+    (tmp_path / "000000001.backup").write_bytes(data)
+    (tmp_path / "000000002.backup").write_bytes(data[:-1])
+    found = gems.callbacks.Backup(tmp_path)
+    assert found.epoch == 1 and len(found.paths) == 2
+
+
+def plain(seed=0, rate=0.1, units=3, loss="mse", optimizer="SGD", dropout=0.1):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(units),
+            layers.Dropout(dropout, seed=seed),
+            layers.Dense(1),
+        ]
+    )
+    model.compile(getattr(keras.optimizers, optimizer)(rate), loss)
+    return model
+
+
+def train(model, path, belongs_to=(), epochs=2):
+    x = np.random.default_rng(0).normal(size=(16, 4))
+    callback = gems.callbacks.Backup(path, belongs_to)
+    model.fit(x, x[:, :1], epochs=epochs, verbose=0, callbacks=[callback])
+    return model
+
+
+@pytest.mark.parametrize(
+    "change, name",
+    [
+        ({"seed": 1}, "starting weights, the seeds of its random layers"),
+        ({"rate": 0.2}, "differs in the optimizer"),
+        ({"optimizer": "RMSprop"}, ""),
+        ({"units": 4}, "of the same model"),
+        ({"loss": "mae"}, "differs in the loss"),
+        ({"loss": keras.losses.Huber(0.5)}, "differs in the loss"),
+    ],
+)
+def test_a_backup_of_another_training_is_refused(change, name, tmp_path):
+    train(plain(), tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    model = plain(**change)
+    values = model.get_weights()
+    with pytest.raises(ValueError, match="A backup is .*" + name):
+        train(model, tmp_path)
+    assert_equal(model.get_weights(), values)
+    assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    train(plain(), tmp_path, epochs=3)
+
+
+def test_a_backup_of_other_data_or_settings_is_refused(tmp_path):
+    def belongs_to(labels=LABELS, patience=3, seed=0):
+        data = datasets.ImageData.normalised(
+            "cifar10", (IMAGES, labels), (IMAGES, labels), 2
+        ).batches(16, seed)
+        stop = keras.callbacks.EarlyStopping(patience=patience)
+        return [data, stop, {"note": 1}, labels]
+
+    train(plain(), tmp_path, belongs_to())
+    for other in (
+        belongs_to(1 - LABELS),
+        belongs_to(patience=4),
+        belongs_to(seed=1),
+        [],
+    ):
+        with pytest.raises(ValueError, match="differs in the data or the set"):
+            train(plain(), tmp_path, other)
+    train(plain(), tmp_path, belongs_to(), epochs=3)
+
+
+def test_the_same_model_goes_on_after_an_interrupt_and_when_it_is_done(
+    tmp_path,
+):
+    """As in a notebook, where a cell is run again."""
+    expected = train(plain(), tmp_path / "whole", epochs=4).get_weights()
+    model, callback = plain(), gems.callbacks.Backup(tmp_path / "stopped")
+    x = np.random.default_rng(0).normal(size=(16, 4))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(
+            *(x, x[:, :1]),
+            epochs=4,
+            batch_size=16,
+            verbose=0,
+            callbacks=[callback, Kill(3)],
+        )
+    train(model, tmp_path / "stopped", epochs=3)
+    assert_equal(
+        train(model, tmp_path / "stopped", epochs=4).get_weights(), expected
+    )
+
+
 def test_a_run_that_is_finished_trains_no_more(whole, tmp_path):
     watch = CountEpochs()
     fit(0, [gems.callbacks.Backup(tmp_path)])
-    found = fit(1, [watch, gems.callbacks.Backup(tmp_path)])
+    found = fit(0, [watch, gems.callbacks.Backup(tmp_path)])
     assert not watch.epochs
     assert_equal(found, whole["with"])
 
@@ -186,18 +319,15 @@ def test_resuming_is_idempotent(phase, kills, again, whole, tmp_path_factory):
     """However often and wherever a run is killed, and if it is done again."""
     path = tmp_path_factory.mktemp("backup")
 
-    def attempt(seed, *kill):
-        backup = gems.callbacks.Backup(path)
-        # Another seed shows that all that matters was in the backup.
-        seed = seed if any(path.iterdir()) else 0
-        return fit(seed, [backup, *kill], phase)
+    def attempt(*kill):
+        return fit(0, [gems.callbacks.Backup(path), *kill], phase)
 
-    for seed, batches in enumerate(kills):
+    for batches in kills:
         with pytest.raises(KeyboardInterrupt):
-            attempt(seed, Kill(batches))
+            attempt(Kill(batches))
     expected = whole["with" if phase == "mining" else "finetuning"]
     for _ in range(1 + again):
-        assert_equal(attempt(9), expected)
+        assert_equal(attempt(), expected)
 
 
 def test_a_backup_of_another_phase_is_refused(tmp_path):

@@ -1,27 +1,31 @@
 """Backs training up so that a kill at any moment loses one epoch at most."""
 
 import contextlib
+import hashlib
 import json
+import math
 import warnings
-import zipfile
-import zlib
+import weakref
 from pathlib import Path
 
 import keras
+import ml_dtypes
 import numpy as np
 from keras import ops
 
+from tf_gems.callbacks.belonging import fingerprint
 from tf_gems.files import BACKUP
 from tf_gems.files import remove_files
 from tf_gems.files import remove_leftovers
 from tf_gems.files import replacing
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.validation import check_path
 
 _KEPT = 2  # should the last one be damaged, there is one before it
-_DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError),
-    *(NotImplementedError, RuntimeError, UnicodeDecodeError, ValueError),
-)
+_MAGIC = b"\x89GEMBACK"
+# How trainings of this process began, should one of them be stopped and start
+# again with the same model, whose weights are others by then.
+_BEGUN = weakref.WeakKeyDictionary()
 
 
 class Backup(keras.callbacks.Callback):
@@ -30,10 +34,11 @@ class Backup(keras.callbacks.Callback):
     `keras.callbacks.BackupAndRestore` writes over its only file, and a run
     that is killed meanwhile cannot be resumed; nor does it save how often
     dropout has drawn. Here each epoch has a file of its own, renamed into
-    place once it is whole, and a file that is damaged nevertheless gives way
-    to the one before. With data in an order that follows from the epoch, see
-    `tf_gems.callbacks.SetEpoch`, a run that is killed and started again ends
-    as it would have, bit for bit, on the same kind of device.
+    place once it is whole, and a file that is damaged nevertheless, by a
+    single bit, gives way to the one before. With data in an order that
+    follows from the epoch, see `tf_gems.callbacks.SetEpoch`, a run that is
+    killed and started again ends as it would have, bit for bit, on the same
+    kind of device.
 
     The state is what is in the variables of the model and of its optimizer.
     The place in the list of callbacks does not matter, unless others change
@@ -47,11 +52,19 @@ class Backup(keras.callbacks.Callback):
     Of several workers the chief writes, and all read: the directory must be
     on a file system that they share.
 
+    A backup belongs to one training. It holds digests of the network, of the
+    weights and the random layers' seeds that the training began with, of the
+    optimizer with its learning rate, and of the loss; a training that differs
+    in one of them is refused. So set a seed, as Keras draws other weights in
+    every process. What the callback cannot see is told by `belongs_to`.
+
     Args:
         directory: Path of the backups, made when there is something to save.
+        belongs_to: List of whatever else the training depends on: data sets,
+            arrays, callbacks, JSON values. Defaults to none.
 
     Raises:
-        ValueError: If the backup is of another model or phase.
+        ValueError: If the backup is of another training.
         OSError: If there is no room for a backup; the last one is kept.
 
     Example:
@@ -60,13 +73,15 @@ class Backup(keras.callbacks.Callback):
     sparse.fit(batches, epochs=150, callbacks=[
         tf_gems.GemMinerCallback(0.98),
         tf_gems.callbacks.SetEpoch(batches),
-        tf_gems.callbacks.Backup("backup")])
+        tf_gems.callbacks.Backup("backup", belongs_to=[batches])])
     ```
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory, belongs_to=()):
         super().__init__()
-        self.directory = Path(directory)
+        self.directory = Path(check_path(directory, "directory"))
+        self.belongs_to = list(belongs_to)
+        self._fingerprint = None
 
     @property
     def paths(self):
@@ -75,18 +90,29 @@ class Backup(keras.callbacks.Callback):
 
     @property
     def epoch(self):
-        """Integer, epochs of training that the last backup holds."""
-        return int(self.paths[0].stem) if self.paths else 0
+        """Integer, epochs of training that the last whole backup holds."""
+        for path in self.paths:
+            with contextlib.suppress(OSError, ValueError):
+                return _read(path)[0]["epoch"]
+        return 0
 
     def on_train_begin(self, logs=None):
+        found = fingerprint(self.model, self.belongs_to)
+        begun = _BEGUN.setdefault(self.model, {})
+        key = str(self.directory.absolute())
         if not self.paths:
+            self._fingerprint = begun[key] = found
             return
+        # Of the same model object: how its training began.
+        for name in ("its starting weights", "the seeds of its random layers"):
+            found[name] = begun.get(key, found)[name]
+        self._fingerprint = begun[key] = found
         with _scope_of(self.model):
             self.model.optimizer.build(self.model.trainable_variables)
         for path in self.paths:
             try:
                 header, values = _read(path)
-            except _DAMAGE as error:
+            except (OSError, ValueError) as error:
                 warnings.warn(
                     f"The backup '{path}' is damaged ({error}). Training goes "
                     "on from the one before, or from the beginning.",
@@ -109,13 +135,26 @@ class Backup(keras.callbacks.Callback):
                 f"{_phases(self.model)}. Use a directory for each training, "
                 "or remove this one."
             )
+        if not _holds(variables, values):
+            self._refuse_other_training(header["fingerprint"])
+        # What the training is of was settled when it began.
+        self._fingerprint = header["fingerprint"]
         for variable, value in zip(variables, values, strict=True):
-            # NumPy stores types that it does not know, bfloat16, as bytes.
-            if value.dtype.kind == "V":
-                value = value.view(ops.convert_to_numpy(variable).dtype)
             variable.assign(value)
         # As `BackupAndRestore` does: `fit` begins with this epoch.
         self.model._initial_epoch = header["epoch"]
+
+    def _refuse_other_training(self, theirs):
+        ours = self._fingerprint
+        names = [name for name in ours if ours[name] != theirs.get(name)]
+        if names:
+            raise ValueError(
+                "A backup is resumed by the training that it is of. Received: "
+                f"directory='{self.directory}', from a training that differs "
+                f"in {', '.join(names)}. Set the same seed "
+                "(`keras.utils.set_random_seed`) and the same settings, use "
+                "another directory, or remove this one to begin anew."
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         # Keras never forgets it: the next `fit` would begin there as well.
@@ -137,14 +176,14 @@ class Backup(keras.callbacks.Callback):
         if not np.isfinite((logs or {}).get("loss", 0.0)):
             return  # nothing to come back to
         self.directory.mkdir(parents=True, exist_ok=True)
-        header = {"epoch": epoch + 1, "phases": _phases(self.model)}
-        variables = _variables(self.model)
+        header = {
+            "epoch": epoch + 1,
+            "phases": _phases(self.model),
+            "fingerprint": self._fingerprint or {},
+        }
+        values = [ops.convert_to_numpy(v) for v in _variables(self.model)]
         with replacing(self.directory / f"{epoch + 1:09d}.backup") as file:
-            np.savez(
-                file,
-                np.frombuffer(json.dumps(header).encode(), "uint8"),
-                *[ops.convert_to_numpy(variable) for variable in variables],
-            )
+            _write(file, header, values)
         for useless in self.paths[_KEPT:]:
             useless.unlink()
         remove_leftovers(self.directory)  # of a run that was killed
@@ -166,11 +205,47 @@ def _phases(model):
     return [gem.phase for gem in find_gem_layers(model)]
 
 
+def _holds(variables, values):
+    """Whether a model already is as a backup has it, in every bit."""
+    return all(
+        ops.convert_to_numpy(variable).tobytes() == value.tobytes()
+        for variable, value in zip(variables, values, strict=True)
+    )
+
+
+def _write(file, header, values):
+    """Writes header, arrays, and the SHA-256 of both."""
+    arrays = [[value.dtype.name, value.shape] for value in values]
+    text = json.dumps({**header, "arrays": arrays}).encode()
+    digest = hashlib.sha256()
+    for data in (
+        *(_MAGIC, len(text).to_bytes(8, "little"), text),
+        *(value.tobytes() for value in values),
+    ):
+        file.write(data)
+        digest.update(data)
+    file.write(digest.digest())
+
+
 def _read(path):
-    """Returns header and values of a backup, whose checksums all agree."""
-    with np.load(path, allow_pickle=False) as archive:
-        header, *values = (archive[name] for name in archive.files)
-    return json.loads(header.tobytes()), values
+    """Returns header and values of a backup in which every bit is right."""
+    data = path.read_bytes()
+    body, digest = data[:-32], data[-32:]
+    if hashlib.sha256(body).digest() != digest or body[:8] != _MAGIC:
+        raise ValueError("its digest is wrong")
+    start = 16 + int.from_bytes(body[8:16], "little")
+    header, values = json.loads(body[16:start]), []
+    for name, shape in header["arrays"]:
+        dtype, count = _dtype(name), math.prod(shape)
+        value = np.frombuffer(body, dtype, count, start)
+        values.append(value.reshape(shape))
+        start += value.nbytes
+    return header, values
+
+
+def _dtype(name):
+    """Returns the NumPy dtype of a name, also of those that NumPy lacks."""
+    return np.dtype(getattr(ml_dtypes, name, name))
 
 
 def _scope_of(model):

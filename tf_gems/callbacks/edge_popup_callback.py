@@ -10,6 +10,7 @@ from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.masks import keep_largest
 from tf_gems.network import gems_of
 from tf_gems.pointwise import refuse_too_few_zeros
+from tf_gems.validation import check_bool
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
 
@@ -80,7 +81,7 @@ class EdgePopupCallback(keras.callbacks.Callback):
         super().__init__()
         self.target_sparsity = check_sparsity(target_sparsity)
         self.allocation = allocations.get(allocation)
-        self.gradual = bool(gradual)
+        self.gradual = check_bool(gradual, "gradual")
         if type(self.allocation) not in _SCOPES:
             raise ValueError(
                 "Edge-popup ranks scores over all layers together or within "
@@ -98,7 +99,7 @@ class EdgePopupCallback(keras.callbacks.Callback):
         )
         self.regularization = schedules.get(regularization, "regularization")
         least = min(self.regularization(0.0), self.regularization(1.0))
-        if least < 0:
+        if not least >= 0:
             raise ValueError(
                 "`regularization` must not be negative, or scores would grow "
                 f"without bound. Received: regularization={least:g}."

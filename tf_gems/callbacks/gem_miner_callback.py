@@ -15,9 +15,11 @@ from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.presets import get_preset
 from tf_gems.regularization import Adaptive
+from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
+from tf_gems.validation import check_verbose
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -113,7 +115,7 @@ class GemMinerCallback(keras.callbacks.Callback):
             freeze_period, "freeze_period"
         )
         self.regularization = regularizations.get(regularization)
-        self.gated = bool(gated)
+        self.gated = check_bool(gated, "gated")
         if not gated and isinstance(self.regularization, Adaptive):
             raise ValueError(
                 "An adaptive penalty always rests at its bound. Received: "
@@ -130,8 +132,8 @@ class GemMinerCallback(keras.callbacks.Callback):
         self.allocation = allocations.get(allocation)
         self.shape = shapes.get(shape)
         shapes.refuse_too_dense(self.shape, self.target_sparsity)
-        self.inverted = bool(inverted)
-        self.verbose = verbose
+        self.inverted = check_bool(inverted, "inverted")
+        self.verbose = check_verbose(verbose)
         self._gems = []
         self._counts = []
         self._at_floor = set()

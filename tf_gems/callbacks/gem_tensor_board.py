@@ -5,6 +5,8 @@ import numpy as np
 from keras import ops
 
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.validation import check_integer
+from tf_gems.validation import check_path
 
 
 class GemTensorBoard(keras.callbacks.Callback):
@@ -36,8 +38,8 @@ class GemTensorBoard(keras.callbacks.Callback):
 
     def __init__(self, log_dir, histogram_freq=1):
         super().__init__()
-        self.log_dir = str(log_dir)
-        self.histogram_freq = histogram_freq
+        self.log_dir = str(check_path(log_dir, "log_dir"))
+        self.histogram_freq = check_integer(histogram_freq, "histogram_freq")
         self._gems, self._before, self._writer = [], None, None
 
     def on_train_begin(self, logs=None):

@@ -86,6 +86,13 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         self.schedule = schedules.Polynomial(1.0, 1.0 - self.target_sparsity)
         if schedule is not None:
             self.schedule = schedules.get(schedule)
+            ends = self.schedule(0.0), self.schedule(1.0)
+            if not all(0 <= end <= 1 for end in ends):
+                raise ValueError(
+                    "`schedule` is one of densities, in [0, 1]. Received: "
+                    f"schedule={schedule!r:.300}, from {ends[0]:g} to "
+                    f"{ends[1]:g}. Densities are 1 minus sparsities."
+                )
         self.epochs = epochs
         if epochs is not None:
             self.epochs = check_positive_integer(epochs, "epochs")

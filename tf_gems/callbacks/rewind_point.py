@@ -1,6 +1,5 @@
 """The weights of an early step of training, to come back to."""
 
-import numbers
 from pathlib import Path
 
 import keras
@@ -10,6 +9,8 @@ from keras import ops
 from tf_gems.network import network_weights
 from tf_gems.network import prunable_weights
 from tf_gems.ticket import Ticket
+from tf_gems.validation import check_path
+from tf_gems.validation import is_integer
 
 
 class RewindPoint(keras.callbacks.Callback):
@@ -43,13 +44,15 @@ class RewindPoint(keras.callbacks.Callback):
 
     def __init__(self, steps, path=None):
         super().__init__()
-        if not isinstance(steps, numbers.Integral) or steps < 0:
+        if not is_integer(steps):
             raise ValueError(
                 "`rewind_steps` is a number of steps, at least 0, the initial "
                 f"values. Received: rewind_steps={steps!r}."
             )
         self.steps = int(steps)
-        self.path = path and Path(path)
+        self.path = None
+        if path is not None:
+            self.path = Path(check_path(path, "path"))
         self.ticket = None
 
     def rewind(self, model):

@@ -55,6 +55,11 @@ class RewiringCallback(keras.callbacks.Callback):
 
     def __init__(self, growth, update_period=100, fraction=0.3, end=0.75):
         super().__init__()
+        if growth is not None and not callable(growth):
+            raise ValueError(
+                "`growth` is a function that scores the weights that may grow. "
+                f"Received: growth={growth!r:.300}. See `tf_gems.methods.RigL`."
+            )
         self.growth = growth
         self.update_period = check_positive_integer(
             update_period, "update_period"
@@ -67,6 +72,13 @@ class RewiringCallback(keras.callbacks.Callback):
                 )
             fraction = schedules.Cosine(fraction)
         self.fraction = schedules.get(fraction, "fraction")
+        ends = self.fraction(0.0), self.fraction(1.0)
+        if not all(0 <= end <= 1 for end in ends):
+            raise ValueError(
+                "`fraction` is a part of the weights, in [0, 1]. Received: "
+                f"fraction={fraction!r:.300}, from {ends[0]:g} to {ends[1]:g}. "
+                "The paper has 0.3."
+            )
         if not is_number(end) or not 0 < end <= 1:
             raise ValueError(
                 "`end` is a fraction of training, in (0, 1]. "

@@ -11,7 +11,6 @@ import os
 from absl import flags
 
 from tf_gems.command_line.usage import only
-from tf_gems.comparison import Comparison
 
 
 def define_flags(values):
@@ -26,6 +25,8 @@ def define_flags(values):
 
 def run(arguments, values):
     """Prints the table of a comparison."""
+    from tf_gems.comparison import Comparison
+
     path = only(arguments, "directory")
     if os.path.isdir(path):
         path = os.path.join(path, "results.json")

@@ -2,7 +2,7 @@
 
 usage: python -m tf_gems expand TICKET.gem --output=PLAIN.keras
            [--model=MODEL.keras | --network=resnet20]
-           [--input_shape=32,32,3] [--classes=10]
+           [--input_shape=32,32,3] [--classes=10] [--max_bytes=N]
 
 The ticket's starting weights, multiplied by its masks, replace those of the
 model, which must be of the ticket's network, but may hold any weights. Without
@@ -16,6 +16,7 @@ import math
 from absl import flags
 
 from tf_gems.command_line.usage import UsageError
+from tf_gems.command_line.usage import define_max_bytes
 from tf_gems.command_line.usage import file_size
 from tf_gems.command_line.usage import load_model
 from tf_gems.command_line.usage import only
@@ -26,6 +27,9 @@ from tf_gems.validation import check_choice
 
 _LARGEST_IMAGE = 1 << 22  # numbers: 1,182 x 1,182 pixels in color
 _MOST_CLASSES = 1 << 20
+# The ticket, the model, its values while they are assigned, and the file of
+# them that Keras writes in memory.
+_COPIES = 5
 
 
 def define_flags(values):
@@ -60,6 +64,7 @@ def define_flags(values):
         upper_bound=_MOST_CLASSES,
         flag_values=values,
     )
+    define_max_bytes(values, 1 << 33)
 
 
 def run(arguments, values):
@@ -76,7 +81,8 @@ def run(arguments, values):
     if values.model and values.network:
         raise UsageError("Give --model or --network, not both.")
     check_file(output, "--output")
-    ticket = Ticket.load(path)
+    ticket = Ticket.load(path, values.max_bytes)
+    _refuse_large(ticket, values.max_bytes)
     named = values.network or values.input_shape or values.classes
     if ticket.config and not (values.model or named):
         model = ticket.network()
@@ -93,6 +99,19 @@ def run(arguments, values):
         f"Wrote {output}, {file_size(output)}: '{printable(model.name)}' with "
         f"{ticket.kept:,} of {ticket.size:,} prunable weights."
     )
+
+
+def _refuse_large(ticket, max_bytes):
+    """Raises an error if the network would take more memory than allowed."""
+    arrays = (*ticket.weights.values(), *ticket.masks.values())
+    needed = _COPIES * sum(array.nbytes for array in arrays)
+    if needed > max_bytes:
+        raise ValueError(
+            "The network of a ticket must fit into the memory that is allowed. "
+            f"Received: a ticket whose network takes {needed:,} bytes to "
+            f"build and save, with --max_bytes={max_bytes}. Raise it if you "
+            "trust the file."
+        )
 
 
 def _zoo(ticket, values):

@@ -1,6 +1,6 @@
 """Shows what a ticket file holds, and where its bytes go.
 
-usage: python -m tf_gems inspect TICKET.gem [--json]
+usage: python -m tf_gems inspect TICKET.gem [--json] [--max_bytes=N]
 
 By weight: its shape, how many are kept, what fraction that is, and the bytes
 of it. Then the bytes of the file by part, what its positions take over their
@@ -11,6 +11,7 @@ import json
 
 from absl import flags
 
+from tf_gems.command_line.usage import define_max_bytes
 from tf_gems.command_line.usage import only
 from tf_gems.ticket_file import TicketSummary
 
@@ -20,9 +21,11 @@ def define_flags(values):
     flags.DEFINE_bool(
         "json", False, "Print JSON instead of a table.", flag_values=values
     )
+    define_max_bytes(values)
 
 
 def run(arguments, values):
     """Prints the summary of a ticket."""
-    summary = TicketSummary.read(only(arguments, "ticket file"))
+    path = only(arguments, "ticket file")
+    summary = TicketSummary.read(path, values.max_bytes)
     print(json.dumps(summary.to_dict(), indent=1) if values.json else summary)

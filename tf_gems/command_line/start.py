@@ -2,14 +2,16 @@
 
 Python imports a package before it runs its `__main__`. By then TensorFlow has
 written its start to the terminal, and commands that need no TensorFlow have
-waited for it.
+waited for it. `inspect` reads files of strangers, and ends before anything
+else is imported: it takes neither the time nor the memory of Keras.
 """
 
 import os
 import sys
 import warnings
 
-_LIGHT = ("inspect", "compare")
+_LIGHT = ("compare",)
+_ALONE = ("inspect",)
 
 
 def is_command(argv, original):
@@ -66,4 +68,8 @@ def _open_closed_descriptors():
 
 if is_command(sys.argv, sys.orig_argv):
     _open_closed_descriptors()
+    if sys.argv[1:2] and sys.argv[1] in _ALONE:
+        from tf_gems.command_line.main import main
+
+        sys.exit(main(sys.argv[1:]))
     prepare(sys.argv[1:])

@@ -2,6 +2,8 @@
 
 import os
 
+from absl import flags
+
 
 class UsageError(Exception):
     """The arguments of a command are not those that it takes."""
@@ -20,6 +22,17 @@ def only(arguments, name):
     if len(arguments) != 1:
         raise UsageError(f"It takes one {name}. Received: {arguments}.")
     return arguments[0]
+
+
+def define_max_bytes(values, default=1 << 31):
+    """Defines the flag that bounds the memory of reading a file."""
+    flags.DEFINE_integer(
+        "max_bytes",
+        default,
+        "The most memory in bytes that the command may take for the file.",
+        lower_bound=1,
+        flag_values=values,
+    )
 
 
 def load_model(path):

@@ -5,6 +5,7 @@ from keras import ops
 
 from tf_gems.layers.mask import Mask
 from tf_gems.layers.straight_through import straight_through
+from tf_gems.validation import is_number
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -17,7 +18,7 @@ class RoundMask(Mask):
     in the authors' code; `round` alone would send 0.5 to the even number.
 
     Args:
-        threshold: Float. Defaults to `0.5`.
+        threshold: Float in [0, 1). Defaults to `0.5`.
 
     Example:
 
@@ -29,7 +30,12 @@ class RoundMask(Mask):
     """
 
     def __init__(self, threshold=0.5):
-        self.threshold = threshold
+        if not is_number(threshold) or not 0 <= threshold < 1:
+            raise ValueError(
+                "Scores are in [0, 1], and `threshold` in [0, 1). Received: "
+                f"threshold={threshold!r}. The paper rounds at 0.5."
+            )
+        self.threshold = float(threshold)
 
     def __call__(self, scores, alive=None, places=None):
         return [

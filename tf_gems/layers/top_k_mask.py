@@ -7,6 +7,7 @@ from keras import ops
 
 from tf_gems.layers.mask import Mask
 from tf_gems.layers.straight_through import straight_through
+from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_sparsity
 
@@ -46,7 +47,7 @@ class TopKMask(Mask):
     def __init__(self, sparsity, scope="global", magnitude=False):
         self.sparsity = check_sparsity(sparsity, "sparsity")
         self.scope = check_choice(scope, "scope", ("global", "layerwise"))
-        self.magnitude = bool(magnitude)
+        self.magnitude = check_bool(magnitude, "magnitude")
 
     def __call__(self, scores, alive=None, places=None):
         alive = alive or [ops.ones_like(p, "bool") for p in scores]

@@ -7,6 +7,7 @@ from tf_gems.methods.random_pruning import RandomPruning
 from tf_gems.methods.trained import Trained
 from tf_gems.network import prunable_weights
 from tf_gems.shapes import Unstructured
+from tf_gems.validation import check_integer
 
 
 class DynamicSparseTraining(Trained):
@@ -61,7 +62,7 @@ class DynamicSparseTraining(Trained):
         self.update_period = settings.update_period
         self.fraction = settings.fraction
         self.end = settings.end
-        self.seed = seed
+        self.seed = check_integer(seed, "seed")
 
     def growth(self, data):
         """Returns what `RewiringCallback` needs to know of what grows."""

@@ -10,6 +10,7 @@ from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.methods.trained import Trained
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
+from tf_gems.validation import check_bool
 
 # Uniform in +-1 / sqrt(fan_in): Kaiming's with `a = sqrt(5)`.
 SCORES = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
@@ -93,7 +94,7 @@ class EdgePopup(Trained):
             allocation=allocation,
             **kwargs,
         )
-        self.gradual = bool(gradual)
+        self.gradual = check_bool(gradual, "gradual")
         self.freeze_period = freeze_period
         self.regularization = schedules.get(regularization, "regularization")
         self.callback()  # refuses what is out of range

@@ -7,6 +7,7 @@ from tf_gems.callbacks.gem_miner_callback import GemMinerCallback
 from tf_gems.layers.round_mask import RoundMask
 from tf_gems.methods.trained import Trained
 from tf_gems.network import gems_of
+from tf_gems.validation import check_bool
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -60,8 +61,8 @@ class GemMiner(Trained):
         super().__init__(target_sparsity, epochs, learning_rate, **kwargs)
         self.freeze_period = freeze_period
         self.regularization = regularizations.get(regularization)
-        self.gated = bool(gated)
-        self.inverted = bool(inverted)
+        self.gated = check_bool(gated, "gated")
+        self.inverted = check_bool(inverted, "inverted")
         self.callback()  # refuses what is out of range
 
     def prepare(self, model):

@@ -8,6 +8,7 @@ from tf_gems.methods.gradients import gradient
 from tf_gems.methods.gradients import hessian_product
 from tf_gems.methods.method import present_weights
 from tf_gems.methods.saliency import Saliency
+from tf_gems.validation import is_number
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -41,7 +42,7 @@ class Grasp(Saliency):
 
     def __init__(self, target_sparsity, batches=1, temperature=1.0, **kwargs):
         super().__init__(target_sparsity, batches, **kwargs)
-        if not temperature > 0:
+        if not is_number(temperature) or not temperature > 0:
             raise ValueError(
                 "`temperature` must be positive. "
                 f"Received: temperature={temperature!r}"

@@ -4,6 +4,7 @@ import keras
 
 from tf_gems.methods.method import Method
 from tf_gems.methods.synflow import SynFlow
+from tf_gems.registry import deserialize
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -31,7 +32,7 @@ class Inverted(Method):
 
     def __init__(self, method):
         if isinstance(method, dict):
-            method = keras.saving.deserialize_keras_object(method)
+            method = deserialize(method, "method")
         if not isinstance(method, Method):
             raise ValueError(
                 "`method` must be an instance or a config. "

@@ -11,6 +11,8 @@ from tf_gems.methods.method import present_weights
 from tf_gems.methods.saliency import Saliency
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
+from tf_gems.validation import is_integer
+from tf_gems.validation import is_number
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -54,13 +56,15 @@ class ProsPr(Saliency):
         batches=None,
         **kwargs,
     ):
-        if steps < 0 or (batches is not None and batches <= steps):
+        if not is_integer(steps) or not (
+            batches is None or is_integer(batches, steps + 1)
+        ):
             raise ValueError(
                 "Each step takes a batch, and the loss after them one more. "
                 f"Received: steps={steps!r}, batches={batches!r}. Use "
                 "`batches=None`, or more than `steps`, which is at least 0."
             )
-        if not learning_rate > 0:
+        if not is_number(learning_rate) or not learning_rate > 0:
             raise ValueError(
                 "`learning_rate` must be positive. "
                 f"Received: learning_rate={learning_rate!r}"

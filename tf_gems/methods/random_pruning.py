@@ -7,6 +7,7 @@ import numpy as np
 
 from tf_gems.methods.method import Method
 from tf_gems.network import prunable_weights
+from tf_gems.validation import check_integer
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -33,7 +34,7 @@ class RandomPruning(Method):
 
     def __init__(self, target_sparsity, seed=0, **kwargs):
         super().__init__(target_sparsity, **kwargs)
-        self.seed = seed
+        self.seed = check_integer(seed, "seed")
 
     def scores(self, model, data):
         shapes = [tuple(w.weight.shape) for w in prunable_weights(model)]

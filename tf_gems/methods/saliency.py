@@ -5,6 +5,7 @@ import keras
 from tf_gems.methods.batches import take_batches
 from tf_gems.methods.dense_network import weights_replaced
 from tf_gems.methods.method import Method
+from tf_gems.validation import is_integer
 
 
 class Saliency(Method):
@@ -24,10 +25,10 @@ class Saliency(Method):
 
     def __init__(self, target_sparsity, batches=1, **kwargs):
         super().__init__(target_sparsity, **kwargs)
-        if batches is not None and batches < 1:
+        if batches is not None and not is_integer(batches, 1):
             raise ValueError(
                 "`batches` must be a positive integer, or `None` for all. "
-                f"Received: batches={batches!r}"
+                f"Received: batches={batches!r}."
             )
         self.batches = batches
 

@@ -16,6 +16,7 @@ from tf_gems.network import network_weights
 from tf_gems.network import prunable_weights
 from tf_gems.network import unwrap
 from tf_gems.schedules import Geometric
+from tf_gems.validation import is_integer
 
 _SHIFTS = ("bias", "beta")
 
@@ -67,12 +68,12 @@ class SynFlow(Method):
         shape="unstructured",
     ):
         super().__init__(target_sparsity, allocation, shape)
-        if rounds < 1:
+        if not is_integer(rounds, 1):
             raise ValueError(
                 "`rounds` must be a positive integer. "
                 f"Received: rounds={rounds!r}. The authors use 100."
             )
-        self.rounds = rounds
+        self.rounds = int(rounds)
 
     def scores(self, model, data):
         """Returns the scores of the last round, -1 for what it leaves out.

@@ -13,6 +13,7 @@ from tf_gems.network import forget_compilation
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 from tf_gems.pointwise import refuse_too_few_zeros
+from tf_gems.registry import deserialize
 from tf_gems.targets import check_directory
 from tf_gems.training import train
 from tf_gems.validation import check_positive_integer
@@ -42,14 +43,15 @@ class Trained(Method):
         super().__init__(target_sparsity, **kwargs)
         self.epochs = check_positive_integer(epochs, "epochs")
         if isinstance(learning_rate, dict):
-            learning_rate = keras.optimizers.schedules.deserialize(
-                learning_rate
-            )
-        if is_number(learning_rate) and not learning_rate > 0:
-            raise ValueError(
-                "`learning_rate` must be positive. "
-                f"Received: learning_rate={learning_rate!r}."
-            )
+            learning_rate = deserialize(learning_rate, "learning_rate")
+        schedule = keras.optimizers.schedules.LearningRateSchedule
+        if not (learning_rate is None or isinstance(learning_rate, schedule)):
+            if not is_number(learning_rate) or not learning_rate > 0:
+                raise ValueError(
+                    "`learning_rate` must be positive, or a schedule of Keras. "
+                    f"Received: learning_rate={learning_rate!r:.300}. Leave it "
+                    "out for that of the model's own optimizer."
+                )
         self.learning_rate = learning_rate
 
     @property

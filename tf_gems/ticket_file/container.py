@@ -14,12 +14,17 @@ from tf_gems.ticket_file import header
 from tf_gems.ticket_file import positions
 from tf_gems.ticket_file import values
 from tf_gems.ticket_file.header import Entry
+from tf_gems.validation import check_positive_integer
 
 MAGIC = b"\x89GEM"
 VERSION = 2
 MAX_BYTES = 1 << 31
 _PREFIX = struct.Struct("<4sIQIIQ")
 _CHECKSUM = struct.Struct("<I")
+_CHUNK = 1 << 16
+# At most: `{"a":{}},` of the header are nine bytes, and 300 in memory.
+_BYTES_OF_JSON = 64
+_BYTES_OF_BUFFERS = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,28 +74,63 @@ def read(path, max_bytes=MAX_BYTES):
 
     Args:
         path: String or path.
-        max_bytes: Integer, the most that all arrays together may take.
-            Defaults to 2 GiB, which is 400 million float32 weights.
+        max_bytes: Integer, the most memory that reading may take, with the
+            file and all arrays. Defaults to 2 GiB, which is enough for 250
+            million float32 weights.
 
     Returns:
         `Contents`.
 
     Raises:
         OSError: If there is no such file.
-        ValueError: If the file is no ticket, is damaged, or describes larger
-            arrays.
+        ValueError: If the file is no ticket, is damaged, or needs more
+            memory.
     """
-    with open(path, "rb") as file, _refusing(f"path='{path}'"):
+    with _refusing(f"path='{path}'"):
+        return _decode(_load(path, max_bytes), max_bytes)
+
+
+def inspect(path, max_bytes=MAX_BYTES):
+    """Reads what a ticket file says of its weights, without making arrays.
+
+    Everything is checked as `read` does. Args and errors are those of `read`.
+
+    Returns:
+        Pair of `Contents` without masks and weights, and of a dict from the
+        paths of prunable weights to the bits of their positions.
+    """
+    with _refusing(f"path='{path}'"):
+        parts = _parse(_load(path, max_bytes), max_bytes)
+        masked = [e for e in parts.entries if e.kept is not None]
+        bits = positions.lengths(parts.positions, *_described(masked))
+        numbers = _Inflater(parts.numbers)
+        for entry in parts.entries:
+            left = entry.value_sizes[1]
+            while left:
+                left -= len(numbers.read(min(left, _CHUNK)))
+        numbers.finish()
+    contents = Contents(
+        {}, {}, parts.metadata, parts.entries, parts.lengths, parts.config
+    )
+    paths = [entry.path for entry in masked]
+    return contents, dict(zip(paths, bits, strict=True))
+
+
+def _load(path, max_bytes):
+    with open(path, "rb") as file:
         start = file.read(_PREFIX.size)
         # What is no ticket is not read any further.
-        _check_prefix(start, os.fstat(file.fileno()).st_size)
-        return _decode(start + file.read(), max_bytes)
+        length = os.fstat(file.fileno()).st_size
+        _check_prefix(start, length, max_bytes)
+        file.seek(0)
+        return file.read(length)
 
 
 def encode(masks, weights, metadata, dtype=None, config=None):
     """Returns the bytes of a ticket file; see `write`."""
     entries, signs, numbers = [], [np.zeros(0, "uint8")], []
     for path, value in weights.items():
+        header.check_path(path)
         value, mask = _checked(path, value), masks.get(path)
         stored = np.ravel(value) if mask is None else value[mask]
         try:
@@ -130,18 +170,33 @@ def decode(data, max_bytes=MAX_BYTES):
         return _decode(data, max_bytes)
 
 
-def _decode(data, max_bytes):
-    stored, inflated, numbers = _check_prefix(data[: _PREFIX.size], len(data))
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """The parts of a file, of which only the header is decoded."""
+
+    entries: list
+    metadata: dict
+    config: dict | None
+    lengths: dict
+    positions: memoryview
+    signs: memoryview
+    numbers: memoryview
+
+
+def _parse(data, max_bytes):
+    """Returns the parts of a file, if their sizes can be true."""
+    stored, inflated, numbers = _check_prefix(
+        data[: _PREFIX.size], len(data), max_bytes
+    )
     [checksum] = _CHECKSUM.unpack_from(data, len(data) - _CHECKSUM.size)
     body = memoryview(data)[: -_CHECKSUM.size]
     if zlib.crc32(body) != checksum:
         raise ValueError("its checksum is wrong.")
     body = body[_PREFIX.size :]
     text = _inflate(body[:stored], inflated, "header")
-    entries, metadata, config = header.read(text, max_bytes)
+    entries, metadata, config = header.read(text)
 
-    sizes = [entry.value_sizes for entry in entries]
-    bits, length = (sum(column) for column in zip(*sizes, strict=True))
+    bits = sum(entry.value_sizes[0] for entry in entries)
     lengths = {
         "header": _PREFIX.size + stored + _CHECKSUM.size,
         "positions": len(body) - stored - math.ceil(bits / 8) - numbers,
@@ -152,35 +207,56 @@ def _decode(data, max_bytes):
         raise ValueError("its parts do not fit into it.")
     first = stored + lengths["positions"]
     last = first + lengths["signs"]
-    masked = [entry for entry in entries if entry.kept is not None]
-    flags = positions.decode(
-        body[stored:first],
+    signs = body[first:last]
+    if bits % 8 and signs[-1] & (0xFF >> bits % 8):
+        raise ValueError("its signs are followed by something else.")
+    return _Parts(
+        *(entries, metadata, config, lengths),
+        *(body[stored:first], signs, body[last:]),
+    )
+
+
+def _decode(data, max_bytes):
+    parts = _parse(data, max_bytes)
+    _check_memory(
+        _overhead(len(data), _PREFIX.unpack_from(data)[4])
+        + sum(entry.bytes for entry in parts.entries)
+        + max(entry.bytes_of_decoding for entry in parts.entries),
+        max_bytes,
+    )
+    masked = [entry for entry in parts.entries if entry.kept is not None]
+    flags = positions.decode(parts.positions, *_described(masked))
+    masks, weights = _arrays(parts, flags)
+    return Contents(
+        *(masks, weights, parts.metadata, parts.entries),
+        *(parts.lengths, parts.config),
+    )
+
+
+def _described(masked):
+    """Returns sizes, kept and widths of the masks, for `positions`."""
+    return (
         [entry.size for entry in masked],
         [entry.kept for entry in masked],
         [entry.width for entry in masked],
     )
-    signs = np.unpackbits(np.frombuffer(body[first:last], "uint8"))
-    if signs[bits:].any():
-        raise ValueError("its signs are followed by something else.")
-    plain = _inflate(body[last:], length, "numbers")
-    masks, weights = _arrays(entries, flags, signs, plain)
-    return Contents(masks, weights, metadata, entries, lengths, config)
 
 
-def _arrays(entries, flags, signs, numbers):
+def _arrays(parts, flags):
     """Returns masks and weights."""
     masks, weights = {}, {}
-    flags, bit, byte = iter(flags), 0, 0
-    for entry in entries:
+    flags, bit = iter(flags), 0
+    numbers = _Inflater(parts.numbers)
+    for entry in parts.entries:
         bits, length = entry.value_sizes
         stored = values.decode(
-            signs[bit : bit + bits],
-            numbers[byte : byte + length],
+            positions.bits(parts.signs, bit, bits),
+            numbers.read(length),
             entry.coding,
             entry.dtype,
             entry.count,
         )
-        bit, byte = bit + bits, byte + length
+        bit += bits
         if entry.kept is None:
             weights[entry.path] = stored.reshape(entry.shape)
             continue
@@ -188,11 +264,67 @@ def _arrays(entries, flags, signs, numbers):
         masks[entry.path] = mask
         weights[entry.path] = np.zeros(entry.shape, entry.dtype)
         weights[entry.path][mask] = stored
+    numbers.finish()
     return masks, weights
 
 
-def _check_prefix(start, length):
+class _Inflater:
+    """Inflates numbers, as many at a time as are asked for."""
+
+    def __init__(self, data):
+        self.data = data
+        self.length = 0
+        self._inflater = zlib.decompressobj(-15)
+        self._next = 0
+
+    def read(self, length):
+        """Returns the next bytes, in an array that can be written to."""
+        found, filled = bytearray(length), 0
+        while filled < length:
+            piece = self._piece(min(length - filled, _CHUNK))
+            if not piece:
+                raise ValueError("its numbers do not inflate to their length.")
+            found[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        return found
+
+    def finish(self):
+        """Raises an error unless everything has been read."""
+        more = self._piece(1)
+        rest = self._inflater.unused_data or self._next < len(self.data)
+        if more or not self._inflater.eof or rest:
+            raise ValueError("its numbers do not inflate to their length.")
+
+    def _piece(self, length):
+        piece = b""
+        while not piece and not self._inflater.eof:
+            data = self._inflater.unconsumed_tail
+            if not data:
+                data = self.data[self._next : self._next + _CHUNK]
+                self._next += len(data)
+            before = len(data)
+            piece = self._inflater.decompress(data, length)
+            if not piece and not before:
+                break
+        return piece
+
+
+def _overhead(length, inflated):
+    """Returns the bytes that reading takes beside arrays."""
+    return length + _BYTES_OF_JSON * inflated + _BYTES_OF_BUFFERS
+
+
+def _check_memory(needed, max_bytes):
+    if needed > max_bytes:
+        raise ValueError(
+            f"reading it takes {needed:,} bytes of memory, more than "
+            f"max_bytes={max_bytes:,}."
+        )
+
+
+def _check_prefix(start, length, max_bytes):
     """Returns the lengths that the first bytes tell, if they can be true."""
+    check_positive_integer(max_bytes, "max_bytes")
     if start[:4] == b"PK\x03\x04":
         raise ValueError("it is a zip archive, as tickets of version 1 were.")
     if len(start) < _PREFIX.size or start[:4] != MAGIC:
@@ -206,6 +338,7 @@ def _check_prefix(start, length):
         raise ValueError(f"its header claims {inflated} bytes.")
     if _PREFIX.size + stored + numbers + _CHECKSUM.size > total:
         raise ValueError("its parts do not fit into it.")
+    _check_memory(_overhead(length, inflated), max_bytes)
     return stored, inflated, numbers
 
 

@@ -12,6 +12,7 @@ from tf_gems.ticket_file import values
 
 LARGEST_HEADER = 1 << 20
 LARGEST_NETWORK = 1 << 31
+LONGEST_PATH = 1024
 DTYPES = (
     *("bool", "float16", "float32", "float64"),
     *("int8", "int16", "int32", "int64"),
@@ -40,6 +41,17 @@ class Entry:
     def count(self):
         """Number of stored values."""
         return self.size if self.kept is None else self.kept
+
+    @property
+    def bytes(self):
+        """Bytes of its array, and of its mask if it has one."""
+        itemsize = np.dtype(self.dtype).itemsize
+        return self.size * (itemsize + (self.kept is not None))
+
+    @property
+    def bytes_of_decoding(self):
+        """The most that its stored values take while they are decoded."""
+        return self.count * (2 * np.dtype(self.dtype).itemsize + 2)
 
     @property
     def value_sizes(self):
@@ -98,12 +110,20 @@ def write(entries, metadata, config=None):
     return text
 
 
-def read(text, max_bytes):
+def check_path(path):
+    """Raises an error if a weight's path is longer than files hold."""
+    if not isinstance(path, str) or len(path) > LONGEST_PATH:
+        raise ValueError(
+            f"A weight's path is a string of at most {LONGEST_PATH:,} "
+            f"characters. Received: {path!r:.100}. Give layers short names."
+        )
+
+
+def read(text):
     """Returns entries, metadata and config, if types and sizes are sound.
 
     Args:
         text: Bytes of the header.
-        max_bytes: Integer, the most that all arrays may take.
 
     Raises:
         KeyError, RecursionError, TypeError, ValueError: If they are not.
@@ -124,15 +144,6 @@ def read(text, max_bytes):
         raise ValueError(f"it describes {size} weights.")
     if len({entry.path for entry in entries}) != len(entries):
         raise ValueError("two of its weights have the same path.")
-    needed = sum(
-        e.size * (np.dtype(e.dtype).itemsize + (e.kept is not None))
-        for e in entries
-    )
-    if needed > max_bytes:
-        raise ValueError(
-            f"its arrays take {needed:,} bytes, more than "
-            f"max_bytes={max_bytes:,}."
-        )
     if header["fingerprint"] != _fingerprint(entries):
         raise ValueError("its fingerprint is that of another network.")
     return entries, header["metadata"], header.get("config")
@@ -143,6 +154,7 @@ def _entry(path, shape, dtype, kept, width, coding):
     numbers = [] if kept is None and width is None else [kept, width]
     if (
         isinstance(path, str)
+        and len(path) <= LONGEST_PATH
         and isinstance(shape, list)
         and len(shape) <= 32
         # A bool is no number here.

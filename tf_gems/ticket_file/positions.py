@@ -28,6 +28,7 @@ import math
 import numpy as np
 
 LARGEST_WIDTH = 31
+_BLOCK = 1 << 16
 
 
 def coded(size, kept):
@@ -119,8 +120,7 @@ def encode(masks, widths):
 def decode(data, sizes, kept, widths):
     """Returns the masks of Rice codes.
 
-    Memory stays below a small multiple of `len(data) + sum(sizes)`, whatever
-    the bits are.
+    Beside the masks it takes a few MB of memory, whatever the bits are.
 
     Args:
         data: Bytes.
@@ -134,9 +134,45 @@ def decode(data, sizes, kept, widths):
     Raises:
         ValueError: If these are not the codes of such masks, to the last bit.
     """
+    _check(data, sizes, kept, widths)
+    masks = [
+        np.full(size, 2 * set_ > size)
+        for size, set_ in zip(sizes, kept, strict=True)
+    ]
+    for number, _, places in _read(data, sizes, kept, widths):
+        masks[number][places] ^= True
+    return masks
+
+
+def lengths(data, sizes, kept, widths):
+    """Returns the bits of each mask's Rice code, without making the masks.
+
+    Args and errors are those of `decode`.
+
+    Returns:
+        List of integers.
+    """
+    _check(data, sizes, kept, widths)
+    found = [
+        coded(*pair) * (1 + width)
+        for *pair, width in zip(sizes, kept, widths, strict=True)
+    ]
+    for number, gaps, _ in _read(data, sizes, kept, widths):
+        found[number] += int(np.sum(gaps >> widths[number]))
+    return found
+
+
+def bits(data, first, count):
+    """Returns some bits of bytes, each in a byte of an array."""
+    start, end = first // 8, -(-(first + count) // 8)
+    found = np.unpackbits(np.frombuffer(data[start:end], "uint8"))
+    return found[first - 8 * start :][:count]
+
+
+def _check(data, sizes, kept, widths):
+    """Raises an error unless there are as many codes as there should be."""
     counts = [coded(*pair) for pair in zip(sizes, kept, strict=True)]
-    lengths = [c * w for c, w in zip(counts, widths, strict=True)]
-    start = sum(lengths)
+    start = sum(c * w for c, w in zip(counts, widths, strict=True))
     # A mask of n flags has at most n / 2**b zeros in its quotients.
     most = start + sum(counts)
     most += sum(n >> w for n, w in zip(sizes, widths, strict=True))
@@ -144,35 +180,53 @@ def decode(data, sizes, kept, widths):
         raise ValueError(
             f"{len(data)} bytes are no positions of {sum(counts)} weights."
         )
-    bits = np.unpackbits(np.frombuffer(data, "uint8"))
-    ends = np.flatnonzero(bits[start:])
-    used = start + (int(ends[-1]) + 1 if ends.size else 0)
-    if ends.size != sum(counts) or len(data) != math.ceil(used / 8):
+    used, found = start, 0
+    for ends in _ones(data, start):
+        used, found = int(ends[-1]) + 1, found + ends.size
+    if found != sum(counts) or len(data) != math.ceil(used / 8):
         raise ValueError(
-            f"its positions are those of {ends.size} weights instead of "
+            f"its positions are those of {found} weights instead of "
             f"{sum(counts)}, or are followed by something else."
         )
-    quotients = np.diff(ends, prepend=-1) - 1
-    masks, bit, first = [], 0, 0
-    for size, set_, count, width in zip(
-        sizes, kept, counts, widths, strict=True
+
+
+def _read(data, sizes, kept, widths):
+    """Yields the number of a mask, and some of its gaps and positions."""
+    counts = [coded(*pair) for pair in zip(sizes, kept, strict=True)]
+    first = sum(c * w for c, w in zip(counts, widths, strict=True))
+    blocks, ends = _ones(data, first), np.zeros(0, "int64")
+    bit, before = 0, first - 1
+    for number, (size, count, width) in enumerate(
+        zip(sizes, counts, widths, strict=True)
     ):
-        gaps = quotients[first : first + count].copy()
-        first += count
-        remainders = bits[bit : bit + count * width].reshape(count, width)
-        bit += count * width
-        for place in range(width):
-            gaps <<= 1
-            gaps |= remainders[:, place]
-        positions = np.cumsum(gaps + 1) - 1
-        if count and positions[-1] >= size:
-            raise ValueError(
-                f"a position is {int(positions[-1])} in a mask of {size}."
-            )
-        mask = np.full(size, 2 * set_ > size)
-        mask[positions] ^= True
-        masks.append(mask)
-    return masks
+        place = -1
+        while count:
+            if not ends.size:
+                ends = next(blocks)
+            some, ends = ends[:count], ends[count:]
+            gaps = np.diff(some, prepend=before) - 1
+            before, count = some[-1], count - some.size
+            remainders = bits(data, bit, some.size * width)
+            bit += some.size * width
+            for column in remainders.reshape(some.size, width).T:
+                gaps <<= 1
+                gaps |= column
+            # A gap too large is seen before the sum of gaps overflows.
+            largest = int(gaps.max())
+            places = place + np.cumsum(gaps + 1)
+            place = int(places[-1]) if largest < size else largest
+            if place >= size:
+                raise ValueError(f"a position is {place} in a mask of {size}.")
+            yield number, gaps, places
+
+
+def _ones(data, first):
+    """Yields the places of the ones from a bit on, a block at a time."""
+    for start in range(first, 8 * len(data), _BLOCK):
+        count = min(_BLOCK, 8 * len(data) - start)
+        ends = start + np.flatnonzero(bits(data, start, count))
+        if ends.size:
+            yield ends
 
 
 def _gaps(mask):

@@ -9,6 +9,8 @@ from tf_gems.ticket_file import container
 from tf_gems.ticket_file import header
 from tf_gems.ticket_file import positions
 
+_WIDEST = 72
+_LONGEST_VALUE = 400
 _NAMES = {
     "header": "header and checksum",
     "positions": "positions of the kept weights",
@@ -47,20 +49,23 @@ class TicketSummary:
     has_config: bool = False
 
     @classmethod
-    def read(cls, path):
-        """Reads the summary of a file.
+    def read(cls, path, max_bytes=container.MAX_BYTES):
+        """Reads the summary of a file, without making its arrays.
 
         Args:
             path: String or path.
+            max_bytes: Integer, the most memory that this may take. Defaults
+                to 2 GiB.
 
         Raises:
             OSError: If there is no such file.
-            ValueError: If the file is no ticket, or is damaged.
+            ValueError: If the file is no ticket, is damaged, or needs more
+                memory.
         """
-        contents = container.read(path)
+        contents, bits = container.inspect(path, max_bytes)
         return cls(
             layers=[
-                _layer(entry, contents.masks.get(entry.path))
+                _layer(entry, bits.get(entry.path))
                 for entry in contents.entries
             ],
             lengths=contents.lengths,
@@ -103,8 +108,8 @@ class TicketSummary:
 
     def render(self):
         """Returns a table for people."""
-        paths = [printable(layer["path"]) for layer in self.layers]
-        width = max(map(len, paths))
+        paths = [_shown(layer["path"]) for layer in self.layers]
+        width = max(16, *map(len, paths))
         lines = [
             f"{'weight':<{width}}  {'shape':>18}  {'kept':>9}  density  "
             f"{'bytes':>9}  values"
@@ -141,7 +146,7 @@ class TicketSummary:
             f"fingerprint: {self.fingerprint}",
             f"config of the network: {'yes' if self.has_config else 'no'}",
             *(
-                f"{printable(key)}: {json.dumps(value)}"
+                f"{_shown(key)}: {json.dumps(value):.{_LONGEST_VALUE}}"
                 for key, value in self.metadata.items()
             ),
         ]
@@ -150,7 +155,13 @@ class TicketSummary:
     __str__ = render
 
 
-def _layer(entry, mask):
+def _shown(text):
+    """Returns a name for a terminal, its end if it is long."""
+    text = text if len(text) <= _WIDEST else f"...{text[3 - _WIDEST :]}"
+    return printable(text)
+
+
+def _layer(entry, bits):
     signs, numbers = entry.value_sizes
     layer = {
         "path": entry.path,
@@ -162,8 +173,8 @@ def _layer(entry, mask):
         "entropy": 0.0,
         "values": signs + 8 * numbers,
     }
-    if mask is not None:
+    if bits is not None:
         layer["density"] = entry.kept / max(1, entry.size)
-        layer["positions"] = positions.length(mask, entry.width)
+        layer["positions"] = bits
         layer["entropy"] = positions.entropy(entry.size, entry.kept)
     return layer

@@ -112,7 +112,7 @@ def decode(signs, data, coding, dtype, count):
 
     Args:
         signs: Array of bits.
-        data: Bytes, as many as `sizes` says.
+        data: Bytearray, as long as `sizes` says; the array may share it.
         coding: One of `CODINGS`.
         dtype: String, type of the values.
         count: Integer, number of values.
@@ -121,12 +121,12 @@ def decode(signs, data, coding, dtype, count):
         Array of one dimension.
     """
     stored = np.dtype("float16" if coding == "float16" else dtype)
-    values = np.frombuffer(data, _little(stored)).astype(stored)
+    values = np.frombuffer(data, _little(stored)).astype(stored, copy=False)
     if coding == "constant":
         return np.repeat(values, count)
     if coding == "signs":
         return np.where(signs, -values, values)
-    return values.astype(dtype)
+    return values.astype(dtype, copy=False)
 
 
 def _little(dtype):

@@ -1,0 +1,386 @@
+"""Every public argument is checked: what is absurd is refused by name."""
+
+import importlib
+import inspect
+import math
+import pkgutil
+
+import keras
+import numpy as np
+import pytest
+
+import tf_gems
+
+# What a user, a script or a file may pass by mistake. No generator and no
+# number of elements is among them that would be a good value by chance.
+HOSTILE = {
+    "none": None,
+    "nan": math.nan,
+    "inf": math.inf,
+    "minus_inf": -math.inf,
+    "negative": -1,
+    "fraction": -0.5,
+    "zero": 0,
+    "half": 1.5,
+    "true": True,
+    "huge": 10**400,
+    "large": 10**18,
+    "empty": "",
+    "text": "no such thing",
+    "bytes": b"bytes",
+    "empty_list": [],
+    "list": [None],
+    "dict": {},
+    "config": {"class_name": "Nothing", "config": {}},
+    "object": object(),
+    "class": int,
+    "function": len,
+    "array": np.array([math.nan, 1.0]),
+    "complex": 1j,
+}
+
+
+def module_names():
+    names = ["tf_gems"]
+    for found in pkgutil.iter_modules(tf_gems.__path__):
+        if not found.name.startswith("_"):
+            names.append(f"tf_gems.{found.name}")
+    return names
+
+
+def public():
+    """Yields name and object of every public class and function."""
+    seen = set()
+    for module_name in sorted(module_names()):
+        module = importlib.import_module(module_name)
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if inspect.ismodule(value) or id(value) in seen:
+                continue
+            if callable(value) and value.__module__.startswith("tf_gems"):
+                seen.add(id(value))
+                yield f"{module_name.removeprefix('tf_gems')[1:]}.{name}", value
+
+
+# What is good by kind of argument; all else of `HOSTILE` is refused.
+COUNT = {"large"}
+ANY = set(HOSTILE)
+OPTIONAL = {"none"}
+SPARSITY = {"zero"}
+SWITCH = {"true"}
+POSITIVE = {"half", "large"}
+NUMBER = {*POSITIVE, "zero", "negative", "fraction"}
+SEED = {"zero", "large"}
+PATH = {"text", "bytes"}
+PENALTY = {"half", "zero", "large"}
+METHOD = {"allocation": set(), "shape": set()}
+TRAINED = {
+    **METHOD,
+    "target_sparsity": SPARSITY,
+    "epochs": COUNT,
+    "learning_rate": OPTIONAL | POSITIVE,
+}
+REWIRING = {
+    **TRAINED,
+    "update_period": COUNT,
+    "fraction": {"zero"} - {"zero"},
+    "end": set(),
+    "seed": SEED,
+}
+ROUNDS = {**TRAINED, "rate": set(), "rounds": OPTIONAL | COUNT}
+SALIENCY = {
+    **METHOD,
+    "target_sparsity": SPARSITY,
+    "batches": OPTIONAL | COUNT,
+}
+
+
+def arguments():
+    """Returns dict from callables to good arguments, and what else is good."""
+    gems, s = tf_gems, {"target_sparsity": 0.9}
+    schedule = {"initial": NUMBER, "final": NUMBER}
+    scores = [np.array([1.0, 2.0])]
+    methods = gems.methods
+    return {
+        gems.schedules.Constant: ({}, {"value": NUMBER}),
+        gems.schedules.Geometric: (
+            {},
+            {"initial": POSITIVE, "final": POSITIVE},
+        ),
+        gems.schedules.Polynomial: ({}, {**schedule, "power": POSITIVE}),
+        gems.schedules.Cosine: ({}, schedule),
+        gems.schedules.get: ({}, {"identifier": NUMBER}),
+        gems.schedules.geometric_counts: (
+            {"size": 100, "density": 0.1, "freezes": 3},
+            {
+                "size": COUNT,
+                "density": set(),
+                "freezes": set(),
+                "rounding": set(),
+            },
+        ),
+        gems.shapes.NOfM: (
+            {"n": 2, "m": 4},
+            {"n": set(), "m": COUNT, "axis": {"negative", "zero"}},
+        ),
+        gems.shapes.get: ({}, {"identifier": set()}),
+        gems.allocation.Global: ({}, {"minimum": {"zero", "large"}}),
+        gems.allocation.SmartRatio: ({}, {"last": {"zero"}}),
+        gems.allocation.PerPath: ({}, {"sparsities": set()}),
+        gems.allocation.get: ({}, {"identifier": set()}),
+        gems.masks.keep_largest: (
+            {"scores": scores, "count": 1},
+            {"scores": set(), "count": {"zero"}, "among": OPTIONAL},
+        ),
+        gems.initializers.SignedConstant: (
+            {},
+            {"gain": POSITIVE, "seed": {"none", "zero"}},
+        ),
+        gems.presets.get_preset: ({}, {"name": set()}),
+        gems.layers.RoundMask: ({}, {"threshold": {"zero"}}),
+        gems.layers.TopKMask: (
+            {"sparsity": 0.5},
+            {"sparsity": SPARSITY, "scope": set(), "magnitude": SWITCH},
+        ),
+        gems.GemMinerCallback: (
+            s,
+            {
+                **METHOD,
+                "target_sparsity": SPARSITY,
+                "freeze_period": COUNT,
+                "regularization": PENALTY,
+                "gated": SWITCH,
+                "rounding": set(),
+                "epochs": OPTIONAL | COUNT,
+                "inverted": SWITCH,
+                "verbose": {"zero", "true"},
+            },
+        ),
+        gems.callbacks.Backup: (
+            {"directory": "backup"},
+            {"directory": PATH - {"bytes"}, "belongs_to": {"empty_list", "list"}},
+        ),
+        gems.callbacks.EdgePopupCallback: (
+            {**s, "allocation": "global"},
+            {
+                "target_sparsity": SPARSITY,
+                "allocation": set(),
+                "gradual": SWITCH,
+                "freeze_period": COUNT,
+                "regularization": PENALTY,
+                "epochs": OPTIONAL | COUNT,
+            },
+        ),
+        gems.callbacks.GemTensorBoard: (
+            {"log_dir": "logs"},
+            {
+                "log_dir": PATH - {"bytes"},
+                "histogram_freq": {"zero", "large"},
+            },
+        ),
+        gems.callbacks.GradualMagnitudeCallback: (
+            s,
+            {
+                **METHOD,
+                "target_sparsity": SPARSITY,
+                "begin": {"zero"},
+                "end": set(),
+                "schedule": {"none", "zero"},
+                "epochs": OPTIONAL | COUNT,
+            },
+        ),
+        gems.callbacks.RewindPoint: (
+            {"steps": 1},
+            {"steps": {"zero", "large"}, "path": OPTIONAL | PATH - {"bytes"}},
+        ),
+        gems.callbacks.RewiringCallback: (
+            {"growth": None},
+            {
+                "growth": {"none", "function", "class"},
+                "update_period": COUNT,
+                "fraction": set(),
+                "end": set(),
+            },
+        ),
+        gems.callbacks.SetEpoch: ({}, {"data": set()}),
+        methods.EdgePopup: (
+            {**s, "allocation": "global"},
+            {
+                "target_sparsity": SPARSITY,
+                "epochs": COUNT,
+                "learning_rate": OPTIONAL | POSITIVE,
+                "gradual": SWITCH,
+                "freeze_period": COUNT,
+                "regularization": PENALTY,
+                "allocation": set(),
+            },
+        ),
+        methods.GemMiner: (
+            s,
+            {
+                **TRAINED,
+                "freeze_period": COUNT,
+                "regularization": PENALTY,
+                "gated": SWITCH,
+                "inverted": SWITCH,
+            },
+        ),
+        methods.GradualMagnitude: (
+            s,
+            {
+                **TRAINED,
+                "begin": {"zero"},
+                "end": set(),
+                "schedule": {"none", "zero"},
+            },
+        ),
+        methods.Grasp: (s, {**SALIENCY, "temperature": POSITIVE}),
+        methods.Inverted: ({}, {"method": set()}),
+        methods.IterativeMagnitude: (
+            s,
+            {**ROUNDS, "rewind_steps": {"zero", "large"}},
+        ),
+        methods.LearningRateRewinding: (s, ROUNDS),
+        methods.Magnitude: (s, {**METHOD, "target_sparsity": SPARSITY}),
+        methods.ProsPr: (
+            {**s, "steps": 3, "batches": 4},
+            {
+                **METHOD,
+                "target_sparsity": SPARSITY,
+                "steps": {"zero"},
+                "learning_rate": POSITIVE,
+                "batches": OPTIONAL | COUNT,
+            },
+        ),
+        methods.RandomPruning: (
+            s,
+            {**METHOD, "target_sparsity": SPARSITY, "seed": SEED},
+        ),
+        methods.RigL: (s, REWIRING),
+        methods.Snip: (s, SALIENCY),
+        methods.SparseEvolutionaryTraining: (s, REWIRING),
+        methods.SynFlow: (
+            s,
+            {**METHOD, "target_sparsity": SPARSITY, "rounds": COUNT},
+        ),
+        methods.get: ({}, {"identifier": set()}),
+        **_of_tickets(),
+        **_of_networks(),
+    }
+
+
+def _of_tickets():
+    gems, file = tf_gems, tf_gems.ticket_file
+    kernel = np.ones((2, 3), "float32")
+    mask = np.eye(2, 3, dtype=bool)
+    parts = {"masks": {"k": mask}, "weights": {"k": kernel}}
+    ticket = gems.Ticket(**parts)
+    data = file.encode(**parts, metadata={})
+    return {
+        gems.Ticket: (
+            parts,
+            {
+                "masks": set(),
+                "weights": set(),
+                "metadata": {"none", "dict", "config"},
+                "config": {"none", "dict", "config"},
+            },
+        ),
+        file.decode: ({"data": data}, {"data": set(), "max_bytes": COUNT}),
+        file.encode: (
+            {**parts, "metadata": {}},
+            {
+                "masks": set(),
+                "weights": set(),
+                "metadata": {"dict", "config"},
+                "dtype": {"none"},
+                "config": {"none", "dict", "config"},
+            },
+        ),
+        gems.sanity.shuffle: (
+            {"ticket": ticket, "seed": 0},
+            {"ticket": set(), "seed": SEED, "model": {"none"}},
+        ),
+        gems.sanity.randomize: (
+            {"ticket": ticket, "model": None, "seed": 0},
+            {"ticket": set(), "model": set(), "seed": SEED},
+        ),
+        gems.sanity.reinitialize: (
+            {"ticket": ticket, "model": None, "seed": 0},
+            {"ticket": set(), "model": set(), "seed": SEED},
+        ),
+        gems.sanity.verdict: (
+            {"accuracies": {}},
+            {"accuracies": set(), "tolerance": {"zero"}},
+        ),
+    }
+
+
+def _of_networks():
+    zoo = tf_gems.zoo
+    small = {"input_shape": (32, 32, 3), "classes": 3}
+    regularizer = {"kernel_regularizer": {"none"}}
+    common = {"input_shape": set(), "classes": set(), **regularizer}
+    common["kernel_initializer"] = set()
+    found = {
+        getattr(zoo, name): (small, common)
+        for name in ("conv4", "lenet_300_100", "resnet20", "vgg16")
+    }
+    found[zoo.mobilenet_v1] = (
+        small,
+        {**common, "alpha": set(), "stem": set(), "affine": SWITCH},
+    )
+    found[zoo.resnet32] = (small, {**common, "width": set()})
+    found[zoo.resnet50] = (small, {**common, "affine": SWITCH})
+    found[zoo.resnet18] = (small, {**common, "stem": set()})
+    dense = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    found[tf_gems.PruningReport] = (
+        {"layer": dense},
+        {
+            "layer": set(),
+            "filters": {"none", "function", "class"},
+            "trainable": {"none"},
+        },
+    )
+    found[tf_gems.plan] = (
+        {"model": dense, "max_bytes": 1000},
+        {
+            "model": set(),
+            "max_bytes": {"half", "large", "true"},
+            "speedup": {"none", "half"},
+            "target": set(),
+        },
+    )
+    return found
+
+
+def failures(function, good, hostile):
+    """Yields what a function makes of each argument in turn."""
+    for name, fine in hostile.items():
+        for key, value in HOSTILE.items():
+            if key in fine:
+                continue
+            arguments = {**good, name: value}
+            described = f"{function.__module__}.{function.__name__}({name}={key})"
+            try:
+                found = function(**arguments)
+            except (ValueError, TypeError) as error:
+                if "Received: " not in str(error):
+                    yield f"{described}: {type(error).__name__}: {error!s:.90}"
+            except Exception as error:
+                yield f"{described}: {error!r:.120}"
+            else:
+                yield f"{described}: accepted, {found!r:.60}"
+
+
+CASES = arguments()
+
+
+@pytest.mark.parametrize(
+    "function", CASES, ids=lambda f: f"{f.__module__}.{f.__name__}"
+)
+def test_what_is_absurd_is_refused_by_name(function, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = list(failures(function, *CASES[function]))
+    assert not found, "\n".join(found)
+    assert not list(tmp_path.iterdir())
