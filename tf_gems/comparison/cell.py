@@ -11,11 +11,11 @@ from pathlib import Path
 import keras
 
 from tf_gems import sanity
+from tf_gems import training_data
 from tf_gems.files import write_text
 from tf_gems.methods.method import Method
 from tf_gems.sparse_model import SparseModel
 from tf_gems.ticket import Ticket
-from tf_gems.training import as_dataset
 from tf_gems.training import clear_session
 from tf_gems.training import train
 
@@ -77,7 +77,7 @@ class Protocol:
         """Returns the metric on the test set."""
         model.compiled = True  # a switch of phase changes no metric
         found = model.evaluate(
-            as_dataset(self.test), verbose=0, return_dict=True
+            training_data.read(self.test).source, verbose=0, return_dict=True
         )
         return round(float(found[self.metric]), 5)
 
@@ -189,6 +189,7 @@ class Cell:
                 model,
                 self.protocol.data(self.seed),
                 directory=self._backup("search"),
+                verbose=0,
             )
             ticket.save(file)
             found = {
