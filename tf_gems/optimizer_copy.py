@@ -35,18 +35,9 @@ def copy_optimizer(optimizer, learning_rate=None):
             dynamic_growth_steps=optimizer.dynamic_growth_steps,
             name=optimizer.name,
         )
-    rate = optimizer._learning_rate
-    try:
-        # A config holds the rate as data, which not every schedule can be.
-        vars(optimizer)["_learning_rate"] = None
-        config = optimizer.get_config()
-    finally:
-        vars(optimizer)["_learning_rate"] = rate
-    if learning_rate is None:
-        learning_rate = rate
-        if isinstance(rate, keras.Variable) or not callable(rate):
-            learning_rate = float(keras.ops.convert_to_numpy(rate))
-    config["learning_rate"] = learning_rate
+    config = config_of(optimizer)
+    if learning_rate is not None:
+        config["learning_rate"] = learning_rate
     try:
         copy = type(optimizer).from_config(config)
     except TypeError as error:
@@ -59,6 +50,28 @@ def copy_optimizer(optimizer, learning_rate=None):
             if name not in _NAMED_APART and other != value:
                 raise ValueError(_rule(optimizer, f"{name}={value!r}"))
     return copy
+
+
+def config_of(optimizer):
+    """Returns the config of an optimizer, with its learning rate itself.
+
+    Args:
+        optimizer: `keras.optimizers.Optimizer`, no `LossScaleOptimizer`.
+
+    Returns:
+        Dict of arguments of its class; `learning_rate` is a float, a schedule
+        or a function.
+    """
+    rate = optimizer._learning_rate
+    try:
+        # A config holds the rate as data, which not every schedule can be.
+        vars(optimizer)["_learning_rate"] = None
+        config = optimizer.get_config()
+    finally:
+        vars(optimizer)["_learning_rate"] = rate
+    if isinstance(rate, keras.Variable) or not callable(rate):
+        rate = float(keras.ops.convert_to_numpy(rate))
+    return {**config, "learning_rate": rate}
 
 
 def _rule(optimizer, what):

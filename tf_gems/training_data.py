@@ -143,7 +143,7 @@ class ArrayBatches(keras.utils.PyDataset):
         )
 
 
-class _ListedBatches(keras.utils.PyDataset):
+class ListedBatches(keras.utils.PyDataset):
     """A list of batches, in order."""
 
     def __init__(self, batches):
@@ -202,9 +202,9 @@ def read(x, y=None, model=None, **arguments):
         return _read_arrays(x, y, **given)
     source = x
     if isinstance(x, tuple):
-        source = _ListedBatches([as_tuple(x)])
+        source = ListedBatches([as_tuple(x)])
     elif isinstance(x, list):
-        source = _ListedBatches(x)
+        source = ListedBatches(x)
     elif not is_indexed(x) and not hasattr(x, "__iter__"):
         raise ValueError(
             "Data is what `fit` takes. Received: data of type "
