@@ -106,10 +106,18 @@ def _dense(part):
     return np.asarray(keras.ops.convert_to_numpy(part))
 
 
+def _first_epoch(data):
+    """Yields the batches of the first epoch, however often it is read."""
+    set_epoch = getattr(data.source, "set_epoch", lambda epoch: None)
+    set_epoch(0)
+    yield from data
+    set_epoch(None)
+
+
 def _ordered(data, name, limit):
     """Returns a digest of the first batches."""
     whole, read = hashlib.sha256(), 0
-    for batch in data:
+    for batch in _first_epoch(data):
         _refuse_nan(batch, name)
         for array in _arrays(batch):
             whole.update(str(describe_array(array)).encode())
@@ -130,7 +138,7 @@ def _unordered(data):
     The sum of the digests of all examples does not depend on their order.
     """
     sums, read = [], 0
-    for batch in data:
+    for batch in _first_epoch(data):
         arrays = _arrays(batch)
         sums = sums or [0] * len(arrays)
         for place, array in enumerate(arrays):
