@@ -110,7 +110,8 @@ class ArrayBatches(keras.utils.PyDataset):
         self.size = _common_length(arrays)
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.steps = -(-self.size // batch_size) if steps is None else steps
+        self._goes_round = steps is not None
+        self.steps = steps or -(-self.size // batch_size)
         self._epoch, self._order = None, None
         self.set_epoch(0)
 
@@ -119,16 +120,14 @@ class ArrayBatches(keras.utils.PyDataset):
         epoch = epoch or 0
         if self._epoch == epoch:
             return
-        self._epoch, orders, missing = epoch, [], self.steps * self.batch_size
-        for turn in itertools.count():
+        turns = -(-self.steps * self.batch_size // self.size)
+        orders = []
+        for turn in range(turns if self._goes_round else 1):
             order = np.arange(self.size)
             if self.shuffle:
                 np.random.default_rng([epoch, turn]).shuffle(order)
             orders.append(order)
-            missing -= self.size
-            if missing <= 0:
-                break
-        self._order = np.concatenate(orders)
+        self._epoch, self._order = epoch, np.concatenate(orders)
 
     def __len__(self):
         return self.steps

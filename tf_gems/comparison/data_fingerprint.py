@@ -42,10 +42,10 @@ def describe_data(data, name):
     """
     data = training_data.read(data)
     if data is None or data.gives_batches_once:
+        kind = type(None if data is None else data.source).__name__
         raise ValueError(
             f"Every cell of a comparison reads the data. Received: {name} of "
-            f"type {type(data and data.source).__name__}, which gives each "
-            "batch once. Pass arrays, a list of batches, a "
+            f"type {kind}, which does not give each batch again. Pass arrays, a list of batches, a "
             "`keras.utils.PyDataset` or a `tf.data.Dataset`."
         )
     if isinstance(data.source, DeviceData):

@@ -96,7 +96,7 @@ def refuse_frozen_beyond(gems, target_sparsity, count=None):
 
 
 def _is_identity(value):
-    if value.ndim != 2:
+    if value.ndim != 2 or min(value.shape) < 2:
         return False
     diagonal = np.diagonal(value)
     alike = bool(np.all(diagonal == diagonal[0]))
