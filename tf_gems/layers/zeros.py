@@ -20,6 +20,11 @@ def nonzero(weight):
 
     Returns:
         NumPy bool array of the weight's shape.
+
+    Example:
+
+    >>> nonzero(keras.Variable([[1.0, 0.0]])).tolist()
+    [[True, False]]
     """
     value = ops.convert_to_numpy(ops.cast(weight, "float32"))
     mask = value != 0  # NaN counts: it is refused when it is ranked
