@@ -3,7 +3,6 @@
 import difflib
 import math
 import numbers
-import os
 import re
 
 
@@ -176,20 +175,6 @@ def check_bool(value, name):
         return value
     raise ValueError(
         f"`{name}` must be True or False. Received: {name}={_short(value)}."
-    )
-
-
-def check_path(value, name):
-    """Returns `value` if it is a string or path that names something.
-
-    Raises:
-        ValueError: If it is empty, or no path.
-    """
-    if isinstance(value, str | os.PathLike) and os.fspath(value):
-        return value
-    raise ValueError(
-        f"`{name}` must be a path that is not empty. Received: "
-        f"{name}={_short(value)}."
     )
 
 

@@ -19,7 +19,7 @@ from tf_gems.files import remove_files
 from tf_gems.files import remove_leftovers
 from tf_gems.files import replacing
 from tf_gems.layers.gem_layer import find_gem_layers
-from tf_gems.validation import check_path
+from tf_gems.targets import check_path
 
 _KEPT = 2  # should the last one be damaged, there is one before it
 _MAGIC = b"\x89GEMBACK"

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems.array_batches import ArrayBatches
+
 
 def fingerprint(model, belongs_to=()):
     """Returns what tells a training from others, before its first step.
@@ -69,6 +71,9 @@ def _plain(value):
             data = "\n".join(map(str, value.ravel())).encode()
         return [list(value.shape), str(value.dtype), _digest(data)]
     name = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, ArrayBatches):
+        read = [value.batch_size, value.shuffle, value.steps]
+        return [name, read, _plain(keras.tree.flatten(value.arrays))]
     if inspect.isroutine(value) or isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
     if callable(getattr(value, "set_epoch", None)):

@@ -5,8 +5,8 @@ import numpy as np
 from keras import ops
 
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.targets import check_path
 from tf_gems.validation import check_integer
-from tf_gems.validation import check_path
 
 
 class GemTensorBoard(keras.callbacks.Callback):

@@ -8,8 +8,8 @@ from keras import ops
 
 from tf_gems.network import network_weights
 from tf_gems.network import prunable_weights
+from tf_gems.targets import check_path
 from tf_gems.ticket import Ticket
-from tf_gems.validation import check_path
 from tf_gems.validation import is_integer
 
 

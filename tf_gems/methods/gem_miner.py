@@ -46,6 +46,7 @@ class GemMiner(Trained):
     """
 
     kernel_initializer = "signed_constant"
+    warns_at_floor = False
 
     def __init__(
         self,
