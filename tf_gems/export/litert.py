@@ -159,6 +159,8 @@ def write_litert(
                 break
             except RuntimeError as error:
                 failure = error
+                if getattr(error, "final", False):
+                    raise
         else:
             raise failure
         if sizes and not network.signature.batch_size and batch_size is None:

@@ -8,13 +8,17 @@ import numpy as np
 from tf_gems.export.outputs import named_outputs
 from tf_gems.export.signature import Signature
 from tf_gems.layers.gem_layer import find_gem_layers
+
 try:
     from tf_gems.network import masked_network
 except ImportError:
+
     @contextlib.contextmanager
     def masked_network(model):
         gems = find_gem_layers(model)
-        pairs = [(p.weight, m) for g in gems for p, m in zip(g.prunable, g.masks())]
+        pairs = [
+            (p.weight, m) for g in gems for p, m in zip(g.prunable, g.masks())
+        ]
         kept = [(w, w.numpy()) for w, _ in pairs]
         for w, m in pairs:
             w.assign(w * keras.ops.cast(m, w.dtype))
@@ -23,6 +27,8 @@ except ImportError:
         finally:
             for w, v in kept:
                 w.assign(v)
+
+
 from tf_gems.network import refuse_before_mining
 from tf_gems.sparse_model import SparseModel
 
@@ -160,12 +166,24 @@ def computed_in_float32(model):
     ]
     names = sorted({layer.compute_dtype for layer, _ in others})
     try:
-        for layer, _ in others:
-            layer.dtype_policy = "float32"
+        for layer, policy in others:
+            layer.dtype_policy = _Float32(policy.variable_dtype)
         yield names
     finally:
         for layer, policy in others:
             layer.dtype_policy = policy
+
+
+class _Float32(keras.DTypePolicy):
+    """Computes in float32 with variables of another type, which Keras casts.
+
+    Args:
+        variable_dtype: String.
+    """
+
+    def __init__(self, variable_dtype):
+        super().__init__("float32")
+        self._variable_dtype = variable_dtype
 
 
 def _refuse_others(model):
@@ -211,8 +229,7 @@ def _refuse_non_finite(model):
 def _state_kept(model):
     """Puts back what a call of a model assigns to its variables."""
     kept = [
-        (variable, np.array(variable.numpy()))
-        for variable in _state(model)
+        (variable, np.array(variable.numpy())) for variable in _state(model)
     ]
     try:
         yield

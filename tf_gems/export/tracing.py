@@ -28,6 +28,24 @@ class Traced:
         """Returns the `tf.TensorSpec`s of the inputs, in order."""
         return self.function.structured_input_signature[0]
 
+    def writes(self, variable):
+        """Whether the function may write a `tf.Variable`."""
+        if not self.state:
+            return False
+        path = getattr(variable, "name", "").partition(":")[0]
+        return not variable.trainable or path in self.state
+
+    def reads_tables(self):
+        """Whether the function captures resources other than variables."""
+        import tensorflow as tf
+
+        handles = {id(v.handle) for v in self.function.variables}
+        return any(
+            id(captured) not in handles
+            and captured.dtype in (tf.resource, tf.variant)
+            for captured, _ in self.function.graph.captures
+        )
+
     def tables(self):
         """Returns the look-up tables of the model's layers."""
         return _tables(self.model)
@@ -42,15 +60,8 @@ class Traced:
 
         module = tf.Module()
         module.variables_read = list(self.function.variables)
-        handles = {id(v.handle) for v in self.function.variables}
-        others = [
-            captured
-            for captured, _ in self.function.graph.captures
-            if id(captured) not in handles
-            and captured.dtype in (tf.resource, tf.variant)
-        ]
-        if others:  # look-up tables, which only the model knows
-            module.tables = _tables(self.model)
+        if self.reads_tables():  # look-up tables, which only the model knows
+            module.tables = self.tables()
         tf.saved_model.save(
             module,
             directory,
@@ -90,6 +101,7 @@ def trace(model, signature):
     ]
     if _writes(pure.graph):
         state.append("variables of TensorFlow's own")
+    state = list(dict.fromkeys(state))
     return Traced(function if state else pure, state, model)
 
 
@@ -172,6 +184,7 @@ def _tables(model):
         value
         for layer in model._flatten_layers()
         for value in attributes(layer)
-        if hasattr(value, "resource_handle") and hasattr(value, "_initialize")
+        if hasattr(value, "resource_handle")
+        and hasattr(value, "_initialize")
         or isinstance(value, tf.lookup.experimental.MutableHashTable)
     ]
