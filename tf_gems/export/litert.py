@@ -219,6 +219,7 @@ class _Attempt:
                     "in float32."
                 )
             traced = traced_or_refused(plain, self.signature)
+            notes += traced.notes()
             self.patterns = kept_patterns(plain)
             with quiet():
                 traced.save(directory)

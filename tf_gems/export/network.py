@@ -8,27 +8,7 @@ import numpy as np
 from tf_gems.export.outputs import named_outputs
 from tf_gems.export.signature import Signature
 from tf_gems.layers.gem_layer import find_gem_layers
-
-try:
-    from tf_gems.network import masked_network
-except ImportError:
-
-    @contextlib.contextmanager
-    def masked_network(model):
-        gems = find_gem_layers(model)
-        pairs = [
-            (p.weight, m) for g in gems for p, m in zip(g.prunable, g.masks())
-        ]
-        kept = [(w, w.numpy()) for w, _ in pairs]
-        for w, m in pairs:
-            w.assign(w * keras.ops.cast(m, w.dtype))
-        try:
-            yield model.model if isinstance(model, SparseModel) else model
-        finally:
-            for w, v in kept:
-                w.assign(v)
-
-
+from tf_gems.network import masked_network
 from tf_gems.network import refuse_before_mining
 from tf_gems.sparse_model import SparseModel
 
@@ -67,14 +47,12 @@ class Network:
         _refuse_non_finite(model)
         self.signature = Signature.of(self.user_model, inputs)
 
-    @contextlib.contextmanager
     def masked(self):
-        """Yields the user's own model with exact zeros in its kernels."""
-        if not find_gem_layers(self.model):
-            yield self.model
-            return
-        with masked_network(self.model) as plain:
-            yield plain
+        """Gives the user's own model as long as a block lasts.
+
+        See `tf_gems.network.masked_network`.
+        """
+        return masked_network(self.model)
 
     def outputs(self, batches, model=None):
         """Returns what the model computes, one dict of arrays for each batch.

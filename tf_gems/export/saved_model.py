@@ -113,9 +113,11 @@ def write_saved_model(
         progress.step("tracing the network")
         with network.masked() as plain:
             traced = traced_or_refused(plain, network.signature)
+            notes += traced.notes()
             progress.step("writing it")
             with quiet():
-                tensors = _write(traced, written, notes)
+                rows = write_sparse_graph(traced, written)
+                tensors = _describe(rows, plain)
                 traced.save(twin.name)
                 if Stored(written).bytes > Stored(twin.name).bytes:
                     notes.append(
@@ -161,17 +163,6 @@ def _refuse_full(directory, overwrite):
             f"Received: directory={directory!r}, which is not empty. Pass "
             "`overwrite=True` to replace all that it holds."
         )
-
-
-def _write(traced, directory, notes):
-    """Writes a SavedModel; returns rows of `ExportReport.tensors`."""
-    if traced.state:
-        notes.append(
-            "The network writes variables while it predicts, and its outputs "
-            f"depend on them: {', '.join(traced.state)}. The file starts from "
-            "their present values."
-        )
-    return _describe(write_sparse_graph(traced, directory), traced.model)
 
 
 def _dense_rows(model):

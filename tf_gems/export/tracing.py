@@ -18,11 +18,30 @@ class Traced:
         state: List of names of the variables that it writes and its outputs
             depend on: recurrent state, counters. Empty for most networks.
         model: The Keras model, which owns what the function captures.
+        left_out: List of names of variables that the model writes when it
+            is called, but this function does not, as they change no output.
     """
 
     function: object
     state: list
     model: object
+    left_out: list = dataclasses.field(default_factory=list)
+
+    def notes(self):
+        """Returns sentences on what the network writes."""
+        if self.state:
+            return [
+                "The network writes variables while it predicts, and its "
+                f"outputs depend on them: {', '.join(self.state)}. The file "
+                "starts from their present values."
+            ]
+        if self.left_out:
+            return [
+                "Variables that the network writes while it predicts, but "
+                f"that change no output, are left out: "
+                f"{', '.join(self.left_out)}."
+            ]
+        return []
 
     def specs(self):
         """Returns the `tf.TensorSpec`s of the inputs, in order."""
@@ -102,7 +121,14 @@ def trace(model, signature):
     if _writes(pure.graph):
         state.append("variables of TensorFlow's own")
     state = list(dict.fromkeys(state))
-    return Traced(function if state else pure, state, model)
+    if state:
+        return Traced(function, state, model)
+    left_out = [
+        name
+        for name in written.values()
+        if not name.endswith("seed_generator_state")  # as nothing is drawn
+    ]
+    return Traced(pure, [], model, left_out)
 
 
 class _Scope(keras.StatelessScope):
