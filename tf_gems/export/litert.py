@@ -39,11 +39,14 @@ def export_litert(
 ):
     """Writes a TFLite file that stores only the kept weights where it can.
 
-    The file is run, with and without XNNPACK, and its outputs are compared
-    with those of the Keras model and with those of its dense twin, before it
-    is given its name: a file at `path` was right on this machine. A weight is
-    stored sparsely if that is smaller and is known to run; the others are
-    stored densely, and the report says why. The forms:
+    What is traced is the user's own object with `training=False`: look-up
+    tables, adapted statistics, attributes and states are what they are there.
+    TensorFlow's converter runs in a process of its own, so that a network
+    that crashes it is an error. The file is run, with and without XNNPACK, and
+    its outputs are compared with those of the Keras model and with those of
+    its dense twin, before it is given its name: a file at `path` was right on
+    this machine. A weight is stored sparsely if that is smaller and is known
+    to run; the others are stored densely, and the report says why. The forms:
 
     | form | stored sparsely | tolerance |
     | --- | --- | --- |
@@ -64,8 +67,8 @@ def export_litert(
     all are stored densely, in any form.
 
     Args:
-        model: `tf_gems.SparseModel`, which is stripped first, or plain Keras
-            model with zeros in its weights.
+        model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
+            weights. It is left as it is.
         path: String or path that ends in `.tflite`. A file there is replaced.
         inputs: Inputs to compare outputs on, as the model takes them.
             Defaults to `None`: the representative data, or random ones, the
@@ -76,8 +79,8 @@ def export_litert(
             `"int8"` learns the ranges of activations: a hundred real
             examples or more. Defaults to `None`.
         batch_size: Integer that the file is fixed to. Defaults to `None`:
-            any, which LiteRT allows for most networks; for others it is 1, and
-            the report says so.
+            the one that the model declares, or any, which LiteRT allows for
+            most networks; for others it is 1, and the report says so.
         optimize: `"size"`: the smallest file; weights are expanded when it
             is loaded. `"latency"`, for `"float32"` only: `Dense` kernels with
             more than about 95 % zeros are stored in blocks of four and stay
@@ -85,7 +88,8 @@ def export_litert(
             Defaults to `"size"`.
         tolerance: Float, the largest difference of outputs that is accepted,
             as a fraction of the largest output. Defaults to `None`: as in the
-            table.
+            table, and at least 1e-2 and 5e-2 for networks that compute in
+            float16 and bfloat16, which the file does in float32.
 
     Returns:
         `tf_gems.ExportReport`.
@@ -94,9 +98,10 @@ def export_litert(
         OSError: If `path` cannot be written.
         RuntimeError: If nothing has been pruned yet, if Keras does not run on
             TensorFlow, if the network has no such form that runs, or if the
-            file computes something else.
-        ValueError: If an argument is out of range, or the model is not a
-            built Keras 3 model.
+            file computes something else. The message names the layer, where
+            that can be told.
+        ValueError: If an argument is out of range, the model is not a built
+            Keras 3 model, or its weights or outputs are not finite.
 
     Example:
 
