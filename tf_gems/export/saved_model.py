@@ -1,20 +1,23 @@
 """Export to a SavedModel."""
 
+import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from tf_gems.export.comparison import compare
 from tf_gems.export.comparison import doubts
-from tf_gems.export.comparison import example_inputs
-from tf_gems.export.comparison import named_inputs
-from tf_gems.export.comparison import named_outputs
-from tf_gems.export.network import plain_network
+from tf_gems.export.comparison import refuse_non_finite
+from tf_gems.export.conversion import traced_or_refused
+from tf_gems.export.network import HALF_TOLERANCE
+from tf_gems.export.network import Network
+from tf_gems.export.outputs import as_array
+from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
-from tf_gems.export.paths import directory_sizes
+from tf_gems.export.progress import Progress
 from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
 from tf_gems.export.saved_model_files import ENTRY
@@ -23,9 +26,11 @@ from tf_gems.export.sparse_graph import write_sparse_graph
 from tf_gems.files import replace_directory
 from tf_gems.files import workplace
 
+_TOLERANCE = 1e-4
+
 
 def export_saved_model(
-    model, directory, inputs=None, overwrite=False, tolerance=1e-4
+    model, directory, inputs=None, overwrite=False, tolerance=None
 ):
     """Writes a SavedModel that plain TensorFlow loads and serves.
 
@@ -36,16 +41,18 @@ def export_saved_model(
     trained. It is loaded again, and its outputs are compared with those of
     the Keras model, before it is given its name.
 
-    The dense twin of the report is what `keras.Model.export` writes for the
-    same network. Keras stores every weight twice.
+    What is traced is the user's own object with `training=False`: look-up
+    tables, adapted statistics and attributes are what they are there. The
+    dense twin of the report is the same graph with all of its weights, each
+    stored once; `keras.Model.export` stores them twice.
 
-    A network that writes variables while it predicts, such as one that draws
-    random numbers, has no such form: Keras' own export is written, and the
-    report says so.
+    Variables that the network writes while it predicts, such as the states
+    of a stateful recurrent layer, start from their present values; the report
+    names them. Those that change no output are left out.
 
     Args:
-        model: `tf_gems.SparseModel`, which is stripped first, or plain Keras
-            model with zeros in its weights.
+        model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
+            weights. It is left as it is.
         directory: String or path. It must not exist, or be empty; never the
             current directory, or another that people live in.
         inputs: Inputs to compare outputs on, as the model takes them.
@@ -53,7 +60,8 @@ def export_saved_model(
         overwrite: Whether to replace a SavedModel that is there. Its own files
             are; whatever else lies beside them stays. Defaults to `False`.
         tolerance: Float, the largest difference of outputs that is accepted,
-            as a fraction of the largest output. Defaults to `1e-4`.
+            as a fraction of the largest output. Defaults to `None`: 1e-4, or
+            1e-2 and 5e-2 for networks that compute in float16 and bfloat16.
 
     Returns:
         `tf_gems.ExportReport`.
@@ -64,7 +72,8 @@ def export_saved_model(
         OSError: If `directory` cannot be written.
         RuntimeError: If nothing has been pruned yet, if Keras does not run on
             TensorFlow, or if the SavedModel computes something else.
-        ValueError: If the model is not a built Keras 3 model.
+        ValueError: If the model is not a built Keras 3 model, or its weights
+            or outputs are not finite.
 
     Example:
 
@@ -77,7 +86,7 @@ def export_saved_model(
 
 
 def write_saved_model(
-    model, directory, inputs, overwrite=False, tolerance=1e-4, measure=None
+    model, directory, inputs, overwrite=False, tolerance=None, measure=None
 ):
     """Does what `export_saved_model` does.
 
@@ -89,43 +98,55 @@ def write_saved_model(
     check_target(directory, directory=True)
     directory = os.fspath(directory)
     own = _refuse_full(directory, overwrite)
-    plain, signature = plain_network(model, inputs)
-    if inputs is None:
-        arguments = example_inputs(signature, 4)
-    else:
-        arguments = [inputs] if len(signature) == 1 else list(inputs)
-    expected = plain(*arguments, training=False)
+    network = Network(model, inputs)
+    if tolerance is None:
+        tolerance = max(_TOLERANCE, HALF_TOLERANCE[network.half_precision])
+    given = network.given(inputs)
 
     target = Path(os.path.realpath(directory))
-    with workplace(target) as folder:
+    twin = tempfile.TemporaryDirectory(prefix="tf_gems-")
+    with (
+        Progress(directory) as progress,
+        workplace(target) as folder,
+    ):
+        progress.step("computing what the Keras model computes")
+        expected = network.outputs([given])
+        refuse_non_finite(expected, network.name)
+        notes = doubts(expected)
         written = os.path.join(folder, "sparse")
-        twin = os.path.join(folder, "dense")
-        notes = []
-        tensors = _write(plain, signature, written, notes)
-        feed = named_inputs(signature, arguments)
-        outputs, ran = _run(written, feed)
-        comparison = compare(expected, outputs)
+        progress.step("tracing the network")
+        with network.masked() as plain:
+            traced = traced_or_refused(plain, network.signature)
+            notes += traced.notes()
+            progress.step("writing it")
+            with quiet():
+                rows = write_sparse_graph(traced, written)
+                tensors = _describe(rows, plain)
+                traced.save(twin.name)
+                if Stored(written).bytes > Stored(twin.name).bytes:
+                    notes.append(
+                        "No weight has zeros enough to be stored sparsely."
+                    )
+                    shutil.rmtree(written)
+                    shutil.copytree(twin.name, written)
+                    tensors = _dense_rows(plain)
+        progress.step("running it")
+        outputs, ran = _run(written, network.signature, given)
+        comparison = compare(expected[0], outputs)
         comparison.refuse_above(tolerance, f"directory={directory!r}")
-        _export(plain, signature, twin)
-        size, gzip_size, zstd_size = directory_sizes(written)
-        dense_size, dense_gzip_size, dense_zstd_size = directory_sizes(twin)
         if measure is not None:
-            measure(written, twin)
+            measure(written, twin.name)
         replace_directory(Path(written), target, own, ENTRY)
     return ExportReport(
         path=directory,
         format="saved_model",
-        bytes=size,
-        gzip_bytes=gzip_size,
-        zstd_bytes=zstd_size,
-        dense_bytes=dense_size,
-        dense_gzip_bytes=dense_gzip_size,
-        dense_zstd_bytes=dense_zstd_size,
+        written=Stored(directory),
+        twin=Stored(twin.name, twin),
         tensors=tensors,
         largest_difference=comparison.difference,
         largest_output=comparison.magnitude,
         ran=[ran],
-        notes=notes + doubts([expected]),
+        notes=notes,
     )
 
 
@@ -149,79 +170,54 @@ def _refuse_full(directory, overwrite):
     return own
 
 
-def _write(plain, signature, directory, notes):
-    """Writes a SavedModel; returns rows of `ExportReport.tensors`."""
-    import tensorflow as tf
-
-    structure = signature if len(signature) > 1 else signature[0]
-    specs = [
-        tf.TensorSpec(spec.shape, spec.dtype, spec.name)
-        for spec in keras.tree.flatten(signature)
-    ]
-
-    def call(tensors):
-        packed = keras.tree.pack_sequence_as(structure, tensors)
-        arguments = packed if len(signature) > 1 else [packed]
-        return named_outputs(plain(*arguments, training=False))
-
-    try:
-        with quiet():
-            rows = write_sparse_graph(call, specs, directory)
-    except ValueError as error:
-        notes.append(
-            "The weights are stored in full, and twice, by Keras' own export. "
-            f"{error}"
-        )
-        shutil.rmtree(directory, ignore_errors=True)
-        _export(plain, signature, directory)
-        rows = [
-            (v.numpy(), "dense", 2 * v.numpy().nbytes)
-            for v in plain.weights
-            if len(v.shape) > 1
-        ]
-    return _describe(rows, plain.weights)
+def _dense_rows(model):
+    values = (variable.numpy() for variable in model.weights)
+    rows = [(v, "dense", v.nbytes) for v in values if v.ndim > 1]
+    return _describe(rows, model)
 
 
-def _export(plain, signature, directory):
-    with quiet():
-        plain.export(
-            directory,
-            format="tf_saved_model",
-            verbose=False,
-            input_signature=signature,
-        )
-
-
-def _run(directory, feed):
+def _run(directory, signature, given):
     """Returns the outputs of a SavedModel, and what ran it."""
     import tensorflow as tf
 
+    feed = {
+        spec.name: tf.constant(value, spec.dtype)
+        for spec, value in zip(signature.specs, given, strict=True)
+    }
     with quiet():
         serve = tf.saved_model.load(directory).signatures["serving_default"]
-        outputs = serve(**{k: tf.constant(v) for k, v in feed.items()})
+        outputs = serve(**feed)
+    outputs = {name: as_array(value) for name, value in outputs.items()}
     return outputs, f"tensorflow {tf.__version__}"
 
 
-def _describe(rows, variables):
+def _describe(rows, model):
     """Returns rows of `ExportReport.tensors`, under the names of Keras."""
-    known = [(v.path, v.numpy()) for v in variables if len(v.shape) > 1]
+    known = {}
+    for variable in model.weights:
+        if len(variable.shape) > 1:
+            digest = _digest(variable.numpy())
+            known.setdefault(digest, []).append(variable.path)
     described = []
     for value, encoding, size in rows:
-        matches = [
-            i for i, (_, k) in enumerate(known) if np.array_equal(k, value)
-        ]
-        if not matches:
+        names = known.get(_digest(value))
+        if not names:
             continue  # a constant of the network's own
-        name, _ = known.pop(matches[0])
         described.append(
             {
-                "name": name,
+                "name": names.pop(0),
                 "shape": list(value.shape),
-                "zeros": int(np.count_nonzero(value == 0)),
-                "type": "float32",
+                "zeros": int(value.size - np.count_nonzero(value)),
+                "type": value.dtype.name,
                 "encoding": encoding,
                 "bytes": size,
                 "reason": None,
             }
         )
     return described
+
+
+def _digest(value):
+    value = np.ascontiguousarray(value)
+    content = hashlib.sha1(value.view("uint8"), usedforsecurity=False)
+    return value.shape, value.dtype.name, content.digest()

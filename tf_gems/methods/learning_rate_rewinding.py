@@ -109,9 +109,9 @@ class LearningRateRewinding(Trained):
         self._rehearse(model)
         with held(directory, model):
             directory = None if directory is None else Path(directory)
-            return self._find(model, data, directory, verbose)
+            return self._find(model, data, directory, verbose, callbacks)
 
-    def _find(self, model, data, directory, verbose):
+    def _find(self, model, data, directory, verbose, callbacks):
         point = self.rewind_point(directory)
         ticket = Ticket.from_masks(model, alive_masks(model))
         for number in range(1, self.rounds + 1):

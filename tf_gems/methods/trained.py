@@ -10,9 +10,9 @@ from keras import ops
 from tf_gems import training_data
 from tf_gems.callbacks.backup import is_chief
 from tf_gems.files import hold
+from tf_gems.layers.training_guard import forget_compilation
 from tf_gems.methods.method import Method
 from tf_gems.methods.method import warn_at_floor
-from tf_gems.network import forget_compilation
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 from tf_gems.pointwise import refuse_too_few_zeros

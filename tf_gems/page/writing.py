@@ -2,11 +2,10 @@
 
 import json
 
-import keras
 import numpy as np
 
 from tf_gems.export.litert import export_litert
-from tf_gems.export.network import plain_network
+from tf_gems.export.network import Network
 from tf_gems.export.sparse_readiness import dense_file
 from tf_gems.files import hold
 from tf_gems.files import replacing
@@ -81,11 +80,11 @@ def write_page(
             f"{inputs.shape}."
         )
     check_names(directory, FILES)
-    plain, _ = plain_network(model, inputs)
+    network = Network(model, inputs)
     settings = {
         "labels": None if labels is None else [int(y) for y in labels],
         "classes": [printable(text) for text in classes],
-        "name": printable(name or plain.name),
+        "name": printable(name or network.name),
         "logits": bool(logits),
         "history": {
             printable(k): list(map(float, v))
@@ -94,20 +93,32 @@ def write_page(
     }
     with hold(directory), claiming(directory, FILES) as directory:
         return _write(
-            plain, directory, inputs, mean, deviation, optimize, settings
+            model,
+            network,
+            directory,
+            inputs,
+            mean,
+            deviation,
+            optimize,
+            settings,
         )
 
 
-def _write(plain, directory, inputs, mean, deviation, optimize, settings):
+def _write(
+    model, network, directory, inputs, mean, deviation, optimize, settings
+):
     report = export_litert(
-        plain,
+        model,
         directory / "sparse.tflite",
         inputs=inputs,
         batch_size=1,
         optimize=optimize,
     )
-    dense = dense_file(plain)
-    outputs = keras.ops.convert_to_numpy(plain(inputs, training=False))
+    dense = dense_file(model)
+    [outputs] = network.outputs([network.signature.flatten(inputs)])
+    outputs = outputs[min(outputs)]
+    with network.masked() as plain:
+        drawn = pictures(plain, inputs.shape[1:])
     for file, content in {
         "dense.tflite": dense,
         "inputs.bin": inputs.astype("<f4").tobytes(),
@@ -131,7 +142,7 @@ def _write(plain, directory, inputs, mean, deviation, optimize, settings):
             for tensor in report.tensors
         ],
         "notes": report.notes,
-        "pictures": pictures(plain, inputs.shape[1:]),
+        "pictures": drawn,
     }
     write_text(directory / "page.json", json.dumps(page, indent=2) + "\n")
     return report
