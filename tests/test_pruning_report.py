@@ -104,7 +104,7 @@ def convolutional():
 
 
 def test_xnnpack_prunes_what_runs_faster():
-    report = tf_gems.PruningReport(convolutional(), filters="xnnpack")
+    report = tf_gems.PruningReport(convolutional(), filters="pointwise")
     assert [v.path for v in report.prunable] == [
         "first/kernel",
         "separable/pointwise_kernel",
@@ -114,14 +114,14 @@ def test_xnnpack_prunes_what_runs_faster():
         assert reasons[f"{path}/kernel"] == "no faster for its zeros"
     assert reasons["first/bias"] == "bias or normalisation"
     with pytest.raises(ValueError, match='none that trains.*shape="4x1"'):
-        tf_gems.PruningReport(network(), filters="xnnpack")
+        tf_gems.PruningReport(network(), filters="pointwise")
 
 
 def test_xnnpack_counts_what_is_not_pruned_as_well():
     model = convolutional()
     # 16 weights that stay, 24 that are pruned: at most 60 % can be zero.
     model.get_layer("first").trainable = False
-    sparse = tf_gems.SparseModel(model, filters="xnnpack", seed=0)
+    sparse = tf_gems.SparseModel(model, filters="pointwise", seed=0)
     assert [w.path for w in sparse.gem.prunable] == [
         "separable/pointwise_kernel"
     ]
@@ -131,7 +131,7 @@ def test_xnnpack_counts_what_is_not_pruned_as_well():
 
 
 def test_xnnpack_refuses_targets_that_pay_nothing():
-    sparse = tf_gems.SparseModel(convolutional(), filters="xnnpack", seed=0)
+    sparse = tf_gems.SparseModel(convolutional(), filters="pointwise", seed=0)
     copy = type(sparse).from_config(sparse.get_config())
     assert [w.path for w in copy.gem.prunable] == [
         w.path for w in sparse.gem.prunable

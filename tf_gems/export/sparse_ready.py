@@ -63,7 +63,7 @@ def make_sparse_ready(model):
     stock = keras.applications.MobileNet((96, 96, 3), weights=None, classes=10)
     ready, report = tf_gems.export.make_sparse_ready(stock)
     print(report)
-    sparse = tf_gems.SparseModel(ready, filters="xnnpack")
+    sparse = tf_gems.SparseModel(ready, filters="pointwise")
     ```
 
     Reference: Elsen et al., 2020, "Fast Sparse ConvNets".
