@@ -25,14 +25,6 @@ from absl import flags
 import tf_gems as gems
 from tf_gems.provenance import provenance
 
-FLAGS = flags.FLAGS
-flags.DEFINE_list("networks", list(trained_networks.NETWORKS), "Which.")
-flags.DEFINE_list("sparsities", ["0.8", "0.9", "0.95", "0.98"], "Zeros.")
-flags.DEFINE_list("seeds", ["0"], "Which.")
-flags.DEFINE_list("ways", ["one shot", "gradual"], "How to prune.")
-flags.DEFINE_string("output", None, "JSON file, written row by row.")
-
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 # By name: filters and allocation. The last is TF Model Optimization's policy,
 # every layer at the same sparsity and depthwise kernels left out.
 DISTRIBUTIONS = {
@@ -41,10 +33,20 @@ DISTRIBUTIONS = {
     "layer_normalized": (None, "layer_normalized"),
     "erk": (None, "erk"),
     "uniform": (None, "uniform"),
-    "global, no_depthwise": ("no_depthwise", "global"),
+    "erk, no_depthwise": ("no_depthwise", "erk"),
     "lamp, no_depthwise": ("no_depthwise", "lamp"),
     "uniform, no_depthwise": ("no_depthwise", "uniform"),
 }
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("networks", list(trained_networks.NETWORKS), "Which.")
+flags.DEFINE_list("sparsities", ["0.8", "0.9", "0.95", "0.98"], "Zeros.")
+flags.DEFINE_list("seeds", ["0"], "Which.")
+flags.DEFINE_list("distributions", list(DISTRIBUTIONS), "Which.")
+flags.DEFINE_list("ways", ["one shot", "gradual"], "How to prune.")
+flags.DEFINE_string("output", None, "JSON file, written row by row.")
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def accuracy(model, data):
@@ -63,7 +65,9 @@ class Dense:
         epochs, size = self.settings["epochs"], self.settings["batch_size"]
         steps = -(-len(self.train[0]) // size) * epochs
         rate = keras.optimizers.schedules.CosineDecay(3e-3, steps)
-        self.model.compile(keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"])
+        self.model.compile(
+            keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"]
+        )
         self.model.fit(*self.train, batch_size=size, epochs=epochs, verbose=0)
         self.accuracy = accuracy(self.model, self.test)
         self.kernels = len(gems.PruningReport(self.model).prunable)
@@ -194,9 +198,9 @@ def main(_):
         for name in FLAGS.networks:
             cells = [
                 (way, distribution, float(sparsity))
-                for distribution in DISTRIBUTIONS
-                for way in FLAGS.ways
+                for distribution in FLAGS.distributions
                 for sparsity in FLAGS.sparsities
+                for way in FLAGS.ways
                 if (name, seed, way, distribution, float(sparsity)) not in done
             ]
             dense = Dense(name, seed) if cells else None

@@ -65,9 +65,7 @@ def _sounds(count, seed, classes=12, frames=32, bands=20):
 def keywords(seed):
     """DS-CNN for keywords (64 channels, 4 blocks); synthesized sounds."""
     x = inputs = keras.Input((32, 20, 1))
-    x = layers.Conv2D(
-        64, (10, 4), strides=2, padding="same", use_bias=False
-    )(x)
+    x = layers.Conv2D(64, (10, 4), strides=2, padding="same", use_bias=False)(x)
     x = _depthwise_blocks(layers.ReLU()(_normalization()(x)), 64, 4)
     x = layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, layers.Dense(12)(x), name="keywords")
@@ -79,9 +77,9 @@ def recurrent(seed):
     """SeparableConv1D and GRU; the same synthesized sounds, as sequences."""
     x = inputs = keras.Input((32, 20))
     for filters in (64, 64):
-        x = layers.SeparableConv1D(
-            filters, 5, padding="same", use_bias=False
-        )(x)
+        x = layers.SeparableConv1D(filters, 5, padding="same", use_bias=False)(
+            x
+        )
         x = layers.ReLU()(_normalization()(x))
     x = layers.GRU(64)(layers.MaxPooling1D(2)(x))
     model = keras.Model(inputs, layers.Dense(12)(x), name="recurrent")
@@ -103,8 +101,8 @@ def _cifar10(train, test, size, data_dir=None):
 
 
 def resnet(seed):
-    """ResNet-8 of width 16; 8,000 images of CIFAR-10, reduced."""
-    x = inputs = keras.Input((32, 32, 3))
+    """ResNet-8 of width 16; 4,000 images of CIFAR-10, 16x16, reduced."""
+    x = inputs = keras.Input((16, 16, 3))
     x = layers.Conv2D(16, 3, padding="same", use_bias=False)(x)
     x = layers.ReLU()(_normalization()(x))
     for filters, strides in ((16, 1), (32, 2), (64, 2)):
@@ -120,12 +118,13 @@ def resnet(seed):
         x = layers.ReLU()(layers.Add()([x, y]))
     x = layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, layers.Dense(10)(x), name="resnet")
-    train, test = _cifar10(8000, 2000, 32)
-    return model, train, test, {"epochs": 12, "prune": 6, "batch_size": 64}
+    train, test = _cifar10(4000, 2000, 16)
+    return model, train, test, {"epochs": 15, "prune": 8, "batch_size": 64}
 
 
 def mobilenet(seed):
-    """keras.applications.MobileNet x0.25, 32x32; 8,000 of CIFAR-10."""
+    """keras.applications.MobileNet x0.25, 32x32; 4,000 images of CIFAR-10,
+    reduced."""
     model = keras.applications.MobileNet(
         (32, 32, 3),
         alpha=0.25,
@@ -134,8 +133,8 @@ def mobilenet(seed):
         classifier_activation=None,
         dropout=1e-3,
     )
-    train, test = _cifar10(8000, 2000, 32)
-    return model, train, test, {"epochs": 20, "prune": 8, "batch_size": 64}
+    train, test = _cifar10(4000, 2000, 32)
+    return model, train, test, {"epochs": 25, "prune": 8, "batch_size": 64}
 
 
 NETWORKS = {

@@ -15,6 +15,7 @@ from tf_gems import schedules
 from tf_gems import shapes
 from tf_gems import zoo
 from tf_gems.callbacks import GemMinerCallback
+from tf_gems.callbacks import GradualMagnitudeCallback
 from tf_gems.comparison import Comparison
 from tf_gems.comparison import compare
 from tf_gems.export import DeploymentReport
@@ -39,6 +40,7 @@ __all__ = [
     "ExportReport",
     "GemLayer",
     "GemMinerCallback",
+    "GradualMagnitudeCallback",
     "Plan",
     "PruningReport",
     "SparseModel",

@@ -1,10 +1,11 @@
 """The named values of `filters`: which kernels a policy prunes.
 
-`"no_depthwise"` leaves out kernels that read one channel at a time: those of
-depthwise and separable convolutions, and of convolutions with a group for
-each channel. They hold few weights, and every output of theirs depends on
-few. TF Model Optimization leaves them out as well. `"pointwise"` prunes what
-TFLite runs faster for its zeros, see `tf_gems.pointwise`.
+`"all"` prunes what is pruned without filters. `"no_depthwise"` leaves out
+kernels that read one channel at a time: those of depthwise and separable
+convolutions, and of convolutions with a group for each channel. They hold few
+weights, and each of their outputs depends on few; TF Model Optimization
+leaves them out as well. `"pointwise"` prunes what TFLite runs faster for its
+zeros, see `tf_gems.pointwise`.
 """
 
 import dataclasses
@@ -71,11 +72,17 @@ class Policy:
 
 
 POLICIES = {
+    "all": Policy(
+        lambda layer: layer.weights,
+        "excluded by `filters`",
+        "prunes all kernels. Received: {name}, which has none that trains. "
+        "Set `trainable=True` on what is frozen.",
+    ),
     "no_depthwise": Policy(
         all_but_depthwise,
         "depthwise",
         "prunes all but depthwise kernels. Received: {name}, which has no "
-        "other that trains. Use the default, `filters=None`.",
+        'other that trains. Use `filters="all"`.',
     ),
     pointwise.POLICY: Policy(
         pointwise.pointwise_kernels,

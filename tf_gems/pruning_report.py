@@ -24,6 +24,7 @@ class PruningReport:
     decides alone, over every trainable float weight. A name stands for a
     policy, of which `policies` and the end of the table say what it prunes:
 
+    * `"all"`: all kernels, as by default.
     * `"no_depthwise"`: all kernels but depthwise ones, as TF Model
       Optimization does.
     * `"pointwise"`: what TFLite runs faster for its zeros, the kernels of 1x1
