@@ -33,9 +33,9 @@ DISTRIBUTIONS = {
     "layer_normalized": (None, "layer_normalized"),
     "erk": (None, "erk"),
     "uniform": (None, "uniform"),
-    "erk, no_depthwise": ("no_depthwise", "erk"),
-    "lamp, no_depthwise": ("no_depthwise", "lamp"),
-    "uniform, no_depthwise": ("no_depthwise", "uniform"),
+    "erk (no_depthwise)": ("no_depthwise", "erk"),
+    "lamp (no_depthwise)": ("no_depthwise", "lamp"),
+    "uniform (no_depthwise)": ("no_depthwise", "uniform"),
 }
 
 FLAGS = flags.FLAGS
@@ -216,7 +216,7 @@ def main(_):
                     found = {
                         "provenance": provenance(),
                         "networks": {
-                            key: make.__doc__.strip()
+                            key: " ".join(make.__doc__.split())
                             for key, make in trained_networks.NETWORKS.items()
                         },
                         "rows": rows,

@@ -14,6 +14,7 @@ from tf_gems import sanity
 from tf_gems import schedules
 from tf_gems import shapes
 from tf_gems import zoo
+from tf_gems.batch_norm import recalibrate_batch_norm
 from tf_gems.callbacks import GemMinerCallback
 from tf_gems.callbacks import GradualMagnitudeCallback
 from tf_gems.comparison import Comparison
@@ -60,6 +61,7 @@ __all__ = [
     "page",
     "plan",
     "presets",
+    "recalibrate_batch_norm",
     "sanity",
     "schedules",
     "shapes",

@@ -86,8 +86,9 @@ class PruningReport:
         self.policies = filter_policies.choices(layer, kernels)
 
     def _refuse(self, layer, filters):
+        reasons = [reason for _, reason in self.skipped]
         policy = filter_policies.get(filters)
-        if policy is not None:
+        if policy is not None and any(r == policy.reason for r in reasons):
             nothing = policy.nothing.format(name=f"'{layer.name}'")
             raise ValueError(f'`filters="{filters}"` {nothing}')
         candidates = [v for v, r in self.skipped if r == FILTERED]

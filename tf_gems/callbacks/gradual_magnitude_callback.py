@@ -117,7 +117,11 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
             self.model, type(self).__name__
         )
         refuse_too_few_zeros(find_gem_layers(self.model), self.target_sparsity)
-        trained_weights.refuse_zeros_beyond(self._weights, self.target_sparsity)
+        values, alive = trained_weights.read(self._weights)
+        trained_weights.refuse_zeros_beyond(
+            [v * a for v, a in zip(values, alive, strict=True)],
+            self.target_sparsity,
+        )
         self._at_floor = set()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -155,7 +159,7 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         first, last = self._times(epochs)
         if epoch >= last:
             return target
-        progress = max(0.0, (epoch - first) / (last - first))
+        progress = max(0, epoch - first) / max(1, last - first)
         return min(1.0, max(target, self.schedule(progress)))
 
     def _times(self, epochs):

@@ -62,22 +62,22 @@ def refuse_restoring(callbacks, epoch, name):
             )
 
 
-def refuse_zeros_beyond(weights, target_sparsity):
-    """Raises an error if more is zero already than a target asks for."""
-    values, alive = read(weights)
+def refuse_zeros_beyond(values, target_sparsity):
+    """Raises an error if more is zero already than a target asks for.
+
+    Args:
+        values: List of float arrays, the masked weights.
+        target_sparsity: Float in [0, 1).
+    """
     size = sum(value.size for value in values)
-    zeros = size - sum(
-        np.count_nonzero(value[a])
-        for value, a in zip(values, alive, strict=True)
-    )
-    if zeros / size > target_sparsity + _TOLERANCE:
+    zeros = 1.0 - sum(np.count_nonzero(value) for value in values) / size
+    if zeros > target_sparsity + _TOLERANCE:
         raise ValueError(
-            "`target_sparsity` must not be below what is zero already: "
-            "zeros among the weights would count as kept. Received: "
+            "`target_sparsity` must not be below what is zero already: zeros "
+            "would count as kept. Received: "
             f"target_sparsity={target_sparsity:g} for weights of which "
-            f"{zeros / size:.1%} are zero. Raise the target; to train a "
-            "pruned model on with its zeros, prune it by a `tf_gems.Ticket`, "
-            f"or by target_sparsity={zeros / size:.4f}."
+            f"{zeros:.1%} are zero. Use target_sparsity={zeros:.4f} or more, "
+            "or begin with weights that were not pruned."
         )
 
 
@@ -100,8 +100,8 @@ def warn_at_floor(weights, allocation, seen=()):
     ]
     if found:
         warnings.warn(
-            f"{len(found)} of {len(weights)} weights are down to {least} "
-            "entries, which the allocation keeps alive: "
+            f"{len(found)} of {len(weights)} kernels are down to the {least} "
+            "that the allocation keeps alive of each: "
             f"{', '.join(found)}. Lower `target_sparsity`, or give these "
             'layers their share by `allocation`, such as "erk".',
             stacklevel=2,
