@@ -25,8 +25,8 @@ def graph_of(layer):
 def flat_copy(model):
     """Returns a copy of a model in which models within are taken apart.
 
-    The copy has the same weights and computes the same. A layer whose name is
-    taken already is named after its model as well.
+    The copy has the same weights and computes the same. A layer within whose
+    name is taken already is named after its model as well.
 
     Args:
         model: Functional or Sequential Keras model.
@@ -41,7 +41,7 @@ def flat_copy(model):
     ]
     if graph is model and not within:
         return model, []
-    walk = _Walk()
+    walk = _Walk(graph)
     inputs = keras.tree.map_structure(
         lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name),
         graph.input,
@@ -77,10 +77,11 @@ class _Walk:
         names: Names of the models that were taken apart.
     """
 
-    def __init__(self):
+    def __init__(self, graph):
         self.copies = {}
         self.names = []
-        self._taken = set()
+        self._outer = {id(operation) for operation in graph.operations}
+        self._taken = {operation.name for operation in graph.operations}
 
     def through(self, graph, inputs, name, context):
         """Returns the outputs of copies of all layers of a graph.
@@ -115,9 +116,10 @@ class _Walk:
     def _copy(self, operation, name):
         if id(operation) not in self.copies:
             config = operation.get_config()
-            if operation.name in self._taken:
-                config["name"] = f"{name}_{operation.name}"
-            self._taken.add(operation.name)
+            if id(operation) not in self._outer:
+                while config["name"] in self._taken:
+                    config["name"] = f"{name}_{config['name']}"
+            self._taken.add(config["name"])
             copy = type(operation).from_config(config)
             self.copies[id(operation)] = operation, copy
         return self.copies[id(operation)][1]

@@ -44,6 +44,7 @@ class GradualMagnitude(Trained):
     """
 
     phase = "finetuning"
+    warns_at_floor = False  # the callback does
 
     def __init__(
         self,

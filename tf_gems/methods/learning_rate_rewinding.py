@@ -7,11 +7,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_gems.callbacks.trained_weights import warn_at_floor
 from tf_gems.methods.method import present_weights
 from tf_gems.methods.trained import Trained
 from tf_gems.methods.trained import alive_masks
-from tf_gems.network import prunable_weights
 from tf_gems.schedules import Geometric
 from tf_gems.ticket import Ticket
 from tf_gems.training import train
@@ -136,7 +134,6 @@ class LearningRateRewinding(Trained):
                 directory.mkdir(parents=True, exist_ok=True)
                 ticket.save(file)
         ticket.apply(model)
-        warn_at_floor(prunable_weights(model), self.allocation)
         return ticket
 
     def _rehearse(self, model):
