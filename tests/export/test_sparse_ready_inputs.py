@@ -105,6 +105,7 @@ def test_scaling_that_cannot_move_is_told():
     inputs = keras.Input((11, 11, 3), name="image")
     x = layers.Rescaling(1 / 255)(inputs)
     y = layers.Conv2D(4, 3, padding="same", activation="relu", name="a")(x)
+    # The first convolution of three channels may be a wide one.
     model = keras.Model(inputs, layers.Concatenate()([x, y]))
     ready, report = make_sparse_ready(model)
     [row] = report.left
@@ -192,3 +193,17 @@ def test_a_model_that_computes_by_itself_is_left_and_told():
         {"layer": "own", "reason": "is a model within the model"}
     ]
     np.testing.assert_array_equal(outputs(ready), outputs(model))
+
+
+def test_wide_convolutions_are_told_once_each():
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(4, 3, strides=2, padding="same", name="stem")(inputs)
+    x = layers.Conv2D(4, 3, padding="same", name="wide")(x)
+    x = layers.Conv2D(4, (1, 3), strides=2, name="strided")(x)
+    x = layers.Conv2D(4, 1, name="pointwise")(x)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    _, report = make_sparse_ready(model)
+    reasons = {row["layer"]: row["reason"] for row in report.left}
+    assert len(report.left) == 2 and set(reasons) == {"wide", "strided"}
+    assert "is a 3x3 convolution: XNNPACK" in reasons["wide"]
+    assert "not odd and square" in reasons["strided"]

@@ -156,6 +156,7 @@ class _Plan:
                 self._pad_evenly(layer)
             elif isinstance(layer, layers.GlobalAveragePooling2D):
                 self._flatten_head(layer)
+        self._tell_wide_convolutions(model)
 
     def _change(self, layer, change, exact):
         self.changes.append(
@@ -164,6 +165,25 @@ class _Plan:
 
     def _leave(self, layer, reason):
         self.left.append({"layer": layer.name, "reason": reason})
+
+    def _tell_wide_convolutions(self, model):
+        """Lists the convolutions around which nothing is computed sparsely."""
+        wide = [
+            layer
+            for layer in model.layers
+            if isinstance(layer, layers.Conv2D) and layer.kernel_size != (1, 1)
+        ]
+        told = {row["layer"] for row in self.left}
+        for layer in wide:
+            inputs = tuple(layer.kernel.shape)[:3]
+            stem = layer is wide[0] and inputs == (3, 3, 3)
+            if not stem and layer.name not in told:
+                size = "x".join(map(str, layer.kernel_size))
+                self._leave(
+                    layer,
+                    f"is a {size} convolution: XNNPACK computes nothing "
+                    "sparsely in a network with one behind its first",
+                )
 
     def _move_scaling(self):
         """Plans the input's scaling behind the first convolution."""
