@@ -151,7 +151,7 @@ def main(_):
             model = network(row["network"], row["size"])
             with tempfile.TemporaryDirectory() as folder:
                 pair = twins.make_twins(
-                    model, row["sparsity"], folder, "model", filters="xnnpack"
+                    model, row["sparsity"], folder, "model", filters="pointwise"
                 )
                 row |= measure(browser, pair, folder)
             row |= {"bytes": pair["bytes"], "notes": pair["notes"]}

@@ -103,7 +103,7 @@ TASKS = {
         "tiny_imagenet_20",
         1.0,
         6,
-        "xnnpack",
+        "pointwise",
         1,
     ),
 }

@@ -7,7 +7,7 @@ Networks that keep XNNPACK's rules, on images of 64x64 pixels, with the same
 number of epochs each: dense; Gem-Miner, half of the epochs mining and half
 fine-tuning; magnitude, pruned gradually during one training as TensorFlow
 Model Optimization does it. Both prune the 1x1 convolutions only
-(`filters="xnnpack"`), each of them to the same sparsity, which is also
+(`filters="pointwise"`), each of them to the same sparsity, which is also
 TensorFlow Model Optimization's way. `stock` is `keras.applications.MobileNet`,
 rewritten by `tf_gems.export.make_sparse_ready` before it is mined. Few images
 and few epochs: it is the order of the methods that is shown, not what the
@@ -73,7 +73,7 @@ def cell(text, classes):
         method,
         float(sparsity),
         FLAGS.seed,
-        "xnnpack",
+        "pointwise",
         {"allocation": "uniform"},
         {"network": name, "alpha": alpha, "classes": classes},
     )

@@ -157,6 +157,7 @@ def all_methods(settings):
         "epochs": epochs // settings.rounds,
         "rounds": settings.rounds,
         "learning_rate": rate,
+        "allocation": "global",  # as in the papers
     }
     arguments = {
         "gem_miner": scores,
@@ -172,9 +173,9 @@ def all_methods(settings):
         "grasp": {"batches": 10},
         "synflow": {},
         "prospr": {},
-        "magnitude": {},
+        "magnitude": {"allocation": "global"},
         "magnitude_uniform": {"allocation": "uniform"},
-        "gradual_magnitude": weights,
+        "gradual_magnitude": {**weights, "allocation": "global"},
         "random_uniform": {"allocation": "uniform"},
         "random_erk": {"allocation": "erk"},
         "random_smart_ratio": {"allocation": "smart_ratio"},

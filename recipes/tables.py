@@ -141,6 +141,7 @@ def _rewound(kind, density, epochs=150, **kwargs):
         _sparsity(density),
         epochs=scale.count(epochs),
         learning_rate=0.1,
+        allocation="global",
         **{k: math.ceil(v * scale.fraction) for k, v in kwargs.items()},
     )
 

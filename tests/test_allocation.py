@@ -207,3 +207,90 @@ def test_gradual_pruning_ends_at_the_exact_count(name):
                 assert not (mask & ~before).any()
             alive = kept
             assert sum(m.sum() for m in alive) == round(density * size)
+
+
+def lamp_by_definition(weight):
+    """Equation 2 of the paper, with a loop over the sorted entries."""
+    flat = np.abs(np.ravel(weight)).astype("float64")
+    order = np.argsort(flat, kind="stable")  # ascending
+    scores = np.empty(flat.size)
+    for place, index in enumerate(order):
+        rest = sum(flat[v] ** 2 for v in order[place:])
+        scores[index] = flat[index] ** 2 / rest
+    return scores.reshape(np.shape(weight))
+
+
+def test_lamp_by_hand():
+    # 9/9, 4/13, 1/14 and 16/16, 1/17: of layers 100 times apart.
+    scores = [np.array([[1.0, 3.0], [2.0, 0.0]]), np.array([0.04, 0.01])]
+    expected = [9 / 9, 16 / 16, 4 / 13, 1 / 14, 1 / 17, 0]
+    order = [(0, 1), (1, 0), (0, 2), (0, 0), (1, 1), (0, 3)]
+    assert expected == sorted(expected, reverse=True)
+    for count in range(2, 7):  # one of each layer fits
+        masks = allocation.get("lamp").keep(scores, count / 6)
+        kept = {
+            (layer, int(place))
+            for layer, mask in enumerate(masks)
+            for place in np.flatnonzero(mask)
+        }
+        assert kept == set(order[:count])
+
+
+@pytest.mark.parametrize("density", [0.02, 0.1, 0.37, 0.9])
+def test_lamp_against_its_definition(density):
+    random = np.random.default_rng(0)
+    shapes = [(3, 3, 8, 1), (8, 40), (40, 5)]
+    weights = [
+        (random.normal(size=shape) * scale).astype("float32")
+        for shape, scale in zip(shapes, (1e-6, 1.0, 1e4), strict=True)
+    ]
+    masks = allocation.Lamp().keep([np.abs(w) for w in weights], density)
+    flat = np.concatenate([lamp_by_definition(w).ravel() for w in weights])
+    expected = np.zeros(flat.size, bool)
+    expected[np.argsort(-flat)[: round(density * flat.size)]] = True
+    found = np.concatenate([mask.ravel() for mask in masks])
+    np.testing.assert_array_equal(found, expected)
+    # Only what is alive counts, as if the rest had been zero.
+    alive = [random.random(shape) < 0.5 for shape in shapes]
+    pruned = [np.where(a, w, 0) for a, w in zip(alive, weights, strict=True)]
+    scores = [np.abs(w) for w in weights]
+    density *= 0.5
+    among = allocation.Lamp().keep(scores, density, among=alive)
+    zeroed = allocation.Lamp().keep([np.abs(w) for w in pruned], density)
+    for a, b in zip(among, zeroed, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["lamp", "layer_normalized"])
+def test_the_scale_of_a_layer_does_not_matter(name):
+    random = np.random.default_rng(1)
+    scores = [random.random((7, 9)), random.random((30, 4))]
+    far = [scores[0] * 2.0**-90, scores[1] * 2.0**90]
+    for sign in (1, -1):  # negative scores keep their order too
+        pairs = zip(
+            allocation.get(name).keep([sign * s for s in scores], 0.3),
+            allocation.get(name).keep([sign * s for s in far], 0.3),
+            strict=True,
+        )
+        for index, (a, b) in enumerate(pairs):
+            np.testing.assert_array_equal(a, b)
+            kept, cut = sign * scores[index][a], sign * scores[index][~a]
+            assert 0 < a.sum() < a.size and kept.min() > cut.max()
+
+
+def test_layer_normalized_by_numpy():
+    random = np.random.default_rng(2)
+    scores = [random.random((7, 9)), 100 * random.random((30, 4)) ** 3]
+    units = [s / np.sqrt(np.mean(s**2)) for s in scores]
+    masks = allocation.LayerNormalized().keep(scores, 0.2)
+    expected = allocation.Global().keep(units, 0.2)
+    for a, b in zip(masks, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_layers_of_equal_or_zero_magnitudes():
+    scores = [np.ones((4, 4)), np.zeros((3, 3))]
+    masks = allocation.Lamp().keep(scores, 10 / 25)
+    # Of equals the first are kept; a layer of zeros keeps its floor.
+    assert np.flatnonzero(masks[0]).tolist() == list(range(9))
+    assert np.flatnonzero(masks[1]).tolist() == [0]

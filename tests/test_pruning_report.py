@@ -69,7 +69,8 @@ def test_renders_for_people_and_for_json():
     text = str(report)
     assert text == report.render()
     assert "1 prunable weights with 8 entries" in text
-    assert len(text.splitlines()) == 1 + 1 + len(report.skipped)
+    rows = 1 + len(report.skipped)
+    assert len(text.splitlines()) == rows + 1 + len(report.policies)
     data = json.loads(json.dumps(report.to_dict()))
     assert data["prunable"] == [{"path": "top/kernel", "shape": [4, 2]}]
     assert {"path", "shape", "reason"} == set(data["skipped"][0])
@@ -103,8 +104,8 @@ def convolutional():
     return keras.Model(inputs, layers.Dense(2, name="dense")(x))
 
 
-def test_xnnpack_prunes_what_runs_faster():
-    report = tf_gems.PruningReport(convolutional(), filters="xnnpack")
+def test_pointwise_prunes_what_runs_faster():
+    report = tf_gems.PruningReport(convolutional(), filters="pointwise")
     assert [v.path for v in report.prunable] == [
         "first/kernel",
         "separable/pointwise_kernel",
@@ -114,14 +115,14 @@ def test_xnnpack_prunes_what_runs_faster():
         assert reasons[f"{path}/kernel"] == "no faster for its zeros"
     assert reasons["first/bias"] == "bias or normalisation"
     with pytest.raises(ValueError, match='none that trains.*shape="4x1"'):
-        tf_gems.PruningReport(network(), filters="xnnpack")
+        tf_gems.PruningReport(network(), filters="pointwise")
 
 
-def test_xnnpack_counts_what_is_not_pruned_as_well():
+def test_pointwise_counts_what_is_not_pruned_as_well():
     model = convolutional()
     # 16 weights that stay, 24 that are pruned: at most 60 % can be zero.
     model.get_layer("first").trainable = False
-    sparse = tf_gems.SparseModel(model, filters="xnnpack", seed=0)
+    sparse = tf_gems.SparseModel(model, filters="pointwise", seed=0)
     assert [w.path for w in sparse.gem.prunable] == [
         "separable/pointwise_kernel"
     ]
@@ -130,8 +131,8 @@ def test_xnnpack_counts_what_is_not_pruned_as_well():
         tf_gems.methods.Magnitude(0.9).find(sparse)
 
 
-def test_xnnpack_refuses_targets_that_pay_nothing():
-    sparse = tf_gems.SparseModel(convolutional(), filters="xnnpack", seed=0)
+def test_pointwise_refuses_targets_that_pay_nothing():
+    sparse = tf_gems.SparseModel(convolutional(), filters="pointwise", seed=0)
     copy = type(sparse).from_config(sparse.get_config())
     assert [w.path for w in copy.gem.prunable] == [
         w.path for w in sparse.gem.prunable
@@ -161,3 +162,46 @@ def test_xnnpack_refuses_targets_that_pay_nothing():
     gradual = tf_gems.callbacks.GradualMagnitudeCallback(0.6)
     with pytest.raises(ValueError, match="target_sparsity=0.6"):
         sparse.fit(x, y, epochs=4, verbose=0, callbacks=[gradual])
+
+
+def test_policies_are_named():
+    x = inputs = keras.Input((8, 8, 4))
+    x = layers.DepthwiseConv2D(3, name="depthwise")(x)
+    x = layers.Conv2D(4, 3, groups=4, name="grouped")(x)
+    x = layers.Conv2D(4, 1, groups=2, name="pairs")(x)
+    x = layers.SeparableConv2D(6, 3, padding="same", name="separable")(x)
+    line = layers.Reshape((16, 6))(x)
+    line = layers.SeparableConv1D(3, 3, name="line")(line)
+    line = layers.DepthwiseConv1D(3, name="narrow")(line)
+    line = layers.Flatten()(line)
+    # A name alone makes no depthwise kernel.
+    outputs = layers.Dense(2, name="depthwise_head")(line)
+    model = keras.Model(inputs, outputs)
+    report = tf_gems.PruningReport(model, filters="no_depthwise")
+    expected = {
+        "pairs/kernel",
+        "separable/pointwise_kernel",
+        "line/pointwise_kernel",
+        "depthwise_head/kernel",
+    }
+    assert {v.path for v in report.prunable} == expected
+    reasons = {v.path: reason for v, reason in report.skipped}
+    assert reasons["grouped/kernel"] == "depthwise"
+    assert reasons["separable/bias"] == "bias or normalisation"
+    everything = tf_gems.PruningReport(model)
+    chosen = {k: {v.path for v in w} for k, w in everything.policies.items()}
+    assert chosen == {
+        k: {v.path for v in tf_gems.PruningReport(model, k).prunable}
+        for k in ("all", "no_depthwise", "pointwise")
+    }
+    assert chosen["all"] == {v.path for v in everything.prunable}
+    assert 'filters="pointwise" prunes 1 weights with 24 entries' in str(report)
+    # The name of earlier versions is in the configs of saved models.
+    old = tf_gems.PruningReport(model, "xnnpack").prunable
+    assert {v.path for v in old} == chosen["pointwise"]
+    # A list of strings is one of regular expressions.
+    named = tf_gems.PruningReport(model, ["pointwise"]).prunable
+    assert {v.path for v in named} == {
+        "separable/pointwise_kernel",
+        "line/pointwise_kernel",
+    }

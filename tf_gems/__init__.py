@@ -14,7 +14,9 @@ from tf_gems import sanity
 from tf_gems import schedules
 from tf_gems import shapes
 from tf_gems import zoo
+from tf_gems.batch_norm import recalibrate_batch_norm
 from tf_gems.callbacks import GemMinerCallback
+from tf_gems.callbacks import GradualMagnitudeCallback
 from tf_gems.comparison import Comparison
 from tf_gems.comparison import compare
 from tf_gems.export import DeploymentReport
@@ -40,6 +42,7 @@ __all__ = [
     "ExportReport",
     "GemLayer",
     "GemMinerCallback",
+    "GradualMagnitudeCallback",
     "Plan",
     "PruningReport",
     "SparseModel",
@@ -59,6 +62,7 @@ __all__ = [
     "page",
     "plan",
     "presets",
+    "recalibrate_batch_norm",
     "sanity",
     "schedules",
     "shapes",

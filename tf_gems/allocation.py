@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from tf_gems import registry
+from tf_gems.masks import keep_largest
 from tf_gems.shapes import Unstructured
 from tf_gems.validation import check_integer
 from tf_gems.validation import check_pattern
@@ -133,6 +134,105 @@ class Global(Allocation):
 
     def get_config(self):
         return {"minimum": self.minimum}
+
+
+class _Rescaled(Global):
+    """Ranks all weights together, each rescaled by its own layer first.
+
+    A subclass rescales the scores of one weight without changing their order,
+    so that scores of layers of different scale can be compared.
+    """
+
+    def rescale(self, score):
+        """Returns the scores of one weight, a vector, to be ranked with all.
+
+        Args:
+            score: Float64 vector of the entries that compete.
+        """
+        raise NotImplementedError
+
+    def keep(self, scores, density, paths=None, shape=None, among=None):
+        among = among or [np.ones(np.shape(s), bool) for s in scores]
+        rescaled = []
+        for score, competes in zip(scores, among, strict=True):
+            values = np.zeros(np.shape(score))
+            flat = np.asarray(score, "float64")[competes]
+            values[competes] = self.rescale(flat) if flat.size else flat
+            rescaled.append(values)
+        masks = super().keep(rescaled, density, paths, shape, among)
+        if not isinstance(shape or Unstructured(), Unstructured):
+            return masks
+        # Ranks are compared in float32, in which neighbors may become equal:
+        # within a weight its own scores decide.
+        return [
+            keep_largest([score], np.count_nonzero(mask), [competes])[0]
+            for score, mask, competes in zip(scores, masks, among, strict=True)
+        ]
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class Lamp(_Rescaled):
+    """Ranks all weights by LAMP, magnitudes relative to their own layer.
+
+    With the entries of a weight in ascending order of magnitude,
+
+        LAMP(u) = w[u]^2 / sum(w[v]^2 for v >= u)
+
+    is the error of removing entry `u`, relative to what is left of the layer
+    at that point. The order within a layer stays that of the magnitude, the
+    scale of a layer has no effect, and the largest entry of every layer has
+    the score 1, so that no layer is emptied. Equal magnitudes are ordered by
+    position: the first counts as the largest. Negative scores, of methods
+    other than magnitude, rank below all others.
+
+    Args:
+        minimum: See `Global`. Defaults to `1`.
+
+    Example:
+
+    >>> masks = Lamp().keep([np.array([3., 2.]), np.array([.1, .09])], 0.75)
+    >>> [mask.tolist() for mask in masks]
+    [[True, False], [True, True]]
+
+    Reference: Lee et al., 2021, "Layer-adaptive Sparsity for the
+    Magnitude-based Pruning", equation 2.
+    """
+
+    def rescale(self, score):
+        order = np.argsort(-score, kind="stable")
+        ranked = score[order]
+        # Divided by the largest, squares neither overflow nor underflow. The
+        # square root of LAMP ranks as LAMP does.
+        ranked = ranked / max(np.abs(ranked).max(), np.finfo("float64").tiny)
+        positive = np.maximum(ranked, 0)
+        total = np.sqrt(np.cumsum(positive**2))
+        # A layer of zeros has no order but that of positions.
+        total[total == 0] = 1
+        values = np.empty_like(score)
+        values[order] = np.where(ranked < 0, ranked, positive / total)
+        return values
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class LayerNormalized(_Rescaled):
+    """Ranks the scores of all weights in units of their layer's mean square.
+
+    The score `s` of a weight counts as `s / sqrt(mean(s^2))` over the weight.
+
+    Args:
+        minimum: See `Global`. Defaults to `1`.
+
+    Example:
+
+    >>> scores = [np.array([3., 2.]), np.array([.1, .09])]
+    >>> masks = LayerNormalized().keep(scores, 0.5)
+    >>> [mask.tolist() for mask in masks]
+    [[True, False], [True, False]]
+    """
+
+    def rescale(self, score):
+        score = score / max(np.abs(score).max(), np.finfo("float64").tiny)
+        return score / max(np.sqrt(np.mean(score**2)), 1e-30)
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -290,6 +390,8 @@ ALLOCATIONS = {
     "global": Global,
     "uniform": Uniform,
     "erk": ErdosRenyiKernel,
+    "lamp": Lamp,
+    "layer_normalized": LayerNormalized,
     "smart_ratio": SmartRatio,
 }
 

@@ -1,4 +1,4 @@
-"""The policy `filters="xnnpack"`: prune only what runs faster sparse.
+"""The policy `filters="pointwise"`: prune only what runs faster sparse.
 
 XNNPACK, the engine of TFLite on CPUs, has a sparse kernel for 1x1 convolutions
 of stride 1 and no other. It is used if more than two thirds of the weights of
@@ -9,7 +9,7 @@ import math
 
 import keras
 
-POLICY = "xnnpack"
+POLICY = "pointwise"
 LEAST_SPARSITY = 2 / 3
 
 
@@ -72,11 +72,10 @@ def refuse_too_few_zeros(gems, target_sparsity):
         target_sparsity: Float in [0, 1).
 
     Raises:
-        ValueError: If any of them has the policy `"xnnpack"`, and no more
+        ValueError: If any of them has the policy `"pointwise"`, and no more
             than two thirds of the weights are to be zero.
     """
-    gems = [g for g in gems if isinstance(g.filters, str)]
-    gems = [g for g in gems if g.filters == POLICY]
+    gems = [g for g in gems if g.filters in (POLICY, "xnnpack")]
     if not gems:
         return
     pruned = {id(w.weight) for gem in gems for w in gem.prunable}

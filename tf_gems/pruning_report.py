@@ -3,14 +3,13 @@
 import math
 import re
 
-from tf_gems import pointwise
+from tf_gems import filter_policies
 
 NOT_TRAINABLE = "not trainable"
 NOT_FLOAT = "not a float weight"
 LOW_RANK = "rank below 2"
 NOT_A_KERNEL = "bias or normalisation"
 FILTERED = "excluded by `filters`"
-NOT_FASTER = "no faster for its zeros"
 
 _NOT_KERNELS = {"bias", "gamma", "beta", "scale", "offset", "alpha"}
 
@@ -22,14 +21,22 @@ class PruningReport:
     normalisation scale or PReLU slope (the biases of `MultiHeadAttention` have
     rank two, so rank alone does not decide). A regular expression, or a list
     of them, narrows this to the weights whose path it matches; a callable
-    decides alone, over every trainable float weight. `"xnnpack"` stands for
-    what TFLite runs faster for its zeros, the kernels of 1x1 convolutions of
-    stride 1, in a network as `tf_gems.export.make_sparse_ready` returns it.
+    decides alone, over every trainable float weight. A name stands for a
+    policy, of which `policies` and the end of the table say what it prunes:
+
+    * `"all"`: all kernels, as by default.
+    * `"no_depthwise"`: all kernels but depthwise ones, as TF Model
+      Optimization does.
+    * `"pointwise"`: what TFLite runs faster for its zeros, the kernels of 1x1
+      convolutions of stride 1, in a network as
+      `tf_gems.export.make_sparse_ready` returns it.
+
+    A list of one string is always a regular expression.
 
     Args:
         layer: A built Keras layer or model.
         filters: Regular expression or list of them, searched for in the path
-            of each weight; `"xnnpack"`; or a callable that takes a
+            of each weight; the name of a policy; or a callable that takes a
             `keras.Variable` and returns whether to prune it. Defaults to
             `None`: all kernels.
         trainable: List of `keras.Variable` that count as trainable. Defaults
@@ -39,6 +46,8 @@ class PruningReport:
         prunable: List of `keras.Variable`.
         skipped: List of `(keras.Variable, reason)`.
         trainable: List of `keras.Variable`, all that the user left trainable.
+        policies: Dict from the names that `filters` takes to the lists of
+            `keras.Variable` that each prunes.
 
     Raises:
         ValueError: If nothing is prunable, or `filters` is something else.
@@ -69,15 +78,19 @@ class PruningReport:
                 self.skipped.append((variable, reason))
         if not self.prunable:
             self._refuse(layer, filters)
+        kernels = [
+            v
+            for v in layer.weights
+            if _reason_to_skip(v, id(v) in trainable, None, _passes) is None
+        ]
+        self.policies = filter_policies.choices(layer, kernels)
 
     def _refuse(self, layer, filters):
-        if filters == pointwise.POLICY:
-            raise ValueError(
-                f'`filters="{pointwise.POLICY}"` prunes 1x1 convolutions of '
-                f"stride 1. Received: '{layer.name}', which has none that "
-                "trains. Zeros of dense layers save time in blocks: prune "
-                'those by `shape="4x1"`.'
-            )
+        reasons = [reason for _, reason in self.skipped]
+        policy = filter_policies.get(filters)
+        if policy is not None and any(r == policy.reason for r in reasons):
+            nothing = policy.nothing.format(name=f"'{layer.name}'")
+            raise ValueError(f'`filters="{filters}"` {nothing}')
         candidates = [v for v, r in self.skipped if r == FILTERED]
         if candidates:
             raise ValueError(
@@ -118,6 +131,12 @@ class PruningReport:
             f"{len(self.prunable)} prunable weights with {size:,} entries, "
             f"{len(self.skipped)} skipped"
         )
+        for name, kernels in self.policies.items():
+            size = sum(math.prod(v.shape) for v in kernels)
+            lines.append(
+                f'filters="{name}" prunes {len(kernels)} weights with '
+                f"{size:,} entries"
+            )
         return "\n".join(lines)
 
     __str__ = render
@@ -136,18 +155,24 @@ def _reason_to_skip(variable, is_trainable, filters, matches):
             return LOW_RANK
     if matches(variable):
         return None
-    return NOT_FASTER if filters == pointwise.POLICY else FILTERED
+    policy = filter_policies.get(filters)
+    return FILTERED if policy is None else policy.reason
+
+
+def _passes(variable):
+    return True
 
 
 def _predicate(filters, layer):
     """Returns a function that tells whether a variable passes the filters."""
     if filters is None:
-        return lambda variable: True
+        return _passes
     if callable(filters):
         return filters
-    if filters == pointwise.POLICY:
-        kernels = {id(v) for v in pointwise.pointwise_kernels(layer)}
-        return lambda variable: id(variable) in kernels
+    policy = filter_policies.get(filters)
+    if policy is not None:
+        allowed = {id(v) for v in policy.weights(layer)}
+        return lambda variable: id(variable) in allowed
     patterns = [filters] if isinstance(filters, str) else filters
     try:
         patterns = [re.compile(pattern) for pattern in patterns]

@@ -1,5 +1,9 @@
 """A whole Keras model with trainable masks."""
 
+import functools
+import inspect
+import warnings
+
 import keras
 from keras import ops
 
@@ -10,15 +14,24 @@ from tf_gems.layers.gem_layer import GemLayer
 from tf_gems.layers.zeros import freeze_zeros
 from tf_gems.presets import get_preset
 from tf_gems.ticket import Ticket
+from tf_gems.training_signs import sign_of_training
+from tf_gems.validation import check_choice
+
+STARTS = ("initialization", "trained")
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class SparseModel(keras.Model):
     """Wraps a model to find a sparse subnetwork of it, and to train that.
 
-    It starts in the *mining* phase, in which `fit` trains a score for every
-    prunable weight, with the weights fixed; `finetune` switches to the phase
-    in which `fit` trains the kept weights, with the masks fixed. See
+    There are two starts. `start="trained"` prunes a model whose weights have
+    been trained: `fit` goes on training them while a callback such as
+    `tf_gems.GradualMagnitudeCallback` prunes the smallest.
+
+    `start="initialization"` finds a subnetwork of a model that has not been
+    trained. It starts in the *mining* phase, in which `fit` trains a score for
+    every prunable weight, with the weights fixed; `finetune` switches to the
+    phase in which `fit` trains the kept weights, with the masks fixed. See
     `tf_gems.GemLayer` for what is computed in each.
 
     The model is taken over, not copied: it becomes a part of this one.
@@ -26,16 +39,23 @@ class SparseModel(keras.Model):
 
     Args:
         model: Built Keras 3 model of any kind, subclassed ones included.
-        filters: Which weights to prune, see `tf_gems.PruningReport`.
-            Defaults to all kernels.
+        filters: Which weights to prune, see `tf_gems.PruningReport`. Defaults
+            to `None`: all kernels; with `start="trained"` all but depthwise
+            ones (`"no_depthwise"`), few weights on which much depends.
+            `"all"` prunes these too.
         mask: See `tf_gems.GemLayer`. Defaults to `"round"`.
         score_initializer: Keras initializer. Defaults to uniform in [0, 1].
         kernel_initializer: Keras initializer for the prunable weights, such
             as `"signed_constant"`. Defaults to `None`: they stay as they are.
+            A warning is given if the model shows signs of training, which
+            would be lost.
         seed: Integer from which scores, and kernels if initialized here, are
             drawn. Defaults to `None`: drawn by Python's generator.
-        phase: `"mining"` or `"finetuning"`. Defaults to `"mining"`.
+        phase: `"mining"` or `"finetuning"`. Defaults to `None`: that of
+            `start`.
         candidates: See `tf_gems.GemLayer`.
+        start: `"initialization"` or `"trained"`. Defaults to
+            `"initialization"`.
         **kwargs: `name` and `dtype`, as for `keras.Model`.
 
     Raises:
@@ -53,6 +73,16 @@ class SparseModel(keras.Model):
     sparse.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
     sparse.fit(data, epochs=150)
     ```
+
+    A trained model:
+
+    ```python
+    sparse = tf_gems.SparseModel(model, start="trained")
+    sparse.compile(keras.optimizers.Adam(1e-4), loss, metrics=["accuracy"])
+    sparse.fit(data, epochs=12, validation_data=validation, callbacks=[
+        tf_gems.GradualMagnitudeCallback(0.9)])
+    plain = tf_gems.strip(sparse)
+    ```
     """
 
     def __init__(
@@ -63,10 +93,17 @@ class SparseModel(keras.Model):
         score_initializer=None,
         kernel_initializer=None,
         seed=None,
-        phase="mining",
+        phase=None,
         candidates=None,
+        start="initialization",
         **kwargs,
     ):
+        trained = check_choice(start, "start", STARTS) == "trained"
+        if trained:
+            _refuse_contradictions(phase, kernel_initializer)
+            filters = "no_depthwise" if filters is None else filters
+        if phase is None:
+            phase = "finetuning" if trained else "mining"
         if isinstance(model, keras.layers.Layer):
             _refuse_unbuilt(model)
             kwargs.setdefault("dtype", model.dtype_policy)
@@ -88,6 +125,7 @@ class SparseModel(keras.Model):
             self.kernel_initializer = initializers.get(
                 kernel_initializer, "kernel_initializer"
             )
+            _warn_of_lost_training(model, kernel_initializer)
             self._initialize_kernels()
             freeze_zeros(self.gem.prunable)
         self.built = True
@@ -157,6 +195,17 @@ class SparseModel(keras.Model):
 
     def call(self, *args, training=None, **kwargs):
         return self.gem(*args, training=training, **kwargs)
+
+    @functools.wraps(keras.Model.fit)
+    def fit(self, *args, **kwargs):
+        given = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
+        given.apply_defaults()
+        callbacks = given.arguments["callbacks"]
+        if isinstance(callbacks, list | tuple):
+            for callback in callbacks:
+                if hasattr(callback, "before_fit"):
+                    callback.before_fit(self, given.arguments)
+        return super().fit(*args, **kwargs)
 
     @property
     def model(self):
@@ -254,4 +303,33 @@ def _refuse_unbuilt(model):
             "A model must be built before it is pruned. Received: "
             f"model='{model.name}', which has no weights yet. Call it once "
             "on data, or `model.build(input_shape)`."
+        )
+
+
+def _refuse_contradictions(phase, kernel_initializer):
+    """Raises an error for what a trained start excludes."""
+    if phase not in (None, "finetuning"):
+        raise ValueError(
+            "A trained model goes on training its weights. Received: "
+            f"start='trained', phase={phase!r}. Leave `phase` out."
+        )
+    if kernel_initializer is not None:
+        raise ValueError(
+            "A trained model keeps its kernels. Received: start='trained', "
+            f"kernel_initializer={kernel_initializer!r}, which draws them "
+            "anew. Leave `kernel_initializer` out to prune what was trained, "
+            "or `start` to mine an initialization."
+        )
+
+
+def _warn_of_lost_training(model, kernel_initializer):
+    sign = sign_of_training(model)
+    if sign is not None:
+        warnings.warn(
+            "`kernel_initializer` draws all prunable kernels anew. Received: "
+            f"kernel_initializer={kernel_initializer!r} for "
+            f"'{model.name}', which was trained: {sign}. What was trained is "
+            "lost. To prune trained weights use `SparseModel(model, start="
+            '"trained")`; to mine, pass a model that was not trained.',
+            stacklevel=3,
         )

@@ -184,7 +184,7 @@ def test_a_stock_network_pruned_is_right_where_its_zeros_are_used(
     rewritten, tmp_path
 ):
     _, ready, _ = rewritten["MobileNet"]
-    sparse = tf_gems.SparseModel(ready, filters="xnnpack", seed=0)
+    sparse = tf_gems.SparseModel(ready, filters="pointwise", seed=0)
     ticket = tf_gems.methods.Magnitude(0.9).find(sparse)
     ticket.apply(sparse)
     path = tmp_path / "ready.tflite"

@@ -22,9 +22,9 @@ DATA = [
 SIZES = [96, 48]
 
 
-def network():
+def plain():
     keras.utils.set_random_seed(0)
-    model = keras.Sequential(
+    return keras.Sequential(
         [
             keras.Input((8,)),
             layers.Dense(12, activation="relu", name="a"),
@@ -32,7 +32,10 @@ def network():
         ],
         name="network",
     )
-    sparse = gems.SparseModel(model, seed=0)
+
+
+def network():
+    sparse = gems.SparseModel(plain(), seed=0)
     sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
     return sparse
 
@@ -72,7 +75,7 @@ def watch(**arguments):
 
 
 def test_golden_masks_of_every_epoch():
-    sparse, seen, history = watch()
+    sparse, seen, history = watch(allocation="global")
     alive = np.ones(144, bool)
     counts = []
     for epoch, (weights, flags) in enumerate(seen):
@@ -95,6 +98,8 @@ def test_golden_masks_of_every_epoch():
         ("2:4", "global"),
         ("2x1", "erk"),
         ("unstructured", {"a/kernel": 0.9}),
+        ("unstructured", "lamp"),
+        ("2:4", "layer_normalized"),
     ],
     ids=str,
 )
@@ -136,7 +141,11 @@ def test_density_of_every_epoch():
     expected = [1.0, 1.0, 1.0, 0.775, 0.55, 0.325, 0.1, 0.1]
     found = [callback.density(epoch, 8) for epoch in range(8)]
     np.testing.assert_allclose(found, expected)
-    # However short training is, and whatever the schedule says.
+    # However short training is, and whatever the schedule says, the last
+    # two epochs train what is left.
+    for epochs in range(2, 9):
+        found = [callback.density(e, epochs) for e in range(epochs)]
+        assert found[-2:] == pytest.approx([0.1, 0.1])
     assert callback.density(0, 1) == pytest.approx(0.1)
     odd = GradualMagnitudeCallback(0.9, end=1.0, schedule=0.05)
     assert odd.density(1, 5) == pytest.approx(0.1)
@@ -144,8 +153,131 @@ def test_density_of_every_epoch():
     assert copy.get_config() == odd.get_config()
 
 
+def test_a_golden_lamp_run():
+    """Masks of every epoch, from LAMP as the paper defines it."""
+    _, seen, _ = watch()
+    alive = np.ones(144, bool)
+    for epoch, (weights, flags) in enumerate(seen):
+        density = 0.25 + 0.75 * (1 - min(epoch, 6) / 6) ** 3
+        scores = np.full(144, -1.0)
+        for part in (slice(0, 96), slice(96, 144)):
+            chosen = np.flatnonzero(alive[part]) + part.start
+            squares = weights[chosen].astype("float64") ** 2
+            for place, square in zip(chosen, squares, strict=True):
+                scores[place] = square / squares[squares >= square].sum()
+        ranks = np.argsort(-scores, kind="stable")
+        alive = np.zeros(144, bool)
+        alive[ranks[: round(144 * density)]] = True
+        np.testing.assert_array_equal(flags, alive)
+
+
+def trained(**arguments):
+    """A network of which some steps were trained, wrapped and compiled."""
+    model = plain()
+    model.compile("sgd", "mse")
+    model.fit(*DATA[0], epochs=2, verbose=0)
+    sparse = gems.SparseModel(model, **arguments)
+    sparse.compile("sgd", "mse")
+    return sparse, model
+
+
+@pytest.mark.parametrize("start", ["initialization", "trained"])
+def test_a_wrapped_model_is_pruned_by_one_callback(start):
+    sparse, model = trained(start=start)
+    if start == "trained":  # it computes what was trained
+        np.testing.assert_array_equal(sparse(DATA[0][0]), model(DATA[0][0]))
+    sparse.evaluate(*DATA[0], verbose=0)
+    before = [np.array(w.weight) for w in prunable_weights(sparse)]
+    history = sparse.fit(
+        *DATA[0],
+        epochs=4,
+        validation_data=DATA[1],
+        verbose=0,
+        callbacks=[gems.GradualMagnitudeCallback(0.75)],
+    ).history
+    assert history["sparsity"][-2:] == [0.75, 0.75]
+    assert len(history["val_loss"]) == 4
+    moved = [np.array(w.weight) for w in prunable_weights(sparse)]
+    assert all((a != b).any() for a, b in zip(before, moved, strict=True))
+    assert sparse.ticket().sparsity == 0.75
+    # What validation saw is the pruned network that the user gets back.
+    plain = gems.strip(sparse)
+    plain.compile("sgd", "mse")
+    np.testing.assert_allclose(
+        plain.evaluate(*DATA[1], verbose=0), history["val_loss"][-1], rtol=1e-5
+    )
+
+
+def test_a_model_that_is_being_mined_is_not_pruned_by_it():
+    sparse, _ = trained()
+    mining = gems.GemMinerCallback(0.5, freeze_period=1)
+    sparse.fit(*DATA[0], epochs=3, verbose=0, callbacks=[mining])
+    with pytest.raises(ValueError, match="which is mining"):
+        sparse.fit(*DATA[0], callbacks=[gems.GradualMagnitudeCallback(0.9)])
+
+
+def test_training_that_ends_before_pruning_is_told():
+    early = keras.callbacks.EarlyStopping("density", patience=0, mode="max")
+    sparse, _ = trained(start="trained")
+    callback = gems.GradualMagnitudeCallback(0.75)
+    with pytest.warns(UserWarning, match="Training ended before pruning did"):
+        sparse.fit(*DATA[0], epochs=8, verbose=0, callbacks=[callback, early])
+    with pytest.raises(RuntimeError, match="keeps 36 weights. Received"):
+        sparse.ticket()
+
+
+def test_pruned_weights_are_not_brought_back():
+    sparse, _ = trained(start="trained")
+    callback = gems.GradualMagnitudeCallback(0.75)
+    early = keras.callbacks.EarlyStopping(
+        "loss", patience=9, restore_best_weights=True
+    )
+    with pytest.raises(ValueError, match="Use start_from_epoch=6"):
+        sparse.fit(*DATA[0], epochs=8, verbose=0, callbacks=[early, callback])
+    early.start_from_epoch = 6
+    sparse.fit(*DATA[0], epochs=8, verbose=0, callbacks=[early, callback])
+    assert sparse.ticket().sparsity == 0.75
+
+
+def test_a_target_below_the_present_zeros_is_refused():
+    sparse, _ = trained(start="trained")
+    fit = {"epochs": 3, "verbose": 0}
+    sparse.fit(*DATA[0], **fit, callbacks=[gems.GradualMagnitudeCallback(0.75)])
+    with pytest.raises(ValueError, match="of which 75.0% are zero"):
+        sparse.fit(
+            *DATA[0], **fit, callbacks=[gems.GradualMagnitudeCallback(0.5)]
+        )
+    again = gems.SparseModel(gems.strip(sparse), start="trained")
+    again.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="of which 75.0% are zero"):
+        again.fit(
+            *DATA[0], **fit, callbacks=[gems.GradualMagnitudeCallback(0.5)]
+        )
+    with pytest.raises(ValueError, match="of which 75.0% are zero"):
+        methods.Magnitude(0.5).find(again)
+    again.fit(*DATA[0], **fit, callbacks=[gems.GradualMagnitudeCallback(0.75)])
+    again.fit(*DATA[0], **fit, callbacks=[gems.GradualMagnitudeCallback(0.9)])
+    assert again.ticket().kept == round(0.1 * 144)
+
+
+def test_a_layer_at_its_floor_is_named():
+    sparse, model = trained(start="trained")
+    layer = model.get_layer("b")
+    layer.kernel.assign(layer.kernel * 1e-3)
+    with pytest.warns(UserWarning, match="1 of 2 kernels .*b/kernel"):
+        sparse.fit(
+            *DATA[0],
+            epochs=3,
+            verbose=0,
+            callbacks=[
+                gems.GradualMagnitudeCallback(0.75, allocation="global")
+            ],
+        )
+
+
 def test_refusals():
     sparse = network()
+    sparse.train_on_batch(*DATA[0])
     callback = GradualMagnitudeCallback(0.9)
     with pytest.raises(ValueError, match="which is mining.*prepare"):
         sparse.fit(*DATA[0], callbacks=[callback], verbose=0)

@@ -26,7 +26,10 @@ SETTINGS = {
     "synflow": {"rounds": 3},
 }
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-ALLOCATIONS = ["global", "uniform", "erk", "smart_ratio", {"output": 0.5}]
+ALLOCATIONS = [
+    *("global", "uniform", "erk", "lamp", "layer_normalized", "smart_ratio"),
+    {"output": 0.5},
+]
 REFUSED = {"edge_popup": ALLOCATIONS[2:]}
 
 random = np.random.default_rng(0)
@@ -180,7 +183,7 @@ def test_random_pruning():
 
 def test_magnitude():
     sparse = network()
-    ticket = methods.Magnitude(SPARSITY).find(sparse)
+    ticket = methods.Magnitude(SPARSITY, "global").find(sparse)
     kept, cut = [], []
     for path, mask in ticket.masks.items():
         weight = np.abs(ticket.weights[path])

@@ -29,13 +29,13 @@ def mobile():
 
 
 @pytest.mark.parametrize(
-    "filters, allocation", [(None, "global"), ("xnnpack", "uniform")]
+    "filters, allocation", [(None, "global"), ("pointwise", "uniform")]
 )
 def test_bytes_are_those_of_the_export(tmp_path, filters, allocation):
     model = tf_gems.zoo.mobilenet_v1((64, 64, 3), 20, alpha=0.25)
     sparsity = 0.93
     expected = Converted(model).bytes(
-        sparsity, filters == "xnnpack", False, "size"
+        sparsity, filters == "pointwise", False, "size"
     )
     sparse = tf_gems.SparseModel(model, filters, seed=0)
     method = tf_gems.methods.RandomPruning(sparsity, 0, allocation=allocation)
@@ -82,7 +82,7 @@ def test_a_measured_network_is_planned_from_its_own_figures(mobile):
     np.testing.assert_allclose(value, 3.0, rtol=0.02)
     assert plan.speedup.certainty == speeds.BETWEEN_SPARSITIES
     assert plan.speedup.networks == [network["name"]]
-    assert (plan.filters, plan.allocation) == ("xnnpack", "uniform")
+    assert (plan.filters, plan.allocation) == ("pointwise", "uniform")
     assert plan.speedup.low <= 3.001 and plan.speedup.high >= 2.999
     # With few bytes as well, everything is pruned, and more of it.
     small = tf_gems.plan(mobile, max_bytes=1_500_000, speedup=3.0)

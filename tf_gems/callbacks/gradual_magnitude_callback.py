@@ -21,10 +21,15 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
 
     When epoch `e` begins, the weights of the largest `|w|` among those alive
     stay alive, and the others are pruned for good. The density is that of a
-    schedule over the time from `begin` to `end`, in whole epochs; at `end`,
-    and not after the beginning of the last epoch, it is exactly the target.
-    In between, an allocation other than `"global"` lets the density of each
-    weight fall to its own end in equal measure.
+    schedule over the time from `begin` to `end`, in whole epochs. At `end`,
+    and at least two epochs before training ends, it is exactly the target:
+    what is left has time to recover. An allocation that gives each weight a
+    number of its own lets the density of each fall to its own end in equal
+    measure; one that ranks, such as `"lamp"`, ranks what is alive each time.
+
+    In a `tf_gems.SparseModel` that was just wrapped, `fit` trains the weights
+    from the start, whatever its `start`. Elsewhere call `prepare(model)` of
+    `tf_gems.methods.GradualMagnitude`, and `compile`, before.
 
     What is pruned depends on the epoch and on the model's variables alone, so
     a run that is interrupted and resumed goes on as if it had not been.
@@ -44,22 +49,21 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         epochs: Integer, the length of training. Defaults to `None`: the
             epochs of `fit`.
         allocation: How what is alive is spread over the weights, see
-            `tf_gems.allocation.get`. Defaults to `"global"`.
+            `tf_gems.allocation.get`. Defaults to `"lamp"`.
         shape: What is pruned together, see `tf_gems.shapes.get`. Defaults to
             `"unstructured"`.
 
     Raises:
-        ValueError: If an argument is out of range, or the model prunes
-            nothing or is mining.
+        ValueError: If an argument is out of range, the model prunes nothing
+            or is mining, or more of it is zero already than the target.
 
     Example:
 
     ```python
-    method = tf_gems.methods.GradualMagnitude(0.9)
-    method.prepare(sparse)
-    sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
-    sparse.fit(data, epochs=100, callbacks=[
-        tf_gems.callbacks.GradualMagnitudeCallback(0.9)])
+    sparse = tf_gems.SparseModel(model, start="trained")
+    sparse.compile(keras.optimizers.Adam(1e-4), loss, metrics=["accuracy"])
+    sparse.fit(data, epochs=12, validation_data=validation, callbacks=[
+        tf_gems.GradualMagnitudeCallback(0.9)])
     ```
 
     Reference: Zhu & Gupta, 2017, "To prune, or not to prune: exploring the
@@ -73,7 +77,7 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         end=0.75,
         schedule=None,
         epochs=None,
-        allocation="global",
+        allocation="lamp",
         shape="unstructured",
     ):
         super().__init__()
@@ -101,6 +105,20 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         self.shape = shapes.get(shape)
         shapes.refuse_too_dense(self.shape, self.target_sparsity)
         self._weights = []
+        self._at_floor = set()
+
+    def before_fit(self, model, arguments):
+        """Called by `SparseModel.fit`, before anything is traced.
+
+        Args:
+            model: `SparseModel`.
+            arguments: Dict of the arguments of `fit`.
+        """
+        epochs = self.epochs or arguments["epochs"]
+        trained_weights.refuse_restoring(
+            arguments["callbacks"], self._times(epochs)[1], type(self).__name__
+        )
+        trained_weights.train_weights(model)
 
     def on_train_begin(self, logs=None):
         self._weights = trained_weights.weights_in_training(
@@ -109,9 +127,20 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         gems = find_gem_layers(self.model)
         refuse_too_few_zeros(gems, self.target_sparsity)
         refuse_frozen_beyond(gems, self.target_sparsity)
+        self._at_floor = set()
 
     def on_epoch_begin(self, epoch, logs=None):
-        density = self.density(epoch, self.epochs or self.params["epochs"])
+        size = sum(weight.alive.size for weight in self._weights)
+        for gem in find_gem_layers(self.model):
+            # Until then `ticket` refuses: more is alive than was asked for.
+            gem.target.assign(round((1.0 - self.target_sparsity) * size))
+        self._prune(self.density(epoch, self._epochs))
+
+    @property
+    def _epochs(self):
+        return self.epochs or self.params["epochs"]
+
+    def _prune(self, density):
         values, alive = trained_weights.read(self._weights)
         size = sum(value.size for value in values)
         if sum(a.sum() for a in alive) <= round(density * size):
@@ -120,6 +149,9 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         masks = self._keep(sizes, density, alive)
         for weight, mask in zip(self._weights, masks, strict=True):
             weight.alive.assign(mask)
+        self._at_floor = trained_weights.warn_at_floor(
+            self._weights, self.allocation, self._at_floor
+        )
 
     def density(self, epoch, epochs):
         """Returns the density from the beginning of an epoch on.
@@ -129,12 +161,16 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
             epochs: Integer, the length of training.
         """
         target = 1.0 - self.target_sparsity
-        last = min(round(self.end * epochs), epochs - 1)
-        first = min(round(self.begin * epochs), last)
+        first, last = self._times(epochs)
         if epoch >= last:
             return target
-        progress = max(0.0, (epoch - first) / (last - first))
+        progress = max(0, epoch - first) / max(1, last - first)
         return min(1.0, max(target, self.schedule(progress)))
+
+    def _times(self, epochs):
+        """Returns the epochs with which pruning begins and ends."""
+        last = max(0, min(round(self.end * epochs), epochs - 2))
+        return min(round(self.begin * epochs), last), last
 
     def _keep(self, scores, density, alive):
         """Returns masks of the largest scores among those alive."""
@@ -160,6 +196,10 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         trained_weights.log_sparsity(self._weights, logs)
+
+    def on_train_end(self, logs=None):
+        if self._epochs <= self.params["epochs"]:  # else another `fit` follows
+            trained_weights.warn_unfinished(self._weights, self.target_sparsity)
 
     def get_config(self):
         return {

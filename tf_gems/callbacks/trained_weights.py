@@ -1,8 +1,108 @@
 """The weights that train in a `fit`, for callbacks that prune them."""
 
+import warnings
+
+import keras
 from keras import ops
 
 from tf_gems.layers.gem_layer import find_gem_layers
+
+# Of what is pruned, more zeros than this beyond the target are no accident.
+_TOLERANCE = 0.01
+
+
+def train_weights(model):
+    """Lets the weights of a model that was just wrapped train.
+
+    A model that was mined, or trained, since it was wrapped stays as it is.
+
+    Args:
+        model: `SparseModel`, compiled, before `fit`.
+    """
+    gems = find_gem_layers(model)
+    untouched = all(
+        gem.built
+        and gem.phase == "mining"
+        and not int(ops.convert_to_numpy(gem.target))
+        and gem.count_alive() == gem.size
+        for gem in gems
+    )
+    if not untouched or getattr(model.optimizer, "built", True):
+        return
+    for gem in gems:
+        gem.set_phase("finetuning")
+    # What was traced before computes with masks of scores.
+    model.train_function = None
+    model.test_function = None
+    model.predict_function = None
+
+
+def refuse_restoring(callbacks, epoch, name):
+    """Raises an error for callbacks that would bring pruned weights back.
+
+    Args:
+        callbacks: List of the callbacks of `fit`.
+        epoch: Integer, the epoch that begins with the last pruning.
+        name: Name of the callback that prunes, for messages.
+    """
+    for callback in callbacks:
+        if (
+            isinstance(callback, keras.callbacks.EarlyStopping)
+            and callback.restore_best_weights
+            and callback.start_from_epoch < epoch
+        ):
+            raise ValueError(
+                "The best weights must be those of an epoch after the last "
+                "pruning: earlier ones would bring pruned weights back. "
+                "Received: EarlyStopping(restore_best_weights=True, "
+                f"start_from_epoch={callback.start_from_epoch}) beside "
+                f"`{name}`, which prunes until epoch {epoch}. Use "
+                f"start_from_epoch={epoch}."
+            )
+
+
+def warn_at_floor(weights, allocation, seen=()):
+    """Warns of weights that only the floor of an allocation keeps alive.
+
+    Args:
+        weights: List of `PrunableWeight`.
+        allocation: `tf_gems.allocation.Allocation`.
+        seen: Paths of weights that a warning named before.
+
+    Returns:
+        Set of the paths of all weights that a warning has named.
+    """
+    least = getattr(allocation, "minimum", 0)
+    found = [
+        w.path
+        for w in weights
+        if w.alive.size > least == w.alive.count() and w.path not in seen
+    ]
+    if found:
+        warnings.warn(
+            f"{len(found)} of {len(weights)} kernels are down to the {least} "
+            "that the allocation keeps alive of each: "
+            f"{', '.join(found)}. Lower `target_sparsity`, or give these "
+            'layers their share by `allocation`, such as "erk".',
+            stacklevel=2,
+        )
+    return {*seen, *found}
+
+
+def warn_unfinished(weights, target_sparsity):
+    """Warns if training ended with fewer zeros than were asked for."""
+    _, alive = read(weights)
+    size = sum(a.size for a in alive)
+    kept = sum(a.sum() for a in alive)
+    if kept > round((1 - target_sparsity) * size):
+        warnings.warn(
+            "Training ended before pruning did. Received: "
+            f"target_sparsity={target_sparsity:g}, of which "
+            f"{1 - kept / size:.4f} was reached. Let `fit` run to its last "
+            "epoch: an `EarlyStopping` needs a `start_from_epoch` after the "
+            "last pruning.",
+            stacklevel=2,
+        )
 
 
 def weights_in_training(model, name):

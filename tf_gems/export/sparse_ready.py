@@ -2,6 +2,10 @@
 
 import keras
 
+from tf_gems.export.flattening import carry_weights
+from tf_gems.export.flattening import flat_copy
+from tf_gems.export.flattening import graph_of
+from tf_gems.export.input_scaling import find_input_scaling
 from tf_gems.export.sparse_readiness import sparse_readiness
 from tf_gems.export.sparse_ready_report import SparseReadyReport
 from tf_gems.layers.gem_layer import find_gem_layers
@@ -43,9 +47,19 @@ def make_sparse_ready(model):
       without an error.
     * An explicit padding by one of maps of odd size stands for `"same"`,
       *exactly*.
+    * The layers of a model within the model, as in transfer learning, become
+      layers of the whole, *exactly*.
+    * Scaling of the input (`Rescaling`, `Normalization`, `x / 127.5 - 1`)
+      moves behind the first convolution, see
+      `tf_gems.export.input_scaling`: *exactly* if nothing is added or nothing
+      is padded, else *near-exact*, at the borders.
+
+    What breaks a rule and cannot be rewritten is listed in the report, layer
+    by layer.
 
     Args:
-        model: Built functional Keras model, with or without zeros.
+        model: Built functional or Sequential Keras model, with or without
+            zeros.
 
     Returns:
         `(ready, report)`: a new Keras model of the same inputs and outputs,
@@ -54,8 +68,8 @@ def make_sparse_ready(model):
 
     Raises:
         RuntimeError: If Keras does not run on TensorFlow.
-        ValueError: If the model is not a functional Keras model, or is
-            wrapped in `SparseModel`.
+        ValueError: If the model is not a functional or Sequential Keras
+            model, or is wrapped in `SparseModel`.
 
     Example:
 
@@ -63,15 +77,16 @@ def make_sparse_ready(model):
     stock = keras.applications.MobileNet((96, 96, 3), weights=None, classes=10)
     ready, report = tf_gems.export.make_sparse_ready(stock)
     print(report)
-    sparse = tf_gems.SparseModel(ready, filters="xnnpack")
+    sparse = tf_gems.SparseModel(ready, filters="pointwise")
     ```
 
     Reference: Elsen et al., 2020, "Fast Sparse ConvNets".
     """
     _refuse_others(model)
-    plan = _Plan(model)
+    flat, names = flat_copy(model)
+    plan = _Plan(flat, names)
     ready = keras.models.clone_model(
-        model, clone_function=plan.clone, call_function=plan.call
+        flat, clone_function=plan.clone, call_function=plan.call
     )
     plan.carry_weights()
     report = sparse_readiness(ready)
@@ -79,11 +94,12 @@ def make_sparse_ready(model):
 
 
 def _refuse_others(model):
-    if not isinstance(model, keras.src.models.Functional):
+    if graph_of(model) is None:
         raise ValueError(
-            "Only functional Keras models can be rewritten, in which every "
-            f"layer is known. Received: model of type {type(model).__name__}. "
-            "Build it from `keras.Input` and layers."
+            "Only built functional and Sequential Keras models can be "
+            "rewritten, in which every layer is known. Received: model of "
+            f"type {type(model).__name__}. Build it from `keras.Input` and "
+            "layers."
         )
     if find_gem_layers(model):
         raise ValueError(
@@ -101,22 +117,38 @@ class _Plan:
         left: List of dicts: `layer` and `reason`.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, names):
         self.changes, self.left = [], []
+        for name in names:
+            self.changes.append(
+                {
+                    "layer": name,
+                    "change": "is taken apart into its layers",
+                    "exact": True,
+                }
+            )
         self._copies = {}  # by name: (layer, copy)
         self._pads = {}  # names of layers before which to pad, and how much
         self._new_pads = {}  # names of padding layers, and their new padding
         self._flat = set()  # names of layers that lose two axes
         self._dropped = set()  # names of layers that return their input
         self._readers = {}
-        for layer in model.layers:
+        within = {id(operation) for operation in model.operations}
+        for layer in model.operations:
             for node in layer._inbound_nodes:
                 for tensor in node.input_tensors:
                     before = tensor._keras_history.operation
-                    self._readers.setdefault(before.name, []).append(layer)
+                    if id(before) in within:
+                        found = self._readers.setdefault(before.name, [])
+                        found.append(layer)
         self._outputs = {
             tensor._keras_history.operation.name for tensor in model.outputs
         }
+        self._scaling, reason = find_input_scaling(model, self._readers)
+        if self._scaling is not None:
+            self._move_scaling()
+        elif reason is not None:
+            self._leave(model.inputs[0]._keras_history.operation, reason)
         for layer in model.layers:
             if isinstance(layer, keras.Model):
                 self._leave(layer, "is a model within the model")
@@ -124,6 +156,7 @@ class _Plan:
                 self._pad_evenly(layer)
             elif isinstance(layer, layers.GlobalAveragePooling2D):
                 self._flatten_head(layer)
+        self._tell_wide_convolutions(model)
 
     def _change(self, layer, change, exact):
         self.changes.append(
@@ -132,6 +165,36 @@ class _Plan:
 
     def _leave(self, layer, reason):
         self.left.append({"layer": layer.name, "reason": reason})
+
+    def _tell_wide_convolutions(self, model):
+        """Lists the convolutions around which nothing is computed sparsely."""
+        wide = [
+            layer
+            for layer in model.layers
+            if isinstance(layer, layers.Conv2D) and layer.kernel_size != (1, 1)
+        ]
+        told = {row["layer"] for row in self.left}
+        for layer in wide:
+            inputs = tuple(layer.kernel.shape)[:3]
+            stem = layer is wide[0] and inputs == (3, 3, 3)
+            if not stem and layer.name not in told:
+                size = "x".join(map(str, layer.kernel_size))
+                self._leave(
+                    layer,
+                    f"is a {size} convolution: XNNPACK computes nothing "
+                    "sparsely in a network with one behind its first",
+                )
+
+    def _move_scaling(self):
+        """Plans the input's scaling behind the first convolution."""
+        scaling = self._scaling
+        change = f"moves behind '{scaling.convolution.name}'"
+        if not scaling.exact:
+            change += ": padding is no longer scaled, at the borders"
+        for operation in scaling.operations:
+            if not isinstance(operation, layers.ZeroPadding2D):
+                self._dropped.add(operation.name)
+                self._change(operation, change, scaling.exact)
 
     def _pad_evenly(self, layer):
         """Plans the padding of a layer of stride 2."""
@@ -221,6 +284,8 @@ class _Plan:
             config["padding"] = "valid"
         elif layer.name in self._flat:
             kind, config = _without_pixels(kind, config)
+        if self._scales(layer) and self._scaling.norm is None:
+            config["use_bias"] = True
         copy = kind.from_config(config)
         self._copies[layer.name] = layer, copy
         return copy
@@ -233,16 +298,29 @@ class _Plan:
             pad = self._pads[layer.name]
             padding = layers.ZeroPadding2D(pad, name=f"{layer.name}_pad")
             args = (padding(args[0]), *args[1:])
-        return layer(*args, **kwargs)
+        outputs = layer(*args, **kwargs)
+        if self._scales(layer):
+            scale = layers.Rescaling(
+                self._scaling.common, name=f"{layer.name}_scale"
+            )
+            return scale(outputs)
+        return outputs
+
+    def _scales(self, layer):
+        """Whether the input's scaling moves behind a layer, or its copy."""
+        scaling = self._scaling
+        return scaling is not None and layer.name == scaling.convolution.name
 
     def carry_weights(self):
         """Gives every new layer the weights of the one it stands for."""
         for layer, copy in self._copies.values():
-            if layer.name in self._dropped:
-                continue
-            for old, new in zip(layer.weights, copy.weights, strict=True):
-                # A 1x1 kernel loses its two axes of size one.
-                new.assign(keras.ops.reshape(old, new.shape))
+            if self._scales(layer):
+                self._scaling.carry(copy)
+            elif layer.name not in self._dropped:
+                carry_weights(layer, copy)
+        if self._scaling is not None and self._scaling.norm is not None:
+            _, norm = self._copies[self._scaling.norm.name]
+            norm.moving_mean.assign(norm.moving_mean - self._scaling.bias)
 
 
 def _strided(layer):

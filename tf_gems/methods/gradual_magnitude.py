@@ -13,7 +13,9 @@ class GradualMagnitude(Trained):
     """Trains the weights, and prunes the smallest until the target is reached.
 
     `tf_gems.callbacks.GradualMagnitudeCallback` in a `fit` of its own. The
-    ticket holds the trained weights: it is accurate as it is.
+    ticket holds the trained weights: it is accurate as it is. Magnitudes are
+    compared relative to their layer by default, see
+    `tf_gems.methods.Magnitude`.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -26,7 +28,8 @@ class GradualMagnitude(Trained):
             `0.75`.
         schedule: `tf_gems.schedules.Schedule` of the density. Defaults to
             `None`: the cubic one of the paper from 1 to the target.
-        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
+        allocation: See `tf_gems.allocation.get`. Defaults to `"lamp"`.
+        **kwargs: `shape`, see `tf_gems.methods.Method`.
 
     Example:
 
@@ -41,6 +44,7 @@ class GradualMagnitude(Trained):
     """
 
     phase = "finetuning"
+    warns_at_floor = False  # the callback does
 
     def __init__(
         self,
@@ -50,9 +54,16 @@ class GradualMagnitude(Trained):
         begin=0.0,
         end=0.75,
         schedule=None,
+        allocation="lamp",
         **kwargs,
     ):
-        super().__init__(target_sparsity, epochs, learning_rate, **kwargs)
+        super().__init__(
+            target_sparsity,
+            epochs,
+            learning_rate,
+            allocation=allocation,
+            **kwargs,
+        )
         self.begin, self.end, self.schedule = begin, end, schedule
         callback = self.callback()  # refuses what is out of range
         self.begin, self.end = callback.begin, callback.end

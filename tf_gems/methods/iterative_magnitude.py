@@ -30,7 +30,8 @@ class IterativeMagnitude(LearningRateRewinding):
             with the target density `d`. Defaults to `0.2`.
         rounds: Positive integer, the number of rounds, whatever `rate` is.
             Defaults to `None`: given by `rate`.
-        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
+        **kwargs: `allocation`, by default `"lamp"` (the papers:
+            `"global"`), and `shape`, see `tf_gems.methods.Method`.
 
     Example:
 

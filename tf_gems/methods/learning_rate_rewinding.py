@@ -29,7 +29,9 @@ class LearningRateRewinding(Trained):
     after round `i` a fraction `d ** (i / N)`, with the target density `d`. All
     rounds prune the same part of what is left, and the last one ends exactly
     at the target. The ticket holds the trained weights, with zeros in place
-    of the pruned ones.
+    of the pruned ones. Magnitudes are compared relative to their layer by
+    default, see `tf_gems.methods.Magnitude`; the paper ranks them together,
+    `allocation="global"`.
 
     In `directory` every finished round leaves its ticket, `round_1.gem` and
     so on, and the epochs of the present one are backed up.
@@ -44,7 +46,8 @@ class LearningRateRewinding(Trained):
             Defaults to `0.2`.
         rounds: Positive integer, the number of rounds, whatever `rate` is.
             Defaults to `None`: given by `rate`.
-        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
+        allocation: See `tf_gems.allocation.get`. Defaults to `"lamp"`.
+        **kwargs: `shape`, see `tf_gems.methods.Method`.
 
     Example:
 
@@ -65,9 +68,16 @@ class LearningRateRewinding(Trained):
         learning_rate=None,
         rate=0.2,
         rounds=None,
+        allocation="lamp",
         **kwargs,
     ):
-        super().__init__(target_sparsity, epochs, learning_rate, **kwargs)
+        super().__init__(
+            target_sparsity,
+            epochs,
+            learning_rate,
+            allocation=allocation,
+            **kwargs,
+        )
         if not is_number(rate) or not 0 < rate < 1:
             raise ValueError(
                 "`rate` is the part of the alive weights that a round prunes, "

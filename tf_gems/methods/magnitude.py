@@ -2,28 +2,83 @@
 
 import keras
 import numpy as np
+from keras import ops
 
+from tf_gems import training_data
+from tf_gems.batch_norm import recalibrate_batch_norm
 from tf_gems.methods.method import Method
 from tf_gems.methods.method import present_weights
+from tf_gems.network import gems_of
+from tf_gems.network import network_weights
+from tf_gems.network import prunable_weights
+from tf_gems.ticket import Ticket
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Magnitude(Method):
     """Keeps the weights of largest magnitude: the score is `|w|`.
 
+    Magnitudes are compared relative to their layer by default: a ranking of
+    all layers together empties those of small weights, such as depthwise
+    convolutions, and with them the network.
+
+    Give `find` data, and the ticket has statistics of batch normalization
+    that fit the pruned network, see `tf_gems.recalibrate_batch_norm`.
+
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
-        allocation: See `tf_gems.allocation.get`. Defaults to `"global"`.
+        allocation: See `tf_gems.allocation.get`. Defaults to `"lamp"`.
+        shape: See `tf_gems.shapes.get`. Defaults to `"unstructured"`.
 
     Example:
 
     ```python
-    ticket = tf_gems.methods.Magnitude(0.9, "uniform").find(sparse)
+    ticket = tf_gems.methods.Magnitude(0.9).find(sparse, data)
     ```
 
     Reference: Han et al., 2015, "Learning both Weights and Connections for
     Efficient Neural Networks", section 3.
     """
 
+    def __init__(
+        self, target_sparsity, allocation="lamp", shape="unstructured"
+    ):
+        super().__init__(target_sparsity, allocation, shape)
+
     def scores(self, model, data):
         return [np.abs(w) for w in present_weights(model)]
+
+    def find(self, model, x=None, y=None, **arguments):
+        ticket = super().find(model, x, y, **arguments)
+        if x is None:
+            return ticket
+        for name in ("directory", "verbose", "callbacks"):
+            arguments.pop(name, None)
+        data = training_data.read(x, y, model, **arguments)
+        return _recalibrated(ticket, model, data)
+
+
+def _recalibrated(ticket, model, data):
+    """Returns the ticket with normalization that fits its masks.
+
+    The model computes with the masks meanwhile, and is left as it was.
+    """
+    gems, weights = gems_of(model), prunable_weights(model)
+    network = network_weights(model)
+    flags = [w.alive.packed for w in weights]
+    before = [(v, ops.copy(v)) for v in (*network, *flags)]
+    phases = [gem.phase for gem in gems]
+    masks = ticket.masks.values()
+    try:
+        for gem in gems:
+            gem.phase = "finetuning"  # in which masks are the flags alone
+        for weight, mask in zip(weights, masks, strict=True):
+            weight.alive.assign(mask)
+        if not recalibrate_batch_norm(model, data):
+            return ticket
+        return Ticket.from_masks(model, list(masks), ticket.metadata)
+    finally:
+        for gem, phase in zip(gems, phases, strict=True):
+            gem.phase = phase
+        for variable, value in before:
+            variable.assign(value)

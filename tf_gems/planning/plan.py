@@ -22,7 +22,7 @@ class Plan:
     Args:
         target_sparsity: Float in [0, 1), for `tf_gems.GemMinerCallback` and
             every other method.
-        filters: For `tf_gems.SparseModel`: `"xnnpack"`, or `None` for all
+        filters: For `tf_gems.SparseModel`: `"pointwise"`, or `None` for all
             kernels.
         shape: `"unstructured"`, or `"4x1"`: blocks of four along the inputs.
         allocation: `"uniform"` if it is to be faster: so were the networks
@@ -110,7 +110,7 @@ def plan(model, max_bytes=None, speedup=None, target="browser"):
 
     Of the policies that reach what is asked for, the one that prunes the
     smallest part of what it prunes is chosen. In a browser these are the 1x1
-    convolutions (`filters="xnnpack"`), of which XNNPACK uses the zeros if
+    convolutions (`filters="pointwise"`), of which XNNPACK uses the zeros if
     they are more than two thirds; natively, on x86 with AVX, networks of dense
     layers only, single weights or blocks of four. If only the size counts,
     all kernels are pruned.

@@ -46,7 +46,7 @@ def mobilenet_v1(
     the right and below), and the average keeps no dimensions of size one
     before a `Dense` classifier. The gain begins when more than two thirds of
     all weights of the 1x1 convolutions are zero: prune these by
-    `filters="xnnpack"`.
+    `filters="pointwise"`.
 
     Images of 32 and 64 pixels need fewer strides. `stem="small"` keeps the
     stem of stride 2, and thus all rules, and leaves out the next two strides.

@@ -1,0 +1,231 @@
+"""How to spread zeros over a trained network: the distributions compared.
+
+Each network of `trained_networks.py` is trained once for every seed. From
+those weights every distribution prunes in one shot, after which statistics of
+normalization are re-estimated and the accuracy is measured; and gradually, in
+a `fit` of a few epochs that begins with the same weights. Rows that the file
+already has are not run again.
+
+    python benchmarks/trained.py --output=benchmarks/results/trained.json
+"""
+
+import json
+import os
+import statistics
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import trained_networks
+from absl import app
+from absl import flags
+
+import tf_gems as gems
+from tf_gems.provenance import provenance
+
+# By name: filters and allocation. The last is TF Model Optimization's policy,
+# every layer at the same sparsity and depthwise kernels left out.
+DISTRIBUTIONS = {
+    "global": (None, "global"),
+    "lamp": (None, "lamp"),
+    "layer_normalized": (None, "layer_normalized"),
+    "erk": (None, "erk"),
+    "uniform": (None, "uniform"),
+    "erk (no_depthwise)": ("no_depthwise", "erk"),
+    "lamp (no_depthwise)": ("no_depthwise", "lamp"),
+    "uniform (no_depthwise)": ("no_depthwise", "uniform"),
+}
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("networks", list(trained_networks.NETWORKS), "Which.")
+flags.DEFINE_list("sparsities", ["0.8", "0.9", "0.95", "0.98"], "Zeros.")
+flags.DEFINE_list("seeds", ["0"], "Which.")
+flags.DEFINE_list("distributions", list(DISTRIBUTIONS), "Which.")
+flags.DEFINE_list("ways", ["one shot", "gradual"], "How to prune.")
+flags.DEFINE_string("output", None, "JSON file, written row by row.")
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def accuracy(model, data):
+    return model.evaluate(*data, batch_size=250, verbose=0)[1]
+
+
+class Dense:
+    """A trained network, which can be pruned again and again."""
+
+    def __init__(self, name, seed):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(seed)
+        found = trained_networks.NETWORKS[name](seed)
+        self.model, self.train, self.test, self.settings = found
+        self.name, self.seed = name, seed
+        epochs, size = self.settings["epochs"], self.settings["batch_size"]
+        steps = -(-len(self.train[0]) // size) * epochs
+        rate = keras.optimizers.schedules.CosineDecay(3e-3, steps)
+        self.model.compile(
+            keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"]
+        )
+        self.model.fit(*self.train, batch_size=size, epochs=epochs, verbose=0)
+        self.accuracy = accuracy(self.model, self.test)
+        self.kernels = len(gems.PruningReport(self.model).prunable)
+        self._weights = self.model.get_weights()
+        self._filters, self._sparse = "", None
+
+    def sparse(self, filters):
+        """Returns the sparse model with the trained weights, all alive."""
+        if filters != self._filters:
+            self._sparse = gems.SparseModel(
+                self.model, filters=filters, phase="finetuning", seed=0
+            )
+            self._sparse.compile(
+                keras.optimizers.Adam(1e-3), LOSS, metrics=["accuracy"]
+            )
+            self._filters = filters
+        self.model.set_weights(self._weights)
+        self._sparse.gem.revive()
+        for variable in self._sparse.optimizer.variables:
+            if "learning_rate" not in variable.path:
+                variable.assign(keras.ops.zeros_like(variable))
+        keras.utils.set_random_seed(self.seed)
+        return self._sparse
+
+    def prune(self, way, distribution, sparsity):
+        """Returns the row of one way, distribution and sparsity."""
+        filters, allocation = DISTRIBUTIONS[distribution]
+        sparse = self.sparse(filters)
+        if way == "one shot":
+            method = gems.methods.Magnitude(sparsity, allocation)
+            masks = method.find(sparse).masks.values()
+            for weight, mask in zip(sparse.gem.prunable, masks, strict=True):
+                weight.alive.assign(mask)
+            recalibrate(sparse, self.train[0])
+        else:
+            callback = gems.callbacks.GradualMagnitudeCallback(
+                sparsity, allocation=allocation
+            )
+            sparse.fit(
+                *self.train,
+                batch_size=self.settings["batch_size"],
+                epochs=self.settings["prune"],
+                verbose=0,
+                callbacks=[callback],
+            )
+        kept = [w.alive.count() for w in sparse.gem.prunable]
+        return {
+            "network": self.name,
+            "seed": self.seed,
+            "way": way,
+            "distribution": distribution,
+            "sparsity": sparsity,
+            "sparsity_of_all_kernels": self._zeros(sparse),
+            "dense": self.accuracy,
+            "accuracy": accuracy(sparse, self.test),
+            "least_kept": min(kept),
+            "kernels_of_at_most_4": sum(k <= 4 for k in kept),
+            "epochs": self.settings["epochs"],
+            "prune_epochs": self.settings["prune"],
+        }
+
+    def _zeros(self, sparse):
+        """Returns the sparsity over all kernels, those left out too."""
+        kernels = gems.PruningReport(sparse.model).prunable
+        size = sum(np.prod(v.shape) for v in kernels)
+        pruned = sum(
+            w.alive.size - w.alive.count() for w in sparse.gem.prunable
+        )
+        return float(pruned / size)
+
+
+def recalibrate(model, images):
+    # Each batch weighs the same in the end: momentum 0, 1/2, 2/3, ...
+    norms = [
+        part
+        for part in model._flatten_layers()
+        if isinstance(part, keras.layers.BatchNormalization)
+    ]
+    before = [norm.momentum for norm in norms]
+    for index, start in enumerate(range(0, min(len(images), 2000), 250)):
+        for norm in norms:
+            norm.momentum = index / (index + 1)
+        model(images[start : start + 250], training=True)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+
+
+def render(rows):
+    """Returns tables of the loss of accuracy, in points, for people."""
+    lines = []
+    for network in dict.fromkeys(row["network"] for row in rows):
+        for way in dict.fromkeys(row["way"] for row in rows):
+            chosen = [
+                r for r in rows if (r["network"], r["way"]) == (network, way)
+            ]
+            if not chosen:
+                continue
+            dense = statistics.mean(
+                {r["seed"]: r["dense"] for r in chosen}.values()
+            )
+            sparsities = sorted({r["sparsity"] for r in chosen})
+            head = "".join(f"{s:>9.0%}" for s in sparsities)
+            lines.append(f"{network}, {way}, dense {dense:.2%}")
+            lines.append(f"  {'':<24}{head}")
+            for name in DISTRIBUTIONS:
+                cells = []
+                for sparsity in sparsities:
+                    found = [
+                        r["accuracy"]
+                        for r in chosen
+                        if (r["distribution"], r["sparsity"])
+                        == (name, sparsity)
+                    ]
+                    cell = f"{statistics.mean(found):.2%}" if found else ""
+                    cells.append(f"{cell:>9}")
+                lines.append(f"  {name:<24}{''.join(cells)}")
+    return "\n".join(lines)
+
+
+def main(_):
+    output = FLAGS.output and Path(FLAGS.output)
+    rows = []
+    if output and output.exists():
+        rows = json.loads(output.read_text("utf-8"))["rows"]
+    keys = ("network", "seed", "way", "distribution", "sparsity")
+    done = {tuple(row[key] for key in keys) for row in rows}
+    for seed in map(int, FLAGS.seeds):
+        for name in FLAGS.networks:
+            cells = [
+                (way, distribution, float(sparsity))
+                for distribution in FLAGS.distributions
+                for sparsity in FLAGS.sparsities
+                for way in FLAGS.ways
+                if (name, seed, way, distribution, float(sparsity)) not in done
+            ]
+            dense = Dense(name, seed) if cells else None
+            for cell in cells:
+                row = dense.prune(*cell)
+                rows.append(row)
+                print(
+                    f"{name} {seed} {cell}: {row['accuracy']:.2%} of "
+                    f"{row['dense']:.2%}",
+                    flush=True,
+                )
+                if output:
+                    found = {
+                        "provenance": provenance(),
+                        "networks": {
+                            key: " ".join(make.__doc__.split())
+                            for key, make in trained_networks.NETWORKS.items()
+                        },
+                        "rows": rows,
+                    }
+                    output.write_text(
+                        json.dumps(found, indent=1) + "\n", "utf-8"
+                    )
+    print(render(rows))
+
+
+if __name__ == "__main__":
+    app.run(main)

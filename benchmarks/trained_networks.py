@@ -1,0 +1,155 @@
+"""Small networks, and their data, to be trained and then pruned.
+
+Each is made so that minutes on a CPU suffice. Where it is a stock network, or
+a data set, of which a part is used only, its description says so.
+"""
+
+import keras
+import numpy as np
+
+from tf_gems.datasets import in_tfds
+
+layers = keras.layers
+
+
+def _normalization():
+    return layers.BatchNormalization(momentum=0.9)
+
+
+def _depthwise_blocks(x, filters, count):
+    for _ in range(count):
+        x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(_normalization()(x))
+        x = layers.Conv2D(filters, 1, use_bias=False)(x)
+        x = layers.ReLU()(_normalization()(x))
+    return x
+
+
+def digits(seed):
+    """DS-CNN of four blocks of 64 channels; scikit-learn's digits."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images = (images.reshape(-1, 8, 8, 1) / 8 - 1).astype("float32")
+    x = inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(64, 3, padding="same", use_bias=False)(x)
+    x = _depthwise_blocks(layers.ReLU()(_normalization()(x)), 64, 4)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(10)(x), name="digits")
+    data = (images[:1400], labels[:1400]), (images[1400:], labels[1400:])
+    return model, *data, {"epochs": 15, "prune": 8, "batch_size": 64}
+
+
+def _sounds(count, seed, classes=12, frames=32, bands=20):
+    """Synthesized spectrograms: chirps of a class in noise, (n, 32, 20)."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, count)
+    times = np.arange(frames)[:, None]
+    places = np.arange(bands)[None, :]
+    shared = np.random.default_rng(99)  # what a class is
+    start = shared.uniform(2, bands - 3, (classes, 2))
+    slope = shared.uniform(-0.35, 0.35, (classes, 2))
+    beat = shared.uniform(0.15, 0.9, (classes, 2))
+    x = random.normal(0, 0.7, (count, frames, bands))
+    for i, label in enumerate(labels):
+        shift = random.integers(-4, 5)
+        for part in range(2):
+            line = start[label, part] + slope[label, part] * (times - shift)
+            line = line + random.normal(0, 0.4)
+            tone = np.exp(-0.5 * ((places - line) / 0.8) ** 2)
+            loud = 1 + np.sin(beat[label, part] * (times - shift))
+            x[i] += random.uniform(0.6, 1.2) * tone * loud
+    return x[..., None].astype("float32"), labels
+
+
+def keywords(seed):
+    """DS-CNN for keywords (64 channels, 3 blocks); synthesized sounds."""
+    x = inputs = keras.Input((32, 20, 1))
+    x = layers.Conv2D(64, (10, 4), strides=2, padding="same", use_bias=False)(x)
+    x = _depthwise_blocks(layers.ReLU()(_normalization()(x)), 64, 3)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(12)(x), name="keywords")
+    data = _sounds(1000, seed), _sounds(1000, 1000 + seed)
+    return model, *data, {"epochs": 12, "prune": 6, "batch_size": 64}
+
+
+def recurrent(seed):
+    """SeparableConv1D and GRU; the same synthesized sounds, as sequences."""
+    x = inputs = keras.Input((32, 20))
+    for filters in (64, 64):
+        x = layers.SeparableConv1D(filters, 5, padding="same", use_bias=False)(
+            x
+        )
+        x = layers.ReLU()(_normalization()(x))
+    x = layers.GRU(64)(layers.MaxPooling1D(2)(x))
+    model = keras.Model(inputs, layers.Dense(12)(x), name="recurrent")
+    train, test = _sounds(1000, seed), _sounds(1000, 1000 + seed)
+    train, test = ((x[..., 0], y) for x, y in (train, test))
+    return model, train, test, {"epochs": 12, "prune": 6, "batch_size": 64}
+
+
+def _cifar10(train, test, size, data_dir=None):
+    """Part of CIFAR-10, shrunk by averaging to `size`, in [-1, 1]."""
+    fraction = train / 50_000
+    found = in_tfds.load("cifar10", data_dir, fraction, False)
+    sets = []
+    for images, labels in (found[0], (found[1][0][:test], found[1][1][:test])):
+        edge = 32 // size
+        images = images.reshape(-1, size, edge, size, edge, 3).mean((2, 4))
+        sets.append(((images / 127.5 - 1).astype("float32"), labels))
+    return sets
+
+
+def resnet(seed):
+    """ResNet-8 of width 16; 3,000 images of CIFAR-10, 16x16, reduced."""
+    x = inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(16, 3, padding="same", use_bias=False)(x)
+    x = layers.ReLU()(_normalization()(x))
+    for filters, strides in ((16, 1), (32, 2), (64, 2)):
+        y = layers.Conv2D(
+            filters, 3, strides=strides, padding="same", use_bias=False
+        )(x)
+        y = layers.ReLU()(_normalization()(y))
+        y = layers.Conv2D(filters, 3, padding="same", use_bias=False)(y)
+        y = _normalization()(y)
+        if strides > 1:
+            x = layers.Conv2D(filters, 1, strides=strides, use_bias=False)(x)
+            x = _normalization()(x)
+        x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(10)(x), name="resnet")
+    train, test = _cifar10(3000, 1000, 16)
+    return model, train, test, {"epochs": 12, "prune": 6, "batch_size": 64}
+
+
+def mobilenet(seed):
+    """keras.applications.MobileNet x0.25, 32x32; 3,000 images of MNIST.
+
+    Its moving statistics have a momentum of 0.9, for so few steps.
+    """
+    model = keras.applications.MobileNet(
+        (32, 32, 1),
+        alpha=0.25,
+        weights=None,
+        classes=10,
+        classifier_activation=None,
+        dropout=1e-3,
+    )
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.9
+    found = in_tfds.load("mnist", None, 3000 / 60_000, False)
+    sets = []
+    for images, labels in found[:2]:
+        images = np.pad(images / 127.5 - 1, [(0, 0), (2, 2), (2, 2), (0, 0)])
+        sets.append((images[:3000].astype("float32"), labels[:3000]))
+    return model, *sets, {"epochs": 12, "prune": 6, "batch_size": 64}
+
+
+NETWORKS = {
+    "digits": digits,
+    "keywords": keywords,
+    "recurrent": recurrent,
+    "resnet": resnet,
+    "mobilenet": mobilenet,
+}

@@ -1,0 +1,169 @@
+"""Scaling of a model's inputs, moved behind its first convolution.
+
+A convolution is linear. With scales `s[c]` and offsets `o[c]` of the input
+channels, and `t` the mean of the scales,
+
+    sum(K[h, w, c] * (s[c] * x[c] + o[c])) = t * sum(K'[h, w, c] * x[c]) + b,
+    K'[h, w, c] = K[h, w, c] * s[c] / t,    b = sum(K[h, w, c] * o[c]),
+
+wherever the convolution reads no padding, which is zero before the offset
+now. The converter folds the factor `t` behind the convolution into its
+kernel; in Keras it stays apart, so that the kernel has the size that it was
+trained with. Batch normalization that follows takes `b` from its moving mean;
+else it goes into the bias.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+layers = keras.layers
+
+
+@dataclasses.dataclass
+class InputScaling:
+    """Operations between an input and a convolution that scale the input.
+
+    Args:
+        operations: List of the operations.
+        convolution: Keras layer.
+        norm: `BatchNormalization` that alone reads it, or `None`.
+        scale: Float array, the factor of each channel.
+        offset: Float array, what is added to each channel after that.
+    """
+
+    operations: list
+    convolution: keras.layers.Layer
+    norm: keras.layers.Layer | None
+    scale: np.ndarray
+    offset: np.ndarray
+
+    @property
+    def exact(self):
+        """Whether padding by zeros stays what it was."""
+        return not self.offset.any() or (
+            self.convolution.padding == "valid" and not self._padded
+        )
+
+    @property
+    def _padded(self):
+        return any(isinstance(o, layers.ZeroPadding2D) for o in self.operations)
+
+    @property
+    def common(self):
+        """Float, the factor that is applied behind the convolution."""
+        return float(np.mean(self.scale))
+
+    @property
+    def bias(self):
+        """Float array, what each output of the convolution lacks."""
+        kernel = ops.convert_to_numpy(self.convolution.kernel)
+        return np.einsum("hwcf,c->f", kernel.astype("float64"), self.offset)
+
+    def carry(self, copy):
+        """Gives a copy of the convolution weights for unscaled inputs."""
+        old = self.convolution
+        scale = (self.scale / self.common)[:, None].astype("float32")
+        copy.kernel.assign(ops.convert_to_numpy(old.kernel) * scale)
+        if copy.use_bias:
+            bias = ops.convert_to_numpy(old.bias) if old.use_bias else 0.0
+            if self.norm is None:
+                bias = bias + self.bias
+            copy.bias.assign(bias / self.common)
+
+
+def find_input_scaling(model, readers):
+    """Returns the `InputScaling` of a model, or `None`, and why not.
+
+    Args:
+        model: Functional Keras model.
+        readers: Dict from names of operations to lists of those that read
+            them.
+
+    Returns:
+        `(scaling, reason)`. Both are `None` if the input is not scaled.
+    """
+    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
+        return None, None
+    channels = model.inputs[0].shape[-1]
+    scale, offset = np.ones(channels or 1), np.zeros(channels or 1)
+    operations = []
+    current = model.inputs[0]._keras_history.operation
+    while True:
+        following = readers.get(current.name, [])
+        if len(following) != 1:
+            reason = "is not read by one convolution alone"
+            return None, reason if operations else None
+        [current] = following
+        step = _affine(current, channels)
+        if step is not None:
+            scale, offset = step[0] * scale, step[0] * offset + step[1]
+        elif not isinstance(current, layers.ZeroPadding2D):
+            break
+        operations.append(current)
+    scaled = [o for o in operations if not isinstance(o, layers.ZeroPadding2D)]
+    if not scaled:
+        return None, None
+    if any(isinstance(o, layers.ZeroPadding2D) for o in operations):
+        places = [isinstance(o, layers.ZeroPadding2D) for o in operations]
+        if places != sorted(places):  # padding is the last before
+            return None, "scales what is padded already"
+    if not (
+        type(current) is layers.Conv2D
+        and current.groups == 1
+        and current.data_format == "channels_last"
+        and keras.activations.serialize(current.activation) == "linear"
+        and len(current._inbound_nodes) == 1
+        and np.mean(scale) != 0
+    ):
+        return None, f"scales what '{current.name}' reads, no plain convolution"
+    following = readers.get(current.name, [])
+    norm = following[0] if len(following) == 1 else None
+    if not isinstance(norm, layers.BatchNormalization):
+        norm = None
+    return InputScaling(operations, current, norm, scale, offset), None
+
+
+def _affine(operation, channels):
+    """Returns scale and offset of an operation on images, or `None`."""
+    if len(operation._inbound_nodes) > 1:
+        return None
+    if isinstance(operation, layers.Rescaling):
+        found = operation.scale, operation.offset
+    elif isinstance(operation, layers.Normalization):
+        if operation.invert or operation.mean is None:
+            return None
+        mean = ops.convert_to_numpy(operation.mean)
+        deviation = np.sqrt(ops.convert_to_numpy(operation.variance))
+        deviation = np.maximum(deviation, keras.config.epsilon())
+        found = 1 / deviation, -mean / deviation
+    else:
+        found = _of_arithmetic(operation)
+    if found is None:
+        return None
+    values = [np.asarray(v, "float64").reshape(-1) for v in found]
+    if any(v.size not in (1, channels) for v in values):
+        return None
+    return [np.broadcast_to(v, channels) for v in values]
+
+
+def _of_arithmetic(operation):
+    """Returns scale and offset of `x / 127.5` and the like, or `None`."""
+    arguments = operation._inbound_nodes[0].arguments
+    values = [*arguments.args, *arguments.kwargs.values()]
+    if len(values) != 2 or not isinstance(values[0], keras.KerasTensor):
+        return None
+    try:
+        value = np.asarray(values[1], "float64")
+    except (TypeError, ValueError):
+        return None
+    kind = type(operation).__name__
+    return {
+        "Multiply": (value, 0.0),
+        "TrueDivide": (1 / np.where(value == 0, np.nan, value), 0.0),
+        "Divide": (1 / np.where(value == 0, np.nan, value), 0.0),
+        "Add": (1.0, value),
+        "Subtract": (1.0, -value),
+    }.get(kind)

@@ -1,0 +1,65 @@
+"""Whether a model has been trained, as far as it can be told."""
+
+import keras
+import numpy as np
+from keras import ops
+
+_CONSTANT = (
+    keras.initializers.Constant,
+    keras.initializers.Ones,
+    keras.initializers.Zeros,
+)
+
+
+def sign_of_training(model):
+    """Returns how it shows that a model was trained, or `None`.
+
+    Two things tell: an optimizer that has taken steps, and weights that begin
+    with a constant and no longer have it, such as biases and the statistics
+    of normalization. A network without any of these that was loaded from a
+    file of weights looks like a new one.
+
+    Args:
+        model: Keras layer or model.
+
+    Returns:
+        String that ends a sentence, such as `"its optimizer has taken 100
+        steps"`; `None` if nothing shows.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> sign_of_training(model)
+    >>> model.layers[0].bias.assign([0.1, -0.2])
+    >>> sign_of_training(model)
+    "'sequential/dense/bias' is no longer what layers begin with"
+    """
+    for part in model._flatten_layers():
+        optimizer = getattr(part, "optimizer", None)
+        steps = getattr(optimizer, "iterations", None)
+        if steps is not None and int(ops.convert_to_numpy(steps)):
+            steps = int(ops.convert_to_numpy(steps))
+            return f"its optimizer has taken {steps:,} steps"
+    for part in model._flatten_layers():
+        for variable, initializer in _begun_constant(part):
+            first = initializer(tuple(variable.shape), dtype=variable.dtype)
+            if not np.array_equal(
+                ops.convert_to_numpy(variable), ops.convert_to_numpy(first)
+            ):
+                return f"'{variable.path}' is no longer what layers begin with"
+    return None
+
+
+def _begun_constant(layer):
+    """Yields the weights that a layer begins with a constant.
+
+    Keras' layers keep the initializer of a weight `bias` as
+    `bias_initializer`.
+    """
+    if getattr(layer, "unit_forget_bias", False):
+        return  # whose bias is not all that its initializer says
+    own = [*layer._trainable_variables, *layer._non_trainable_variables]
+    for variable in own:
+        initializer = getattr(layer, f"{variable.name}_initializer", None)
+        if isinstance(initializer, _CONSTANT) and len(variable.shape):
+            yield variable, initializer
