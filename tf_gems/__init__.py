@@ -15,6 +15,7 @@ from tf_gems import schedules
 from tf_gems import shapes
 from tf_gems import zoo
 from tf_gems.callbacks import GemMinerCallback
+from tf_gems.compaction import compact
 from tf_gems.comparison import Comparison
 from tf_gems.comparison import compare
 from tf_gems.export import DeploymentReport
@@ -45,6 +46,7 @@ __all__ = [
     "Ticket",
     "allocation",
     "callbacks",
+    "compact",
     "compare",
     "datasets",
     "export_litert",
