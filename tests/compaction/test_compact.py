@@ -156,6 +156,9 @@ def _block(kind, x):
         y = layers.Dense(3, activation="relu")(y)
         y = layers.Dense(channels, activation="sigmoid")(y)
         return layers.Multiply()([x, layers.Reshape((1, 1, channels))(y)])
+    if kind == "channel pad":
+        pads = [(0, 0), (1, 0), (0, 1), (1, 2)]
+        return keras.ops.pad(x, pads)
     if kind == "operation":
         return keras.ops.relu6(x * 0.5 + 1.0)
     if kind == "layer normalization":
@@ -170,7 +173,7 @@ KINDS = [
     *("conv", "valid", "strided", "depthwise", "separable", "transposed"),
     *("norm", "bare norm", "activation", "slope", "pad", "pool", "max"),
     *("upsample", "residual", "concatenate", "squeeze", "operation"),
-    *("layer normalization", "nested"),
+    *("layer normalization", "nested", "channel pad"),
 ]
 ENDS = ["flatten", "average", "maps"]
 

@@ -126,6 +126,38 @@ class Padding(Tied):
         return np.where(found == 0, found, np.nan)
 
 
+class PaddedChannels(Padding):
+    """`keras.ops.pad` with zeros: around the maps, and of further channels."""
+
+    def __init__(self, call):
+        super().__init__(call)
+        (tensor,) = call.inputs
+        self.before, _ = call.operation.pad_width[-1]
+        self.places = self.before + np.arange(width(tensor))
+
+    def constants(self, channels):
+        operation, (output,) = self.call.operation, self.call.outputs
+        (tensor,) = self.call.inputs
+        found = np.zeros(width(output))
+        found[self.places] = channels.constants(tensor)
+        if any(sum(pair) for pair in operation.pad_width[:-1]):
+            found = np.where(found == 0, found, np.nan)
+        return found
+
+    def add_outputs(self, channels):
+        (tensor,), (output,) = self.call.inputs, self.call.outputs
+        channels.add(output, self.constants(channels))
+        channels.tie(tensor, output, None, self.places)
+
+    def rebuild(self, channels):
+        operation, (output,) = self.call.operation, self.call.outputs
+        kept = channels.kept(output)
+        end = self.places[-1] + 1
+        pair = (int(kept[: self.before].sum()), int(kept[end:].sum()))
+        pad_width = [*operation.pad_width[:-1], pair]
+        return type(operation)(pad_width, name=operation.name), []
+
+
 class Elementwise(Tied):
     """A function of the numbers at the same place of all inputs."""
 
@@ -445,6 +477,9 @@ def _tied_rule(call):
         return Elementwise(call) if scalar else None
     if kind in SAME_CONSTANTS:
         return Tied(call)
+    if _is_op(operation, {"Pad"}):
+        every = len(operation.pad_width) == len(output.shape)
+        return PaddedChannels(call) if every and _pads_zeros(call) else None
     if kind in PADDING:
         return Padding(call)
     if kind is layers.BatchNormalization:
@@ -470,6 +505,12 @@ def _is_op(operation, names):
     return kind.__module__.startswith("keras.src.ops.") and (
         kind.__name__ in names
     )
+
+
+def _pads_zeros(call):
+    """Whether `keras.ops.pad` pads with zeros."""
+    values = [*call.args[1:], *call.kwargs.values()]
+    return call.operation.mode == "constant" and not any(values)
 
 
 def _has_only_scalars(call):
