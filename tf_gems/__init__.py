@@ -17,6 +17,7 @@ from tf_gems import zoo
 from tf_gems.batch_norm import recalibrate_batch_norm
 from tf_gems.callbacks import GemMinerCallback
 from tf_gems.callbacks import GradualMagnitudeCallback
+from tf_gems.compaction import compact
 from tf_gems.comparison import Comparison
 from tf_gems.comparison import compare
 from tf_gems.export import DeploymentReport
@@ -49,6 +50,7 @@ __all__ = [
     "Ticket",
     "allocation",
     "callbacks",
+    "compact",
     "compare",
     "datasets",
     "export_litert",

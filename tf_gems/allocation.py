@@ -111,14 +111,11 @@ class Global(Allocation):
             if all(np.count_nonzero(m) >= self.minimum for m in masks):
                 return masks
         among = among or [np.ones(np.shape(s), bool) for s in scores]
-        least = max(self.minimum, shape.unit)
-        first = [
-            mask
-            for s, a in zip(scores, among, strict=True)
-            for mask in shape.keep_largest(
-                [s], min(least, np.count_nonzero(a)), [a]
-            )
-        ]
+        first = []
+        for score, alive in zip(scores, among, strict=True):
+            least = max(self.minimum, shape.unit(np.shape(score)))
+            least = min(least, np.count_nonzero(alive))
+            first += shape.keep_largest([score], least, [alive])
         rest = count - sum(np.count_nonzero(mask) for mask in first)
         if rest < 0:
             raise ValueError(

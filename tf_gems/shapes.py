@@ -1,4 +1,4 @@
-"""Which entries of a weight stay together: single ones, N of M, or blocks.
+"""Which entries of a weight stay together: N of M, blocks, or channels.
 
 A shape is called as `masks.keep_largest` is, and like it marks the largest of
 all scores that are ranked together. Axes are those of Keras kernels:
@@ -24,11 +24,17 @@ class Shape:
 
     Attributes:
         limit: Float, the largest density at which the shape can hold.
-        unit: Integer, the number of entries that are kept or pruned together.
     """
 
     limit = 1.0
-    unit = 1
+
+    def unit(self, shape):
+        """Returns how many entries of a weight are kept or pruned together.
+
+        Args:
+            shape: Tuple of integers, of the weight.
+        """
+        return 1
 
     def keep_largest(self, scores, count, among=None):
         """Marks the largest scores of a whole network, in this shape.
@@ -173,7 +179,9 @@ class Block(Shape):
                 "A block needs edges. Received: none. Use `Block(4, 1)`."
             )
         self.sizes = tuple(check_positive_integer(s, "sizes") for s in sizes)
-        self.unit = math.prod(self.sizes)
+
+    def unit(self, shape):
+        return math.prod(self._edges(shape))
 
     def keep_largest(self, scores, count, among=None):
         areas = [self._sum(np.ones(np.shape(s))) for s in scores]
@@ -229,7 +237,51 @@ class Block(Shape):
         return cls(*config["sizes"])
 
 
-SHAPES = {"unstructured": Unstructured, "n_of_m": NOfM, "block": Block}
+@keras.saving.register_keras_serializable(package="tf_gems")
+class Channel(Block):
+    """Keeps or prunes whole output channels of a kernel, by their mean score.
+
+    A channel is what one output of a layer reads: a column of a dense kernel,
+    a filter of a convolution. Of a depthwise kernel, whose last axis has the
+    size one, it is the filter of one input. `tf_gems.compact` then removes the
+    channels, and what follows them reads fewer inputs.
+
+    Whole channels are kept as long as they fit: never more entries than asked
+    for, and fewer by less than the largest channel. The outputs of the last
+    layer are channels too: leave it out by `filters`.
+
+    Example:
+
+    >>> scores = [np.array([[1., 4., 2.], [1., 0., 2.]])]
+    >>> [mask] = Channel().keep_largest(scores, 4)
+    >>> mask.tolist()
+    [[False, True, True], [False, True, True]]
+
+    Reference: Li et al., 2017, "Pruning Filters for Efficient ConvNets".
+    """
+
+    def __init__(self):
+        pass
+
+    def _edges(self, shape):
+        depthwise = len(shape) > 2 and shape[-1] == 1
+        axis = len(shape) - (2 if depthwise else 1)
+        return tuple(1 if a == axis else n for a, n in enumerate(shape))
+
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+SHAPES = {
+    "unstructured": Unstructured,
+    "n_of_m": NOfM,
+    "block": Block,
+    "channel": Channel,
+}
 
 
 def get(identifier, argument="shape"):

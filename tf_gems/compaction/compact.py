@@ -1,0 +1,241 @@
+"""A smaller model that computes the same, without what zeros cut off."""
+
+import collections
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_gems.compaction.channels import Channels
+from tf_gems.compaction.graph import Call
+from tf_gems.compaction.graph import is_graph
+from tf_gems.compaction.graph import run
+from tf_gems.compaction.graph import trace
+from tf_gems.compaction.report import CompactionReport
+from tf_gems.compaction.report import rows_of
+from tf_gems.compaction.rules import rule_for
+from tf_gems.layers.gem_layer import find_gem_layers
+
+# Largest difference of the outputs, as a part of the largest output.
+TOLERANCE = 1e-5
+
+
+def compact(model, inputs=None):
+    """Removes the channels that the zeros of a pruned model have cut off.
+
+    A channel whose incoming weights are all zero has a constant value, such as
+    what a bias, a normalization and an activation make of zero. Its constant
+    is folded into the bias of the layers that read it, and the channel is
+    removed. A channel that no layer reads is removed as well. What remains is
+    a smaller plain Keras model, with outputs that are equal but for rounding.
+
+    Followed are dense layers, convolutions of one to three dimensions, also
+    depthwise, separable and transposed ones, batch normalization, activations,
+    pooling, padding, dropout, flattening, concatenation, sums, products and
+    models within the model. Every other layer is left as it is, with all the
+    channels that it reads and makes, and the report says so.
+
+    Args:
+        model: Built `keras.Sequential` or functional model, with zeros; a
+            `tf_gems.SparseModel` after `tf_gems.strip`. It is not changed.
+        inputs: Batch of inputs, as `model` takes it, with which the outputs
+            of both models are compared. Defaults to `None`: two random
+            inputs.
+
+    Returns:
+        `(compacted, report)`: a Keras model that is not compiled, and a
+        `tf_gems.compaction.CompactionReport`.
+
+    Raises:
+        ValueError: If the graph of the model is not known, or the model holds
+            `GemLayer`s.
+        RuntimeError: If the outputs of both models differ.
+
+    Example:
+
+    ```python
+    model = tf_gems.strip(sparse)
+    compacted, report = tf_gems.compact(model)
+    print(report)
+    compacted.save("compacted.keras")
+    ```
+    """
+    _refuse_others(model)
+    _refuse_not_finite(model)
+    inputs = _random_inputs(model) if inputs is None else inputs
+    plan = _Plan(model)
+    compacted, calls = plan.build()
+    difference = _difference(model, compacted, inputs)
+    if not difference <= TOLERANCE:
+        raise RuntimeError(
+            "A compact model must compute what the model computes, up to "
+            f"{TOLERANCE:g} of the largest output. Received: '{model.name}', "
+            f"of which the outputs differ by {difference:.2g}. Its layers "
+            f"that were left as they are: {', '.join(plan.kept) or 'none'}. "
+            "Keep the model as it is."
+        )
+    return compacted, CompactionReport(
+        rows_of(plan.calls, calls), plan.kept, plan.shared, difference
+    )
+
+
+class _Plan:
+    """Which channels of a model stay, and how the rest is built.
+
+    Attributes:
+        calls: List of `Call` of the model.
+        kept: Dict from the name of an operation without a rule to the reason.
+        shared: Names of layers that both models share.
+    """
+
+    def __init__(self, model):
+        self._model = model
+        self._channels = Channels()
+        inputs, self.calls, outputs = trace(model)
+        counts = collections.Counter(id(c.operation) for c in self.calls)
+        for tensor in inputs:
+            self._channels.add(tensor)
+        self._rules = []
+        for call in self.calls:
+            rule = rule_for(call, counts[id(call.operation)])
+            rule.add_outputs(self._channels)
+            self._rules.append(rule)
+        pinned = [*inputs, *keras.tree.flatten(outputs)]
+        for rule in self._rules:
+            pinned += rule.pinned()
+        self._channels.settle(pinned, [r.requirement for r in self._rules])
+        self.kept = {r.call.name: r.reason for r in self._rules if r.reason}
+        self.shared = [
+            rule.call.name
+            for rule in self._rules
+            if not rule.removes and not _is_copied(rule.call.operation)
+        ]
+
+    def build(self):
+        """Returns the compact Keras model, and its list of `Call`."""
+        rules = iter(self._rules)
+        copies, calls = {}, []
+
+        def call(old, args, kwargs):
+            new, weights = self._replace(old, next(rules), copies)
+            outputs = new(*args, **kwargs)
+            if weights:
+                new.set_weights(weights)
+            flat = keras.tree.flatten(outputs)
+            calls.append(Call(new, args, kwargs, flat))
+            return outputs
+
+        inputs = [
+            keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name)
+            for x in self._model.inputs
+        ]
+        outputs = run(self._model, inputs, call)
+        # Named and nested as the inputs of the model are.
+        packed = keras.tree.pack_sequence_as(_structure(self._model), inputs)
+        return keras.Model(packed, outputs, name=self._model.name), calls
+
+    def _replace(self, old, rule, copies):
+        """Returns the new operation, and its weights or `None`."""
+        rebuilt = rule.rebuild(self._channels)
+        if rebuilt is not None:
+            return rebuilt
+        if not _is_copied(old):
+            return old, None
+        if id(old) not in copies:
+            copies[id(old)] = type(old).from_config(old.get_config())
+        weights = old.get_weights() if isinstance(old, keras.Layer) else None
+        return copies[id(old)], weights
+
+
+def _is_copied(operation):
+    """Whether a config and weights are all that an operation consists of.
+
+    Layers of users may hold more, and so do those of Keras that adapt to data
+    or call a function.
+    """
+    parts = [operation]
+    if isinstance(operation, keras.Layer):
+        parts = operation._flatten_layers()
+    return all(
+        type(part).__module__.startswith("keras.src.")
+        and not hasattr(part, "adapt")
+        and not isinstance(part, keras.layers.Lambda)
+        for part in parts
+    )
+
+
+def _structure(model):
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0]
+    return model._inputs_struct
+
+
+def _refuse_others(model):
+    if isinstance(model, keras.Model) and find_gem_layers(model):
+        raise ValueError(
+            "A model is compacted after it is stripped. Received: "
+            f"'{model.name}', which holds a `GemLayer`. Use "
+            "`tf_gems.compact(tf_gems.strip(model))`."
+        )
+    if not (isinstance(model, keras.Model) and is_graph(model)):
+        raise ValueError(
+            "Only a built `keras.Sequential` or functional model can be "
+            "compacted, whose graph is known. Received: model="
+            f"{getattr(model, 'name', model)!r} of type "
+            f"{type(model).__name__}. Build it from `keras.Input` and layers."
+        )
+
+
+def _refuse_not_finite(model):
+    for weight in model.weights:
+        values = ops.convert_to_numpy(weight)
+        if values.dtype.kind == "f" and not np.all(np.isfinite(values)):
+            raise ValueError(
+                "Weights must be finite. Received: a weight of "
+                f"'{model.name}' that is not finite, '{weight.path}'. Train "
+                "the model again, or load its weights from before it diverged."
+            )
+
+
+def _random_inputs(model):
+    """Returns two random inputs, with a size of 32 where it is not fixed."""
+    generator = np.random.default_rng(0)
+    batch = []
+    for tensor in model.inputs:
+        shape = [size or 32 for size in tensor.shape]
+        shape[0] = tensor.shape[0] or 2
+        if "float" in tensor.dtype:
+            values = generator.normal(size=shape)
+        elif "int" in tensor.dtype or tensor.dtype == "bool":
+            values = generator.integers(0, 2, shape)
+        else:
+            raise ValueError(
+                "Outputs are compared on numbers that are drawn here, or on "
+                f"yours. Received: '{model.name}' with input "
+                f"'{tensor.name}' of {tensor.dtype}. Pass a batch as `inputs`."
+            )
+        batch.append(values.astype(tensor.dtype))
+    return keras.tree.pack_sequence_as(_structure(model), batch)
+
+
+def _difference(model, compacted, inputs):
+    """Returns the largest difference as a part of the largest output."""
+    found = [
+        [ops.convert_to_numpy(x) for x in keras.tree.flatten(outputs)]
+        for outputs in (
+            model(inputs, training=False),
+            compacted(inputs, training=False),
+        )
+    ]
+    worst = 0.0
+    for one, other in zip(*found, strict=True):
+        if one.shape != other.shape:
+            return np.inf
+        if not np.size(one):
+            continue
+        if not np.all(np.isfinite(one)):
+            raise ValueError("its outputs are not finite")
+        largest = max(float(np.max(np.abs(one))), 1e-30)
+        gap = np.max(np.abs(one.astype("float64") - other)) / largest
+        worst = max(worst, float(gap))
+    return worst

@@ -1,0 +1,126 @@
+"""What the removal of channels left of a model, layer by layer."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from tf_gems.compaction.channels import width
+
+
+@dataclasses.dataclass(frozen=True)
+class CompactionReport:
+    """What `tf_gems.compact` removed, layer by layer.
+
+    Attributes:
+        rows: List of dicts, one for each layer with weights: `layer`,
+            `channels`, `parameters` and `multiply_adds`, each a pair of
+            integers (before, after). Multiply-adds are those of one input;
+            they are counted at unknown sizes of maps as if these were one.
+        kept: Dict from the name of an operation that was left as it is to the
+            reason.
+        shared: Names of layers that the compact model shares with the
+            original, because they hold state that a config does not tell.
+        difference: Float, the largest difference of the outputs, as a part of
+            the largest output.
+    """
+
+    rows: list
+    kept: dict
+    shared: list
+    difference: float
+
+    @property
+    def parameters(self):
+        """Parameters of all layers, before and after."""
+        return self._total("parameters")
+
+    @property
+    def multiply_adds(self):
+        """Multiply-adds for one input, before and after."""
+        return self._total("multiply_adds")
+
+    def _total(self, column):
+        pairs = [row[column] for row in self.rows]
+        return tuple(sum(pair[side] for pair in pairs) for side in (0, 1))
+
+    def to_dict(self):
+        """Returns the report as plain, JSON-serializable values."""
+        return {
+            **dataclasses.asdict(self),
+            "parameters": self.parameters,
+            "multiply_adds": self.multiply_adds,
+        }
+
+    def render(self):
+        """Returns the report as a table."""
+        names = [row["layer"] for row in self.rows] + ["layer", "total"]
+        size = max(map(len, names))
+        header = f"{'layer':<{size}}  {'channels':>13}  {'parameters':>23}"
+        lines = [f"{header}  {'multiply-adds':>27}"]
+        for row in self.rows:
+            lines.append(
+                f"{row['layer']:<{size}}  {_pair(row['channels'], 5)}  "
+                f"{_pair(row['parameters'], 10)}  "
+                f"{_pair(row['multiply_adds'], 12)}"
+            )
+        lines.append(
+            f"{'total':<{size}}  {'':>13}  {_pair(self.parameters, 10)}  "
+            f"{_pair(self.multiply_adds, 12)}"
+        )
+        lines.append(
+            f"The outputs differ by {self.difference:.1e} of the largest."
+        )
+        for name, reason in self.kept.items():
+            lines.append(f"'{name}' is left as it is: {reason}.")
+        if self.shared:
+            lines.append(
+                "Shared with the original model: " + ", ".join(self.shared)
+            )
+        return "\n".join(lines)
+
+    __str__ = render
+
+
+def rows_of(before, after):
+    """Returns the rows of a report.
+
+    Args:
+        before: List of `Call` of the original model.
+        after: List of `Call` of the compact one, in the same order.
+    """
+    rows = []
+    for old, new in zip(before, after, strict=True):
+        if not getattr(old.operation, "weights", None):
+            continue
+        pairs = [(_parameters(c), _multiply_adds(c)) for c in (old, new)]
+        parameters, multiply_adds = zip(*pairs, strict=True)
+        rows.append(
+            {
+                "layer": old.name,
+                "channels": (width(old.outputs[0]), width(new.outputs[0])),
+                "parameters": parameters,
+                "multiply_adds": multiply_adds,
+            }
+        )
+    return rows
+
+
+def _parameters(call):
+    return sum(math.prod(w.shape) for w in call.operation.weights)
+
+
+def _multiply_adds(call):
+    """Returns the multiply-adds of one input, by places and kernels."""
+    places = math.prod(
+        size or 1 for size in call.outputs[0].shape[1:-1] if size
+    )
+    kernels = [w for w in call.operation.weights if len(w.shape) > 1]
+    return int(
+        places * np.sum([math.prod(w.shape) for w in kernels], initial=0)
+    )
+
+
+def _pair(pair, size):
+    before, after = pair
+    return f"{before:>{size},} > {after:>{size},}"
