@@ -20,6 +20,8 @@ def test_the_digits_recipe_survives_kills_bit_for_bit(tmp_path, monkeypatch):
         )
         found.append(crash.fingerprint(tmp_path / name))
         assert len(places) <= len(delays)
+        left = [*tmp_path.rglob("*.partial-*"), *tmp_path.rglob("lock")]
+        assert not left, "what killed processes left is removed"
     assert places, "no process was killed"
     assert found[0] == found[1]
     assert len(found[0]) > 12

@@ -132,7 +132,7 @@ def check_directory(directory, name="directory"):
 
 
 @contextlib.contextmanager
-def claiming(directory, names):
+def claiming(directory, names, known=False):
     """Makes a directory, and claims names in it for files of this library.
 
     A claim is an empty file in a folder `.tf_gems` of the directory. It is
@@ -142,6 +142,8 @@ def claiming(directory, names):
     Args:
         directory: String or path.
         names: List of names of files or directories that the block may write.
+        known: Whether those that are there are known to be this library's, by
+            what they hold. Defaults to `False`.
 
     Yields:
         `pathlib.Path` of the directory.
@@ -157,7 +159,7 @@ def claiming(directory, names):
         write_text(directory / "report.json", text)
     ```
     """
-    directory = check_names(directory, names)
+    directory = check_names(directory, () if known else names)
     claims = [directory / FOLDER / f"{name}.claim" for name in names]
     for claim in claims:
         _touch(claim)

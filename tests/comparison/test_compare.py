@@ -10,6 +10,7 @@ from keras import layers
 
 import tf_gems as gems
 from tf_gems import methods
+from tf_gems.comparison import Comparison
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 METHODS = {
@@ -366,3 +367,41 @@ def test_a_method_whose_config_is_not_whole_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="Powered.*power=2.0.*get_config"):
         compare(tmp_path, methods={"mine": Powered(0.5, 2.0)})
+
+
+def test_results_are_replaced_by_results_only(tmp_path):
+    """Those of other programs have the same names, often."""
+    comparison = Comparison([], {"epochs": 1}, {})
+    for name in ("results.json", "results.csv"):
+        path = tmp_path / name
+        path.write_text('{"of": "another program"}')
+        with pytest.raises(FileExistsError, match=name):
+            compare(tmp_path)
+        with pytest.raises(FileExistsError, match=name):
+            comparison.save(tmp_path)
+        assert path.read_text() == '{"of": "another program"}'
+        assert [p.name for p in tmp_path.iterdir()] == [name]
+        path.unlink()
+    # Also those of before names were claimed.
+    text = json.dumps(comparison.to_dict())
+    (tmp_path / "results.json").write_text(text)
+    (tmp_path / "results.csv").write_text("older")
+    comparison.save(tmp_path)
+    assert (tmp_path / "results.csv").read_text() != "older"
+
+
+def test_names_of_methods_stay_in_the_directory(tmp_path):
+    directory = tmp_path / "deep" / "er"
+    names = ["../../x", "/etc/x", "a\x00", "a_"]
+    comparison = compare(
+        directory,
+        methods=dict.fromkeys(names, "random"),
+        sparsities=[0.5],
+        seeds=(0,),
+        epochs=1,
+        dense=False,
+    )
+    assert [row["method"] for row in comparison.rows] == names
+    assert [p.name for p in tmp_path.iterdir()] == ["deep"]
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["er"]
+    assert len(list((directory / "cells").glob("*.json"))) == len(names)

@@ -13,11 +13,11 @@ from tf_gems.comparison.cell import Cell
 from tf_gems.comparison.cell import Protocol
 from tf_gems.comparison.comparison import RESULTS
 from tf_gems.comparison.comparison import Comparison
+from tf_gems.comparison.comparison import refuse_others
 from tf_gems.comparison.fingerprint import describe
 from tf_gems.comparison.fingerprint import digest
 from tf_gems.files import share
 from tf_gems.provenance import provenance
-from tf_gems.targets import check_names
 from tf_gems.text import printable
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_positive_integer
@@ -124,7 +124,7 @@ def compare(
     comparison.draw("comparison")
     ```
     """
-    check_names(directory, RESULTS)
+    refuse_others(directory, RESULTS)
     protocol = Protocol(
         build,
         train,

@@ -10,6 +10,7 @@ from pathlib import Path
 from tf_gems import sanity
 from tf_gems.files import hold
 from tf_gems.files import write_text
+from tf_gems.targets import check_directory
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
 from tf_gems.text import printable
@@ -115,9 +116,12 @@ class Comparison:
         writer = csv.DictWriter(table, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(self.rows)
-        check_names(directory, RESULTS)
+        known = refuse_others(directory, RESULTS)
         # Processes that share a comparison all save it.
-        with hold(directory, wait=True), claiming(directory, RESULTS):
+        with (
+            hold(directory, wait=True),
+            claiming(directory, RESULTS, known),
+        ):
             for name, content in zip(
                 RESULTS, (text, table.getvalue()), strict=True
             ):
@@ -204,10 +208,10 @@ class Comparison:
         """
         from tf_gems.comparison import pictures
 
-        check_names(directory, pictures.NAMES)
+        known = refuse_others(directory, pictures.NAMES)
         with (
             hold(directory, wait=True),
-            claiming(directory, pictures.NAMES) as directory,
+            claiming(directory, pictures.NAMES, known) as directory,
         ):
             pictures.draw(self, directory)
 
@@ -215,6 +219,21 @@ class Comparison:
 def _rank(found):
     mean, _ = found["accuracy"]
     return found["sparsity"], mean is None, -(mean or 0.0)
+
+
+def refuse_others(directory, names):
+    """Raises `FileExistsError` if names in a directory are of someone else.
+
+    Returns:
+        Whether the directory holds a comparison: then they are its own.
+    """
+    directory = check_directory(directory)
+    try:
+        Comparison.load(directory / "results.json")
+    except (OSError, ValueError):
+        check_names(directory, names)
+        return False
+    return True
 
 
 def _percent(pair):
