@@ -3,6 +3,9 @@
 import math
 import re
 
+import keras
+import numpy as np
+
 from tf_gems import pointwise
 
 NOT_TRAINABLE = "not trainable"
@@ -51,6 +54,19 @@ class PruningReport:
     """
 
     def __init__(self, layer, filters=None, trainable=None):
+        if not isinstance(layer, keras.Layer) or not layer.built:
+            raise ValueError(
+                "`layer` must be a Keras layer or model that is built. "
+                f"Received: layer={layer!r:.300}. Call it on data first."
+            )
+        if trainable is not None and not (
+            isinstance(trainable, list | tuple)
+            and all(isinstance(v, keras.Variable) for v in trainable)
+        ):
+            raise ValueError(
+                "`trainable` is a list of variables of Keras. Received: "
+                f"trainable={trainable!r:.300}. Leave it out."
+            )
         matches = _predicate(filters, layer)
         self.prunable = []
         self.skipped = []
@@ -71,7 +87,7 @@ class PruningReport:
             self._refuse(layer, filters)
 
     def _refuse(self, layer, filters):
-        if filters == pointwise.POLICY:
+        if isinstance(filters, str) and filters == pointwise.POLICY:
             raise ValueError(
                 f'`filters="{pointwise.POLICY}"` prunes 1x1 convolutions of '
                 f"stride 1. Received: '{layer.name}', which has none that "
@@ -136,7 +152,8 @@ def _reason_to_skip(variable, is_trainable, filters, matches):
             return LOW_RANK
     if matches(variable):
         return None
-    return NOT_FASTER if filters == pointwise.POLICY else FILTERED
+    named = isinstance(filters, str) and filters == pointwise.POLICY
+    return NOT_FASTER if named else FILTERED
 
 
 def _predicate(filters, layer):
@@ -145,11 +162,13 @@ def _predicate(filters, layer):
         return lambda variable: True
     if callable(filters):
         return filters
-    if filters == pointwise.POLICY:
+    if isinstance(filters, str) and filters == pointwise.POLICY:
         kernels = {id(v) for v in pointwise.pointwise_kernels(layer)}
         return lambda variable: id(variable) in kernels
     patterns = [filters] if isinstance(filters, str) else filters
     try:
+        if isinstance(filters, np.ndarray) or not all(patterns):
+            raise TypeError("an empty one matches everything")
         patterns = [re.compile(pattern) for pattern in patterns]
     except (TypeError, re.error) as error:
         raise ValueError(

@@ -231,3 +231,38 @@ def test_wrong_arguments_are_refused_before_anything_runs(
     with pytest.raises(ValueError, match=message):
         compare(tmp_path / "new", train, **arguments)
     assert train.epochs == 0 and not (tmp_path / "new").exists()
+
+
+def compared(directory, rate, test=TRAIN):
+    return gems.compare(
+        build,
+        TRAIN,
+        test,
+        ["random"],
+        [0.5],
+        epochs=1,
+        directory=directory,
+        optimizer=keras.optimizers.SGD(rate),
+        loss=LOSS,
+        seeds=(0, 1),
+        dense=False,
+        verbose=0,
+    )
+
+
+def test_a_run_that_diverged_is_marked(tmp_path):
+    found = compared(tmp_path / "far", 1e38)
+    assert [row["diverged"] for row in found.rows] == [True, True]
+    assert "2 of 2 diverged" in found.render()
+    loaded = gems.Comparison.load(tmp_path / "far" / "results.json")
+    assert loaded.summary()[0]["diverged"] == 2
+    found = compared(tmp_path / "near", 0.1)
+    assert not any(row["diverged"] for row in found.rows)
+    assert "diverged" not in found.render()
+
+
+def test_an_empty_test_set_is_refused_before_anything_runs(tmp_path):
+    for test in ([], (X[0][:0], TRAIN[0][1][:0])):
+        with pytest.raises(ValueError, match="`test` that holds no batch"):
+            compared(tmp_path / "none", 0.1, test)
+    assert not list(tmp_path.iterdir())

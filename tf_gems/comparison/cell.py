@@ -4,11 +4,13 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 import time
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from tf_gems import sanity
 from tf_gems.files import write_text
@@ -80,6 +82,17 @@ class Protocol:
             as_dataset(self.test), verbose=0, return_dict=True
         )
         return round(float(found[self.metric]), 5)
+
+    def refuse_empty_test(self):
+        """Raises an error if the test set holds nothing."""
+        for batch in as_dataset(self.test):
+            if np.size(keras.tree.flatten(batch)[0]):
+                return
+            break
+        raise ValueError(
+            "Accuracies are measured on a test set. Received: a `test` that "
+            "holds no batch. Look at how it is read."
+        )
 
     def settings(self):
         """Returns JSON values that cells of equal results have in common."""
@@ -161,16 +174,21 @@ class Cell:
             **search,
             "epochs_of_finetuning": self.finetuning_epochs,
         }
+        losses = [0.0]
         clock = _Clock(self._backup("finetuning"))
         if self.finetuning_epochs:
-            train(
+            losses += train(
                 model,
                 self.protocol.data(self.seed),
                 self.finetuning_epochs,
                 self.protocol.learning_rate,
                 directory=self._backup("finetuning"),
-            )
+            ).history.get("loss", [])
         record["accuracy"] = self.protocol.accuracy(model)
+        record["diverged"] = not np.isfinite(losses[-1]) or _is_spoiled(model)
+        for name in ("accuracy_before", "accuracy"):
+            if not math.isfinite(record[name]):
+                record[name], record["diverged"] = 0.0, True
         record.update(clock.read("finetuning"))
         record["density_of_layers"] = {
             layer["path"]: round(layer["density"], 6)
@@ -212,6 +230,16 @@ class Cell:
 
     def _backup(self, stage):
         return self.path.with_suffix(f".{stage}-backup")
+
+
+def _is_spoiled(model):
+    """Whether a weight of a model is NaN or infinite."""
+    values = map(keras.ops.convert_to_numpy, model.weights)
+    return not all(
+        np.isfinite(value).all()
+        for value in values
+        if np.issubdtype(value.dtype, np.floating)
+    )
 
 
 class _Clock:

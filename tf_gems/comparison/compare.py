@@ -116,6 +116,7 @@ def compare(
         strategy,
     )
     _refuse_other_scopes(strategy)
+    protocol.refuse_empty_test()
     cells = _cells(protocol, methods, sparsities, seeds, checks, dense)
     bar = keras.utils.Progbar(len(cells), unit_name="cell", verbose=verbose)
 

@@ -29,7 +29,8 @@ class Comparison:
         """Returns a dict for each method and sparsity, best first.
 
         Accuracies are pairs of mean and sample standard deviation over the
-        seeds; costs are means. `checks` and `verdict` are there if tickets
+        seeds; costs are means. `diverged` is the number of runs that ended in
+        NaN or infinity, whose accuracies mean nothing. `checks` and `verdict` are there if tickets
         were checked, see `tf_gems.sanity.SanityReport`.
         """
         groups = {}
@@ -55,6 +56,7 @@ class Comparison:
             "seeds": len(rows),
             "accuracy_before": mean_and_spread("accuracy_before"),
             "accuracy": mean_and_spread("accuracy"),
+            "diverged": sum(bool(row.get("diverged")) for row in rows),
             "epochs_of_search": rows[0]["epochs_of_search"],
             "seconds_of_search": mean("seconds_of_search"),
             "processor_seconds_of_search": mean("processor_seconds_of_search"),
@@ -136,7 +138,8 @@ class Comparison:
                 f"{_percent(found['accuracy']):>14}"
                 f"{found['epochs_of_search']:>4} epochs"
                 f"{found['processor_seconds_of_search']:>9.1f}  "
-                f"{found.get('verdict', {}).get('mask') or ''}".rstrip()
+                f"{found.get('verdict', {}).get('mask') or ''}"
+                f"{_mark(found)}".rstrip()
             )
         total = self.settings["epochs"]
         lines += [
@@ -161,6 +164,13 @@ class Comparison:
         from tf_gems.comparison import pictures
 
         pictures.draw(self, Path(directory))
+
+
+def _mark(found):
+    """Says how many of a method's runs are no results."""
+    if not found["diverged"]:
+        return ""
+    return f"  {found['diverged']} of {found['seeds']} diverged"
 
 
 def _percent(pair):

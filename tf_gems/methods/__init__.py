@@ -6,8 +6,6 @@ snip.find(sparse, data).apply(sparse)
 ```
 """
 
-import keras
-
 from tf_gems import registry
 from tf_gems.methods.dynamic_sparse_training import DynamicSparseTraining
 from tf_gems.methods.edge_popup import EdgePopup
@@ -93,7 +91,7 @@ def get(identifier, **arguments):
         known = METHODS[check_choice(identifier, "method", METHODS)]
         return known(**arguments)
     if isinstance(identifier, dict):  # also of one's own, if registered
-        identifier = keras.saving.deserialize_keras_object(identifier)
+        identifier = registry.deserialize(identifier, "method")
     if not isinstance(identifier, Method):
         identifier = registry.get(identifier, METHODS, "method")
     if not arguments:

@@ -1,6 +1,7 @@
 """Writes what the page shows."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -104,7 +105,13 @@ def write_page(
         "tensors": report.tensors,
         "notes": report.notes,
         "pictures": pictures(plain, inputs.shape[1:]),
-        "history": {k: list(map(float, v)) for k, v in (history or {}).items()},
+        "history": {k: _curve(v) for k, v in (history or {}).items()},
     }
-    (directory / "page.json").write_text(json.dumps(page, indent=2) + "\n")
+    text = json.dumps(page, indent=2, allow_nan=False)
+    (directory / "page.json").write_text(text + "\n")
     return report
+
+
+def _curve(values):
+    """Returns numbers for JSON, which has no NaN: null leaves a gap."""
+    return [v if math.isfinite(v) else None for v in map(float, values)]
