@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -181,3 +183,32 @@ def test_presets():
         gems.SparseModel.from_preset("pper", network())
     with pytest.raises(ValueError, match="preset='zzz'. Known: 'paper'"):
         gems.SparseModel.from_preset("zzz", network())
+
+
+def test_metadata_come_back_as_they_were_or_are_refused(tmp_path):
+    parts = {"k": np.array([True, False])}, {"k": np.ones(2, "float32")}
+    path = tmp_path / "ticket.gem"
+    assert gems.Ticket(*parts, None).metadata == {}
+    given = {
+        "loss": np.float32(0.5),
+        "epochs": np.int64(3),
+        "done": np.bool_(True),
+        "curve": np.array([1.0, 2.0]),
+        "shape": (2, 3),
+        "none": None,
+    }
+    gems.Ticket(*parts, given).save(path)
+    assert gems.Ticket.load(path).metadata == {
+        "loss": 0.5,
+        "epochs": 3,
+        "done": True,
+        "curve": [1.0, 2.0],
+        "shape": [2, 3],
+        "none": None,
+    }
+    before = path.read_bytes()
+    for value in (math.nan, np.float32(np.inf), {1: 2}, object(), b"", 1j):
+        ticket = gems.Ticket(*parts, {"results": [0, value]})
+        with pytest.raises(ValueError, match="JSON has.* metadata.'results'."):
+            ticket.save(path)
+        assert path.read_bytes() == before

@@ -14,6 +14,8 @@ has exactly as many ones as were asked for.
 
 import numpy as np
 
+from tf_gems.validation import check_integer
+
 # Passes over large arrays go in pieces that stay in the cache.
 _PIECE = 1 << 18
 
@@ -39,7 +41,16 @@ def keep_largest(scores, count, among=None):
     >>> mask
     array([False,  True,  True, False])
     """
-    scores = [np.asarray(s, "float32") for s in scores]
+    scores = _arrays(scores, "float32", "scores")
+    count = check_integer(count, "count")
+    if among is not None:
+        among = _arrays(among, "bool", "among")
+        if [a.shape for a in among] != [s.shape for s in scores]:
+            raise ValueError(
+                "`among` must have the shapes of the scores. Received: among "
+                f"of shapes {[a.shape for a in among]}, scores of shapes "
+                f"{[s.shape for s in scores]}."
+            )
     if any(s.size and np.isnan(np.min(s)) for s in scores):
         raise ValueError(
             "Scores must be numbers to be ranked. Received: scores with NaN. "
@@ -53,7 +64,7 @@ def keep_largest(scores, count, among=None):
     if not 0 <= count <= competing:
         raise ValueError(
             "`count` must lie between 0 and the number of competing scores "
-            f"({competing}). Received: count={count}"
+            f"({competing}). Received: count={count}."
         )
     masks = [np.zeros(s.shape, bool) for s in scores]
     if count == 0:
@@ -68,6 +79,21 @@ def keep_largest(scores, count, among=None):
     for mask, score, competes in zip(masks, scores, among, strict=True):
         missing -= _add_tied(mask, score, competes, threshold, missing)
     return masks
+
+
+def _arrays(values, dtype, name):
+    """Returns arrays of a list, or raises an error if it is none."""
+    if isinstance(values, list | tuple) and values:
+        try:
+            found = [np.asarray(value) for value in values]
+            if all(array.dtype.kind in "biufV" for array in found):
+                return [np.asarray(array, dtype) for array in found]
+        except (TypeError, ValueError):
+            pass
+    raise ValueError(
+        f"`{name}` is a list of arrays of numbers, one for each weight. "
+        f"Received: {name}={values!r:.300}."
+    )
 
 
 def _find_threshold(scores, count, among):

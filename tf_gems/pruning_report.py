@@ -3,6 +3,9 @@
 import math
 import re
 
+import keras
+import numpy as np
+
 from tf_gems import filter_policies
 
 NOT_TRAINABLE = "not trainable"
@@ -60,6 +63,19 @@ class PruningReport:
     """
 
     def __init__(self, layer, filters=None, trainable=None):
+        if not isinstance(layer, keras.Layer) or not layer.built:
+            raise ValueError(
+                "`layer` must be a Keras layer or model that is built. "
+                f"Received: layer={layer!r:.300}. Call it on data first."
+            )
+        if trainable is not None and not (
+            isinstance(trainable, list | tuple)
+            and all(isinstance(v, keras.Variable) for v in trainable)
+        ):
+            raise ValueError(
+                "`trainable` is a list of variables of Keras. Received: "
+                f"trainable={trainable!r:.300}. Leave it out."
+            )
         matches = _predicate(filters, layer)
         self.prunable = []
         self.skipped = []
@@ -175,6 +191,8 @@ def _predicate(filters, layer):
         return lambda variable: id(variable) in allowed
     patterns = [filters] if isinstance(filters, str) else filters
     try:
+        if isinstance(filters, np.ndarray) or not all(patterns):
+            raise TypeError("an empty one matches everything")
         patterns = [re.compile(pattern) for pattern in patterns]
     except (TypeError, re.error) as error:
         raise ValueError(

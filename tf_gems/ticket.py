@@ -31,7 +31,9 @@ class Ticket:
         weights: Dict from the path of every weight of the network (also
             biases and normalisation statistics), in the network's order, to
             its starting value.
-        metadata: Dict of JSON values that describe how it was found.
+        metadata: Dict that describes how it was found: JSON values, NumPy
+            scalars and arrays, which become numbers and lists in a file; but
+            no NaN and no infinity, which JSON lacks. Defaults to none.
         config: Dict of JSON values from which `network` builds the network,
             see `tf_gems.network_config`. Defaults to `None`: unknown.
 
@@ -50,6 +52,24 @@ class Ticket:
     config: dict | None = None
 
     def __post_init__(self):
+        if self.metadata is None:
+            self.metadata = {}
+        for name in ("masks", "weights", "metadata", "config"):
+            value = getattr(self, name)
+            if name == "config" and value is None:
+                continue
+            if not isinstance(value, dict):
+                raise ValueError(
+                    f"The {name} of a ticket are a dict. Received: "
+                    f"{name}={value!r:.300}. See `tf_gems.Ticket`."
+                )
+        for path, mask in self.masks.items():
+            if not isinstance(mask, np.ndarray):
+                raise ValueError(
+                    "A mask must be a bool array. Received: "
+                    f"masks[{path!r:.100}]={mask!r:.300}. Use "
+                    "`numpy.asarray(mask, bool)`."
+                )
         if not any(mask.size for mask in self.masks.values()):
             raise ValueError(
                 "A ticket has a mask for at least one weight. Received: "

@@ -12,6 +12,7 @@ ticket = tuning.best_ticket(tuner)
 """
 
 import inspect
+import math
 import weakref
 from pathlib import Path
 
@@ -246,7 +247,11 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
         last = {k: float(v[-1]) for k, v in history.history.items() if v}
         last = {k: v for k, v in last.items() if not k.startswith("val_")}
         results = {**last, **results}
-        ticket.metadata["results"] = results
+        # JSON has no NaN: the results of a trial that diverged are null.
+        ticket.metadata["results"] = {
+            name: value if math.isfinite(value) else None
+            for name, value in results.items()
+        }
         if tuner:
             _save_if_best(ticket, directory / _FILE, tuner.oracle.objective)
         # `get_best_models` loads what the callbacks save into a model that is
@@ -348,12 +353,13 @@ def _evaluate(model, data):
 
 def _save_if_best(ticket, path, objective):
     """Saves a ticket, unless a trial of several runs found a better one."""
+    found = objective.get_value(ticket.metadata["results"])
     if path.exists():
         before = Ticket.load(path).metadata["results"]
-        found = ticket.metadata["results"]
-        values = objective.get_value(found), objective.get_value(before)
-        if not objective.better_than(*values):
-            return
+        before = objective.get_value(before)
+        if found is None or before is not None:
+            if found is None or not objective.better_than(found, before):
+                return
     remove_leftovers(path.parent, path.name)  # a trial has one process
     ticket.save(path)
 

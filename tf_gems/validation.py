@@ -105,11 +105,9 @@ def check_integer(value, name, least=0, most=None):
     Raises:
         ValueError: If it is not.
     """
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        if (least is None or value >= least) and (
-            most is None or value <= most
-        ):
-            return int(value)
+    lowest = -(2**63) if least is None else least
+    if is_integer(value, lowest) and (most is None or value <= most):
+        return int(value)
     rule = f"`{name}` must be an integer"
     if least is not None:
         rule += f" of at least {least}"
@@ -204,7 +202,9 @@ def check_verbose(value, name="verbose"):
     Raises:
         ValueError: If it is something else.
     """
-    if isinstance(value, bool | int) and 0 <= value <= 2 or value == "auto":
+    if isinstance(value, int) and 0 <= value <= 2:
+        return value
+    if isinstance(value, str) and value == "auto":
         return value
     raise ValueError(
         f"`{name}` must be 0, 1, 2 or 'auto', as for `fit`. Received: "

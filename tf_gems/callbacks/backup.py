@@ -80,6 +80,11 @@ class Backup(keras.callbacks.Callback):
     def __init__(self, directory, belongs_to=()):
         super().__init__()
         self.directory = Path(check_path(directory, "directory"))
+        if not isinstance(belongs_to, list | tuple):
+            raise ValueError(
+                "`belongs_to` is a list of what the training depends on. "
+                f"Received: belongs_to={belongs_to!r:.300}. Put it in a list."
+            )
         self.belongs_to = list(belongs_to)
         self._fingerprint = None
 

@@ -54,10 +54,11 @@ def define_flags(values):
 def run(arguments, values):
     """Writes the forms and their report, and prints it."""
     from tf_gems.export import export_report
+    from tf_gems.network import unwrap
 
     check_names(values.output, _NAMES)
     model = load_model(only(arguments, "model"))
-    data = _draw(model), None
+    data = _draw(model, unwrap(model)), None
     if values.data:
         data = _read(values.data)
     with claiming(values.output, _NAMES) as directory:
@@ -83,8 +84,15 @@ def _read(path):
         ) from error
 
 
-def _draw(model):
-    [symbol] = model.inputs
+def _draw(model, network):
+    inputs = getattr(network, "inputs", None)
+    if not inputs or len(inputs) != 1 or "float" not in inputs[0].dtype:
+        raise ValueError(
+            "Inputs can be drawn at random for a network of one input of "
+            f"floats. Received: '{model.name}' of type "
+            f"{type(network).__name__}. Give --data."
+        )
+    [symbol] = inputs
     random = np.random.default_rng(0)
     shape = [size or 8 for size in symbol.shape[1:]]
     return random.normal(size=(100, *shape)).astype(symbol.dtype)

@@ -93,7 +93,7 @@ def get(identifier, **arguments):
         known = METHODS[check_choice(identifier, "method", METHODS)]
         return known(**arguments)
     if isinstance(identifier, dict):  # also of one's own, if registered
-        identifier = keras.saving.deserialize_keras_object(identifier)
+        identifier = registry.deserialize(identifier, "method")
     if not isinstance(identifier, Method):
         identifier = registry.get(identifier, METHODS, "method")
     if not arguments:

@@ -123,6 +123,8 @@ class Method:
         data = training_data.read(x, y, model, **arguments)
         density = 1.0 - self.target_sparsity
         scores = self.scores(model, data)
+        if self.target_sparsity:
+            refuse_no_ranking(scores, type(self).__name__)
         masks = self.keep(model, scores, density, among)
         warn_at_floor(self.allocation, model, masks)
         return self.ticket(model, masks)
@@ -169,6 +171,31 @@ class Method:
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def refuse_no_ranking(scores, name):
+    """Raises an error if scores are no numbers, or all of them are equal.
+
+    Ties are broken by position, so that a ticket of equal scores would be the
+    first weights of the network, whatever they are.
+    """
+    low = min(np.min(s, initial=np.inf) for s in scores)
+    high = max(np.max(s, initial=-np.inf) for s in scores)
+    if not all(np.isfinite(s).all() for s in scores):
+        raise ValueError(
+            f"{name} ranks weights by finite scores. Received: scores with NaN "
+            "or infinity. The weights, the data or the loss hold some: look at "
+            "them."
+        )
+    if low == high and sum(np.size(s) for s in scores) > 1:
+        raise ValueError(
+            f"{name} ranks weights by scores that differ. Received: a score of "
+            f"{low:g} for every weight. The gradient of the loss vanishes if "
+            "the data are all zero or all alike, if the loss is constant, or "
+            "if the network is dead; and magnitudes are equal after "
+            "`SignedConstant`. Look at the data, or initialize the weights "
+            "anew."
+        )
 
 
 def present_weights(model):

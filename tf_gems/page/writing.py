@@ -1,6 +1,7 @@
 """Writes what the page shows."""
 
 import json
+import math
 
 import numpy as np
 
@@ -87,8 +88,7 @@ def write_page(
         "name": printable(name or network.name),
         "logits": bool(logits),
         "history": {
-            printable(k): list(map(float, v))
-            for k, v in (history or {}).items()
+            printable(k): _curve(v) for k, v in (history or {}).items()
         },
     }
     with hold(directory), claiming(directory, FILES) as directory:
@@ -144,5 +144,11 @@ def _write(
         "notes": report.notes,
         "pictures": drawn,
     }
-    write_text(directory / "page.json", json.dumps(page, indent=2) + "\n")
+    text = json.dumps(page, indent=2, allow_nan=False)
+    write_text(directory / "page.json", f"{text}\n")
     return report
+
+
+def _curve(values):
+    """Returns numbers for JSON, which has no NaN: null leaves a gap."""
+    return [v if math.isfinite(v) else None for v in map(float, values)]

@@ -7,6 +7,7 @@ import numpy as np
 
 from tf_gems.files import replacing
 from tf_gems.targets import check_file
+from tf_gems.validation import check_number
 from tf_gems.validation import is_number
 
 BRANCHES = ("ticket", "shuffled", "reinitialized", "random", "inverted")
@@ -210,6 +211,16 @@ def verdict(accuracies, tolerance=0.02):
     >>> verdict({"ticket": [0.8], "shuffled": [0.5]}).mask
     'undecided'
     """
+    if not isinstance(accuracies, dict) or not accuracies.get("ticket"):
+        raise ValueError(
+            "`accuracies` is a dict from variants, of which one is 'ticket', "
+            "to lists of accuracies. Received: "
+            f"accuracies={accuracies!r:.300}. See `SanityReport`."
+        )
+    for name, runs in accuracies.items():
+        for run in runs if isinstance(runs, list | tuple) else [None]:
+            check_number(run, f"accuracies[{name!r}]")
+    check_number(tolerance, "tolerance", least=0)
     return SanityReport(dict(accuracies), tolerance)
 
 

@@ -12,6 +12,7 @@ from tf_gems.network import custom_objects
 from tf_gems.network import network_weights
 from tf_gems.network import prunable_weights
 from tf_gems.ticket import Ticket
+from tf_gems.validation import check_integer
 
 
 def shuffle(ticket, seed, model=None):
@@ -35,6 +36,9 @@ def shuffle(ticket, seed, model=None):
     Raises:
         ValueError: If the weights that the ticket prunes are not to be had.
     """
+    seed = _check(ticket, seed)
+    if model is not None:
+        _check_model(model)
     weights = _with_pruned_weights(ticket, model)
     return _shuffled(ticket, weights, "shuffled", seed)
 
@@ -61,6 +65,8 @@ def reinitialize(ticket, model, seed):
         ValueError: If the model is of another network, or a layer cannot be
             copied through its config.
     """
+    seed = _check(ticket, seed)
+    _check_model(model)
     ticket.refuse_other_network(model)
     weights = _drawn_anew(ticket, model, seed)
     return Ticket(
@@ -85,8 +91,28 @@ def randomize(ticket, model, seed):
     Returns:
         `tf_gems.Ticket`.
     """
+    seed = _check(ticket, seed)
+    _check_model(model)
     ticket.refuse_other_network(model)
     return _shuffled(ticket, _drawn_anew(ticket, model, seed), "random", seed)
+
+
+def _check(ticket, seed):
+    """Returns the seed, if both are what they should be."""
+    if not isinstance(ticket, Ticket):
+        raise ValueError(
+            "`ticket` must be a `tf_gems.Ticket`. Received: "
+            f"ticket={ticket!r:.300}. See `SparseModel.ticket`."
+        )
+    return check_integer(seed, "seed")
+
+
+def _check_model(model):
+    if not isinstance(model, keras.Layer):
+        raise ValueError(
+            "`model` must be the `SparseModel` or Keras model that the ticket "
+            f"is of. Received: model={model!r:.300}."
+        )
 
 
 def _shuffled(ticket, weights, variant, seed):

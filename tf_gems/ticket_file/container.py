@@ -14,6 +14,7 @@ from tf_gems.ticket_file import header
 from tf_gems.ticket_file import positions
 from tf_gems.ticket_file import values
 from tf_gems.ticket_file.header import Entry
+from tf_gems.validation import check_choice
 from tf_gems.validation import check_positive_integer
 
 MAGIC = b"\x89GEM"
@@ -128,6 +129,9 @@ def _load(path, max_bytes):
 
 def encode(masks, weights, metadata, dtype=None, config=None):
     """Returns the bytes of a ticket file; see `write`."""
+    _check_dicts(masks, weights, metadata, config)
+    if dtype is not None:
+        check_choice(dtype, "dtype", ("float16",))
     entries, signs, numbers = [], [np.zeros(0, "uint8")], []
     for path, value in weights.items():
         header.check_path(path)
@@ -166,6 +170,11 @@ def encode(masks, weights, metadata, dtype=None, config=None):
 
 def decode(data, max_bytes=MAX_BYTES):
     """Returns the `Contents` of the bytes of a ticket file; see `read`."""
+    if not isinstance(data, bytes | bytearray):
+        raise ValueError(
+            "A ticket file is bytes. Received: data of type "
+            f"{type(data).__name__}. Use `read` for a path."
+        )
     with _refusing(f"data of {len(data)} bytes"):
         return _decode(data, max_bytes)
 
@@ -360,6 +369,34 @@ def _refusing(source):
             f"A ticket file is complete and of version {VERSION}. Received: "
             f"{source}, which is not: {error} Save the ticket again."
         ) from error
+
+
+def _check_dicts(masks, weights, metadata, config):
+    for name, value in (
+        ("masks", masks),
+        ("weights", weights),
+        ("metadata", metadata),
+        ("config", {} if config is None else config),
+    ):
+        if not isinstance(value, dict):
+            raise ValueError(
+                f"The {name} of a ticket file are a dict. Received: "
+                f"{name}={value!r:.300}."
+            )
+    for path, mask in masks.items():
+        shape = np.shape(weights.get(path))
+        kind = getattr(getattr(mask, "dtype", None), "kind", None)
+        if kind != "b" or mask.shape != shape:
+            raise ValueError(
+                "A mask must be a bool array with the shape of its weight. "
+                f"Received: masks[{path!r:.100}]={mask!r:.300} for a weight "
+                f"of shape {shape}."
+            )
+    if not any(mask.size for mask in masks.values()):
+        raise ValueError(
+            "A ticket has a mask for at least one weight. Received: "
+            f"masks for {list(masks)!r:.300}."
+        )
 
 
 def _checked(path, value):

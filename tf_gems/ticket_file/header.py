@@ -93,9 +93,9 @@ def write(entries, metadata, config=None):
     text = json.dumps(
         {
             "fingerprint": _fingerprint(entries),
-            "metadata": metadata,
+            "metadata": plain(metadata, "metadata"),
             "weights": {n: [getattr(e, n) for e in entries] for n in _COLUMNS},
-            **({} if config is None else {"config": config}),
+            **({} if config is None else {"config": plain(config, "config")}),
         },
         allow_nan=False,
         separators=(",", ":"),
@@ -108,6 +108,38 @@ def write(entries, metadata, config=None):
             "metadata elsewhere."
         )
     return text
+
+
+def plain(value, name):
+    """Returns a value as JSON has it, so that it is read back as it is.
+
+    Args:
+        value: Value of JSON, of NumPy, tuple, or a dict or list of these.
+        name: String that says where it is, for the message.
+
+    Raises:
+        ValueError: If JSON has no such value: NaN, for one.
+
+    Example:
+
+    >>> plain({"loss": np.float32(0.5), "shape": (2, 3)}, "metadata")
+    {'loss': 0.5, 'shape': [2, 3]}
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(v, f"{name}[{n}]") for n, v in enumerate(value)]
+    if isinstance(value, dict) and all(isinstance(k, str) for k in value):
+        return {k: plain(v, f"{name}[{k!r:.100}]") for k, v in value.items()}
+    raise ValueError(
+        "A ticket file holds what JSON has: dicts with strings for keys, "
+        "lists, strings, finite numbers, true, false and null. Received: "
+        f"{name}={value!r:.300}. Leave it out, or give None or a string."
+    )
 
 
 def check_path(path):

@@ -3,7 +3,10 @@
 import keras
 from keras import layers
 
+from tf_gems.zoo._arguments import checked
 
+
+@checked
 def conv4(
     input_shape=(32, 32, 3),
     classes=10,

@@ -3,9 +3,11 @@
 import keras
 from keras import layers
 
+from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import norm
 
 
+@checked
 def lenet_300_100(
     input_shape=(28, 28, 1),
     classes=10,

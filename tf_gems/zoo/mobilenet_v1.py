@@ -2,6 +2,7 @@
 
 import keras
 
+from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
 from tf_gems.zoo._stems import check_alpha
 from tf_gems.zoo._stems import strides_of
@@ -24,6 +25,7 @@ _BLOCKS = (
 )
 
 
+@checked
 def mobilenet_v1(
     input_shape=(224, 224, 3),
     classes=1000,

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
 
 # Expansion, filters, blocks, stride of each stage.
@@ -17,6 +18,7 @@ _STAGES = (
 )
 
 
+@checked
 def mobilenet_v2(
     input_shape=(32, 32, 3),
     classes=10,

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
 from tf_gems.zoo._stems import check_alpha
 from tf_gems.zoo._stems import strides_of
@@ -19,6 +20,7 @@ _STAGES = (
 )
 
 
+@checked
 def mobilenet_v2_sparse_ready(
     input_shape=(224, 224, 3),
     classes=1000,

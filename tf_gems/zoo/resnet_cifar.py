@@ -5,9 +5,11 @@ from keras import layers
 from keras import ops
 
 from tf_gems.validation import check_positive_integer
+from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
 
 
+@checked
 def resnet20(
     input_shape=(32, 32, 3),
     classes=10,
@@ -44,6 +46,7 @@ def resnet20(
     return _resnet("resnet20", blocks, input_shape, classes, depth=3, width=1)
 
 
+@checked
 def resnet32(
     input_shape=(32, 32, 3),
     classes=10,

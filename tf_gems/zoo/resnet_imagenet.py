@@ -4,9 +4,11 @@ import keras
 from keras import layers
 
 from tf_gems.validation import check_choice
+from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
 
 
+@checked
 def resnet18(
     input_shape=(64, 64, 3),
     classes=200,
@@ -60,6 +62,7 @@ def resnet18(
     return blocks.model(inputs, x, classes, "resnet18")
 
 
+@checked
 def resnet50(
     input_shape=(64, 64, 3),
     classes=1000,

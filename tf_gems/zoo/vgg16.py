@@ -3,11 +3,13 @@
 import keras
 from keras import layers
 
+from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
 
 _FILTERS = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
 
 
+@checked
 def vgg16(
     input_shape=(32, 32, 3),
     classes=10,

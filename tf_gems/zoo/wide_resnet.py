@@ -3,9 +3,11 @@
 import keras
 from keras import layers
 
+from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
 
 
+@checked
 def wide_resnet28_2(
     input_shape=(32, 32, 3),
     classes=10,

@@ -331,7 +331,8 @@ function showLayers() {
 }
 
 function showHistory() {
-  for (const [name, values] of Object.entries(page.history ?? {})) {
+  for (const [name, all] of Object.entries(page.history ?? {})) {
+    const values = all.filter((value) => value !== null); // no number
     if (values.length < 2) continue;
     element('history').hidden = false;
     const low = Math.min(...values), high = Math.max(...values);
