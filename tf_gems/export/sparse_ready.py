@@ -202,7 +202,7 @@ class _Plan:
         size = layer.kernel_size[0]
         pad = size // 2
         maps = tuple(layer.input.shape[1:3])
-        if size == 1:
+        if layer.kernel_size == (1, 1):
             self._leave(layer, "is a 1x1 convolution of stride 2")
         elif len(set(layer.kernel_size)) > 1 or size % 2 == 0:
             self._leave(layer, "has a kernel that is not odd and square")
