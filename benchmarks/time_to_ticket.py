@@ -47,7 +47,7 @@ def both(epochs):
             regularization=1e-4,
         ),
         "imp": methods.IterativeMagnitude(
-            SPARSITY, epochs, learning_rate=0.1, allocation="global"
+            SPARSITY, epochs=epochs, learning_rate=0.1, rate=0.2
         ),
     }
 

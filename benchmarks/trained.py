@@ -45,11 +45,13 @@ flags.DEFINE_list("seeds", ["0"], "Which.")
 flags.DEFINE_list("distributions", list(DISTRIBUTIONS), "Which.")
 flags.DEFINE_list("ways", ["one shot", "gradual"], "How to prune.")
 flags.DEFINE_string("output", None, "JSON file, written row by row.")
+flags.DEFINE_string("render", None, "Only print the tables of a JSON file.")
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def accuracy(model, data):
+    """Returns the accuracy of a compiled model."""
     return model.evaluate(*data, batch_size=250, verbose=0)[1]
 
 
@@ -101,7 +103,9 @@ class Dense:
             masks = method.find(sparse).masks.values()
             for weight, mask in zip(sparse.gem.prunable, masks, strict=True):
                 weight.alive.assign(mask)
-            recalibrate(sparse, self.train[0])
+            images = self.train[0][:2000]
+            batches = [(x, None) for x in np.array_split(images, 8)]
+            gems.recalibrate_batch_norm(sparse, batches)
         else:
             callback = gems.callbacks.GradualMagnitudeCallback(
                 sparsity, allocation=allocation
@@ -139,22 +143,6 @@ class Dense:
         return float(pruned / size)
 
 
-def recalibrate(model, images):
-    # Each batch weighs the same in the end: momentum 0, 1/2, 2/3, ...
-    norms = [
-        part
-        for part in model._flatten_layers()
-        if isinstance(part, keras.layers.BatchNormalization)
-    ]
-    before = [norm.momentum for norm in norms]
-    for index, start in enumerate(range(0, min(len(images), 2000), 250)):
-        for norm in norms:
-            norm.momentum = index / (index + 1)
-        model(images[start : start + 250], training=True)
-    for norm, momentum in zip(norms, before, strict=True):
-        norm.momentum = momentum
-
-
 def render(rows):
     """Returns tables of the loss of accuracy, in points, for people."""
     lines = []
@@ -188,6 +176,11 @@ def render(rows):
 
 
 def main(_):
+    """Prunes what is missing, and prints the tables."""
+    if FLAGS.render:
+        found = json.loads(Path(FLAGS.render).read_text("utf-8"))
+        print(render(found["rows"]))
+        return
     output = FLAGS.output and Path(FLAGS.output)
     rows = []
     if output and output.exists():

@@ -157,7 +157,7 @@ def all_methods(settings):
         "epochs": epochs // settings.rounds,
         "rounds": settings.rounds,
         "learning_rate": rate,
-        "allocation": "global",  # as in the papers
+        "allocation": "global",  # as the papers rank
     }
     arguments = {
         "gem_miner": scores,

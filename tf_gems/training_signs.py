@@ -28,11 +28,12 @@ def sign_of_training(model):
 
     Example:
 
-    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> top = keras.layers.Dense(2, name="top")
+    >>> model = keras.Sequential([keras.Input((3,)), top], name="net")
     >>> sign_of_training(model)
-    >>> model.layers[0].bias.assign([0.1, -0.2])
+    >>> _ = top.bias.assign([0.1, -0.2])
     >>> sign_of_training(model)
-    "'sequential/dense/bias' is no longer what layers begin with"
+    "'net/top/bias' is no longer what layers begin with"
     """
     for part in model._flatten_layers():
         optimizer = getattr(part, "optimizer", None)

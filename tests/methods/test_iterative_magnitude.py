@@ -116,7 +116,7 @@ def cosine(step):
 def test_three_rounds_golden(name, rewind_steps, rates, tmp_path):
     sparse = network()
     start = [v.numpy() for v in gems.network.network_weights(sparse)]
-    arguments = {"rounds": 3, "epochs": 2}
+    arguments = {"rounds": 3, "epochs": 2, "allocation": "global"}
     if rates is cosine:
         arguments["learning_rate"] = 0.2
     if rewind_steps is not None:
@@ -139,7 +139,7 @@ def test_three_rounds_golden(name, rewind_steps, rates, tmp_path):
     ):
         np.testing.assert_allclose(variable.numpy(), expected, atol=1e-5)
     # The masks follow from training: those of the initial weights differ.
-    one_shot = methods.Magnitude(0.7).find(network())
+    one_shot = methods.Magnitude(0.7, "global").find(network())
     assert any(
         (a != b).any()
         for a, b in zip(

@@ -128,6 +128,7 @@ class _Plan:
                 }
             )
         self._copies = {}  # by name: (layer, copy)
+        self._added = {}  # new layers by name
         self._pads = {}  # names of layers before which to pad, and how much
         self._new_pads = {}  # names of padding layers, and their new padding
         self._flat = set()  # names of layers that lose two axes
@@ -201,7 +202,7 @@ class _Plan:
         size = layer.kernel_size[0]
         pad = size // 2
         maps = tuple(layer.input.shape[1:3])
-        if size == 1:
+        if layer.kernel_size == (1, 1):
             self._leave(layer, "is a 1x1 convolution of stride 2")
         elif len(set(layer.kernel_size)) > 1 or size % 2 == 0:
             self._leave(layer, "has a kernel that is not odd and square")
@@ -296,8 +297,10 @@ class _Plan:
             return args[0]
         if layer.name in self._pads:
             pad = self._pads[layer.name]
-            padding = layers.ZeroPadding2D(pad, name=f"{layer.name}_pad")
-            args = (padding(args[0]), *args[1:])
+            name = f"{layer.name}_pad"
+            if name not in self._added:  # a layer may be called twice
+                self._added[name] = layers.ZeroPadding2D(pad, name=name)
+            args = (self._added[name](args[0]), *args[1:])
         outputs = layer(*args, **kwargs)
         if self._scales(layer):
             scale = layers.Rescaling(

@@ -30,8 +30,11 @@ class IterativeMagnitude(LearningRateRewinding):
             with the target density `d`. Defaults to `0.2`.
         rounds: Positive integer, the number of rounds, whatever `rate` is.
             Defaults to `None`: given by `rate`.
-        **kwargs: `allocation`, by default `"lamp"` (the papers:
-            `"global"`), and `shape`, see `tf_gems.methods.Method`.
+        allocation: See `tf_gems.allocation.get`. Defaults to `"global"`, as in
+            the papers, whose tickets start from an initialization. It can
+            empty layers of small weights, such as depthwise convolutions;
+            `"lamp"` does not.
+        **kwargs: `shape`, see `tf_gems.methods.Method`.
 
     Example:
 
@@ -54,10 +57,17 @@ class IterativeMagnitude(LearningRateRewinding):
         rewind_steps=0,
         rate=0.2,
         rounds=None,
+        allocation="global",
         **kwargs,
     ):
         super().__init__(
-            target_sparsity, epochs, learning_rate, rate, rounds, **kwargs
+            target_sparsity,
+            epochs,
+            learning_rate,
+            rate,
+            rounds,
+            allocation,
+            **kwargs,
         )
         self.rewind_steps = RewindPoint(rewind_steps).steps  # after a check
 

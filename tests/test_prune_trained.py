@@ -1,0 +1,50 @@
+"""The guide on trained models runs, and does what it says."""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tf_gems as gems
+
+pytest.importorskip("sklearn")
+GUIDE = (Path(__file__).parents[1] / "docs" / "prune_trained.md").read_text(
+    "utf-8"
+)
+
+
+@pytest.fixture(scope="module")
+def guide():
+    names = {}
+    for snippet in re.findall(r"^```python\n(.*?)^```", GUIDE, re.M | re.S):
+        exec(compile(snippet, "prune_trained.md", "exec"), names)
+    return names
+
+
+def test_it_keeps_the_accuracy(guide):
+    assert guide["dense"] > 0.85
+    assert guide["pruned"] > guide["dense"] - 0.05
+    assert guide["sparse"].ticket().sparsity == pytest.approx(0.8, abs=1e-3)
+
+
+def test_the_plain_model_is_the_pruned_one(guide):
+    plain = guide["plain"]
+    assert type(plain) is keras.Sequential
+    zeros = [float(np.mean(np.array(w) == 0)) for w in plain.weights]
+    by_path = dict(zip([w.path for w in plain.weights], zeros, strict=True))
+    depthwise = [z for path, z in by_path.items() if "depthwise" in path]
+    assert depthwise == [0.0] and max(zeros) > 0.8
+
+
+def test_policies_of_the_table_are_those_of_the_code():
+    named = set(re.findall(r'^\| `"(\w+)"` \|', GUIDE, re.M))
+    assert named == set(gems.filter_policies.POLICIES)
+
+
+def test_in_one_shot(guide):
+    again, ticket = guide["again"], guide["ticket"]
+    assert ticket.sparsity == pytest.approx(0.85, abs=1e-3)
+    assert again.phase == "finetuning"
+    assert guide["one_shot"] > 0.3  # nothing has been trained since
