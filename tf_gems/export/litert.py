@@ -38,6 +38,8 @@ def export_litert(
     batch_size=None,
     optimize="size",
     tolerance=None,
+    io="float32",
+    sparse=True,
 ):
     """Writes a TFLite file that stores only the kept weights where it can.
 
@@ -92,6 +94,11 @@ def export_litert(
             as a fraction of the largest output. Defaults to `None`: as in the
             table, and at least 1e-2 and 5e-2 for networks that compute in
             float16 and bfloat16, which the file does in float32.
+        io: `"float32"`, or `"int8"` for a file of `form="int8"` whose inputs
+            and outputs are 8-bit integers, too, as microcontrollers and other
+            devices without floats want it. Defaults to `"float32"`.
+        sparse: Whether to store zeros sparsely. Pass `False` for devices
+            whose runtime has no `DENSIFY` operator. Defaults to `True`.
 
     Returns:
         `tf_gems.ExportReport`.
@@ -121,6 +128,8 @@ def export_litert(
         batch_size,
         optimize,
         tolerance,
+        io,
+        sparse,
     )
     return report
 
@@ -134,6 +143,8 @@ def write_litert(
     batch_size=None,
     optimize="size",
     tolerance=None,
+    io="float32",
+    sparse=True,
 ):
     """Does what `export_litert` does; returns the dense twin's bytes, too."""
     check_target(path)
@@ -144,7 +155,7 @@ def write_litert(
             f"Received: path={path!r}. Did you mean {path + '.tflite'!r}?"
         )
     form = forms.get(form)
-    _check_arguments(form, optimize, representative_data)
+    _check_arguments(form, optimize, representative_data, io)
     told = representative_data if inputs is None else inputs
     network = Network(model, told)
     examples = None
@@ -157,7 +168,9 @@ def write_litert(
         workplace(Path(os.path.realpath(path))) as inside,
     ):
         for sizes in _sizes_to_try(network.signature, batch_size, given):
-            attempt = _Attempt(network, form, optimize, sizes, progress)
+            attempt = _Attempt(
+                network, form, optimize, sizes, progress, io, sparse
+            )
             try:
                 attempt.run(path, given, examples, tolerance, inside)
                 break
@@ -190,13 +203,16 @@ class _Attempt:
         sizes: `None` for any batch size, else a list of the sizes of the
             first axis of each input.
         progress: `Progress`.
+        io, sparse: See `export_litert`.
     """
 
-    def __init__(self, network, form, optimize, sizes, progress):
+    def __init__(self, network, form, optimize, sizes, progress, io, sparse):
         self.network = network
         self.form = form
         self.optimize = optimize
         self.progress = progress
+        self.io = io
+        self.sparse = sparse
         self.signature = network.signature.with_sizes(sizes).in_float32()
         self.size = sizes and sizes[0]
         self.notes = []
@@ -233,7 +249,9 @@ class _Attempt:
                 for batch in _batches(examples, self.size or 1)
             ]
         try:
-            self.dense = convert(traced, directory, self.form, calibrated)
+            self.dense = convert(
+                traced, directory, self.form, calibrated, self.io
+            )
         finally:
             shutil.rmtree(directory, ignore_errors=True)
         if tolerance is None:
@@ -244,10 +262,12 @@ class _Attempt:
         trial = Trial(path, self.form, tolerance, feeds, expected, inside)
         self.progress.step("running the file")
         twin, comparison = trial.dense(self.dense)
-        self.progress.step("storing its zeros")
-        self.data, self.comparison, self.reasons = trial.choose(
-            self.dense, twin, comparison, self.optimize, notes
-        )
+        self.data, self.comparison, self.reasons = self.dense, comparison, {}
+        if self.sparse:
+            self.progress.step("storing its zeros")
+            self.data, self.comparison, self.reasons = trial.choose(
+                self.dense, twin, comparison, self.optimize, notes
+            )
         self.ran = trial.ran
         notes += doubts(expected)
         if any("int8" in reason for reason in self.reasons.values()):
@@ -309,13 +329,19 @@ def _plural(sizes):
     return "one example" if sizes[0] == 1 else f"{sizes[0]} examples"
 
 
-def _check_arguments(form, optimize, representative_data):
+def _check_arguments(form, optimize, representative_data, io):
     check_choice(optimize, "optimize", ("size", "latency"))
     if optimize == "latency" and form.name != "float32":
         raise ValueError(
             "LiteRT computes NaN, or garbage, from blocks of weights that are "
             f"not float32. Received: optimize='latency', form={form.name!r}. "
             "Pass form='float32', or optimize='size'."
+        )
+    check_choice(io, "io", ("float32", "int8"))
+    if io == "int8" and form.name != "int8":
+        raise ValueError(
+            "Only a file that computes in 8-bit integers takes and returns "
+            f"them. Received: io='int8', form={form.name!r}. Pass form='int8'."
         )
     if form.name == "int8" and representative_data is None:
         raise ValueError(
