@@ -90,20 +90,42 @@ def renew_optimizer(model, learning_rate, data, epochs):
             f"compiled with. Received: '{model.name}', which is not compiled. "
             "Call `compile` first."
         )
-    config = keras.optimizers.serialize(model.optimizer)
+    config = model.optimizer.get_config()
     if learning_rate is not None:
         if is_number(learning_rate):
             learning_rate = keras.optimizers.schedules.CosineDecay(
                 learning_rate, epochs * _count_batches(data)
             )
-        config["config"]["learning_rate"] = (
-            keras.optimizers.schedules.serialize(learning_rate)
+        config["learning_rate"] = keras.optimizers.schedules.serialize(
+            learning_rate
         )
     strategy = getattr(model, "distribute_strategy", None)
     with strategy.scope() if strategy else contextlib.nullcontext():
-        model.optimizer = keras.optimizers.deserialize(config)
+        model.optimizer = _copy_optimizer(
+            model.optimizer, config, learning_rate
+        )
     model.train_function = None
     model.compiled = True
+
+
+def _copy_optimizer(optimizer, config, learning_rate):
+    """Returns an optimizer of the same class, which need not be registered."""
+    inner = getattr(optimizer, "inner_optimizer", None)
+    schedules = [
+        getattr(part, "_learning_rate", None) for part in (optimizer, inner)
+    ]
+    parts = [optimizer, inner, learning_rate, *schedules]
+    names = {type(part).__name__: type(part) for part in parts}
+    try:
+        with keras.saving.custom_object_scope(names):
+            return type(optimizer).from_config(config)
+    except Exception as error:
+        raise ValueError(
+            "Every training of a method begins with a fresh copy of the "
+            "optimizer, by its config. Received: optimizer="
+            f"{type(optimizer).__name__}, for which this fails: {error} Give "
+            "it, and its schedule, `get_config` and `from_config`."
+        ) from error
 
 
 def as_dataset(data):
