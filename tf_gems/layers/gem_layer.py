@@ -246,7 +246,7 @@ class GemLayer(keras.layers.Wrapper):
         for variable in self.layer.weights:
             variable.trainable = id(variable) in trains
         for prunable in self.prunable:
-            prunable.score.trainable = self.trainable and phase == "mining"
+            prunable.set_trainable(self.trainable and phase == "mining")
 
     @property
     def trainable(self):
@@ -299,6 +299,8 @@ class GemLayer(keras.layers.Wrapper):
         variables = [*self.layer.variables, *self.layer.metrics_variables]
         values = {id(v): v.value for v in variables}
         masks = self.masks()
+        if training and self.phase == "mining":
+            masks = self.penalty.pull(masks)
         for prunable, mask in zip(self.prunable, masks, strict=True):
             weight = values[id(prunable.weight)]
             values[id(prunable.weight)] = weight * ops.cast(mask, weight.dtype)
