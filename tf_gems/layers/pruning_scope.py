@@ -42,6 +42,7 @@ class PruningScope:
     def __init__(self, gem):
         self.gem = gem
         self.applied = False
+        self._pulls = None
         self._slopes = None
         self._assigned = {}
         self._of_weight = {}
@@ -118,15 +119,22 @@ class PruningScope:
                 "Compute the loss from outputs of the model, within the tape."
             )
         if self._slopes is None:
+            self._pulls = gem.penalty.pulls(self._masks)
             self._slopes = dict(enumerate(self._penalty_slopes()))
+        given = {
+            index: gradients[place]
+            for place, index in places
+            if gradients[place] is not None
+        }
+        pulled = gem.penalty.pull_gradients(given, self._pulls)
         for place, index in places:
             slope = self._slopes.pop(index, None)
-            if slope is not None:
-                gradient = gradients[place]
+            gradient = pulled.get(index)
+            if gradient is None:
+                gradients[place] = slope
+            else:
                 gradients[place] = (
-                    slope
-                    if gradient is None
-                    else (ops.convert_to_tensor(gradient) + slope)
+                    gradient if slope is None else gradient + slope
                 )
         self.applied = True
         return gradients
