@@ -188,7 +188,7 @@ def test_presets():
 def test_metadata_come_back_as_they_were_or_are_refused(tmp_path):
     parts = {"k": np.array([True, False])}, {"k": np.ones(2, "float32")}
     path = tmp_path / "ticket.gem"
-    assert tf_gems.Ticket(*parts, None).metadata == {}
+    assert gems.Ticket(*parts, None).metadata == {}
     given = {
         "loss": np.float32(0.5),
         "epochs": np.int64(3),
@@ -197,8 +197,8 @@ def test_metadata_come_back_as_they_were_or_are_refused(tmp_path):
         "shape": (2, 3),
         "none": None,
     }
-    tf_gems.Ticket(*parts, given).save(path)
-    assert tf_gems.Ticket.load(path).metadata == {
+    gems.Ticket(*parts, given).save(path)
+    assert gems.Ticket.load(path).metadata == {
         "loss": 0.5,
         "epochs": 3,
         "done": True,
@@ -208,7 +208,7 @@ def test_metadata_come_back_as_they_were_or_are_refused(tmp_path):
     }
     before = path.read_bytes()
     for value in (math.nan, np.float32(np.inf), {1: 2}, object(), b"", 1j):
-        ticket = tf_gems.Ticket(*parts, {"results": [0, value]})
-        with pytest.raises(ValueError, match="JSON has.* metadata.'results'."):
+        ticket = gems.Ticket(*parts, {"results": [0, value]})
+        with pytest.raises(ValueError, match="metadata.'results'..1"):
             ticket.save(path)
         assert path.read_bytes() == before

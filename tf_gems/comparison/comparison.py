@@ -30,8 +30,8 @@ class Comparison:
 
         Accuracies are pairs of mean and sample standard deviation over the
         seeds; costs are means. `diverged` is the number of runs that ended in
-        NaN or infinity, whose accuracies mean nothing. `checks` and `verdict` are there if tickets
-        were checked, see `tf_gems.sanity.SanityReport`.
+        NaN or infinity, whose accuracies mean nothing. `checks` and `verdict`
+        are there if tickets were checked, see `tf_gems.sanity.SanityReport`.
         """
         groups = {}
         for row in self.rows:
