@@ -209,7 +209,7 @@ def test_metadata_come_back_as_they_were_or_are_refused(tmp_path):
     before = path.read_bytes()
     for value in (math.nan, np.float32(np.inf), {1: 2}, object(), b"", 1j):
         ticket = gems.Ticket(*parts, {"results": [0, value]})
-        with pytest.raises(ValueError, match="JSON has.* metadata.'results'."):
+        with pytest.raises(ValueError, match="metadata.'results'..1"):
             ticket.save(path)
         assert path.read_bytes() == before
 

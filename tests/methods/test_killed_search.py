@@ -58,8 +58,9 @@ def test_a_killed_search_goes_on(name, tmp_path):
     tests = pathlib.Path(__file__).parents[1]
     paths = tests.parent, tests
     run = subprocess.run(
-        # 24 batches are needed in all; a `fit` may read some ahead.
-        [sys.executable, __file__, name, str(tmp_path), "21"],
+        # 24 batches are needed in all, and each `fit` of a backup looks at
+        # one more; a `fit` may read some ahead.
+        [sys.executable, __file__, name, str(tmp_path), "23"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
         capture_output=True,
         text=True,

@@ -36,8 +36,9 @@ def fingerprint(model, belongs_to=()):
 def describe(value):
     """Returns text that is the same for equal values in another process.
 
-    Arrays are told by all their values, data sets that know their epochs by
-    their first batch, others by their type, length and element specification;
+    Arrays are told by all their values; data sets that know their epochs by
+    their first batch; sequences of batches by their length and the labels of
+    the first; others by their type, length and element specification;
     layers, losses, optimizers and schedules by their config, and other
     objects by the arguments that they keep under the same name.
 
@@ -81,6 +82,11 @@ def _plain(value):
         batch = next(iter(value))
         value.set_epoch(None)
         return [name, _length(value), _plain(keras.tree.flatten(batch))]
+    if hasattr(value, "__getitem__") and _length(value):
+        # Inputs may be augmented at random; labels are as they are.
+        batch = value[0]
+        labels = batch[1:] if isinstance(batch, tuple) else None
+        return ["batches", _length(value), _plain(labels)]
     if hasattr(value, "element_spec"):
         return [name, _length(value), str(value.element_spec)]
     if callable(getattr(value, "get_config", None)):
