@@ -1,5 +1,6 @@
 """The guide on trained models runs, and does what it says."""
 
+import json
 import re
 from pathlib import Path
 
@@ -48,3 +49,25 @@ def test_in_one_shot(guide):
     assert ticket.sparsity == pytest.approx(0.85, abs=1e-3)
     assert again.phase == "finetuning"
     assert guide["one_shot"] > 0.3  # nothing has been trained since
+
+
+def test_the_table_holds_the_figures_of_the_results():
+    path = Path(gems.__file__).parents[1] / "benchmarks/results/trained.json"
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    found = {
+        (row["network"], row["distribution"]): row
+        for row in rows
+        if (row["seed"], row["way"], row["sparsity"]) == (0, "gradual", 0.9)
+    }
+    lines = [line for line in GUIDE.splitlines() if line.startswith("| ")]
+    head = next(x for x in lines if x.startswith("| network"))
+    names = [cell.strip(" `") for cell in head.split("|")[3:-1]]
+    networks = dict.fromkeys(network for network, _ in found)
+    for network in networks:
+        [line] = [x for x in lines if x.startswith(f"| {network} ")]
+        dense, *cells = [cell.strip() for cell in line.split("|")[2:-1]]
+        for name, cell in zip(names, cells, strict=True):
+            row = found.get((network, name))
+            assert cell == (f"{100 * row['accuracy']:.1f}" if row else "-")
+            if row:
+                assert dense == f"{100 * row['dense']:.1f}"
