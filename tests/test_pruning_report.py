@@ -1,6 +1,7 @@
 import json
 
 import keras
+import models
 import numpy as np
 import pytest
 from keras import layers

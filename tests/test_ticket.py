@@ -192,13 +192,13 @@ def test_adapted_statistics_are_in_the_ticket():
         parts = [keras.Input((6,)), norm, keras.layers.Dense(3)]
         return keras.Sequential(parts)
 
-    sparse = tf_gems.SparseModel(network(norm), seed=0)
-    sparse.finetune(tf_gems.methods.RandomPruning(0.5).find(sparse))
+    sparse = gems.SparseModel(network(norm), seed=0)
+    sparse.finetune(gems.methods.RandomPruning(0.5).find(sparse))
     expected = sparse.predict(x, verbose=0)
     ticket = sparse.ticket()
     other = keras.layers.Normalization()
     other.adapt(np.ones((8, 6)))
-    plain, again = network(other), tf_gems.SparseModel(network(other), seed=1)
+    plain, again = network(other), gems.SparseModel(network(other), seed=1)
     ticket.apply(plain)
     ticket.apply(again)
     for model in (ticket.network(), plain, again):
@@ -225,12 +225,12 @@ class OwnSchedule(keras.optimizers.schedules.LearningRateSchedule):
 def test_methods_train_with_unregistered_optimizers():
     x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
     parts = [keras.Input((4,)), keras.layers.Dense(3)]
-    sparse = tf_gems.SparseModel(keras.Sequential(parts), seed=0)
+    sparse = gems.SparseModel(keras.Sequential(parts), seed=0)
     sparse.compile(
         OwnOptimizer(OwnSchedule(0.1)),
         lambda y, z: keras.ops.mean((y - z) ** 2),
     )
-    method = tf_gems.methods.GemMiner(0.5, epochs=4, freeze_period=1)
+    method = gems.methods.GemMiner(0.5, epochs=4, freeze_period=1)
     ticket = method.find(sparse, (x, x[:, :3]))
     assert ticket.density == 0.5
     assert type(sparse.optimizer) is OwnOptimizer
