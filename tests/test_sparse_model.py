@@ -385,8 +385,8 @@ def test_quantize_and_export_are_those_of_the_plain_model(tmp_path):
         import tensorflow as tf
 
         sparse.export(str(tmp_path / "saved"), verbose=False)
-        served = tf.saved_model.load(str(tmp_path / "saved")).serve(x)
-        assert difference(served, expected) < 1e-6
+        saved = tf.saved_model.load(str(tmp_path / "saved"))
+        assert difference(saved.serve(x), expected) < 1e-6
         assert difference(sparse.predict(x, verbose=0), expected) == 0.0
     plain = tf_gems.strip(sparse)
     plain.quantize("int8")
