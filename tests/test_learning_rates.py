@@ -49,9 +49,7 @@ def mine(optimizer, *callbacks, data=None, regularization="auto", **kwargs):
         network, kernel_initializer="signed_constant", seed=0
     )
     sparse.compile(optimizer, LOSS, metrics=["accuracy"], **kwargs)
-    callback = gems.GemMinerCallback(
-        SPARSITY, 2, regularization=regularization
-    )
+    callback = gems.GemMinerCallback(SPARSITY, 2, regularization=regularization)
     arguments = {"x": data} if data else {"x": X, "y": Y, "batch_size": BATCH}
     logs = sparse.fit(
         **arguments,
