@@ -232,11 +232,12 @@ class Run:
             ),
         )
         self._fit("finetune", sparse, settings.finetuning_epochs)
+        accuracy = self._accuracy(sparse)
         if self.devices.chief:
             path = self.directory / "finetuned.keras"
             with replacing_path(path, ".keras") as partial:
                 gems.strip(sparse).save(partial)
-        return {"accuracy": self._accuracy(sparse)}
+        return {"accuracy": accuracy}
 
     def _random(self):
         settings = self.settings
