@@ -1,9 +1,8 @@
 """Accuracy of what was exported, on labelled data."""
 
-import keras
 import numpy as np
 
-from tf_gems.export.comparison import named_inputs
+from tf_gems.export.outputs import as_array
 from tf_gems.export.quiet import quiet
 from tf_gems.export.run_litert import load_interpreter
 from tf_gems.export.run_litert import match
@@ -25,15 +24,22 @@ def accuracy(labels, outputs):
     return float(np.mean(outputs.argmax(-1) == labels))
 
 
-def keras_outputs(model, arguments):
-    """Returns the first output of a Keras model for all examples."""
-    return _all(
-        lambda batch: keras.tree.flatten(model(*batch, training=False))[0],
-        arguments,
-    )
+def keras_outputs(network, flat, model=None):
+    """Returns the first output of a Keras model for all examples.
+
+    Args:
+        network: `tf_gems.export.network.Network`.
+        flat: Flat list of arrays, see `Signature`.
+        model: See `Network.outputs`. Defaults to `None`.
+    """
+
+    def step(batch):
+        return _first(network.outputs([batch], model)[0])
+
+    return _all(step, flat, network.signature.batch_size or _BATCH)
 
 
-def litert_outputs(path, signature, arguments):
+def litert_outputs(path, signature, flat):
     """Returns the first output of a TFLite file for all examples."""
     interpreter_class, _, _ = load_interpreter()
     with quiet():
@@ -43,18 +49,19 @@ def litert_outputs(path, signature, arguments):
     shapes = [d.get("shape_signature", d["shape"]) for d in details.values()]
     is_fixed = all(shape[0] > 0 for shape in shapes)
     batch_size = int(shapes[0][0]) if is_fixed else _BATCH
+    signature = signature.in_float32()
 
     def step(batch):
-        feed = named_inputs(signature, batch)
+        feed = signature.feed(batch)
         names = match(feed, details)
         outputs = runner(**{names[k]: v for k, v in feed.items()})
-        return outputs[min(outputs)]
+        return _first(outputs)
 
     with quiet():
-        return _all(step, arguments, batch_size)
+        return _all(step, flat, batch_size)
 
 
-def saved_model_outputs(directory, signature, arguments):
+def saved_model_outputs(directory, signature, flat):
     """Returns the first output of a SavedModel for all examples."""
     import tensorflow as tf
 
@@ -62,24 +69,27 @@ def saved_model_outputs(directory, signature, arguments):
         serve = tf.saved_model.load(directory).signatures["serving_default"]
 
     def step(batch):
-        feed = named_inputs(signature, batch)
-        outputs = serve(**{k: tf.constant(v) for k, v in feed.items()})
-        return outputs[min(outputs)]
+        feed = {
+            spec.name: tf.constant(value, spec.dtype)
+            for spec, value in zip(signature.specs, batch, strict=True)
+        }
+        return _first(serve(**feed))
 
-    return _all(step, arguments)
+    return _all(step, flat, signature.batch_size or _BATCH)
 
 
-def _all(step, arguments, size=_BATCH):
+def _first(outputs):
+    return outputs[min(outputs)]
+
+
+def _all(step, flat, size=_BATCH):
     """Runs all examples by batches; those left over are run with others."""
-    count = len(keras.tree.flatten(arguments)[0])
+    count = len(flat[0])
     outputs = []
     for start in range(0, count, size):
         # The last batch reaches back, so that it is as large as the others.
         first = max(0, min(start, count - size))
-        batch = keras.tree.map_structure(
-            lambda x, first=first: np.asarray(x)[first : first + size],
-            arguments,
-        )
-        values = keras.ops.convert_to_numpy(step(batch))
+        batch = [x[first : first + size] for x in flat]
+        values = np.asarray(as_array(step(batch)))
         outputs.append(values[start - first :])
     return np.concatenate(outputs)

@@ -1,56 +1,145 @@
-"""Runs what was exported beside the Keras model."""
+"""Compares what was exported with the Keras model, output by output."""
 
 import dataclasses
 
-import keras
 import numpy as np
 
-_UNKNOWN_SIZE = 32
+# Outputs that are this much smaller than the largest are compared with that
+# share of it: the noise of their sums is of the size of what was summed.
+_LEAST_SHARE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """How far two sets of outputs differ.
+    """How far outputs differ, that one of them which differs most.
+
+    Each output is compared on its own scale, so a small output beside a large
+    one is not lost. Floats and complex numbers differ by the largest absolute
+    difference. Integers, booleans and strings are right or wrong: their
+    difference is the share of wrong ones, beside a magnitude of 1.
 
     Args:
-        difference: Float, the largest absolute difference.
-        magnitude: Float, the largest absolute output.
+        difference: Float, the largest absolute difference; infinite if an
+            output is missing, has another shape or is not finite.
+        magnitude: Float, the largest absolute value of the same output.
+        output: String, its name.
     """
 
     difference: float
     magnitude: float
+    output: str
+
+    @property
+    def share(self):
+        """The difference as a fraction of the magnitude."""
+        if self.difference == 0:
+            return 0.0
+        return self.difference / self.magnitude if self.magnitude else np.inf
 
     def within(self, tolerance):
         """Whether the outputs differ by no more than that share."""
-        return self.difference <= tolerance * self.magnitude
+        return bool(self.share <= tolerance)
 
     def refuse_above(self, tolerance, what):
-        """Raises an error if the outputs differ too much, or are NaN."""
+        """Raises an error if the outputs differ too much."""
         if self.within(tolerance):
             return
+        received = (
+            f"whose output '{self.output}' differs by {self.difference:.3g}, "
+            f"where the largest is {self.magnitude:.3g}"
+        )
+        if not np.isfinite(self.difference):
+            received = (
+                f"whose output '{self.output}' is missing, has another shape "
+                "or is not finite"
+            )
         raise RuntimeError(
             "An export must compute what the Keras model computes. Received: "
-            f"{what} whose outputs differ by {self.difference:.3g}, where "
-            f"the largest is {self.magnitude:.3g}; tolerance={tolerance:g}. "
-            "Nothing was written. If the model is that sensitive to "
-            "rounding, raise `tolerance`; if `inputs` were random, pass real "
-            "ones."
+            f"{what}, {received}; tolerance={tolerance:g}. Nothing was "
+            "written. If the model is that sensitive to rounding, raise "
+            "`tolerance`; if `inputs` were random, pass real ones."
         )
+
+
+def compare(expected, received):
+    """Compares the outputs of a Keras model with those of an export.
+
+    Args:
+        expected: Dict from names to arrays, finite.
+        received: Dict from names to arrays.
+
+    Returns:
+        `Comparison`.
+    """
+    scale = max(
+        (
+            np.abs(value).max(initial=0.0)
+            for value in map(np.asarray, expected.values())
+            if _is_inexact(value)
+        ),
+        default=0.0,
+    )
+    found = []
+    for name, value in expected.items():
+        value = np.asarray(value)
+        other = received.get(name)
+        if other is None or np.shape(other) != value.shape:
+            found.append(Comparison(np.inf, 1.0, name))
+        elif not _is_inexact(value):
+            wrong = _wrong(value, np.asarray(other))
+            found.append(Comparison(wrong, 1.0, name))
+        else:
+            kind = "complex128" if value.dtype.kind == "c" else "float64"
+            value, other = value.astype(kind), np.asarray(other).astype(kind)
+            difference = np.inf
+            if np.isfinite(other).all() and np.isfinite(value).all():
+                difference = np.abs(value - other).max(initial=0.0)
+            magnitude = max(
+                np.abs(value).max(initial=0.0), _LEAST_SHARE * float(scale)
+            )
+            found.append(Comparison(float(difference), float(magnitude), name))
+    return worst(found)
+
+
+def worst(comparisons):
+    """Returns the one of several comparisons that differs most."""
+    return max(comparisons, key=lambda c: (c.share, c.magnitude))
+
+
+def refuse_non_finite(batches, name):
+    """Raises an error if a Keras model computes NaN or infinities.
+
+    Args:
+        batches: List of dicts from the names of outputs to arrays.
+        name: String, the name of the model.
+    """
+    for outputs in batches:
+        if not outputs:
+            raise ValueError(
+                "Only a network that returns something can be exported. "
+                f"Received: '{name}', whose call returns no tensor."
+            )
+        for output, value in outputs.items():
+            value = np.asarray(value)
+            if _is_inexact(value) and not np.isfinite(value).all():
+                raise ValueError(
+                    "An export is compared on finite outputs. Received: "
+                    f"output '{output}' of '{name}', which holds NaN or "
+                    "infinite values. Check the inputs and the layers that "
+                    "divide, take logarithms or mask; a mask may add -1e9 "
+                    "instead of minus infinity."
+                )
 
 
 def doubts(batches):
     """Returns sentences on what a comparison of outputs could not see.
 
     Args:
-        batches: List of structures of arrays, the outputs of a Keras model.
+        batches: List of dicts from names to arrays, the outputs of a Keras
+            model.
     """
-    flat = [keras.tree.flatten(outputs) for outputs in batches]
-    for output in zip(*flat, strict=True):
-        values = np.concatenate(
-            [keras.ops.convert_to_numpy(value) for value in output]
-        )
-        spread = np.ptp(values, axis=0).max(initial=0.0)
-        if spread > 1e-3 * np.abs(values).max(initial=0.0):
+    for name in batches[0]:
+        if _varies([np.asarray(outputs[name]) for outputs in batches]):
             return []
     return [
         "The outputs hardly depend on the inputs that were tried, so the "
@@ -58,76 +147,46 @@ def doubts(batches):
     ]
 
 
-def example_inputs(signature, batch_size):
-    """Returns inputs for a signature, the same ones each time.
+def _varies(values):
+    """Whether an output differs between examples.
 
-    Floats are standard normal. Integers are 0 or 1, which any embedding or
-    table has.
-
-    Args:
-        signature: Structure of `keras.InputSpec`.
-        batch_size: Integer.
+    The examples of a batch are the rows of its output, unless the first axis
+    is no batch; batches of equal shapes are compared as a whole.
     """
-    random = np.random.default_rng(0)
-
-    def example(spec):
-        shape = [size or _UNKNOWN_SIZE for size in spec.shape]
-        shape[0] = batch_size
-        if "float" in spec.dtype:
-            return random.normal(size=shape).astype(spec.dtype)
-        return random.integers(0, 2, shape).astype(spec.dtype)
-
-    return keras.tree.map_structure(example, signature)
-
-
-def compare(expected, received):
-    """Compares the outputs of a Keras model with those of an export.
-
-    Args:
-        expected: Structure of arrays.
-        received: Dict from names to arrays: the keys of a dict, or
-            `"output_0"` and so on.
-
-    Returns:
-        `Comparison`. Its difference is infinite if an output is missing, is of
-        another shape, or holds a NaN or infinity that Keras does not.
-    """
-    differences, magnitudes = [], []
-    for name, value in named_outputs(expected).items():
-        value = np.asarray(keras.ops.convert_to_numpy(value), "float64")
-        other = np.asarray(received.get(name, np.nan), "float64")
-        magnitudes.append(np.abs(value).max(initial=0.0))
-        same_shape = value.shape == other.shape
-        if same_shape and np.array_equal(value, other, equal_nan=True):
-            differences.append(0.0)
-        elif same_shape and np.isfinite(other).all():
-            differences.append(np.abs(value - other).max())
-        else:
-            differences.append(np.inf)
-    return Comparison(float(max(differences)), float(max(magnitudes)))
+    rows = []
+    for value in values:
+        if len({v.shape for v in values}) == 1 and len(values) > 1:
+            rows.append(value[None])
+        elif value.ndim and len(value) > 1:
+            rows.append(value)
+            break
+    if not rows:
+        return False
+    rows = np.concatenate(rows)
+    if not _is_inexact(rows):
+        return bool((rows != rows[:1]).any())
+    if rows.dtype.kind == "c":
+        rows = np.abs(rows)
+    rows = rows.astype("float64")
+    spread = np.ptp(rows, axis=0).max(initial=0.0)
+    return bool(spread > 1e-3 * np.abs(rows).max(initial=0.0))
 
 
-def worst(comparisons):
-    """Returns the largest difference and magnitude of several comparisons."""
-    return Comparison(
-        max(c.difference for c in comparisons),
-        max(c.magnitude for c in comparisons),
+def _is_inexact(value):
+    """Whether values are floats, of 16 bits and less too, or complex."""
+    dtype = np.asarray(value).dtype
+    return dtype.kind in "fc" or "float" in dtype.name
+
+
+def _wrong(value, other):
+    """Returns the share of values that differ, of text or integers."""
+    if value.dtype.kind in "OSU":
+        value, other = _text(value), _text(other)
+    return float(np.mean(value != other)) if value.size else 0.0
+
+
+def _text(value):
+    return np.array(
+        [x.encode() if isinstance(x, str) else x for x in value.ravel()],
+        object,
     )
-
-
-def named_inputs(signature, inputs):
-    """Returns inputs by the names that their signature gives them."""
-    specs = keras.tree.flatten(signature)
-    values = keras.tree.flatten(inputs)
-    return {
-        spec.name: np.asarray(value, spec.dtype)
-        for spec, value in zip(specs, values, strict=True)
-    }
-
-
-def named_outputs(outputs):
-    """Returns outputs by name: a dict's keys, or `"output_0"` and so on."""
-    if isinstance(outputs, dict):
-        return outputs
-    flat = keras.tree.flatten(outputs)
-    return {f"output_{i}": value for i, value in enumerate(flat)}

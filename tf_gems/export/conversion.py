@@ -1,90 +1,178 @@
-"""Conversion of a Keras network to a TFLite file with dense weights."""
+"""Conversion of a traced network to a TFLite file with dense weights."""
 
-import tempfile
+import os
+import re
 
 import keras
-import numpy as np
 
-from tf_gems.export.comparison import named_inputs
-from tf_gems.export.network import with_batch_size
-from tf_gems.export.quiet import quiet
+from tf_gems.export import worker
+from tf_gems.export.tracing import trace
 
 
-def convert(plain, signature, form, examples, batch_size, notes):
-    """Returns a TFLite file's bytes, and the batch size it takes.
+def convert(traced, directory, form, examples=(), io="float32"):
+    """Returns a TFLite file's bytes.
 
     Args:
-        plain: Keras model.
-        signature: List of structures of `keras.InputSpec`.
+        traced: `tracing.Traced`.
+        directory: String, where it was saved to.
         form: `forms.Form`.
-        examples: List of arguments of the model, to calibrate on, or `None`.
-        batch_size: Integer, or `None` for any. For networks whose batch
-            size TFLite cannot leave open it is then 1.
-        notes: List of sentences, added to.
+        examples: List of dicts from the names of inputs to arrays, to
+            calibrate `"int8"` on. Defaults to none.
+        io: String, the dtype of inputs and outputs of an `"int8"` file.
+            Defaults to `"float32"`.
 
     Raises:
-        RuntimeError: If the network has no such form.
+        RuntimeError: If the network has no such form. The message names the
+            layer, where that can be told, and the remedy.
     """
-    with quiet():
-        from tensorflow.lite.python.convert_phase import ConverterError
-    sizes = [None, 1] if batch_size is None else [batch_size]
-    for size in sizes:
-        try:
-            data = _convert_once(plain, signature, form, examples, size)
-        except (ConverterError, RuntimeError, ValueError) as error:
-            failure = error
-            continue
-        if size != batch_size:
-            # Recurrent layers: their lists of states need a known size.
-            notes.append(
-                "TFLite cannot leave the batch size of this network open: the "
-                "file takes one example at a time."
-            )
-        return data, size
-    if form.alternative is None:
-        raise failure
-    raise RuntimeError(
-        "An export must run. Received: a network that TensorFlow cannot "
-        f"convert to form={form.name!r}: {_first_line(failure)} Pass "
-        f"form={form.alternative!r}."
-    ) from failure
+    size = sum(_bytes(variable) for variable in traced.function.variables)
+    seconds = worker.seconds_for(size, len(examples))
+    target = os.path.join(directory, "dense.tflite")
+    try:
+        worker.convert(directory, target, form.name, examples, io, seconds)
+    except worker.WorkerError as error:
+        raise RuntimeError(_explain(error, traced, form)) from error
+    with open(target, "rb") as file:
+        return file.read()
 
 
-def _convert_once(plain, signature, form, examples, batch_size):
-    import tensorflow as tf
+def traced_or_refused(plain, signature):
+    """Returns `tracing.trace` of a model, or an error that names the model."""
+    try:
+        return trace(plain, signature)
+    except Exception as error:
+        raise RuntimeError(
+            "A network is exported as a TensorFlow graph, traced with "
+            f"`training=False`. Received: '{plain.name}', which cannot be "
+            f"traced: {_first_line(error)} Write its layers with "
+            "`keras.ops` or TensorFlow, without NumPy or Python conditions "
+            "on values of tensors."
+        ) from error
 
-    signature = with_batch_size(signature, batch_size)
-    with tempfile.TemporaryDirectory() as directory, quiet():
-        plain.export(
-            directory,
-            format="tf_saved_model",
-            verbose=False,
-            input_signature=signature,
+
+def _bytes(variable):
+    return variable.shape.num_elements() * variable.dtype.size
+
+
+def _explain(error, traced, form):
+    """Says in plain words why the converter failed.
+
+    What it writes is for its own authors: that stays in the cause.
+    """
+    name = traced.model.name
+    text = f"{error}\n{error.log}"
+    rule = "A TFLite file holds operators that TFLite has. "
+    operators = _unsupported(text)
+    if operators:
+        kinds = " and ".join(operators)
+        layers = _layers_with(operators, traced)
+        where = f"'{name}'"
+        if layers:
+            named = ", ".join(f"'{layer}'" for layer in layers)
+            if len(layers) > 1:
+                where += f", whose layers {named} compute with"
+            else:
+                where += f", whose layer {named} computes with"
+        else:
+            where += ", which computes with"
+        return (
+            f"{rule}Received: {where} {kinds}, which it does not have, in "
+            "any form; the same network without zeros cannot be converted "
+            "either. Use `tf_gems.export_saved_model`, which takes every "
+            "operator of TensorFlow, or replace the layer; what prepares "
+            "inputs, such as look-ups of strings, can be left out of the "
+            "model that is exported."
         )
-        converter = tf.lite.TFLiteConverter.from_saved_model(directory)
-        if form.name != "float32":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if form.name == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        if form.name == "int8":
-            converter.representative_dataset = lambda: (
-                named_inputs(signature, batch)
-                for batch in batches(examples, batch_size or 1)
-            )
-        return converter.convert()
+    layers = _located(text, traced)
+    if error.crashed and not layers and form.name == "int8":
+        layers = _recurrent(traced.model)
+    where = f"'{name}'"
+    if layers:
+        where += ", at " + ", ".join(f"layer '{layer}'" for layer in layers)
+    if error.crashed:
+        what = f"for which TensorFlow's converter {error.crashed}"
+    else:
+        what = f"which TensorFlow's converter refuses: {_reason(error)}"
+    remedy = "Use `tf_gems.export_saved_model`."
+    if form.alternative is not None:
+        remedy = f"Pass form={form.alternative!r}."
+    return (
+        f"An export must run. Received: {where}, {what} form={form.name!r}. "
+        "The same network without zeros cannot be converted either. "
+        f"{remedy}"
+    )
 
 
-def batches(arguments, size):
-    """Cuts arguments of a model into batches; leaves out what is left over."""
-    count = len(keras.tree.flatten(arguments)[0])
+def _unsupported(text):
+    """Returns the operators that the converter says TFLite does not have."""
+    found = set(re.findall(r"'tf\.(\w+)' op is neither a custom op", text))
+    for names in re.findall(r"^(?:TF Select|Custom) ops: (.*)$", text, re.M):
+        found.update(name.strip() for name in names.split(","))
+    found.update(re.findall(r"Op type not registered '(\w+)'", text))
+    return sorted(name for name in found if name)
+
+
+def _layers_with(operators, traced):
+    """Returns the names of the layers that have such operators."""
+    graph = traced.function.graph.as_graph_def()
+    paths = [node.name for node in graph.node if node.op in operators]
+    return _layers_of(paths, traced.model)
+
+
+def _located(text, traced):
+    """Returns the layers that the converter's own locations name."""
+    errors = [
+        line for line in text.splitlines() if "error" in line or "loc(" in line
+    ]
+    paths = re.findall(r'"([\w./>-]+)@__inference', "\n".join(errors))
+    return _layers_of(paths[:1], traced.model)
+
+
+def _layers_of(paths, model):
+    """Returns the layers that names of graph nodes lie in, innermost ones."""
+    names = {part.name for part in model._flatten_layers()} - {model.name}
+    found = []
+    for path in paths:
+        for scope in reversed(path.split("/")[:-1]):
+            # Tracing numbers scopes that it meets again.
+            options = [scope, re.sub(r"_\d+$", "", scope)]
+            known = [name for name in options if name in names]
+            if known:
+                found += known[:1]
+                break
+    return list(dict.fromkeys(found))
+
+
+def _recurrent(model):
+    """Returns the names of recurrent layers: 8 bits of those crash."""
+    kinds = keras.layers.RNN | keras.layers.Bidirectional
+    inner = {
+        id(part)
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.Bidirectional)
+        for part in (layer.forward_layer, layer.backward_layer)
+    }
     return [
-        keras.tree.map_structure(
-            lambda x, start=start: np.asarray(x)[start : start + size],
-            arguments,
-        )
-        for start in range(0, count - size + 1, size)
+        part.name
+        for part in model._flatten_layers()
+        if isinstance(part, kinds) and id(part) not in inner
     ]
 
 
+def _reason(error):
+    """Returns the first sentence of the converter's error, without MLIR."""
+    text = str(error)
+    line = next((x.strip() for x in text.splitlines() if x.strip()), "")
+    line = line.removeprefix("ConverterError: ")
+    if "loc(" in line or "%" in line or "__inference" in line:
+        return "its operators do not fit TFLite's."
+    line = line[:200].rstrip()
+    return line if line.endswith(".") else f"{line}."
+
+
 def _first_line(error):
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    lines = [x.strip() for x in str(error).splitlines() if x.strip()]
+    line = lines[0] if lines else type(error).__name__
+    if line.startswith("Exception encountered when calling") and lines[1:]:
+        line += f" {lines[1]}"
+    return line if line.endswith(".") else f"{line}."

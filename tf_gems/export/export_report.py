@@ -10,10 +10,9 @@ from tf_gems.export import accuracy as measured
 from tf_gems.export import forms as litert_forms
 from tf_gems.export import gem
 from tf_gems.export import latency
-from tf_gems.export.comparison import named_inputs
 from tf_gems.export.deployment_report import DeploymentReport
 from tf_gems.export.litert import write_litert
-from tf_gems.export.network import plain_network
+from tf_gems.export.network import Network
 from tf_gems.export.saved_model import write_saved_model
 from tf_gems.export.xnnpack_report import host_has_sparse_kernels
 from tf_gems.export.xnnpack_report import xnnpack_report
@@ -84,25 +83,21 @@ def export_report(
     for form in forms:
         check_choice(form, "forms", _FORMS)
     inputs, labels = data
-    plain, signature = plain_network(model, inputs)
-    arguments = [inputs] if len(signature) == 1 else list(inputs)
+    network = Network(model, inputs)
+    flat = network.signature.flatten(inputs)
     directory = os.fspath(directory)
     os.makedirs(directory, exist_ok=True)
 
     def first(count):
-        part = keras.tree.map_structure(
-            lambda x: np.asarray(x)[:count], arguments
+        return keras.tree.map_structure(
+            lambda x: np.asarray(x)[:count], inputs
         )
-        return part[0] if len(signature) == 1 else part
 
     def judged(outputs):
         return None if labels is None else metric(labels, outputs)
 
-    writer = _Writer(plain, directory, first(_COMPARED), runs)
-    writer.feed = {
-        name: value[:1]
-        for name, value in named_inputs(signature, arguments).items()
-    }
+    writer = _Writer(network, directory, first(_COMPARED), runs)
+    writer.feed = network.signature.feed([value[:1] for value in flat])
     writer.representative_data = representative_data
     if representative_data is None:
         writer.representative_data = first(_CALIBRATED)
@@ -110,16 +105,14 @@ def export_report(
     for form in forms:
         row = writer.write(form)
         if labels is not None and row["export"] is not None:
-            row["accuracy"] = judged(
-                writer.outputs(row["export"], signature, arguments)
-            )
+            row["accuracy"] = judged(writer.outputs(row["export"], flat))
         rows.append(row)
     of_keras = None
     if labels is not None:
-        of_keras = judged(measured.keras_outputs(plain, arguments))
+        of_keras = judged(measured.keras_outputs(network, flat))
     return DeploymentReport(
-        name=plain.name,
-        examples=len(keras.tree.flatten(inputs)[0]),
+        name=network.name,
+        examples=len(flat[0]),
         accuracy=of_keras,
         sparse_host=host_has_sparse_kernels(),
         rows=rows,
@@ -129,8 +122,8 @@ def export_report(
 class _Writer:
     """Writes and times one form after the other."""
 
-    def __init__(self, plain, directory, compared, runs):
-        self.plain = plain
+    def __init__(self, network, directory, compared, runs):
+        self.network = network
         self.directory = directory
         self.compared = compared
         self.runs = runs
@@ -152,20 +145,22 @@ class _Writer:
         write.get(form, self._litert)(row)
         return row
 
-    def outputs(self, export, signature, arguments):
+    def outputs(self, export, flat):
         """Returns the first output of what was written for all examples."""
         if export.format == "gem":
-            return gem.gem_outputs(export.path, self.plain, arguments)
+            return gem.gem_outputs(export.path, self.network, flat)
         run = {
             "saved_model": measured.saved_model_outputs,
             "litert": measured.litert_outputs,
         }
-        return run[export.format](export.path, signature, arguments)
+        return run[export.format](export.path, self.network.signature, flat)
 
     def _gem(self, row):
         path = os.path.join(self.directory, "ticket.gem")
         try:
-            row["export"] = gem.export_gem(self.plain, path, self.compared)
+            row["export"] = gem.export_gem(
+                self.network.model, path, self.compared
+            )
         except RuntimeError as error:
             row["refused"] = str(error)
 
@@ -179,7 +174,7 @@ class _Writer:
                 )
 
         row["export"] = write_saved_model(
-            self.plain,
+            self.network.model,
             os.path.join(self.directory, "saved_model"),
             self.compared,
             overwrite=True,
@@ -190,7 +185,7 @@ class _Writer:
         path = os.path.join(self.directory, f"{row['form']}.tflite")
         try:
             export, dense = write_litert(
-                self.plain,
+                self.network.model,
                 path,
                 self.compared,
                 row["form"],

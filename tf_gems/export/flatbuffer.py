@@ -29,7 +29,22 @@ def load_schema():
 def read(data):
     """Returns the `ModelT` of the bytes of a file."""
     schema = load_schema()
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+    # Operators without inputs or outputs, and scalars, leave the list out.
+    for graph in model.subgraphs:
+        for operator in graph.operators or []:
+            operator.inputs = _listed(operator.inputs)
+            operator.outputs = _listed(operator.outputs)
+        for tensor in graph.tensors or []:
+            tensor.shape = _listed(tensor.shape)
+        graph.operators = graph.operators or []
+        graph.inputs = _listed(graph.inputs)
+        graph.outputs = _listed(graph.outputs)
+    return model
+
+
+def _listed(values):
+    return [] if values is None else values
 
 
 def write(model):
@@ -118,6 +133,14 @@ def stored(model, graph):
     return found
 
 
+def expands_constant(operator, sources):
+    """Whether an operator only expands a constant, see `stored`.
+
+    Some operators have no output, such as those that assign variables.
+    """
+    return len(operator.outputs) > 0 and int(operator.outputs[0]) in sources
+
+
 def readers(model, graph):
     """Returns the operators that read each tensor, expanded or not.
 
@@ -129,7 +152,7 @@ def readers(model, graph):
     sources = stored(model, graph)
     found = {}
     for operator in graph.operators:
-        if int(operator.outputs[0]) in sources:
+        if expands_constant(operator, sources):
             continue
         for position, index in enumerate(operator.inputs):
             index = sources.get(int(index), int(index))
@@ -172,18 +195,15 @@ def describe(model, variables=(), reasons=None):
 
     Args:
         model: `ModelT`.
-        variables: `keras.Variable`s to name the weights after. A weight is
-            named after the variable that is like it in where its zeros are.
+        variables: List of `(path, kept)` to name the weights after: the
+            path of a variable, and a boolean array of where it is not zero.
+            A weight is named after the variable that is most like it there.
         reasons: Dict, see `sparsify`. Defaults to `None`.
 
     Returns:
         List of dicts, see `tf_gems.ExportReport`.
     """
-    kernels = [
-        (v.path, np.asarray(v.numpy()) != 0)
-        for v in variables
-        if len(v.shape) > 1
-    ]
+    kernels = list(variables)
     rows = []
     for number, index in weights(model):
         tensor = model.subgraphs[number].tensors[index]
@@ -209,16 +229,23 @@ def _name(pattern, kernels):
     """Returns the path of the kernel most like this pattern, removing it."""
     pattern = pattern.ravel()
     best, found = None, None
+    count = np.count_nonzero(pattern)
     for position, (_, kernel) in enumerate(kernels):
         if kernel.size != pattern.size:
             continue
+        # Rounding may add zeros, and removes none.
+        kept = np.count_nonzero(kernel)
+        if not kept / 2 <= count <= kept:
+            continue
         # Keras' axes in the orders that TFLite may store them in.
         for moved in ((0, 0), (-1, 0), (-2, 0), (0, -1)):
-            kept = np.moveaxis(kernel, *moved).ravel()
-            # Rounding may add zeros, and removes none.
-            lost = np.count_nonzero(kept & ~pattern)
-            if np.any(pattern & ~kept) or lost > kept.sum() / 2:
+            moved_kernel = np.moveaxis(kernel, *moved).ravel()
+            if np.any(pattern & ~moved_kernel):
                 continue
+            lost = kept - count
             if best is None or lost < best:
                 best, found = lost, position
+            break
+        if best == 0:
+            break
     return None if found is None else kernels.pop(found)[0]

@@ -9,13 +9,17 @@ import numpy as np
 
 from tf_gems.export.comparison import compare
 from tf_gems.export.comparison import doubts
-from tf_gems.export.network import plain_network
+from tf_gems.export.comparison import refuse_non_finite
+from tf_gems.export.network import HALF_TOLERANCE
+from tf_gems.export.network import Network
+from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
-from tf_gems.export.paths import sizes
 from tf_gems.export.report import ExportReport
 from tf_gems.network_config import config_of
 from tf_gems.pruning_report import unique_paths
 from tf_gems.ticket import Ticket
+
+_TOLERANCE = 1e-5
 
 
 def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
@@ -59,52 +63,70 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
     """
     path = os.fspath(path)
     check_target(path)
-    plain, signature = plain_network(model, inputs)
-    arguments = _arguments(signature, inputs)
-    expected = plain(*arguments, training=False)
-    ticket = ticket_of(plain)
-    notes = []
-    if ticket.config is None:
-        notes.append(
-            "Not every layer is one of Keras, so the file does not tell its "
-            "network: expand it with --model."
-        )
+    network = Network(model, inputs)
+    given = network.given(inputs)
+    expected = network.outputs([given])
+    refuse_non_finite(expected, network.name)
+    notes = doubts(expected)
     if tolerance is None:
-        tolerance = 1e-2 if dtype else 1e-5
+        half = "float16" if dtype else network.half_precision
+        tolerance = max(_TOLERANCE, HALF_TOLERANCE[half])
     partial = f"{path}.partial-{os.getpid()}"
-    try:
-        ticket.save(partial, dtype=dtype)
-        found = Ticket.load(partial)
-        outputs = _outputs(found, plain, arguments)
-        comparison = compare(
-            keras.tree.flatten(expected),
-            {f"output_{i}": v for i, v in enumerate(outputs)},
-        )
-        comparison.refuse_above(tolerance, f"path={path!r}")
-        with open(partial, "rb") as file:
-            size, gzip_size, zstd_size = sizes(file.read())
-        layers = Ticket.inspect(partial).layers
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
-    dense_size, dense_gzip_size, dense_zstd_size = _keras_sizes(plain)
+    with network.masked() as plain:
+        ticket = ticket_of(plain)
+        try:
+            try:
+                found, comparison = _tried(
+                    ticket, partial, dtype, network, plain, given, expected[0]
+                )
+                comparison.refuse_above(tolerance, f"path={path!r}")
+            except (RuntimeError, ValueError):
+                if ticket.config is None:
+                    raise
+                # Attributes, tables and the like: no config tells those.
+                ticket = Ticket(
+                    ticket.masks, ticket.weights, {"name": network.name}
+                )
+                found, comparison = _tried(
+                    ticket, partial, dtype, network, plain, given, expected[0]
+                )
+                comparison.refuse_above(tolerance, f"path={path!r}")
+            if ticket.config is None:
+                notes.append(
+                    "The config of the network does not tell all of it, so "
+                    "the file holds none: expand it with --model."
+                )
+            layers = Ticket.inspect(partial).layers
+            twin = _keras_twin(plain)
+            os.replace(partial, path)
+        finally:
+            if os.path.exists(partial):
+                os.remove(partial)
     return ExportReport(
         path=path,
         format="gem",
-        bytes=size,
-        gzip_bytes=gzip_size,
-        zstd_bytes=zstd_size,
-        dense_bytes=dense_size,
-        dense_gzip_bytes=dense_gzip_size,
-        dense_zstd_bytes=dense_zstd_size,
+        written=Stored(path),
+        twin=twin,
         tensors=[_tensor(found, layer) for layer in layers],
         largest_difference=comparison.difference,
         largest_output=comparison.magnitude,
         ran=[f"keras {importlib.metadata.version('keras')}"],
-        notes=notes + doubts([expected]),
+        notes=notes,
         form=dtype or "float32",
     )
+
+
+def _tried(ticket, partial, dtype, network, plain, given, expected):
+    """Writes a ticket, reads it, and compares the network that it gives."""
+    ticket.save(partial, dtype=dtype)
+    found = Ticket.load(partial)
+    if found.config is None:
+        [outputs] = _with_weights_of(
+            found, plain, lambda: network.outputs([given], plain)
+        )
+    else:
+        [outputs] = network.outputs([given], found.network())
+    return found, compare(expected, outputs)
 
 
 def ticket_of(plain):
@@ -138,31 +160,23 @@ def ticket_of(plain):
     return Ticket(masks, weights, {"name": plain.name}, config_of(plain))
 
 
-def gem_outputs(path, plain, arguments):
+def gem_outputs(path, network, flat):
     """Returns the first output of a ticket file's network for all examples.
 
     Args:
         path: String.
-        plain: Keras model, which is used if the file does not tell its own.
-        arguments: List of structures of arrays.
+        network: `Network`, which is used if the file does not tell its own.
+        flat: Flat list of arrays, see `Signature`.
     """
     from tf_gems.export.accuracy import keras_outputs
 
     ticket = Ticket.load(path)
-    if ticket.config is None:
+    if ticket.config is not None:
+        return keras_outputs(network, flat, ticket.network())
+    with network.masked() as plain:
         return _with_weights_of(
-            ticket, plain, lambda: keras_outputs(plain, arguments)
+            ticket, plain, lambda: keras_outputs(network, flat, plain)
         )
-    return keras_outputs(ticket.network(), arguments)
-
-
-def _outputs(ticket, plain, arguments):
-    def call(network):
-        return keras.tree.flatten(network(*arguments, training=False))
-
-    if ticket.config is None:
-        return _with_weights_of(ticket, plain, lambda: call(plain))
-    return call(ticket.network())
 
 
 def _with_weights_of(ticket, plain, run):
@@ -175,20 +189,11 @@ def _with_weights_of(ticket, plain, run):
         plain.set_weights(before)
 
 
-def _arguments(signature, inputs):
-    from tf_gems.export.comparison import example_inputs
-
-    if inputs is None:
-        return example_inputs(signature, 4)
-    return [inputs] if len(signature) == 1 else list(inputs)
-
-
-def _keras_sizes(plain):
-    with tempfile.TemporaryDirectory() as directory:
-        path = os.path.join(directory, "model.keras")
-        plain.save(path)
-        with open(path, "rb") as file:
-            return sizes(file.read())
+def _keras_twin(plain):
+    holder = tempfile.TemporaryDirectory(prefix="tf_gems-")
+    path = os.path.join(holder.name, "model.keras")
+    plain.save(path)
+    return Stored(path, holder)
 
 
 def _tensor(ticket, layer):

@@ -1,21 +1,28 @@
 """Export to a sparse TFLite file."""
 
+import contextlib
 import os
+import shutil
+import tempfile
 
-import keras
+import numpy as np
 
 from tf_gems.export import flatbuffer
 from tf_gems.export import forms
 from tf_gems.export.comparison import doubts
-from tf_gems.export.comparison import example_inputs
-from tf_gems.export.comparison import named_inputs
-from tf_gems.export.conversion import batches
+from tf_gems.export.comparison import refuse_non_finite
 from tf_gems.export.conversion import convert
+from tf_gems.export.conversion import traced_or_refused
+from tf_gems.export.network import HALF_TOLERANCE
+from tf_gems.export.network import Network
 from tf_gems.export.network import computed_in_float32
-from tf_gems.export.network import plain_network
+from tf_gems.export.network import kept_patterns
+from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
-from tf_gems.export.paths import sizes
+from tf_gems.export.progress import Progress
+from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
+from tf_gems.export.signature import is_batched
 from tf_gems.export.trial import Trial
 from tf_gems.validation import check_choice
 
@@ -131,65 +138,170 @@ def write_litert(
     check_target(path)
     form = forms.get(form)
     _check_arguments(form, optimize, representative_data)
-    plain, signature = plain_network(model, inputs)
-    notes = []
-
-    def arguments(data):
-        return [data] if len(signature) == 1 else list(data)
-
+    told = representative_data if inputs is None else inputs
+    network = Network(model, told)
     examples = None
     if representative_data is not None:
-        examples = arguments(representative_data)
-    with computed_in_float32(plain) as changed:
-        if changed:
-            notes.append("The network computes in float32 here.")
-        dense, batch_size = convert(
-            plain, signature, form, examples, batch_size, notes
-        )
-        if inputs is not None:
-            tried = arguments(inputs)
+        examples = network.signature.flatten(representative_data)
+    given = None if told is None else network.signature.flatten(told)
+    failure = None
+    with (
+        Progress(path) as progress,
+        tempfile.TemporaryDirectory(
+            prefix=f".{os.path.basename(path)}-",
+            dir=os.path.dirname(os.path.abspath(path)),
+        ) as inside,
+    ):
+        for sizes in _sizes_to_try(network.signature, batch_size, given):
+            attempt = _Attempt(network, form, optimize, sizes, progress)
+            try:
+                attempt.run(path, given, examples, tolerance, inside)
+                break
+            except RuntimeError as error:
+                failure = error
         else:
-            tried = examples or example_inputs(signature, 4 * (batch_size or 1))
-        fed = _cut(tried, batch_size)
-        expected = [plain(*batch, training=False) for batch in fed]
-    trial = Trial(path, [named_inputs(signature, batch) for batch in fed])
-    if tolerance is None:
-        tolerance = form.tolerance
-    data, comparison, reasons = trial.choose(
-        form, dense, optimize, expected, tolerance, notes
-    )
-    if any("int8" in reason for reason in reasons.values()):
-        notes.append(
-            "form='float16' stores the weights that LiteRT does not run sparse "
-            "in 8 bits sparsely; it may be smaller."
+            raise failure
+        if sizes and not network.signature.batch_size and batch_size is None:
+            # Recurrent layers: their lists of states need a known size.
+            attempt.notes.append(
+                "TFLite cannot leave the batch size of this network open: the "
+                f"file takes {_plural(sizes)} at a time."
+            )
+        written = os.path.join(inside, "written.tflite")
+        with open(written, "wb") as file:
+            file.write(attempt.data)
+        report = attempt.report(path, written)
+        os.replace(written, path)
+        report.written = Stored(path)
+    return report, attempt.dense
+
+
+class _Attempt:
+    """One try to write a network, for one batch size.
+
+    Args:
+        network: `Network`.
+        form: `forms.Form`.
+        optimize: See `export_litert`.
+        sizes: `None` for any batch size, else a list of the sizes of the
+            first axis of each input.
+        progress: `Progress`.
+    """
+
+    def __init__(self, network, form, optimize, sizes, progress):
+        self.network = network
+        self.form = form
+        self.optimize = optimize
+        self.progress = progress
+        self.signature = network.signature.with_sizes(sizes).in_float32()
+        self.size = sizes and sizes[0]
+        self.notes = []
+
+    def run(self, path, given, examples, tolerance, inside):
+        """Converts the network and runs the file.
+
+        Raises:
+            RuntimeError: If the file does not run, or is not right.
+        """
+        network, notes = self.network, self.notes
+        if given is None:
+            given = network.examples(4 * (self.size or 1))
+        self.progress.step("computing what the Keras model computes")
+        batches, expected = _expected(network, given, self.size)
+        directory = os.path.join(inside, "graph")
+        self.progress.step("tracing the network")
+        with network.masked() as plain, computed_in_float32(plain) as types:
+            if types:
+                notes.append(
+                    f"The network computes in {' and '.join(types)}, the file "
+                    "in float32."
+                )
+            traced = traced_or_refused(plain, self.signature)
+            self.patterns = kept_patterns(plain)
+            with quiet():
+                traced.save(directory)
+        self.progress.step("converting it")
+        calibrated = []
+        if examples is not None and self.form.name == "int8":
+            calibrated = [
+                self.signature.feed(batch)
+                for batch in _batches(examples, self.size or 1)
+            ]
+        try:
+            self.dense = convert(traced, directory, self.form, calibrated)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+        if tolerance is None:
+            tolerance = max(
+                self.form.tolerance, HALF_TOLERANCE[network.half_precision]
+            )
+        feeds = [self.signature.feed(batch) for batch in batches]
+        trial = Trial(path, self.form, tolerance, feeds, expected, inside)
+        self.progress.step("running the file")
+        twin, comparison = trial.dense(self.dense)
+        self.progress.step("storing its zeros")
+        self.data, self.comparison, self.reasons = trial.choose(
+            self.dense, twin, comparison, self.optimize, notes
         )
-    if not trial.ran[0].startswith("ai_edge_litert"):
-        notes.append(
-            "It was run by TensorFlow's own interpreter. Install "
-            "`tf_gems[litert]` to run it as devices do."
+        self.ran = trial.ran
+        notes += doubts(expected)
+        if any("int8" in reason for reason in self.reasons.values()):
+            notes.append(
+                "form='float16' stores the weights that LiteRT does not run "
+                "sparse in 8 bits sparsely; it may be smaller."
+            )
+        if not self.ran[0].startswith("ai_edge_litert"):
+            notes.append(
+                "It was run by TensorFlow's own interpreter. Install "
+                "`tf_gems[litert]` to run it as devices do."
+            )
+
+    def report(self, path, written):
+        """Returns the `ExportReport`."""
+        return ExportReport(
+            path=path,
+            format="litert",
+            written=Stored(written),
+            twin=Stored.of_bytes(self.dense),
+            tensors=flatbuffer.describe(
+                flatbuffer.read(self.data), self.patterns, self.reasons
+            ),
+            largest_difference=self.comparison.difference,
+            largest_output=self.comparison.magnitude,
+            ran=self.ran,
+            notes=self.notes,
+            form=self.form.name,
         )
-    notes += doubts(expected)
-    size, gzip_size, zstd_size = sizes(data)
-    dense_size, dense_gzip_size, dense_zstd_size = sizes(dense)
-    report = ExportReport(
-        path=path,
-        format="litert",
-        bytes=size,
-        gzip_bytes=gzip_size,
-        zstd_bytes=zstd_size,
-        dense_bytes=dense_size,
-        dense_gzip_bytes=dense_gzip_size,
-        dense_zstd_bytes=dense_zstd_size,
-        tensors=flatbuffer.describe(
-            flatbuffer.read(data), plain.weights, reasons
-        ),
-        largest_difference=comparison.difference,
-        largest_output=comparison.magnitude,
-        ran=trial.ran,
-        notes=notes,
-        form=form.name,
-    )
-    return report, dense
+
+
+def _sizes_to_try(signature, batch_size, given):
+    """Returns the sizes of first axes to try; `None` stands for any.
+
+    TFLite cannot leave the batch size of some networks open. Inputs that are
+    no batch of examples, such as the nodes and edges of a graph, then have
+    the sizes of what was given.
+    """
+    declared = signature.batch_size
+    count = len(signature.specs)
+    if declared is not None:
+        if batch_size not in (None, declared):
+            raise ValueError(
+                "A model that declares its batch size is exported with it. "
+                f"Received: batch_size={batch_size}, where the model declares "
+                f"{declared}. Leave it out, or build the model for another."
+            )
+        return [[declared] * count]
+    if batch_size is not None:
+        return [[batch_size] * count]
+    if given is None or is_batched(given):
+        return [None, [1] * count]
+    return [None, [len(x) if np.ndim(x) else None for x in given]]
+
+
+def _plural(sizes):
+    if len(set(sizes)) > 1:
+        return f"inputs of {sizes} rows"
+    return "one example" if sizes[0] == 1 else f"{sizes[0]} examples"
 
 
 def _check_arguments(form, optimize, representative_data):
@@ -208,16 +320,37 @@ def _check_arguments(form, optimize, representative_data):
         )
 
 
-def _cut(arguments, batch_size):
-    """Cuts inputs into the batches to try."""
-    count = len(keras.tree.flatten(arguments)[0])
-    if batch_size is None:
-        cuts = [*batches(arguments, count or 1), *batches(arguments, 1)[:1]]
+def _expected(network, given, batch_size):
+    """Returns batches to try, and what the Keras model computes for them."""
+    count = len(given[0]) if np.ndim(given[0]) else 1
+    if not is_batched(given):
+        batches = [given]
+    elif batch_size is None:
+        batches = _batches(given, count or 1)
     else:
-        cuts = batches(arguments, batch_size)
-    if not cuts:
+        batches = _batches(given, batch_size)
+    if not batches:
         raise ValueError(
             "`inputs` must hold a batch of examples at least. Received: "
             f"inputs of {count} examples, batch_size={batch_size}. Pass more."
         )
-    return cuts
+    expected = network.outputs(batches)
+    refuse_non_finite(expected, network.name)
+    if batch_size is None and is_batched(given) and count > 1:
+        # Another batch size, unless the first axis is no batch for the model.
+        one = _batches(given, 1)[:1]
+        with contextlib.suppress(Exception):
+            expected = expected + network.outputs(one)
+            batches = batches + one
+    return batches, expected
+
+
+def _batches(flat, size):
+    """Cuts inputs into batches; leaves out what is left over."""
+    if not is_batched(flat):
+        return [flat]
+    count = len(flat[0])
+    return [
+        [x[start : start + size] for x in flat]
+        for start in range(0, count - size + 1, size)
+    ]

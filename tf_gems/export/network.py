@@ -1,33 +1,174 @@
-"""The plain Keras network that an export writes."""
+"""The network that an export writes: the user's own model, masked."""
 
 import contextlib
 
 import keras
-from keras.src.export.export_utils import get_input_signature
+import numpy as np
 
+from tf_gems.export.outputs import named_outputs
+from tf_gems.export.signature import Signature
 from tf_gems.layers.gem_layer import find_gem_layers
-from tf_gems.network import strip
+try:
+    from tf_gems.network import masked_network
+except ImportError:
+    @contextlib.contextmanager
+    def masked_network(model):
+        gems = find_gem_layers(model)
+        pairs = [(p.weight, m) for g in gems for p, m in zip(g.prunable, g.masks())]
+        kept = [(w, w.numpy()) for w, _ in pairs]
+        for w, m in pairs:
+            w.assign(w * keras.ops.cast(m, w.dtype))
+        try:
+            yield model.model if isinstance(model, SparseModel) else model
+        finally:
+            for w, v in kept:
+                w.assign(v)
+from tf_gems.network import refuse_before_mining
 from tf_gems.sparse_model import SparseModel
 
 
-def plain_network(model, inputs=None):
-    """Returns a plain Keras model and the signature of its inputs.
+class Network:
+    """A model that is to be exported, and what it computes.
+
+    A model is more than its weights and its config, so nothing is copied:
+    what is traced is the user's own object, its kernels multiplied by their
+    masks for as long as the tracing takes. What is written is compared with
+    the model that was passed in.
 
     Args:
         model: `tf_gems.SparseModel`, Keras model that holds
             `tf_gems.GemLayer`s, or plain Keras model.
-        inputs: Inputs that give the signature of a model that does not tell
-            it. Defaults to `None`.
-
-    Returns:
-        `(plain, signature)`: a Keras model, the given one if it is plain, and
-        a list of structures of `keras.InputSpec`, one for each argument.
+        inputs: Inputs that tell the dtypes of a model that does not declare
+            them. Defaults to `None`.
 
     Raises:
         RuntimeError: If nothing has been pruned yet, or Keras does not run on
             TensorFlow.
-        ValueError: If the model is not of Keras 3, or not built.
+        ValueError: If the model is not of Keras 3, is not built, does not
+            tell its inputs, or holds weights that are not finite.
     """
+
+    def __init__(self, model, inputs=None):
+        _refuse_others(model)
+        gems = find_gem_layers(model)
+        if gems:
+            refuse_before_mining(gems, model)
+        self.model = model
+        self.user_model = model
+        if isinstance(model, SparseModel):
+            self.user_model = model.model
+        self.name = self.user_model.name
+        _refuse_non_finite(model)
+        self.signature = Signature.of(self.user_model, inputs)
+
+    @contextlib.contextmanager
+    def masked(self):
+        """Yields the user's own model with exact zeros in its kernels."""
+        if not find_gem_layers(self.model):
+            yield self.model
+            return
+        with masked_network(self.model) as plain:
+            yield plain
+
+    def outputs(self, batches, model=None):
+        """Returns what the model computes, one dict of arrays for each batch.
+
+        Its state (that of recurrent layers, of random generators, counters)
+        moves from batch to batch as in any use, and is then put back.
+
+        Args:
+            batches: List of flat lists of arrays, see `Signature`.
+            model: Another Keras model of the same inputs. Defaults to `None`:
+                the one that was passed in.
+
+        Returns:
+            List of dicts from the names of outputs to arrays.
+        """
+        model = self.model if model is None else model
+        with _state_kept(model):
+            return [self._call(model, batch) for batch in batches]
+
+    def _call(self, model, batch):
+        import tensorflow as tf
+
+        # Keras takes arrays of strings for something else.
+        tensors = [
+            tf.constant(value, spec.dtype)
+            for value, spec in zip(batch, self.signature.specs, strict=True)
+        ]
+        arguments = self.signature.pack(tensors)
+        return named_outputs(model(*arguments, training=False))
+
+    def given(self, inputs, batch_size=4):
+        """Returns a flat list of arrays: inputs, or examples without any."""
+        if inputs is not None:
+            return self.signature.flatten(inputs)
+        return self.examples(self.signature.batch_size or batch_size)
+
+    def examples(self, batch_size):
+        """Returns inputs for the model, see `Signature.examples`."""
+        words = []
+        for part in self.user_model._flatten_layers():
+            if hasattr(part, "get_vocabulary"):
+                words += [w for w in part.get_vocabulary() if w]
+        return self.signature.examples(
+            batch_size, [w for w in words if isinstance(w, str)]
+        )
+
+    @property
+    def half_precision(self):
+        """The type of 16 bits that the model computes in, or `None`."""
+        types = {
+            part.compute_dtype for part in self.user_model._flatten_layers()
+        }
+        for name in ("bfloat16", "float16"):
+            if name in types:
+                return name
+        return None
+
+
+def kept_patterns(plain):
+    """Returns `(path, boolean array)` of each matrix: where it is not zero."""
+    return [
+        (variable.path, np.asarray(variable.numpy()) != 0)
+        for variable in plain.weights
+        if len(variable.shape) > 1
+    ]
+
+
+# What outputs in half precision may differ by, as a share of the largest:
+# a few units in the last of 8 or 11 bits, each layer adding its own.
+HALF_TOLERANCE = {None: 0.0, "float16": 1e-2, "bfloat16": 5e-2}
+
+
+@contextlib.contextmanager
+def computed_in_float32(model):
+    """Makes every layer compute in float32 for a while.
+
+    Args:
+        model: Keras model.
+
+    Yields:
+        List of names of the types that layers computed in before.
+    """
+    others = [
+        (layer, layer.dtype_policy)
+        for layer in model._flatten_layers()
+        if layer.compute_dtype not in ("float32", None)
+        and "float" in layer.compute_dtype
+        and not layer.dtype_policy.quantization_mode
+    ]
+    names = sorted({layer.compute_dtype for layer, _ in others})
+    try:
+        for layer, _ in others:
+            layer.dtype_policy = "float32"
+        yield names
+    finally:
+        for layer, policy in others:
+            layer.dtype_policy = policy
+
+
+def _refuse_others(model):
     if not isinstance(model, keras.Model):
         raise ValueError(
             "Only Keras 3 models can be exported. Received: "
@@ -48,70 +189,66 @@ def plain_network(model, inputs=None):
             "`tf_gems.strip(model).save('plain.keras')`, then load and export "
             "it in a process with KERAS_BACKEND=tensorflow."
         )
-    plain = strip(model) if find_gem_layers(model) else model
-    told = model.model if isinstance(model, SparseModel) else model
-    return plain, _signature(told, inputs)
 
 
-def _signature(model, inputs):
-    try:
-        signature = get_input_signature(model)
-    except ValueError as error:
-        if inputs is None:
+def _refuse_non_finite(model):
+    for variable in model.weights:
+        if "float" not in keras.backend.standardize_dtype(variable.dtype):
+            continue
+        value = keras.ops.convert_to_numpy(variable)
+        bad = np.size(value) - np.count_nonzero(np.isfinite(value))
+        if bad:
             raise ValueError(
-                "A subclassed model tells its inputs only once it has been "
-                f"called. Received: model='{model.name}', which was not. "
-                "Pass `inputs`."
-            ) from error
-        signature = [keras.tree.map_structure(_spec, inputs)]
-    count = iter(range(len(keras.tree.flatten(signature))))
-
-    def name(spec):
-        return keras.InputSpec(
-            shape=spec.shape,
-            dtype=spec.dtype,
-            name=spec.name or f"input_{next(count)}",
-        )
-
-    return keras.tree.map_structure(name, signature)
-
-
-def _spec(value):
-    dtype = keras.backend.standardize_dtype(value.dtype)
-    return keras.InputSpec(shape=(None, *value.shape[1:]), dtype=dtype)
-
-
-def with_batch_size(signature, batch_size):
-    """Returns a signature that takes batches of one size."""
-    return keras.tree.map_structure(
-        lambda spec: keras.InputSpec(
-            shape=(batch_size, *spec.shape[1:]),
-            dtype=spec.dtype,
-            name=spec.name,
-        ),
-        signature,
-    )
+                "Only a network of finite weights can be exported. Received: "
+                f"weight '{variable.path}' of '{model.name}', in which "
+                f"{bad:,} of {np.size(value):,} values are NaN or infinite. "
+                "Its training diverged: go back to an earlier checkpoint, or "
+                "train with a smaller learning rate or `clipnorm`."
+            )
 
 
 @contextlib.contextmanager
-def computed_in_float32(model):
-    """Makes every layer compute in float32 for a while.
-
-    Args:
-        model: Keras model.
-
-    Yields:
-        Whether any layer computed in another type before.
-    """
-    others = [
-        (layer, layer.dtype_policy)
-        for layer in model._flatten_layers()
-        if layer.compute_dtype not in ("float32", None)
+def _state_kept(model):
+    """Puts back what a call of a model assigns to its variables."""
+    kept = [
+        (variable, np.array(variable.numpy()))
+        for variable in _state(model)
     ]
     try:
-        for layer, _ in others:
-            layer.dtype_policy = "float32"
-        yield bool(others)
+        yield
     finally:
-        for layer, policy in others:
-            layer.dtype_policy = policy
+        for variable, value in kept:
+            variable.assign(value)
+
+
+def _state(model):
+    """Returns the variables that a call may assign: none that trains.
+
+    Layers also hold variables that Keras does not count among theirs: the
+    states of recurrent layers, and variables of TensorFlow's own.
+    """
+    import tensorflow as tf
+
+    known = {id(v): v for v in model.non_trainable_variables}
+    trained = {id(v) for v in model.trainable_variables}
+    backed = {id(v.value) for v in model.variables}
+    for layer in model._flatten_layers():
+        for value in attributes(layer):
+            if not isinstance(value, keras.Variable | tf.Variable):
+                continue
+            if id(value) not in trained and id(value) not in backed:
+                known[id(value)] = value
+    return list(known.values())
+
+
+def attributes(layer):
+    """Yields what the attributes of a layer hold, lists and dicts opened."""
+    todo = list(vars(layer).values())
+    while todo:
+        value = todo.pop()
+        if isinstance(value, list | tuple):
+            todo += value
+        elif isinstance(value, dict):
+            todo += value.values()
+        else:
+            yield value

@@ -1,7 +1,9 @@
 """Checks of where an export is to be written, and sizes of files."""
 
+import functools
 import gzip
 import os
+import tempfile
 
 
 def check_target(path):
@@ -26,20 +28,90 @@ def sizes(data):
     Returns:
         Tuple of three integers; the last is `None` without zstandard.
     """
-    return len(data), len(gzip.compress(data, mtime=0)), _zstd_size(data)
+    return len(data), _gzip_size(data), _zstd_size(data)
 
 
 def directory_sizes(directory):
     """Returns the sizes of all files in a directory, see `sizes`."""
-    found = []
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            with open(os.path.join(folder, name), "rb") as file:
-                found.append(sizes(file.read()))
-    return tuple(
-        None if None in column else sum(column)
-        for column in zip(*found, strict=True)
-    )
+    stored = Stored(directory)
+    return stored.bytes, stored.gzip_bytes, stored.zstd_bytes
+
+
+class Stored:
+    """A file or directory, and its sizes.
+
+    Compressing takes much longer than exporting: gzip and zstd at their
+    highest levels, for the numbers of a report. So it is done when one of
+    these numbers is asked for, and then once.
+
+    Args:
+        path: String. It must not change until the compressed sizes are read.
+        holder: `tempfile.TemporaryDirectory` to keep as long as this object,
+            if the path lies in one. Defaults to `None`.
+    """
+
+    def __init__(self, path, holder=None):
+        self._path = os.path.abspath(path)
+        self._holder = holder
+        self._before = self._state()
+        self.bytes = sum(size for _, size, _ in self._before)
+
+    @classmethod
+    def of_bytes(cls, data):
+        """Stores bytes in a temporary file, for as long as the object lives."""
+        holder = tempfile.TemporaryDirectory(prefix="tf_gems-")
+        path = os.path.join(holder.name, "twin")
+        with open(path, "wb") as file:
+            file.write(data)
+        return cls(path, holder)
+
+    @functools.cached_property
+    def gzip_bytes(self):
+        """Bytes by gzip at level 9, of each file alone."""
+        return sum(map(_gzip_size, self._contents()))
+
+    @functools.cached_property
+    def zstd_bytes(self):
+        """Bytes by zstd at level 19, or `None` without `zstandard`."""
+        found = [_zstd_size(data) for data in self._contents()]
+        return None if None in found else sum(found)
+
+    @property
+    def compressed(self):
+        """Whether the compressed sizes are known already."""
+        return "gzip_bytes" in vars(self)
+
+    def _contents(self):
+        if self._state() != self._before:
+            raise RuntimeError(
+                "Compressed sizes are measured when they are first read, on "
+                f"what was exported. Received: '{self._path}', which has "
+                "changed since. Read `gzip_bytes` and `zstd_bytes` before it "
+                "is changed, moved or removed."
+            )
+        for path, _, _ in self._before:
+            with open(path, "rb") as file:
+                yield file.read()
+
+    def _state(self):
+        paths = [self._path]
+        if os.path.isdir(self._path):
+            paths = sorted(
+                os.path.join(folder, name)
+                for folder, _, names in os.walk(self._path)
+                for name in names
+            )
+        found = []
+        for path in paths:
+            if not os.path.isfile(path):
+                return None
+            status = os.stat(path)
+            found.append((path, status.st_size, status.st_mtime_ns))
+        return found
+
+
+def _gzip_size(data):
+    return len(gzip.compress(data, mtime=0))
 
 
 def _zstd_size(data):

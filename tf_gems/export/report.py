@@ -1,32 +1,41 @@
 """What an export wrote and ran."""
 
+import copy
 import dataclasses
+
+from tf_gems.export.paths import Stored
 
 
 @dataclasses.dataclass
 class ExportReport:
     """What was written, how large it is, and that it computes the same.
 
+    Compressed sizes are measured when they are first read, as that takes
+    longer than the export itself.
+
     Args:
         path: String, what was written.
         format: `"litert"`, `"saved_model"` or `"gem"`.
-        bytes: Integer, size of what was written.
-        gzip_bytes: Integer, its size compressed by gzip.
-        dense_bytes: Integer, size of the dense twin: the network in the same
-            format without any use of its zeros.
-        dense_gzip_bytes: Integer, its size compressed by gzip.
+        written: `tf_gems.export.paths.Stored`, what was written.
+        twin: The same of the dense twin: the network in the same format
+            without any use of its zeros.
         tensors: List of dicts, one for each weight that was written: `name`,
             `shape`, `type`, `zeros`, `encoding` (`"sparse"` or `"dense"`),
             `bytes` and `reason`: why it is dense, or `None`.
         largest_difference: Float, the largest absolute difference between
-            outputs of the Keras model and of what was written.
-        largest_output: Float, the largest absolute output of the Keras model.
+            an output of the Keras model and of what was written. Of several
+            outputs it is that of the one that differs most on its own scale.
+        largest_output: Float, the largest absolute value of that output.
         ran: List of strings, the programs that ran what was written.
         notes: List of sentences on what a user should know.
         form: String, how the weights are stored. Defaults to `"float32"`.
-        zstd_bytes: Integer, the size compressed by zstd, or `None` where
-            `zstandard` is not installed. Defaults to `None`.
-        dense_zstd_bytes: The same of the dense twin. Defaults to `None`.
+
+    Attributes:
+        bytes: Integer, size of what was written.
+        dense_bytes: Integer, size of the dense twin.
+        gzip_bytes, dense_gzip_bytes: Integers, sizes compressed by gzip.
+        zstd_bytes, dense_zstd_bytes: Integers, sizes compressed by zstd, or
+            `None` where `zstandard` is not installed.
 
     Example:
 
@@ -38,18 +47,44 @@ class ExportReport:
 
     path: str
     format: str
-    bytes: int
-    gzip_bytes: int
-    dense_bytes: int
-    dense_gzip_bytes: int
+    written: Stored
+    twin: Stored
     tensors: list
     largest_difference: float
     largest_output: float
     ran: list
     notes: list
     form: str = "float32"
-    zstd_bytes: int | None = None
-    dense_zstd_bytes: int | None = None
+
+    @property
+    def bytes(self):
+        """Size of what was written."""
+        return self.written.bytes
+
+    @property
+    def dense_bytes(self):
+        """Size of the dense twin."""
+        return self.twin.bytes
+
+    @property
+    def gzip_bytes(self):
+        """Size of what was written, compressed by gzip."""
+        return self.written.gzip_bytes
+
+    @property
+    def dense_gzip_bytes(self):
+        """Size of the dense twin, compressed by gzip."""
+        return self.twin.gzip_bytes
+
+    @property
+    def zstd_bytes(self):
+        """Size of what was written, compressed by zstd, or `None`."""
+        return self.written.zstd_bytes
+
+    @property
+    def dense_zstd_bytes(self):
+        """Size of the dense twin, compressed by zstd, or `None`."""
+        return self.twin.zstd_bytes
 
     @property
     def zeros(self):
@@ -57,8 +92,20 @@ class ExportReport:
         return sum(tensor["zeros"] for tensor in self.tensors)
 
     def to_dict(self):
-        """Returns the report as plain, JSON-serialisable values."""
-        return {**dataclasses.asdict(self), "zeros": self.zeros}
+        """Returns the report as plain, JSON-serialisable values.
+
+        It measures the compressed sizes, which takes minutes for large
+        networks.
+        """
+        plain = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("written", "twin")
+        }
+        for name in ("bytes", "gzip_bytes", "zstd_bytes"):
+            plain[name] = getattr(self, name)
+            plain[f"dense_{name}"] = getattr(self, f"dense_{name}")
+        return {**copy.deepcopy(plain), "zeros": self.zeros}
 
     def render(self):
         """Returns the report as a table for people."""
@@ -82,15 +129,23 @@ class ExportReport:
             f"{self.path} ({self.format}, {self.form})",
             f"  {self.bytes:,} bytes, {self.bytes / self.dense_bytes:.1%} of "
             f"the dense twin's {self.dense_bytes:,}",
-            f"  {self.gzip_bytes:,} bytes by gzip, "
-            f"{self.gzip_bytes / self.dense_gzip_bytes:.1%} of "
-            f"{self.dense_gzip_bytes:,}",
+            *self._compressed(),
             f"  outputs up to {self.largest_output:.4g} differ from Keras by "
             f"at most {self.largest_difference:.2g}",
             f"  ran: {'; '.join(self.ran)}",
             *(f"  note: {note}" for note in self.notes + self.reasons()),
         ]
         return "\n".join(lines)
+
+    def _compressed(self):
+        """Returns the line on compressed sizes, if they were measured."""
+        if not (self.written.compressed and self.twin.compressed):
+            return []
+        return [
+            f"  {self.gzip_bytes:,} bytes by gzip, "
+            f"{self.gzip_bytes / self.dense_gzip_bytes:.1%} of "
+            f"{self.dense_gzip_bytes:,}"
+        ]
 
     def reasons(self):
         """Returns a sentence for each reason to store weights densely."""

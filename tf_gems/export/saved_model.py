@@ -1,27 +1,30 @@
 """Export to a SavedModel."""
 
+import hashlib
 import os
-import shutil
 import tempfile
 
-import keras
 import numpy as np
 
 from tf_gems.export.comparison import compare
 from tf_gems.export.comparison import doubts
-from tf_gems.export.comparison import example_inputs
-from tf_gems.export.comparison import named_inputs
-from tf_gems.export.comparison import named_outputs
-from tf_gems.export.network import plain_network
+from tf_gems.export.comparison import refuse_non_finite
+from tf_gems.export.conversion import traced_or_refused
+from tf_gems.export.network import HALF_TOLERANCE
+from tf_gems.export.network import Network
+from tf_gems.export.outputs import as_array
+from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
-from tf_gems.export.paths import directory_sizes
+from tf_gems.export.progress import Progress
 from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
 from tf_gems.export.sparse_graph import write_sparse_graph
 
+_TOLERANCE = 1e-4
+
 
 def export_saved_model(
-    model, directory, inputs=None, overwrite=False, tolerance=1e-4
+    model, directory, inputs=None, overwrite=False, tolerance=None
 ):
     """Writes a SavedModel that plain TensorFlow loads and serves.
 
@@ -32,23 +35,26 @@ def export_saved_model(
     trained. It is loaded again, and its outputs are compared with those of
     the Keras model, before it is given its name.
 
-    The dense twin of the report is what `keras.Model.export` writes for the
-    same network. Keras stores every weight twice.
+    What is traced is the user's own object with `training=False`: look-up
+    tables, adapted statistics and attributes are what they are there. The
+    dense twin of the report is the same graph with all of its weights, each
+    stored once; `keras.Model.export` stores them twice.
 
-    A network that writes variables while it predicts, such as one that draws
-    random numbers, has no such form: Keras' own export is written, and the
-    report says so.
+    A network whose outputs depend on variables that it writes while it
+    predicts, such as a stateful recurrent layer, has no such form: its weights
+    are stored in full, and the report says so.
 
     Args:
-        model: `tf_gems.SparseModel`, which is stripped first, or plain Keras
-            model with zeros in its weights.
+        model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
+            weights. It is left as it is.
         directory: String or path. It must not exist, or be empty.
         inputs: Inputs to compare outputs on, as the model takes them.
             Defaults to `None`: random ones, the same each time.
         overwrite: Whether to replace a directory that is not empty. Defaults
             to `False`.
         tolerance: Float, the largest difference of outputs that is accepted,
-            as a fraction of the largest output. Defaults to `1e-4`.
+            as a fraction of the largest output. Defaults to `None`: 1e-4, or
+            1e-2 and 5e-2 for networks that compute in float16 and bfloat16.
 
     Returns:
         `tf_gems.ExportReport`.
@@ -58,7 +64,8 @@ def export_saved_model(
         OSError: If `directory` cannot be written.
         RuntimeError: If nothing has been pruned yet, if Keras does not run on
             TensorFlow, or if the SavedModel computes something else.
-        ValueError: If the model is not a built Keras 3 model.
+        ValueError: If the model is not a built Keras 3 model, or its weights
+            or outputs are not finite.
 
     Example:
 
@@ -71,7 +78,7 @@ def export_saved_model(
 
 
 def write_saved_model(
-    model, directory, inputs, overwrite=False, tolerance=1e-4, measure=None
+    model, directory, inputs, overwrite=False, tolerance=None, measure=None
 ):
     """Does what `export_saved_model` does.
 
@@ -83,48 +90,51 @@ def write_saved_model(
     directory = os.fspath(directory)
     check_target(directory)
     _refuse_full(directory, overwrite)
-    plain, signature = plain_network(model, inputs)
-    if inputs is None:
-        arguments = example_inputs(signature, 4)
-    else:
-        arguments = [inputs] if len(signature) == 1 else list(inputs)
-    expected = plain(*arguments, training=False)
+    network = Network(model, inputs)
+    if tolerance is None:
+        tolerance = max(_TOLERANCE, HALF_TOLERANCE[network.half_precision])
+    given = network.given(inputs)
 
     absolute = os.path.abspath(directory)
     name = os.path.basename(absolute)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{name}-", dir=os.path.dirname(absolute)
-    ) as workplace:
+    twin = tempfile.TemporaryDirectory(prefix="tf_gems-")
+    with (
+        Progress(directory) as progress,
+        tempfile.TemporaryDirectory(
+            prefix=f".{name}-", dir=os.path.dirname(absolute)
+        ) as workplace,
+    ):
+        progress.step("computing what the Keras model computes")
+        expected = network.outputs([given])
+        refuse_non_finite(expected, network.name)
+        notes = doubts(expected)
         written = os.path.join(workplace, "sparse")
-        twin = os.path.join(workplace, "dense")
-        notes = []
-        tensors = _write(plain, signature, written, notes)
-        feed = named_inputs(signature, arguments)
-        outputs, ran = _run(written, feed)
-        comparison = compare(expected, outputs)
+        progress.step("tracing the network")
+        with network.masked() as plain:
+            traced = traced_or_refused(plain, network.signature)
+            progress.step("writing it")
+            with quiet():
+                tensors = _write(traced, written, notes)
+                traced.save(twin.name)
+        progress.step("running it")
+        outputs, ran = _run(written, network.signature, given)
+        comparison = compare(expected[0], outputs)
         comparison.refuse_above(tolerance, f"directory={directory!r}")
-        _export(plain, signature, twin)
-        size, gzip_size, zstd_size = directory_sizes(written)
-        dense_size, dense_gzip_size, dense_zstd_size = directory_sizes(twin)
         if measure is not None:
-            measure(written, twin)
+            measure(written, twin.name)
         if os.path.exists(absolute):
             os.replace(absolute, os.path.join(workplace, "old"))
         os.replace(written, absolute)
     return ExportReport(
         path=directory,
         format="saved_model",
-        bytes=size,
-        gzip_bytes=gzip_size,
-        zstd_bytes=zstd_size,
-        dense_bytes=dense_size,
-        dense_gzip_bytes=dense_gzip_size,
-        dense_zstd_bytes=dense_zstd_size,
+        written=Stored(absolute),
+        twin=Stored(twin.name, twin),
         tensors=tensors,
         largest_difference=comparison.difference,
         largest_output=comparison.magnitude,
         ran=[ran],
-        notes=notes + doubts([expected]),
+        notes=notes,
     )
 
 
@@ -145,79 +155,66 @@ def _refuse_full(directory, overwrite):
         )
 
 
-def _write(plain, signature, directory, notes):
+def _write(traced, directory, notes):
     """Writes a SavedModel; returns rows of `ExportReport.tensors`."""
-    import tensorflow as tf
-
-    structure = signature if len(signature) > 1 else signature[0]
-    specs = [
-        tf.TensorSpec(spec.shape, spec.dtype, spec.name)
-        for spec in keras.tree.flatten(signature)
+    if not traced.state:
+        return _describe(write_sparse_graph(traced, directory), traced.model)
+    notes.append(
+        "The weights are stored in full. A graph of constants has no state, "
+        "and this network writes variables that its outputs depend on: "
+        f"{', '.join(traced.state)}."
+    )
+    traced.save(directory)
+    rows = [
+        (value, "dense", value.nbytes)
+        for value in (v.numpy() for v in traced.model.weights)
+        if value.ndim > 1
     ]
-
-    def call(tensors):
-        packed = keras.tree.pack_sequence_as(structure, tensors)
-        arguments = packed if len(signature) > 1 else [packed]
-        return named_outputs(plain(*arguments, training=False))
-
-    try:
-        with quiet():
-            rows = write_sparse_graph(call, specs, directory)
-    except ValueError as error:
-        notes.append(
-            "The weights are stored in full, and twice, by Keras' own export. "
-            f"{error}"
-        )
-        shutil.rmtree(directory, ignore_errors=True)
-        _export(plain, signature, directory)
-        rows = [
-            (v.numpy(), "dense", 2 * v.numpy().nbytes)
-            for v in plain.weights
-            if len(v.shape) > 1
-        ]
-    return _describe(rows, plain.weights)
+    return _describe(rows, traced.model)
 
 
-def _export(plain, signature, directory):
-    with quiet():
-        plain.export(
-            directory,
-            format="tf_saved_model",
-            verbose=False,
-            input_signature=signature,
-        )
-
-
-def _run(directory, feed):
+def _run(directory, signature, given):
     """Returns the outputs of a SavedModel, and what ran it."""
     import tensorflow as tf
 
+    feed = {
+        spec.name: tf.constant(value, spec.dtype)
+        for spec, value in zip(signature.specs, given, strict=True)
+    }
     with quiet():
         serve = tf.saved_model.load(directory).signatures["serving_default"]
-        outputs = serve(**{k: tf.constant(v) for k, v in feed.items()})
+        outputs = serve(**feed)
+    outputs = {name: as_array(value) for name, value in outputs.items()}
     return outputs, f"tensorflow {tf.__version__}"
 
 
-def _describe(rows, variables):
+def _describe(rows, model):
     """Returns rows of `ExportReport.tensors`, under the names of Keras."""
-    known = [(v.path, v.numpy()) for v in variables if len(v.shape) > 1]
+    known = {}
+    for variable in model.weights:
+        if len(variable.shape) > 1:
+            digest = _digest(variable.numpy())
+            known.setdefault(digest, []).append(variable.path)
     described = []
     for value, encoding, size in rows:
-        matches = [
-            i for i, (_, k) in enumerate(known) if np.array_equal(k, value)
-        ]
-        if not matches:
+        names = known.get(_digest(value))
+        if not names:
             continue  # a constant of the network's own
-        name, _ = known.pop(matches[0])
         described.append(
             {
-                "name": name,
+                "name": names.pop(0),
                 "shape": list(value.shape),
-                "zeros": int(np.count_nonzero(value == 0)),
-                "type": "float32",
+                "zeros": int(value.size - np.count_nonzero(value)),
+                "type": value.dtype.name,
                 "encoding": encoding,
                 "bytes": size,
                 "reason": None,
             }
         )
     return described
+
+
+def _digest(value):
+    value = np.ascontiguousarray(value)
+    content = hashlib.sha1(value.view("uint8"), usedforsecurity=False)
+    return value.shape, value.dtype.name, content.digest()

@@ -15,30 +15,27 @@ import hashlib
 import numpy as np
 
 from tf_gems.export import gap_code
+from tf_gems.export.tracing import nodes
 
 _ROW = 16
 # What the nodes that cut one weight out of the variable need in the file.
 _OVERHEAD_BYTES = 512
 
 
-def write_sparse_graph(call, specs, directory):
+def write_sparse_graph(traced, directory):
     """Writes a SavedModel with the signature `serving_default`.
 
     Args:
-        call: Function from a list of tensors to a dict from names to tensors.
-        specs: List of `tf.TensorSpec`, with the names of the inputs.
+        traced: `tracing.Traced`, without state.
         directory: String.
 
     Returns:
         List of `(array, encoding, bytes)`, one for each weight of rank 2 or
         more, the encoding being `"sparse"` or `"dense"`.
-
-    Raises:
-        ValueError: If the function cannot be written as a graph of constants.
     """
     import tensorflow as tf
 
-    graph, inputs, outputs, names = _freeze(call, specs)
+    graph, inputs, captured, outputs, names = _freeze(traced.function)
     weights = _weights(graph)
     chosen = {
         name: value for name, value in weights.items() if _is_smaller(value)
@@ -49,12 +46,17 @@ def write_sparse_graph(call, specs, directory):
             node.attr["value"].tensor.CopyFrom(zero)
     shorter = _shorten(graph)
     module = tf.Module()
+    if captured:
+        module.tables = traced.tables()
     if chosen:
         module.weights = _stored(list(chosen.values()))
+
+    specs = list(traced.specs())
 
     @tf.function(input_signature=specs, autograph=False)
     def serve(*arguments):
         fed = dict(zip(inputs, arguments, strict=True))
+        fed.update(captured)
         if chosen:
             fed.update(zip(chosen, module.weights.read(), strict=True))
         results = tf.graph_util.import_graph_def(
@@ -76,40 +78,39 @@ def write_sparse_graph(call, specs, directory):
     ]
 
 
-def _freeze(call, specs):
-    """Returns a graph of constants, its inputs, outputs and their names."""
-    import tensorflow as tf
+def _freeze(function):
+    """Returns a function as a graph of constants.
+
+    Returns:
+        `(graph, inputs, captured, outputs, names)`: a `GraphDef`; the names
+        of the nodes of its inputs; a dict from the names of others to the
+        tables that they stand for; the outputs as `(node, port)`, and the
+        names that they have.
+    """
     from tensorflow.python.framework import convert_to_constants
 
-    names = []
-
-    def flat(*arguments):
-        results = call(list(arguments))
-        names[:] = results
-        return list(results.values())
-
-    function = tf.function(flat, autograph=False).get_concrete_function(*specs)
-    _refuse_state(function.graph.as_graph_def())
     frozen = convert_to_constants.convert_variables_to_constants_v2(
         function, lower_control_flow=False
     )
+    captured = {
+        placeholder.op.name: table
+        for table, placeholder in frozen.graph.captures
+    }
+    inputs = [
+        tensor.op.name
+        for tensor in frozen.inputs
+        if tensor.op.name not in captured
+    ]
     graph = frozen.graph.as_graph_def()
+    for node in nodes(graph):
+        # Gradients of users' own are of no use in a file that only serves;
+        # TensorFlow cannot store them, those of `silu` among them.
+        node.attr.pop("_gradient_op_type", None)
     outputs = [
         (tensor.op.name, tensor.value_index) for tensor in frozen.outputs
     ]
-    return graph, [t.op.name for t in frozen.inputs], outputs, names
-
-
-def _refuse_state(graph):
-    """Raises an error if a graph writes variables: freezing drops that."""
-    nodes = list(graph.node)
-    for function in graph.library.function:
-        nodes += function.node_def
-    if any(node.op.startswith("Assign") for node in nodes):
-        raise ValueError(
-            "A graph of constants has no state. Received: a network that "
-            "writes its own variables while it predicts."
-        )
+    names = sorted(function.structured_outputs)  # as TensorFlow flattens them
+    return graph, inputs, captured, outputs, names
 
 
 def _weights(graph):

@@ -7,10 +7,13 @@ import tempfile
 import numpy as np
 
 from tf_gems.export import flatbuffer
+from tf_gems.export import forms
 from tf_gems.export import xnnpack
+from tf_gems.export.conversion import convert
+from tf_gems.export.conversion import traced_or_refused
+from tf_gems.export.network import Network
 from tf_gems.export.network import computed_in_float32
-from tf_gems.export.network import plain_network
-from tf_gems.export.network import with_batch_size
+from tf_gems.export.network import kept_patterns
 from tf_gems.export.quiet import quiet
 from tf_gems.pointwise import LEAST_SPARSITY
 
@@ -121,37 +124,37 @@ def sparse_readiness(model):
     if isinstance(model, str | os.PathLike):
         with open(model, "rb") as file:
             return _report(file.read(), ())
-    plain, _ = plain_network(model)
-    return _report(dense_file(plain), plain.weights)
+    network = Network(model)
+    with network.masked() as plain:
+        patterns = kept_patterns(plain)
+    return _report(dense_file(model), patterns)
 
 
 def dense_file(model):
     """Returns the bytes of a TFLite file with dense weights.
 
     Args:
-        model: Plain Keras model. The file takes one example at a time.
+        model: Keras model or `tf_gems.SparseModel`. The file takes one
+            example at a time, or the batch that the model declares.
     """
-    import tensorflow as tf
-
-    plain, signature = plain_network(model)
-    signature = with_batch_size(signature, 1)
-    with (
-        computed_in_float32(plain),
-        tempfile.TemporaryDirectory() as directory,
-        quiet(),
-    ):
-        plain.export(
-            directory,
-            format="tf_saved_model",
-            verbose=False,
-            input_signature=signature,
-        )
-        return tf.lite.TFLiteConverter.from_saved_model(directory).convert()
+    network = Network(model)
+    signature = network.signature.in_float32()
+    if signature.batch_size is None:
+        signature = signature.with_sizes([1] * len(signature.specs))
+    with tempfile.TemporaryDirectory(prefix="tf_gems-") as directory:
+        with (
+            network.masked() as plain,
+            computed_in_float32(plain),
+            quiet(),
+        ):
+            traced = traced_or_refused(plain, signature)
+            traced.save(directory)
+        return convert(traced, directory, forms.get("float32"))
 
 
-def _report(data, variables):
+def _report(data, patterns):
     file = flatbuffer.read(data)
-    rows = flatbuffer.describe(file, variables)
+    rows = flatbuffer.describe(file, patterns)
     rows = {
         index: row
         for (number, index), row in zip(

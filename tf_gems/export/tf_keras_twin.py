@@ -33,8 +33,8 @@ import numpy as np
 
 from tf_gems.export import tf_keras_layer
 from tf_gems.export.comparison import compare
-from tf_gems.export.comparison import example_inputs
-from tf_gems.export.network import plain_network
+from tf_gems.export.network import Network
+from tf_gems.export.outputs import as_array
 
 _TOLERANCE = 1e-4
 
@@ -68,10 +68,11 @@ def to_tf_keras(model):
     twin.save("twin.h5")
     ```
     """
-    plain, signature = plain_network(model)
+    network = Network(model)
     _import_tf_keras()
     refused = {}
-    twin = _twin(plain, refused)
+    with network.masked() as plain:
+        twin = _twin(plain, refused)
     if refused:
         lines = [f"'{name}': {reason}" for name, reason in refused.items()]
         raise ValueError(
@@ -79,16 +80,13 @@ def to_tf_keras(model):
             f"model='{plain.name}' with {len(refused)} that have none: "
             f"{'; '.join(lines)}. Replace these, or export the model as it is."
         )
-    inputs = example_inputs(signature, 2)
-    expected = plain(*inputs, training=False)
-    [argument] = inputs
-    found = twin(argument, training=False)
+    inputs = network.given(None, 2)
+    [expected] = network.outputs([inputs])
+    [argument] = network.signature.pack(inputs)
+    found = keras.tree.flatten(twin(argument, training=False))
     comparison = compare(
-        keras.tree.flatten(expected),
-        {
-            f"output_{i}": value
-            for i, value in enumerate(keras.tree.flatten(found))
-        },
+        dict(enumerate(expected.values())),
+        dict(enumerate(map(as_array, found))),
     )
     if not comparison.within(_TOLERANCE):
         raise RuntimeError(

@@ -3,85 +3,99 @@
 import os
 
 from tf_gems.export import flatbuffer
+from tf_gems.export import worker
 from tf_gems.export import xnnpack
 from tf_gems.export.comparison import compare
 from tf_gems.export.comparison import worst
-from tf_gems.export.run_litert import run_litert
 from tf_gems.export.sparsify import sparsify
 
 
 class Trial:
-    """Runs candidates beside a path, and renames the one that is right.
+    """Runs candidates beside a path, in a process of their own.
 
     Args:
         path: String.
+        form: `forms.Form`.
+        tolerance: Float, see `export_litert`.
         feeds: List of dicts from names to arrays.
+        expected: List of dicts from names to arrays, what Keras computes.
+        inside: String, a folder for the candidates.
     """
 
-    def __init__(self, path, feeds):
+    def __init__(self, path, form, tolerance, feeds, expected, inside):
         self.path = path
+        self.form = form
+        self.tolerance = tolerance
         self.feeds = feeds
+        self.expected = expected
+        self.candidate = os.path.join(inside, "candidate.tflite")
         self.ran = []
 
-    def choose(self, form, dense, optimize, expected, tolerance, notes):
-        """Writes the sparse file if it is as right as the dense one.
+    def dense(self, data):
+        """Runs the dense file; returns its outputs and how they compare.
+
+        Raises:
+            RuntimeError: If it does not run, or computes something else.
+        """
+        try:
+            outputs = self._run(data)
+        except worker.WorkerError as error:
+            raise RuntimeError(
+                "An export must run. Received: a file that LiteRT cannot "
+                f"run, path={self.path!r}, form={self.form.name!r}: "
+                f"{_flat(error)}. {_advice(self.form)}"
+            ) from error
+        comparison = _compared(self.expected, outputs)
+        comparison.refuse_above(self.tolerance, f"path={self.path!r}")
+        return outputs, comparison
+
+    def choose(self, dense, twin, comparison, optimize, notes):
+        """Returns the sparse file if it is as right as the dense one.
+
+        Args:
+            dense: Bytes.
+            twin: Outputs of the dense file.
+            comparison: `Comparison` of those.
+            optimize: See `export_litert`.
+            notes: List of sentences, added to.
 
         Returns:
-            `(data, comparison, reasons)`: what was written, how it compares
-            with Keras, and why weights are dense, see `sparsify`.
+            `(data, comparison, reasons)`: what to write, how it compares with
+            Keras, and why weights are dense, see `sparsify`.
         """
-        partial = f"{self.path}.partial-{os.getpid()}"
+        data, reasons = _encode(dense, optimize, notes)
+        if data is dense:
+            return dense, comparison, reasons
+        failure = None
         try:
-            try:
-                twin = self._run(partial, dense)
-            except (RuntimeError, ValueError) as error:
-                raise RuntimeError(
-                    "An export must run. Received: a file that LiteRT cannot "
-                    f"run, path={self.path!r}, form={form.name!r}: "
-                    f"{_flat(error)}. {_advice(form)}"
-                ) from error
-            comparison = _compared(expected, twin)
-            comparison.refuse_above(tolerance, f"path={self.path!r}")
-            data, reasons = _encode(dense, optimize, notes)
-            if data is not dense:
-                failure = None
-                try:
-                    outputs = self._run(partial, data)
-                except (RuntimeError, ValueError) as error:
-                    failure = f"LiteRT cannot run them: {_flat(error)}"
-                else:
-                    beside = worst(
-                        [
-                            _compared(ours, [theirs])
-                            for ours, theirs in zip(twin, outputs, strict=True)
-                        ]
-                    )
-                    if not beside.within(form.sparse_tolerance):
-                        failure = (
-                            "with them LiteRT computes something else, by "
-                            f"{beside.difference:.3g}"
-                        )
-                if failure is None:
-                    comparison = _compared(expected, outputs)
-                    comparison.refuse_above(tolerance, f"path={self.path!r}")
-                else:
-                    notes.append(f"No weight is stored sparsely: {failure}.")
-                    data, reasons = dense, {}
-                    self._write(partial, dense)
-            os.replace(partial, self.path)
-        finally:
-            if os.path.exists(partial):
-                os.remove(partial)
-        return data, comparison, reasons
+            outputs = self._run(data)
+        except worker.WorkerError as error:
+            failure = f"LiteRT cannot run them: {_flat(error)}"
+        else:
+            beside = worst(
+                [
+                    _compared(ours, [theirs])
+                    for ours, theirs in zip(twin, outputs, strict=True)
+                ]
+            )
+            if not beside.within(self.form.sparse_tolerance):
+                failure = (
+                    "with them LiteRT computes something else, by "
+                    f"{beside.difference:.3g}"
+                )
+        if failure is None:
+            comparison = _compared(self.expected, outputs)
+            comparison.refuse_above(self.tolerance, f"path={self.path!r}")
+            return data, comparison, reasons
+        notes.append(f"No weight is stored sparsely: {failure}.")
+        return dense, comparison, {}
 
-    def _write(self, partial, data):
-        with open(partial, "wb") as file:
-            file.write(data)
-
-    def _run(self, partial, data):
+    def _run(self, data):
         """Returns the outputs of each way to run a file, see `run_litert`."""
-        self._write(partial, data)
-        outputs, self.ran = run_litert(partial, self.feeds)
+        with open(self.candidate, "wb") as file:
+            file.write(data)
+        seconds = worker.seconds_for(len(data), 4 * len(self.feeds))
+        outputs, self.ran = worker.run(self.candidate, self.feeds, seconds)
         return outputs
 
 
@@ -97,6 +111,8 @@ def _compared(expected, received):
 
 
 def _flat(error):
+    if error.crashed:
+        return f"its interpreter {error.crashed}"
     return " ".join(str(error).split()).rstrip(".")
 
 

@@ -100,7 +100,9 @@ class _Graph:
         self.stored = flatbuffer.stored(model, graph)
         # Constants are expanded before the network is computed.
         self.operators = [
-            o for o in graph.operators if int(o.outputs[0]) not in self.stored
+            operator
+            for operator in graph.operators
+            if not flatbuffer.expands_constant(operator, self.stored)
         ]
         self.names = [
             flatbuffer.operator_name(model, o) for o in self.operators
@@ -244,6 +246,8 @@ class _Graph:
         """Whether the operator is known to be computed right by channels."""
         name = self.names[number]
         operator = self.operators[number]
+        if not len(operator.inputs):
+            return False
         if self._rank(operator.inputs[0]) <= 2:
             return name in _HEAD
         if name in _ELEMENTWISE:

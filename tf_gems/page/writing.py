@@ -4,11 +4,10 @@ import json
 import os
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from tf_gems.export.litert import export_litert
-from tf_gems.export.network import plain_network
+from tf_gems.export.network import Network
 from tf_gems.export.sparse_readiness import dense_file
 from tf_gems.page.pictures import pictures
 
@@ -74,23 +73,26 @@ def write_page(
         )
     directory = Path(directory)
     os.makedirs(directory, exist_ok=True)
-    plain, _ = plain_network(model, inputs)
+    network = Network(model, inputs)
     report = export_litert(
-        plain,
+        model,
         directory / "sparse.tflite",
         inputs=inputs,
         batch_size=1,
         optimize=optimize,
     )
-    dense = dense_file(plain)
+    dense = dense_file(model)
     (directory / "dense.tflite").write_bytes(dense)
-    outputs = keras.ops.convert_to_numpy(plain(inputs, training=False))
+    [outputs] = network.outputs([network.signature.flatten(inputs)])
+    outputs = outputs[min(outputs)]
+    with network.masked() as plain:
+        drawn = pictures(plain, inputs.shape[1:])
     inputs.astype("<f4").tofile(directory / "inputs.bin")
     np.asarray(outputs).astype("<f4").tofile(directory / "outputs.bin")
     channels = inputs.shape[3] if inputs.ndim == 4 else 1
     sizes = [int(np.prod(tensor["shape"])) for tensor in report.tensors]
     page = {
-        "name": name or plain.name,
+        "name": name or network.name,
         "shape": [1, *inputs.shape[1:]],
         "classes": list(map(str, classes)),
         "labels": None if labels is None else [int(y) for y in labels],
@@ -103,7 +105,7 @@ def write_page(
         "bytes": {"dense": len(dense), "sparse": report.bytes},
         "tensors": report.tensors,
         "notes": report.notes,
-        "pictures": pictures(plain, inputs.shape[1:]),
+        "pictures": drawn,
         "history": {k: list(map(float, v)) for k, v in (history or {}).items()},
     }
     (directory / "page.json").write_text(json.dumps(page, indent=2) + "\n")

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-from tf_gems.export.network import plain_network
 from tf_gems.planning import speeds
 from tf_gems.planning.converted import Converted
 from tf_gems.pointwise import POLICY
@@ -154,8 +153,7 @@ def plan(model, max_bytes=None, speedup=None, target="browser"):
             "A plan needs an aim. Received: max_bytes=None, speedup=None. "
             "Pass one of them, or both."
         )
-    plain, _ = plain_network(model)
-    found = Converted(plain)
+    found = Converted(model)
     if speedup is not None:
         _refuse_no_faster(found, target)
     policies = _policies(found, target, speedup)

@@ -1,0 +1,327 @@
+"""What a network takes: names, shapes and dtypes of its inputs."""
+
+import inspect
+import re
+
+import keras
+import numpy as np
+
+_UNKNOWN_SIZE = 32
+
+
+class Signature:
+    """The inputs of a network, as a flat list of named specs.
+
+    Inputs are matched by name where they have names: a dict that is passed
+    to a model of a list of inputs is never paired with that list by sorted
+    key.
+
+    Args:
+        arguments: List of structures of `keras.InputSpec`, one for each
+            positional argument of the model.
+
+    Attributes:
+        specs: List of `keras.InputSpec`, flat, with distinct names.
+        batch_size: Integer if the model declares one, else `None`.
+    """
+
+    def __init__(self, arguments):
+        self._arguments = arguments
+        flat = keras.tree.flatten(arguments)
+        self.specs = _named(arguments, flat)
+        sizes = {spec.shape[0] for spec in flat if spec.shape} - {None}
+        self.batch_size = sizes.pop() if len(sizes) == 1 else None
+
+    @classmethod
+    def of(cls, model, inputs=None):
+        """Returns the signature of a model.
+
+        A functional model declares its inputs. Of a subclassed model Keras
+        records the shapes of the first call, not the dtypes, so `inputs`
+        tell those.
+
+        Args:
+            model: Built Keras model.
+            inputs: Inputs as the model takes them. Defaults to `None`.
+
+        Raises:
+            ValueError: If the model does not tell its inputs and there are
+                none to tell them.
+        """
+        if isinstance(model, keras.Sequential) and model.inputs:
+            return cls([_declared(model.inputs[0])])
+        if isinstance(model, keras.src.models.Functional):
+            return cls(
+                [keras.tree.map_structure(_declared, model._inputs_struct)]
+            )
+        recorded = getattr(model, "_build_shapes_dict", None) or {}
+        if inputs is not None:
+            count = len(recorded) or _count_positional(model)
+            several = count > 1 and isinstance(inputs, list | tuple | dict)
+            if several and isinstance(inputs, dict):
+                inputs = list(inputs.values())
+            dtype = model.compute_dtype
+            return cls(
+                [
+                    keras.tree.map_structure(
+                        lambda value: _spec_of(value, dtype), argument
+                    )
+                    for argument in (inputs if several else [inputs])
+                ]
+            )
+        if not recorded or _reads_integers(model):
+            raise ValueError(
+                "Keras does not record the dtypes of the inputs of a "
+                f"subclassed model. Received: model='{model.name}' of type "
+                f"{type(model).__name__}, inputs=None. Pass `inputs`: a few "
+                "examples, as the model takes them."
+            )
+        return cls(
+            [_recorded(shape, model.input_dtype) for shape in recorded.values()]
+        )
+
+    def with_sizes(self, sizes):
+        """Returns the signature with other sizes of first axes.
+
+        Args:
+            sizes: List of integers, one for each input, or `None` for any.
+        """
+        sizes = iter(sizes or [None] * len(self.specs))
+
+        def sized(spec):
+            size = next(sizes)
+            shape = spec.shape and (size, *spec.shape[1:])
+            return keras.InputSpec(shape=shape, dtype=spec.dtype)
+
+        return self._changed(sized)
+
+    def in_float32(self):
+        """Returns the signature with all other floats as float32."""
+
+        def cast(spec):
+            dtype = "float32" if "float" in spec.dtype else spec.dtype
+            return keras.InputSpec(shape=spec.shape, dtype=dtype)
+
+        return self._changed(cast)
+
+    def _changed(self, change):
+        found = Signature(keras.tree.map_structure(change, self._arguments))
+        for spec, mine in zip(found.specs, self.specs, strict=True):
+            spec.name = mine.name
+        return found
+
+    def pack(self, flat):
+        """Returns the positional arguments of a call, from a flat list."""
+        return keras.tree.pack_sequence_as(self._arguments, list(flat))
+
+    def flatten(self, inputs):
+        """Returns inputs as a flat list of arrays, in the order of `specs`.
+
+        Args:
+            inputs: Arrays as the model takes them.
+
+        Raises:
+            ValueError: If they do not fit.
+        """
+        one = len(self._arguments) == 1
+        if isinstance(inputs, dict):
+            flat = self._by_name(inputs)
+        else:
+            flat = keras.tree.flatten([inputs] if one else list(inputs))
+        if len(flat) != len(self.specs):
+            raise ValueError(
+                "`inputs` are given as the model takes them. Received: "
+                f"{len(flat)} arrays, where the model takes "
+                f"{len(self.specs)}: "
+                f"{', '.join(repr(spec.name) for spec in self.specs)}. Pass "
+                "one array for each."
+            )
+        return [
+            _fitted(value, spec)
+            for value, spec in zip(flat, self.specs, strict=True)
+        ]
+
+    def _by_name(self, inputs):
+        structure = self._arguments
+        if len(structure) == 1 and isinstance(structure[0], dict):
+            inputs = {key: inputs.get(key) for key in structure[0]}
+            return keras.tree.flatten(inputs)
+        names = [spec.name for spec in keras.tree.flatten(structure)]
+        if None in names:
+            names = [spec.name for spec in self.specs]
+        missing = [name for name in names if name not in inputs]
+        if missing and len(inputs) != len(names):
+            raise ValueError(
+                "A dict of inputs holds an array for each input of the "
+                f"model. Received: keys {list(map(str, inputs))}; missing: "
+                f"{missing}. Pass those, too."
+            )
+        if missing:
+            raise ValueError(
+                "The keys of a dict of inputs are the names of the model's "
+                f"inputs. Received: keys {list(map(str, inputs))}, where the "
+                f"model takes {names}. Use those names, or pass a list."
+            )
+        return [inputs[name] for name in names]
+
+    def examples(self, batch_size, words=()):
+        """Returns flat inputs, the same ones each time.
+
+        Floats are standard normal. Integers are 0 or 1, which any embedding
+        or table has. Strings are from `words`.
+
+        Args:
+            batch_size: Integer.
+            words: Sequence of strings. Defaults to `()`.
+        """
+        random = np.random.default_rng(0)
+        words = list(words) or ["a", "b"]
+
+        def example(spec):
+            shape = [size or _UNKNOWN_SIZE for size in spec.shape]
+            if shape and spec.shape[0] is None:
+                shape[0] = batch_size
+            if spec.dtype == "string":
+                return random.choice(words, shape).astype(object)
+            if "float" in spec.dtype or "complex" in spec.dtype:
+                return random.normal(size=shape).astype(_numpy(spec.dtype))
+            return random.integers(0, 2, shape).astype(_numpy(spec.dtype))
+
+        return [example(spec) for spec in self.specs]
+
+    def feed(self, flat):
+        """Returns a dict from the names of inputs to arrays."""
+        return {
+            spec.name: value
+            if spec.dtype == "string"
+            else np.asarray(value, _numpy(spec.dtype))
+            for spec, value in zip(self.specs, flat, strict=True)
+        }
+
+
+def is_batched(flat):
+    """Whether all arrays have as many examples, so that they can be cut."""
+    return all(np.ndim(x) for x in flat) and len({len(x) for x in flat}) == 1
+
+
+def _named(arguments, flat):
+    """Returns the specs with distinct names that TensorFlow leaves alone."""
+    keys = [None] * len(flat)
+    if len(arguments) == 1 and isinstance(arguments[0], dict):
+        if len(arguments[0]) == len(flat):
+            keys = keras.tree.flatten({key: key for key in arguments[0]})
+    named, taken = [], set()
+    for number, (spec, key) in enumerate(zip(flat, keys, strict=True)):
+        name = spec.name or key or f"input_{number}"
+        name = re.sub(r"\W", "_", str(name), flags=re.ASCII)
+        if not name[0].isalpha():
+            name = f"input_{name}"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        shape = spec.shape
+        named.append(
+            keras.InputSpec(shape=shape, dtype=spec.dtype, name=name)
+        )
+    return named
+
+
+def _declared(tensor):
+    return keras.InputSpec(
+        shape=tuple(tensor.shape),
+        dtype=keras.backend.standardize_dtype(tensor.dtype),
+        name=tensor.name,
+    )
+
+
+def _recorded(shape, dtype):
+    """Returns specs for the shapes of the first call of a model."""
+    if isinstance(shape, dict):
+        return {key: _recorded(value, dtype) for key, value in shape.items()}
+    if all(isinstance(size, int | None) for size in shape):
+        return keras.InputSpec(shape=(None, *shape[1:]), dtype=dtype)
+    return type(shape)(_recorded(value, dtype) for value in shape)
+
+
+def _spec_of(value, compute_dtype):
+    value = _as_array(value)
+    dtype = value.dtype.name
+    if value.dtype.kind in "OSU":
+        dtype = "string"
+    elif dtype == "float64" and compute_dtype != "float64":
+        dtype = keras.config.floatx()  # as Keras casts what it is given
+    shape = tuple(value.shape)
+    return keras.InputSpec(shape=shape and (None, *shape[1:]), dtype=dtype)
+
+
+def _as_array(value):
+    if hasattr(value, "numpy") and not isinstance(value, np.ndarray):
+        value = value.numpy()
+    return np.asarray(value)
+
+
+def _fitted(value, spec):
+    """Returns a value as an array of the spec's dtype and rank."""
+    if value is None:
+        raise ValueError(
+            "An export needs every input of the model. Received: "
+            f"None for input '{spec.name}'. Pass an array."
+        )
+    value = _as_array(value)
+    is_text = value.dtype.kind in "OSU"
+    if is_text != (spec.dtype == "string"):
+        raise ValueError(
+            "`inputs` are arrays of the dtypes that the model takes. "
+            f"Received: {value.dtype} for input '{spec.name}' of "
+            f"{spec.dtype}. Pass such an array."
+        )
+    value = value.astype(object if is_text else _numpy(spec.dtype))
+    rank = len(spec.shape)
+    if value.ndim == rank - 1 and spec.shape[-1] == 1:
+        value = value[..., None]  # as Keras does
+    elif value.ndim == rank + 1 and value.shape[-1] == 1:
+        value = value[..., 0]
+    fits = value.ndim == rank and all(
+        size in (None, length)
+        for size, length in zip(spec.shape[1:], value.shape[1:], strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            "`inputs` have the shapes that the model takes. Received: "
+            f"shape {value.shape} for input '{spec.name}' of shape "
+            f"{tuple(spec.shape)}. Pass such an array."
+        )
+    return value
+
+
+def _numpy(dtype):
+    if dtype == "bfloat16":
+        import ml_dtypes
+
+        return ml_dtypes.bfloat16
+    return dtype
+
+
+def _count_positional(model):
+    """Returns how many positional arguments a call of the model needs."""
+    parameters = inspect.signature(model.call).parameters.values()
+    return sum(
+        p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        and p.default is p.empty
+        and p.name not in ("training", "mask")
+        for p in parameters
+    )
+
+
+def _reads_integers(model):
+    """Whether a network has layers that read integers or text."""
+    kinds = keras.layers
+    readers = (
+        kinds.CategoryEncoding,
+        kinds.Embedding,
+        kinds.Hashing,
+        kinds.IntegerLookup,
+        kinds.StringLookup,
+        kinds.TextVectorization,
+    )
+    return any(isinstance(part, readers) for part in model._flatten_layers())

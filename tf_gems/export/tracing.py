@@ -1,0 +1,177 @@
+"""A Keras model as a TensorFlow function of its inputs."""
+
+import dataclasses
+
+import keras
+
+from tf_gems.export.network import attributes
+from tf_gems.export.outputs import name_outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """A traced network.
+
+    Args:
+        function: `tf.types.experimental.ConcreteFunction` from named inputs
+            to a dict of named outputs.
+        state: List of names of the variables that it writes and its outputs
+            depend on: recurrent state, counters. Empty for most networks.
+        model: The Keras model, which owns what the function captures.
+    """
+
+    function: object
+    state: list
+    model: object
+
+    def specs(self):
+        """Returns the `tf.TensorSpec`s of the inputs, in order."""
+        return self.function.structured_input_signature[0]
+
+    def tables(self):
+        """Returns the look-up tables of the model's layers."""
+        return _tables(self.model)
+
+    def save(self, directory):
+        """Writes a SavedModel with the variables that the function reads.
+
+        Keras' own export stores each weight twice, and fails for variables
+        that Keras does not know; this one stores what the function reads.
+        """
+        import tensorflow as tf
+
+        module = tf.Module()
+        module.variables_read = list(self.function.variables)
+        handles = {id(v.handle) for v in self.function.variables}
+        others = [
+            captured
+            for captured, _ in self.function.graph.captures
+            if id(captured) not in handles
+            and captured.dtype in (tf.resource, tf.variant)
+        ]
+        if others:  # look-up tables, which only the model knows
+            module.tables = _tables(self.model)
+        tf.saved_model.save(
+            module,
+            directory,
+            signatures=self.function,
+            options=tf.saved_model.SaveOptions(
+                experimental_custom_gradients=False
+            ),
+        )
+
+
+def trace(model, signature):
+    """Traces a model with `training=False`.
+
+    Args:
+        model: Keras model, its kernels masked.
+        signature: `Signature`.
+
+    Returns:
+        `Traced`.
+    """
+    function = _function(model, signature)
+    if not _writes(function.graph):
+        return Traced(function, [], model)
+    # Layers with dropout draw new seeds even where they drop nothing. What
+    # is written, but changes no output, is left out.
+    scope = _Scope()
+    try:
+        with scope:
+            pure = _function(model, signature)
+    except Exception:
+        return Traced(function, ["its variables"], model)
+    written = {id(v.value.handle): v.path for v in scope.written.values()}
+    state = [
+        written[id(captured)]
+        for captured in _captures_read(pure)
+        if id(captured) in written
+    ]
+    if _writes(pure.graph):
+        state.append("variables of TensorFlow's own")
+    return Traced(function if state else pure, state, model)
+
+
+class _Scope(keras.StatelessScope):
+    """A scope in which nothing is assigned, that tells what should be."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = {}
+
+    def add_update(self, update):
+        super().add_update(update)
+        self.written[id(update[0])] = update[0]
+
+
+def _function(model, signature):
+    import tensorflow as tf
+
+    def call(*tensors):
+        arguments = signature.pack(tensors)
+        outputs = name_outputs(model(*arguments, training=False))
+        return {name: _dense(value) for name, value in outputs.items()}
+
+    specs = [
+        tf.TensorSpec(spec.shape, spec.dtype, spec.name)
+        for spec in signature.specs
+    ]
+    return tf.function(call, autograph=False).get_concrete_function(*specs)
+
+
+def _dense(value):
+    import tensorflow as tf
+
+    if isinstance(value, tf.SparseTensor):
+        return tf.sparse.to_dense(value)
+    if isinstance(value, tf.RaggedTensor):
+        return value.to_tensor()
+    return tf.convert_to_tensor(value)
+
+
+def nodes(graph_def):
+    """Returns the nodes of a graph and of the functions in its library."""
+    found = list(graph_def.node)
+    for function in graph_def.library.function:
+        found += function.node_def
+    return found
+
+
+def _writes(graph):
+    return any(
+        node.op.startswith(("Assign", "ResourceScatter"))
+        for node in nodes(graph.as_graph_def())
+    )
+
+
+def _captures_read(function):
+    """Returns what a function captures and its outputs depend on."""
+    inside = {
+        id(placeholder.op): captured
+        for captured, placeholder in function.graph.captures
+    }
+    found, seen = [], set()
+    todo = [tensor.op for tensor in function.outputs]
+    while todo:
+        op = todo.pop()
+        if id(op) in seen:
+            continue
+        seen.add(id(op))
+        if id(op) in inside:
+            found.append(inside[id(op)])
+        todo += [tensor.op for tensor in op.inputs]
+    return found
+
+
+def _tables(model):
+    """Returns the look-up tables of a model's layers."""
+    import tensorflow as tf
+
+    return [
+        value
+        for layer in model._flatten_layers()
+        for value in attributes(layer)
+        if hasattr(value, "resource_handle") and hasattr(value, "_initialize")
+        or isinstance(value, tf.lookup.experimental.MutableHashTable)
+    ]
