@@ -58,7 +58,7 @@ class Allocation:
         shape = shape or Unstructured()
         counts = self([np.shape(s) for s in scores], density, paths)
         if among is not None:
-            counts = _within([np.count_nonzero(a) for a in among], counts)
+            counts = within([np.count_nonzero(a) for a in among], counts)
         masks = []
         for index, (score, count) in enumerate(
             zip(scores, counts, strict=True)
@@ -326,7 +326,7 @@ def _largest_remainder(kept, total):
     return [int(count) for count in counts]
 
 
-def _within(limits, counts):
+def within(limits, counts):
     """Integers in proportion to counts, of their sum, none above its limit.
 
     A weight's share can rise while the whole shrinks, but none comes back.

@@ -8,6 +8,7 @@ from keras import ops
 
 from tf_gems.layers.gem_layer import GemLayer
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.layers.zeros import is_untouched
 
 _GEM_LAYER = "tf_gems>GemLayer"
 _SPARSE_MODEL = "tf_gems>SparseModel"
@@ -105,9 +106,9 @@ def strip(model):
 def refuse_before_mining(gems, model):
     """Raises an error if no weight of the network has been pruned yet."""
     if not int(ops.convert_to_numpy(gems[0].target)) and all(
-        gem.phase == "mining" and bool(ops.all(mask))
+        gem.phase == "mining" and is_untouched(prunable, mask)
         for gem in gems
-        for mask in gem.ticket_masks()
+        for prunable, mask in zip(gem.prunable, gem.ticket_masks(), strict=True)
     ):
         raise RuntimeError(
             "There is no ticket before mining: no weight of "

@@ -7,6 +7,7 @@ from tf_gems import initializers
 from tf_gems import workers
 from tf_gems.layers.calling import with_signature_of
 from tf_gems.layers.gem_layer import GemLayer
+from tf_gems.layers.zeros import freeze_zeros
 from tf_gems.presets import get_preset
 from tf_gems.ticket import Ticket
 
@@ -88,6 +89,7 @@ class SparseModel(keras.Model):
                 kernel_initializer, "kernel_initializer"
             )
             self._initialize_kernels()
+            freeze_zeros(self.gem.prunable)
         self.built = True
         workers.join(self)
 

@@ -5,10 +5,12 @@ import contextlib
 import keras
 from keras import ops
 
+from tf_gems import training_data
 from tf_gems.callbacks.backup import Backup
 from tf_gems.callbacks.backup import random_states
 from tf_gems.callbacks.set_epoch import SetEpoch
 from tf_gems.device_data import DeviceData
+from tf_gems.optimizer_copy import copy_optimizer
 from tf_gems.validation import is_number
 
 
@@ -30,8 +32,7 @@ def train(
 
     Args:
         model: Keras model, compiled at some time.
-        data: One batch as a tuple, a list of batches, what `fit` takes, or
-            `tf_gems.device_data.DeviceData`.
+        data: See `tf_gems.training_data.read`.
         epochs: Positive integer.
         learning_rate: Float: the peak of a cosine decay to zero within these
             epochs; or a Keras schedule. Defaults to `None`: the learning rate
@@ -48,23 +49,25 @@ def train(
         ValueError: If the model was never compiled, or a cosine decay is
             asked for on data of unknown length.
     """
-    data = as_dataset(data)
-    order = [SetEpoch(data)] if hasattr(data, "set_epoch") else []
+    data = training_data.read(data, model=model)
+    _refuse_untrainable(data, epochs)
+    source = data.source
+    order = [SetEpoch(source)] if hasattr(source, "set_epoch") else []
     backups = [Backup(directory)] if directory else []
     renew_optimizer(model, learning_rate, data, epochs)
     for variable in random_states(model):
         seed, _ = ops.convert_to_numpy(variable)
         variable.assign([seed, 0])
     callbacks = [*callbacks, *order, *backups]
-    if isinstance(data, DeviceData):
-        history = data.fit(model, epochs, callbacks, verbose)
+    if isinstance(source, DeviceData):
+        verbose = 1 if verbose == "auto" else verbose
+        history = source.fit(model, epochs, callbacks, verbose)
     else:
         history = model.fit(
-            data,
             epochs=epochs,
-            shuffle=False,  # data sets shuffle themselves
             callbacks=callbacks,
             verbose=verbose,
+            **data.fit_arguments(),
         )
     for backup in backups:
         backup.remove()
@@ -90,46 +93,31 @@ def renew_optimizer(model, learning_rate, data, epochs):
             f"compiled with. Received: '{model.name}', which is not compiled. "
             "Call `compile` first."
         )
-    config = keras.optimizers.serialize(model.optimizer)
-    if learning_rate is not None:
-        if is_number(learning_rate):
-            learning_rate = keras.optimizers.schedules.CosineDecay(
-                learning_rate, epochs * _count_batches(data)
-            )
-        config["config"]["learning_rate"] = (
-            keras.optimizers.schedules.serialize(learning_rate)
+    if is_number(learning_rate):
+        learning_rate = keras.optimizers.schedules.CosineDecay(
+            learning_rate, epochs * _count_batches(data)
         )
     strategy = getattr(model, "distribute_strategy", None)
     with strategy.scope() if strategy else contextlib.nullcontext():
-        model.optimizer = keras.optimizers.deserialize(config)
+        model.optimizer = copy_optimizer(model.optimizer, learning_rate)
     model.train_function = None
     model.compiled = True
 
 
-def as_dataset(data):
-    """Makes what `fit` takes of one batch or of a list of batches."""
+def _refuse_untrainable(data, epochs):
+    """Raises an error for data that would end before training does."""
     if data is None:
         raise ValueError(
-            "This method trains. Received: data=None. Pass a data set of "
-            "batches `(x, y)`."
+            "This method trains. Received: data=None. Pass what `fit` takes: "
+            "arrays `x` and `y`, or a data set of batches `(x, y)`."
         )
-    if isinstance(data, tuple):
-        data = [data]
-    return _Batches(data) if isinstance(data, list) else data
-
-
-class _Batches(keras.utils.PyDataset):
-    """A list of batches, in order."""
-
-    def __init__(self, batches):
-        super().__init__()
-        self._batches = batches
-
-    def __len__(self):
-        return len(self._batches)
-
-    def __getitem__(self, index):
-        return self._batches[index]
+    if epochs > 1 and data.gives_batches_once and data.steps is None:
+        raise ValueError(
+            "Every epoch reads the data again. Received: data of type "
+            f"{type(data.source).__name__}, which gives each batch once, for "
+            f"{epochs} epochs. Pass `steps_per_epoch` with a generator that "
+            "never ends, or a `keras.utils.PyDataset` or `tf.data.Dataset`."
+        )
 
 
 def _count_batches(data):

@@ -6,14 +6,17 @@ from tf_gems import tuning
 tuner = keras_tuner.RandomSearch(
     tuning.GemMinerHyperModel(build, target_sparsity=0.98, epochs=20),
     objective="val_accuracy", max_trials=20, directory="tuning")
-tuner.search(train, validation_data=val)
+tuner.search(x, y, validation_data=(x_val, y_val))
 ticket = tuning.best_ticket(tuner)
 ```
 """
 
+import inspect
+import weakref
 from pathlib import Path
 
 import keras
+from keras import ops
 
 try:
     import keras_tuner
@@ -22,9 +25,12 @@ except ImportError as error:
         "`tf_gems.tuning` needs KerasTuner: `pip install tf_gems[tuner]`."
     ) from error
 
+from tf_gems import training_data
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.methods.gem_miner import GemMiner
 from tf_gems.network import gems_of
+from tf_gems.network import network_weights
+from tf_gems.optimizer_copy import copy_optimizer
 from tf_gems.sparse_model import SparseModel
 from tf_gems.ticket import Ticket
 from tf_gems.training import renew_optimizer
@@ -40,22 +46,34 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
 
     A trial mines, fine-tunes if it is told to, and is judged by the metrics
     of the ticket on the validation data: before fine-tuning, or after. Both
-    are reported, the former as `val_mined_...`. The ticket is saved in the
-    directory of the trial, and mining that was interrupted goes on there.
+    are reported, the former as `val_mined_...`, beside the metrics of the
+    last epoch on the training data. The ticket is saved in the directory of
+    the trial, and mining that was interrupted goes on there.
+
+    `search` takes what `fit` takes. Its `epochs` are those of mining. With
+    `keras_tuner.Hyperband` they are those of the bracket, two at least, and
+    every trial mines from the network's first weights: a ticket of few epochs
+    is no beginning of one of many. Callbacks of `search` see mining and
+    fine-tuning, but `EarlyStopping` sees fine-tuning only, as mining that is
+    stopped misses its target.
 
     Args:
-        build: Function without arguments that returns a compiled model: a
-            `SparseModel`, or a Keras model that is wrapped in one.
+        build: Function that returns a compiled model: a `SparseModel`, or a
+            Keras model that is wrapped in one. It is called with the
+            `keras_tuner.HyperParameters` if it takes an argument, and may
+            search settings of its own.
         target_sparsity: Float in [0, 1), the fraction of zeros.
-        epochs: Positive integer, epochs of mining.
+        epochs: Positive integer, epochs of mining. Defaults to `None`: those
+            that `search` is given, which take precedence.
         finetuning_epochs: Integer. Defaults to `0`: the ticket is judged
             before any weight is trained.
         finetuning_learning_rate: As for `tf_gems.methods.Trained`. Defaults
             to `None`: that of the compiled optimizer.
         regularization: Pair of positive floats, the range of the penalty's
             weight, searched by its logarithm. Defaults to `(1e-6, 1e-3)`.
-        freeze_period: Pair of integers, the range of epochs between freezes.
-            Defaults to `None`: one to a fourth of the epochs.
+        freeze_period: Pair of integers, the range of epochs between freezes,
+            of which half the epochs are the most. Defaults to `None`: one to
+            a fourth of the epochs.
         learning_rate: Pair of positive floats, the range of the peak learning
             rate of the scores, searched by its logarithm. Defaults to
             `(0.01, 1.0)`.
@@ -65,13 +83,22 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Example:
+
+    ```python
+    tuner = keras_tuner.Hyperband(
+        tuning.GemMinerHyperModel(build, target_sparsity=0.98),
+        objective="val_accuracy", max_epochs=50, directory="tuning")
+    tuner.search(x, y, validation_data=(x_val, y_val), batch_size=128)
+    ```
     """
 
     def __init__(
         self,
         build,
         target_sparsity,
-        epochs,
+        epochs=None,
         finetuning_epochs=0,
         finetuning_learning_rate=None,
         regularization=(1e-6, 1e-3),
@@ -83,78 +110,141 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
         super().__init__(name)
         self.build_network = build
         self.target_sparsity = check_sparsity(target_sparsity)
-        self.epochs = check_positive_integer(epochs, "epochs")
+        self.epochs = epochs
+        if epochs is not None:
+            self.epochs = check_positive_integer(epochs, "epochs")
         self.finetuning_epochs = finetuning_epochs
         self.finetuning_learning_rate = finetuning_learning_rate
-        freeze_period = freeze_period or (1, max(1, epochs // 4))
+        freeze_period = freeze_period or (1, max(1, (epochs or 20) // 4))
         self.ranges = {
             "regularization": _check_range(regularization, "regularization"),
             "freeze_period": _check_range(freeze_period, "freeze_period"),
             "learning_rate": _check_range(learning_rate, "learning_rate"),
         }
         self.settings = kwargs
+        self._first_weights = weakref.WeakKeyDictionary()
 
-    def method(self, hp):
+    def method(self, hp, epochs=None):
         """Returns the `GemMiner` of some hyperparameters.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
+            epochs: Positive integer. Defaults to `None`: those of this
+                object.
         """
+        epochs = epochs or self.epochs
+        if epochs is None:
+            raise keras_tuner.errors.FatalValueError(
+                "Mining takes a number of epochs. Received: epochs=None. Give "
+                "`epochs` to `search` or to `GemMinerHyperModel`."
+            )
+        settings = self._choose(hp)
+        settings["freeze_period"] = min(
+            settings["freeze_period"], max(1, epochs // 2)
+        )
+        return GemMiner(
+            self.target_sparsity, epochs, **settings, **self.settings
+        )
+
+    def _choose(self, hp):
+        """Returns the settings that the tuner chooses."""
         rates = {
             name: hp.Float(name, *self.ranges[name], sampling="log")
             for name in ("regularization", "learning_rate")
         }
         period = hp.Int("freeze_period", *self.ranges["freeze_period"])
-        return GemMiner(
-            self.target_sparsity,
-            self.epochs,
-            freeze_period=period,
-            **rates,
-            **self.settings,
-        )
+        return {"freeze_period": period, **rates}
 
     def build(self, hp):
-        self.method(hp)  # tells the tuner what there is to search
-        model = self.build_network()
-        if find_gem_layers(model):
-            return model
-        sparse = SparseModel(model)
-        if model.compiled:
-            sparse.compile_from_config(model.get_compile_config())
-        return sparse
+        self._choose(hp)  # tells the tuner what there is to search
+        takes_hp = bool(inspect.signature(self.build_network).parameters)
+        model = self.build_network(*([hp] if takes_hp else []))
+        if not find_gem_layers(model):
+            sparse = SparseModel(model)
+            if model.compiled:
+                _compile_alike(sparse, model)
+            model = sparse
+        # Hyperband puts the weights of another trial in their place.
+        self._first_weights[model] = [
+            ops.convert_to_numpy(ops.copy(v)) for v in network_weights(model)
+        ]
+        return model
 
-    def fit(self, hp, model, data, validation_data, verbose=0, callbacks=()):
+    def fit(
+        self,
+        hp,
+        model,
+        x=None,
+        y=None,
+        epochs=None,
+        initial_epoch=0,
+        verbose="auto",
+        callbacks=None,
+        **arguments,
+    ):
         """Mines, fine-tunes and evaluates; called by the tuner's `search`.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
             model: What `build` returned.
-            data: See `tf_gems.methods.Method.find`.
-            validation_data: As for `evaluate`; or a tuple `(x, y)`.
-            verbose: As for `fit`. Defaults to `0`.
-            callbacks: Those of the tuner. They see one epoch, the last.
+            x: See `tf_gems.methods.Method.find`.
+            y: See `tf_gems.methods.Method.find`.
+            epochs: Positive integer, epochs of mining. Defaults to `None`:
+                those of this object.
+            initial_epoch: Ignored: every trial mines from the beginning.
+            verbose: As for `fit`. Defaults to `"auto"`.
+            callbacks: Keras callbacks, with those of the tuner, which see one
+                epoch, the last.
+            **arguments: Arguments of `fit` for its data, among them
+                `validation_data` or `validation_split`.
 
         Returns:
             Dict of metrics.
         """
-        tuner, directory = _find_trial(callbacks)
+        callbacks = list(callbacks or ())
+        ours = [c for c in callbacks if _is_of_tuner(c)]
+        users = [c for c in callbacks if not _is_of_tuner(c)]
+        tuner, directory = _find_trial(ours)
+        data = training_data.read(x, y, model, **arguments)
+        _refuse_no_validation(data, tuner)
+        if "tuner/epochs" in hp.values:  # Hyperband's, of one at least
+            epochs = max(2, epochs or hp.values["tuner/epochs"])
+        first = self._first_weights.get(model, ())
+        for variable, value in zip(network_weights(model), first, strict=False):
+            variable.assign(value)
+
         compiled = model.optimizer
-        mining = directory and directory / "mining"
-        ticket = self.method(hp).find(model, data, mining, verbose)
+        history = keras.callbacks.History()
+        stopping = keras.callbacks.EarlyStopping
+        method = self.method(hp, epochs)
+        ticket = method.find(
+            model,
+            data,
+            directory=directory and directory / "mining",
+            verbose=verbose,
+            callbacks=[
+                *(c for c in users if not isinstance(c, stopping)),
+                history,
+            ],
+        )
         ticket.apply(model)
         model.optimizer = compiled  # mining had a copy of it
-        renew_optimizer(model, None, data, self.epochs)
-        results = _evaluate(model, validation_data)
+        renew_optimizer(model, None, data, method.epochs)
+        results = _evaluate(model, data)
         if self.finetuning_epochs:
             mined = {f"val_mined_{k[4:]}": v for k, v in results.items()}
-            train(
+            history = train(
                 model,
                 data,
                 self.finetuning_epochs,
                 self.finetuning_learning_rate,
+                users,
                 verbose=verbose,
             )
-            results = {**_evaluate(model, validation_data), **mined}
+            results = {**_evaluate(model, data), **mined}
+        last = {k: float(v[-1]) for k, v in history.history.items() if v}
+        last = {k: v for k, v in last.items() if not k.startswith("val_")}
+        results = {**last, **results}
         ticket.metadata["results"] = results
         if tuner:
             _save_if_best(ticket, directory / _FILE, tuner.oracle.objective)
@@ -162,7 +252,7 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
         # built anew, and thus mining. The scores of a ticket are its masks.
         for gem in gems_of(model):
             gem.set_phase("mining")
-        container = keras.callbacks.CallbackList(callbacks, model=model)
+        container = keras.callbacks.CallbackList(ours, model=model)
         container.on_train_begin()
         container.on_epoch_end(0, results)
         container.on_train_end(results)
@@ -203,9 +293,55 @@ def _find_trial(callbacks):
     return None, None
 
 
+def _is_of_tuner(callback):
+    return type(callback).__module__.startswith("keras_tuner.")
+
+
+def _refuse_no_validation(data, tuner):
+    """Stops a search whose objective no trial could report."""
+    if data is None:
+        raise keras_tuner.errors.FatalValueError(
+            "Mining trains. Received: x=None. Give `search` what `fit` takes."
+        )
+    objective = getattr(getattr(tuner, "oracle", None), "objective", None)
+    names = getattr(objective, "objectives", [objective])
+    names = [o.name for o in names if o is not None]
+    wanted = [name for name in names if name.startswith("val_")]
+    if wanted and not data.validation:
+        raise keras_tuner.errors.FatalValueError(
+            "An objective on validation data needs such data. Received: "
+            f"objective='{wanted[0]}', and neither `validation_data` nor "
+            "`validation_split`. Give one of them to `search`."
+        )
+
+
+def _compile_alike(sparse, model):
+    """Compiles a model with what another one was compiled with.
+
+    `compile_from_config` would need every class to be registered. Keras keeps
+    the arguments themselves in `_compile_config.config` (Keras 3.14, 3.15).
+    """
+    arguments = dict(model._compile_config.config)
+    arguments["optimizer"] = copy_optimizer(model.optimizer)
+    sparse.compile(**arguments)
+
+
 def _evaluate(model, data):
-    data = data if isinstance(data, tuple) else (data,)
-    results = model.evaluate(*data, verbose=0, return_dict=True)
+    """Returns the metrics on the validation data, empty without."""
+    if not data.validation:
+        return {}
+    given = data.validation["validation_data"]
+    parts = tuple(given) if isinstance(given, tuple | list) else (given,)
+    names = ("x", "y", "sample_weight")
+    arguments = dict(zip(names, parts, strict=False))
+    if len(parts) > 1:
+        arguments["batch_size"] = data.validation.get("validation_batch_size")
+    results = model.evaluate(
+        **arguments,
+        steps=data.validation.get("validation_steps"),
+        verbose=0,
+        return_dict=True,
+    )
     return {f"val_{name}": float(value) for name, value in results.items()}
 
 

@@ -48,7 +48,7 @@ def search(name, data, directory=None):
     method = methods.get(
         name, target_sparsity=0.7, learning_rate=0.1, **SETTINGS[name]
     )
-    return method.find(sparse, data, directory)
+    return method.find(sparse, data, directory=directory)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")

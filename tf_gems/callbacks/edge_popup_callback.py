@@ -7,6 +7,7 @@ from keras import ops
 from tf_gems import allocation as allocations
 from tf_gems import schedules
 from tf_gems.layers.top_k_mask import TopKMask
+from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.masks import keep_largest
 from tf_gems.network import gems_of
 from tf_gems.pointwise import refuse_too_few_zeros
@@ -132,6 +133,7 @@ class EdgePopupCallback(keras.callbacks.Callback):
                 f"target_sparsity={self.target_sparsity:g} for a model of "
                 f"{size:,} prunable weights. Use {1 - 1 / size:g} or less."
             )
+        refuse_frozen_beyond(self._gems, self.target_sparsity, self._counts[-1])
         for gem in self._gems:
             # What `ticket` goes by; layers below one place have one.
             target = self._counts[-1] + len(self._gems) - 1
@@ -175,7 +177,9 @@ class EdgePopupCallback(keras.callbacks.Callback):
         """Gives each `GemLayer` as many places as its scores now fill."""
         weights = [w for gem in self._gems for w in gem.prunable]
         scores = [np.abs(ops.convert_to_numpy(w.score)) for w in weights]
-        kept = iter(keep_largest(scores, count))
+        alive = [np.asarray(w.alive) for w in weights]
+        count = min(count, sum(int(np.count_nonzero(a)) for a in alive))
+        kept = iter(keep_largest(scores, count, alive))
         for gem in self._gems:
             places = sum(int(next(kept).sum()) for _ in gem.prunable)
             gem.places.assign(max(1, places))  # 0 would mean: by its sparsity

@@ -12,6 +12,7 @@ from tf_gems import schedules
 from tf_gems import shapes
 from tf_gems.freezing import freeze
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.presets import get_preset
 from tf_gems.regularization import Adaptive
@@ -194,6 +195,7 @@ class GemMinerCallback(keras.callbacks.Callback):
                 f"Received: target_sparsity={self.target_sparsity:g}. Use "
                 f"{1 - least / size:g} or less."
             )
+        refuse_frozen_beyond(self._gems, self.target_sparsity, self._counts[-1])
 
     def on_epoch_begin(self, epoch, logs=None):
         # Here, not when training begins: a backup is restored after that.

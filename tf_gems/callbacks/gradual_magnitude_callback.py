@@ -8,6 +8,7 @@ from tf_gems import schedules
 from tf_gems import shapes
 from tf_gems.callbacks import trained_weights
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
@@ -98,7 +99,9 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         self._weights = trained_weights.weights_in_training(
             self.model, type(self).__name__
         )
-        refuse_too_few_zeros(find_gem_layers(self.model), self.target_sparsity)
+        gems = find_gem_layers(self.model)
+        refuse_too_few_zeros(gems, self.target_sparsity)
+        refuse_frozen_beyond(gems, self.target_sparsity)
 
     def on_epoch_begin(self, epoch, logs=None):
         density = self.density(epoch, self.epochs or self.params["epochs"])
@@ -135,6 +138,9 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
             return self.allocation.keep(
                 scores, density, paths, self.shape, alive
             )
+        counts = allocations.within(
+            [np.count_nonzero(here) for here in alive], counts
+        )
         # An allocation at each density would not do: as the density falls,
         # one of them may ask for more of a weight than are left.
         share = (1.0 - density) / (1.0 - target)

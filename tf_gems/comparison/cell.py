@@ -2,20 +2,28 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import json
+import math
 import shutil
 import time
 from pathlib import Path
 
 import keras
+from keras import ops
 
 from tf_gems import sanity
+from tf_gems import training_data
+from tf_gems.comparison.data_fingerprint import describe_data
+from tf_gems.comparison.fingerprint import describe
+from tf_gems.comparison.fingerprint import digest
+from tf_gems.comparison.network_fingerprint import describe_network
 from tf_gems.files import write_text
 from tf_gems.methods.method import Method
+from tf_gems.network import gems_of
+from tf_gems.optimizer_copy import config_of
+from tf_gems.optimizer_copy import copy_optimizer
 from tf_gems.sparse_model import SparseModel
 from tf_gems.ticket import Ticket
-from tf_gems.training import as_dataset
 from tf_gems.training import clear_session
 from tf_gems.training import train
 
@@ -40,26 +48,22 @@ class Protocol:
     loss: object
     epochs: int
     learning_rate: float | None
-    metric: str
+    metric: object
     steps_per_execution: int
     directory: Path
     strategy: object = None
+    networks: dict = dataclasses.field(default_factory=dict)  # by seed
 
     def compiled(self, method, seed):
         """Returns a fresh model, ready for a method."""
-        clear_session(seed)
-        # Each model needs an optimizer of its own.
-        optimizer = keras.optimizers.serialize(self.optimizer)
-        with (
-            self.strategy.scope() if self.strategy else contextlib.nullcontext()
-        ):
+        with self._new_session(seed):
+            model = self.build(seed)
+            self._refuse_another(model, seed)
             sparse = SparseModel(
-                self.build(seed),
-                kernel_initializer=method.kernel_initializer,
-                seed=seed,
+                model, kernel_initializer=method.kernel_initializer, seed=seed
             )
             sparse.compile(
-                keras.optimizers.deserialize(optimizer),
+                copy_optimizer(self.optimizer),
                 self.loss,
                 metrics=[self.metric],
                 # Loops of steps of Keras 3.15 fail on several replicas.
@@ -69,35 +73,107 @@ class Protocol:
             )
         return sparse
 
+    @contextlib.contextmanager
+    def _new_session(self, seed):
+        clear_session(seed)
+        scope = self.strategy.scope() if self.strategy else None
+        with scope or contextlib.nullcontext():
+            yield
+
+    def _refuse_another(self, model, seed):
+        """Raises an error if a seed does not give the same network again."""
+        known = self.networks.get(seed)
+        found = _network_key(model)
+        if known not in (None, found):
+            parts = [name for name in found if found[name] != known[name]]
+            raise ValueError(
+                "`build` returns the same network for the same seed, and a "
+                f"new one at every call. Received: seed={seed}, for which its "
+                f"second network has other {' and '.join(parts)}. Draw all "
+                "that is random from the seed."
+            )
+
     def data(self, seed):
         """Returns the training set in the order of a seed."""
         return self.train(seed) if callable(self.train) else self.train
 
     def accuracy(self, model):
-        """Returns the metric on the test set."""
+        """Returns the metric on the test set; `None` if it is no number."""
         model.compiled = True  # a switch of phase changes no metric
         found = model.evaluate(
-            as_dataset(self.test), verbose=0, return_dict=True
+            training_data.read(self.test).source, verbose=0, return_dict=True
         )
-        return round(float(found[self.metric]), 5)
+        if self.metric_name not in found:
+            raise ValueError(
+                "`metric` is one that the model reports. Received: metric="
+                f"{self.metric_name!r}; it reports {', '.join(found)}."
+            )
+        value = float(found[self.metric_name])
+        return round(value, 5) if math.isfinite(value) else None
+
+    @property
+    def metric_name(self):
+        """The name of the metric in what `evaluate` returns."""
+        if isinstance(self.metric, str):
+            return self.metric
+        name = getattr(self.metric, "name", None)
+        return name or self.metric.__name__
 
     def settings(self):
-        """Returns JSON values that cells of equal results have in common."""
+        """Returns JSON values that say what was compared, for readers."""
         loss = self.loss
         if isinstance(loss, keras.losses.Loss):
-            loss = keras.losses.serialize(loss)
-        # Without the names that Keras numbers.
-        optimizer = keras.optimizers.serialize(self.optimizer)
-        del optimizer["config"]["name"]
-        weights = self.build(0).weights
+            loss = {"class": type(loss).__name__, **loss.get_config()}
+            loss = json.loads(json.dumps(loss, default=_readable))
+        optimizer = {"class": type(self.optimizer).__name__}
+        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer |= config_of(self.optimizer)
         return {
-            "weights": [[v.name, list(v.shape)] for v in weights],
-            "optimizer": optimizer,
-            "loss": str(loss),
+            "optimizer": json.loads(json.dumps(optimizer, default=_readable)),
+            "loss": json.loads(json.dumps(loss, default=_readable)),
             "epochs": self.epochs,
-            "learning_rate": self.learning_rate,
-            "metric": self.metric,
+            "learning_rate": json.loads(
+                json.dumps(self.learning_rate, default=_readable)
+            ),
+            "metric": self.metric_name,
         }
+
+    def key(self):
+        """Returns digests of what all cells of a comparison depend on."""
+        return {
+            "backend": keras.backend.backend(),
+            "optimizer": digest(describe(self.optimizer)),
+            "loss": digest(describe(self.loss)),
+            "metric": digest(describe(self.metric)),
+            "epochs": self.epochs,
+            "learning rate": digest(describe(self.learning_rate)),
+            "test data": digest(describe_data(self.test, "test")),
+        }
+
+    def key_of_seed(self, seed):
+        """Returns digests of what the cells of a seed depend on."""
+        with self._new_session(seed):
+            self.networks[seed] = _network_key(self.build(seed))
+        data = describe_data(self.data(seed), "train")
+        return {**self.networks[seed], "training data": digest(data)}
+
+
+def _network_key(model):
+    found = describe_network(model)
+    return {
+        "network": digest(found["layers"]),
+        "initial weights": digest(found["weights"]),
+    }
+
+
+def _readable(value):
+    """What JSON has no words for, in the settings of a comparison."""
+    if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+        try:
+            return keras.optimizers.schedules.serialize(value)
+        except NotImplementedError:
+            pass
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +185,7 @@ class Cell:
         name: String, what the user calls the method.
         method: `tf_gems.methods.Method`, of the cell's sparsity.
         seed: Integer.
-        key: String that names the settings of the protocol.
+        key: Dict from what the cell depends on to digests of it.
         check: `None`, or a key of `CHECKS`: the ticket of the same cell
             without a check, with a part of it randomised.
     """
@@ -118,19 +194,21 @@ class Cell:
     name: str
     method: Method
     seed: int
-    key: str
+    key: dict
     check: str | None = None
 
     @property
     def path(self):
         """The file that is there once the cell is finished."""
-        config = keras.saving.serialize_keras_object(self.method)
-        text = json.dumps([self.key, config], sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        sparsity = f"{self.method.target_sparsity:.6g}"
-        parts = [self.name, sparsity, str(self.seed), digest]
+        parts = [*self.place, digest(self.key)]
         parts += [self.check] if self.check else []
         return self.protocol.directory / "cells" / ("-".join(parts) + ".json")
+
+    @property
+    def place(self):
+        """What the user calls the cell: method, sparsity and seed."""
+        sparsity = f"{self.method.target_sparsity:.6g}"
+        return self.name, sparsity, str(self.seed)
 
     @property
     def lock(self):
@@ -145,16 +223,38 @@ class Cell:
     def row(self):
         """Returns the record of a cell, running what is missing of it."""
         if self.path.exists():
-            return json.loads(self.path.read_text("utf-8"))
+            record = json.loads(self.path.read_text("utf-8"))
+            record.pop("key", None)
+            return record
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        model = self.protocol.compiled(self.method, self.seed)
-        ticket, search = self._checked(model) if self.check else self._found()
-        ticket.apply(model)
         record = {
             "method": self.name,
             "check": self.check,
             "sparsity": self.method.target_sparsity,
             "seed": self.seed,
+        }
+        model = self.protocol.compiled(self.method, self.seed)
+        ticket, search = self._checked(model) if self.check else self._found()
+        if ticket is None:
+            record |= {
+                "kept": None,
+                "size": sum(gem.size for gem in gems_of(model)),
+                "accuracy_before": None,
+                **search,
+                "epochs_of_finetuning": 0,
+                "accuracy": None,
+                "density_of_layers": {},
+            }
+        else:
+            record |= self._trained(model, ticket, search)
+        whole = {**record, "key": self.key}
+        write_text(self.path, json.dumps(whole, indent=1))
+        return record
+
+    def _trained(self, model, ticket, search):
+        """Fine-tunes a ticket, and returns what there is to record."""
+        ticket.apply(model)
+        record = {
             "kept": ticket.kept,
             "size": ticket.size,
             "accuracy_before": self.protocol.accuracy(model),
@@ -162,47 +262,64 @@ class Cell:
             "epochs_of_finetuning": self.finetuning_epochs,
         }
         clock = _Clock(self._backup("finetuning"))
+        losses = []
         if self.finetuning_epochs:
-            train(
+            history = train(
                 model,
                 self.protocol.data(self.seed),
                 self.finetuning_epochs,
                 self.protocol.learning_rate,
                 directory=self._backup("finetuning"),
             )
+            losses = history.history.get("loss", [])
         record["accuracy"] = self.protocol.accuracy(model)
+        if not all(map(math.isfinite, losses)) or not is_finite(model):
+            # A network of NaN still answers, always the same.
+            record["accuracy"] = None
+            record["diverged"] = "fine-tuning: the loss or a weight is NaN"
+        elif record["accuracy"] is None:
+            record["diverged"] = "the metric is not a finite number"
         record.update(clock.read("finetuning"))
         record["density_of_layers"] = {
             layer["path"]: round(layer["density"], 6)
             for layer in ticket.layers()
         }
-        write_text(self.path, json.dumps(record, indent=1))
         return record
 
     def _found(self):
-        """The method's ticket and what it cost; searched for once."""
+        """The method's ticket and what it cost; searched for once.
+
+        The ticket is `None` if the search diverged.
+        """
         file, cost = self._ticket_file(), self.path.with_suffix(".search")
         if not cost.exists():
             clock = _Clock(self._backup("search"))
             model = self.protocol.compiled(self.method, self.seed)
-            ticket = self.method.find(
-                model,
-                self.protocol.data(self.seed),
-                directory=self._backup("search"),
-            )
-            ticket.save(file)
-            found = {
-                "epochs_of_search": self.method.epochs_of_search,
-                **clock.read("search"),
-            }
+            found = {"epochs_of_search": self.method.epochs_of_search}
+            try:
+                ticket = self.method.find(
+                    model,
+                    self.protocol.data(self.seed),
+                    directory=self._backup("search"),
+                    verbose=0,
+                )
+                ticket.save(file)
+            except (RuntimeError, ValueError) as error:
+                if is_finite(model):
+                    raise
+                found["diverged"] = f"search: {error}"
+            found |= clock.read("search")
             write_text(cost, json.dumps(found, indent=1))
             shutil.rmtree(self._backup("search"), ignore_errors=True)
-        return Ticket.load(file), json.loads(cost.read_text("utf-8"))
+        found = json.loads(cost.read_text("utf-8"))
+        return None if "diverged" in found else Ticket.load(file), found
 
     def _checked(self, model):
         """A randomised copy of the ticket that the method found."""
         original = dataclasses.replace(self, check=None)
-        ticket, _ = original._found()
+        ticket, found = original._found()
+        if ticket is None:
+            return None, found
         return CHECKS[self.check](ticket, model, self.seed), {
             "epochs_of_search": 0
         }
@@ -212,6 +329,15 @@ class Cell:
 
     def _backup(self, stage):
         return self.path.with_suffix(f".{stage}-backup")
+
+
+def is_finite(model):
+    """Whether no weight of a model is infinite or NaN."""
+    return all(
+        bool(ops.all(ops.isfinite(v)))
+        for v in model.weights
+        if "float" in v.dtype
+    )
 
 
 class _Clock:

@@ -1,7 +1,8 @@
 """Methods x sparsities x seeds, on one model and one data pipeline."""
 
-import hashlib
+import dataclasses
 import json
+import warnings
 from pathlib import Path
 
 import keras
@@ -11,6 +12,8 @@ from tf_gems.comparison.cell import CHECKS
 from tf_gems.comparison.cell import Cell
 from tf_gems.comparison.cell import Protocol
 from tf_gems.comparison.comparison import Comparison
+from tf_gems.comparison.fingerprint import describe
+from tf_gems.comparison.fingerprint import digest
 from tf_gems.files import share
 from tf_gems.provenance import provenance
 from tf_gems.validation import check_choice
@@ -46,15 +49,26 @@ def compare(
 
     Finished cells lie in `directory` and are never run again; a cell that was
     killed goes on with its last epoch. Processes that run the same comparison,
-    on several devices say, share its cells. Results depend on the settings
-    and the seeds alone; keep one directory for one data set.
+    on several devices say, share its cells.
+
+    A cell is found again by all that its numbers depend on: the network's
+    layers and initial weights, the data, the method, the optimizer, the loss,
+    the metric, the epochs and the backend. Functions and classes are told by
+    their source and by what they use. Arrays are told by their contents, and
+    other data by a sample, see
+    `tf_gems.comparison.data_fingerprint.describe_data`. Where the directory
+    holds cells of the same name that differ in any of these, a warning says
+    in which; they stay, and are not used.
+
+    A cell whose training diverges is marked, and counts in no mean.
 
     Args:
         build: Function from a seed to a built Keras model. The weights it has
             are what methods start from; those that train scores draw signed
             constants in place of its kernels, see
             `tf_gems.methods.Method.kernel_initializer`.
-        train: Data for `fit`, or a function from a seed to it.
+        train: Data for `fit`: a data set of batches, a list of them, or one
+            batch as a tuple `(x, y)`; or a function from a seed to it.
         test: Data for `evaluate`.
         methods: List of names, or dict from names of your own to anything
             that `tf_gems.methods.get` takes; their sparsity is replaced. A
@@ -67,7 +81,8 @@ def compare(
         loss: As for `compile`.
         learning_rate: Float, the peak of the cosine decay of fine-tuning.
             Defaults to `None`: the learning rate of the optimizer.
-        metric: String, a metric of `compile`. Defaults to `"accuracy"`.
+        metric: A metric of `compile`: a string, a function or a
+            `keras.metrics.Metric`. Defaults to `"accuracy"`.
         seeds: Integers. Defaults to `(0, 1, 2)`.
         checks: Names among `"shuffled"`, `"reinitialized"` and `"random"`:
             further cells in which the ticket's mask, its weights, or both are
@@ -88,8 +103,10 @@ def compare(
 
     Raises:
         ValueError: If an argument is out of range, or a method's search
-            leaves nothing of the epochs, or the strategy is one of several
-            workers or only entered. Nothing has been run then.
+            leaves nothing of the epochs, the strategy is one of several
+            workers or only entered, the data is empty or has targets that are
+            NaN, or something that the cells depend on cannot be told by its
+            contents. Nothing has been run then.
 
     Example:
 
@@ -117,6 +134,7 @@ def compare(
     )
     _refuse_other_scopes(strategy)
     cells = _cells(protocol, methods, sparsities, seeds, checks, dense)
+    _warn_of_others(cells)
     bar = keras.utils.Progbar(len(cells), unit_name="cell", verbose=verbose)
 
     def run(cell):
@@ -164,12 +182,10 @@ def _cells(protocol, methods, sparsities, seeds, checks, dense):
         checks = {sparsity: checks for sparsity in sparsities}
     for name in [name for names in checks.values() for name in names]:
         check_choice(name, "checks", CHECKS)
-    text = json.dumps(protocol.settings(), sort_keys=True)
-    key = hashlib.sha256(text.encode()).hexdigest()
     found = []
     if dense:
         whole = registry.RandomPruning(0.0)
-        found += [Cell(protocol, "dense", whole, seed, key) for seed in seeds]
+        found += [Cell(protocol, "dense", whole, seed, {}) for seed in seeds]
     for sparsity in map(check_sparsity, sparsities):
         for name, method in methods.items():
             method = _at(method, sparsity)
@@ -177,14 +193,61 @@ def _cells(protocol, methods, sparsities, seeds, checks, dense):
                 seeded = method
                 if "seed" in method.get_config():
                     seeded = registry.get(method, seed=seed)
-                cell = Cell(protocol, name, seeded, seed, key)
+                cell = Cell(protocol, name, seeded, seed, {})
                 _refuse_too_long(cell)
                 found.append(cell)
                 found += [
-                    Cell(protocol, name, seeded, seed, key, check)
+                    Cell(protocol, name, seeded, seed, {}, check)
                     for check in checks.get(sparsity, ())
                 ]
-    return found
+    # After all that is refused at once: this reads the data.
+    shared = protocol.key()
+    of_seeds = {seed: protocol.key_of_seed(seed) for seed in seeds}
+    return [
+        dataclasses.replace(
+            cell,
+            key={
+                **shared,
+                **of_seeds[cell.seed],
+                "method": digest(describe(cell.method)),
+            },
+        )
+        for cell in found
+    ]
+
+
+def _warn_of_others(cells):
+    """Says which cells of a directory are not those that are asked for."""
+    missing = {
+        (*cell.place, cell.check): cell
+        for cell in cells
+        if not cell.path.exists()
+    }
+    parts, count = {}, 0
+    directory = cells[0].protocol.directory if cells else Path()
+    for path in sorted(directory.glob("cells/*.json")):
+        found = json.loads(path.read_text("utf-8"))
+        place = found["method"], f"{found['sparsity']:.6g}", str(found["seed"])
+        cell = missing.get((*place, found["check"]))
+        if cell is None or path == cell.path:
+            continue
+        count += 1
+        theirs = found.get("key")
+        if theirs is None:
+            parts["(written by a version that did not record it)"] = None
+            continue
+        parts |= dict.fromkeys(
+            name for name in cell.key if theirs.get(name) != cell.key[name]
+        )
+    if count:
+        warnings.warn(
+            "A cell is taken from a directory only if all that it depends on "
+            f"is the same. Received: directory='{directory}', in which "
+            f"{count} cells of the same names differ from those asked for in: "
+            f"{', '.join(parts)}. They stay and are not used. Choose another "
+            "directory to keep results apart.",
+            stacklevel=3,
+        )
 
 
 def _name(method):
@@ -197,7 +260,20 @@ def _name(method):
 def _at(method, sparsity):
     if callable(method) and not isinstance(method, registry.Method):
         return method(sparsity)
-    return registry.get(method, target_sparsity=sparsity)
+    found = registry.get(method, target_sparsity=sparsity)
+    if isinstance(method, registry.Method):
+        for name, value in vars(method).items():
+            plain = isinstance(value, bool | int | float | str)
+            if plain and name != "target_sparsity":
+                if getattr(found, name, None) != value:
+                    raise ValueError(
+                        "Each cell gets a copy of its method, made through "
+                        "its config. Received: method of type "
+                        f"{type(method).__name__}, whose config does not give "
+                        f"back all of it: {name}={value!r}. Let `get_config` "
+                        "return every argument of the constructor."
+                    )
+    return found
 
 
 def _refuse_too_long(cell):
@@ -213,8 +289,12 @@ def _refuse_too_long(cell):
 
 def _line(row):
     check = f" {row['check']}" if row["check"] else ""
-    return (
+    place = (
         f"{row['method']}{check}, sparsity {row['sparsity']:.2%}, seed "
-        f"{row['seed']}: {row['accuracy_before']:.2%} before, "
-        f"{row['accuracy']:.2%} after fine-tuning"
+        f"{row['seed']}"
     )
+    if "diverged" in row:
+        return f"{place}: diverged; {row['diverged']}"
+    before = row["accuracy_before"]
+    before = "no number" if before is None else f"{before:.2%}"
+    return f"{place}: {before} before, {row['accuracy']:.2%} after fine-tuning"

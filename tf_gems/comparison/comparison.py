@@ -29,8 +29,11 @@ class Comparison:
         """Returns a dict for each method and sparsity, best first.
 
         Accuracies are pairs of mean and sample standard deviation over the
-        seeds; costs are means. `checks` and `verdict` are there if tickets
-        were checked, see `tf_gems.sanity.SanityReport`.
+        seeds; a single seed has no deviation, `None`. Costs are means.
+        `diverged` is the number of seeds whose training diverged: these are
+        in no accuracy, and without others it is `(None, None)`. `checks` and
+        `verdict` are there if tickets were checked, see
+        `tf_gems.sanity.SanityReport`.
         """
         groups = {}
         for row in self.rows:
@@ -38,21 +41,24 @@ class Comparison:
                 place = row["sparsity"], row["method"]
                 groups.setdefault(place, []).append(row)
         found = [self._summary_of(*place, g) for place, g in groups.items()]
-        return sorted(found, key=lambda s: (s["sparsity"], -s["accuracy"][0]))
+        return sorted(found, key=_rank)
 
     def _summary_of(self, sparsity, method, rows):
         def mean(name):
             return statistics.fmean(row.get(name, 0.0) for row in rows)
 
         def mean_and_spread(name):
-            values = [row[name] for row in rows]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            values = [row[name] for row in rows if row[name] is not None]
+            if not values:
+                return None, None
+            spread = statistics.stdev(values) if len(values) > 1 else None
             return statistics.fmean(values), spread
 
         found = {
             "method": method,
             "sparsity": sparsity,
             "seeds": len(rows),
+            "diverged": sum("diverged" in row for row in rows),
             "accuracy_before": mean_and_spread("accuracy_before"),
             "accuracy": mean_and_spread("accuracy"),
             "epochs_of_search": rows[0]["epochs_of_search"],
@@ -62,7 +68,7 @@ class Comparison:
             + mean("seconds_of_finetuning"),
         }
         accuracies = self._by_check(sparsity, method)
-        if len(accuracies) > 1:
+        if len(accuracies) > 1 and "ticket" in accuracies:
             found["checks"] = accuracies
             report = sanity.verdict(accuracies)
             found["verdict"] = {"mask": report.mask, "weights": report.weights}
@@ -71,7 +77,8 @@ class Comparison:
     def _by_check(self, sparsity, method):
         found = {}
         for row in self.rows:
-            if (row["sparsity"], row["method"]) == (sparsity, method):
+            here = (row["sparsity"], row["method"]) == (sparsity, method)
+            if here and row["accuracy"] is not None:
                 check = row["check"] or "ticket"
                 found.setdefault(check, []).append(row["accuracy"])
         return found
@@ -136,15 +143,21 @@ class Comparison:
                 f"{_percent(found['accuracy']):>14}"
                 f"{found['epochs_of_search']:>4} epochs"
                 f"{found['processor_seconds_of_search']:>9.1f}  "
-                f"{found.get('verdict', {}).get('mask') or ''}".rstrip()
+                f"{found.get('verdict', {}).get('mask') or ''}"
+                f"{_diverged(found)}".rstrip()
             )
         total = self.settings["epochs"]
-        lines += [
-            "",
-            f"{total} epochs of training for every method, search included. "
-            "Mean and standard",
-            "deviation over seeds; processor seconds of the search.",
-        ]
+        lines.append("")
+        budget = (
+            f"{total} epochs of training for every method, search included."
+        )
+        if any(found["seeds"] > 1 for found in self.summary()):
+            lines += [
+                f"{budget} Mean and standard",
+                "deviation over seeds; processor seconds of the search.",
+            ]
+        else:
+            lines += [budget, "One seed; processor seconds of the search."]
         return "\n".join(lines)
 
     __str__ = render
@@ -163,6 +176,21 @@ class Comparison:
         pictures.draw(self, Path(directory))
 
 
+def _rank(found):
+    mean, _ = found["accuracy"]
+    return found["sparsity"], mean is None, -(mean or 0.0)
+
+
 def _percent(pair):
     mean, spread = pair
-    return f"{100 * mean:.2f} ±{100 * spread:.2f}"
+    if mean is None:
+        return "-"
+    return f"{100 * mean:.2f}" + (
+        "" if spread is None else f" ±{100 * spread:.2f}"
+    )
+
+
+def _diverged(found):
+    if not found["diverged"]:
+        return ""
+    return f"  {found['diverged']} of {found['seeds']} diverged"

@@ -13,7 +13,7 @@ _DENSE = {"color": "#757575", "linestyle": "--", "linewidth": 1}
 def draw(comparison, directory):
     """Writes the three pictures of `Comparison.draw`."""
     directory.mkdir(parents=True, exist_ok=True)
-    found = comparison.summary()
+    found = [s for s in comparison.summary() if s["accuracy"][0] is not None]
     dense = [s for s in found if s["method"] == "dense"]
     found = [s for s in found if s["method"] != "dense"]
     styles = _styles(found)
@@ -47,11 +47,15 @@ def _accuracy(path, found, dense, styles):
     }
     for panel, (key, title) in zip(axes, titles.items(), strict=True):
         for name, style in styles.items():
-            rows = [s for s in found if s["method"] == name]
+            rows = [
+                s
+                for s in found
+                if s["method"] == name and s[key][0] is not None
+            ]
             panel.errorbar(
                 [100 * (1 - s["sparsity"]) for s in rows],
                 [_error(s[key]) for s in rows],
-                [100 * s[key][1] for s in rows],
+                [100 * (s[key][1] or 0.0) for s in rows],
                 linewidth=1,
                 capsize=2,
                 **style,
@@ -117,6 +121,7 @@ def _layers(path, rows, found, styles):
                 for row in rows
                 if (row["method"], row["sparsity"]) == (name, sparsity)
                 and row["check"] is None
+                and row["density_of_layers"]  # none if the search diverged
             ]
             if not seeds:
                 continue

@@ -64,12 +64,13 @@ class DeploymentReport:
                 for line in _size_lines(row, row["export"])
             ],
         )
-        lines += ["", "Median time of one example, in turns with the twin:"]
-        lines += _table(
-            ["form", "sparse ms", "dense ms", "dense/sparse", "emulated"],
-            # What is read once is no slower or faster for being sparse.
-            [_time_line(row) for row in written if row["form"] != "gem"],
-        )
+        if any(row["seconds"] for row in written):  # none with `runs=0`
+            lines += ["", "Median time of one example, in turns with the twin:"]
+            lines += _table(
+                ["form", "sparse ms", "dense ms", "dense/sparse", "emulated"],
+                # What is read once is no slower or faster for being sparse.
+                [_time_line(row) for row in written if row["form"] != "gem"],
+            )
         if any(row["emulated_seconds"] for row in written):
             lines.append(
                 "emulated: dense/sparse on an emulated processor without AVX, "

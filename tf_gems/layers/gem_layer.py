@@ -19,6 +19,8 @@ from tf_gems.layers.prunable_weight import PrunableWeight
 from tf_gems.layers.round_mask import RoundMask
 from tf_gems.layers.score_penalty import ScorePenalty
 from tf_gems.layers.top_k_mask import TopKMask
+from tf_gems.layers.zeros import freeze_zeros
+from tf_gems.layers.zeros import nonzero
 from tf_gems.pruning_report import PruningReport
 from tf_gems.pruning_report import unique_paths
 from tf_gems.validation import check_choice
@@ -117,6 +119,7 @@ class GemLayer(keras.layers.Wrapper):
         self._thread = None
         if layer.built:
             self.build()
+            freeze_zeros(self.prunable)
 
     def __call__(self, *args, **kwargs):
         if not self.built and not self.layer.built:
@@ -184,12 +187,12 @@ class GemLayer(keras.layers.Wrapper):
             yield initializer
 
     def revive(self):
-        """Begins anew: draws the scores again, and all weights are alive."""
+        """Begins anew: draws the scores again; what is not zero is alive."""
         weights = [prunable.weight for prunable in self.prunable]
         drawn_by = self._initializers_of_scores(weights)
         for prunable, initializer in zip(self.prunable, drawn_by, strict=True):
             shape = tuple(prunable.score.shape)
-            prunable.alive.assign(ops.ones(shape, "bool"))
+            prunable.alive.assign(nonzero(prunable.weight))
             prunable.score.assign(initializer(shape, dtype="float32"))
         for counter in (self.target, self.places):
             counter.assign(0)

@@ -98,4 +98,8 @@ def get(identifier, **arguments):
         identifier = registry.get(identifier, METHODS, "method")
     if not arguments:
         return identifier
-    return identifier.from_config({**identifier.get_config(), **arguments})
+    config = identifier.get_config()
+    rate = getattr(identifier, "learning_rate", None)
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        config["learning_rate"] = rate  # which need not be registered
+    return identifier.from_config({**config, **arguments})

@@ -2,9 +2,11 @@
 
 import keras
 
+from tf_gems import training_data
 from tf_gems.callbacks.rewiring_callback import RewiringCallback
 from tf_gems.methods.random_pruning import RandomPruning
 from tf_gems.methods.trained import Trained
+from tf_gems.methods.trained import alive_masks
 from tf_gems.network import prunable_weights
 from tf_gems.shapes import Unstructured
 
@@ -67,13 +69,16 @@ class DynamicSparseTraining(Trained):
         """Returns what `RewiringCallback` needs to know of what grows."""
         raise NotImplementedError
 
-    def callback(self, data=None):
+    def callback(self, x=None, y=None, **arguments):
         """Returns a new callback that moves the masks during `fit`.
 
         Args:
-            data: One batch as a tuple `(x, y)`, or a data set of batches, for
-                methods that look at it. Defaults to `None`.
+            x: The data, for methods that look at it, as for `find`. Defaults
+                to `None`.
+            y: As for `find`. Defaults to `None`.
+            **arguments: Those of `find` for its data.
         """
+        data = training_data.read(x, y, **arguments)
         return RewiringCallback(
             self.growth(data), self.update_period, self.fraction, self.end
         )
@@ -88,7 +93,8 @@ class DynamicSparseTraining(Trained):
             self.target_sparsity, self.seed, allocation=self.allocation
         )
         scores = random.scores(model, None)
-        masks = random.keep(model, scores, 1.0 - self.target_sparsity)
+        density = 1.0 - self.target_sparsity
+        masks = random.keep(model, scores, density, alive_masks(model))
         for weight, mask in zip(prunable_weights(model), masks, strict=True):
             weight.alive.assign(mask)
 

@@ -8,6 +8,7 @@ from tf_gems import schedules
 from tf_gems.callbacks.edge_popup_callback import EdgePopupCallback
 from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.methods.trained import Trained
+from tf_gems.methods.trained import alive_masks
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 
@@ -121,7 +122,8 @@ class EdgePopup(Trained):
             np.abs(ops.convert_to_numpy(w.score))
             for w in prunable_weights(model)
         ]
-        return self.keep(model, scores, 1.0 - self.target_sparsity)
+        density = 1.0 - self.target_sparsity
+        return self.keep(model, scores, density, alive_masks(model))
 
     def get_config(self):
         return {

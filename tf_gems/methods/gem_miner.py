@@ -45,6 +45,7 @@ class GemMiner(Trained):
     """
 
     kernel_initializer = "signed_constant"
+    warns_at_floor = False
 
     def __init__(
         self,

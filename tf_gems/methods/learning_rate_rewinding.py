@@ -7,7 +7,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tf_gems import training_data
 from tf_gems.methods.method import present_weights
+from tf_gems.methods.method import warn_at_floor
 from tf_gems.methods.trained import Trained
 from tf_gems.methods.trained import alive_masks
 from tf_gems.schedules import Geometric
@@ -91,7 +93,17 @@ class LearningRateRewinding(Trained):
         """Returns the `RewindPoint` of a new search; here `None`."""
         return None
 
-    def find(self, model, data=None, directory=None, verbose=0):
+    def find(
+        self,
+        model,
+        x=None,
+        y=None,
+        directory=None,
+        verbose="auto",
+        callbacks=(),
+        **arguments,
+    ):
+        data = training_data.read(x, y, model, **arguments)
         self.prepare(model)
         self._rehearse(model)
         directory = directory and Path(directory)
@@ -104,12 +116,13 @@ class LearningRateRewinding(Trained):
                 pruned = self._load(file)
             else:
                 ticket.apply(model)
+                rewind = [point] if point and number == 1 else []
                 train(
                     model,
                     data,
                     self.epochs,
                     self.learning_rate,
-                    [point] if point and number == 1 else [],
+                    [*rewind, *(callbacks or ())],
                     directory and directory / f"round_{number}",
                     verbose,
                 )
@@ -124,6 +137,7 @@ class LearningRateRewinding(Trained):
                 directory.mkdir(parents=True, exist_ok=True)
                 ticket.save(file)
         ticket.apply(model)
+        warn_at_floor(self.allocation, model, alive_masks(model))
         return ticket
 
     def _rehearse(self, model):

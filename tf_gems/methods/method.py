@@ -1,11 +1,16 @@
 """What a pruning method looks like."""
 
+import warnings
+
 import keras
 import numpy as np
 from keras import ops
 
 from tf_gems import allocation as allocations
 from tf_gems import shapes
+from tf_gems import training_data
+from tf_gems.layers.zeros import nonzero
+from tf_gems.layers.zeros import refuse_below_zeros
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 from tf_gems.pointwise import refuse_too_few_zeros
@@ -54,24 +59,48 @@ class Method:
 
         Args:
             model: `SparseModel`, or Keras model that holds `GemLayer`s.
-            data: See `find`.
+            data: `tf_gems.training_data.TrainingData`, whose iteration
+                yields batches as tuples; or `None`.
 
         Returns:
             List of float arrays, one for each prunable weight.
         """
         raise NotImplementedError
 
-    def find(self, model, data=None, directory=None, verbose=0):
+    def find(
+        self,
+        model,
+        x=None,
+        y=None,
+        directory=None,
+        verbose="auto",
+        callbacks=(),
+        **arguments,
+    ):
         """Returns the ticket that this method finds in a model.
+
+        What is zero in the model already is not kept: pruning a sparse model
+        goes on from its zeros, see `tf_gems.layers.nonzero`.
 
         Args:
             model: `SparseModel`, or Keras model that holds `GemLayer`s.
-            data: One batch as a tuple `(x, y)` or `(x, y, sample_weight)`, or
-                an iterable of batches such as a `tf.data.Dataset`. Defaults
-                to `None`, for methods without data.
+            x: What `fit` takes: arrays, or a `tf.data.Dataset`, a
+                `keras.utils.PyDataset` or a generator of batches; a list of
+                batches; or one batch as a tuple `(x, y)`. See
+                `tf_gems.training_data.read`. Defaults to `None`, for methods
+                without data.
+            y: Targets, if `x` is arrays. Defaults to `None`.
             directory: Where methods that train back their work up, so that
                 the same call goes on after a crash. Defaults to `None`.
-            verbose: As for `fit`, for methods that train. Defaults to `0`.
+            verbose: As for `fit`, for methods that train. Defaults to
+                `"auto"`, which shows every epoch; `0` is silent.
+            callbacks: Keras callbacks for the `fit` of methods that train.
+                Defaults to none.
+            **arguments: Arguments of `fit` for its data: `batch_size`,
+                `sample_weight`, `class_weight`, `steps_per_epoch`, `shuffle`
+                and, for methods that train, `validation_data`,
+                `validation_split`, `validation_batch_size`,
+                `validation_steps` and `validation_freq`.
 
         Returns:
             `tf_gems.Ticket` of exactly the target sparsity; its metadata
@@ -79,16 +108,41 @@ class Method:
 
         Raises:
             ValueError: If the shape and the allocation contradict each other,
-                or the model prunes for speed and this is too few zeros.
+                the model prunes for speed and this is too few zeros, more
+                weights are zero already, or an argument does not go with the
+                data.
+
+        Example:
+
+        ```python
+        ticket = tf_gems.methods.Snip(0.98).find(sparse, x, y, batch_size=128)
+        ```
         """
         refuse_too_few_zeros(gems_of(model), self.target_sparsity)
+        among = self._nonzero(model)
+        data = training_data.read(x, y, model, **arguments)
         density = 1.0 - self.target_sparsity
-        masks = self.keep(model, self.scores(model, data), density)
+        scores = self.scores(model, data)
+        masks = self.keep(model, scores, density, among)
+        warn_at_floor(self.allocation, model, masks)
         return self.ticket(model, masks)
+
+    def _nonzero(self, model):
+        """Returns which weights are not zero; `None` if all count."""
+        weights = prunable_weights(model)
+        masks = [nonzero(w.weight) for w in weights]
+        kept = sum(int(np.count_nonzero(mask)) for mask in masks)
+        refuse_below_zeros(
+            kept, sum(m.size for m in masks), self.target_sparsity
+        )
+        return None if all(mask.all() for mask in masks) else masks
 
     def keep(self, model, scores, density, among=None):
         """Returns masks of the largest scores, in allocation and shape."""
         paths = [w.path for w in prunable_weights(model)]
+        if among is not None:
+            alive = sum(int(np.count_nonzero(mask)) for mask in among)
+            density = min(density, alive / sum(np.size(m) for m in among))
         return self.allocation.keep(scores, density, paths, self.shape, among)
 
     def ticket(self, model, masks):
@@ -123,3 +177,28 @@ def present_weights(model):
         ops.convert_to_numpy(ops.cast(w.weight, "float32"))
         for w in prunable_weights(model)
     ]
+
+
+def warn_at_floor(allocation, model, masks):
+    """Warns of weights that only the floor of an allocation keeps alive.
+
+    Args:
+        allocation: `tf_gems.allocation.Allocation`.
+        model: `SparseModel`, or Keras model that holds `GemLayer`s.
+        masks: List of bool arrays, one for each prunable weight.
+    """
+    least = getattr(allocation, "minimum", 0)
+    weights = prunable_weights(model)
+    found = [
+        f"'{weight.path}' ({np.count_nonzero(mask)} of {mask.size:,})"
+        for weight, mask in zip(weights, masks, strict=True)
+        if np.count_nonzero(mask) <= least < mask.size
+    ]
+    if found:
+        warnings.warn(
+            "Layers are down to what the allocation keeps alive, and hold up "
+            f"what flows through them: {', '.join(found)}. Lower "
+            "`target_sparsity`, or give these layers their share by "
+            "`allocation`, such as 'erk'.",
+            stacklevel=3,
+        )

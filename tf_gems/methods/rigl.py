@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import training_data
 from tf_gems.methods.batches import take_batches
 from tf_gems.methods.dynamic_sparse_training import DynamicSparseTraining
 from tf_gems.methods.gradients import compiled
@@ -13,7 +14,6 @@ from tf_gems.methods.gradients import gradient
 from tf_gems.methods.saliency import Saliency
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
-from tf_gems.training import as_dataset
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -47,19 +47,18 @@ class RigL(DynamicSparseTraining):
     """
 
     def growth(self, data):
-        return _GradientSizes(as_dataset(data))
+        return _GradientSizes(training_data.read(data))
 
 
 class _GradientSizes:
     """The size of the gradient for every weight, pruned ones included."""
 
     def __init__(self, data):
-        if iter(data) is data:
+        if data is None or data.gives_batches_once:
             raise ValueError(
                 "RigL looks at batches beside those that `fit` trains on. "
-                f"Received: data of type {type(data).__name__}, which gives "
-                "each batch once. Pass a list of batches, a `PyDataset` or a "
-                "`tf.data.Dataset`."
+                f"Received: {_kind(data)}. Pass arrays, a list of batches, a "
+                "`PyDataset` or a `tf.data.Dataset`."
             )
         self._batches = _Cycle(data)
         self._model = None
@@ -67,7 +66,7 @@ class _GradientSizes:
     def __call__(self, model, values, update):
         if model is not self._model:
             self._trace(model)
-        [batch] = take_batches(tuple(self._batches.take(update - 1)), 1)
+        [batch] = take_batches([self._batches.take(update - 1)], 1)
         others = [ops.convert_to_tensor(v) for v in self._others]
         return [np.abs(g) for g in self._slope(values, others, *batch)]
 
@@ -86,6 +85,13 @@ class _GradientSizes:
         self._model = model
 
 
+def _kind(data):
+    if data is None:
+        return "data=None"
+    kind = type(data.source).__name__
+    return f"data of type {kind}, which gives each batch once"
+
+
 class _Cycle:
     """The batches of data, again and again, by their places."""
 
@@ -96,7 +102,7 @@ class _Cycle:
 
     def take(self, place):
         """Returns the batch at a place that is later than the last one."""
-        if hasattr(self._data, "__getitem__"):
+        if self._data.has_places:
             return self._data[place % len(self._data)]
         skipped = place - self._next
         self._next = place + 1

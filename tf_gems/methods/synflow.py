@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems.layers.zeros import nonzero
 from tf_gems.methods.batches import take_batches
 from tf_gems.methods.dense_network import weights_replaced
 from tf_gems.methods.gradients import compiled
@@ -84,7 +85,7 @@ class SynFlow(Method):
         """
         inputs = _ones_like_an_input(model, data)
         values = [np.abs(w) for w in present_weights(model)]
-        masks = [np.ones(v.shape, bool) for v in values]
+        masks = [nonzero(w.weight) for w in prunable_weights(model)]
         density = Geometric(1.0, 1.0 - self.target_sparsity)
 
         def log_flow(chosen):

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import ops
 
+from tf_gems import training_data
 from tf_gems.methods.method import Method
+from tf_gems.methods.method import warn_at_floor
 from tf_gems.network import forget_compilation
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
@@ -33,6 +36,7 @@ class Trained(Method):
     """
 
     phase = "mining"  # in which scores train; "finetuning": weights
+    warns_at_floor = True  # unless the callback does
 
     def __init__(self, target_sparsity, epochs, learning_rate=None, **kwargs):
         super().__init__(target_sparsity, **kwargs)
@@ -46,6 +50,7 @@ class Trained(Method):
                 "`learning_rate` must be positive. "
                 f"Received: learning_rate={learning_rate!r}."
             )
+        _refuse_no_config(learning_rate)
         self.learning_rate = learning_rate
 
     @property
@@ -64,25 +69,58 @@ class Trained(Method):
         return [self.callback()]
 
     def prepare(self, model):
-        """Gives a model this method's masks and phase; all weights alive."""
+        """Gives a model this method's masks and phase; all weights alive.
+
+        All but those that are zero already, see `tf_gems.layers.nonzero`.
+        """
         refuse_too_few_zeros(gems_of(model), self.target_sparsity)
+        self._nonzero(model)
         for gem in gems_of(model):
             gem.revive()
             gem.set_phase(self.phase)
         forget_compilation(model)
 
-    def find(self, model, data=None, directory=None, verbose=0):
+    def find(
+        self,
+        model,
+        x=None,
+        y=None,
+        directory=None,
+        verbose="auto",
+        callbacks=(),
+        **arguments,
+    ):
+        data = training_data.read(x, y, model, **arguments)
         self.prepare(model)
         train(
             model,
             data,
             self.epochs,
             self.learning_rate,
-            self.callbacks_for(data),
+            [*self.callbacks_for(data), *(callbacks or ())],
             directory and Path(directory, "training"),
             verbose,
         )
-        return self.ticket(model, self.masks(model))
+        masks = self.masks(model)
+        self.refuse_unfinished(model, masks)
+        if self.warns_at_floor:
+            warn_at_floor(self.allocation, model, masks)
+        return self.ticket(model, masks)
+
+    def refuse_unfinished(self, model, masks):
+        """Raises an error if training ended before the target was reached."""
+        kept = sum(int(np.count_nonzero(mask)) for mask in masks)
+        size = sum(mask.size for mask in masks)
+        target = round((1.0 - self.target_sparsity) * size)
+        if kept > target:
+            raise RuntimeError(
+                "A search ends when its target is reached. Received: "
+                f"'{model.name}', of which {kept:,} of {size:,} weights are "
+                f"alive, for a target of {target:,}. A callback such as "
+                "`EarlyStopping` stopped the training, or the data ended "
+                "before the last epoch. Leave the callback out, or pass data "
+                "for all epochs."
+            )
 
     def masks(self, model):
         """Returns the masks of a model that has been trained."""
@@ -97,6 +135,22 @@ class Trained(Method):
             "epochs": self.epochs,
             "learning_rate": rate,
         }
+
+
+def _refuse_no_config(learning_rate):
+    """Refuses now what could not be recorded once training is done."""
+    schedule = keras.optimizers.schedules.LearningRateSchedule
+    if isinstance(learning_rate, schedule):
+        try:
+            keras.optimizers.schedules.serialize(learning_rate)
+        except NotImplementedError as error:
+            raise ValueError(
+                "A ticket records the method that found it, with its learning "
+                "rate. Received: learning_rate of type "
+                f"{type(learning_rate).__name__}, which has no `get_config`. "
+                "Define it, or compile with this schedule and leave "
+                "`learning_rate` out."
+            ) from error
 
 
 def alive_masks(model):

@@ -1,5 +1,7 @@
 """Trains a ticket, and what is left of it."""
 
+import keras
+
 from tf_gems.sanity.sanity_report import verdict
 from tf_gems.sanity.variants import randomize
 from tf_gems.sanity.variants import reinitialize
@@ -43,6 +45,10 @@ def check(
     Returns:
         `tf_gems.sanity.SanityReport`.
 
+    Raises:
+        ValueError: If `fit` returns no model, or `evaluate` no accuracy. The
+            first run finds this out.
+
     Example:
 
     ```python
@@ -72,8 +78,34 @@ def check(
     accuracies = {branch: [] for branch in branches}
     for seed in seeds:
         for branch, draw in branches.items():
-            accuracy = float(evaluate(fit(draw(seed), seed)))
+            accuracy = _run(fit, evaluate, draw(seed), seed)
             accuracies[branch].append(accuracy)
             if verbose:
                 print(f"{branch:<14} seed {seed}: {accuracy:.2%}", flush=True)
     return verdict(accuracies, tolerance)
+
+
+def _run(fit, evaluate, ticket, seed):
+    """Returns the accuracy of one run, or raises before others are lost."""
+    model = fit(ticket, seed)
+    if model is None or isinstance(model, keras.callbacks.History):
+        raise ValueError(
+            "`fit` returns the network that it trained. Received: "
+            f"{type(model).__name__}. End it with `return model`."
+        )
+    found = evaluate(model)
+    if isinstance(found, list | tuple | dict):
+        raise ValueError(
+            "`evaluate` returns an accuracy, a float in [0, 1]. Received: "
+            f"{found!r}. Return one of these values, such as "
+            '`model.evaluate(data, return_dict=True)["accuracy"]`.'
+        )
+    accuracy = float(found)
+    if not 0 <= accuracy <= 1:  # a NaN is not either
+        raise ValueError(
+            "`evaluate` returns an accuracy, a float in [0, 1]. Received: "
+            f"{accuracy!r}, for seed {seed}. If it is NaN the training has "
+            "diverged, or the test data is empty: lower the learning rate, or "
+            "look at the data."
+        )
+    return accuracy

@@ -1,0 +1,103 @@
+"""Weights that are zero before anything is pruned: they are not kept."""
+
+import numpy as np
+from keras import ops
+
+
+def nonzero(weight):
+    """Returns which entries of a weight count as weights, a bool array.
+
+    A density is of weights that are not zero. In a model that is sparse
+    already, because it was pruned and stripped before, a zero is pruned from
+    the start: it is not alive, no ticket keeps it, and it does not train.
+
+    Two kinds of zeros are not pruned ones, and all entries count: a weight
+    that is zero as a whole, as an initializer of zeros leaves it, and a
+    multiple of the identity matrix, as that initializer draws it.
+
+    Args:
+        weight: `keras.Variable`.
+
+    Returns:
+        NumPy bool array of the weight's shape.
+    """
+    value = ops.convert_to_numpy(ops.cast(weight, "float32"))
+    mask = value != 0  # NaN counts: it is refused when it is ranked
+    if not mask.any() or mask.all() or _is_identity(value):
+        return np.ones(value.shape, bool)
+    return mask
+
+
+def freeze_zeros(prunable):
+    """Freezes what is zero already in weights that are not pruned yet.
+
+    Args:
+        prunable: List of `PrunableWeight`, whose layer existed before.
+    """
+    for weight in prunable:
+        mask = nonzero(weight.weight)
+        if not mask.all() or weight.alive.count() < mask.size:
+            weight.alive.assign(mask)
+
+
+def is_untouched(prunable, mask):
+    """Whether a mask leaves out no more than what was zero already.
+
+    Args:
+        prunable: `PrunableWeight` that is mined, so that its weight rests.
+        mask: Bool tensor of its shape.
+    """
+    mask = ops.convert_to_numpy(mask)
+    return bool(mask.all() or np.array_equal(mask, nonzero(prunable.weight)))
+
+
+def refuse_below_zeros(kept, size, target_sparsity, count=None):
+    """Raises an error if more is zero already than a target asks for.
+
+    Args:
+        kept: Integer, how many weights are alive.
+        size: Integer, how many weights there are.
+        target_sparsity: Float in [0, 1).
+        count: Integer, how many weights the target keeps. Defaults to `None`:
+            `round((1 - target_sparsity) * size)`.
+
+    Raises:
+        ValueError: If fewer weights are alive than the target keeps.
+    """
+    count = round((1.0 - target_sparsity) * size) if count is None else count
+    if kept < count:
+        raise ValueError(
+            "A target counts all zeros among the prunable weights, also those "
+            "that are there before. Received: target_sparsity="
+            f"{target_sparsity:g}, which keeps {count:,} weights, for a model "
+            f"of {size:,} of which {kept:,} are alive; the others are zero or "
+            f"frozen already. Use a target of {1 - kept / size:.4g} or more, "
+            "or start from dense weights."
+        )
+
+
+def refuse_frozen_beyond(gems, target_sparsity, count=None):
+    """Raises an error if a model has fewer weights alive than a target keeps.
+
+    Args:
+        gems: List of `tf_gems.GemLayer`.
+        target_sparsity: Float in [0, 1).
+        count: See `refuse_below_zeros`.
+
+    Raises:
+        ValueError: See `refuse_below_zeros`. A shape may keep a few less
+            than its target, so one that was begun can go on.
+    """
+    begun = int(ops.convert_to_numpy(gems[0].target))
+    if not begun or begun != count:
+        alive = sum(gem.count_alive() for gem in gems)
+        size = sum(gem.size for gem in gems)
+        refuse_below_zeros(alive, size, target_sparsity, count)
+
+
+def _is_identity(value):
+    if value.ndim != 2:
+        return False
+    diagonal = np.diagonal(value)
+    alike = bool(np.all(diagonal == diagonal[0]))
+    return alike and np.count_nonzero(value) == diagonal.size

@@ -1,0 +1,83 @@
+"""A fresh copy of an optimizer, whoever wrote it."""
+
+import keras
+
+_PLAIN = (bool, int, float, str, type(None))
+_NAMED_APART = {"name", "built"}
+
+
+def copy_optimizer(optimizer, learning_rate=None):
+    """Returns an optimizer of the same settings, at its first step.
+
+    Classes and learning-rate schedules need not be registered, and a schedule
+    needs no `get_config`: a copy shares it.
+
+    Args:
+        optimizer: `keras.optimizers.Optimizer`.
+        learning_rate: Float, schedule or function that replaces that of the
+            optimizer. Defaults to `None`.
+
+    Returns:
+        `keras.optimizers.Optimizer`, without state.
+
+    Raises:
+        ValueError: If the config of the optimizer does not tell all of it.
+
+    Example:
+
+    >>> copy_optimizer(keras.optimizers.SGD(0.1, momentum=0.9)).momentum
+    0.9
+    """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return type(optimizer)(
+            copy_optimizer(optimizer.inner_optimizer, learning_rate),
+            initial_scale=optimizer.initial_scale,
+            dynamic_growth_steps=optimizer.dynamic_growth_steps,
+            name=optimizer.name,
+        )
+    config = config_of(optimizer)
+    if learning_rate is not None:
+        config["learning_rate"] = learning_rate
+    try:
+        copy = type(optimizer).from_config(config)
+    except TypeError as error:
+        raise ValueError(_rule(optimizer, str(error))) from error
+    for name, value in vars(optimizer).items():
+        if name.startswith("_exclude_from_weight_decay"):
+            setattr(copy, name, value)
+        elif isinstance(value, _PLAIN) and not name.startswith("_"):
+            other = getattr(copy, name, None)
+            if name not in _NAMED_APART and other != value:
+                raise ValueError(_rule(optimizer, f"{name}={value!r}"))
+    return copy
+
+
+def config_of(optimizer):
+    """Returns the config of an optimizer, with its learning rate itself.
+
+    Args:
+        optimizer: `keras.optimizers.Optimizer`, no `LossScaleOptimizer`.
+
+    Returns:
+        Dict of arguments of its class; `learning_rate` is a float, a schedule
+        or a function.
+    """
+    rate = optimizer._learning_rate
+    try:
+        # A config holds the rate as data, which not every schedule can be.
+        vars(optimizer)["_learning_rate"] = None
+        config = optimizer.get_config()
+    finally:
+        vars(optimizer)["_learning_rate"] = rate
+    if isinstance(rate, keras.Variable) or not callable(rate):
+        rate = float(keras.ops.convert_to_numpy(rate))
+    return {**config, "learning_rate": rate}
+
+
+def _rule(optimizer, what):
+    return (
+        "Each training gets a copy of the optimizer, made through its config. "
+        f"Received: optimizer of type {type(optimizer).__name__}, whose "
+        f"config does not give back all of it: {what}. Let `get_config` "
+        "return every argument of the constructor."
+    )

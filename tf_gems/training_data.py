@@ -1,0 +1,410 @@
+"""What `fit` takes, for everything here that takes data."""
+
+import itertools
+
+import keras
+import numpy as np
+
+from tf_gems.device_data import DeviceData
+from tf_gems.validation import check_choice
+from tf_gems.validation import check_positive_integer
+
+# Arguments of `keras.Model.fit` that say how data is read.
+ARGUMENTS = (
+    "sample_weight",
+    "batch_size",
+    "shuffle",
+    "class_weight",
+    "steps_per_epoch",
+    "validation_data",
+    "validation_split",
+    "validation_batch_size",
+    "validation_steps",
+    "validation_freq",
+)
+_BATCH_SIZE = 32  # that of `fit`
+
+
+class TrainingData:
+    """Batches for training, and for methods that look at some of them.
+
+    Iterating yields the batches of an epoch as tuples `(x,)`, `(x, y)` or
+    `(x, y, sample_weight)`. `len` is their number, where it is known.
+
+    Args:
+        source: What `fit` is given as `x`.
+        steps: Integer, batches of an epoch. Defaults to `None`: those that
+            the source has.
+        class_weight: As for `fit`. Defaults to `None`.
+        shuffle: As for `fit`, of the batches of a `PyDataset`. Defaults to
+            `False`.
+        validation: Dict, the validation arguments of `fit`.
+    """
+
+    def __init__(
+        self,
+        source,
+        steps=None,
+        class_weight=None,
+        shuffle=False,
+        validation=(),
+    ):
+        self.source = source
+        self.steps = steps
+        self.class_weight = class_weight
+        self.shuffle = bool(shuffle)
+        self.validation = dict(validation)
+
+    def __len__(self):
+        return len(self.source) if self.steps is None else self.steps
+
+    def __iter__(self):
+        for batch in itertools.islice(_batches_of(self.source), self.steps):
+            yield self._weighted(as_tuple(batch))
+
+    def __getitem__(self, place):
+        """Returns the batch at a place, if the source has places."""
+        return self._weighted(as_tuple(self.source[place]))
+
+    def _weighted(self, batch):
+        if self.class_weight and len(batch) == 2:
+            return (*batch, _weights(batch[1], self.class_weight))
+        return batch
+
+    @property
+    def has_places(self):
+        """Whether a batch can be read by its place, of a known number."""
+        return is_indexed(self.source) and self.source.num_batches is not None
+
+    @property
+    def gives_batches_once(self):
+        """Whether what has been read is gone, as with a generator."""
+        return not is_indexed(self.source) and iter(self.source) is self.source
+
+    def fit_arguments(self):
+        """Returns the arguments of `fit` for this data."""
+        found = {
+            "steps_per_epoch": self.steps,
+            "class_weight": self.class_weight,
+            **self.validation,
+        }
+        found = {k: v for k, v in found.items() if v is not None}
+        return {"x": self.source, "shuffle": self.shuffle, **found}
+
+
+class ArrayBatches(keras.utils.PyDataset):
+    """Arrays cut into batches, in an order that follows from the epoch.
+
+    Args:
+        arrays: Tuple of nested structures of arrays, of equal lengths.
+        batch_size: Positive integer.
+        shuffle: Whether each epoch has an order of its own.
+        steps: Integer, batches of an epoch, which starts from the first
+            example again where they are more than there are. Defaults to
+            `None`: all batches.
+    """
+
+    def __init__(self, arrays, batch_size, shuffle, steps=None):
+        super().__init__()
+        self.arrays = arrays
+        self.size = _common_length(arrays)
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.steps = -(-self.size // batch_size) if steps is None else steps
+        self._epoch, self._order = None, None
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch):
+        """Sets the epoch from which the order follows; `None` is the first."""
+        epoch = epoch or 0
+        if self._epoch == epoch:
+            return
+        self._epoch, orders, missing = epoch, [], self.steps * self.batch_size
+        for turn in itertools.count():
+            order = np.arange(self.size)
+            if self.shuffle:
+                np.random.default_rng([epoch, turn]).shuffle(order)
+            orders.append(order)
+            missing -= self.size
+            if missing <= 0:
+                break
+        self._order = np.concatenate(orders)
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.steps:
+            raise IndexError(index)
+        begin = index * self.batch_size
+        places = self._order[begin : begin + self.batch_size]
+        return keras.tree.map_structure(
+            lambda array: _rows(array, places), self.arrays
+        )
+
+
+class ListedBatches(keras.utils.PyDataset):
+    """A list of batches, in order."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self._batches = batches
+
+    def __len__(self):
+        return len(self._batches)
+
+    def __getitem__(self, index):
+        return as_tuple(self._batches[index])
+
+
+def read(x, y=None, model=None, **arguments):
+    """Returns the data that `fit` would be given, or `None` for none.
+
+    Args:
+        x: What `fit` takes: arrays (NumPy, tensors of any backend, pandas),
+            or a dict or tuple of them with `y`; a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, a `torch` loader or a generator. Also a
+            list of batches; a tuple `(x, y)` or `(x, y, sample_weight)`,
+            which is one batch unless `batch_size` is given; and
+            `tf_gems.device_data.DeviceData`.
+        y: Targets, if `x` is arrays. Defaults to `None`.
+        model: Keras model, which tells whether a list of arrays is a batch
+            each, or the inputs of one. Defaults to `None`: a batch each.
+        **arguments: Those of `fit` that are named in `ARGUMENTS`, each with
+            the meaning and the default that it has there. Arrays are shuffled
+            in an order that follows from the epoch alone.
+
+    Returns:
+        `TrainingData`, or `None` if `x` is `None`.
+
+    Raises:
+        ValueError: If an argument is unknown, or does not go with the data.
+    """
+    for name in arguments:
+        if name in ("epochs", "initial_epoch"):
+            raise ValueError(
+                "A method trains for its own epochs, from the first one. "
+                f"Received: {name}={arguments[name]!r}. Give `epochs` to the "
+                "method."
+            )
+        check_choice(name, "argument", ARGUMENTS)
+    given = {k: v for k, v in arguments.items() if v is not None}
+    if isinstance(x, TrainingData):
+        return x
+    if x is None:
+        if y is not None:
+            raise ValueError(
+                "Targets belong to inputs. Received: x=None, with `y`. Pass "
+                "the inputs as `x`."
+            )
+        return None
+    if _is_arrays(x, y, model, given):
+        return _read_arrays(x, y, **given)
+    source = x
+    if isinstance(x, tuple):
+        source = ListedBatches([as_tuple(x)])
+    elif isinstance(x, list):
+        source = ListedBatches(x)
+    elif not is_indexed(x) and not hasattr(x, "__iter__"):
+        raise ValueError(
+            "Data is what `fit` takes. Received: data of type "
+            f"{type(x).__name__}. Pass arrays `x` and `y`, a "
+            "`tf.data.Dataset`, a `keras.utils.PyDataset` or a list of "
+            "batches."
+        )
+    _refuse_beside(x, y, given)
+    return TrainingData(
+        source,
+        given.get("steps_per_epoch"),
+        given.get("class_weight"),
+        given.get("shuffle", False),
+        _validation(given),
+    )
+
+
+def as_tuple(batch):
+    """Returns a batch as `(x,)`, `(x, y)` or `(x, y, sample_weight)`."""
+    if isinstance(batch, list):
+        batch = tuple(batch)
+    if not isinstance(batch, tuple):
+        return (batch,)
+    if not 1 <= len(batch) <= 3:
+        raise ValueError(
+            "A batch is the inputs `x`, `(x, y)` or `(x, y, sample_weight)`. "
+            f"Received: a tuple of {len(batch)}. Put several inputs into one "
+            "tuple or dict."
+        )
+    return batch
+
+
+def is_indexed(source):
+    """Whether batches are read by their places, as of a `PyDataset`."""
+    return isinstance(source, keras.utils.PyDataset)
+
+
+def _batches_of(source):
+    if not is_indexed(source):
+        return iter(source)
+    count = source.num_batches
+    places = itertools.count() if count is None else range(count)
+    return (source[place] for place in places)
+
+
+def _refuse_beside(x, y, given):
+    """Raises an error for arguments that batches have no use for."""
+    wrong = {"y", "sample_weight", "validation_split"}
+    if isinstance(x, DeviceData):
+        wrong = {"y", *ARGUMENTS}
+    given = given if y is None else {**given, "y": y}
+    wrong = [name for name in given if name in wrong]
+    if wrong:
+        raise ValueError(
+            f"Data of type {type(x).__name__} yields whole batches, for which "
+            f"`{wrong[0]}` has no meaning. Received: {wrong[0]} of type "
+            f"{type(given[wrong[0]]).__name__}. Leave it out, or pass arrays "
+            "`x` and `y`."
+        )
+
+
+def _is_arrays(x, y, model, given):
+    """Whether `x` holds all examples, to be cut into batches."""
+    if y is not None or "sample_weight" in given:
+        return not hasattr(x, "element_spec") and all(
+            map(_is_array, keras.tree.flatten(x))
+        )
+    if isinstance(x, tuple):
+        return {"batch_size", "steps_per_epoch", "validation_split"} & set(
+            given
+        )
+    if isinstance(x, list):
+        network = getattr(model, "model", model)  # in a `SparseModel`
+        inputs = getattr(network, "inputs", None) or ()
+        # A batch of several inputs is not a single array.
+        return len(inputs) == len(x) > 1 and all(map(_is_array, x))
+    if isinstance(x, dict):
+        return all(map(_is_array, keras.tree.flatten(x)))
+    return _is_array(x)
+
+
+def _is_array(x):
+    typed = hasattr(x, "dtype") or hasattr(x, "dtypes")
+    return (typed and hasattr(x, "shape")) or hasattr(x, "__array__")
+
+
+def _read_arrays(
+    x,
+    y=None,
+    sample_weight=None,
+    batch_size=None,
+    shuffle=True,
+    class_weight=None,
+    steps_per_epoch=None,
+    validation_split=0.0,
+    **validation,
+):
+    if y is None and isinstance(x, tuple):
+        arrays = as_tuple(x)
+    else:
+        arrays = (x, y, sample_weight)
+    if len(arrays) == 3 and arrays[1] is None and arrays[2] is not None:
+        raise ValueError(
+            "A sample weight is that of a target. Received: sample_weight, "
+            "without y. Pass `y`, or weigh the loss within the model."
+        )
+    # Without what was left out; as for `fit`, tuples in place of lists.
+    arrays = tuple(
+        tuple(part) if isinstance(part, list) else part
+        for part in arrays
+        if part is not None
+    )
+    arrays = keras.tree.map_structure(_to_rows, arrays)
+    batch_size = check_positive_integer(batch_size or _BATCH_SIZE, "batch_size")
+    size = _common_length(arrays)
+    if validation_split and "validation_data" not in validation:
+        end = int(size * (1.0 - validation_split))
+        if not 0 < end < size:
+            raise ValueError(
+                "`validation_split` leaves examples on both sides. Received: "
+                f"validation_split={validation_split!r} of {size} examples."
+            )
+        arrays, held = (
+            keras.tree.map_structure(lambda a, p=p: _rows(a, p), arrays)
+            for p in (np.arange(end), np.arange(end, size))
+        )
+        count = validation.pop("validation_batch_size", None) or batch_size
+        validation["validation_data"] = ArrayBatches(held, count, False)
+    else:
+        validation.setdefault("validation_batch_size", batch_size)
+    steps = steps_per_epoch
+    if steps is not None:
+        steps = check_positive_integer(steps, "steps_per_epoch")
+    source = ArrayBatches(arrays, batch_size, shuffle, steps)
+    return TrainingData(
+        source, None, class_weight, validation=_validation(validation)
+    )
+
+
+def _validation(given):
+    found = {k: v for k, v in given.items() if k.startswith("validation_")}
+    return found if found.get("validation_data") is not None else {}
+
+
+def _common_length(arrays):
+    sizes = {a.shape[0] for a in keras.tree.flatten(arrays)}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            "All arrays have as many examples, at least one. Received: "
+            f"arrays of {sorted(map(int, sizes))} examples."
+        )
+    return int(sizes.pop())
+
+
+def _to_rows(array):
+    """Returns what rows can be taken of, with the dtypes that `fit` uses."""
+    kind = f"{type(array).__module__}.{type(array).__name__}"
+    if kind.startswith("pandas."):
+        is_series = array.ndim == 1
+        array = array.to_numpy()
+        array = array[:, None] if is_series else array
+    elif kind.startswith("torch."):
+        array = array.detach().cpu().numpy()
+    elif kind.endswith(".RaggedTensor") or kind.startswith("scipy.sparse."):
+        return array
+    elif kind.endswith(".SparseTensor"):
+        raise ValueError(
+            "Arrays are cut into batches by their rows. Received: a "
+            "SparseTensor. Pass a `tf.data.Dataset` of its batches."
+        )
+    array = np.asarray(array)
+    if not array.ndim:
+        raise ValueError(
+            "Data is of arrays with an axis of examples. Received: "
+            f"{array!r}. Convert lists of numbers: `np.array(values)`."
+        )
+    # Of other kinds are integers, bools and strings.
+    if "float" in array.dtype.name:
+        array = array.astype(keras.config.floatx(), copy=False)
+    return array
+
+
+def _rows(array, places):
+    if type(array).__name__ == "RaggedTensor":
+        import tensorflow as tf
+
+        return tf.gather(array, places)
+    rows = array[places]
+    if getattr(rows, "dtype", None) is not None and rows.dtype.kind in "OUS":
+        import tensorflow as tf  # the only backend that has strings
+
+        return tf.convert_to_tensor(rows, "string")
+    return rows
+
+
+def _weights(targets, class_weight):
+    """Returns the sample weights that `fit` makes of class weights."""
+    targets = np.asarray(targets)
+    if targets.ndim > 1 and targets.shape[-1] > 1:
+        targets = np.argmax(targets, -1)
+    labels = np.round(targets.reshape(len(targets))).astype(int)
+    weights = [class_weight.get(int(label), 1.0) for label in labels]
+    return np.array(weights, keras.config.floatx())
