@@ -9,6 +9,12 @@ def _hub():
     return keras_hub.models
 
 
+def _hub_layers():
+    import keras_hub
+
+    return keras_hub.layers
+
+
 def _made(name, **arguments):
     """Returns a function that makes a backbone."""
     return lambda: getattr(_hub(), name)(**arguments)
@@ -37,9 +43,9 @@ _GEMMA = {**_GROUPED, "head_dim": 8}
 
 def _resnet(**arguments):
     return _hub().ResNetBackbone(
-        input_conv_filters=[8],
+        input_conv_filters=[64],
         input_conv_kernel_sizes=[7],
-        stackwise_num_filters=[8, 8, 16, 16],
+        stackwise_num_filters=[64, 64, 64, 64],
         stackwise_num_blocks=[1, 1, 1, 1],
         stackwise_num_strides=[1, 2, 2, 2],
         block_type="basic_block",
@@ -110,7 +116,7 @@ def _retinanet():
 
 def _basnet():
     return _hub().BASNetBackbone(
-        image_encoder=_resnet(image_shape=(64, 64, 3)),
+        image_encoder=_resnet(image_shape=(None, None, 3)),
         num_classes=1,
         image_shape=(64, 64, 3),
         projection_filters=8,
@@ -147,7 +153,7 @@ def _dino():
 
 def _depth():
     encoder = _hub().DINOV2Backbone(
-        patch_size=16,
+        patch_size=8,
         num_layers=4,
         num_heads=2,
         hidden_dim=16,
@@ -163,7 +169,7 @@ def _depth():
         fusion_hidden_dim=8,
         head_hidden_dim=8,
         head_in_index=-1,
-        feature_keys=["Stage1", "Stage2", "Stage3", "Stage4"],
+        feature_keys=["stage1", "stage2", "stage3", "stage4"],
     )
 
 
@@ -211,13 +217,14 @@ def _mobilenet():
 
 def _cspnet():
     return _hub().CSPNetBackbone(
-        stem_filters=8,
+        stem_filters=32,
         stem_kernel_size=3,
         stem_strides=1,
-        stackwise_depth=[1, 1],
-        stackwise_strides=[1, 2],
-        stackwise_num_filters=[8, 16],
+        stackwise_depth=[1, 2, 2],
+        stackwise_strides=[1, 2, 2],
+        stackwise_num_filters=[32, 64, 64],
         block_type="dark_block",
+        stage_type="dark",
         **_IMAGE,
     )
 
@@ -235,13 +242,13 @@ def _sam():
         window_size=2,
         image_shape=(64, 64, 3),
     )
-    prompt = hub.SAMPromptEncoder(
+    prompt = _hub_layers().SAMPromptEncoder(
         hidden_size=8,
         image_embedding_size=(4, 4),
         input_image_size=(64, 64),
         mask_in_channels=4,
     )
-    decoder = hub.SAMMaskDecoder(
+    decoder = _hub_layers().SAMMaskDecoder(
         num_layers=2,
         hidden_size=8,
         intermediate_dim=16,
