@@ -32,8 +32,11 @@ class Problem:
         batch_size: Integer. Defaults to `8`.
         sparsity: Float, the fraction of zeros to mine to. Defaults to `0.8`.
         logs: Names that the user's training logic puts into the logs.
+        loss_above: Float that the user's own loss exceeds in the first epoch.
+            Defaults to `None`: not known.
         tolerance: Float, the largest difference as a fraction of the largest
             output. Defaults to `1e-4`.
+        moves: Whether training moves weights at all. Defaults to `True`.
         must_refuse: Sentence that says why only a refusal is right. Defaults
             to `None`.
         example: Inputs to compare outputs on. Defaults to `None`: the first
@@ -53,7 +56,9 @@ class Problem:
     batch_size: int = 8
     sparsity: float = 0.8
     logs: tuple = ()
+    loss_above: float | None = None
     tolerance: float = 1e-4
+    moves: bool = True
     must_refuse: str | None = None
     example: typing.Any = None
 

@@ -162,35 +162,25 @@ def zero_sample_weights():
         perceptron(10, 24, 3),
         x,
         classes_of(x, 3),
-        fit={"sample_weight": np.ones(32, "float32")},
+        fit={"sample_weight": np.zeros(32, "float32")},
         batch_size=32,
+        moves=False,
     )
 
 
 @pattern
-def frozen_by_callback():
-    """A callback of the user sets `trainable` while `fit` runs."""
+def trainable_toggled_after_wrapping():
+    """The user sets `trainable` on a layer after wrapping its model."""
     x = normal(32, 10)
     model = perceptron(10, 24, 3)
-    first = model.layers[0]
 
-    def toggle(epoch, logs=None):
-        first.trainable = False
-        first.trainable = True
+    def toggle(pruned):
+        model.layers[0].trainable = False
+        model.layers[0].trainable = True
+        return pruned
 
-    return Problem(
-        model,
-        x,
-        classes_of(x, 3),
-        fit={"validation_data": (x, classes_of(x, 3))},
-        outer=lambda pruned: _with(pruned, toggle),
-    )
-
-
-def _with(model, toggle):
-    """Adds a callback to each `fit` of a model's user."""
-    toggle(0)
-    return model
+    y = classes_of(x, 3)
+    return Problem(model, x, y, fit={"validation_data": (x, y)}, outer=toggle)
 
 
 @pattern

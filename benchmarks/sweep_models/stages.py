@@ -203,6 +203,12 @@ class Sweep:
                 f"the user's training logic was not used: {missing} not in "
                 f"the logs {list(history)}"
             )
+        least = problem.loss_above
+        if least is not None and not history["loss"][0] > least:
+            raise Wrong(
+                f"the user's own loss was not used: {history['loss'][0]:.3g} "
+                f"is not above {least:g}"
+            )
         moved = [
             kernel.path
             for kernel, value in zip(kernels, before, strict=True)
@@ -247,7 +253,7 @@ class Sweep:
         problem.compile_model(self.user)
         problem.train(self.user, 1)
         after = [np.array(kernel) for kernel in kernels]
-        if all(map(np.array_equal, before, after)):
+        if problem.moves and all(map(np.array_equal, before, after)):
             raise Wrong("no kept weight trained")
         self._refuse_lost_zeros()
 
@@ -329,7 +335,7 @@ class Sweep:
             not np.array_equal(value, np.array(v))
             for value, v in zip(values, plain.variables, strict=True)
         )
-        if not moved:
+        if problem.moves and not moved:
             raise Wrong("`fit` of the stripped model trains nothing")
         for value, variable in zip(values, plain.variables, strict=True):
             variable.assign(value)
