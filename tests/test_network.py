@@ -1,3 +1,4 @@
+import operator
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from models import mine
 from models import values
 
 import tf_gems
+from tf_gems.network import masked_network
+from tf_gems.network import network_weights
 
 
 def gem_network():
@@ -56,11 +59,17 @@ def test_a_functional_model_that_holds_gem_layers(tmp_path):
     ticket = tf_gems.Ticket.from_model(model)
     assert ticket.kept == round(ticket.size / 2) and len(ticket.masks) == 3
     assert history.history["alive_density"][-1] == ticket.density
-    plain = tf_gems.strip(model)
-    assert difference(model(x), plain(x)) == 0.0
-    assert not any(
-        "gem" in type(la).__module__ for la in plain._flatten_layers()
-    )
+    parts = list(model._flatten_layers())
+    expected, stored = model.predict(x, verbose=0), values(model)
+    with masked_network(model) as plain:
+        assert is_plain(plain)
+        assert difference(plain.predict(x, verbose=0), expected) == 0.0
+        plain.save(tmp_path / "plain.keras")
+    assert all(map(operator.is_, parts, model._flatten_layers()))
+    assert all(map(np.array_equal, values(model), stored))
+    assert difference(model.predict(x, verbose=0), expected) == 0.0
+    loaded = keras.models.load_model(tmp_path / "plain.keras")
+    assert difference(loaded(x), expected) < 1e-6
 
     path = str(tmp_path / "model.keras")
     model.save(path)
@@ -68,12 +77,9 @@ def test_a_functional_model_that_holds_gem_layers(tmp_path):
     assert difference(model(x), loaded(x)) == 0.0
     loaded.fit(x, y, verbose=0)
 
-    expected = plain.predict(x, verbose=0)
     ticket.apply(model)
     with pytest.raises(ValueError, match="compile"):
         model.fit(x, y, verbose=0)
-    tuned = tf_gems.strip(model)
-    assert difference(model.predict(x, verbose=0), tuned(x)) < 1e-6
     model.compile("adam", "mse")
     model.fit(x, y, verbose=0)
     assert difference(model.predict(x, verbose=0), expected) > 0
@@ -84,9 +90,27 @@ def test_a_functional_model_that_holds_gem_layers(tmp_path):
     model.save(path)
     loaded = keras.models.load_model(path)
     assert difference(model(x), loaded(x)) == 0.0
+
+    expected = model.predict(x, verbose=0)
+    plain = tf_gems.strip(model)
+    assert plain is model and is_plain(plain) and not plain.compiled
+    assert plain.get_layer("encoder") and plain.get_layer("top")
+    assert plain.get_layer("dense_of_user") is user
+    assert difference(plain.predict(x, verbose=0), expected) == 0.0
+    top = keras.Model(plain.inputs, plain.get_layer("top").output)
+    assert difference(top.predict(x, verbose=0), expected) == 0.0
+    plain.save(path)
+    assert difference(keras.models.load_model(path)(x), expected) < 1e-6
     # A ticket also fits the plain network.
     ticket.apply(plain)
-    assert difference(plain(x), tuned(x)) == 0.0
+    ticket.apply(loaded)
+    assert difference(plain(x), loaded(x)) == 0.0
+
+
+def is_plain(model):
+    parts = [*model._flatten_layers(), *model.weights]
+    parts += getattr(model, "operations", [])
+    return not any("tf_gems" in type(part).__module__ for part in parts)
 
 
 def ticket_mask(ticket, prunable):
@@ -100,12 +124,12 @@ def test_strip_reaches_a_sparse_model_in_a_model():
     inputs = keras.Input((6,))
     model = keras.Model(inputs, layers.Dense(2)(inner(inputs)))
     tf_gems.methods.RandomPruning(0.5).find(model).apply(model)
-    plain = tf_gems.strip(model)
     [x] = models.dense_data()[:1]
-    assert difference(model(x), plain(x)) == 0.0
-    assert not any(
-        "gem" in type(la).__module__ for la in plain._flatten_layers()
-    )
+    expected = model.predict(x, verbose=0)
+    plain = tf_gems.strip(model)
+    assert plain is model and is_plain(plain)
+    assert inner.model in plain.layers
+    assert difference(plain.predict(x, verbose=0), expected) == 0.0
 
 
 class Unregistered(keras.layers.Layer):
@@ -147,6 +171,7 @@ def test_strip_copies_what_the_user_has_written_in_line():
     sparse = tf_gems.SparseModel(model, seed=0)
     sparse.finetune(tf_gems.methods.RandomPruning(0.5).find(sparse))
     plain = tf_gems.strip(sparse)
+    assert plain is model
     [data] = models.dense_data()[:1]
     assert difference(sparse(data), plain(data)) == 0.0
     assert not plain.compiled
@@ -165,7 +190,7 @@ class MakesGemLayers(keras.Model):
         return self.dense(self.gem(x))
 
 
-def test_a_subclassed_model_may_make_gem_layers_but_not_be_stripped():
+def test_a_subclassed_model_may_make_gem_layers_and_be_stripped():
     x, _ = models.dense_data()
     model = MakesGemLayers()
     y = np.zeros((32, 2))
@@ -175,8 +200,13 @@ def test_a_subclassed_model_may_make_gem_layers_but_not_be_stripped():
     model.fit(x, y, verbose=0)  # builds it
     mine(model, x, y, target_sparsity=0.5)
     assert tf_gems.Ticket.from_model(model).density == 0.5
-    with pytest.raises(ValueError, match="makes `GemLayer`s itself"):
-        tf_gems.strip(model)
+    expected = model.predict(x, verbose=0)
+    before = [v.path for v in network_weights(model)]
+    plain = tf_gems.strip(model)
+    assert plain is model and is_plain(model)
+    assert [v.path for v in plain.weights] == before
+    assert type(model.gem) is layers.Dense
+    assert difference(model.predict(x, verbose=0), expected) == 0.0
 
 
 class WithoutConfig(keras.Model):
@@ -196,14 +226,127 @@ def test_what_cannot_be_stripped_is_refused():
     sparse = tf_gems.SparseModel(models.dense_network())
     with pytest.raises(RuntimeError, match="no ticket before mining"):
         tf_gems.strip(sparse)
+
+
+def test_strip_needs_no_config():
     model = WithoutConfig(layers.Dense(3))
-    model(np.ones((1, 4)))
+    x = np.ones((1, 4))
+    model(x)
     sparse = tf_gems.SparseModel(model)
     tf_gems.methods.RandomPruning(0.5).find(sparse).apply(sparse)
-    with pytest.raises(
-        ValueError, match="(?s)type WithoutConfig.*Give it `get_c"
-    ):
-        tf_gems.strip(sparse)
+    expected = sparse.predict(x, verbose=0)
+    assert tf_gems.strip(sparse) is model
+    assert difference(model.predict(x, verbose=0), expected) == 0.0
+
+
+class Nested(keras.Model):
+    """`GemLayer`s in every place that Keras tracks."""
+
+    def __init__(self):
+        super().__init__()
+        gems = [tf_gems.GemLayer(layers.Dense(4), seed=i) for i in range(6)]
+        self.one, self.many = gems[0], [gems[1]]
+        self.named = {"a": gems[2], "deep": [gems[3]]}
+        self.pair = (gems[4], "text")
+        self.wrapper = layers.TimeDistributed(gems[5])
+
+    def call(self, x, training=False):
+        x = self.one(x, training=training)
+        for layer in (*self.many, self.named["a"], *self.named["deep"]):
+            x = layer(x)
+        return self.wrapper(self.pair[0](x)[:, None])
+
+
+def test_gem_layers_in_attributes_are_replaced_and_put_back():
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    model = Nested()
+    model(x)
+    tf_gems.methods.RandomPruning(0.5).find(model).apply(model)
+    expected = model.predict(x, verbose=0)
+    paths = [v.path for v in network_weights(model)]
+    parts = list(model._flatten_layers())
+    with pytest.raises(KeyError), masked_network(model) as plain:
+        assert plain is model and is_plain(model)
+        assert [v.path for v in plain.weights] == paths
+        raise KeyError
+    assert all(map(operator.is_, parts, model._flatten_layers()))
+    assert difference(tf_gems.strip(model).predict(x, verbose=0), expected) == 0
+    assert is_plain(model) and [v.path for v in model.weights] == paths
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Parts(keras.Model):
+    """A functional model with equal layers as attributes, in other order."""
+
+    def __init__(self, **kwargs):
+        inputs = keras.Input((4,))
+        self.head, self.trunk = layers.Dense(4), layers.Dense(4)
+        super().__init__(inputs, self.head(self.trunk(inputs)), **kwargs)
+        self.scale = 2.0
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+def test_strip_gives_the_very_model_back(tmp_path):
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    norm = layers.Normalization()
+    norm.adapt(10 * x + 3)
+    table = np.random.default_rng(1).normal(size=(4, 4)).astype("float32")
+    inputs = keras.Input((4,))
+    y = layers.Lambda(lambda t: t @ table)(norm(inputs))
+    for model in (Parts(), keras.Model(inputs, layers.Dense(3)(y))):
+        trainable = [v.trainable for v in model.weights]
+        kinds = [type(v) for v in model.weights]
+        sparse = tf_gems.SparseModel(model, seed=0)
+        tf_gems.methods.RandomPruning(0.5).find(sparse).apply(sparse)
+        expected = sparse.predict(x, verbose=0)
+        assert not is_plain(model)
+        assert tf_gems.strip(sparse) is model
+        assert is_plain(model) and [type(v) for v in model.weights] == kinds
+        assert [v.trainable for v in model.weights] == trainable
+        assert difference(model.predict(x, verbose=0), expected) == 0.0
+        model.compile("sgd", "mse")
+        model.fit(x, expected, verbose=0)
+
+
+def test_strip_while_mining_ends_mining():
+    x, y = models.dense_data()
+    model = models.dense_network()
+    sparse = tf_gems.SparseModel(model, seed=0)
+    mine(sparse, x, y, target_sparsity=0.5)
+    with pytest.raises(ValueError, match="While a model is mined.*'dense'"):
+        model.compile("sgd", "mse")
+        model.fit(x, y, verbose=0)
+    sparse.gem.prunable[0].score.assign(
+        0.4 * ops.ones(sparse.gem.prunable[0].score.shape)
+    )
+    expected = sparse.predict(x, verbose=0)
+    plain = tf_gems.strip(sparse)
+    assert sparse.phase == "finetuning"
+    assert difference(plain.predict(x, verbose=0), expected) == 0.0
+    assert difference(sparse.predict(x, verbose=0), expected) == 0.0
+    with pytest.raises(RuntimeError, match="taken before `strip`"):
+        sparse.ticket()
+    assert sparse.ticket("rounded").kept == np.count_nonzero(
+        ops.convert_to_numpy(plain.get_layer("last").kernel)
+    )
+    with pytest.raises(ValueError, match="belongs to the mining phase"):
+        mine(sparse, x, y)
+
+
+def test_unwrap_gives_a_model_that_trains():
+    x, y = models.dense_data()
+    model = models.dense_network()
+    before = values(model)
+    sparse = tf_gems.SparseModel(model, seed=0)
+    with pytest.raises(ValueError, match="one `GemLayer` or `SparseModel` at"):
+        tf_gems.SparseModel(model)
+    assert tf_gems.unwrap(sparse) is model and is_plain(model)
+    assert all(map(np.array_equal, values(model), before))
+    model.compile("sgd", "mse")
+    model.fit(x, y, verbose=0)
+    assert difference(values(model)[0], before[0]) > 0
 
 
 IN_A_FRESH_PROCESS = """

@@ -24,6 +24,7 @@ from tf_gems.export import export_report
 from tf_gems.export import export_saved_model
 from tf_gems.layers import GemLayer
 from tf_gems.network import strip
+from tf_gems.network import unwrap
 from tf_gems.pretrained import load_pretrained
 from tf_gems.planning import Plan
 from tf_gems.planning import plan
@@ -62,5 +63,6 @@ __all__ = [
     "schedules",
     "shapes",
     "strip",
+    "unwrap",
     "zoo",
 ]

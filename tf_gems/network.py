@@ -1,18 +1,17 @@
 """The user's network inside a model that is being pruned."""
 
-import collections
+import contextlib
 import inspect
 
 import keras
 from keras import ops
 
-from tf_gems.layers.gem_layer import GemLayer
+from tf_gems.initializers import SignedConstant
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.layers.gem_layer import masked
+from tf_gems.layers.training_guard import forget_compilation
 from tf_gems.layers.zeros import is_untouched
-
-_GEM_LAYER = "tf_gems>GemLayer"
-_SPARSE_MODEL = "tf_gems>SparseModel"
-_SIGNED_CONSTANT = "tf_gems>SignedConstant"
+from tf_gems.wrapper_removal import remove_wrappers
 
 
 def gems_of(model):
@@ -40,34 +39,34 @@ def network_weights(model):
     return [v for v in model.weights if id(v) not in added]
 
 
-def forget_compilation(model):
-    """Makes `fit` and `evaluate` ask for `compile` after a phase switch.
-
-    Keras would go on with the step it traced in the phase before, silently.
-    """
-    model.compiled = False
-    model.train_function = None
-    model.test_function = None
-    model.predict_function = None
-
-
 def strip(model):
-    """Returns a plain Keras copy of a pruned model, with exact zeros.
+    """Gives the user's own model back, with exact zeros in its kernels.
 
-    The copy computes what the model computes in its present phase: every
-    prunable weight is multiplied by its mask. It holds nothing of `tf_gems`
-    and is not compiled. The pruned model stays as it is.
+    It is no copy: for a `SparseModel` it is the very model that was passed to
+    it, and for a model that holds `GemLayer`s that model, with the layers that
+    they wrap in their places. So all that a config does not tell is there:
+    adapted statistics, look-up tables, attributes, the user's own class.
+
+    Every prunable weight is multiplied by its mask, so that the model computes
+    what the pruned one computes in its present phase. The weights train as
+    they did before they were wrapped. The model holds nothing of `tf_gems`,
+    and has to be compiled.
+
+    A `SparseModel` computes the same as before. It is fine-tuning from then
+    on: mining cannot go on, as the starting values of pruned weights are gone.
+    Take its `ticket` first. When it is compiled again, it takes the model over
+    again.
 
     Args:
         model: `SparseModel`, or Keras model that holds `GemLayer`s.
 
     Returns:
-        Keras model of the user's own class.
+        The user's own Keras model.
 
     Raises:
         RuntimeError: If nothing has been pruned yet.
-        ValueError: If the model is not a pruned one, or cannot be copied
-            through its config.
+        ValueError: If the model is not a pruned one, or holds a `GemLayer`
+            where it cannot be replaced.
 
     Example:
 
@@ -76,31 +75,140 @@ def strip(model):
     plain.save("plain.keras")
     ```
     """
+    gems = _pruned(model)
+    refuse_before_mining(gems, model)
+    plain, _ = remove_wrappers(model)
+    for gem in gems:
+        gem.prune_for_good()
+        gem.give_back()
+    _forget_signed_constants(plain)
+    _forget_compilations(model, plain)
+    return plain
+
+
+def unwrap(model):
+    """Gives the user's own model back, not pruned.
+
+    Weights have the values that they have now: those from before mining, or,
+    while fine-tuning, with zeros where they are pruned. See `tf_gems.strip`,
+    which prunes.
+
+    Args:
+        model: `SparseModel`, or Keras model that holds `GemLayer`s.
+
+    Returns:
+        The user's own Keras model, which has to be compiled.
+
+    Raises:
+        ValueError: As for `tf_gems.strip`.
+
+    Example:
+
+    ```python
+    model = tf_gems.unwrap(sparse)
+    model.compile("adam", loss)
+    ```
+    """
+    gems = _pruned(model)
+    plain, _ = remove_wrappers(model)
+    for gem in gems:
+        gem.give_back()
+    _forget_compilations(model, plain)
+    return plain
+
+
+@contextlib.contextmanager
+def masked_network(model):
+    """Gives the user's own model, pruned as long as the block lasts.
+
+    Within the block it is what `tf_gems.strip` would return, to be traced,
+    saved or run. Afterwards every weight has its value back, to the last bit,
+    and pruning can go on; also after an exception.
+
+    Args:
+        model: `SparseModel`, or Keras model that holds `GemLayer`s. A plain
+            Keras model is given as it is.
+
+    Yields:
+        The user's own Keras model.
+
+    Raises:
+        RuntimeError: If nothing has been pruned yet.
+        ValueError: As for `tf_gems.strip`.
+
+    Example:
+
+    ```python
+    with masked_network(sparse) as plain:
+        plain.export("saved_model")
+    ```
+    """
     gems = find_gem_layers(model)
     if not gems:
-        raise ValueError(
-            "Only a pruned model can be stripped. Received: "
-            f"'{model.name}' of type {type(model).__name__}, which holds no "
-            "`tf_gems.GemLayer`."
-        )
+        yield model
+        return
     refuse_before_mining(gems, model)
-    masks = {
-        id(prunable.weight): mask
+    plain, put_wrappers_back = remove_wrappers(model)
+    pruned = [
+        (prunable.weight, ops.copy(prunable.weight), mask)
         for gem in gems
         for prunable, mask in zip(gem.prunable, gem.masks(), strict=True)
-    }
-    weights = network_weights(model)
-    names = collections.Counter(part.name for part in model._flatten_layers())
-    copy = _plain_copy(unwrap(model), names)
-    copy.compiled = False
-    _refuse_unlike(model, copy, weights)
-    for variable, target in zip(weights, copy.weights, strict=True):
-        # A copy of its own: on JAX a training step may delete the original.
-        value = ops.copy(variable)
-        if id(variable) in masks:
-            value = value * ops.cast(masks[id(variable)], variable.dtype)
-        target.assign(value)
-    return copy
+    ]
+    taken = [gem for gem in gems if gem.taken]
+    with contextlib.ExitStack() as stack:
+        stack.callback(put_wrappers_back)
+        stack.enter_context(_own_functions(plain))
+        for gem in taken:
+            stack.callback(gem.take_over)
+            gem.give_back()
+        for weight, value, mask in pruned:
+            stack.callback(weight.assign, value)
+            weight.assign(masked(weight, mask))
+        yield plain
+
+
+def _pruned(model):
+    """Returns the `GemLayer`s of a model, or raises if there are none."""
+    gems = find_gem_layers(model)
+    if gems:
+        return gems
+    raise ValueError(
+        "Only a pruned model can be stripped. Received: "
+        f"'{model.name}' of type {type(model).__name__}, which holds no "
+        "`tf_gems.GemLayer`."
+    )
+
+
+def _trainers(model):
+    return [p for p in model._flatten_layers() if isinstance(p, keras.Model)]
+
+
+def _forget_compilations(*models):
+    for model in models:
+        for part in _trainers(model):
+            forget_compilation(part)
+
+
+@contextlib.contextmanager
+def _own_functions(model):
+    """Lets no step that was traced within a block be used outside it."""
+    names = ("train_function", "test_function", "predict_function")
+    before = [(p, n, getattr(p, n)) for p in _trainers(model) for n in names]
+    try:
+        for part, name, _ in before:
+            setattr(part, name, None)
+        yield
+    finally:
+        for part, name, function in before:
+            setattr(part, name, function)
+
+
+def _forget_signed_constants(model):
+    """Replaces initializers of this package, or files would ask for it."""
+    for part in model._flatten_layers():
+        for name, value in vars(part).items():
+            if isinstance(value, SignedConstant):
+                setattr(part, name, keras.initializers.HeNormal())
 
 
 def refuse_before_mining(gems, model):
@@ -136,56 +244,16 @@ def refuse_unfinished_mining(gems, model):
         )
 
 
-def _refuse_unlike(model, copy, weights):
-    """Raises an error if a copy is not the network that it is a copy of."""
-    ours = [tuple(v.shape) for v in weights]
-    theirs = [tuple(v.shape) for v in copy.weights]
-    if ours != theirs or find_gem_layers(copy):
-        raise ValueError(
-            "A model is copied through its config, which must give back the "
-            f"same network, without `GemLayer`s. Received: '{model.name}' "
-            f"with {len(ours)} weights, of which the copy has {len(theirs)}, "
-            f"and {len(find_gem_layers(copy))} `GemLayer`s. A subclassed "
-            "model must build its weights in `build` and take its layers as "
-            "arguments; one that makes `GemLayer`s itself cannot be stripped: "
-            "wrap the plain one in `tf_gems.SparseModel`."
+def refuse_lost_weights(gems, model):
+    """Raises an error if `strip` took weights from the ticket of mining."""
+    lost = sum(gem.lost for gem in gems)
+    if lost:
+        raise RuntimeError(
+            "The ticket of mining is taken before `strip`, which prunes what "
+            f"rounds to zero for good. Received: '{model.name}', of which "
+            f"{lost:,} weights were alive then and are zero now. "
+            '`ticket(masks="rounded")` is what the stripped network keeps.'
         )
-
-
-def unwrap(layer):
-    """Returns what a `GemLayer` or `SparseModel` wraps, or the layer itself."""
-    if isinstance(layer, GemLayer):
-        return layer.layer
-    if keras.saving.get_registered_name(type(layer)) == _SPARSE_MODEL:
-        return layer.gem.layer
-    return layer
-
-
-def _plain_copy(layer, names):
-    """Returns an untrained copy of a layer or model, without `GemLayer`s."""
-    inner = unwrap(layer)
-    if inner is not layer:
-        copy = _plain_copy(inner, names)
-        if names[inner.name] > 1:
-            copy.name = layer.name  # Keras wants the names to differ
-        return copy
-    if isinstance(layer, keras.Sequential | keras.src.models.Functional):
-        return keras.models.clone_model(
-            layer,
-            clone_function=lambda part: _plain_copy(part, names),
-            recursive=True,
-        )
-    try:
-        config = _plain_config(keras.saving.serialize_keras_object(layer))
-        return keras.saving.deserialize_keras_object(
-            config, custom_objects=custom_objects(layer), safe_mode=False
-        )
-    except Exception as error:
-        raise ValueError(
-            "A model is copied through its config. Received: "
-            f"'{layer.name}' of type {type(layer).__name__}, for which this "
-            f"fails: {error} Give it `get_config` and `from_config`."
-        ) from error
 
 
 def custom_objects(layer):
@@ -198,24 +266,3 @@ def custom_objects(layer):
             if not named.__module__.startswith(("keras", "builtins")):
                 found[named.__name__] = named
     return found
-
-
-def _plain_config(config):
-    """Returns a layer's config with `GemLayer`s replaced by what they wrap."""
-    if isinstance(config, list | tuple):
-        return type(config)(_plain_config(value) for value in config)
-    if not isinstance(config, dict):
-        return config
-    name = config.get("registered_name")
-    if name == _GEM_LAYER:
-        return _plain_config(config["config"]["layer"])
-    if name == _SPARSE_MODEL:
-        return _plain_config(config["config"]["model"])
-    if name == _SIGNED_CONSTANT:
-        return keras.initializers.serialize(keras.initializers.HeNormal())
-    # A copy need not be compiled.
-    return {
-        key: _plain_config(value)
-        for key, value in config.items()
-        if key != "compile_config"
-    }

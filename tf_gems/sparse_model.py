@@ -22,7 +22,7 @@ class SparseModel(keras.Model):
     `tf_gems.GemLayer` for what is computed in each.
 
     The model is taken over, not copied: it becomes a part of this one.
-    `tf_gems.strip` returns a plain Keras model with exact zeros.
+    `tf_gems.strip` gives it back with exact zeros, `tf_gems.unwrap` without.
 
     Args:
         model: Built Keras 3 model of any kind, subclassed ones included.
@@ -139,6 +139,21 @@ class SparseModel(keras.Model):
 
     def build(self, input_shape=None):
         pass  # built by its constructor
+
+    def compile(self, *args, **kwargs):
+        """Compiles the model, as `keras.Model.compile` does.
+
+        After `tf_gems.strip` or `tf_gems.unwrap` it takes the wrapped model
+        over again.
+        """
+        if not self.gem.taken:
+            self.gem.take_over()
+        super().compile(*args, **kwargs)
+
+    def compile_from_config(self, config):
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**config)
+        self.optimizer.build(self.trainable_variables)
 
     def call(self, *args, training=None, **kwargs):
         return self.gem(*args, training=training, **kwargs)

@@ -7,17 +7,18 @@ from keras import ops
 
 from tf_gems import ticket_file
 from tf_gems.layers.gem_layer import find_gem_layers
-from tf_gems.network import forget_compilation
+from tf_gems.layers.training_guard import forget_compilation
 from tf_gems.network import gems_of
 from tf_gems.network import network_weights
 from tf_gems.network import prunable_weights
 from tf_gems.network import refuse_before_mining
+from tf_gems.network import refuse_lost_weights
 from tf_gems.network import refuse_unfinished_mining
-from tf_gems.network import unwrap
 from tf_gems.network_config import config_of
 from tf_gems.network_config import network_of
 from tf_gems.pruning_report import unique_paths
 from tf_gems.validation import check_choice
+from tf_gems.wrapper_removal import wrapped_by
 
 
 @dataclasses.dataclass(eq=False)
@@ -83,6 +84,7 @@ class Ticket:
         refuse_before_mining(gems, model)
         if masks == "alive":
             refuse_unfinished_mining(gems, model)
+            refuse_lost_weights(gems, model)
         flags = [
             mask
             for gem in gems
@@ -208,6 +210,7 @@ class Ticket:
                 # A network that returns to mining computes the same.
                 prunable.score.assign(mask.astype("float32"))
             gem.target.assign(self.kept)
+            gem.lost = 0
             gem.set_phase("finetuning")
         if gems:
             forget_compilation(model)
@@ -356,7 +359,7 @@ class Ticket:
 
 def _config(model):
     """Returns the config of a model's network, or `None` if it is unknown."""
-    network = unwrap(model)
+    network = wrapped_by(model)
     return None if find_gem_layers(network) else config_of(network)
 
 

@@ -6,13 +6,13 @@ _MODULES = {
     "applications": ("applications",),
     "keras_hub": ("keras_hub",),
     "patterns": (
-        "patterns_training",
-        "patterns_compile",
-        "patterns_vision",
-        "patterns_sequences",
-        "patterns_data",
-        "patterns_layers",
         "patterns_structure",
+        "patterns_layers",
+        "patterns_data",
+        "patterns_training",
+        "patterns_sequences",
+        "patterns_vision",
+        "patterns_compile",
     ),
 }
 SUITES = tuple(_MODULES)

@@ -9,6 +9,28 @@ from tf_gems.export import worker
 from tf_gems.export.tracing import trace
 
 
+class ConversionError(RuntimeError):
+    """Why a network has no such form.
+
+    Args:
+        message: String.
+        final: Whether another batch size cannot help.
+    """
+
+    def __init__(self, message, final):
+        super().__init__(message)
+        self.final = final
+
+
+# What users wrote, for operators that do not tell it.
+_HINTS = {
+    "BitwiseAnd": (
+        "`keras.ops.argmax` and `argmin` compute with it: return their "
+        "argument, and take the largest outside of the model. "
+    ),
+}
+
+
 def convert(traced, directory, form, examples=(), io="float32"):
     """Returns a TFLite file's bytes.
 
@@ -22,8 +44,8 @@ def convert(traced, directory, form, examples=(), io="float32"):
             Defaults to `"float32"`.
 
     Raises:
-        RuntimeError: If the network has no such form. The message names the
-            layer, where that can be told, and the remedy.
+        ConversionError: If the network has no such form. The message names
+            the layer, where that can be told, and the remedy.
     """
     size = sum(_bytes(variable) for variable in traced.function.variables)
     seconds = worker.seconds_for(size, len(examples))
@@ -31,7 +53,7 @@ def convert(traced, directory, form, examples=(), io="float32"):
     try:
         worker.convert(directory, target, form.name, examples, io, seconds)
     except worker.WorkerError as error:
-        raise RuntimeError(_explain(error, traced, form)) from error
+        raise _explained(error, traced, form) from error
     with open(target, "rb") as file:
         return file.read()
 
@@ -54,41 +76,31 @@ def _bytes(variable):
     return variable.shape.num_elements() * variable.dtype.size
 
 
-def _explain(error, traced, form):
-    """Says in plain words why the converter failed.
+def _explained(error, traced, form):
+    """Returns an error that says in plain words why the converter failed.
 
     What it writes is for its own authors: that stays in the cause.
     """
-    name = traced.model.name
     text = f"{error}\n{error.log}"
-    rule = "A TFLite file holds operators that TFLite has. "
+    where = f"'{traced.model.name}'"
     operators = _unsupported(text)
     if operators:
-        kinds = " and ".join(operators)
-        layers = _layers_with(operators, traced)
-        where = f"'{name}'"
-        if layers:
-            named = ", ".join(f"'{layer}'" for layer in layers)
-            if len(layers) > 1:
-                where += f", whose layers {named} compute with"
-            else:
-                where += f", whose layer {named} computes with"
-        else:
-            where += ", which computes with"
-        return (
-            f"{rule}Received: {where} {kinds}, which it does not have, in "
-            "any form; the same network without zeros cannot be converted "
-            "either. Use `tf_gems.export_saved_model`, which takes every "
-            "operator of TensorFlow, or replace the layer; what prepares "
+        layers = _named(_layers_with(operators, traced))
+        hints = "".join(_HINTS.get(name, "") for name in operators)
+        return ConversionError(
+            "A TFLite file holds operators that TFLite has. Received: "
+            f"{where}{layers}, which computes with {' and '.join(operators)}; "
+            "TFLite has no such operator, in any form, and the converter "
+            "fails for the same network without zeros, too. "
+            f"{hints}Use `tf_gems.export_saved_model`, which takes every "
+            "operator of TensorFlow, or replace the layer. What prepares "
             "inputs, such as look-ups of strings, can be left out of the "
-            "model that is exported."
+            "model that is exported.",
+            final=True,
         )
     layers = _located(text, traced)
     if error.crashed and not layers and form.name == "int8":
         layers = _recurrent(traced.model)
-    where = f"'{name}'"
-    if layers:
-        where += ", at " + ", ".join(f"layer '{layer}'" for layer in layers)
     if error.crashed:
         what = f"for which TensorFlow's converter {error.crashed}"
     else:
@@ -96,11 +108,19 @@ def _explain(error, traced, form):
     remedy = "Use `tf_gems.export_saved_model`."
     if form.alternative is not None:
         remedy = f"Pass form={form.alternative!r}."
-    return (
-        f"An export must run. Received: {where}, {what} form={form.name!r}. "
-        "The same network without zeros cannot be converted either. "
-        f"{remedy}"
+    return ConversionError(
+        f"An export must run. Received: form={form.name!r}, "
+        f"{where}{_named(layers)}, {what.rstrip('.')}. The converter fails "
+        f"for the same network without zeros, too. {remedy}",
+        final=error.crashed is not None,
     )
+
+
+def _named(layers):
+    if not layers:
+        return ""
+    several = "layers" if len(layers) > 1 else "layer"
+    return f", {several} " + ", ".join(f"'{layer}'" for layer in layers)
 
 
 def _unsupported(text):
@@ -167,12 +187,13 @@ def _reason(error):
     if "loc(" in line or "%" in line or "__inference" in line:
         return "its operators do not fit TFLite's."
     line = line[:200].rstrip()
-    return line if line.endswith(".") else f"{line}."
+    return line.rstrip(".") + "."
 
 
 def _first_line(error):
-    lines = [x.strip() for x in str(error).splitlines() if x.strip()]
+    text = re.sub(r"\x1b\[\d*m", "", str(error))  # Keras prints in bold
+    lines = [x.strip() for x in text.splitlines() if x.strip()]
     line = lines[0] if lines else type(error).__name__
     if line.startswith("Exception encountered when calling") and lines[1:]:
         line += f" {lines[1]}"
-    return line if line.endswith(".") else f"{line}."
+    return line.rstrip(".") + "."

@@ -89,9 +89,7 @@ def export_report(
     os.makedirs(directory, exist_ok=True)
 
     def first(count):
-        return keras.tree.map_structure(
-            lambda x: np.asarray(x)[:count], inputs
-        )
+        return keras.tree.map_structure(lambda x: np.asarray(x)[:count], inputs)
 
     def judged(outputs):
         return None if labels is None else metric(labels, outputs)

@@ -28,20 +28,34 @@ def encode(flat):
     >>> values.tolist(), gaps.tolist(), gaps.dtype.name
     ([5.0, 7.0], [2, 2], 'uint8')
     """
-    if flat.size >= 1 << 31:
+    places = np.flatnonzero(flat)
+    return encode_kept(places, flat[places], flat.size)
+
+
+def encode_kept(places, kept_values, size):
+    """Encodes the kept weights of a flat array.
+
+    Args:
+        places: Array of integers, where they stand, in order.
+        kept_values: Array of the same length.
+        size: Integer, the length of the flat array, below 2**31.
+
+    Returns:
+        See `encode`.
+    """
+    if size >= 1 << 31:
         raise ValueError(
             "Gaps are summed in 32 bits. Received: an array of "
-            f"{flat.size:,} elements. Store it in parts."
+            f"{size:,} elements. Store it in parts."
         )
-    places = np.flatnonzero(flat)
     gaps = np.diff(places, prepend=0)
     coded = [_with_stops(gaps, np.dtype(name)) for name in _TYPES]
-    value_bytes = flat.dtype.itemsize
+    value_bytes = kept_values.dtype.itemsize
     steps, kept = min(
         coded, key=lambda c: c[0].nbytes + value_bytes * len(c[0])
     )
-    values = np.zeros(len(steps), flat.dtype)
-    values[kept] = flat[places]
+    values = np.zeros(len(steps), kept_values.dtype)
+    values[kept] = kept_values
     return values, steps
 
 

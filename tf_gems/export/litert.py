@@ -159,6 +159,8 @@ def write_litert(
                 break
             except RuntimeError as error:
                 failure = error
+                if getattr(error, "final", False):
+                    raise
         else:
             raise failure
         if sizes and not network.signature.batch_size and batch_size is None:
@@ -217,6 +219,7 @@ class _Attempt:
                     "in float32."
                 )
             traced = traced_or_refused(plain, self.signature)
+            notes += traced.notes()
             self.patterns = kept_patterns(plain)
             with quiet():
                 traced.save(directory)

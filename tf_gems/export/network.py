@@ -8,21 +8,7 @@ import numpy as np
 from tf_gems.export.outputs import named_outputs
 from tf_gems.export.signature import Signature
 from tf_gems.layers.gem_layer import find_gem_layers
-try:
-    from tf_gems.network import masked_network
-except ImportError:
-    @contextlib.contextmanager
-    def masked_network(model):
-        gems = find_gem_layers(model)
-        pairs = [(p.weight, m) for g in gems for p, m in zip(g.prunable, g.masks())]
-        kept = [(w, w.numpy()) for w, _ in pairs]
-        for w, m in pairs:
-            w.assign(w * keras.ops.cast(m, w.dtype))
-        try:
-            yield model.model if isinstance(model, SparseModel) else model
-        finally:
-            for w, v in kept:
-                w.assign(v)
+from tf_gems.network import masked_network
 from tf_gems.network import refuse_before_mining
 from tf_gems.sparse_model import SparseModel
 
@@ -61,14 +47,12 @@ class Network:
         _refuse_non_finite(model)
         self.signature = Signature.of(self.user_model, inputs)
 
-    @contextlib.contextmanager
     def masked(self):
-        """Yields the user's own model with exact zeros in its kernels."""
-        if not find_gem_layers(self.model):
-            yield self.model
-            return
-        with masked_network(self.model) as plain:
-            yield plain
+        """Gives the user's own model as long as a block lasts.
+
+        See `tf_gems.network.masked_network`.
+        """
+        return masked_network(self.model)
 
     def outputs(self, batches, model=None):
         """Returns what the model computes, one dict of arrays for each batch.
@@ -160,12 +144,24 @@ def computed_in_float32(model):
     ]
     names = sorted({layer.compute_dtype for layer, _ in others})
     try:
-        for layer, _ in others:
-            layer.dtype_policy = "float32"
+        for layer, policy in others:
+            layer.dtype_policy = _Float32(policy.variable_dtype)
         yield names
     finally:
         for layer, policy in others:
             layer.dtype_policy = policy
+
+
+class _Float32(keras.DTypePolicy):
+    """Computes in float32 with variables of another type, which Keras casts.
+
+    Args:
+        variable_dtype: String.
+    """
+
+    def __init__(self, variable_dtype):
+        super().__init__("float32")
+        self._variable_dtype = variable_dtype
 
 
 def _refuse_others(model):
@@ -211,8 +207,7 @@ def _refuse_non_finite(model):
 def _state_kept(model):
     """Puts back what a call of a model assigns to its variables."""
     kept = [
-        (variable, np.array(variable.numpy()))
-        for variable in _state(model)
+        (variable, np.array(variable.numpy())) for variable in _state(model)
     ]
     try:
         yield

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 
 import numpy as np
@@ -40,9 +41,9 @@ def export_saved_model(
     dense twin of the report is the same graph with all of its weights, each
     stored once; `keras.Model.export` stores them twice.
 
-    A network whose outputs depend on variables that it writes while it
-    predicts, such as a stateful recurrent layer, has no such form: its weights
-    are stored in full, and the report says so.
+    Variables that the network writes while it predicts, such as the states
+    of a stateful recurrent layer, start from their present values; the report
+    names them. Those that change no output are left out.
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
@@ -112,10 +113,19 @@ def write_saved_model(
         progress.step("tracing the network")
         with network.masked() as plain:
             traced = traced_or_refused(plain, network.signature)
+            notes += traced.notes()
             progress.step("writing it")
             with quiet():
-                tensors = _write(traced, written, notes)
+                rows = write_sparse_graph(traced, written)
+                tensors = _describe(rows, plain)
                 traced.save(twin.name)
+                if Stored(written).bytes > Stored(twin.name).bytes:
+                    notes.append(
+                        "No weight has zeros enough to be stored sparsely."
+                    )
+                    shutil.rmtree(written)
+                    shutil.copytree(twin.name, written)
+                    tensors = _dense_rows(plain)
         progress.step("running it")
         outputs, ran = _run(written, network.signature, given)
         comparison = compare(expected[0], outputs)
@@ -155,22 +165,10 @@ def _refuse_full(directory, overwrite):
         )
 
 
-def _write(traced, directory, notes):
-    """Writes a SavedModel; returns rows of `ExportReport.tensors`."""
-    if not traced.state:
-        return _describe(write_sparse_graph(traced, directory), traced.model)
-    notes.append(
-        "The weights are stored in full. A graph of constants has no state, "
-        "and this network writes variables that its outputs depend on: "
-        f"{', '.join(traced.state)}."
-    )
-    traced.save(directory)
-    rows = [
-        (value, "dense", value.nbytes)
-        for value in (v.numpy() for v in traced.model.weights)
-        if value.ndim > 1
-    ]
-    return _describe(rows, traced.model)
+def _dense_rows(model):
+    values = (variable.numpy() for variable in model.weights)
+    rows = [(v, "dense", v.nbytes) for v in values if v.ndim > 1]
+    return _describe(rows, model)
 
 
 def _run(directory, signature, given):

@@ -48,8 +48,9 @@ class Signature:
             ValueError: If the model does not tell its inputs and there are
                 none to tell them.
         """
-        if isinstance(model, keras.Sequential) and model.inputs:
-            return cls([_declared(model.inputs[0])])
+        declared = getattr(model, "inputs", None)  # unless built by a call
+        if isinstance(model, keras.Sequential) and declared:
+            return cls([_declared(declared[0])])
         if isinstance(model, keras.src.models.Functional):
             return cls(
                 [keras.tree.map_structure(_declared, model._inputs_struct)]
@@ -220,9 +221,7 @@ def _named(arguments, flat):
             name += "_"
         taken.add(name)
         shape = spec.shape
-        named.append(
-            keras.InputSpec(shape=shape, dtype=spec.dtype, name=name)
-        )
+        named.append(keras.InputSpec(shape=shape, dtype=spec.dtype, name=name))
     return named
 
 

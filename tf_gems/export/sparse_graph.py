@@ -1,13 +1,15 @@
-"""A network as a TensorFlow graph whose sparse weights are stored compactly.
+"""A traced network as a SavedModel whose sparse weights are stored compactly.
 
-The graph of the network has its weights as constants. Those that are mostly
-zeros are taken out: all of them together become one variable, a matrix whose
-rows of 16 floats begin at multiples of 64 bytes, so that cutting it into
-weights again copies nothing. The variable is in no checkpoint. What is stored
-is the gap code of its kept values (`gap_code`), as constants of the function
-that fills the variable when the SavedModel is loaded. That is how TensorFlow
-initialises lookup tables: `tf.saved_model.load` does it, and TensorFlow
-Serving does it by the SavedModel's init operation.
+The graph of a traced network reads its weights from variables. The variables
+of weights that are mostly zeros are replaced by others that are in no
+checkpoint. What is stored is the gap code of their kept values (`gap_code`),
+as constants of a function that fills those variables when the SavedModel is
+loaded. That is how TensorFlow initialises lookup tables: `tf.saved_model.load`
+does it, and TensorFlow Serving does it by the SavedModel's init operation.
+
+Small weights that are stored densely become constants of the graph. All other
+variables are the network's own and stand in the checkpoint, those that it
+writes among them.
 """
 
 import hashlib
@@ -17,16 +19,16 @@ import numpy as np
 from tf_gems.export import gap_code
 from tf_gems.export.tracing import nodes
 
-_ROW = 16
-# What the nodes that cut one weight out of the variable need in the file.
+# What the nodes that fill and name one variable need in the file.
 _OVERHEAD_BYTES = 512
+_LARGEST_CONSTANT = 1 << 16
 
 
 def write_sparse_graph(traced, directory):
     """Writes a SavedModel with the signature `serving_default`.
 
     Args:
-        traced: `tracing.Traced`, without state.
+        traced: `tracing.Traced`.
         directory: String.
 
     Returns:
@@ -35,34 +37,61 @@ def write_sparse_graph(traced, directory):
     """
     import tensorflow as tf
 
-    graph, inputs, captured, outputs, names = _freeze(traced.function)
-    weights = _weights(graph)
-    chosen = {
-        name: value for name, value in weights.items() if _is_smaller(value)
-    }
-    for node in graph.node:
-        if node.name in chosen:
-            zero = tf.make_tensor_proto(np.float32(0))
-            node.attr["value"].tensor.CopyFrom(zero)
+    function = traced.function
+    graph = function.graph.as_graph_def()
+    for node in nodes(graph):
+        # Gradients of users' own are of no use in a file that only serves;
+        # TensorFlow cannot store them, those of `silu` among them.
+        node.attr.pop("_gradient_op_type", None)
+    places = {id(outer): inner.op.name for outer, inner in _captures(function)}
+    chosen, small, rows = {}, {}, []
+    for variable in function.variables:
+        place = places.get(id(variable.handle))
+        if place is None or traced.writes(variable):
+            continue
+        value = variable.numpy()
+        is_sparse = _is_smaller(value)
+        if is_sparse:
+            chosen[place] = value
+        elif value.nbytes <= _LARGEST_CONSTANT:
+            small[place] = value
+        if value.ndim > 1:
+            rows.append([value, is_sparse])
+    _freeze(graph, small)
     shorter = _shorten(graph)
-    module = tf.Module()
-    if captured:
-        module.tables = traced.tables()
-    if chosen:
-        module.weights = _stored(list(chosen.values()))
+    stored = _stored(chosen) if chosen else None
 
+    module = tf.Module()
+    module.weights = stored
+    module.kept = [
+        variable
+        for variable in function.variables
+        if places.get(id(variable.handle)) not in (*chosen, *small)
+    ]
+    if traced.reads_tables():
+        module.tables = traced.tables()
     specs = list(traced.specs())
+    inputs = [tensor.op.name for tensor in function.inputs[: len(specs)]]
+    outputs = [
+        f"{shorter[tensor.op.name]}:{tensor.value_index}"
+        for tensor in function.outputs
+    ]
+    names = sorted(function.structured_outputs)  # as TensorFlow flattens them
 
     @tf.function(input_signature=specs, autograph=False)
     def serve(*arguments):
+        serving = tf.compat.v1.get_default_graph()
         fed = dict(zip(inputs, arguments, strict=True))
-        fed.update(captured)
-        if chosen:
-            fed.update(zip(chosen, module.weights.read(), strict=True))
+        for outer, inner in _captures(function):
+            place = inner.op.name
+            if place in chosen:
+                fed[place] = stored.handle(place)
+            elif place not in small:
+                fed[place] = serving.capture(outer)
         results = tf.graph_util.import_graph_def(
             graph,
             {f"{shorter[name]}:0": tensor for name, tensor in fed.items()},
-            [f"{shorter[name]}:{port}" for name, port in outputs],
+            outputs,
             name="",
         )
         return dict(zip(names, results, strict=True))
@@ -71,67 +100,55 @@ def write_sparse_graph(traced, directory):
         module, directory, signatures=serve.get_concrete_function()
     )
     return [
-        (value, "sparse", module.weights.bytes_of(value))
-        if name in chosen
+        (value, "sparse", stored.bytes_of(value))
+        if is_sparse
         else (value, "dense", value.nbytes)
-        for name, value in weights.items()
+        for value, is_sparse in rows
     ]
 
 
-def _freeze(function):
-    """Returns a function as a graph of constants.
-
-    Returns:
-        `(graph, inputs, captured, outputs, names)`: a `GraphDef`; the names
-        of the nodes of its inputs; a dict from the names of others to the
-        tables that they stand for; the outputs as `(node, port)`, and the
-        names that they have.
-    """
-    from tensorflow.python.framework import convert_to_constants
-
-    frozen = convert_to_constants.convert_variables_to_constants_v2(
-        function, lower_control_flow=False
-    )
-    captured = {
-        placeholder.op.name: table
-        for table, placeholder in frozen.graph.captures
-    }
-    inputs = [
-        tensor.op.name
-        for tensor in frozen.inputs
-        if tensor.op.name not in captured
-    ]
-    graph = frozen.graph.as_graph_def()
-    for node in nodes(graph):
-        # Gradients of users' own are of no use in a file that only serves;
-        # TensorFlow cannot store them, those of `silu` among them.
-        node.attr.pop("_gradient_op_type", None)
-    outputs = [
-        (tensor.op.name, tensor.value_index) for tensor in frozen.outputs
-    ]
-    names = sorted(function.structured_outputs)  # as TensorFlow flattens them
-    return graph, inputs, captured, outputs, names
-
-
-def _weights(graph):
-    """Returns the float32 constants of rank 2 or more, by node."""
-    import tensorflow as tf
-
-    found = {}
-    for node in graph.node:
-        if (
-            node.op == "Const"
-            and node.attr["dtype"].type == tf.float32.as_datatype_enum
-        ):
-            value = tf.make_ndarray(node.attr["value"].tensor)
-            if value.ndim > 1:
-                found[node.name] = value
-    return found
+def _captures(function):
+    return function.graph.captures
 
 
 def _is_smaller(value):
-    values, gaps = gap_code.encode(value.ravel())
-    return values.nbytes + gaps.nbytes + _OVERHEAD_BYTES < value.nbytes
+    if value.ndim < 2 or "float" not in value.dtype.name:
+        return False
+    kept = int(np.count_nonzero(value))
+    return kept * (value.itemsize + 1) + _OVERHEAD_BYTES < value.nbytes
+
+
+def _freeze(graph, values):
+    """Turns variables that are only read into constants.
+
+    Those that are handed to a loop or a function stay variables.
+
+    Args:
+        graph: `GraphDef` to change.
+        values: Dict from the names of placeholders to arrays; those that stay
+            are taken out.
+    """
+    import tensorflow as tf
+
+    reads = {place: [] for place in values}
+    for node in graph.node:
+        for edge in node.input:
+            place = edge.partition(":")[0]
+            if place in reads:
+                reads[place].append(node)
+    for place, found in reads.items():
+        if any(node.op != "ReadVariableOp" for node in found):
+            del values[place]
+            continue
+        for node in found:
+            after = [edge for edge in node.input if edge.startswith("^")]
+            tensor = tf.make_tensor_proto(values[place])
+            name = node.name
+            node.Clear()
+            node.name, node.op = name, "Const"
+            node.input.extend(after)
+            node.attr["value"].tensor.CopyFrom(tensor)
+            node.attr["dtype"].type = tensor.dtype
 
 
 def _shorten(graph):
@@ -155,53 +172,78 @@ def _shorten(graph):
 
 
 def _stored(arrays):
-    """Returns a resource that holds arrays, zeros not stored."""
+    """Returns a resource that fills variables with arrays.
+
+    Args:
+        arrays: Dict from names to arrays, zeros not stored.
+    """
     import tensorflow as tf
 
-    parts = [np.pad(a.ravel(), (0, -a.size % _ROW)) for a in arrays]
-    rows = [part.size // _ROW for part in parts]
-    values, gaps = gap_code.encode(np.concatenate(parts))
-    digest = hashlib.sha256(values.tobytes() + gaps.tobytes())
-    shape = [sum(rows), _ROW]
+    groups, digest = [], hashlib.sha256()
+    for dtype in sorted({array.dtype.name for array in arrays.values()}):
+        members = {k: v for k, v in arrays.items() if v.dtype.name == dtype}
+        values, gaps = _encode(list(members.values()))
+        digest.update(values.tobytes() + gaps.tobytes())
+        groups.append((members, values, gaps))
+    digest.update(repr([a.shape for a in arrays.values()]).encode())
+    prefix = f"weights_{digest.hexdigest()[:24]}"
+    numbers = {name: number for number, name in enumerate(arrays)}
 
     class StoredWeights(tf.saved_model.experimental.TrackableResource):
-        """The variable, and how it is filled.
+        """The variables, and how they are filled.
 
-        Models with the same weights in one process share it, and it lives as
-        long as the process, as lookup tables do: it is named by its content.
+        Models with the same weights in one process share them, and they live
+        as long as the process, as lookup tables do: they are named by their
+        content.
         """
 
         def _create_resource(self):
-            return tf.raw_ops.VarHandleOp(
-                dtype=tf.float32,
-                shape=shape,
-                shared_name=f"weights_{digest.hexdigest()[:32]}",
-            )
+            return self.handle(next(iter(arrays)))
 
         def _initialize(self):
-            places = tf.cumsum(tf.cast(tf.constant(gaps), tf.int32))
-            flat = tf.scatter_nd(
-                places[:, tf.newaxis], tf.constant(values), [sum(rows) * _ROW]
-            )
-            tf.raw_ops.AssignVariableOp(
-                resource=self.resource_handle, value=tf.reshape(flat, shape)
-            )
+            for members, values, gaps in groups:
+                sizes = [array.size for array in members.values()]
+                places = tf.cumsum(tf.cast(tf.constant(gaps), tf.int32))
+                flat = tf.scatter_nd(
+                    places[:, tf.newaxis], tf.constant(values), [sum(sizes)]
+                )
+                parts = tf.split(flat, sizes)
+                for name, part in zip(members, parts, strict=True):
+                    value = tf.reshape(part, arrays[name].shape)
+                    tf.raw_ops.AssignVariableOp(
+                        resource=self.handle(name), value=value
+                    )
 
-        def read(self):
-            """Returns the arrays, as tensors."""
-            matrix = tf.raw_ops.ReadVariableOp(
-                resource=self.resource_handle, dtype=tf.float32
+        def handle(self, name):
+            """Returns the handle of one variable, in the present graph."""
+            return tf.raw_ops.VarHandleOp(
+                dtype=arrays[name].dtype,
+                shape=arrays[name].shape,
+                shared_name=f"{prefix}_{numbers[name]}",
             )
-            tensors = []
-            for part, array in zip(tf.split(matrix, rows), arrays, strict=True):
-                if array.size % _ROW:
-                    part = tf.reshape(part, [-1])[: array.size]
-                tensors.append(tf.reshape(part, array.shape))
-            return tensors
 
         def bytes_of(self, array):
             """Returns the bytes of one array's kept values and gaps."""
             kept = int(np.count_nonzero(array))
-            return kept * (values.itemsize + gaps.itemsize)
+            gaps = next(g for m, _, g in groups if _holds(m, array))
+            return kept * (array.itemsize + gaps.itemsize)
 
     return StoredWeights()
+
+
+def _holds(members, array):
+    return any(member is array for member in members.values())
+
+
+def _encode(arrays):
+    """Returns the gap code of arrays, one after the other."""
+    start, places, kept = 0, [], []
+    for array in arrays:
+        flat = array.ravel()
+        found = np.flatnonzero(flat)
+        places.append(found + start)
+        kept.append(flat[found])
+        start += flat.size
+    return gap_code.encode_kept(
+        np.concatenate(places), np.concatenate(kept), start
+    )

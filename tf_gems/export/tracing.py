@@ -18,15 +18,52 @@ class Traced:
         state: List of names of the variables that it writes and its outputs
             depend on: recurrent state, counters. Empty for most networks.
         model: The Keras model, which owns what the function captures.
+        left_out: List of names of variables that the model writes when it
+            is called, but this function does not, as they change no output.
     """
 
     function: object
     state: list
     model: object
+    left_out: list = dataclasses.field(default_factory=list)
+
+    def notes(self):
+        """Returns sentences on what the network writes."""
+        if self.state:
+            return [
+                "The network writes variables while it predicts, and its "
+                f"outputs depend on them: {', '.join(self.state)}. The file "
+                "starts from their present values."
+            ]
+        if self.left_out:
+            return [
+                "Variables that the network writes while it predicts, but "
+                f"that change no output, are left out: "
+                f"{', '.join(self.left_out)}."
+            ]
+        return []
 
     def specs(self):
         """Returns the `tf.TensorSpec`s of the inputs, in order."""
         return self.function.structured_input_signature[0]
+
+    def writes(self, variable):
+        """Whether the function may write a `tf.Variable`."""
+        if not self.state:
+            return False
+        path = getattr(variable, "name", "").partition(":")[0]
+        return not variable.trainable or path in self.state
+
+    def reads_tables(self):
+        """Whether the function captures resources other than variables."""
+        import tensorflow as tf
+
+        handles = {id(v.handle) for v in self.function.variables}
+        return any(
+            id(captured) not in handles
+            and captured.dtype in (tf.resource, tf.variant)
+            for captured, _ in self.function.graph.captures
+        )
 
     def tables(self):
         """Returns the look-up tables of the model's layers."""
@@ -42,15 +79,8 @@ class Traced:
 
         module = tf.Module()
         module.variables_read = list(self.function.variables)
-        handles = {id(v.handle) for v in self.function.variables}
-        others = [
-            captured
-            for captured, _ in self.function.graph.captures
-            if id(captured) not in handles
-            and captured.dtype in (tf.resource, tf.variant)
-        ]
-        if others:  # look-up tables, which only the model knows
-            module.tables = _tables(self.model)
+        if self.reads_tables():  # look-up tables, which only the model knows
+            module.tables = self.tables()
         tf.saved_model.save(
             module,
             directory,
@@ -90,7 +120,15 @@ def trace(model, signature):
     ]
     if _writes(pure.graph):
         state.append("variables of TensorFlow's own")
-    return Traced(function if state else pure, state, model)
+    state = list(dict.fromkeys(state))
+    if state:
+        return Traced(function, state, model)
+    left_out = [
+        name
+        for name in written.values()
+        if not name.endswith("seed_generator_state")  # as nothing is drawn
+    ]
+    return Traced(pure, [], model, left_out)
 
 
 class _Scope(keras.StatelessScope):
@@ -172,6 +210,7 @@ def _tables(model):
         value
         for layer in model._flatten_layers()
         for value in attributes(layer)
-        if hasattr(value, "resource_handle") and hasattr(value, "_initialize")
+        if hasattr(value, "resource_handle")
+        and hasattr(value, "_initialize")
         or isinstance(value, tf.lookup.experimental.MutableHashTable)
     ]

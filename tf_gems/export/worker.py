@@ -9,6 +9,7 @@ TFLite files and arrays.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import queue
@@ -91,9 +92,7 @@ def run(path, feeds, seconds):
         inputs = os.path.join(folder, "inputs.npz")
         outputs = os.path.join(folder, "outputs.npz")
         _write_arrays(inputs, feeds)
-        reply = _ask(
-            "run", seconds, path=path, inputs=inputs, outputs=outputs
-        )
+        reply = _ask("run", seconds, path=path, inputs=inputs, outputs=outputs)
         flat = _read_arrays(outputs)
     count = len(feeds)
     ways = [flat[i : i + count] for i in range(0, len(flat), count)]
@@ -222,6 +221,10 @@ def serve():
     """Does what is asked for on stdin, a line of JSON for each task."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what others print goes to the log
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is expected
     tasks = {"convert": _convert, "run": _run}
     for line in sys.stdin:
         request = json.loads(line)

@@ -11,6 +11,7 @@ from keras import ops
 
 from tf_gems import initializers
 from tf_gems import registry
+from tf_gems.layers import wrapped_variable
 from tf_gems.layers.calling import RecordingScope
 from tf_gems.layers.calling import refuse_other_keras
 from tf_gems.layers.calling import to_symbol
@@ -19,6 +20,9 @@ from tf_gems.layers.prunable_weight import PrunableWeight
 from tf_gems.layers.round_mask import RoundMask
 from tf_gems.layers.score_penalty import ScorePenalty
 from tf_gems.layers.top_k_mask import TopKMask
+from tf_gems.layers.training_guard import forget_steps
+from tf_gems.layers.training_guard import remove_guard
+from tf_gems.layers.training_guard import set_guard
 from tf_gems.layers.zeros import freeze_zeros
 from tf_gems.layers.zeros import nonzero
 from tf_gems.pruning_report import PruningReport
@@ -42,8 +46,9 @@ class GemLayer(keras.layers.Wrapper):
     No layer type is special: the wrapped layer is called as a pure function
     of its variables, with the masked weights in their places.
 
-    The wrapped layer becomes part of this one: its weights are made
-    untrainable while mining. `tf_gems.strip` gives back a plain copy.
+    The wrapped layer becomes part of this one: its weights do not train while
+    mining, whatever their `trainable` is set to. `tf_gems.strip` gives the
+    layer itself back.
 
     Args:
         layer: Keras layer, or built Keras model.
@@ -102,6 +107,7 @@ class GemLayer(keras.layers.Wrapper):
                 f"layer='{layer.name}', which holds a `GemLayer` already. "
                 "Wrap its parts, or the whole, but not both."
             )
+        wrapped_variable.refuse_wrapped(layer)
         self.autocast = False
         self.supports_masking = layer.supports_masking
         self.filters = filters
@@ -114,6 +120,8 @@ class GemLayer(keras.layers.Wrapper):
         self.phase = check_choice(phase, "phase", PHASES)
         self.candidates = candidates
         self.prunable = []
+        # How many weights `tf_gems.strip` took from a ticket that was mined.
+        self.lost = 0
         self._penalty = None
         self._loaded_phase = None
         self._thread = None
@@ -158,7 +166,7 @@ class GemLayer(keras.layers.Wrapper):
                 )
             )
         self.penalty = ScorePenalty(self, self.prunable)
-        self.set_phase(self.phase)
+        self.take_over()
 
     def set_mask(self, mask, score_initializer):
         """Changes the rule of the masks, and what scores are drawn from.
@@ -239,17 +247,61 @@ class GemLayer(keras.layers.Wrapper):
         Args:
             phase: `"mining"` or `"finetuning"`.
         """
+        changed = phase != self.phase
         self.phase = check_choice(phase, "phase", PHASES)
-        trains = {id(v) for v in self.report.trainable}
-        for part in self.layer._flatten_layers():
-            if not part.trainable:  # frozen by the user
-                trains -= {id(v) for v in part.weights}
-        if phase == "mining" or not self.trainable:
-            trains = set()
-        for variable in self.layer.weights:
-            variable.trainable = id(variable) in trains
+        self._update_trainable()
+        if changed:
+            forget_steps(self)
+
+    def _update_trainable(self):
+        mining = self.phase == "mining"
         for prunable in self.prunable:
-            prunable.score.trainable = self.trainable and phase == "mining"
+            prunable.score.trainable = self.trainable and mining
+        if keras.backend.backend() == "torch":
+            for variable in self.layer.weights:
+                variable.trainable = variable._trainable
+
+    @property
+    def trains_weights(self):
+        """Whether weights may train now, and not scores."""
+        return self.phase == "finetuning" and self.trainable
+
+    def take_over(self):
+        """Puts the wrapped layer under the phase of this one."""
+        self.taken = True
+        candidates = {id(v) for v in self.report.trainable}
+        for variable in self.layer.weights:
+            wrapped_variable.wrap(variable, self, id(variable) in candidates)
+        for part in self.layer._flatten_layers():
+            if isinstance(part, keras.Model):
+                set_guard(part, self)
+        self._update_trainable()
+
+    def give_back(self):
+        """Makes the wrapped layer a plain one again, as it was before."""
+        self.taken = False
+        for variable in self.layer.weights:
+            wrapped_variable.unwrap(variable)
+        for part in self.layer._flatten_layers():
+            if isinstance(part, keras.Model):
+                remove_guard(part)
+
+    def prune_for_good(self):
+        """Sets the pruned weights to zero; the masks are fixed from now on.
+
+        The network computes what it computed before. Mining cannot go on, as
+        the starting values of the pruned weights are gone.
+        """
+        masks = [ops.convert_to_numpy(mask) > 0 for mask in self.masks()]
+        kept = sum(int(np.count_nonzero(mask)) for mask in masks)
+        if self.phase == "mining":
+            ticket = self.ticket_masks()
+            self.lost = sum(int(ops.count_nonzero(m)) for m in ticket) - kept
+        for prunable, mask in zip(self.prunable, masks, strict=True):
+            prunable.alive.assign(mask)
+            prunable.score.assign(mask.astype("float32"))
+            prunable.weight.assign(masked(prunable.weight, mask))
+        self.set_phase("finetuning")
 
     @property
     def trainable(self):
@@ -260,7 +312,7 @@ class GemLayer(keras.layers.Wrapper):
         keras.layers.Layer.trainable.fset(self, value)
         if self.built:
             # Keras has set everything within; only one phase may train.
-            self.set_phase(self.phase)
+            self._update_trainable()
 
     @property
     def metrics(self):
@@ -393,6 +445,17 @@ class GemLayer(keras.layers.Wrapper):
                 filters, custom_objects
             )
         return super().from_config(config, custom_objects)
+
+
+def masked(weight, mask):
+    """Returns a weight with exact zeros where its mask is zero.
+
+    Args:
+        weight: `keras.Variable` or tensor.
+        mask: Array or tensor of its shape; zeros or `False` are pruned.
+    """
+    value = ops.convert_to_tensor(weight)
+    return ops.where(ops.cast(mask, "bool"), value, ops.zeros_like(value))
 
 
 def find_gem_layers(model):

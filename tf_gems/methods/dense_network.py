@@ -25,11 +25,11 @@ def weights_replaced(model, values, others=()):
         *((f.packed, f.all_true()) for f in flags),
         *others,
     ]
-    before = [(v, v.trainable) for gem in gems for v in gem.layer.weights]
     phases = [gem.phase for gem in gems]
+    for gem in gems:
+        gem.phase = "finetuning"  # in which the masks are the flags alone
+    before = [(v, v.trainable) for gem in gems for v in gem.layer.weights]
     try:
-        for gem in gems:
-            gem.phase = "finetuning"  # in which the masks are the flags alone
         for variable, _ in before:
             # Penalties on weights that do not train are no part of the loss:
             # no mask changes them.
@@ -37,8 +37,8 @@ def weights_replaced(model, values, others=()):
         with keras.StatelessScope(mapping, collect_losses=True):
             yield
     finally:
-        for gem, phase in zip(gems, phases, strict=True):
-            gem.phase = phase
         for variable, trainable in before:
             variable.trainable = trainable
+        for gem, phase in zip(gems, phases, strict=True):
+            gem.phase = phase
         model._clear_losses()

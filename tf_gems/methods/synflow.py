@@ -15,8 +15,8 @@ from tf_gems.methods.method import Method
 from tf_gems.methods.method import present_weights
 from tf_gems.network import network_weights
 from tf_gems.network import prunable_weights
-from tf_gems.network import unwrap
 from tf_gems.schedules import Geometric
+from tf_gems.wrapper_removal import wrapped_by
 
 _SHIFTS = ("bias", "beta")
 
@@ -130,7 +130,7 @@ def _ones_like_an_input(model, data):
         [batch] = take_batches(data, 1)
         like, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
     else:
-        network = unwrap(model)
+        network = wrapped_by(model)
         like = getattr(network, "input", None)
         if isinstance(network, keras.Sequential):
             [like] = network.inputs

@@ -7,9 +7,9 @@ import numpy as np
 from keras import ops
 
 from tf_gems import training_data
+from tf_gems.layers.training_guard import forget_compilation
 from tf_gems.methods.method import Method
 from tf_gems.methods.method import warn_at_floor
-from tf_gems.network import forget_compilation
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 from tf_gems.pointwise import refuse_too_few_zeros

@@ -1,0 +1,158 @@
+r"""What an export costs beside Keras' own export of the same network.
+
+Both are measured in one process, in turns, by the processor time of the
+process and its children, so that what else the machine does counts little.
+Memory is the most that was resident beyond what was there before, in
+multiples of the weights.
+
+    python benchmarks/export_cost.py --network=vgg16 --sparsity=0.95
+"""
+
+import json
+import os
+import resource
+import tempfile
+import threading
+import time
+
+import keras
+import numpy as np
+from absl import app
+from absl import flags
+
+import tf_gems
+
+flags.DEFINE_string("network", "vgg16", "vgg16, dense or mobilenet_v2.")
+flags.DEFINE_float("sparsity", 0.95, "The fraction of zeros.")
+flags.DEFINE_integer("runs", 3, "How often each is exported.")
+flags.DEFINE_string("output", None, "A JSON file to write.")
+FLAGS = flags.FLAGS
+
+
+def network(name):
+    """Returns an untrained network."""
+    if name == "vgg16":
+        return keras.applications.VGG16(
+            weights=None, input_shape=(64, 64, 3), classes=1000
+        )
+    if name == "mobilenet_v2":
+        return keras.applications.MobileNetV2(
+            weights=None, input_shape=(64, 64, 3), classes=1000
+        )
+    return keras.Sequential([keras.Input((4096,)), keras.layers.Dense(4096)])
+
+
+def pruned(model, sparsity):
+    """Sets a share of each kernel to zero."""
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        if len(weight.shape) > 1:
+            value = weight.numpy()
+            value[random.random(value.shape) < sparsity] = 0.0
+            weight.assign(value)
+    return model
+
+
+def seconds():
+    """Returns the processor time of this process and its children."""
+    found = os.times().user + os.times().system
+    for line in _children():
+        found += line
+    return found
+
+
+def _children():
+    """Yields the processor time of living children: the converter's."""
+    tick = os.sysconf("SC_CLK_TCK")
+    for task in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{task}/children") as file:
+            for child in file.read().split():
+                with open(f"/proc/{child}/stat") as stat:
+                    fields = stat.read().rsplit(")", 1)[1].split()
+                yield (int(fields[11]) + int(fields[12])) / tick
+
+
+def resident():
+    """Returns the bytes of this process that are in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def peak(run):
+    """Returns the processor time of a function, and its peak of memory."""
+    before, most, done = resident(), [0], threading.Event()
+
+    def watch():
+        while not done.wait(0.005):
+            most[0] = max(most[0], resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    begin = seconds()
+    run()
+    took = seconds() - begin
+    done.set()
+    watcher.join()
+    return took, max(0, most[0] - before)
+
+
+def main(_):
+    """Measures, prints a table, writes JSON."""
+    model = pruned(network(FLAGS.network), FLAGS.sparsity)
+    weights = 4 * model.count_params()
+    shape = (2, *model.input_shape[1:])
+    inputs = np.random.default_rng(0).normal(size=shape).astype("float32")
+    rows = {}
+    begin = time.perf_counter()
+    for _ in range(FLAGS.runs):
+        with tempfile.TemporaryDirectory() as folder:
+            tflite = os.path.join(folder, "model.tflite")
+            saved = os.path.join(folder, "saved")
+            for name, run in {
+                "litert, Keras": lambda path=tflite: model.export(
+                    f"{path}.tflite", format="litert", verbose=False
+                ),
+                "litert, ours": lambda path=tflite: tf_gems.export_litert(
+                    model, path, inputs=inputs
+                ),
+                "saved_model, Keras": lambda path=saved: model.export(
+                    f"{path}_keras", format="tf_saved_model", verbose=False
+                ),
+                "saved_model, ours": lambda path=saved: (
+                    tf_gems.export_saved_model(model, path, inputs=inputs)
+                ),
+            }.items():
+                rows.setdefault(name, []).append(peak(run))
+                took, memory = rows[name][-1]
+                print(
+                    f"{name:<20}{took:>8.1f} s{memory / weights:>8.2f} x "
+                    "weights",
+                    flush=True,
+                )
+    # The first export of each kind also starts a process or loads code.
+    found = {
+        name: {
+            "first_seconds": runs[0][0],
+            "seconds": float(np.median([took for took, _ in runs[1:] or runs])),
+            "memory": max(memory for _, memory in runs) / weights,
+        }
+        for name, runs in rows.items()
+    }
+    for kind in ("litert", "saved_model"):
+        ours, theirs = found[f"{kind}, ours"], found[f"{kind}, Keras"]
+        found[f"{kind}, ratio"] = ours["seconds"] / theirs["seconds"]
+        print(f"{kind}: {found[f'{kind}, ratio']:.2f} times Keras' time")
+    if FLAGS.output:
+        found |= {
+            "network": FLAGS.network,
+            "sparsity": FLAGS.sparsity,
+            "weight_bytes": weights,
+            "wall_seconds": time.perf_counter() - begin,
+        }
+        with open(FLAGS.output, "w") as file:
+            json.dump(found, file, indent=1)
+            file.write("\n")
+
+
+if __name__ == "__main__":
+    app.run(main)
