@@ -116,7 +116,8 @@ def test_what_fit_sees_is_what_is_read():
             seen.append(logs["loss"])
 
     def loss(y, outputs):
-        return ops.cast(y, "float32") * 10.0 ** ops.cast(y < 3, "float32")
+        factor = 10.0 ** ops.cast(y < 3, "float32")
+        return ops.cast(y, "float32") * factor + 0.0 * outputs
 
     model.compile("sgd", loss)
     data = read(X, Y[:, None], batch_size=5)
@@ -131,7 +132,7 @@ def test_validation_is_the_last_part_or_what_is_given():
     _, y = joined(data)
     np.testing.assert_array_equal(y, Y[:7])
     arguments = data.fit_arguments()
-    [(x, y)] = [arguments["validation_data"][0]]
+    _, y = arguments["validation_data"][0]
     np.testing.assert_array_equal(y, Y[7:])
     given = read([(X, Y)], validation_data=(X, Y), validation_freq=2)
     assert given.fit_arguments()["validation_freq"] == 2
@@ -169,12 +170,12 @@ def test_ragged_rows_and_strings():
         (lambda: read(X, Y[:5]), r"arrays of \[5, 10\] examples"),
         (lambda: read(X[:0], Y[:0]), "at least one"),
         (lambda: read(X, sample_weight=Y), "without y"),
-        (lambda: read([(X, Y)], sample_weight=Y), "`sample_weight` has no"),
+        (lambda: read(iter([X]), sample_weight=Y), "`sample_weight` has no"),
         (lambda: read(iter([X]), validation_split=0.5), "`validation_split`"),
         (lambda: read(7), "data of type int"),
         (lambda: read((X, Y, Y, Y)), "a tuple of 4"),
-        (lambda: read(X, [1, 2, 3]), "data of type ndarray.*`y` has no"),
-        (lambda: read(X, Y, validation_split=0.01), "on both sides"),
+        (lambda: read(X, [1, 2, 3]), "Convert lists of numbers"),
+        (lambda: read(X, Y, validation_split=0.99), "on both sides"),
     ],
 )
 def test_what_does_not_go_together_is_refused(build, message):

@@ -123,6 +123,129 @@ def test_the_better_of_two_runs_of_a_trial_is_kept(tmp_path):
         assert kept == expected
 
 
+class Slow(keras.optimizers.schedules.LearningRateSchedule):
+    """A user's schedule, not registered and without config."""
+
+    def __call__(self, step):
+        return 0.2
+
+
+class Own(keras.optimizers.SGD):
+    """A user's optimizer, not registered."""
+
+
+class OwnLoss(keras.losses.Loss):
+    def call(self, y, outputs):
+        y = keras.ops.one_hot(keras.ops.cast(y, "int32"), 3)
+        return keras.losses.categorical_crossentropy(y, outputs, True)
+
+
+def right(y, outputs):
+    return keras.metrics.sparse_categorical_accuracy(y, outputs)
+
+
+def small(hp):
+    """A user's `build`, with a setting of its own and classes of its own."""
+    units = hp.Choice("units", [8, 8])
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(units, "relu", kernel_initializer=_constant()),
+            layers.Dense(3, kernel_initializer=_constant()),
+        ]
+    )
+    model.compile(Own(Slow(), momentum=0.9), OwnLoss(), metrics=[right])
+    return model
+
+
+def _constant():
+    return keras.initializers.GlorotUniform(seed=3)
+
+
+def few(count=24):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(count, 4)).astype("float32")
+    return x, generator.integers(0, 3, count)
+
+
+class Epochs(keras.callbacks.Callback):
+    """Remembers in files what a search trained, since tuners copy it."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def on_epoch_end(self, epoch, logs=None):
+        number = len(list(self.folder.iterdir()))
+        (self.folder / f"{number:03d}").write_text(json.dumps(logs))
+
+    def __deepcopy__(self, memo):
+        return Epochs(self.folder)
+
+
+def test_hyperband_takes_what_its_search_takes(tmp_path):
+    x, y = few()
+    tuner = keras_tuner.Hyperband(
+        tuning.GemMinerHyperModel(small, 0.5),
+        objective=keras_tuner.Objective("val_right", "max"),
+        max_epochs=3,
+        factor=3,
+        directory=tmp_path / "tuning",
+        seed=0,
+        max_consecutive_failed_trials=1,
+    )
+    (tmp_path / "seen").mkdir()
+    tuner.search(
+        x,
+        y,
+        batch_size=8,
+        validation_split=0.25,
+        callbacks=[
+            Epochs(tmp_path / "seen"),
+            keras.callbacks.EarlyStopping("val_loss", patience=0),
+        ],
+        verbose=0,
+    )
+    trials = list(tuner.oracle.trials.values())
+    assert {t.hyperparameters.values["units"] for t in trials} == {8}
+    assert {t.hyperparameters.values["tuner/epochs"] for t in trials} == {1, 3}
+    tickets = []
+    for trial in trials:
+        directory = tuner.get_trial_dir(trial.trial_id)
+        ticket = gems.Ticket.load(f"{directory}/ticket.gem")
+        asked = trial.hyperparameters.values["tuner/epochs"]
+        epochs = ticket.metadata["method"]["config"]["epochs"]
+        assert epochs == max(2, asked)
+        assert ticket.kept == round(0.5 * ticket.size)
+        assert trial.score == ticket.metadata["results"]["val_right"]
+        assert "loss" in ticket.metadata["results"]
+        tickets.append((epochs, ticket))
+    # Every trial mined the first weights, those that went on included.
+    model = small(keras_tuner.HyperParameters())
+    for _, ticket in tickets:
+        for value, weight in zip(
+            ticket.weights.values(), model.weights, strict=True
+        ):
+            mask = np.asarray(value) != 0
+            np.testing.assert_array_equal(value[mask], np.array(weight)[mask])
+    # The user's callback saw all epochs, on the validation data too.
+    seen = sorted((tmp_path / "seen").iterdir())
+    assert len(seen) == sum(epochs for epochs, _ in tickets)
+    assert "val_right" in json.loads(seen[0].read_text())
+
+
+def test_a_search_without_validation_data_ends_before_it_begins(tmp_path):
+    tuner = keras_tuner.RandomSearch(
+        tuning.GemMinerHyperModel(small, 0.5),
+        objective=keras_tuner.Objective("val_right", "max"),
+        directory=tmp_path,
+    )
+    with pytest.raises(ValueError, match="'val_right'.*validation_split"):
+        tuner.search(*few(), epochs=2, verbose=0)
+    with pytest.raises(ValueError, match="Give `epochs` to `search`"):
+        tuner.search(*few(), validation_data=few(), verbose=0)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

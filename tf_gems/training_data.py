@@ -5,6 +5,10 @@ import itertools
 import keras
 import numpy as np
 
+from tf_gems.array_batches import ArrayBatches
+from tf_gems.array_batches import common_length
+from tf_gems.array_batches import rows
+from tf_gems.array_batches import to_rows
 from tf_gems.device_data import DeviceData
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_positive_integer
@@ -79,7 +83,7 @@ class TrainingData:
     @property
     def gives_batches_once(self):
         """Whether what has been read is gone, as with a generator."""
-        return not is_indexed(self.source) and iter(self.source) is self.source
+        return hasattr(self.source, "__next__")
 
     def fit_arguments(self):
         """Returns the arguments of `fit` for this data."""
@@ -90,57 +94,6 @@ class TrainingData:
         }
         found = {k: v for k, v in found.items() if v is not None}
         return {"x": self.source, "shuffle": self.shuffle, **found}
-
-
-class ArrayBatches(keras.utils.PyDataset):
-    """Arrays cut into batches, in an order that follows from the epoch.
-
-    Args:
-        arrays: Tuple of nested structures of arrays, of equal lengths.
-        batch_size: Positive integer.
-        shuffle: Whether each epoch has an order of its own.
-        steps: Integer, batches of an epoch, which starts from the first
-            example again where they are more than there are. Defaults to
-            `None`: all batches.
-    """
-
-    def __init__(self, arrays, batch_size, shuffle, steps=None):
-        super().__init__()
-        self.arrays = arrays
-        self.size = _common_length(arrays)
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.steps = -(-self.size // batch_size) if steps is None else steps
-        self._epoch, self._order = None, None
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch):
-        """Sets the epoch from which the order follows; `None` is the first."""
-        epoch = epoch or 0
-        if self._epoch == epoch:
-            return
-        self._epoch, orders, missing = epoch, [], self.steps * self.batch_size
-        for turn in itertools.count():
-            order = np.arange(self.size)
-            if self.shuffle:
-                np.random.default_rng([epoch, turn]).shuffle(order)
-            orders.append(order)
-            missing -= self.size
-            if missing <= 0:
-                break
-        self._order = np.concatenate(orders)
-
-    def __len__(self):
-        return self.steps
-
-    def __getitem__(self, index):
-        if not 0 <= index < self.steps:
-            raise IndexError(index)
-        begin = index * self.batch_size
-        places = self._order[begin : begin + self.batch_size]
-        return keras.tree.map_structure(
-            lambda array: _rows(array, places), self.arrays
-        )
 
 
 class ListedBatches(keras.utils.PyDataset):
@@ -179,6 +132,12 @@ def read(x, y=None, model=None, **arguments):
 
     Raises:
         ValueError: If an argument is unknown, or does not go with the data.
+
+    Example:
+
+    >>> data = read(np.zeros((5, 2)), np.arange(5), batch_size=2)
+    >>> len(data), len(next(iter(data)))
+    (3, 2)
     """
     for name in arguments:
         if name in ("epochs", "initial_epoch"):
@@ -317,9 +276,9 @@ def _read_arrays(
         for part in arrays
         if part is not None
     )
-    arrays = keras.tree.map_structure(_to_rows, arrays)
+    arrays = keras.tree.map_structure(to_rows, arrays)
     batch_size = check_positive_integer(batch_size or _BATCH_SIZE, "batch_size")
-    size = _common_length(arrays)
+    size = common_length(arrays)
     if validation_split and "validation_data" not in validation:
         end = int(size * (1.0 - validation_split))
         if not 0 < end < size:
@@ -328,7 +287,7 @@ def _read_arrays(
                 f"validation_split={validation_split!r} of {size} examples."
             )
         arrays, held = (
-            keras.tree.map_structure(lambda a, p=p: _rows(a, p), arrays)
+            keras.tree.map_structure(lambda a, p=p: rows(a, p), arrays)
             for p in (np.arange(end), np.arange(end, size))
         )
         count = validation.pop("validation_batch_size", None) or batch_size
@@ -347,57 +306,6 @@ def _read_arrays(
 def _validation(given):
     found = {k: v for k, v in given.items() if k.startswith("validation_")}
     return found if found.get("validation_data") is not None else {}
-
-
-def _common_length(arrays):
-    sizes = {a.shape[0] for a in keras.tree.flatten(arrays)}
-    if len(sizes) != 1 or 0 in sizes:
-        raise ValueError(
-            "All arrays have as many examples, at least one. Received: "
-            f"arrays of {sorted(map(int, sizes))} examples."
-        )
-    return int(sizes.pop())
-
-
-def _to_rows(array):
-    """Returns what rows can be taken of, with the dtypes that `fit` uses."""
-    kind = f"{type(array).__module__}.{type(array).__name__}"
-    if kind.startswith("pandas."):
-        is_series = array.ndim == 1
-        array = array.to_numpy()
-        array = array[:, None] if is_series else array
-    elif kind.startswith("torch."):
-        array = array.detach().cpu().numpy()
-    elif kind.endswith(".RaggedTensor") or kind.startswith("scipy.sparse."):
-        return array
-    elif kind.endswith(".SparseTensor"):
-        raise ValueError(
-            "Arrays are cut into batches by their rows. Received: a "
-            "SparseTensor. Pass a `tf.data.Dataset` of its batches."
-        )
-    array = np.asarray(array)
-    if not array.ndim:
-        raise ValueError(
-            "Data is of arrays with an axis of examples. Received: "
-            f"{array!r}. Convert lists of numbers: `np.array(values)`."
-        )
-    # Of other kinds are integers, bools and strings.
-    if "float" in array.dtype.name:
-        array = array.astype(keras.config.floatx(), copy=False)
-    return array
-
-
-def _rows(array, places):
-    if type(array).__name__ == "RaggedTensor":
-        import tensorflow as tf
-
-        return tf.gather(array, places)
-    rows = array[places]
-    if getattr(rows, "dtype", None) is not None and rows.dtype.kind in "OUS":
-        import tensorflow as tf  # the only backend that has strings
-
-        return tf.convert_to_tensor(rows, "string")
-    return rows
 
 
 def _weights(targets, class_weight):

@@ -44,8 +44,10 @@ class Trainings:
             def __getitem__(self, index):
                 if (counter.epochs, index) == (counter.stop_in, 2):
                     raise RuntimeError("stopped here")
-                counter.epochs += index == len(TRAIN) - 1
                 return TRAIN[index]
+
+            def on_epoch_end(self):  # of a training, not of other readings
+                counter.epochs += 1
 
         return Counted()
 
@@ -222,6 +224,12 @@ def test_names_and_functions_are_methods_too(tmp_path):
         ({"sparsities": [80]}, "Did you mean 0.8"),
         ({"methods": ["snup"]}, "Did you mean 'snip'"),
         ({"checks": ["shufled"]}, "Did you mean 'shuffled'"),
+        ({"train": []}, "train of type ListedBatches, which is empty"),
+        ({"train": iter(TRAIN)}, "does not give each batch again"),
+        (
+            {"train": [(x, np.full(len(y), np.nan)) for x, y in TRAIN]},
+            "16 NaN among the targets of train",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_runs(
@@ -229,5 +237,132 @@ def test_wrong_arguments_are_refused_before_anything_runs(
 ):
     train = Trainings()
     with pytest.raises(ValueError, match=message):
-        compare(tmp_path / "new", train, **arguments)
+        compare(tmp_path / "new", **{"train": train, **arguments})
     assert train.epochs == 0 and not (tmp_path / "new").exists()
+
+
+def test_other_cells_of_a_directory_are_said_and_not_used(tmp_path):
+    arguments = {
+        "methods": ["magnitude"],
+        "sparsities": [0.5],
+        "epochs": 1,
+        "seeds": (0,),
+        "dense": False,
+    }
+    [before] = compare(tmp_path, **arguments).rows
+
+    def wider(seed):
+        return keras.Sequential(
+            [keras.Input((8,)), layers.Dense(30), layers.Dense(2)]
+        )
+
+    with pytest.warns(UserWarning, match="1 cells .* in: network, initial w"):
+        [other] = compare(tmp_path, build=wider, **arguments).rows
+    assert other["size"] != before["size"]
+    fewer = Trainings()
+    with pytest.warns(UserWarning, match="differ from those asked for in: .*e"):
+        compare(tmp_path, **{**arguments, "epochs": 2})
+    # The first is still there, and is found whatever else is.
+    assert compare(tmp_path, fewer, **arguments).rows == [before]
+    assert fewer.epochs == 0
+    # So is a cell of an earlier version, which told nothing.
+    [*_, path] = sorted((tmp_path / "cells").glob("*.json"))
+    for path in (tmp_path / "cells").glob("*.json"):
+        record = json.loads(path.read_text())
+        del record["key"]
+        path.rename(path.with_name(f"old-{path.name}"))
+        (path.with_name(f"old-{path.name}")).write_text(json.dumps(record))
+    with pytest.warns(UserWarning, match="a version that did not record it"):
+        compare(tmp_path, **arguments)
+
+
+def test_what_diverges_is_marked_and_in_no_mean(tmp_path):
+    def train(seed):
+        if seed:
+            return TRAIN
+        return [(np.full_like(x, np.nan), y) for x, y in TRAIN]
+
+    comparison = compare(
+        tmp_path,
+        train,
+        methods={
+            "magnitude": "magnitude",
+            "miner": methods.GemMiner(0.5, epochs=2, freeze_period=1),
+        },
+        sparsities=[0.5],
+        dense=False,
+    )
+    lost = {row["method"]: row for row in comparison.rows if not row["seed"]}
+    assert lost["magnitude"]["accuracy"] is None
+    assert "fine-tuning" in lost["magnitude"]["diverged"]
+    assert "search: Mining stopped in epoch 1" in lost["miner"]["diverged"]
+    [good] = [
+        row["accuracy"]
+        for row in comparison.rows
+        if row["seed"] and row["method"] == "magnitude"
+    ]
+    for found in comparison.summary():
+        assert (found["seeds"], found["diverged"]) == (2, 1)
+        assert found["accuracy"][1] is None
+        if found["method"] == "magnitude":
+            assert found["accuracy"][0] == good
+    text = comparison.render()
+    assert text.count("1 of 2 diverged") == 2
+    assert json.loads((tmp_path / "results.json").read_text())
+    comparison.draw(tmp_path)
+    # It is not run again.
+    again = Trainings()
+    rows = compare(
+        tmp_path, train, methods=["magnitude"], sparsities=[0.5], dense=False
+    ).rows
+    assert rows == [r for r in comparison.rows if r["method"] == "magnitude"]
+    assert again.epochs == 0
+
+
+def test_a_single_seed_has_no_spread():
+    row = {
+        "method": "snip",
+        "check": None,
+        "sparsity": 0.5,
+        "seed": 0,
+        "accuracy_before": 0.25,
+        "accuracy": 0.75,
+        "epochs_of_search": 0,
+    }
+    one = gems.Comparison([row], {"epochs": 3}, {})
+    assert "±" not in one.render() and "75.00" in one.render()
+    assert "One seed" in one.render()
+    two = gems.Comparison(
+        [row, {**row, "seed": 1, "accuracy": 0.73}], {"epochs": 3}, {}
+    )
+    assert "74.00 ±1.41" in two.render()
+
+
+def test_a_network_of_its_own_for_every_call_is_asked_for(tmp_path):
+    shared = build(0)
+    with pytest.raises(ValueError, match="seed=0.*other initial weights"):
+        compare(
+            tmp_path,
+            build=lambda seed: shared,
+            methods=["magnitude"],
+            sparsities=[0.5],
+            seeds=(0,),
+        )
+
+
+def test_a_metric_may_be_an_object(tmp_path):
+    metric = keras.metrics.SparseCategoricalAccuracy(name="right")
+    settings = {"methods": ["magnitude"], "sparsities": [0.5], "seeds": (0,)}
+    [row] = compare(tmp_path, metric=metric, dense=False, **settings).rows
+    [same] = compare(tmp_path / "a", dense=False, **settings).rows
+    assert row["accuracy"] == same["accuracy"]
+
+
+def test_a_method_whose_config_is_not_whole_is_refused(tmp_path):
+    class Powered(methods.Magnitude):
+        def __init__(self, target_sparsity, power=1.0, **kwargs):
+            super().__init__(target_sparsity, **kwargs)
+            self.power = power
+
+    with pytest.raises(ValueError, match="Powered.*power=2.0.*get_config"):
+        compare(tmp_path, methods={"mine": Powered(0.5, 2.0)})

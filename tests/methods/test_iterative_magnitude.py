@@ -174,7 +174,8 @@ def test_an_interrupted_search_goes_on(name, tmp_path):
     while ticket is None and len(stops) < 9:
         sparse = network(deep=True)
         try:
-            ticket = method.find(sparse, Interrupted(DATA, 10), tmp_path)
+            data = Interrupted(DATA, 10)
+            ticket = method.find(sparse, data, directory=tmp_path)
         except Exception as error:
             assert "machine is gone" in str(error)
             stops.append({path.name for path in tmp_path.iterdir()})
@@ -184,15 +185,16 @@ def test_an_interrupted_search_goes_on(name, tmp_path):
     sparse.compile("sgd", "mse")
     assert len(sparse.fit(*DATA[0], epochs=2, verbose=0).epoch) == 2
     # What is finished is not trained again: not one batch is read.
-    same(method.find(network(deep=True), Interrupted(DATA, 0), tmp_path), whole)
+    again = Interrupted(DATA, 0)
+    same(method.find(network(deep=True), again, directory=tmp_path), whole)
 
 
 def test_a_directory_belongs_to_one_search(tmp_path):
     method = methods.IterativeMagnitude(0.5, epochs=1, rounds=1)
-    method.find(network(), DATA, tmp_path)
+    method.find(network(), DATA, directory=tmp_path)
     other = methods.get(method, target_sparsity=0.6)
     with pytest.raises(ValueError, match="one search.*Choose another"):
-        other.find(network(), DATA, tmp_path)
+        other.find(network(), DATA, directory=tmp_path)
 
 
 def test_what_the_last_round_refuses_is_refused_before_the_first():

@@ -132,7 +132,7 @@ def test_an_interrupted_search_goes_on(name, tmp_path):
     while ticket is None and stops < 9:
         try:
             ticket = method(name).find(
-                network(), Interrupted(DATA, reads), tmp_path
+                network(), Interrupted(DATA, reads), directory=tmp_path
             )
         except Exception as error:
             assert "machine is gone" in str(error)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tf_gems import training_data
+from tf_gems.array_batches import ArrayBatches
 from tf_gems.comparison.fingerprint import describe
 from tf_gems.comparison.fingerprint import describe_array
 from tf_gems.device_data import DeviceData
@@ -42,11 +43,12 @@ def describe_data(data, name):
     """
     data = training_data.read(data)
     if data is None or data.gives_batches_once:
+        kind = type(None if data is None else data.source).__name__
         raise ValueError(
             f"Every cell of a comparison reads the data. Received: {name} of "
-            f"type {type(data and data.source).__name__}, which gives each "
-            "batch once. Pass arrays, a list of batches, a "
-            "`keras.utils.PyDataset` or a `tf.data.Dataset`."
+            f"type {kind}, which does not give each batch again. Pass arrays, "
+            "a list of batches, a `keras.utils.PyDataset` or a "
+            "`tf.data.Dataset`."
         )
     if isinstance(data.source, DeviceData):
         return describe(vars(data.source))
@@ -55,7 +57,7 @@ def describe_data(data, name):
         "steps": data.steps,
         "batches": _count(data),
     }
-    if isinstance(data.source, training_data.ArrayBatches):
+    if isinstance(data.source, ArrayBatches):
         source = data.source
         _refuse_nan(source.arrays, name)
         arrays = keras.tree.flatten(source.arrays)

@@ -172,13 +172,9 @@ def _describe_object(value, above):
     state = _state(value)
     if state is None and config is None:
         state = _reduced(value)
-    if config is not None and type(value).__module__.startswith("tf_gems."):
-        # Whose configs are whole but for what users pass to them.
-        state = {
-            name: part
-            for name, part in (state or {}).items()
-            if inspect.isroutine(part) or not is_library(type(part))
-        }
+    if config is not None and is_library(type(value)):
+        # Whose config tells all but functions, and seeds that nobody chose.
+        state = {k: v for k, v in (state or {}).items() if is_of_user(v)}
     found["state"] = _describe(state, above)
     return found
 
@@ -213,7 +209,10 @@ def _state(value):
     hidden = bookkeeping(value)
     for name, part in (attributes or {}).items():
         # Variables are what training makes of the object.
-        trained = hidden and isinstance(part, keras.Variable)
+        trained = hidden and any(
+            isinstance(leaf, keras.Variable)
+            for leaf in keras.tree.flatten(part)
+        )
         if name not in hidden and not trained:
             found[name] = part
     return found
@@ -233,6 +232,11 @@ _BASES = {
     keras.optimizers.Optimizer: lambda: keras.optimizers.Optimizer(0.1),
     keras.losses.Loss: keras.losses.Loss,
 }
+
+
+def is_of_user(part):
+    """Whether an attribute may be what a config tells by its name only."""
+    return callable(part) or not is_library(type(part))
 
 
 def _reduced(value):

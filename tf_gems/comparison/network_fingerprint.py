@@ -1,6 +1,7 @@
 """What a network is: its layers, the classes of these, and its weights."""
 
 import types
+import warnings
 
 import keras
 import numpy as np
@@ -9,6 +10,8 @@ from tf_gems.comparison.fingerprint import bookkeeping
 from tf_gems.comparison.fingerprint import describe
 from tf_gems.comparison.fingerprint import describe_array
 from tf_gems.comparison.fingerprint import describe_class
+from tf_gems.comparison.fingerprint import is_library
+from tf_gems.comparison.fingerprint import is_of_user
 
 _TELLING = (bool, int, float, str, type(None), np.ndarray, types.FunctionType)
 
@@ -43,7 +46,9 @@ def describe_network(model):
 def _describe(layer, above):
     found = {"class": describe_class(type(layer))}
     try:
-        found["config"] = describe(layer.get_config())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of lambdas: nothing is saved
+            found["config"] = describe(layer.get_config())
     except Exception as error:  # whatever a user's config runs into
         if isinstance(layer, keras.src.models.Functional):
             raise ValueError(
@@ -52,11 +57,14 @@ def _describe(layer, above):
                 "its layers `get_config`."
             ) from error
     hidden = bookkeeping(layer)
+    own = not is_library(type(layer))
     above = (*above, layer)
     found["attributes"] = [
         [name, describe(_telling(part), above)]
         for name, part in vars(layer).items()
-        if name not in hidden and _is_telling(part)
+        if name not in hidden
+        and _is_telling(part)
+        and (own or is_of_user(part))
     ]
     parts = layer._flatten_layers(include_self=False, recursive=False)
     found["parts"] = [

@@ -20,6 +20,11 @@ def nonzero(weight):
 
     Returns:
         NumPy bool array of the weight's shape.
+
+    Example:
+
+    >>> nonzero(keras.Variable([[1.0, 0.0]])).tolist()
+    [[True, False]]
     """
     value = ops.convert_to_numpy(ops.cast(weight, "float32"))
     mask = value != 0  # NaN counts: it is refused when it is ranked
@@ -96,7 +101,7 @@ def refuse_frozen_beyond(gems, target_sparsity, count=None):
 
 
 def _is_identity(value):
-    if value.ndim != 2:
+    if value.ndim != 2 or min(value.shape) < 2:
         return False
     diagonal = np.diagonal(value)
     alike = bool(np.all(diagonal == diagonal[0]))

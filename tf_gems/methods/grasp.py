@@ -63,7 +63,9 @@ class Grasp(Saliency):
         products = mean_over(
             batches, lambda *batch: curvature(weights, gradients, *batch)
         )
-        return [p * w for p, w in zip(products, weights, strict=True)]
+        return self.refuse_equal(
+            [p * w for p, w in zip(products, weights, strict=True)]
+        )
 
     def get_config(self):
         return {**super().get_config(), "temperature": self.temperature}

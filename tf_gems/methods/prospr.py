@@ -92,7 +92,9 @@ class ProsPr(Saliency):
         gradients = mean_over(
             last, lambda *batch: slope(weights, rest, steps, *batch)
         )
-        return [np.abs(g * w) for g, w in zip(gradients, weights, strict=True)]
+        return self.refuse_equal(
+            [np.abs(g * w) for g, w in zip(gradients, weights, strict=True)]
+        )
 
     def get_config(self):
         return {

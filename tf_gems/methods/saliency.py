@@ -1,6 +1,7 @@
 """What methods share that look at the loss on data."""
 
 import keras
+import numpy as np
 
 from tf_gems.methods.batches import take_batches
 from tf_gems.methods.dense_network import weights_replaced
@@ -65,6 +66,22 @@ class Saliency(Method):
     def take(self, data):
         """Returns the batches asked for, as tuples of arrays."""
         return take_batches(data, self.batches)
+
+    def refuse_equal(self, scores):
+        """Returns scores, or raises an error if they rank nothing.
+
+        Args:
+            scores: List of float arrays.
+        """
+        if all(not np.any(score) for score in scores):
+            raise ValueError(
+                f"{type(self).__name__} ranks weights by what the loss owes "
+                "them. Received: a loss that does not depend on any prunable "
+                "weight, so that all scores are zero. Compile with a loss, or "
+                "add one in a layer; look for sample weights that are all "
+                "zero, and for a network whose output is constant."
+            )
+        return scores
 
     def get_config(self):
         return {**super().get_config(), "batches": self.batches}

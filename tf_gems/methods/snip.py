@@ -41,4 +41,6 @@ class Snip(Saliency):
         gradients = mean_over(
             self.take(data), lambda *batch: slope(weights, *batch)
         )
-        return [np.abs(g * w) for g, w in zip(gradients, weights, strict=True)]
+        return self.refuse_equal(
+            [np.abs(g * w) for g, w in zip(gradients, weights, strict=True)]
+        )
