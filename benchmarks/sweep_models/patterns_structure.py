@@ -276,7 +276,9 @@ def saved_model_as_a_layer():
     inputs = keras.Input((10,))
     x = layers.TFSMLayer(directory, call_endpoint="serve")(inputs)
     x = layers.Dense(16, activation="relu")(x)
-    return classes(keras.Model(inputs, layers.Dense(3)(x)))
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    # Keras' slot variables cannot be named after those of a SavedModel.
+    return classes(model, optimizer=lambda: keras.optimizers.SGD(0.1))
 
 
 @pattern
