@@ -22,6 +22,9 @@ def freeze(weights, count, allocation, shape, inverted=False):
     NumPy selects, from a copy of them or, on a CPU, from their own memory.
     Both find the same flags, bit for bit.
 
+    Weights that are zero already are frozen first: the network computes the
+    same without them, and a ticket keeps weights that are not zero.
+
     Args:
         weights: List of `PrunableWeight`, of the whole network.
         count: Positive integer, less than are alive.
@@ -29,6 +32,9 @@ def freeze(weights, count, allocation, shape, inverted=False):
         shape: `tf_gems.shapes.Shape`.
         inverted: Whether the smallest scores stay instead.
     """
+    least = max(1, getattr(allocation, "minimum", 1))
+    if _freeze_zeros(weights, count, least) <= count:
+        return
     together = type(allocation) is Global and type(shape) is Unstructured
     if together and weights[0].on_accelerator:
         if _freeze_in_place(weights, count, allocation.minimum, inverted):
@@ -42,6 +48,27 @@ def freeze(weights, count, allocation, shape, inverted=False):
     kept = allocation.keep(scores, density, paths, shape, alive)
     for weight, mask in zip(weights, kept, strict=True):
         weight.alive.assign(mask)
+
+
+def _freeze_zeros(weights, count, least):
+    """Freezes weights that are zero, and returns how many stay alive.
+
+    A tensor of which fewer than `least` are not zero stays as it is, and so
+    does one that is needed for the count.
+    """
+    alive = [weight.alive.count() for weight in weights]
+    for index, weight in enumerate(weights):
+        value = weight.weight
+        if int(ops.count_nonzero(value)) == weight.alive.size:
+            continue
+        nonzero = ops.convert_to_numpy(ops.not_equal(value, 0))
+        kept = np.asarray(weight.alive) & nonzero
+        number = int(np.count_nonzero(kept))
+        rest = sum(alive) - alive[index] + number
+        if number >= least and rest >= count:
+            weight.alive.assign(kept)
+            alive[index] = number
+    return sum(alive)
 
 
 def _freeze_in_place(weights, count, minimum, inverted):

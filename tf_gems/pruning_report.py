@@ -9,18 +9,23 @@ NOT_TRAINABLE = "not trainable"
 NOT_FLOAT = "not a float weight"
 LOW_RANK = "rank below 2"
 NOT_A_KERNEL = "bias or normalisation"
+A_VECTOR = "one dimension above 1"
+A_POSITION = "table of positions"
 FILTERED = "excluded by `filters`"
 NOT_FASTER = "no faster for its zeros"
 
-_NOT_KERNELS = {"bias", "gamma", "beta", "scale", "offset", "alpha"}
+_NOT_KERNELS = {"gamma", "beta", "scale", "offset", "alpha"}
+_POSITION = re.compile(r"(^|_)pos(ition(al|s)?)?(_|$)")
 
 
 class PruningReport:
     """The prunable and the skipped weights of a layer, with reasons.
 
     A weight is prunable if it is trainable, of rank two or more, and no bias,
-    normalisation scale or PReLU slope (the biases of `MultiHeadAttention` have
-    rank two, so rank alone does not decide). A regular expression, or a list
+    normalisation scale, PReLU slope, class token or table of positions. Rank
+    alone does not decide: a weight whose name does not end in `kernel` or
+    `embeddings` is a vector if only one of its dimensions is above 1, and a
+    bias if its name ends in `bias`. A regular expression, or a list
     of them, narrows this to the weights whose path it matches; a callable
     decides alone, over every trainable float weight. `"xnnpack"` stands for
     what TFLite runs faster for its zeros, the kernels of 1x1 convolutions of
@@ -52,13 +57,19 @@ class PruningReport:
 
     def __init__(self, layer, filters=None, trainable=None):
         matches = _predicate(filters, layer)
+        # What pruning itself has added, if the layer holds `GemLayer`s.
+        gems = [p for p in layer._flatten_layers() if hasattr(p, "report")]
+        added = {id(v) for gem in gems for v in gem.own_variables()}
         self.prunable = []
         self.skipped = []
         if trainable is None:
-            trainable = layer.trainable_weights
+            pruned = [v for gem in gems for v in gem.report.trainable]
+            trainable = [*layer.trainable_weights, *pruned]
         self.trainable = list(trainable)
         trainable = {id(v) for v in self.trainable}
         for variable in layer.weights:
+            if id(variable) in added:
+                continue
             is_trainable = id(variable) in trainable
             if not is_trainable and len(variable.shape) < 2:
                 continue  # state: normalisation statistics, counters
@@ -130,19 +141,42 @@ def _reason_to_skip(variable, is_trainable, filters, matches):
     if "float" not in variable.dtype:
         return NOT_FLOAT
     if not callable(filters):
-        if variable.path.rsplit("/", 1)[-1] in _NOT_KERNELS:
-            return NOT_A_KERNEL
-        if len(variable.shape) < 2:
-            return LOW_RANK
+        reason = _reason_of_kind(variable)
+        if reason is not None:
+            return reason
     if matches(variable):
         return None
     return NOT_FASTER if filters == pointwise.POLICY else FILTERED
+
+
+def _reason_of_kind(variable):
+    """Returns why a weight is no kernel, or `None` if it is one."""
+    owner, _, name = variable.path.rpartition("/")
+    if name in _NOT_KERNELS or name.endswith("bias"):
+        return NOT_A_KERNEL
+    if len(variable.shape) < 2:
+        return LOW_RANK
+    if name.endswith("kernel"):
+        return None
+    if any(_POSITION.search(n) for n in (name, owner.rpartition("/")[2])):
+        return A_POSITION
+    wide = sum(size > 1 for size in variable.shape)
+    if wide < 2 and not name.endswith("embeddings"):
+        return A_VECTOR
+    return None
 
 
 def _predicate(filters, layer):
     """Returns a function that tells whether a variable passes the filters."""
     if filters is None:
         return lambda variable: True
+    if isinstance(filters, type):
+        raise ValueError(
+            "`filters` chooses weights, not layers. Received: "
+            f"filters={filters.__name__}, a class. Pass a regular expression "
+            'for their paths, such as `filters="conv"`, or a callable that '
+            "takes a `keras.Variable`."
+        )
     if callable(filters):
         return filters
     if filters == pointwise.POLICY:

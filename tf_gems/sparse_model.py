@@ -1,13 +1,21 @@
 """A whole Keras model with trainable masks."""
 
+import contextlib
+
 import keras
 from keras import ops
 
 from tf_gems import initializers
+from tf_gems import training_logic
 from tf_gems import workers
 from tf_gems.layers.calling import with_signature_of
+from tf_gems.layers.flags import unpack
 from tf_gems.layers.gem_layer import GemLayer
+from tf_gems.layers.pruning_scope import PruningScope
+from tf_gems.layers.pruning_scope import hook
+from tf_gems.layers.pruning_scope import scores_for_weights
 from tf_gems.layers.zeros import freeze_zeros
+from tf_gems.network import masked_network
 from tf_gems.presets import get_preset
 from tf_gems.ticket import Ticket
 
@@ -54,6 +62,8 @@ class SparseModel(keras.Model):
     sparse.fit(data, epochs=150)
     ```
     """
+
+    _runs_own_steps = False
 
     def __init__(
         self,
@@ -143,17 +153,172 @@ class SparseModel(keras.Model):
     def compile(self, *args, **kwargs):
         """Compiles the model, as `keras.Model.compile` does.
 
+        Where the wrapped model has training methods of its own, such as
+        `train_step`, `compute_loss` or `metrics`, this calls `compile` of the
+        wrapped model with the same arguments. `fit`, `evaluate` and `predict`
+        then run its own methods, on its own object, with masked weights, on
+        the TensorFlow backend.
+
         After `tf_gems.strip` or `tf_gems.unwrap` it takes the wrapped model
         over again.
+
+        Args:
+            *args: As for `compile` of the wrapped model.
+            **kwargs: As for `compile` of the wrapped model.
+
+        Raises:
+            ValueError: If a model trains in a way that cannot be pruned: with
+                its own `fit`, several optimizers, or own steps on another
+                backend.
         """
+        self._prepare_to_compile()
+        if not self._runs_own_steps:
+            super().compile(*args, **kwargs)
+            return
+        self.model.compiled = False
+        with _scores_of(self.gem):
+            self.model.compile(*args, **kwargs)
+        self._compile_like_wrapped()
+
+    def _prepare_to_compile(self):
         if not self.gem.taken:
             self.gem.take_over()
-        super().compile(*args, **kwargs)
+        training_logic.refuse_loops(self.model)
+        own = training_logic.overridden(self.model)
+        training_logic.refuse_other_backends(self.model, own)
+        on_tensorflow = keras.backend.backend() == "tensorflow"
+        self._runs_own_steps = bool(own) and on_tensorflow
+
+    def _compile_like_wrapped(self):
+        model = self.model
+        training_logic.refuse_other_optimizers(model)
+        super().compile(
+            optimizer=model.optimizer,
+            run_eagerly=model.run_eagerly,
+            steps_per_execution=model.steps_per_execution,
+            jit_compile=model.jit_compile,
+            auto_scale_loss=False,
+        )
+        self.loss = model.loss
+
+    def get_compile_config(self):
+        if self.compiled and self._runs_own_steps:
+            return self.model.get_compile_config()
+        return super().get_compile_config()
 
     def compile_from_config(self, config):
-        config = keras.saving.deserialize_keras_object(config)
-        self.compile(**config)
+        self._prepare_to_compile()
+        if self._runs_own_steps:
+            with _scores_of(self.gem):
+                self.model.compile_from_config(config)
+                if not self.model.compiled:
+                    return
+                self._compile_like_wrapped()
+                self.optimizer.build(self.model.trainable_variables)
+            return
+        self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
+
+    def train_step(self, *args):
+        if self._runs_own_steps:
+            if self.model.optimizer is not self.optimizer:
+                self.model.optimizer = self.optimizer  # a fresh copy
+            hook(self.optimizer)
+            with PruningScope(self.gem) as scope:
+                logs = self.model.train_step(*args)
+            if self.phase == "mining" and not scope.applied:
+                training_logic.refuse_unapplied(self.model)
+            return logs
+        if keras.backend.backend() != "jax" or self.phase == "mining":
+            return super().train_step(*args)
+        logs, state = super().train_step(*args)
+        return logs, self._with_zeros(state)
+
+    def _with_zeros(self, state):
+        """Returns the state of a step of JAX with zeros where it is pruned."""
+        trainable, others, *rest = state
+        flags = {
+            id(v): value
+            for v, value in zip(
+                self.non_trainable_variables, others, strict=True
+            )
+        }
+        alive = {id(w.weight): w.alive for w in self.gem.prunable}
+
+        def with_zeros(variable, value):
+            if id(variable) not in alive:
+                return value
+            words = flags[id(alive[id(variable)].packed)]
+            mask = unpack(words, tuple(variable.shape))
+            return ops.where(mask, value, ops.zeros_like(value))
+
+        trainable = [
+            with_zeros(variable, value)
+            for variable, value in zip(
+                self.trainable_variables, trainable, strict=True
+            )
+        ]
+        return (trainable, others, *rest)
+
+    def test_step(self, *args):
+        if not self._runs_own_steps:
+            return super().test_step(*args)
+        with PruningScope(self.gem):
+            return self.model.test_step(*args)
+
+    def predict_step(self, *args):
+        if not self._runs_own_steps:
+            return super().predict_step(*args)
+        with PruningScope(self.gem):
+            return self.model.predict_step(*args)
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        without = self._compile_loss is None and not self.gem.adds_losses
+        if training and self.phase == "mining" and without:
+            raise ValueError(
+                "Mining needs a loss: the penalty alone would prune at "
+                f"random. Received: '{self.name}', compiled without one, and "
+                f"'{self.model.name}' adds none. Pass `loss` to `compile`."
+            )
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    @property
+    def metrics(self):
+        return self.model.metrics if self._runs_own_steps else super().metrics
+
+    def reset_metrics(self):
+        if self._runs_own_steps:
+            self.model.reset_metrics()
+        else:
+            super().reset_metrics()
+
+    def get_metrics_result(self):
+        if self._runs_own_steps:
+            return self.model.get_metrics_result()
+        return super().get_metrics_result()
+
+    def quantize(self, *args, **kwargs):
+        """Refused: what is pruned is quantized once it is plain again."""
+        raise ValueError(
+            "Weights are pruned before they are quantized. Received: "
+            f"`quantize` of '{self.name}'. Quantize what `tf_gems.strip` "
+            "gives back: `tf_gems.strip(sparse).quantize(...)`."
+        )
+
+    def export(self, filepath, *args, **kwargs):
+        """Exports the wrapped model, masked, as `keras.Model.export` does.
+
+        `tf_gems.export_saved_model` writes a smaller file, and runs it.
+
+        Args:
+            filepath: String or path.
+            *args: As for `keras.Model.export`.
+            **kwargs: As for `keras.Model.export`.
+        """
+        with masked_network(self) as model:
+            return model.export(filepath, *args, **kwargs)
 
     def call(self, *args, training=None, **kwargs):
         return self.gem(*args, training=training, **kwargs)
@@ -246,6 +411,13 @@ class SparseModel(keras.Model):
                     config[key], custom_objects
                 )
         return cls(**config)
+
+
+def _scores_of(gem):
+    """Returns a context in which a user's `compile` sees what trains."""
+    if gem.phase == "mining":
+        return scores_for_weights(gem)
+    return contextlib.nullcontext()
 
 
 def _refuse_unbuilt(model):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -203,6 +204,9 @@ class Ticket:
                 masked[id(variable)] = mask
                 value = np.where(mask, value, np.zeros_like(value))
             variable.assign(value)
+        for part in model._flatten_layers():
+            if isinstance(part, keras.layers.Normalization):
+                part.finalize_state()  # it computes with what it keeps of them
         for gem in gems:
             for prunable in gem.prunable:
                 mask = masked[id(prunable.weight)]

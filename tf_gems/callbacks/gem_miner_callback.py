@@ -261,6 +261,10 @@ class GemMinerCallback(keras.callbacks.Callback):
         # On TensorFlow a reading beyond the end of the data counts as a step.
         if loss or self._count_steps_done() > self._steps_before + 1:
             return
+        # A batch of which all sample weights are zero is counted there.
+        metrics = [v for m in self.model.metrics for v in m.variables]
+        if any(ops.convert_to_numpy(v).any() for v in metrics):
+            return
         self.model.stop_training = True
         raise RuntimeError(
             f"Mining stopped in epoch {epoch + 1}: the data ended before its "

@@ -1,5 +1,6 @@
 """What it takes to call any layer as a pure function of its variables."""
 
+import contextlib
 import functools
 import inspect
 
@@ -60,4 +61,52 @@ def refuse_other_keras(layer):
     raise ValueError(
         "Only Keras 3 layers and models can be pruned. Received: "
         f"layer={layer!r:.100} from `{kind.__module__}`. {remedy}"
+    )
+
+
+def refuse_quantized(layer):
+    """Raises an error for a layer with quantized kernels."""
+    for part in layer._flatten_layers():
+        mode = getattr(part, "quantization_mode", None)
+        if mode is not None:
+            raise ValueError(
+                "Weights are pruned before they are quantized. Received: "
+                f"layer '{part.name}' of '{layer.name}' with "
+                f"quantization_mode={mode!r}. Prune the float model, and "
+                "quantize what `tf_gems.strip` gives back."
+            )
+
+
+@contextlib.contextmanager
+def inlined_functions(layer):
+    """Runs each `tf.function` that a layer holds as the function it wraps.
+
+    A function that was traced reads the variables that it captured, which no
+    scope can mask, and one that is traced now would keep this step's masks.
+    """
+    if not _holds_functions(layer):
+        yield
+        return
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def _holds_functions(layer):
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    kind = tf.types.experimental.PolymorphicFunction
+    return any(
+        isinstance(value, kind)
+        for part in layer._flatten_layers()
+        for holder in (part, *type(part).__mro__)
+        for name, value in list(vars(holder).items())
+        if name not in ("train_function", "test_function", "predict_function")
     )

@@ -13,7 +13,9 @@ from tf_gems import initializers
 from tf_gems import registry
 from tf_gems.layers import wrapped_variable
 from tf_gems.layers.calling import RecordingScope
+from tf_gems.layers.calling import inlined_functions
 from tf_gems.layers.calling import refuse_other_keras
+from tf_gems.layers.calling import refuse_quantized
 from tf_gems.layers.calling import to_symbol
 from tf_gems.layers.calling import with_signature_of
 from tf_gems.layers.prunable_weight import PrunableWeight
@@ -108,6 +110,7 @@ class GemLayer(keras.layers.Wrapper):
                 "Wrap its parts, or the whole, but not both."
             )
         wrapped_variable.refuse_wrapped(layer)
+        refuse_quantized(layer)
         self.autocast = False
         self.supports_masking = layer.supports_masking
         self.filters = filters
@@ -122,6 +125,7 @@ class GemLayer(keras.layers.Wrapper):
         self.prunable = []
         # How many weights `tf_gems.strip` took from a ticket that was mined.
         self.lost = 0
+        self.adds_losses = False  # whether the wrapped layer has its own
         self._penalty = None
         self._loaded_phase = None
         self._thread = None
@@ -270,8 +274,14 @@ class GemLayer(keras.layers.Wrapper):
         """Puts the wrapped layer under the phase of this one."""
         self.taken = True
         candidates = {id(v) for v in self.report.trainable}
+        flags = {id(w.weight): w.alive for w in self.prunable}
         for variable in self.layer.weights:
-            wrapped_variable.wrap(variable, self, id(variable) in candidates)
+            wrapped_variable.wrap(
+                variable,
+                self,
+                id(variable) in candidates,
+                flags.get(id(variable)),
+            )
         for part in self.layer._flatten_layers():
             if isinstance(part, keras.Model):
                 set_guard(part, self)
@@ -359,11 +369,15 @@ class GemLayer(keras.layers.Wrapper):
             values[id(prunable.weight)] = weight * ops.cast(mask, weight.dtype)
 
         before = [(v, values[id(v)]) for v in variables]
-        with RecordingScope(before, collect_losses=True) as scope:
+        with (
+            inlined_functions(self.layer),
+            RecordingScope(before, collect_losses=True) as scope,
+        ):
             outputs = self.layer(*args, **kwargs)
             losses = list(scope.losses)
             # From here on they are this layer's own: counted once.
             self.layer._clear_losses()
+        self.adds_losses = bool(losses)
 
         fixed = self.prunable if self.phase == "mining" else []
         fixed = {id(prunable.weight) for prunable in fixed}

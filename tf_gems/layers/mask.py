@@ -20,6 +20,17 @@ class Mask:
         """
         raise NotImplementedError
 
+    def surrogate(self, score):
+        """Returns what the straight-through gradient of a mask goes to.
+
+        Args:
+            score: Float32 tensor.
+
+        Returns:
+            Tensor of the score's shape: the score itself, by default.
+        """
+        return score
+
     @classmethod
     def from_config(cls, config):
         return cls(**config)

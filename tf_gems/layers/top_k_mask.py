@@ -50,8 +50,7 @@ class TopKMask(Mask):
 
     def __call__(self, scores, alive=None, places=None):
         alive = alive or [ops.ones_like(p, "bool") for p in scores]
-        if self.magnitude:
-            scores = [ops.absolute(p) for p in scores]
+        scores = [self.surrogate(p) for p in scores]
         if self.scope == "layerwise":
             masks = [
                 mask
@@ -64,6 +63,9 @@ class TopKMask(Mask):
             straight_through(p, ops.cast(m, "float32"))
             for p, m in zip(scores, masks, strict=True)
         ]
+
+    def surrogate(self, score):
+        return ops.absolute(score) if self.magnitude else score
 
     def _largest(self, scores, alive, places=None):
         sizes = [math.prod(p.shape) for p in scores]

@@ -3,6 +3,10 @@
 import weakref
 
 import keras
+from keras import ops
+from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+from tf_gems.layers.pruning_scope import active_scope
 
 _CLASSES = {}
 
@@ -13,6 +17,11 @@ class WrappedVariable:
     While mining, no weight of the network trains, however the user sets
     `trainable` on a layer, a model or a variable. What was set is remembered
     and counts while fine-tuning, and after `tf_gems.strip`.
+
+    A prunable weight reads masked within a `PruningScope`. While fine-tuning
+    its constraint ends with its mask: optimizers apply constraints after every
+    update, so pruned weights are zero in the variable itself, whatever an
+    optimizer or another constraint writes.
 
     A variable gets the mixin by a change of its class and loses it in the same
     way: it stays the object that the layer, the optimizer and the user hold.
@@ -31,8 +40,61 @@ class WrappedVariable:
         if keras.backend.backend() == "torch" and self._value is not None:
             self._value.requires_grad = self.trainable
 
+    @property
+    def value(self):
+        scope = active_scope()
+        if scope is not None and not in_stateless_scope():
+            value = scope.value_of(self)
+            if value is not None:
+                return self._maybe_autocast(value)
+        return super().value
 
-def wrap(variable, gem, is_candidate):
+    @property
+    def handle(self):
+        return self._value.handle  # of the variable, though it reads masked
+
+    def assign(self, value):
+        scope = active_scope()
+        if scope is not None and not in_stateless_scope():
+            tensor = ops.convert_to_tensor(value, dtype=self._dtype)
+            if scope.assign(self, tensor):
+                return tensor
+        return super().assign(value)
+
+    @property
+    def constraint(self):
+        gem = self._gem_layer()
+        # On JAX flags are not to be read here: `SparseModel` masks its steps.
+        if (
+            self._alive is None
+            or gem is None
+            or gem.phase == "mining"
+            or keras.backend.backend() == "jax"
+        ):
+            return self._constraint
+        return _KeepZeros(self._constraint, self._alive)
+
+    @constraint.setter
+    def constraint(self, value):
+        _, kind = type(self).__bases__
+        kind.constraint.fset(self, value)
+
+
+class _KeepZeros:
+    """The user's own constraint, and then the mask."""
+
+    def __init__(self, constraint, alive):
+        self.constraint = constraint
+        self.alive = alive
+
+    def __call__(self, value):
+        value = ops.convert_to_tensor(value)
+        if self.constraint is not None:
+            value = self.constraint(value)
+        return ops.where(self.alive.read(), value, ops.zeros_like(value))
+
+
+def wrap(variable, gem, is_candidate, alive=None):
     """Puts a variable under the phase of a `GemLayer`.
 
     Args:
@@ -40,6 +102,7 @@ def wrap(variable, gem, is_candidate):
         gem: `GemLayer`.
         is_candidate: Whether it trains while fine-tuning; others were frozen
             when the layer was wrapped, and rest.
+        alive: `Flags` of a prunable weight. Defaults to `None`: not prunable.
     """
     kind = type(variable)
     if not issubclass(kind, WrappedVariable):
@@ -48,13 +111,14 @@ def wrap(variable, gem, is_candidate):
         variable.__class__ = _CLASSES[kind]
     variable._gem_layer = weakref.ref(gem)
     variable._is_candidate = is_candidate
+    variable._alive = alive
 
 
 def unwrap(variable):
     """Makes a variable a plain one again, trainable as the user has set it."""
     if isinstance(variable, WrappedVariable):
         _, variable.__class__ = type(variable).__bases__
-        del variable._gem_layer, variable._is_candidate
+        del variable._gem_layer, variable._is_candidate, variable._alive
         variable.trainable = variable._trainable
 
 

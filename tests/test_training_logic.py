@@ -1,0 +1,364 @@
+"""A model's own training methods are used, or refused by name."""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+from models import difference
+from models import values
+
+import tf_gems
+from tf_gems.layers.gem_layer import find_gem_layers
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="own steps run on the TensorFlow backend",
+)
+
+
+def data():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(32, 6)).astype("float32")
+    return x, random.normal(size=(32, 3)).astype("float32")
+
+
+class Plain(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first = layers.Dense(8, activation="relu")
+        self.norm = layers.BatchNormalization()
+        self.drop = layers.Dropout(0.0)
+        self.last = layers.Dense(3, use_bias=False)
+
+    def call(self, x, training=False):
+        x = self.norm(self.first(x), training=training)
+        return self.last(self.drop(x, training=training))
+
+
+class Same(Plain):
+    """Overrides a step, and does what Keras does."""
+
+    steps = 0
+
+    def train_step(self, data):
+        self.steps += 1
+        return super().train_step(data)
+
+
+class ByHand(Plain):
+    """Calls its parts, not itself, and computes its loss alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = keras.metrics.Mean(name="loss")
+
+    @property
+    def metrics(self):
+        return [self.mean]
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            z = self.norm(self.first(x), training=True)
+            kernel = ops.convert_to_tensor(self.last.kernel)
+            loss = ops.mean(ops.square(y - ops.matmul(z, kernel)))
+        variables = [
+            *self.first.trainable_variables,
+            *self.norm.trainable_weights,
+            *self.last.trainable_variables,
+        ]
+        gradients = tape.gradient(loss, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self.mean.update_state(loss)
+        return {"loss": self.mean.result()}
+
+
+def built(kind):
+    keras.utils.set_random_seed(1)
+    model = kind()
+    model(data()[0][:1])
+    return model
+
+
+def mine(sparse, x, y, optimizer=None, **kwargs):
+    sparse.compile(optimizer or keras.optimizers.SGD(0.3, momentum=0.9), "mse")
+    callback = tf_gems.GemMinerCallback(0.6, freeze_period=1)
+    return sparse.fit(
+        x,
+        y,
+        epochs=4,
+        batch_size=8,
+        shuffle=False,
+        verbose=0,
+        callbacks=[callback],
+        **kwargs,
+    )
+
+
+@on_tensorflow
+@pytest.mark.parametrize("mask", ["round", "magnitude"])
+@pytest.mark.parametrize("phase", ["mining", "finetuning"])
+def test_an_own_step_trains_what_keras_own_step_trains(mask, phase):
+    """The truth is the other path: the step of Keras, by `GemLayer.call`."""
+    x, y = data()
+    trained = []
+    for kind in (Plain, Same, ByHand):
+        rule = (
+            "round"
+            if mask == "round"
+            else tf_gems.layers.TopKMask(0.5, magnitude=True)
+        )
+        sparse = tf_gems.SparseModel(built(kind), mask=rule, seed=0)
+        if phase == "finetuning":
+            ticket = tf_gems.methods.RandomPruning(0.5, seed=0).find(sparse)
+            sparse.finetune(ticket)
+        else:
+            sparse.gem.penalty.hold(0.01, 3)
+        sparse.compile(keras.optimizers.SGD(0.3, momentum=0.9), "mse")
+        sparse.fit(x, y, epochs=2, batch_size=8, shuffle=False, verbose=0)
+        scores = [w.score for w in sparse.gem.prunable]
+        trained.append([*values(scores), *values(sparse.model)])
+    plain, same, by_hand = trained
+    assert difference(plain, same) < 1e-6
+    assert difference(plain, by_hand) < 1e-6
+
+
+@on_tensorflow
+def test_an_own_step_under_replicas(mirrored_strategy):
+    x, y = data()
+    trained = []
+    for kind in (Plain, Same):
+        with mirrored_strategy.scope():
+            sparse = tf_gems.SparseModel(built(kind), seed=0)
+            sparse.compile(keras.optimizers.SGD(0.3, momentum=0.9), "mse")
+        sparse.gem.penalty.hold(0.01, 3)
+        sparse.fit(x, y, epochs=1, batch_size=8, shuffle=False, verbose=0)
+        trained.append(values([w.score for w in sparse.gem.prunable]))
+    assert difference(*trained) < 1e-6
+
+
+@on_tensorflow
+def test_mine_tune_and_strip_with_own_steps():
+    x, y = data()
+    model = built(ByHand)
+    before = values(model)
+    sparse = tf_gems.SparseModel(model, seed=0)
+    history = mine(sparse, x, y, validation_data=(x, y)).history
+    assert len(history["loss"]) == 4 and len(history["val_loss"]) == 4
+    kernels = [i for i, w in enumerate(before) if w.ndim > 1]
+    assert all(np.array_equal(before[i], values(model)[i]) for i in kernels)
+    assert sparse.ticket().kept == round(0.4 * sparse.gem.size)
+    assert [id(v) for v in model.first.weights] == [
+        id(model.first.kernel),
+        id(model.first.bias),
+    ]
+    sparse.finetune()
+    sparse.compile("adam", "mse")
+    sparse.fit(x, y, verbose=0)
+    expected = sparse.predict(x, verbose=0)
+    assert tf_gems.strip(sparse) is model
+    assert difference(model.predict(x, verbose=0), expected) == 0.0
+    model.compile("adam", "mse")
+    model.fit(x, y, verbose=0)
+
+
+class OwnLoss(Plain):
+    def compute_loss(self, *args, **kwargs):
+        return super().compute_loss(*args, **kwargs) + 1000.0
+
+
+class OwnMetrics(Plain):
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        found = super().compute_metrics(x, y, y_pred, sample_weight)
+        return {**found, "one": 1.0}
+
+
+class OwnCompile(Plain):
+    def compile(self, factor, **kwargs):
+        super().compile(keras.optimizers.SGD(0.1), "mse", **kwargs)
+        self.factor = factor
+
+    def test_step(self, data):
+        logs = super().test_step(data)
+        return {**logs, "factor": self.factor}
+
+
+@on_tensorflow
+def test_own_losses_metrics_and_compile():
+    x, y = data()
+    sparse = tf_gems.SparseModel(built(OwnLoss), seed=0)
+    assert min(mine(sparse, x, y).history["loss"]) > 999
+    sparse = tf_gems.SparseModel(built(OwnMetrics), seed=0)
+    assert mine(sparse, x, y).history["one"] == [1.0] * 4
+    sparse = tf_gems.SparseModel(built(OwnCompile), seed=0)
+    sparse.compile(factor=3.0)
+    assert sparse.evaluate(x, y, verbose=0, return_dict=True)["factor"] == 3
+
+
+class TwoOptimizers(Plain):
+    def compile(self, one, two):
+        super().compile()
+        self.one, self.two = one, two
+
+
+class OtherOptimizer(Plain):
+    def train_step(self, data):
+        return {"loss": 0.0}
+
+
+class NoGradient(Plain):
+    def train_step(self, data):
+        gradients = [None for _ in self.trainable_variables]
+        self.optimizer.apply(gradients, self.trainable_variables)
+
+
+class OwnFit(Plain):
+    def fit(self, *args, **kwargs):
+        return super().fit(*args, **kwargs)
+
+
+def test_what_cannot_be_pruned_is_refused_before_training():
+    x, y = data()
+    sparse = tf_gems.SparseModel(built(OwnFit), seed=0)
+    with pytest.raises(ValueError, match="'own_fit'.*overrides `fit`"):
+        sparse.compile("sgd", "mse")
+    sparse = tf_gems.SparseModel(built(Same), seed=0)
+    if keras.backend.backend() != "tensorflow":
+        with pytest.raises(ValueError, match="overrides `train_step`, on"):
+            sparse.compile("sgd", "mse")
+        return
+    sparse = tf_gems.SparseModel(built(TwoOptimizers), seed=0)
+    with pytest.raises(ValueError, match="`one`, `two`.*training_loops"):
+        sparse.compile(keras.optimizers.SGD(), keras.optimizers.SGD())
+    for kind, match in (
+        (OtherOptimizer, "`train_step` of 'other_optimizer'"),
+        (NoGradient, "does not depend on any prunable weight"),
+    ):
+        sparse = tf_gems.SparseModel(built(kind), seed=0)
+        before = values(sparse)
+        with pytest.raises(ValueError, match=match):
+            mine(sparse, x, y)
+        assert all(map(np.array_equal, before[:2], values(sparse)))
+
+
+def test_mining_needs_a_loss():
+    x, y = data()
+    sparse = tf_gems.SparseModel(built(Plain), seed=0)
+    sparse.compile("sgd")
+    with pytest.raises(ValueError, match="Mining needs a loss"):
+        sparse.fit(x, y, verbose=0)
+
+
+def test_no_weight_trains_while_mining():
+    x, y = data()
+    model = built(Plain)
+    model.first.trainable = False
+    sparse = tf_gems.SparseModel(model, seed=0)
+    assert len(sparse.gem.prunable) == 1
+    for part in (model, model.last, model.last.kernel, sparse):
+        part.trainable = False
+        part.trainable = True
+        assert not model.trainable_variables
+        assert len(sparse.trainable_variables) == 1
+    before = values([model.first.kernel, model.last.kernel])
+    mine(sparse, x, y)
+    after = values([model.first.kernel, model.last.kernel])
+    assert difference(before, after) == 0.0
+    tf_gems.unwrap(sparse)
+    assert model.first.kernel.trainable and model.last.kernel.trainable
+
+
+class Captures(layers.Layer):
+    """Its function captures the variable when it is traced first."""
+
+    def build(self, shape):
+        self.w = self.add_weight(
+            shape=(shape[-1], 5), name="kernel", constraint="unit_norm"
+        )
+        if keras.backend.backend() == "tensorflow":
+            self.product = tf.function(lambda x: ops.matmul(x, self.w))
+
+    def call(self, x):
+        return self.product(x)
+
+
+@on_tensorflow
+def test_a_captured_variable_is_masked():
+    x, y = data()
+    model = keras.Sequential([keras.Input((6,)), Captures(), layers.Dense(3)])
+    model(x)  # traces the function with the variable
+    sparse = tf_gems.SparseModel(model, seed=0)
+    mine(sparse, x, y)
+    expected = sparse.predict(x, verbose=0)
+    assert difference(tf_gems.strip(sparse)(x), expected) < 1e-6
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "lion"])
+def test_stored_kernels_keep_their_zeros(optimizer):
+    x, y = data()
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(
+                8, "relu", kernel_constraint=keras.constraints.MaxNorm(1)
+            ),
+            layers.Dense(3, kernel_constraint="unit_norm"),
+        ]
+    )
+    constraints = [v.constraint for v in model.weights]
+    sparse = tf_gems.SparseModel(model, seed=0)
+    sparse.finetune(tf_gems.methods.RandomPruning(0.5).find(sparse))
+    sparse.compile(optimizer, "mse")
+    before = values([w.weight for w in sparse.gem.prunable])
+    sparse.fit(x, y, epochs=2, batch_size=8, verbose=0)
+    for prunable, value in zip(sparse.gem.prunable, before, strict=True):
+        found = ops.convert_to_numpy(prunable.weight)
+        assert not found[~np.asarray(prunable.alive)].any()
+        assert not np.array_equal(found, value)
+    norm = np.linalg.norm(ops.convert_to_numpy(model.layers[1].kernel), axis=0)
+    np.testing.assert_allclose(norm, 1.0, atol=1e-3)
+    tf_gems.strip(sparse)
+    assert [v.constraint for v in model.weights] == constraints
+
+
+class Outer(keras.Model):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def call(self, x, training=False):
+        return self.inner(x, training=training)
+
+
+@pytest.mark.parametrize("wrap", [tf_gems.SparseModel, tf_gems.GemLayer])
+def test_a_phase_of_a_part_makes_the_whole_ask_for_compile(wrap):
+    x, y = data()
+    outer = Outer(wrap(built(Plain), seed=0))
+    outer(x[:1])
+    mine(outer, x, y)
+    [gem] = find_gem_layers(outer)
+    ticket = tf_gems.Ticket.from_model(outer)
+    ticket.apply(outer.inner)
+    with pytest.raises(ValueError, match="compile"):
+        outer.fit(x, y, verbose=0)
+    before = values(gem.layer)
+    outer.compile("sgd", "mse")
+    outer.fit(x, y, verbose=0)
+    assert difference(values(gem.layer)[0], before[0]) > 0
+
+
+@on_tensorflow
+def test_the_guide_runs():
+    guide = Path(__file__).parents[1] / "docs" / "training_loops.md"
+    if not guide.exists():
+        pytest.skip("the guide is no part of an installed package")
+    scope = {}
+    for code in re.findall(r"```python\n(.*?)```", guide.read_text(), re.S):
+        exec(code, scope)

@@ -1,0 +1,223 @@
+"""Masks weights where they are read, for steps that a user has written."""
+
+import contextlib
+import threading
+
+import keras
+from keras import ops
+
+from tf_gems.layers.calling import inlined_functions
+from tf_gems.layers.straight_through import straight_through
+
+_ACTIVE = threading.local()
+_LOCK = threading.Lock()
+# Of each `GemLayer`: how many scopes are active, and where its scores stand.
+_IN_PLACE = {}
+
+
+def active_scope():
+    """Returns the `PruningScope` of this thread, or `None`."""
+    return getattr(_ACTIVE, "scope", None)
+
+
+class PruningScope:
+    """Lets a user's own step train scores, on the user's own model.
+
+    Within the scope a prunable weight reads as `w * m(p) * q`, with the
+    straight-through gradient to its score `p`, wherever it is read: in the
+    model, in a part of it that the step calls directly, or by the step itself.
+    While mining, the score stands in the weight's place in
+    `trainable_variables` of the layer that owns the weight, so that the step
+    trains what it calls its trainable variables. What a layer assigns to its
+    own kernel lasts as long as the scope.
+
+    The score penalty is added to the gradients that the compiled optimizer
+    gets, once in a step. It is what the penalty as a part of the loss gives,
+    though the step computes its loss itself.
+
+    Args:
+        gem: `GemLayer` around the user's model.
+    """
+
+    def __init__(self, gem):
+        self.gem = gem
+        self.applied = False
+        self._slopes = None
+        self._assigned = {}
+        self._of_weight = {}
+
+    def __enter__(self):
+        gem = self.gem
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(inlined_functions(gem.layer))
+        # Outside the user's tape, once: ranking is costly, and has no gradient.
+        masks = [ops.stop_gradient(mask) for mask in gem.masks()]
+        alive = [prunable.alive.read() for prunable in gem.prunable]
+        self._masks = masks
+        self._of_weight = {
+            id(prunable.weight): (prunable, mask, flags)
+            for prunable, mask, flags in zip(
+                gem.prunable, masks, alive, strict=True
+            )
+        }
+        if gem.phase == "mining":
+            self._stack.enter_context(scores_for_weights(gem))
+        self._stack.callback(setattr, _ACTIVE, "scope", active_scope())
+        _ACTIVE.scope = self
+        return self
+
+    def __exit__(self, *error):
+        return self._stack.__exit__(*error)
+
+    def value_of(self, variable):
+        """Returns what a variable reads as, or `None`: as it is stored."""
+        if id(variable) in self._assigned:
+            return self._assigned[id(variable)]
+        if id(variable) not in self._of_weight:
+            return None
+        prunable, mask, alive = self._of_weight[id(variable)]
+        if self.gem.phase == "mining":
+            score = self.gem.mask.surrogate(ops.copy(prunable.score))
+            mask = ops.where(alive, straight_through(score, mask), 0.0)
+        stored = ops.convert_to_tensor(variable._value)
+        return stored * ops.cast(mask, stored.dtype)
+
+    def assign(self, variable, value):
+        """Keeps a masked kernel from being stored; tells if that was one."""
+        kept = self.gem.phase == "mining" and id(variable) in self._of_weight
+        if kept:
+            self._assigned[id(variable)] = value
+        return kept
+
+    def with_penalty(self, gradients, variables):
+        """Adds the gradients of the score penalty, once in a step.
+
+        Args:
+            gradients: List of tensors or `None`.
+            variables: List of `keras.Variable`.
+
+        Returns:
+            List of tensors or `None`.
+        """
+        gem, gradients = self.gem, list(gradients)
+        if gem.phase != "mining":
+            return gradients
+        of_score = {id(w.score): i for i, w in enumerate(gem.prunable)}
+        places = [
+            (place, of_score[id(variable)])
+            for place, variable in enumerate(variables)
+            if id(variable) in of_score
+        ]
+        if not places:
+            return gradients
+        if all(gradients[place] is None for place, _ in places):
+            raise ValueError(
+                "Mining trains scores by the gradient of the loss. Received: "
+                f"`train_step` of '{gem.layer.name}', whose loss does not "
+                "depend on any prunable weight as it is read in the step. "
+                "Compute the loss from outputs of the model, within the tape."
+            )
+        if self._slopes is None:
+            self._slopes = dict(enumerate(self._penalty_slopes()))
+        for place, index in places:
+            slope = self._slopes.pop(index, None)
+            if slope is not None:
+                gradient = gradients[place]
+                gradients[place] = (
+                    slope
+                    if gradient is None
+                    else (ops.convert_to_tensor(gradient) + slope)
+                )
+        self.applied = True
+        return gradients
+
+    def _penalty_slopes(self):
+        import tensorflow as tf
+
+        scores = [w.score.value for w in self.gem.prunable]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(scores)
+            penalty = self.gem.penalty(self._masks)
+            # Gradients of replicas are added up.
+            penalty /= tf.distribute.get_strategy().num_replicas_in_sync
+        return tape.gradient(
+            penalty, scores, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+
+
+@contextlib.contextmanager
+def suspended_scope():
+    """Reads and assigns weights as they are stored, for a while."""
+    before = active_scope()
+    _ACTIVE.scope = None
+    try:
+        yield
+    finally:
+        _ACTIVE.scope = before
+
+
+@contextlib.contextmanager
+def scores_for_weights(gem):
+    """Puts scores in the places of weights in `trainable_variables`."""
+    with _LOCK:  # replicas of `tf.distribute` are threads
+        count, places = _IN_PLACE.get(id(gem), (0, None))
+        places = list(_put_scores(gem)) if count == 0 else places
+        _IN_PLACE[id(gem)] = count + 1, places
+    try:
+        yield
+    finally:
+        with _LOCK:
+            count, places = _IN_PLACE.pop(id(gem))
+            if count > 1:
+                _IN_PLACE[id(gem)] = count - 1, places
+            else:
+                for variables, place, weight in places:
+                    variables[place] = weight
+
+
+def _put_scores(gem):
+    scores = {id(w.weight): w.score for w in gem.prunable}
+    for part in gem.layer._flatten_layers():
+        for variables in (
+            part._trainable_variables,
+            part._non_trainable_variables,
+        ):
+            for place, weight in enumerate(variables):
+                if id(weight) in scores:
+                    variables[place] = scores[id(weight)]
+                    yield variables, place, weight
+
+
+def hook(optimizer):
+    """Lets a Keras optimizer add the score penalty within a scope.
+
+    Args:
+        optimizer: Keras optimizer; a `LossScaleOptimizer` gets it where
+            gradients are no longer scaled.
+    """
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    if "apply" in vars(optimizer):
+        return
+
+    def apply(grads, trainable_variables=None):
+        kind, scope = type(optimizer), active_scope()
+        if scope is None:
+            return kind.apply(optimizer, grads, trainable_variables)
+        with suspended_scope():
+            if trainable_variables is None:
+                trainable_variables = optimizer._trainable_variables
+            variables = list(trainable_variables)
+            grads = scope.with_penalty(grads, variables)
+            return kind.apply(optimizer, grads, variables)
+
+    vars(optimizer)["apply"] = apply
+
+
+def optimizers_of(model):
+    """Returns the Keras optimizers that a model holds, by attribute."""
+    return {
+        name: value
+        for name, value in vars(model).items()
+        if isinstance(value, keras.optimizers.Optimizer)
+    }

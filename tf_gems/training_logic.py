@@ -1,0 +1,114 @@
+"""What of a model's training a user has written."""
+
+import keras
+
+from tf_gems.layers.pruning_scope import optimizers_of
+
+# What runs on the user's own model, masked, where a user has overridden it.
+STEPS = (
+    "train_step",
+    "test_step",
+    "predict_step",
+    "compute_loss",
+    "compute_metrics",
+    "compile",
+    "metrics",
+    "get_metrics_result",
+    "reset_metrics",
+)
+# What drives the steps: there is no way to run these for another model.
+_LOOPS = ("fit", "train_on_batch", "make_train_function")
+_GUIDE = (
+    "Put `tf_gems.GemLayer`s or a `tf_gems.SparseModel` inside a model of "
+    "yours that trains in its own way, see docs/training_loops.md."
+)
+
+
+def overridden(model, names=STEPS):
+    """Returns which methods of a Keras model a user has written.
+
+    Args:
+        model: Keras layer or model.
+        names: Tuple of strings, what to look for.
+
+    Returns:
+        List of strings.
+    """
+    if not isinstance(model, keras.Model):
+        return []
+    return [name for name in names if not _is_of_keras(model, name)]
+
+
+def _is_of_keras(model, name):
+    for kind in type(model).__mro__:
+        if name in vars(kind):
+            package = kind.__module__.partition(".")[0]
+            # Its loops preprocess, if there is a preprocessor.
+            ready = getattr(model, "preprocessor", None) is None
+            hub = package == "keras_hub" and name in _LOOPS and ready
+            return package == "keras" or hub
+    return True
+
+
+def refuse_loops(model):
+    """Raises an error for a model whose `fit` a user has written."""
+    loops = overridden(model, _LOOPS)
+    if loops:
+        raise ValueError(
+            "A model is pruned with Keras' own `fit`, which calls the "
+            "`train_step` of the model. Received: "
+            f"'{model.name}' of type {type(model).__name__}, which overrides "
+            f"{_listed(loops)}. If that prepares the data, prepare it before "
+            "(a KerasHub model: `preprocessor=None`). " + _GUIDE
+        )
+
+
+def refuse_other_backends(model, names):
+    """Raises an error for own steps where Keras does not run TensorFlow."""
+    backend = keras.backend.backend()
+    names = [name for name in names if name != "compile"]
+    if names and backend != "tensorflow":
+        raise ValueError(
+            "A model's own training methods are used on the TensorFlow "
+            f"backend. Received: '{model.name}' of type "
+            f"{type(model).__name__}, which overrides {_listed(names)}, on "
+            f"backend={backend!r}. Set KERAS_BACKEND=tensorflow. Or: " + _GUIDE
+        )
+
+
+def refuse_other_optimizers(model):
+    """Raises an error unless one optimizer, the compiled one, trains."""
+    if model.optimizer is None or not model.compiled:
+        raise ValueError(
+            "Scores train with the optimizer that a model is compiled with. "
+            f"Received: `compile` of '{model.name}', which set none. Pass "
+            "the optimizer to `super().compile(optimizer=...)`. Or: " + _GUIDE
+        )
+    others = [
+        name
+        for name, optimizer in optimizers_of(model).items()
+        if optimizer is not model.optimizer
+        and optimizer is not getattr(model.optimizer, "inner_optimizer", None)
+    ]
+    if others:
+        raise ValueError(
+            "Scores train with one optimizer, the one that a model is "
+            f"compiled with. Received: '{model.name}' of type "
+            f"{type(model).__name__}, which has several optimizers: "
+            f"{_listed(['optimizer', *others])}. {_GUIDE}"
+        )
+
+
+def refuse_unapplied(model):
+    """Raises an error for a step that did not train the scores."""
+    raise ValueError(
+        "Scores train with the optimizer that a model is compiled with. "
+        f"Received: `train_step` of '{model.name}' of type "
+        f"{type(model).__name__}, which did not give the compiled optimizer "
+        "any score to update. Update `self.trainable_variables`, or those of "
+        "parts of the model, by `self.optimizer.apply_gradients`. Or: " + _GUIDE
+    )
+
+
+def _listed(names):
+    return ", ".join(f"`{name}`" for name in names)
