@@ -64,18 +64,24 @@ class Steps(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         gem = self.model.gem
         masks = [ops.convert_to_numpy(mask) for mask in gem.masks()]
-        scores = [ops.convert_to_numpy(w.score) for w in gem.prunable]
-        row = {name: read(getattr(gem.penalty, name)) for name in self.names}
+        row = self.read_penalty()
         row["kept"] = [np.count_nonzero(mask) for mask in masks]
-        row["squares"] = [np.sum(s.astype("float64") ** 2) for s in scores]
+        row["scores"] = [
+            ops.convert_to_numpy(w.score) * mask
+            for w, mask in zip(gem.prunable, masks, strict=True)
+        ]
         self.before.append(row)
 
     def on_train_batch_end(self, batch, logs=None):
-        penalty = self.model.gem.penalty
-        row = {name: read(getattr(penalty, name)) for name in self.names}
-        self.after.append(row)
+        self.after.append(self.read_penalty())
 
-    names = ("weight", "bound", "goal", "decay", "gain")
+    def read_penalty(self):
+        gem = self.model.gem
+        row = {name: read(getattr(gem.penalty, name)) for name in self.names}
+        row["shrinkage"] = [read(w.shrinkage) for w in gem.prunable]
+        return row
+
+    names = ("weight", "bound", "goal", "decay", "gain", "steps", "epochs")
 
 
 def test_weight_and_bound_follow_their_recursions():
@@ -87,30 +93,55 @@ def test_weight_and_bound_follow_their_recursions():
     first = steps.before[0]
     kept = sum(first["kept"])
     np.testing.assert_allclose(first["bound"], kept)
-    shrinking = np.log(kept / goal) / descent
-    np.testing.assert_allclose(
-        first["weight"], shrinking * (1 - 0.9) / (2 * 1.0), rtol=1e-6
-    )
+    rate = np.log(kept / goal) / descent
+    np.testing.assert_allclose(first["weight"], rate, rtol=1e-6)
     ups = 0
     assert len(steps.before) == total
     for before, after in zip(steps.before, steps.after, strict=True):
         error = np.log((sum(before["kept"]) + 1) / (before["bound"] + 1))
         error = np.clip(error / 0.1, -1, 1)
-        weight = before["weight"] * np.exp(shrinking * error)
+        weight = min(0.2, before["weight"] * np.exp(10 / descent * error))
         np.testing.assert_allclose(after["weight"], weight, rtol=1e-4)
-        bound = max(goal, before["bound"] * np.exp(-shrinking))
+        bound = max(goal, before["bound"] * np.exp(-rate))
         np.testing.assert_allclose(after["bound"], bound, rtol=1e-4)
         ups += after["weight"] > before["weight"]
     assert 0 < ups < total
     assert steps.after[-1]["bound"] == goal
+    assert steps.after[-1]["steps"] == total
+    assert read(sparse.gem.penalty.epochs) == 8
 
 
-@pytest.mark.parametrize("gain", [0.0, 0.01])
+def test_no_step_of_the_penalty_goes_below_its_bound():
+    steps = Steps()
+    sparse = sparse_model(keras.optimizers.SGD(1.0, momentum=0.9))
+    mine(sparse, epochs=8, callbacks=[steps])
+    pulled = 0
+    for before, after in zip(steps.before, steps.after, strict=True):
+        kept, bound = sum(before["kept"]), before["bound"]
+        if kept <= bound:
+            assert after["shrinkage"] == [0.0, 0.0]
+            continue
+        wanted = [
+            min(before["weight"], max(0, 1 - 1.0001 * 0.5 / np.max(scores)))
+            for scores in before["scores"]
+        ]
+        falls = sum(
+            np.count_nonzero((0.5 < p) & (p * (1 - rate) <= 0.5))
+            for p, rate in zip(before["scores"], wanted, strict=True)
+        )
+        share = min(1.0, (kept - bound) / max(falls, 1))
+        expected = np.multiply(wanted, share)
+        # A count may differ by one score next to the threshold.
+        np.testing.assert_allclose(after["shrinkage"], expected, rtol=0.05)
+        pulled += 1
+    assert pulled > 100
+
+
 @pytest.mark.parametrize(
     "kept, bound, pulled",
     [((6, 3), 5, 2), ((3, 3), 5, 2), ((3, 2), 5, 0), ((9, 1), 5, 1)],
 )
-def test_penalty_by_hand(kept, bound, pulled, gain):
+def test_penalty_by_hand(kept, bound, pulled):
     sparse = sparse_model("sgd")
     gem = sparse.gem
     for prunable, count in zip(gem.prunable, kept, strict=True):
@@ -118,13 +149,58 @@ def test_penalty_by_hand(kept, bound, pulled, gain):
         scores.ravel()[:count] = 1.0
         prunable.score.assign(scores)
     gem.penalty.hold(0.5, bound)
-    gem.penalty.gain.assign(gain)
     squares = [
         count + (np.prod(w.score.shape) - count) / 16
         for w, count in zip(gem.prunable, kept, strict=True)
     ]
     penalty = float(gem.penalty(gem.masks()))
     np.testing.assert_allclose(penalty, 0.5 * sum(squares[:pulled]))
+    assert [read(w.shrinkage) for w in gem.prunable] == [0.0, 0.0]
+    # An adaptive one is no part of the loss. None of these scores would fall
+    # below the threshold by shrinking to 0.9.
+    gem.penalty.adapt(0.1, gain=1.0, bound=bound, decay=1.0)
+    assert float(gem.penalty(gem.masks())) == 0.0
+
+
+def test_a_step_by_hand():
+    """A linear network under SGD, restated in NumPy."""
+    random = np.random.default_rng(3)
+    x = random.normal(size=(8, 6)).astype("float32")
+    y = random.normal(size=(8, 4)).astype("float32")
+    layer = keras.layers.Dense(4, use_bias=False)
+    sparse = gems.SparseModel(
+        keras.Sequential([keras.Input((6,)), layer]), seed=0
+    )
+    sparse.compile(keras.optimizers.SGD(0.3), "mse")
+    penalty, [prunable] = sparse.gem.penalty, sparse.gem.prunable
+    alive = random.uniform(size=(6, 4)) < 0.8
+    prunable.alive.assign(alive)
+    penalty.adapt(0.05, gain=0.5, bound=8, decay=0.9)
+    penalty.goal.assign(4)
+    kernel = ops.convert_to_numpy(layer.kernel).astype("float64")
+    p = ops.convert_to_numpy(prunable.score).astype("float64")
+    bound, rate, rests = 8.0, 0.05, 0
+    for _ in range(12):
+        sparse.train_on_batch(x, y)
+        mask = (p > 0.5) & alive
+        slope = x.T @ (x @ (kernel * mask) - y) * 2 / y.size * kernel
+        slope = slope * alive
+        kept, shrinkage = mask.sum(), 0.0
+        if kept > bound:
+            slope += 2 * p * np.abs(slope).sum() / alive.sum()
+            most = max(p[mask])
+            shrinkage = min(rate, 1 - 1.0001 * 0.5 / most)
+            falls = np.count_nonzero(mask & (p * (1 - shrinkage) <= 0.5))
+            shrinkage *= min(1, (kept - bound) / max(falls, 1))
+        rests += kept <= bound
+        p = np.clip((p - 0.3 * slope) * (1 - shrinkage), 0, 1)
+        error = np.log((kept + 1) / (bound + 1)) / 0.1
+        rate = min(0.2, rate * np.exp(0.5 * np.clip(error, -1, 1)))
+        bound = max(4, bound * 0.9)
+        scores = ops.convert_to_numpy(prunable.score)
+        np.testing.assert_allclose(scores[alive], p[alive], atol=1e-5)
+        np.testing.assert_allclose(read(prunable.shrinkage), shrinkage, 1e-3)
+    assert 0 < rests < 12
 
 
 @pytest.mark.parametrize("batch_size", [32, 256])
@@ -179,9 +255,10 @@ def test_data_of_unknown_length():
     for row in steps.before[:epoch]:
         assert row["weight"] == row["gain"] == 0.0
     begun = steps.before[epoch]
-    shrinking = np.log(begun["bound"] / begun["goal"]) / (0.7 * 7 * epoch)
-    np.testing.assert_allclose(begun["gain"], shrinking, rtol=1e-2)
-    np.testing.assert_allclose(begun["decay"], np.exp(-shrinking), rtol=1e-4)
+    descent = 0.7 * 7 * epoch
+    shrinking = np.log(begun["bound"] / begun["goal"]) / descent
+    np.testing.assert_allclose(begun["gain"], 10 / descent, rtol=1e-6)
+    np.testing.assert_allclose(begun["decay"], np.exp(-shrinking), rtol=1e-6)
     assert sparse.ticket().kept == round(0.05 * SIZE)
 
 
@@ -190,23 +267,22 @@ def test_data_of_unknown_length():
     [
         (0.7, 100_000, 100, 70_000),
         (1.0, 1_000, 100, 1_000),
-        (0.7, 50, 100, 100),  # ten times the memory of momentum
+        (0.7, 120, 100, 100),  # the fewest
+        (0.7, 50, 100, 50),  # all there are
         (0.7, 1_000, 5_000, 700),  # where scores begin at the target
     ],
 )
-def test_bound_and_weight_begin_at_one_rate(descent, steps, goal, expected):
+def test_bound_and_scores_begin_at_one_rate(descent, steps, goal, expected):
     sparse = sparse_model(keras.optimizers.SGD(2.0, momentum=0.9))
-    adaptive = regularization.Adaptive(descent)
-    adaptive.begin_epoch(sparse.gem, goal, steps, sparse.optimizer)
+    regularization.Adaptive(descent).begin_epoch(sparse.gem, goal, steps)
     penalty = sparse.gem.penalty
     bound = max(goal, sum(np.count_nonzero(m) for m in sparse.gem.masks()))
     assert read(penalty.bound) == bound
     decay = (goal / bound) ** (1 / expected)
     np.testing.assert_allclose(read(penalty.decay), decay, rtol=1e-6)
-    gain = np.log(max(2, bound / goal)) / expected
-    np.testing.assert_allclose(read(penalty.gain), gain, rtol=1e-6)
-    weight = gain * (1 - 0.9) / (2 * 2.0)
-    np.testing.assert_allclose(read(penalty.weight), weight, rtol=1e-6)
+    np.testing.assert_allclose(read(penalty.gain), 10 / expected, rtol=1e-6)
+    rate = np.log(max(2, bound / goal)) / expected
+    np.testing.assert_allclose(read(penalty.weight), rate, rtol=1e-6)
 
 
 def test_a_layer_at_the_floor_is_reported():

@@ -9,38 +9,41 @@ from tf_gems import registry
 from tf_gems import schedules
 from tf_gems.validation import is_number
 
-# Fewest steps in which the bound falls to its target, or a guess changes
-# e-fold: ten times the memory of momentum 0.9, which would overshoot.
-_MEMORY = 100
-# Where to begin under optimizers whose step does not scale with the gradient,
-# and in which part of training such a guess may change e-fold.
-_GUESS, _RESPONSE = 1e-4, 0.005
+# Fewest steps in which the bound falls, where there are as many.
+_FEWEST = 100
+# By how many powers of e the rate may change while the bound falls.
+_RANGE = 10.0
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Adaptive:
     """Adapts the penalty so that the rounded density falls to its target.
 
-    Mining minimises the loss under the constraint that no more weights round
+    Mining minimizes the loss under the constraint that no more weights round
     to one than a bound allows. The bound falls to the target in equal ratios,
-    as what freezes leave alive does, and just below that: it begins at the
-    half of all weights to which uniform scores round, and is at the target
-    before the last freeze, within a part `descent` of the steps up to it. What
-    remains is the network's own to adapt in. The weight of the penalty is the
-    multiplier of this constraint, and ascends with every step, see
-    `tf_gems.layers.score_penalty`. So no weight needs to be chosen, whatever
-    the optimizer, learning rate, batch size, number of epochs and network.
+    as what freezes leave alive does, and below that. It begins at the number
+    of weights that round to one, half of them if scores are uniform. It is at
+    the target before the last freeze, within a part `descent` of the steps up
+    to it, and the network adapts in the steps that remain.
 
-    It begins where SGD of momentum `m` and learning rate `r` would shrink
-    scores at the rate `s` at which the bound falls, if the task held up none:
-    `s * (1 - m) / (2 * r)`. And while scores would halve at that weight, it
-    changes twofold at most, by `s` in logarithms a step: a multiplier that
-    outruns the scores goes far beyond what the constraint needs before they
-    have answered, and takes with it what the task does hold up.
+    The penalty measures how many weights round to one in every step, and
+    acts on the scores after the optimizer's step, see
+    `tf_gems.layers.score_penalty`. It reads neither the learning rate nor the
+    optimizer. So it works under any schedule, callback and optimizer, and any
+    batch size, number of epochs and network.
+
+    With `s`, the rate at which the bound falls in logarithms a step,
+
+        s = log(bound / goal) / steps_of_descent,
+
+    each step begins by taking the part `s` of the scores, which keeps to the
+    bound if the task holds up none. This rate may change by a factor of
+    `exp(10)` within the descent.
 
     Args:
         descent: Float in (0, 1], part of the steps up to the last freeze in
-            which the bound falls. Defaults to `0.7`.
+            which the bound falls. Where that is less than 100 steps, it takes
+            100, or all there are. Defaults to `0.7`.
 
     Raises:
         ValueError: If `descent` is out of range.
@@ -61,7 +64,7 @@ class Adaptive:
             )
         self.descent = float(descent)
 
-    def begin_epoch(self, gem, goal, steps, optimizer):
+    def begin_epoch(self, gem, goal, steps):
         """Tells a layer what to adapt to.
 
         All else is in the layer's variables: an interrupted run goes on as it
@@ -72,20 +75,16 @@ class Adaptive:
             goal: Integer, how many of its weights shall round to one.
             steps: Number of steps up to the last freeze; `None` if that is not
                 known yet, and then the penalty waits.
-            optimizer: Keras optimizer of the scores.
         """
         penalty, goal = gem.penalty, max(1, goal)  # the floor of a tensor
         if steps and not _read(penalty.gain):
             kept = sum(int(ops.count_nonzero(mask)) for mask in gem.masks())
             bound = max(goal, kept)
-            descent = max(_MEMORY, self.descent * steps)
-            penalty.bound.assign(bound)
-            penalty.decay.assign((goal / bound) ** (1 / descent))
+            descent = min(max(_FEWEST, self.descent * steps), max(1.0, steps))
             # From where scores begin at the target, they halve at least.
-            shrinking = math.log(max(2.0, bound / goal)) / descent
-            weight, gain = _first_weight(optimizer, shrinking, steps)
-            penalty.weight.assign(weight)
-            penalty.gain.assign(gain)
+            rate = math.log(max(2.0, bound / goal)) / descent
+            decay = (goal / bound) ** (1 / descent)
+            penalty.adapt(rate, _RANGE / descent, bound, decay)
         penalty.goal.assign(goal)
 
     def get_config(self):
@@ -94,15 +93,6 @@ class Adaptive:
     @classmethod
     def from_config(cls, config):
         return cls(**config)
-
-
-def _first_weight(optimizer, shrinking, steps):
-    """Returns the weight to begin with, and its gain."""
-    momentum = getattr(optimizer, "momentum", None)
-    rate = _read(optimizer.learning_rate)
-    if momentum is None or not rate > 0:
-        return _GUESS, 1 / max(_MEMORY, _RESPONSE * steps)
-    return shrinking * (1 - momentum) / (2 * rate), shrinking
 
 
 def get(identifier):

@@ -33,8 +33,10 @@ class GemMinerCallback(keras.callbacks.Callback):
 
     Between freezes the penalty `regularization * sum(p ** 2)` pulls scores to
     zero, so that those which the task does not hold up round to zero well
-    before they are frozen. By default its weight adapts itself. A given weight
-    shrinks scores under SGD with momentum by
+    before they are frozen. By default it adapts itself, under any optimizer
+    and learning rate, also one that changes, see
+    `tf_gems.regularization.Adaptive`. A given weight shrinks scores under SGD
+    with momentum by
     `exp(-2 * regularization * sum(learning rates) / (1 - momentum))`: rescale
     it when that sum changes.
 
@@ -45,7 +47,13 @@ class GemMinerCallback(keras.callbacks.Callback):
 
     Epoch logs: `sparsity` and `density` of the masks that the network
     computes with, `alive_density` of what is not frozen, `score_penalty` (the
-    weighted sum) and `regularization`.
+    weighted sum, a part of the loss; zero when adaptive) and `regularization`
+    (its weight; when adaptive, the part of a score that a step takes away).
+
+    Freezes go by the number of the epoch. Mining in several calls of `fit`
+    needs `epochs` here and `initial_epoch` there; a `fit` that begins again at
+    the first epoch is refused. After mining has reached its target, another
+    `fit` with a larger `target_sparsity` goes on from there.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros in the end.
@@ -79,7 +87,9 @@ class GemMinerCallback(keras.callbacks.Callback):
     Raises:
         ValueError: If an argument is out of range, or `freeze_period` leaves
             no freeze within training, or the model prunes nothing, or mining
-            is resumed with another target.
+            is resumed with another target or begins again where it has begun,
+            or the optimizer cannot train scores (`Ftrl`,
+            `ScheduleFreeAdamW`).
         RuntimeError: If the network died, a loss or score is not finite, or
             an epoch had no data. An epoch with fewer batches than others is
             as good: freezes go by epochs.
@@ -173,6 +183,7 @@ class GemMinerCallback(keras.callbacks.Callback):
                 "masks. Leave the callback out of this `fit`."
             )
         refuse_too_few_zeros(self._gems, self.target_sparsity)
+        _refuse_forgetful(self.model.optimizer)
         epochs = self.epochs or self.params["epochs"]
         freezes = epochs // self.freeze_period - 1
         if freezes < 1:
@@ -199,6 +210,8 @@ class GemMinerCallback(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         # Here, not when training begins: a backup is restored after that.
+        self._refuse_another_start(epoch)
+        self._warn_of_no_freeze(epoch)
         self._aim(epoch)
         self._refuse_lost_scores(epoch, "was resumed before")
         self._steps_before = self._count_steps_done()
@@ -213,11 +226,55 @@ class GemMinerCallback(keras.callbacks.Callback):
     def _regularize(self, gem, goal, epoch):
         if isinstance(self.regularization, Adaptive):
             steps = self._count_steps(epoch)
-            optimizer = self.model.optimizer
-            self.regularization.begin_epoch(gem, goal, steps, optimizer)
+            self.regularization.begin_epoch(gem, goal, steps)
         else:
             weight = self.regularization(min(1.0, epoch / self._epochs))
             gem.penalty.hold(weight, goal if self.gated else 0)
+
+    def _refuse_another_start(self, epoch):
+        """Lets an epoch begin that has been mined only to go further."""
+        done = max(_to_int(gem.penalty.epochs) for gem in self._gems)
+        if done <= epoch:
+            return
+        alive = sum(gem.count_alive() for gem in self._gems)
+        before = _to_int(self._gems[0].target)
+        size = sum(gem.size for gem in self._gems)
+        if alive > before:
+            raise ValueError(
+                "Freezes go by the number of the epoch, so that mining goes "
+                "on where it stopped: a `fit(epochs=1)` in a loop would never "
+                f"freeze. Received: epoch {epoch + 1} of a model that was "
+                f"mined for {done} epochs, with {alive:,} of {size:,} weights "
+                f"alive. Pass `fit(initial_epoch={done}, ...)`, with the same "
+                "`epochs` for this callback, or begin anew: call `revive()` "
+                f"of its `GemLayer` '{self._gems[0].name}'."
+            )
+        if self._counts[-1] >= alive:
+            raise ValueError(
+                "Weights that are frozen never come back, so that mining goes "
+                "on to a larger sparsity only. Received: "
+                f"target_sparsity={self.target_sparsity:g}, for a model of "
+                f"which mining has left {alive:,} of {size:,} weights, a "
+                f"sparsity of {1 - alive / size:g}. Use a larger one, or "
+                "train the ticket (`finetune()`), or begin anew: call "
+                f"`revive()` of its `GemLayer` '{self._gems[0].name}'."
+            )
+        for gem in self._gems:
+            gem.penalty.reset()
+
+    def _warn_of_no_freeze(self, epoch):
+        """Warns of a first `fit` that ends before anything freezes."""
+        epochs = self.params["epochs"]
+        if epoch == 0 and epochs <= self.freeze_period and epochs < self._epochs:
+            warnings.warn(
+                f"This `fit` ends before the first freeze: mining is "
+                f"{self._epochs} epochs long, and weights freeze when epoch "
+                f"{self.freeze_period + 1} begins. Received: epochs={epochs}. "
+                "Go on with "
+                f"`fit(initial_epoch={epochs}, epochs={self._epochs}, ...)`; "
+                "a `fit(epochs=1)` in a loop would never freeze.",
+                stacklevel=2,
+            )
 
     def _aim(self, epoch):
         """Sets the target of all layers, which mining keeps until its end."""
@@ -281,7 +338,7 @@ class GemMinerCallback(keras.callbacks.Callback):
         """Returns the steps up to the last freeze, `None` while unknown."""
         steps = self.params["steps"]
         if steps is None and epoch:  # a data set that does not tell its length
-            steps = self._count_steps_done() / epoch
+            steps = _to_float(self._gems[0].penalty.steps) / epoch
         return steps and steps * self.freeze_period * (len(self._counts) - 1)
 
     def _freeze(self, count):
@@ -323,6 +380,8 @@ class GemMinerCallback(keras.callbacks.Callback):
             for gem in self._gems
             for w, mask in zip(gem.prunable, gem.masks(), strict=True)
         }
+        for gem in self._gems:
+            gem.penalty.epochs.assign(epoch + 1)
         alive = sum(gem.count_alive() for gem in self._gems)
         size = sum(gem.size for gem in self._gems)
         density = sum(kept.values()) / size
@@ -333,6 +392,7 @@ class GemMinerCallback(keras.callbacks.Callback):
             logs["score_penalty"] = sum(
                 _to_float(gem.penalty.weight) * _to_float(gem.score_penalty())
                 for gem in self._gems
+                if not _to_float(gem.penalty.gain)
             )
             logs["regularization"] = _to_float(self._gems[0].penalty.weight)
         self._stop_if_dead(epoch, kept)
@@ -396,3 +456,23 @@ class GemMinerCallback(keras.callbacks.Callback):
 def _to_float(value):
     # `float` alone fails on variables of `tf.distribute`.
     return float(ops.convert_to_numpy(value))
+
+
+def _to_int(variable):
+    return int(ops.convert_to_numpy(variable))
+
+
+def _refuse_forgetful(optimizer):
+    """Refuses optimizers that forget the scores that they are given."""
+    # A scaled loss has one optimizer within, a `MultiOptimizer` several.
+    inner = getattr(optimizer, "inner_optimizer", None)
+    parts = [inner] if inner else getattr(optimizer, "optimizers", [optimizer])
+    for part in parts:
+        if type(part).__name__ in ("Ftrl", "ScheduleFreeAdamW"):
+            raise ValueError(
+                "Scores train from the values that they are drawn with. "
+                f"Received: optimizer={type(part).__name__}, which computes "
+                "them from variables of its own and forgets those values, so "
+                "that scores round to zero. Use `SGD` with momentum or `Adam` "
+                "to mine."
+            )

@@ -260,7 +260,7 @@ class GemLayer(keras.layers.Wrapper):
     def _update_trainable(self):
         mining = self.phase == "mining"
         for prunable in self.prunable:
-            prunable.score.trainable = self.trainable and mining
+            prunable.set_trainable(self.trainable and mining)
         if keras.backend.backend() == "torch":
             for variable in self.layer.weights:
                 variable.trainable = variable._trainable
@@ -364,6 +364,8 @@ class GemLayer(keras.layers.Wrapper):
         variables = [*self.layer.variables, *self.layer.metrics_variables]
         values = {id(v): v.value for v in variables}
         masks = self.masks()
+        if training and self.phase == "mining":
+            masks = self.penalty.pull(masks)
         for prunable, mask in zip(self.prunable, masks, strict=True):
             weight = values[id(prunable.weight)]
             values[id(prunable.weight)] = weight * ops.cast(mask, weight.dtype)

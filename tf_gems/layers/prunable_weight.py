@@ -10,10 +10,19 @@ from tf_gems.layers.flags import Flags
 
 
 class UnitInterval(keras.constraints.Constraint):
-    """Projects scores to [0, 1] after every update."""
+    """Shrinks scores, and projects them to [0, 1], after every update.
+
+        p <- clip(p * (1 - shrinkage), 0, 1)
+
+    Args:
+        shrinkage: Float32 scalar `keras.Variable`.
+    """
+
+    def __init__(self, shrinkage):
+        self.shrinkage = shrinkage
 
     def __call__(self, value):
-        return ops.clip(value, 0.0, 1.0)
+        return ops.clip(value * (1.0 - self.shrinkage), 0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +34,15 @@ class PrunableWeight:
         weight: `keras.Variable` of the wrapped layer.
         score: Float32 `keras.Variable` of the weight's shape.
         alive: `Flags` of the weight's shape.
+        shrinkage: Float32 scalar `keras.Variable`, the part of the score that
+            is taken away after the optimizer's next step.
     """
 
     path: str
     weight: keras.Variable
     score: keras.Variable
     alive: Flags
+    shrinkage: keras.Variable
 
     @classmethod
     def add_to(cls, layer, path, weight, initializer, projected):
@@ -55,7 +67,17 @@ class PrunableWeight:
             autocast=False,
         )
         alive = Flags(layer, f"{name}_alive", weight.shape)
-        prunable = cls(path, weight, score, alive)
+        shrinkage = layer.add_weight(
+            name=f"{name}_shrinkage",
+            shape=(),
+            dtype="float32",
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+            overwrite_with_gradient=_stateless(),
+        )
+        prunable = cls(path, weight, score, alive, shrinkage)
         prunable.project(projected)
         return prunable
 
@@ -68,6 +90,29 @@ class PrunableWeight:
         if keras.backend.backend() in ("tensorflow", "jax"):
             return np.asarray(score)
         return ops.convert_to_numpy(score)
+
+    def shrink(self, shrinkage):
+        """Sets by how much the score shrinks after the optimizer's next step.
+
+        A step of JAX hands nothing but gradients from the network to the
+        optimizer. There the value travels as the gradient of a loss of zero,
+        with which Keras overwrites the variable (`overwrite_with_gradient`).
+
+        Args:
+            shrinkage: Float32 scalar tensor in [0, 1).
+
+        Returns:
+            Float32 scalar tensor, zero, to be added to the loss.
+        """
+        if _stateless():
+            return _with_gradient(ops.copy(self.shrinkage), shrinkage)
+        self.shrinkage.assign(shrinkage)
+        return 0.0
+
+    def set_trainable(self, trainable):
+        """Says whether the score trains."""
+        self.score.trainable = trainable
+        self.shrinkage.trainable = trainable and _stateless()
 
     def raise_score(self):
         """Raises the score to one wherever it is alive."""
@@ -94,4 +139,18 @@ class PrunableWeight:
 
     def project(self, projected):
         """Says whether updates of the score are projected to [0, 1]."""
-        self.score.constraint = UnitInterval() if projected else None
+        self.score.constraint = UnitInterval(self.shrinkage) if projected else None
+
+
+def _stateless():
+    return keras.backend.backend() == "jax"
+
+
+@ops.custom_gradient
+def _with_gradient(variable, value):
+    """Returns zero, whose gradient to the variable is the value."""
+
+    def gradient(*args, upstream=None):
+        return value, ops.zeros_like(value)
+
+    return ops.zeros_like(variable), gradient
