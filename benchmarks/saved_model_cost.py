@@ -25,7 +25,6 @@ from absl import flags
 
 from tf_gems import zoo
 from tf_gems.export import export_saved_model
-from tf_gems.export import saved_model
 from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
@@ -92,8 +91,8 @@ def main(_):
             with tempfile.TemporaryDirectory() as folder:
                 paths = [os.path.join(folder, n) for n in ("sparse", "dense")]
                 report = export_saved_model(model, paths[0])
-                saved_model._export(
-                    model, saved_model.plain_network(model)[1], paths[1]
+                model.export(
+                    paths[1], format="tf_saved_model", verbose=False
                 )
                 for batch in (1, 32):
                     shape = (batch, *model.input_shape[1:])

@@ -191,6 +191,46 @@ def test_what_does_not_run_sparse_is_written_dense(tmp_path, monkeypatch):
     assert max(run_alone([path])[str(path)][8]) < 0.1
 
 
+def test_a_file_for_devices_computes_in_integers_alone(tmp_path):
+    """Its inputs, weights and outputs are 8-bit integers, all dense."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    sparse, _ = prune(dense(), 0.95)
+    x = random.normal(size=(40, 64)).astype("float32")
+    path = tmp_path / "device.tflite"
+    report = tf_gems.export_litert(
+        sparse,
+        path,
+        x,
+        form="int8",
+        representative_data=x,
+        batch_size=1,
+        io="int8",
+        sparse=False,
+    )
+    assert {t["encoding"] for t in report.tensors} == {"dense"}
+    assert report.bytes == report.dense_bytes
+    file = flatbuffer.read(path.read_bytes())
+    names = {
+        flatbuffer.operator_name(file, o) for o in file.subgraphs[0].operators
+    }
+    assert names == {"FULLY_CONNECTED"}
+    runner = Interpreter(str(path)).get_signature_runner()
+    [taken] = runner.get_input_details().values()
+    [given] = runner.get_output_details().values()
+    assert taken["dtype"] == given["dtype"] == np.int8
+    assert tuple(taken["shape"]) == (1, 64)
+    scale, zero = taken["quantization"]
+    fed = np.clip(np.round(x[:1] / scale) + zero, -128, 127).astype("int8")
+    [output] = runner(pixels=fed).values()
+    scale, zero = given["quantization"]
+    expected = np.asarray(sparse(x[:1]))
+    error = np.abs(scale * (output.astype(float) - zero) - expected).max()
+    assert error < 0.1 * np.abs(expected).max()
+    with pytest.raises(ValueError, match="io='int8', form='float16'"):
+        tf_gems.export_litert(sparse, path, x, form="float16", io="int8")
+
+
 def test_refusals(tmp_path):
     model = dense()
     path = tmp_path / "model.tflite"

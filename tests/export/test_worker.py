@@ -21,7 +21,7 @@ def test_a_converter_without_end_is_stopped(tmp_path, monkeypatch):
     path = tmp_path / "m.tflite"
     with monkeypatch.context() as patched:
         # A limit that has passed when the conversion begins.
-        patched.setattr(worker, "seconds_for", lambda *_: -1e6)
+        patched.setattr(worker, "seconds_for", lambda *_: -1000)
         with pytest.raises(RuntimeError, match="seconds of processor time"):
             tf_gems.export_litert(network(), path)
     assert not list(tmp_path.iterdir())

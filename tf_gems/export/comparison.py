@@ -32,6 +32,8 @@ class Comparison:
     @property
     def share(self):
         """The difference as a fraction of the magnitude."""
+        if not np.isfinite(self.difference):
+            return np.inf
         if self.difference == 0:
             return 0.0
         return self.difference / self.magnitude if self.magnitude else np.inf

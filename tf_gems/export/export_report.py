@@ -45,8 +45,8 @@ def export_report(
     never how long a device takes.
 
     Args:
-        model: `tf_gems.SparseModel`, which is stripped first, or plain Keras
-            model with zeros in its weights.
+        model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
+            weights. It is left as it is.
         directory: String or path, made if it does not exist. Files of the
             same names in it are replaced.
         data: `(inputs, labels)`: real data, inputs as the model takes them.

@@ -33,8 +33,8 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
     The dense twin of the report is the `.keras` file of the same network.
 
     Args:
-        model: `tf_gems.SparseModel`, which is stripped first, or plain Keras
-            model with zeros in its weights.
+        model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
+            weights. It is left as it is.
         path: String or path, usually ending in `.gem`. A file there is
             replaced.
         inputs: Inputs to compare outputs on, as the model takes them.

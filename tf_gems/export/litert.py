@@ -36,14 +36,19 @@ def export_litert(
     batch_size=None,
     optimize="size",
     tolerance=None,
+    io="float32",
+    sparse=True,
 ):
     """Writes a TFLite file that stores only the kept weights where it can.
 
-    The file is run, with and without XNNPACK, and its outputs are compared
-    with those of the Keras model and with those of its dense twin, before it
-    is given its name: a file at `path` was right on this machine. A weight is
-    stored sparsely if that is smaller and is known to run; the others are
-    stored densely, and the report says why. The forms:
+    What is traced is the user's own object with `training=False`: look-up
+    tables, adapted statistics, attributes and states are what they are there.
+    TensorFlow's converter runs in a process of its own, so that a network
+    that crashes it is an error. The file is run, with and without XNNPACK, and
+    its outputs are compared with those of the Keras model and with those of
+    its dense twin, before it is given its name: a file at `path` was right on
+    this machine. A weight is stored sparsely if that is smaller and is known
+    to run; the others are stored densely, and the report says why. The forms:
 
     | form | stored sparsely | tolerance |
     | --- | --- | --- |
@@ -64,8 +69,8 @@ def export_litert(
     all are stored densely, in any form.
 
     Args:
-        model: `tf_gems.SparseModel`, which is stripped first, or plain Keras
-            model with zeros in its weights.
+        model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
+            weights. It is left as it is.
         path: String or path that ends in `.tflite`. A file there is replaced.
         inputs: Inputs to compare outputs on, as the model takes them.
             Defaults to `None`: the representative data, or random ones, the
@@ -76,8 +81,8 @@ def export_litert(
             `"int8"` learns the ranges of activations: a hundred real
             examples or more. Defaults to `None`.
         batch_size: Integer that the file is fixed to. Defaults to `None`:
-            any, which LiteRT allows for most networks; for others it is 1, and
-            the report says so.
+            the one that the model declares, or any, which LiteRT allows for
+            most networks; for others it is 1, and the report says so.
         optimize: `"size"`: the smallest file; weights are expanded when it
             is loaded. `"latency"`, for `"float32"` only: `Dense` kernels with
             more than about 95 % zeros are stored in blocks of four and stay
@@ -85,7 +90,13 @@ def export_litert(
             Defaults to `"size"`.
         tolerance: Float, the largest difference of outputs that is accepted,
             as a fraction of the largest output. Defaults to `None`: as in the
-            table.
+            table, and at least 1e-2 and 5e-2 for networks that compute in
+            float16 and bfloat16, which the file does in float32.
+        io: `"float32"`, or `"int8"` for a file of `form="int8"` whose inputs
+            and outputs are 8-bit integers, too, as microcontrollers and other
+            devices without floats want it. Defaults to `"float32"`.
+        sparse: Whether to store zeros sparsely. Pass `False` for devices
+            whose runtime has no `DENSIFY` operator. Defaults to `True`.
 
     Returns:
         `tf_gems.ExportReport`.
@@ -94,9 +105,10 @@ def export_litert(
         OSError: If `path` cannot be written.
         RuntimeError: If nothing has been pruned yet, if Keras does not run on
             TensorFlow, if the network has no such form that runs, or if the
-            file computes something else.
-        ValueError: If an argument is out of range, or the model is not a
-            built Keras 3 model.
+            file computes something else. The message names the layer, where
+            that can be told.
+        ValueError: If an argument is out of range, the model is not a built
+            Keras 3 model, or its weights or outputs are not finite.
 
     Example:
 
@@ -114,6 +126,8 @@ def export_litert(
         batch_size,
         optimize,
         tolerance,
+        io,
+        sparse,
     )
     return report
 
@@ -127,6 +141,8 @@ def write_litert(
     batch_size=None,
     optimize="size",
     tolerance=None,
+    io="float32",
+    sparse=True,
 ):
     """Does what `export_litert` does; returns the dense twin's bytes, too."""
     path = os.fspath(path)
@@ -137,7 +153,7 @@ def write_litert(
         )
     check_target(path)
     form = forms.get(form)
-    _check_arguments(form, optimize, representative_data)
+    _check_arguments(form, optimize, representative_data, io)
     told = representative_data if inputs is None else inputs
     network = Network(model, told)
     examples = None
@@ -153,7 +169,9 @@ def write_litert(
         ) as inside,
     ):
         for sizes in _sizes_to_try(network.signature, batch_size, given):
-            attempt = _Attempt(network, form, optimize, sizes, progress)
+            attempt = _Attempt(
+                network, form, optimize, sizes, progress, io, sparse
+            )
             try:
                 attempt.run(path, given, examples, tolerance, inside)
                 break
@@ -188,13 +206,16 @@ class _Attempt:
         sizes: `None` for any batch size, else a list of the sizes of the
             first axis of each input.
         progress: `Progress`.
+        io, sparse: See `export_litert`.
     """
 
-    def __init__(self, network, form, optimize, sizes, progress):
+    def __init__(self, network, form, optimize, sizes, progress, io, sparse):
         self.network = network
         self.form = form
         self.optimize = optimize
         self.progress = progress
+        self.io = io
+        self.sparse = sparse
         self.signature = network.signature.with_sizes(sizes).in_float32()
         self.size = sizes and sizes[0]
         self.notes = []
@@ -231,7 +252,9 @@ class _Attempt:
                 for batch in _batches(examples, self.size or 1)
             ]
         try:
-            self.dense = convert(traced, directory, self.form, calibrated)
+            self.dense = convert(
+                traced, directory, self.form, calibrated, self.io
+            )
         finally:
             shutil.rmtree(directory, ignore_errors=True)
         if tolerance is None:
@@ -242,10 +265,12 @@ class _Attempt:
         trial = Trial(path, self.form, tolerance, feeds, expected, inside)
         self.progress.step("running the file")
         twin, comparison = trial.dense(self.dense)
-        self.progress.step("storing its zeros")
-        self.data, self.comparison, self.reasons = trial.choose(
-            self.dense, twin, comparison, self.optimize, notes
-        )
+        self.data, self.comparison, self.reasons = self.dense, comparison, {}
+        if self.sparse:
+            self.progress.step("storing its zeros")
+            self.data, self.comparison, self.reasons = trial.choose(
+                self.dense, twin, comparison, self.optimize, notes
+            )
         self.ran = trial.ran
         notes += doubts(expected)
         if any("int8" in reason for reason in self.reasons.values()):
@@ -307,13 +332,19 @@ def _plural(sizes):
     return "one example" if sizes[0] == 1 else f"{sizes[0]} examples"
 
 
-def _check_arguments(form, optimize, representative_data):
+def _check_arguments(form, optimize, representative_data, io):
     check_choice(optimize, "optimize", ("size", "latency"))
     if optimize == "latency" and form.name != "float32":
         raise ValueError(
             "LiteRT computes NaN, or garbage, from blocks of weights that are "
             f"not float32. Received: optimize='latency', form={form.name!r}. "
             "Pass form='float32', or optimize='size'."
+        )
+    check_choice(io, "io", ("float32", "int8"))
+    if io == "int8" and form.name != "int8":
+        raise ValueError(
+            "Only a file that computes in 8-bit integers takes and returns "
+            f"them. Received: io='int8', form={form.name!r}. Pass form='int8'."
         )
     if form.name == "int8" and representative_data is None:
         raise ValueError(

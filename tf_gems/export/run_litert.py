@@ -2,13 +2,17 @@
 
 import importlib.metadata
 
+import numpy as np
+
 from tf_gems.export.quiet import quiet
 
 
 def run_litert(path, feeds):
     """Runs a TFLite file with and without XNNPACK.
 
-    LiteRT runs it if it is installed, TensorFlow otherwise.
+    LiteRT runs it if it is installed, TensorFlow otherwise. Where the file
+    takes or returns integers `q` that stand for floats, `scale * (q - zero)`,
+    floats are given and returned.
 
     Args:
         path: String.
@@ -30,14 +34,45 @@ def run_litert(path, feeds):
             runner = interpreter(
                 model_path=path, experimental_op_resolver_type=resolver
             ).get_signature_runner()
-            names = match(feeds[0], runner.get_input_details())
+            taken = runner.get_input_details()
+            given = runner.get_output_details()
+            names = match(feeds[0], taken)
             outputs.append(
                 [
-                    runner(**{names[k]: v for k, v in feed.items()})
+                    _in_floats(
+                        runner(
+                            **{
+                                names[k]: _in_integers(v, taken[names[k]])
+                                for k, v in feed.items()
+                            }
+                        ),
+                        given,
+                    )
                     for feed in feeds
                 ]
             )
     return outputs, [f"{program} {kind}" for kind in kinds]
+
+
+def _in_integers(value, detail):
+    """Returns floats as the integers that an input stands for them by."""
+    scale, zero = detail["quantization"]
+    if not scale or not np.issubdtype(value.dtype, np.floating):
+        return value
+    limits = np.iinfo(detail["dtype"])
+    rounded = np.round(value / scale) + zero
+    return np.clip(rounded, limits.min, limits.max).astype(detail["dtype"])
+
+
+def _in_floats(outputs, details):
+    """Returns outputs with integers as the floats that they stand for."""
+    found = {}
+    for name, value in outputs.items():
+        scale, zero = details[name]["quantization"]
+        if scale and np.issubdtype(value.dtype, np.integer):
+            value = (scale * (value.astype("float32") - zero)).astype("float32")
+        found[name] = value
+    return found
 
 
 def load_interpreter():

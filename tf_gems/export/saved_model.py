@@ -1,6 +1,5 @@
 """Export to a SavedModel."""
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -116,8 +115,7 @@ def write_saved_model(
             notes += traced.notes()
             progress.step("writing it")
             with quiet():
-                rows = write_sparse_graph(traced, written)
-                tensors = _describe(rows, plain)
+                tensors = write_sparse_graph(traced, written)
                 traced.save(twin.name)
                 if Stored(written).bytes > Stored(twin.name).bytes:
                     notes.append(
@@ -125,7 +123,12 @@ def write_saved_model(
                     )
                     shutil.rmtree(written)
                     shutil.copytree(twin.name, written)
-                    tensors = _dense_rows(plain)
+                    for row in tensors:
+                        size = np.prod(row["shape"], dtype=int)
+                        row["bytes"] = int(
+                            size * np.dtype(row["type"]).itemsize
+                        )
+                        row["encoding"] = "dense"
         progress.step("running it")
         outputs, ran = _run(written, network.signature, given)
         comparison = compare(expected[0], outputs)
@@ -165,12 +168,6 @@ def _refuse_full(directory, overwrite):
         )
 
 
-def _dense_rows(model):
-    values = (variable.numpy() for variable in model.weights)
-    rows = [(v, "dense", v.nbytes) for v in values if v.ndim > 1]
-    return _describe(rows, model)
-
-
 def _run(directory, signature, given):
     """Returns the outputs of a SavedModel, and what ran it."""
     import tensorflow as tf
@@ -184,35 +181,3 @@ def _run(directory, signature, given):
         outputs = serve(**feed)
     outputs = {name: as_array(value) for name, value in outputs.items()}
     return outputs, f"tensorflow {tf.__version__}"
-
-
-def _describe(rows, model):
-    """Returns rows of `ExportReport.tensors`, under the names of Keras."""
-    known = {}
-    for variable in model.weights:
-        if len(variable.shape) > 1:
-            digest = _digest(variable.numpy())
-            known.setdefault(digest, []).append(variable.path)
-    described = []
-    for value, encoding, size in rows:
-        names = known.get(_digest(value))
-        if not names:
-            continue  # a constant of the network's own
-        described.append(
-            {
-                "name": names.pop(0),
-                "shape": list(value.shape),
-                "zeros": int(value.size - np.count_nonzero(value)),
-                "type": value.dtype.name,
-                "encoding": encoding,
-                "bytes": size,
-                "reason": None,
-            }
-        )
-    return described
-
-
-def _digest(value):
-    value = np.ascontiguousarray(value)
-    content = hashlib.sha1(value.view("uint8"), usedforsecurity=False)
-    return value.shape, value.dtype.name, content.digest()

@@ -32,8 +32,8 @@ def write_sparse_graph(traced, directory):
         directory: String.
 
     Returns:
-        List of `(array, encoding, bytes)`, one for each weight of rank 2 or
-        more, the encoding being `"sparse"` or `"dense"`.
+        List of dicts, one for each weight of rank 2 or more, see
+        `tf_gems.ExportReport`.
     """
     import tensorflow as tf
 
@@ -45,6 +45,7 @@ def write_sparse_graph(traced, directory):
         node.attr.pop("_gradient_op_type", None)
     places = {id(outer): inner.op.name for outer, inner in _captures(function)}
     chosen, small, rows = {}, {}, []
+    paths = {id(v.value): v.path for v in traced.model.variables}
     for variable in function.variables:
         place = places.get(id(variable.handle))
         if place is None or traced.writes(variable):
@@ -56,7 +57,8 @@ def write_sparse_graph(traced, directory):
         elif value.nbytes <= _LARGEST_CONSTANT:
             small[place] = value
         if value.ndim > 1:
-            rows.append([value, is_sparse])
+            name = paths.get(id(variable), variable.name.partition(":")[0])
+            rows.append(_row(name, value, place if is_sparse else None))
     _freeze(graph, small)
     shorter = _shorten(graph)
     stored = _stored(chosen) if chosen else None
@@ -99,12 +101,25 @@ def write_sparse_graph(traced, directory):
     tf.saved_model.save(
         module, directory, signatures=serve.get_concrete_function()
     )
-    return [
-        (value, "sparse", stored.bytes_of(value))
-        if is_sparse
-        else (value, "dense", value.nbytes)
-        for value, is_sparse in rows
-    ]
+    for row in rows:
+        place = row.pop("place")
+        if place is not None:
+            row["encoding"] = "sparse"
+            row["bytes"] = stored.bytes_of(chosen[place])
+    return rows
+
+
+def _row(name, value, place):
+    return {
+        "name": name,
+        "shape": list(value.shape),
+        "zeros": int(value.size - np.count_nonzero(value)),
+        "type": value.dtype.name,
+        "encoding": "dense",
+        "bytes": value.nbytes,
+        "reason": None,
+        "place": place,
+    }
 
 
 def _captures(function):

@@ -13,6 +13,8 @@ import numpy as np
 from tf_gems.export import flatbuffer
 from tf_gems.export import sparse_tensor
 
+# Why a weight is dense that has zeros, but too few of them.
+SMALLER = "that is smaller"
 # What the format needs for one more tensor and one more operator.
 _OVERHEAD_BYTES = 256
 _BLOCK = 4
@@ -73,7 +75,7 @@ def sparsify(model, safe, optimize):
         values, parameters = sparse_tensor.encode(value, schema, block)
         size = values.nbytes + sparse_tensor.index_bytes(parameters)
         if size + _OVERHEAD_BYTES >= value.nbytes:
-            reasons[number, index] = "that is smaller"
+            reasons[number, index] = SMALLER
             continue
         if block > 1:
             _announce_sparse(model, graph, index)

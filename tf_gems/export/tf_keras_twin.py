@@ -48,7 +48,7 @@ def to_tf_keras(model):
     nor is what `compile` was given.
 
     Args:
-        model: `tf_gems.SparseModel`, which is stripped first, or plain
+        model: `tf_gems.SparseModel`, or plain
             sequential or functional Keras 3 model. Models may be nested.
 
     Returns:

@@ -7,6 +7,7 @@ from tf_gems.export import worker
 from tf_gems.export import xnnpack
 from tf_gems.export.comparison import compare
 from tf_gems.export.comparison import worst
+from tf_gems.export.sparsify import SMALLER
 from tf_gems.export.sparsify import sparsify
 
 
@@ -136,6 +137,6 @@ def _encode(dense, optimize, notes):
         sparse = flatbuffer.write(file)
         if len(sparse) < len(dense):
             return sparse, reasons
-    if reason is None:
+    if reason is None and set(reasons.values()) <= {SMALLER}:
         notes.append("No weight has zeros enough to be stored sparsely.")
     return dense, reasons

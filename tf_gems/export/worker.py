@@ -147,7 +147,12 @@ class _Process:
         self.owner = os.getpid()
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(sys.path)],
+            [
+                sys.executable,
+                "-c",
+                _START,
+                json.dumps(list(map(str, sys.path))),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -183,7 +188,7 @@ class _Process:
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
-            wait = _PATIENCE * (request["seconds"] + SECONDS)
+            wait = _PATIENCE * (max(0.0, request["seconds"]) + SECONDS)
             line = self.replies.get(timeout=wait)
         except OSError:
             pass
@@ -244,7 +249,7 @@ def _limit(seconds):
     except ImportError:  # not on this system: the clock has to do
         return
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    limit = int(usage.ru_utime + usage.ru_stime + seconds) + 1
+    limit = max(1, int(usage.ru_utime + usage.ru_stime + seconds) + 1)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
