@@ -22,7 +22,7 @@ Y = random.integers(0, 3, 16)
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def network():
+def network(loss=LOSS):
     kernels = [keras.initializers.GlorotUniform(seed=s) for s in (1, 2)]
     model = keras.Sequential(
         [
@@ -33,7 +33,7 @@ def network():
         name="net",
     )
     sparse = gems.SparseModel(model, seed=0)
-    sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOSS)
+    sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
     return sparse
 
 
@@ -114,11 +114,10 @@ def test_sample_and_class_weights_count():
 
 
 def test_a_loss_that_was_never_given_is_named():
-    sparse = network()
-    sparse.compile("sgd")
+    sparse = network(loss=None)
     for name in ("snip", "grasp", "prospr"):
         method = methods.get(name, target_sparsity=0.5)
-        with pytest.raises(ValueError, match="loss.*does not depend on any"):
+        with pytest.raises(ValueError, match="No loss to compute"):
             method.find(sparse, X, Y, batch_size=4)
 
 
