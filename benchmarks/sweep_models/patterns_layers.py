@@ -446,8 +446,10 @@ def gradients_of_inputs():
         def call(self, x):
             return self.out(self.hidden(x))
 
-        def compute_loss(self, x=None, y=None, y_pred=None, **kwargs):
-            data = super().compute_loss(x, y, y_pred, **kwargs)
+        def compute_loss(
+            self, x, y, y_pred=None, sample_weight=None, training=True
+        ):
+            data = super().compute_loss(x, y, y_pred, sample_weight, training)
             with tf.GradientTape() as tape:
                 tape.watch(x)
                 u = self(x, training=True)
