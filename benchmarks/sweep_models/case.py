@@ -39,6 +39,8 @@ class Problem:
         moves: Whether training moves weights at all. Defaults to `True`.
         must_refuse: Sentence that says why only a refusal is right. Defaults
             to `None`.
+        mentions: Word that a refusal before training must hold. Defaults to
+            `""`.
         example: Inputs to compare outputs on. Defaults to `None`: the first
             batch of `x`.
     """
@@ -60,6 +62,7 @@ class Problem:
     tolerance: float = 1e-4
     moves: bool = True
     must_refuse: str | None = None
+    mentions: str = ""
     example: typing.Any = None
 
     def trainer(self, model):

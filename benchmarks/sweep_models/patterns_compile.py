@@ -26,6 +26,7 @@ def no_loss_at_all():
         classes_of(x, 3),
         loss=None,
         must_refuse="no loss is there to mine with",
+        mentions="loss",
     )
 
 

@@ -303,7 +303,9 @@ def quantized_to_int8():
     """A model that Keras quantized to int8 already."""
     model = classifier(units=24)
     model.quantize("int8")
-    return classes(model, must_refuse="nothing of it can be trained")
+    return classes(
+        model, must_refuse="nothing of it can be trained", mentions="quantize"
+    )
 
 
 @pattern

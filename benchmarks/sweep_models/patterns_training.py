@@ -184,6 +184,7 @@ def gan():
         normal(32, 6),
         compile=compile_adversarial,
         logs=("d_loss", "g_loss"),
+        mentions="d_optimizer",
         example=normal(8, 4),
     )
 

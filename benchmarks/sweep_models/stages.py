@@ -135,6 +135,9 @@ class Sweep:
         if self.batches.done and name == "mine":
             early = False
         if is_refusal(error) and early:
+            word = self.problem.mentions
+            if name in BEFORE_TRAINING and word not in message:
+                return f"failed: the refusal does not say {word!r}: {message}"
             return f"refused: {message}"
         place = where(error)
         late = ", after training began" if is_refusal(error) else ""
