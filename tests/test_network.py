@@ -197,6 +197,7 @@ def test_a_subclassed_model_may_make_gem_layers_and_be_stripped():
     if keras.backend.backend() == "tensorflow":  # builds in the first step
         with pytest.raises(ValueError, match="must be built before it is min"):
             mine(model, x, y)
+    model.compile("sgd", "mse")
     model.fit(x, y, verbose=0)  # builds it
     mine(model, x, y, target_sparsity=0.5)
     assert tf_gems.Ticket.from_model(model).density == 0.5

@@ -1,6 +1,7 @@
 import json
 
 import keras
+import models
 import numpy as np
 import pytest
 from keras import layers
@@ -161,3 +162,68 @@ def test_xnnpack_refuses_targets_that_pay_nothing():
     gradual = tf_gems.callbacks.GradualMagnitudeCallback(0.6)
     with pytest.raises(ValueError, match="target_sparsity=0.6"):
         sparse.fit(x, y, epochs=4, verbose=0, callbacks=[gradual])
+
+
+class Parts(keras.layers.Layer):
+    """Weights of many names and shapes, as users and KerasHub have them."""
+
+    SHAPES = {
+        "content_attention_bias": (2, 4),
+        "expert_bias": (4, 1, 16),
+        "b": (1, 8),
+        "class_token": (1, 1, 8),
+        "position_embedding": (16, 8),
+        "pos_embed": (1, 16, 8),
+        "scale": (3, 3),
+        "kernel": (8, 1),
+        "w": (8, 4),
+        "decompose": (8, 4),
+        "recurrent_kernel": (1, 8),
+    }
+
+    def build(self, input_shape):
+        for name, shape in self.SHAPES.items():
+            self.add_weight(name=name, shape=shape)
+        self.position_dense = keras.layers.Dense(4, name="position_dense")
+        self.position_dense.build((None, 4))
+        self.position_embedding = keras.layers.Embedding(
+            9, 4, name="position_embedding"
+        )
+        self.position_embedding.build()
+
+    def call(self, x):
+        return x
+
+
+def test_biases_tokens_and_positions_are_no_kernels():
+    layer = Parts()
+    layer.build((None, 4))
+    names = [
+        "/".join(v.path.split("/")[1:])
+        for v in tf_gems.PruningReport(layer).prunable
+    ]
+    assert names == [
+        "kernel",
+        "w",
+        "decompose",
+        "recurrent_kernel",
+        "position_dense/kernel",
+    ]
+
+
+def test_scores_are_not_prunable():
+    model = models.dense_network()
+    paths = [v.path for v in tf_gems.PruningReport(model).prunable]
+    sparse = tf_gems.SparseModel(model, seed=0)
+    for _ in range(2):
+        found = tf_gems.PruningReport(sparse)
+        assert [v.path for v in found.prunable] == paths
+        assert not any("score" in v.path for v, _ in found.skipped)
+        sparse.finetune(tf_gems.methods.RandomPruning(0.5).find(sparse))
+
+
+def test_a_class_is_no_filter():
+    with pytest.raises(ValueError, match="filters=Dense, a class"):
+        tf_gems.PruningReport(
+            models.dense_network(), filters=keras.layers.Dense
+        )

@@ -372,3 +372,52 @@ def test_a_keras_2_model_is_refused():
     model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,))])
     with pytest.raises(ValueError, match="Keras 2 .`tf_keras`. object"):
         tf_gems.SparseModel(model)
+
+
+def test_quantize_and_export_are_those_of_the_plain_model(tmp_path):
+    x, y = models.dense_data()
+    sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
+    mine(sparse, x, y)
+    with pytest.raises(ValueError, match="before they are quantized"):
+        sparse.quantize("int8")
+    expected = sparse.predict(x, verbose=0)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        sparse.export(str(tmp_path / "saved"), verbose=False)
+        saved = tf.saved_model.load(str(tmp_path / "saved"))
+        assert difference(saved.serve(x), expected) < 1e-6
+        assert difference(sparse.predict(x, verbose=0), expected) == 0.0
+    plain = tf_gems.strip(sparse)
+    plain.quantize("int8")
+    with pytest.raises(ValueError, match="quantization_mode='int8'"):
+        tf_gems.SparseModel(plain)
+
+
+def test_pruning_again_keeps_weights_that_are_not_zero():
+    x, y = models.dense_data()
+    model = models.dense_network()
+    for sparsity in (0.6, 0.8):
+        sparse = tf_gems.SparseModel(model, seed=0)
+        mine(sparse, x, y, target_sparsity=sparsity)
+        ticket = sparse.ticket()
+        sparse.finetune()
+        assert tf_gems.strip(sparse) is model
+    for path, mask in ticket.masks.items():
+        assert not np.any(ticket.weights[path][mask] == 0)
+
+
+def test_a_full_batch_without_weight_is_data():
+    x, y = models.dense_data()
+    sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
+    sparse.compile("sgd", "mse")
+    callback = tf_gems.GemMinerCallback(0.5, freeze_period=1)
+    sparse.fit(
+        x,
+        y,
+        batch_size=32,
+        epochs=3,
+        sample_weight=np.zeros(32),
+        verbose=0,
+        callbacks=[callback],
+    )

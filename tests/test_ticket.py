@@ -181,3 +181,56 @@ def test_presets():
         gems.SparseModel.from_preset("pper", network())
     with pytest.raises(ValueError, match="preset='zzz'. Known: 'paper'"):
         gems.SparseModel.from_preset("zzz", network())
+
+
+def test_adapted_statistics_are_in_the_ticket():
+    x = 10 * np.random.default_rng(0).normal(size=(32, 6)).astype("float32") + 3
+    norm = keras.layers.Normalization()
+    norm.adapt(x)
+
+    def network(norm):
+        parts = [keras.Input((6,)), norm, keras.layers.Dense(3)]
+        return keras.Sequential(parts)
+
+    sparse = gems.SparseModel(network(norm), seed=0)
+    sparse.finetune(gems.methods.RandomPruning(0.5).find(sparse))
+    expected = sparse.predict(x, verbose=0)
+    ticket = sparse.ticket()
+    other = keras.layers.Normalization()
+    other.adapt(np.ones((8, 6)))
+    plain, again = network(other), gems.SparseModel(network(other), seed=1)
+    ticket.apply(plain)
+    ticket.apply(again)
+    for model in (ticket.network(), plain, again):
+        np.testing.assert_allclose(
+            model.predict(x, verbose=0), expected, atol=1e-6
+        )
+
+
+class OwnOptimizer(keras.optimizers.SGD):
+    pass
+
+
+class OwnSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    def __init__(self, rate):
+        self.rate = rate
+
+    def __call__(self, step):
+        return self.rate
+
+    def get_config(self):
+        return {"rate": self.rate}
+
+
+def test_methods_train_with_unregistered_optimizers():
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    parts = [keras.Input((4,)), keras.layers.Dense(3)]
+    sparse = gems.SparseModel(keras.Sequential(parts), seed=0)
+    sparse.compile(
+        OwnOptimizer(OwnSchedule(0.1)),
+        lambda y, z: keras.ops.mean((y - z) ** 2),
+    )
+    method = gems.methods.GemMiner(0.5, epochs=4, freeze_period=1)
+    ticket = method.find(sparse, (x, x[:, :3]))
+    assert ticket.density == 0.5
+    assert type(sparse.optimizer) is OwnOptimizer

@@ -58,7 +58,7 @@ def _freeze_zeros(weights, count, least):
     """
     alive = [weight.alive.count() for weight in weights]
     for index, weight in enumerate(weights):
-        value = weight.weight
+        value = ops.convert_to_tensor(weight.weight)
         if int(ops.count_nonzero(value)) == weight.alive.size:
             continue
         nonzero = ops.convert_to_numpy(ops.not_equal(value, 0))

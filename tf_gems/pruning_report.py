@@ -58,7 +58,8 @@ class PruningReport:
     def __init__(self, layer, filters=None, trainable=None):
         matches = _predicate(filters, layer)
         # What pruning itself has added, if the layer holds `GemLayer`s.
-        gems = [p for p in layer._flatten_layers() if hasattr(p, "report")]
+        parts = layer._flatten_layers()
+        gems = [p for p in parts if hasattr(p, "own_variables")]
         added = {id(v) for gem in gems for v in gem.own_variables()}
         self.prunable = []
         self.skipped = []
