@@ -386,3 +386,35 @@ def test_refuses_what_fit_cannot_do():
     compiled(model)
     with pytest.raises(ValueError, match="belongs to the mining phase.*Leave"):
         fit(model, gems.GemMinerCallback(0.9, 2), epochs=4)
+
+
+def test_a_loop_of_single_epochs_is_warned_of_then_refused():
+    model = sparse_model()
+    callback = gems.GemMinerCallback(0.8, 2, epochs=8)
+    with pytest.warns(UserWarning, match="first freeze.*initial_epoch=1"):
+        fit(model, callback, epochs=1)
+    with pytest.raises(ValueError, match=r"loop.*fit\(initial_epoch=1"):
+        fit(model, callback, epochs=1)
+    fit(model, callback, epochs=8, initial_epoch=1)
+    assert model.ticket().kept == round(0.2 * SIZE)
+    whole = sparse_model()
+    fit(whole, gems.GemMinerCallback(0.8, 2), epochs=8)
+    assert_equal_tickets(whole.ticket(), model.ticket())
+
+
+def test_another_fit_goes_on_to_a_larger_sparsity_only():
+    model = sparse_model()
+    fit(model, gems.GemMinerCallback(0.6, 2), epochs=6)
+    before = model.ticket().masks
+    for sparsity in (0.5, 0.6):
+        with pytest.raises(ValueError, match="never come back.*revive()"):
+            fit(model, gems.GemMinerCallback(sparsity, 2), epochs=6)
+    logs = fit(model, gems.GemMinerCallback(0.9, 2), epochs=6).history
+    ticket = model.ticket()
+    assert ticket.kept == round(0.1 * SIZE)
+    assert logs["density"][3] < 0.3, "the penalty began again"
+    for path, mask in ticket.masks.items():
+        assert not (mask & ~before[path]).any(), "a frozen weight came back"
+    model.gem.revive()
+    fit(model, gems.GemMinerCallback(0.5, 2), epochs=6)
+    assert model.ticket().kept == round(0.5 * SIZE)

@@ -265,7 +265,11 @@ class GemMinerCallback(keras.callbacks.Callback):
     def _warn_of_no_freeze(self, epoch):
         """Warns of a first `fit` that ends before anything freezes."""
         epochs = self.params["epochs"]
-        if epoch == 0 and epochs <= self.freeze_period and epochs < self._epochs:
+        if (
+            epoch == 0
+            and epochs <= self.freeze_period
+            and epochs < self._epochs
+        ):
             warnings.warn(
                 f"This `fit` ends before the first freeze: mining is "
                 f"{self._epochs} epochs long, and weights freeze when epoch "

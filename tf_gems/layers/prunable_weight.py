@@ -139,7 +139,9 @@ class PrunableWeight:
 
     def project(self, projected):
         """Says whether updates of the score are projected to [0, 1]."""
-        self.score.constraint = UnitInterval(self.shrinkage) if projected else None
+        self.score.constraint = (
+            UnitInterval(self.shrinkage) if projected else None
+        )
 
 
 def _stateless():

@@ -160,8 +160,9 @@ class ScorePenalty:
         """
         masks = [ops.stop_gradient(mask) for mask in masks]
         counts = [ops.cast(_count(mask), "float32") for mask in masks]
-        kept, bound = sum(counts), ops.convert_to_tensor(self.bound)
-        weight, gain = ops.copy(self.weight), ops.convert_to_tensor(self.gain)
+        # Copies, which do not see the assignments below.
+        weight, bound = ops.copy(self.weight), ops.copy(self.bound)
+        kept, gain = sum(counts), ops.convert_to_tensor(self.gain)
         adapts = gain > 0.0
         # Plus one: a bound of zero is that of a penalty which never rests.
         error = ops.log((kept + 1.0) / (bound + 1.0)) / BAND
