@@ -89,14 +89,14 @@ def _explained(error, traced, form):
         hints = "".join(_HINTS.get(name, "") for name in operators)
         return ConversionError(
             "A TFLite file holds operators that TFLite has. Received: "
-            f"{where}{layers}, which computes with {' and '.join(operators)}; "
-            "TFLite has no such operator, in any form, and the converter "
-            "fails for the same network without zeros, too. "
+            f"{where}{layers}, which computes with {' and '.join(operators)} "
+            "in a way that TensorFlow's converter cannot write as operators "
+            "of TFLite. It fails for the same network without zeros, too. "
             f"{hints}Use `tf_gems.export_saved_model`, which takes every "
             "operator of TensorFlow, or replace the layer. What prepares "
             "inputs, such as look-ups of strings, can be left out of the "
             "model that is exported.",
-            final=True,
+            final=False,  # some operators need a known batch size
         )
     layers = _located(text, traced)
     if error.crashed and not layers and form.name == "int8":
