@@ -103,7 +103,8 @@ def measure(data, penalty, optimizer, epochs, batch_size, seed):
     )
     begin = time.perf_counter()
     try:
-        ticket = miner.find(sparse, data.batches(batch_size, seed))
+        batches = data.batches(batch_size, seed)
+        ticket = miner.find(sparse, batches, verbose=0)
     except RuntimeError as error:
         return {**row, "failure": str(error).split(".")[0]}
     row["seconds"] = round(time.perf_counter() - begin, 1)

@@ -72,7 +72,7 @@ def measure(method, data, epochs, seed):
     )
     batches, test = data.batches(BATCH_SIZE, seed), data.test_batches(500)
     begin = time.perf_counter(), time.process_time()
-    ticket = method.find(sparse, batches)
+    ticket = method.find(sparse, batches, verbose=0)
     end = time.perf_counter(), time.process_time()
     ticket.apply(sparse)
     sparse.compiled = True

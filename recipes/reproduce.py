@@ -206,7 +206,7 @@ class Reproduction:
                 )
                 ticket = method.ticket(model, method.masks(model))
             else:
-                ticket = method.find(model, data, search, verbose=2)
+                ticket = method.find(model, data, directory=search, verbose=2)
             ticket.save(file)
         ticket = gems.Ticket.load(file)
         if row.check:

@@ -260,7 +260,7 @@ def test_other_cells_of_a_directory_are_said_and_not_used(tmp_path):
     with pytest.warns(UserWarning, match="1 cells .* in: network, initial w"):
         [other] = compare(tmp_path, build=wider, **arguments).rows
     assert other["size"] != before["size"]
-    with pytest.warns(UserWarning, match="2 cells .* weights, epochs"):
+    with pytest.warns(UserWarning, match="2 cells .* in: epochs, network, ini"):
         compare(tmp_path, **{**arguments, "epochs": 2})
     fewer = Trainings()
     # The first is still there, and is found whatever else is.
@@ -337,15 +337,25 @@ def test_a_single_seed_has_no_spread():
 
 
 def test_a_network_of_its_own_for_every_call_is_asked_for(tmp_path):
-    shared = build(0)
-    with pytest.raises(ValueError, match="seed=0.*other initial weights"):
-        compare(
-            tmp_path,
-            build=lambda seed: shared,
-            methods=["magnitude"],
-            sparsities=[0.5],
-            seeds=(0,),
-        )
+    shared, calls = build(0), []
+
+    def drawn(seed):
+        calls.append(build(seed))
+        calls[-1].layers[0].kernel.assign_add(len(calls) * np.ones((8, 12)))
+        return calls[-1]
+
+    for wrong, message in (
+        (lambda seed: shared, "seed=0.*the model of an earlier call"),
+        (drawn, "seed=0.*another initial weights"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compare(
+                tmp_path,
+                build=wrong,
+                methods=["magnitude"],
+                sparsities=[0.5],
+                seeds=(0,),
+            )
 
 
 def test_a_metric_may_be_an_object(tmp_path):

@@ -159,6 +159,7 @@ def test_what_cannot_be_written_is_a_row_that_says_why(tmp_path):
     [row] = report.rows
     assert row["export"] is None and "must compute" in row["refused"]
     assert "not written, float16" in str(report)
+    assert "Median time" not in str(report)  # nothing was timed
     assert report.accuracy is None
     with pytest.raises(ValueError, match="forms='int4'"):
         tf_gems.export_report(sparse, tmp_path, (data, None), forms=("int4",))

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import time
+import weakref
 from pathlib import Path
 
 import keras
@@ -82,15 +83,18 @@ class Protocol:
 
     def _refuse_another(self, model, seed):
         """Raises an error if a seed does not give the same network again."""
-        known = self.networks.get(seed)
-        found = _network_key(model)
-        if known not in (None, found):
+        known, first = self.networks[seed]
+        what = "the model of an earlier call"
+        if first() is not model:
+            found = _network_key(model)
             parts = [name for name in found if found[name] != known[name]]
+            what = f"another {' and '.join(parts)}" if parts else None
+        if what:
             raise ValueError(
-                "`build` returns the same network for the same seed, and a "
-                f"new one at every call. Received: seed={seed}, for which its "
-                f"second network has other {' and '.join(parts)}. Draw all "
-                "that is random from the seed."
+                "`build` returns a new model at every call, of the same "
+                f"network for the same seed. Received: seed={seed}, for which "
+                f"its second call returned {what}. Build the model within it, "
+                "and draw all that is random from the seed."
             )
 
     def data(self, seed):
@@ -153,9 +157,11 @@ class Protocol:
     def key_of_seed(self, seed):
         """Returns digests of what the cells of a seed depend on."""
         with self._new_session(seed):
-            self.networks[seed] = _network_key(self.build(seed))
+            model = self.build(seed)
+            network = _network_key(model)
+        self.networks[seed] = network, weakref.ref(model)
         data = describe_data(self.data(seed), "train")
-        return {**self.networks[seed], "training data": digest(data)}
+        return {**network, "training data": digest(data)}
 
 
 def _network_key(model):
