@@ -104,4 +104,5 @@ def test_the_table_counts_outcomes():
     assert "1 of 2 models right or refused by name" in page
     assert "| strip | 1 | 0 | 0 | 1 |" in page
     assert "| litert | 0 | 0 | 2 | 0 |" in page
-    assert "* b, strip, failed: a / b" in page
+    assert "* strip, **✗**, b: a / b" in page
+    assert "* litert, k, a, b: no / tf_gems: failed: no" in page

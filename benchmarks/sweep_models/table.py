@@ -83,13 +83,18 @@ def _table(rows):
 
 
 def _messages(rows):
-    lines = []
+    """Returns a line for each message, with the models that got it."""
+    models = {}
     for row in rows:
         for stage, outcome in row["stages"].items():
             word, _, message = outcome.partition(": ")
             if word in ("refused", "failed", "keras_fails"):
-                text = _short(message)
-                lines.append(f"* {row['name']}, {stage}, {word}: {text}")
+                key = stage, word, _short(message)
+                models.setdefault(key, []).append(row["name"])
+    lines = [
+        f"* {stage}, {_MARKS[word]}, {', '.join(names)}: {text}"
+        for (stage, word, text), names in models.items()
+    ]
     return [*lines, ""] if lines else []
 
 
