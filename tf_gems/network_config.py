@@ -78,7 +78,8 @@ def network_of(config, shapes):
     except Exception as error:  # whatever a hostile config leads Keras to
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"{rule}Received: one that is not: {reason}"
+            f"{rule}Received: one that is not: {reason} Build the network "
+            "yourself, and pass it to `Ticket.apply`."
         ) from error
     expected = [tuple(shape) for shape in shapes]
     if found != expected:

@@ -114,6 +114,18 @@ class PruningReport:
         self.policies = filter_policies.choices(layer, kernels)
 
     def _refuse(self, layer, filters):
+        quantized = [
+            part.name
+            for part in layer._flatten_layers()
+            if getattr(part, "quantization_mode", None)
+        ]
+        if quantized:
+            raise ValueError(
+                "A model is pruned before it is quantized. Received: "
+                f"'{layer.name}', of which '{quantized[0]}' is quantized. "
+                "Prune the float model, and call `quantize` on what "
+                "`tf_gems.strip` gives back."
+            )
         reasons = [reason for _, reason in self.skipped]
         policy = filter_policies.get(filters)
         if policy is not None and any(r == policy.reason for r in reasons):

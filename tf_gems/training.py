@@ -58,7 +58,9 @@ def train(
     _refuse_untrainable(data, epochs)
     source = data.source
     order = [SetEpoch(source)] if hasattr(source, "set_epoch") else []
-    belongs_to = [source, epochs, learning_rate, *callbacks]
+    # Callbacks of users, such as loggers, do not say what is trained.
+    own = [c for c in callbacks if type(c).__module__.startswith("tf_gems.")]
+    belongs_to = [source, epochs, learning_rate, *own]
     backups = []
     if directory is not None:
         backups = [Backup(check_directory(directory), belongs_to)]

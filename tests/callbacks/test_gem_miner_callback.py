@@ -306,7 +306,7 @@ def test_no_ticket_of_restored_weights():
 
 def test_config_round_trip():
     callback = gems.GemMinerCallback(
-        0.9, 3, Polynomial(1e-3, 1e-5), "reference", epochs=20, verbose=1
+        0.9, 3, Polynomial(1e-3, 1e-5), False, epochs=20, verbose=1
     )
     config = keras.saving.serialize_keras_object(callback)
     copy = keras.saving.deserialize_keras_object(config)
@@ -407,7 +407,7 @@ def test_another_fit_goes_on_to_a_larger_sparsity_only():
     fit(model, gems.GemMinerCallback(0.6, 2), epochs=6)
     before = model.ticket().masks
     for sparsity in (0.5, 0.6):
-        with pytest.raises(ValueError, match="never come back.*revive()"):
+        with pytest.raises(ValueError, match="never come back|frozen already"):
             fit(model, gems.GemMinerCallback(sparsity, 2), epochs=6)
     logs = fit(model, gems.GemMinerCallback(0.9, 2), epochs=6).history
     ticket = model.ticket()

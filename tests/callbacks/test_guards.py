@@ -14,6 +14,7 @@ SIZE = 10 * 16 + 16 * 3
 
 
 def sparse_model(phase="mining"):
+    keras.utils.set_random_seed(0)  # a backup is of one beginning
     model = keras.Sequential(
         [
             keras.Input((10,)),

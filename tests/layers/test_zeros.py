@@ -92,7 +92,8 @@ def test_a_target_below_what_is_zero_already_is_refused():
 def test_a_second_mining_with_a_lower_target_is_refused():
     sparse = gems.SparseModel(network(0.0), seed=0)
     mine(sparse, *dense_data(), target_sparsity=0.8)
-    mine(sparse, *dense_data(), target_sparsity=0.8)  # goes on as it was
+    with pytest.raises(ValueError, match="never come back"):
+        mine(sparse, *dense_data(), target_sparsity=0.8)
     with pytest.raises(ValueError, match="which keeps 180 weights"):
         mine(sparse, *dense_data(), target_sparsity=0.5)
 

@@ -159,7 +159,7 @@ def test_golden_resume(name, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         method.find(network(), DATA, directory=tmp_path)
     monkeypatch.undo()
-    ticket = method.find(network(), dataset(), directory=tmp_path)
+    ticket = method.find(network(), DATA, directory=tmp_path)
     for path, mask in expected.masks.items():
         np.testing.assert_array_equal(ticket.masks[path], mask)
         np.testing.assert_allclose(

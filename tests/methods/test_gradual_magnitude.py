@@ -142,10 +142,14 @@ def test_density_of_every_epoch():
     found = [callback.density(epoch, 8) for epoch in range(8)]
     np.testing.assert_allclose(found, expected)
     # However short training is, and whatever the schedule says, the last
-    # two epochs train what is left.
+    # epoch trains what is left, and two epochs do so by default.
+    default = GradualMagnitudeCallback(0.9)
+    late = GradualMagnitudeCallback(0.9, end=1.0)
     for epochs in range(2, 9):
-        found = [callback.density(e, epochs) for e in range(epochs)]
+        found = [default.density(e, epochs) for e in range(epochs)]
         assert found[-2:] == pytest.approx([0.1, 0.1])
+        assert late.density(epochs - 1, epochs) == pytest.approx(0.1)
+        assert epochs < 3 or late.density(epochs - 2, epochs) > 0.1
     assert callback.density(0, 1) == pytest.approx(0.1)
     odd = GradualMagnitudeCallback(0.9, end=1.0, schedule=0.05)
     assert odd.density(1, 5) == pytest.approx(0.1)
@@ -243,17 +247,17 @@ def test_a_target_below_the_present_zeros_is_refused():
     sparse, _ = trained(start="trained")
     fit = {"epochs": 3, "verbose": 0}
     sparse.fit(*DATA[0], **fit, callbacks=[gems.GradualMagnitudeCallback(0.75)])
-    with pytest.raises(ValueError, match="of which 75.0% are zero"):
+    with pytest.raises(ValueError, match="of 144 of which 36 are alive"):
         sparse.fit(
             *DATA[0], **fit, callbacks=[gems.GradualMagnitudeCallback(0.5)]
         )
     again = gems.SparseModel(gems.strip(sparse), start="trained")
     again.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="of which 75.0% are zero"):
+    with pytest.raises(ValueError, match="of 144 of which 36 are alive"):
         again.fit(
             *DATA[0], **fit, callbacks=[gems.GradualMagnitudeCallback(0.5)]
         )
-    with pytest.raises(ValueError, match="of which 75.0% are zero"):
+    with pytest.raises(ValueError, match="of 144 of which 36 are alive"):
         methods.Magnitude(0.5).find(again)
     again.fit(*DATA[0], **fit, callbacks=[gems.GradualMagnitudeCallback(0.75)])
     again.fit(*DATA[0], **fit, callbacks=[gems.GradualMagnitudeCallback(0.9)])

@@ -338,7 +338,8 @@ class GemMinerCallback(keras.callbacks.Callback):
         )
 
     def _count_steps_done(self):
-        return int(ops.convert_to_numpy(self.model.optimizer.iterations))
+        # Not those of the optimizer: a user's own step may have several.
+        return max(_to_int(gem.penalty.steps) for gem in self._gems)
 
     def _count_steps(self, epoch):
         """Returns the steps up to the last freeze, `None` while unknown."""

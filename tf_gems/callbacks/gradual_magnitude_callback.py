@@ -14,6 +14,8 @@ from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
 from tf_gems.validation import is_number
 
+_END = 0.75  # fraction of training
+
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class GradualMagnitudeCallback(keras.callbacks.Callback):
@@ -22,8 +24,8 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
     When epoch `e` begins, the weights of the largest `|w|` among those alive
     stay alive, and the others are pruned for good. The density is that of a
     schedule over the time from `begin` to `end`, in whole epochs. At `end`,
-    and at least two epochs before training ends, it is exactly the target:
-    what is left has time to recover. An allocation that gives each weight a
+    and before the last epoch in any case, it is exactly the target: what is
+    left has time to recover. An allocation that gives each weight a
     number of its own lets the density of each fall to its own end in equal
     measure; one that ranks, such as `"lamp"`, ranks what is alive each time.
 
@@ -41,7 +43,7 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         begin: Float, the fraction of training before pruning begins. Defaults
             to `0.0`.
         end: Float, the fraction of training at which it ends. Defaults to
-            `0.75`.
+            `None`: 0.75, and at least two epochs before training ends.
         schedule: `tf_gems.schedules.Schedule` of the density, or a sparsity
             schedule of TF Model Optimization, see `tf_gems.schedules.get`.
             Defaults to `None`: the cubic one of the paper from 1 to the
@@ -74,7 +76,7 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         self,
         target_sparsity,
         begin=0.0,
-        end=0.75,
+        end=None,
         schedule=None,
         epochs=None,
         allocation="lamp",
@@ -82,12 +84,15 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
     ):
         super().__init__()
         self.target_sparsity = check_sparsity(target_sparsity)
-        if not (is_number(begin) and is_number(end) and 0 <= begin < end <= 1):
+        last = _END if end is None else end
+        numbers = is_number(begin) and is_number(last)
+        if not (numbers and 0 <= begin < last <= 1):
             raise ValueError(
                 "Pruning begins and ends within training, `0 <= begin < end "
                 f"<= 1`. Received: begin={begin!r}, end={end!r}."
             )
-        self.begin, self.end = float(begin), float(end)
+        self.begin = float(begin)
+        self.end = None if end is None else float(end)
         self.schedule = schedules.Polynomial(1.0, 1.0 - self.target_sparsity)
         if schedule is not None:
             self.schedule = schedules.get(schedule)
@@ -169,7 +174,9 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
 
     def _times(self, epochs):
         """Returns the epochs with which pruning begins and ends."""
-        last = max(0, min(round(self.end * epochs), epochs - 2))
+        last = round((_END if self.end is None else self.end) * epochs)
+        # The last epoch trains at the target in any case.
+        last = max(0, min(last, epochs - (2 if self.end is None else 1)))
         return min(round(self.begin * epochs), last), last
 
     def _keep(self, scores, density, alive):

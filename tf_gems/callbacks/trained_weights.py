@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.layers.zeros import is_untouched
 
 # Of what is pruned, more zeros than this beyond the target are no accident.
 _TOLERANCE = 0.01
@@ -24,17 +25,15 @@ def train_weights(model):
         gem.built
         and gem.phase == "mining"
         and not int(ops.convert_to_numpy(gem.target))
-        and gem.count_alive() == gem.size
+        and all(is_untouched(w, w.alive.read()) for w in gem.prunable)
         for gem in gems
     )
     if not untouched or getattr(model.optimizer, "built", True):
         return
     for gem in gems:
         gem.set_phase("finetuning")
-    # What was traced before computes with masks of scores.
-    model.train_function = None
-    model.test_function = None
-    model.predict_function = None
+    # Its optimizer holds no variables yet: nothing has to be compiled again.
+    model.compiled = True
 
 
 def refuse_restoring(callbacks, epoch, name):

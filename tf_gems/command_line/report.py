@@ -54,11 +54,11 @@ def define_flags(values):
 def run(arguments, values):
     """Writes the forms and their report, and prints it."""
     from tf_gems.export import export_report
-    from tf_gems.network import unwrap
+    from tf_gems.wrapper_removal import wrapped_by
 
     check_names(values.output, _NAMES)
     model = load_model(only(arguments, "model"))
-    data = _draw(model, unwrap(model)), None
+    data = _draw(model, wrapped_by(model)), None
     if values.data:
         data = _read(values.data)
     with claiming(values.output, _NAMES) as directory:

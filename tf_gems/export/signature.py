@@ -50,7 +50,11 @@ class Signature:
         """
         declared = getattr(model, "inputs", None)  # unless built by a call
         if isinstance(model, keras.Sequential) and declared:
-            return cls([_declared(declared[0])])
+            spec = _declared(declared[0])
+            if _is_of_first_call(model, spec, inputs):
+                shape = (None, *spec.shape[1:])
+                spec = keras.InputSpec(shape=shape, dtype=spec.dtype)
+            return cls([spec])
         if isinstance(model, keras.src.models.Functional):
             return cls(
                 [keras.tree.map_structure(_declared, model._inputs_struct)]
@@ -223,6 +227,15 @@ def _named(arguments, flat):
         shape = spec.shape
         named.append(keras.InputSpec(shape=shape, dtype=spec.dtype, name=name))
     return named
+
+
+def _is_of_first_call(model, spec, inputs):
+    """Whether the batch size of a model is only that of its first call."""
+    if inputs is None or not spec.shape or spec.shape[0] is None:
+        return False
+    states = [part for part in model._flatten_layers() if part is not model]
+    fixed = any(getattr(part, "stateful", False) for part in states)
+    return not fixed and np.shape(inputs)[:1] != spec.shape[:1]
 
 
 def _declared(tensor):

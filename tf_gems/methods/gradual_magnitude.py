@@ -25,7 +25,7 @@ class GradualMagnitude(Trained):
         begin: Float, the fraction of training before pruning begins. Defaults
             to `0.0`.
         end: Float, the fraction of training at which it ends. Defaults to
-            `0.75`.
+            `None`: 0.75, and at least two epochs before training ends.
         schedule: `tf_gems.schedules.Schedule` of the density. Defaults to
             `None`: the cubic one of the paper from 1 to the target.
         allocation: See `tf_gems.allocation.get`. Defaults to `"lamp"`.
@@ -52,7 +52,7 @@ class GradualMagnitude(Trained):
         epochs=100,
         learning_rate=None,
         begin=0.0,
-        end=0.75,
+        end=None,
         schedule=None,
         allocation="lamp",
         **kwargs,

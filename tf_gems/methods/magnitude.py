@@ -8,6 +8,7 @@ from tf_gems import training_data
 from tf_gems.batch_norm import recalibrate_batch_norm
 from tf_gems.methods.method import Method
 from tf_gems.methods.method import present_weights
+from tf_gems.methods.method import refuse_no_ranking
 from tf_gems.network import gems_of
 from tf_gems.network import network_weights
 from tf_gems.network import prunable_weights
@@ -46,7 +47,10 @@ class Magnitude(Method):
         super().__init__(target_sparsity, allocation, shape)
 
     def scores(self, model, data):
-        return [np.abs(w) for w in present_weights(model)]
+        scores = [np.abs(w) for w in present_weights(model)]
+        if self.target_sparsity:
+            refuse_no_ranking(scores, type(self).__name__)
+        return scores
 
     def find(self, model, x=None, y=None, **arguments):
         ticket = super().find(model, x, y, **arguments)

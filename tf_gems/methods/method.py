@@ -123,8 +123,6 @@ class Method:
         data = training_data.read(x, y, model, **arguments)
         density = 1.0 - self.target_sparsity
         scores = self.scores(model, data)
-        if self.target_sparsity:
-            refuse_no_ranking(scores, type(self).__name__)
         masks = self.keep(model, scores, density, among)
         warn_at_floor(self.allocation, model, masks)
         return self.ticket(model, masks)

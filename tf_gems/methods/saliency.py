@@ -1,11 +1,11 @@
 """What methods share that look at the loss on data."""
 
 import keras
-import numpy as np
 
 from tf_gems.methods.batches import take_batches
 from tf_gems.methods.dense_network import weights_replaced
 from tf_gems.methods.method import Method
+from tf_gems.methods.method import refuse_no_ranking
 from tf_gems.validation import is_integer
 
 
@@ -74,14 +74,7 @@ class Saliency(Method):
         Args:
             scores: List of float arrays.
         """
-        if all(not np.any(score) for score in scores):
-            raise ValueError(
-                f"{type(self).__name__} ranks weights by what the loss owes "
-                "them. Received: a loss that does not depend on any prunable "
-                "weight, so that all scores are zero. Compile with a loss, or "
-                "add one in a layer; look for sample weights that are all "
-                "zero, and for a network whose output is constant."
-            )
+        refuse_no_ranking(scores, type(self).__name__)
         return scores
 
     def get_config(self):
