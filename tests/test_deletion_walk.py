@@ -174,14 +174,15 @@ def compare(files, target, again):
 def find(files, target, again):
     sparse = gems.SparseModel(classifier(), seed=0)
     sparse.compile("sgd", "sparse_categorical_crossentropy")
-    gems.methods.GradualMagnitude(0.5, epochs=1).find(sparse, [batch()], target)
+    method = gems.methods.GradualMagnitude(0.5, epochs=1)
+    method.find(sparse, [batch()], directory=target)
 
 
 def find_in_rounds(files, target, again):
     sparse = gems.SparseModel(classifier(), seed=0)
     sparse.compile("sgd", "sparse_categorical_crossentropy")
     method = gems.methods.LearningRateRewinding(0.5, epochs=1, rounds=1)
-    method.find(sparse, [batch()], target)
+    method.find(sparse, [batch()], directory=target)
 
 
 def recipe_module(name):
