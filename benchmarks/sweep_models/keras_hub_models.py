@@ -45,7 +45,7 @@ def _resnet(**arguments):
     return _hub().ResNetBackbone(
         input_conv_filters=[64],
         input_conv_kernel_sizes=[7],
-        stackwise_num_filters=[64, 64, 64, 64],
+        stackwise_num_filters=arguments.pop("filters", [64, 64, 64, 64]),
         stackwise_num_blocks=[1, 1, 1, 1],
         stackwise_num_strides=[1, 2, 2, 2],
         block_type="basic_block",
@@ -116,7 +116,9 @@ def _retinanet():
 
 def _basnet():
     return _hub().BASNetBackbone(
-        image_encoder=_resnet(image_shape=(None, None, 3)),
+        image_encoder=_resnet(
+            image_shape=(None, None, 3), filters=[64, 128, 256, 512]
+        ),
         num_classes=1,
         image_shape=(64, 64, 3),
         projection_filters=8,
