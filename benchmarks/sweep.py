@@ -53,6 +53,11 @@ flags.DEFINE_string(
 )
 
 
+def without_paths(outcome):
+    """Returns a message without the folders of this machine."""
+    return re.sub(r"/(?:[\w.+-]+/)+", "", outcome)
+
+
 def run_case(case, record, directory):
     """Runs one model, in this process; writes its record after each stage."""
     from sweep_models.stages import Sweep
@@ -109,6 +114,7 @@ def run_model(case, keep):
         if stages.get("mine", "").startswith("keras_fails"):
             for stage in ("finetune", "reuse"):
                 stages[stage] = "skipped: Keras does not train it"
+    stages = {name: without_paths(text) for name, text in stages.items()}
     keep(
         {
             "suite": case.suite,

@@ -8,7 +8,7 @@ import numpy as np
 from sweep_models.case import Case
 from sweep_models.case import Problem
 from sweep_models.keras_hub_models import BACKBONES
-from sweep_models.keras_hub_models import VOCABULARY
+from sweep_models.keras_hub_parts import VOCABULARY
 from sweep_models.keras_hub_tasks import TASKS
 
 _ROWS, _BATCH = 8, 4
@@ -63,7 +63,11 @@ def targets_of(model, x, classes):
 
     loss = "logits"
     if isinstance(outputs, dict):  # constants are no outputs to train
-        outputs = {k: v for k, v in outputs.items() if v.shape[0] == _BATCH}
+        outputs = {
+            name: value
+            for name, value in outputs.items()
+            if getattr(value, "shape", (0,))[0] == _BATCH
+        }
     if not classes:
         loss = keras.tree.map_structure(
             lambda _: keras.losses.MeanSquaredError(), outputs
