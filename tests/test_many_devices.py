@@ -39,11 +39,20 @@ def read(path):
 
 
 def assert_agree(one, many):
-    """Equal but for the order in which floats were added up."""
+    """Equal but for the order in which floats were added up.
+
+    The adaptive penalty measures the mean gradient of each replica's own part
+    of a batch, so that its weight differs a little more.
+    """
     assert many["kept"] == one["kept"] == round(0.2 * one["size"])
-    for name in ("alive_density", "regularization", "score_penalty", "loss"):
+    for name, rtol in {
+        "alive_density": 1e-2,
+        "regularization": 1e-1,
+        "score_penalty": 1e-2,
+        "loss": 1e-2,
+    }.items():
         np.testing.assert_allclose(
-            many["mining"][name], one["mining"][name], rtol=1e-2, err_msg=name
+            many["mining"][name], one["mining"][name], rtol=rtol, err_msg=name
         )
     assert one["mining"]["alive_density"] == many["mining"]["alive_density"]
     np.testing.assert_allclose(

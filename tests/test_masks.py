@@ -99,9 +99,9 @@ def test_inputs_are_left_alone():
     assert (scores.tobytes(), among.tobytes()) == before
 
 
-@pytest.mark.parametrize("count", [-1, 3])
-def test_refuses_counts_beyond_what_competes(count):
-    with pytest.raises(ValueError, match=rf"\(2\).*Received: count={count}"):
+@pytest.mark.parametrize(("count", "rule"), [(-1, "at least 0"), (3, r"\(2\)")])
+def test_refuses_counts_beyond_what_competes(count, rule):
+    with pytest.raises(ValueError, match=rf"{rule}.*Received: count={count}"):
         keep_largest([np.zeros(3)], count, among=[np.arange(3) > 0])
 
 

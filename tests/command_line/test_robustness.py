@@ -1,9 +1,12 @@
 """No traceback: whatever is asked, and whatever becomes of the terminal."""
 
+import contextlib
+import functools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -114,6 +117,17 @@ def start(command, **keywords):
     )
 
 
+@contextlib.contextmanager
+def killed_after(process, seconds):
+    """Ends a process that would keep a test waiting for ever."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 @pytest.mark.skipif(
     not os.path.exists("/dev/full"), reason="needs a disk that is full"
 )
@@ -153,7 +167,15 @@ def test_an_interrupted_recipe_says_how_it_resumes(tmp_path):
         *(sys.executable, str(recipe), "--preset=smoke"),
         *("--mining_epochs=2000", f"--output_dir={tmp_path}"),
     ]
-    with start(command, stdout=subprocess.DEVNULL) as process:
+    # A process that a shell starts in its background ignores Ctrl-C, and so
+    # would all that it starts.
+    heeds = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with (
+        start(
+            command, stdout=subprocess.DEVNULL, preexec_fn=heeds
+        ) as process,
+        killed_after(process, 300),
+    ):
         while not list(tmp_path.glob("*/backup-mine/*.backup")):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.1)
