@@ -165,6 +165,16 @@ def test_what_cannot_be_written_is_a_row_that_says_why(tmp_path):
         tf_gems.export_report(sparse, tmp_path, (data, None), forms=("int4",))
 
 
+@pytest.mark.parametrize("runs", [-1, 1.5, "x", None, True])
+def test_runs_are_counted(tmp_path, runs):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="`runs` must be an integer of at le"):
+        tf_gems.export_report(
+            model, tmp_path / "new", (np.ones((2, 4)), None), runs=runs
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_accuracy_by_hand():
     outputs = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
     for labels in (

@@ -20,6 +20,7 @@ from tf_gems.files import hold
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
 from tf_gems.validation import check_choice
+from tf_gems.validation import check_integer
 
 _FORMS = (*litert_forms.FORMS, "saved_model", "gem")
 _NAMES = {"saved_model": "saved_model", "gem": "ticket.gem"}
@@ -87,6 +88,7 @@ def export_report(
     """
     for form in forms:
         check_choice(form, "forms", _FORMS)
+    runs = check_integer(runs, "runs")
     names = [_NAMES.get(form, f"{form}.tflite") for form in forms]
     check_names(directory, names)
     inputs, labels = data

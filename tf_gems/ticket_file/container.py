@@ -325,8 +325,8 @@ def _overhead(length, inflated):
 
 def _check_memory(needed, max_bytes):
     if needed > max_bytes:
-        raise ValueError(
-            f"reading it takes {needed:,} bytes of memory, more than "
+        raise _TooLargeError(
+            f"reading it takes {needed:,} bytes, more than "
             f"max_bytes={max_bytes:,}."
         )
 
@@ -351,11 +351,20 @@ def _check_prefix(start, length, max_bytes):
     return stored, inflated, numbers
 
 
+class _TooLargeError(ValueError):
+    """The file may be whole, but the memory to read it is not granted."""
+
+
 @contextlib.contextmanager
 def _refusing(source):
     """Makes one clear error of whatever a damaged file leads to."""
     try:
         yield
+    except _TooLargeError as error:
+        raise ValueError(
+            "A ticket is read within a limit of memory. Received: "
+            f"{source}: {error} Raise the limit if you trust the file."
+        ) from error
     except (
         zlib.error,
         KeyError,
