@@ -382,7 +382,7 @@ def test_a_report_for_people():
 @pytest.mark.parametrize(
     "accuracies, message",
     [
-        ({"shuffled": [0.5]}, "has the branch 'ticket'.*shuffled"),
+        ({"shuffled": [0.5]}, "of which one is 'ticket'.*shuffled"),
         ({"ticket": [0.5], "shufled": [0.5]}, "Received.*shufled"),
         ({"ticket": [83.0]}, r"in \[0, 1\].*'ticket'.*83"),
         ({"ticket": [float("nan")]}, "Received"),
