@@ -91,7 +91,7 @@ def test_apply_to_a_sparse_model(ticket):
             again.weights[path], ticket.weights[path] * mask
         )
     # A denser one may follow: no target of an earlier mining stands.
-    dense = gems.methods.RandomPruning(0.1).find(sparse)
+    dense = gems.methods.RandomPruning(0.1).find(gems.SparseModel(network()))
     sparse.finetune(dense)
     assert sparse.ticket().kept == dense.kept > ticket.kept
 

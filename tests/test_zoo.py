@@ -364,11 +364,11 @@ def test_pretrained_weights_of_any_network(name, suffix, tmp_path):
 
 
 def test_errors_tell_the_rule():
-    with pytest.raises(ValueError, match="positive. Received: alpha=0"):
+    with pytest.raises(ValueError, match="above 0. Received: alpha=0"):
         zoo.mobilenet_v1(alpha=0)
     with pytest.raises(ValueError, match="Did you mean 'small'"):
         zoo.mobilenet_v2_sparse_ready(stem="smal")
-    with pytest.raises(ValueError, match="positive integer. Received: width=0"):
+    with pytest.raises(ValueError, match="at least 1.*Received: width=0"):
         zoo.resnet32(width=0)
     with pytest.raises(ValueError, match="Did you mean 'imagenet'"):
         zoo.resnet18(stem="image_net")
