@@ -316,3 +316,15 @@ def test_report(files, tmp_path, capsys):
     assert main([*arguments[:3], f"--data={files / 'truth.npz'}"]) == 1
     assert "an array `inputs`" in capsys.readouterr().err
     assert main(["serve", str(tmp_path / "nowhere")]) == 1
+
+
+def test_a_report_on_a_file_of_a_sparse_model(files, tmp_path, capsys):
+    sparse = tf_gems.SparseModel(network(), seed=0)
+    sparse.finetune(tf_gems.methods.RandomPruning(0.9, seed=1).find(sparse))
+    sparse.save(tmp_path / "sparse.keras")
+    arguments = [
+        *("report", str(tmp_path / "sparse.keras"), "--forms=gem", "--runs=0"),
+        f"--output={tmp_path / 'report'}",
+    ]
+    assert main(arguments) == 0
+    assert "gem" in capsys.readouterr().out

@@ -94,6 +94,23 @@ def test_what_is_missing_is_told(tmp_path):
         pages.write_page(model, tmp_path, np.zeros((2, 4)))
 
 
+def test_a_history_that_diverged_is_json(tmp_path):
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(3))
+    history = {"loss": [1.0, float("nan"), float("inf")]}
+    inputs = np.random.default_rng(0).normal(size=(2, 4, 4, 1))
+    pages.write_page(
+        model, tmp_path, inputs.astype("float32"), history=history
+    )
+    text = (tmp_path / "page.json").read_text("utf-8")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    page = json.loads(text, parse_constant=refuse)
+    assert page["history"] == {"loss": [1.0, None, None]}
+
+
 # ---- In a browser
 
 
