@@ -55,7 +55,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "filelock>=3.24",  # whose locks may be removed while they are held
-        "keras>=3.14",
+        "keras>=3.15",
         "numpy>=1.26",
         "tensorflow>=2.21",
     ],

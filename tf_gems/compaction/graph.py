@@ -59,7 +59,7 @@ def run(model, inputs, call):
 
         return apply
 
-    # Checked with Keras 3.14 to 3.15: the public `call` cannot substitute
+    # Checked with Keras 3.15: the public `call` cannot substitute
     # operations.
     return _function_of(model)._run_through_graph(inputs, operation_fn)
 
