@@ -187,7 +187,7 @@ def arguments():
                 **METHOD,
                 "target_sparsity": SPARSITY,
                 "begin": {"zero"},
-                "end": set(),
+                "end": OPTIONAL,
                 "schedule": {"none", "zero"},
                 "epochs": OPTIONAL | COUNT,
             },
@@ -233,7 +233,7 @@ def arguments():
             {
                 **TRAINED,
                 "begin": {"zero"},
-                "end": set(),
+                "end": OPTIONAL,
                 "schedule": {"none", "zero"},
             },
         ),
