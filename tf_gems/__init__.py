@@ -8,6 +8,7 @@ from tf_gems import initializers
 from tf_gems import layers
 from tf_gems import masks
 from tf_gems import methods
+from tf_gems import optimizers
 from tf_gems import page
 from tf_gems import presets
 from tf_gems import sanity
@@ -61,6 +62,7 @@ __all__ = [
     "load_pretrained",
     "masks",
     "methods",
+    "optimizers",
     "page",
     "plan",
     "presets",
