@@ -73,7 +73,7 @@ def test_weights_and_masks_are_those_of_the_algorithm():
         epochs=12,
         shuffle=False,
         verbose=0,
-        callbacks=[ACDCCallback(0.75, allocation="global")],
+        callbacks=[ACDCCallback(0.75, distribution="global")],
     ).history
     expected = in_numpy(*before, 12, 36)
     for weight, values in zip(prunable_weights(sparse), expected, strict=True):
@@ -103,18 +103,20 @@ def test_phases_of_the_paper():
             assert not is_compressed(0, epochs)
 
 
-@pytest.mark.parametrize("shape, allocation", [("2:4", "lamp"), ("2x1", "erk")])
-def test_the_method_gives_an_accurate_ticket(shape, allocation):
+@pytest.mark.parametrize(
+    "shape, distribution", [("2:4", "lamp"), ("2x1", "erk")]
+)
+def test_the_method_gives_an_accurate_ticket(shape, distribution):
     sparse = network("initialization")
     method = methods.get(
         "acdc",
         target_sparsity=0.75,
         epochs=6,
         shape=shape,
-        allocation=allocation,
+        distribution=distribution,
     )
     ticket = method.find(sparse, X, Y, batch_size=8, verbose=0)
-    assert all(method.shape.holds(mask) for mask in ticket.masks.values())
+    assert all(method.pattern.matches(mask) for mask in ticket.masks.values())
     found = sparse.predict(X, verbose=0)
     ticket.apply(sparse)
     np.testing.assert_allclose(sparse.predict(X, verbose=0), found, rtol=1e-6)
@@ -144,7 +146,7 @@ def test_a_search_that_was_interrupted_ends_with_the_same_bits(tmp_path):
 
 def test_a_sparse_network_is_refused():
     sparse = network()
-    sparse.finetune(methods.Magnitude(0.5).find(sparse))
+    sparse.start_finetuning(methods.Magnitude(0.5).find(sparse))
     sparse.compile("sgd", "mse")
     with pytest.raises(ValueError, match="starts from a dense network"):
         sparse.fit(X, Y, verbose=0, callbacks=[ACDCCallback(0.75)])

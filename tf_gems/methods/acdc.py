@@ -4,12 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_gems import allocation as allocations
-from tf_gems import shapes
 from tf_gems.callbacks import trained_weights
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.methods.trained import Trained
 from tf_gems.pointwise import refuse_too_few_zeros
+from tf_gems.selection import distributions
+from tf_gems.selection import patterns
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
 
@@ -67,9 +67,9 @@ class ACDCCallback(keras.callbacks.Callback):
             phases.
         epochs: Integer, the length of training. Defaults to `None`: the
             epochs of `fit`.
-        allocation: How what is alive is spread over the weights, see
-            `tf_gems.allocation.get`. Defaults to `"lamp"`.
-        shape: What is pruned together, see `tf_gems.shapes.get`. Defaults to
+        distribution: How what is alive is spread over the weights, see
+            `tf_gems.distributions.get`. Defaults to `"lamp"`.
+        pattern: What is pruned together, see `tf_gems.patterns.get`. Defaults to
             `"unstructured"`.
 
     Raises:
@@ -93,17 +93,17 @@ class ACDCCallback(keras.callbacks.Callback):
         self,
         target_sparsity,
         epochs=None,
-        allocation="lamp",
-        shape="unstructured",
+        distribution="lamp",
+        pattern="unstructured",
     ):
         super().__init__()
         self.target_sparsity = check_sparsity(target_sparsity)
         self.epochs = epochs
         if epochs is not None:
             self.epochs = check_positive_integer(epochs, "epochs")
-        self.allocation = allocations.get(allocation)
-        self.shape = shapes.get(shape)
-        shapes.refuse_too_dense(self.shape, self.target_sparsity)
+        self.distribution = distributions.get(distribution)
+        self.pattern = patterns.get(pattern)
+        patterns.refuse_too_dense(self.pattern, self.target_sparsity)
         self._weights = []
 
     def before_fit(self, model, arguments):
@@ -146,11 +146,11 @@ class ACDCCallback(keras.callbacks.Callback):
         elif epoch and is_compressed(epoch - 1, self._epochs):
             return
         else:
-            masks = self.allocation.keep(
+            masks = self.distribution.keep(
                 [np.abs(value) for value in values],
                 1.0 - self.target_sparsity,
                 [weight.path for weight in self._weights],
-                self.shape,
+                self.pattern,
                 None,
             )
             alive = masks
@@ -183,8 +183,10 @@ class ACDCCallback(keras.callbacks.Callback):
         return {
             "target_sparsity": self.target_sparsity,
             "epochs": self.epochs,
-            "allocation": keras.saving.serialize_keras_object(self.allocation),
-            "shape": keras.saving.serialize_keras_object(self.shape),
+            "distribution": keras.saving.serialize_keras_object(
+                self.distribution
+            ),
+            "pattern": keras.saving.serialize_keras_object(self.pattern),
         }
 
     @classmethod
@@ -205,8 +207,8 @@ class ACDC(Trained):
         epochs: Positive integer. Defaults to `100`.
         learning_rate: See `tf_gems.methods.Trained`. Defaults to `None`: that
             of the compiled optimizer.
-        allocation: See `tf_gems.allocation.get`. Defaults to `"lamp"`.
-        **kwargs: `shape`, see `tf_gems.methods.Method`.
+        distribution: See `tf_gems.distributions.get`. Defaults to `"lamp"`.
+        **kwargs: `pattern`, see `tf_gems.methods.Method`.
 
     Example:
 
@@ -226,18 +228,18 @@ class ACDC(Trained):
         target_sparsity,
         epochs=100,
         learning_rate=None,
-        allocation="lamp",
+        distribution="lamp",
         **kwargs,
     ):
         super().__init__(
             target_sparsity,
             epochs,
             learning_rate,
-            allocation=allocation,
+            distribution=distribution,
             **kwargs,
         )
 
     def callback(self):
         return ACDCCallback(
-            self.target_sparsity, self.epochs, self.allocation, self.shape
+            self.target_sparsity, self.epochs, self.distribution, self.pattern
         )
