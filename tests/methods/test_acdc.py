@@ -104,15 +104,15 @@ def test_phases_of_the_paper():
 
 
 @pytest.mark.parametrize(
-    "shape, distribution", [("2:4", "lamp"), ("2x1", "erk")]
+    "pattern, distribution", [("2:4", "lamp"), ("2x1", "erk")]
 )
-def test_the_method_gives_an_accurate_ticket(shape, distribution):
+def test_the_method_gives_an_accurate_ticket(pattern, distribution):
     sparse = network("initialization")
     method = methods.get(
         "acdc",
         target_sparsity=0.75,
         epochs=6,
-        shape=shape,
+        pattern=pattern,
         distribution=distribution,
     )
     ticket = method.find(sparse, X, Y, batch_size=8, verbose=0)
