@@ -30,8 +30,10 @@ def smallest_type(parts, value_bytes):
     """
     steps = dict.fromkeys(TYPES, 0)
     for gaps, _ in _gaps(parts):
+        count = len(gaps)
         for name in TYPES:
-            steps[name] += len(gaps) + int(_stops(gaps, name).sum())
+            gaps = gaps[gaps > np.iinfo(name).max]  # most fit the smallest
+            steps[name] += count + int(_stops(gaps, name).sum())
     return min(
         TYPES, key=lambda n: steps[n] * (value_bytes + np.dtype(n).itemsize)
     )
@@ -57,6 +59,9 @@ def encode(parts, gap_type):
     """
     largest = np.iinfo(gap_type).max
     for gaps, kept in _gaps(parts):
+        if gaps.max() <= largest:
+            yield kept, gaps.astype(gap_type)
+            continue
         stops = _stops(gaps, gap_type)
         places = np.cumsum(stops + 1) - 1
         steps = np.full(len(gaps) + stops.sum(), largest, gap_type)
@@ -73,7 +78,7 @@ def _gaps(parts):
         flat = np.ravel(part)
         for begin in range(0, flat.size, _PIECE):
             piece = flat[begin : begin + _PIECE]
-            places = np.flatnonzero(piece) + start
+            places = np.flatnonzero(piece != 0) + start
             if places.size:
                 yield np.diff(places, prepend=last), piece[places - start]
                 last = places[-1]

@@ -9,6 +9,7 @@ variables are the network's own and stand in the checkpoint, those that it
 writes among them.
 """
 
+import math
 import tempfile
 
 import numpy as np
@@ -109,7 +110,8 @@ def _write(traced, directory, folder):
         place = row.pop("place")
         if place is not None:
             row["encoding"] = "sparse"
-            row["bytes"] = stored.bytes_of(place)
+            kept = math.prod(row["shape"]) - row["zeros"]
+            row["bytes"] = kept * stored.bytes_per_value(place)
     return rows, stored
 
 

@@ -118,12 +118,11 @@ def stored_weights(variables, folder):
                 shared_name=f"{prefix}_{numbers[name]}",
             )
 
-        def bytes_of(self, name):
-            """Returns the bytes of one array's kept values and gaps."""
+        def bytes_per_value(self, name):
+            """Returns the bytes of one kept value of an array, and its gap."""
             [group] = [g for g in groups if name in g.variables]
-            value = variables[name].numpy()
             gap_bytes = np.dtype(group.gap_type).itemsize
-            return int(np.count_nonzero(value)) * (value.itemsize + gap_bytes)
+            return variables[name].dtype.size + gap_bytes
 
         @contextlib.contextmanager
         def freed(self):
