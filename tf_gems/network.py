@@ -144,10 +144,19 @@ def masked_network(model):
     ```
     """
     gems = find_gem_layers(model)
+    if gems:
+        refuse_before_mining(gems, model)
+    with borrowed_network(model) as plain:
+        yield plain
+
+
+@contextlib.contextmanager
+def borrowed_network(model):
+    """Does what `masked_network` does, also before anything is frozen."""
+    gems = find_gem_layers(model)
     if not gems:
         yield model
         return
-    refuse_before_mining(gems, model)
     plain, put_wrappers_back = remove_wrappers(model)
     pruned = [
         (prunable.weight, ops.cast(mask, "bool"))

@@ -15,9 +15,20 @@ STEPS = (
     "metrics",
     "get_metrics_result",
     "reset_metrics",
+    "evaluate",
 )
 # What drives the steps: there is no way to run these for another model.
-_LOOPS = ("fit", "train_on_batch", "make_train_function")
+_LOOPS = (
+    "fit",
+    "train_on_batch",
+    "test_on_batch",
+    "predict_on_batch",
+    "make_train_function",
+    "make_test_function",
+    "make_predict_function",
+)
+# What KerasHub overrides to prepare data, where there is a preprocessor.
+_PREPARING = (*_LOOPS, "evaluate", "predict")
 _GUIDE = (
     "Put `tf_gems.GemLayer`s or a `tf_gems.SparseModel` inside a model of "
     "yours that trains in its own way, see docs/training_loops.md."
@@ -45,18 +56,18 @@ def _is_of_keras(model, name):
             package = kind.__module__.partition(".")[0]
             # Its loops preprocess, if there is a preprocessor.
             ready = getattr(model, "preprocessor", None) is None
-            hub = package == "keras_hub" and name in _LOOPS and ready
+            hub = package == "keras_hub" and name in _PREPARING and ready
             return package == "keras" or hub
     return True
 
 
 def refuse_loops(model):
-    """Raises an error for a model whose `fit` a user has written."""
+    """Raises an error for a model whose loops a user has written."""
     loops = overridden(model, _LOOPS)
     if loops:
         raise ValueError(
-            "A model is pruned with Keras' own `fit`, which calls the "
-            "`train_step` of the model. Received: "
+            "A model is pruned with Keras' own loops, such as `fit`, which "
+            "call the `train_step` of the model. Received: "
             f"'{model.name}' of type {type(model).__name__}, which overrides "
             f"{_listed(loops)}. If that prepares the data, prepare it before "
             "(a KerasHub model: `preprocessor=None`). " + _GUIDE
@@ -78,7 +89,7 @@ def refuse_other_backends(model, names):
 
 def refuse_other_optimizers(model):
     """Raises an error unless one optimizer, the compiled one, trains."""
-    if model.optimizer is None or not model.compiled:
+    if getattr(model, "optimizer", None) is None or not model.compiled:
         raise ValueError(
             "Scores train with the optimizer that a model is compiled with. "
             f"Received: `compile` of '{model.name}', which set none. Pass "

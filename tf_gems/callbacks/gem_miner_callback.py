@@ -321,20 +321,25 @@ class GemMinerCallback(keras.callbacks.Callback):
 
     def _refuse_no_data(self, epoch, loss):
         """Stops training that would freeze on without having trained."""
-        # On TensorFlow a reading beyond the end of the data counts as a step.
-        if loss or self._count_steps_done() > self._steps_before + 1:
-            return
-        # A batch of which all sample weights are zero is counted there.
-        metrics = [v for m in self.model.metrics for v in m.variables]
-        if any(ops.convert_to_numpy(v).any() for v in metrics):
+        if self._count_steps_done() > self._steps_before:
             return
         self.model.stop_training = True
+        if loss:
+            raise RuntimeError(
+                "Mining trains the scores of layers that are called with "
+                "`training=True`. Received: epoch "
+                f"{epoch + 1} of '{self.model.name}', in which no `GemLayer` "
+                "was called so. In a `train_step` of your own pass "
+                "`training=True`, and add `sum(self.losses)` to the loss, "
+                "which holds the penalty of the scores."
+            )
         raise RuntimeError(
             f"Mining stopped in epoch {epoch + 1}: the data ended before its "
             "first batch, so that no score was trained. Received: steps="
             f"{self.params['steps']}. Pass data that can be read in every "
             "epoch, such as a `tf.data.Dataset` or a `keras.utils.PyDataset`, "
-            "or `.repeat()` it."
+            "or `.repeat()` it; a `train_step` of your own passes "
+            "`training=True`."
         )
 
     def _count_steps_done(self):
