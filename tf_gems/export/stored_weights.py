@@ -97,9 +97,7 @@ def stored_weights(variables, folder):
             )
             places = tf.cumsum(tf.cast(gaps, tf.int32))
             sizes = [_size(v) for v in group.variables.values()]
-            parts = [
-                tf.scatter_nd(places[:, tf.newaxis], values, [sum(sizes)])
-            ]
+            parts = [tf.scatter_nd(places[:, tf.newaxis], values, [sum(sizes)])]
             if len(sizes) > 1:
                 parts = tf.split(parts[0], sizes)
             return [
