@@ -314,13 +314,8 @@ class SparseModel(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        without = self._compile_loss is None and not self.gem.adds_losses
-        if training and self.phase == "mining" and without:
-            raise ValueError(
-                "Mining needs a loss: the penalty alone would prune at "
-                f"random. Received: '{self.name}', compiled without one, and "
-                f"'{self.model.name}' adds none. Pass `loss` to `compile`."
-            )
+        if training and self.phase == "mining":
+            training_logic.refuse_penalty_alone(self)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     @property

@@ -1,7 +1,10 @@
 """What of a model's training a user has written."""
 
+import types
+
 import keras
 
+from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.pruning_scope import optimizers_of
 
 # What runs on the user's own model, masked, where a user has overridden it.
@@ -119,6 +122,52 @@ def refuse_unapplied(model):
         "any score to update. Update `self.trainable_variables`, or those of "
         "parts of the model, by `self.optimizer.apply_gradients`. Or: " + _GUIDE
     )
+
+
+def refuse_penalty_alone(model):
+    """Raises an error, within a training step, if there is no loss to train by.
+
+    Args:
+        model: Keras model that holds `GemLayer`s and has just been called.
+    """
+    if model._compile_loss is not None:
+        return
+    gems = find_gem_layers(model)
+    wrapped = {id(part) for gem in gems for part in gem._flatten_layers()}
+    if any(gem.adds_losses for gem in gems) or any(
+        part._get_own_losses()
+        for part in model._flatten_layers()
+        if id(part) not in wrapped
+    ):
+        return
+    raise ValueError(
+        "Mining needs a loss: the penalty alone would prune at random. "
+        f"Received: '{model.name}', compiled without one, and no part of it "
+        "adds any. Pass `loss` to `compile`."
+    )
+
+
+def require_loss(model):
+    """Makes steps of a model without a loss an error, see above.
+
+    Keras itself refuses to train without a loss, but takes the penalty of the
+    scores for one.
+
+    Args:
+        model: Keras model that holds `GemLayer`s. A `SparseModel`, or one with
+            a step or loss of its own, is left as it is.
+    """
+    own = overridden(model, ("train_step", "compute_loss"))
+    if own or model._compile_loss is not None:
+        return
+
+    def compute_loss(self, *args, training=True, **kwargs):
+        if training:
+            refuse_penalty_alone(self)
+        kind = type(self)
+        return kind.compute_loss(self, *args, training=training, **kwargs)
+
+    vars(model)["compute_loss"] = types.MethodType(compute_loss, model)
 
 
 def _listed(names):

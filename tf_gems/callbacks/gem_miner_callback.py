@@ -8,6 +8,7 @@ from keras import ops
 
 from tf_gems import regularization as regularizations
 from tf_gems import schedules
+from tf_gems import training_logic
 from tf_gems.freezing import freeze
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.zeros import refuse_frozen_beyond
@@ -188,6 +189,7 @@ class GemMinerCallback(keras.callbacks.Callback):
                 f"model '{self.model.name}', which is fine-tuning with fixed "
                 "masks. Leave the callback out of this `fit`."
             )
+        training_logic.require_loss(self.model)
         refuse_too_few_zeros(self._gems, self.target_sparsity)
         _refuse_forgetful(self.model.optimizer)
         epochs = self.epochs or self.params["epochs"]
