@@ -8,6 +8,7 @@ from keras import ops
 
 from tf_gems import regularization as regularizations
 from tf_gems import schedules
+from tf_gems import training_logic
 from tf_gems.freezing import freeze
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.zeros import refuse_frozen_beyond
@@ -188,6 +189,7 @@ class GemMinerCallback(keras.callbacks.Callback):
                 f"model '{self.model.name}', which is fine-tuning with fixed "
                 "masks. Leave the callback out of this `fit`."
             )
+        training_logic.require_loss(self.model)
         refuse_too_few_zeros(self._gems, self.target_sparsity)
         _refuse_forgetful(self.model.optimizer)
         epochs = self.epochs or self.params["epochs"]
@@ -327,20 +329,25 @@ class GemMinerCallback(keras.callbacks.Callback):
 
     def _refuse_no_data(self, epoch, loss):
         """Stops training that would freeze on without having trained."""
-        # On TensorFlow a reading beyond the end of the data counts as a step.
-        if loss or self._count_steps_done() > self._steps_before + 1:
-            return
-        # A batch of which all sample weights are zero is counted there.
-        metrics = [v for m in self.model.metrics for v in m.variables]
-        if any(ops.convert_to_numpy(v).any() for v in metrics):
+        if self._count_steps_done() > self._steps_before:
             return
         self.model.stop_training = True
+        if loss:
+            raise RuntimeError(
+                "Mining trains the scores of layers that are called with "
+                "`training=True`. Received: epoch "
+                f"{epoch + 1} of '{self.model.name}', in which no `GemLayer` "
+                "was called so. In a `train_step` of your own pass "
+                "`training=True`, and add `sum(self.losses)` to the loss, "
+                "which holds the penalty of the scores."
+            )
         raise RuntimeError(
             f"Mining stopped in epoch {epoch + 1}: the data ended before its "
             "first batch, so that no score was trained. Received: steps="
             f"{self.params['steps']}. Pass data that can be read in every "
             "epoch, such as a `tf.data.Dataset` or a `keras.utils.PyDataset`, "
-            "or `.repeat()` it."
+            "or `.repeat()` it; a `train_step` of your own passes "
+            "`training=True`."
         )
 
     def _count_steps_done(self):
