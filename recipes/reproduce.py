@@ -42,7 +42,7 @@ import tf_gems as gems
 from tf_gems import datasets
 from tf_gems.comparison.cell import CHECKS
 from tf_gems.device_data import DeviceData
-from tf_gems.files import hold
+from tf_gems.files import lock
 from tf_gems.files import remove_leftovers
 from tf_gems.files import share
 from tf_gems.files import write_text
@@ -358,7 +358,7 @@ def main(_):
         cells = reproduction.run(values.seeds, values.only)
     text = figures.render(cells, scale)
     # Processes that share the cells all write the results.
-    with hold(directory, wait=True), claiming(directory, names):
+    with lock(directory, wait=True), claiming(directory, names):
         write_text(directory / f"{part}.json", json.dumps(cells, indent=1))
         write_text(directory / f"{part}.txt", f"{text}\n")
         if values.figure:

@@ -1,18 +1,18 @@
 """Sparse networks before training: rare gems on Keras 3."""
 
 from tf_gems.command_line import start  # noqa: F401, I001  before Keras
-from tf_gems import allocation
+from tf_gems.selection import distributions
 from tf_gems import callbacks
 from tf_gems import datasets
 from tf_gems import initializers
 from tf_gems import layers
-from tf_gems import masks
+from tf_gems.selection import masks
 from tf_gems import methods
 from tf_gems import page
 from tf_gems import presets
 from tf_gems import sanity
 from tf_gems import schedules
-from tf_gems import shapes
+from tf_gems.selection import patterns
 from tf_gems import zoo
 from tf_gems.batch_norm import recalibrate_batch_norm
 from tf_gems.callbacks import GemMinerCallback
@@ -23,7 +23,7 @@ from tf_gems.comparison import compare
 from tf_gems.export import DeploymentReport
 from tf_gems.export import ExportReport
 from tf_gems.export import export_litert
-from tf_gems.export import export_report
+from tf_gems.export import deployment_report
 from tf_gems.export import export_saved_model
 from tf_gems.layers import GemLayer
 from tf_gems.network import strip
@@ -48,13 +48,13 @@ __all__ = [
     "PruningReport",
     "SparseModel",
     "Ticket",
-    "allocation",
+    "distribution",
     "callbacks",
     "compact",
     "compare",
     "datasets",
     "export_litert",
-    "export_report",
+    "deployment_report",
     "export_saved_model",
     "initializers",
     "layers",

@@ -99,9 +99,7 @@ def test_a_history_that_diverged_is_json(tmp_path):
     model.add(keras.layers.Dense(3))
     history = {"loss": [1.0, float("nan"), float("inf")]}
     inputs = np.random.default_rng(0).normal(size=(2, 4, 4, 1))
-    pages.write_page(
-        model, tmp_path, inputs.astype("float32"), history=history
-    )
+    pages.write_page(model, tmp_path, inputs.astype("float32"), history=history)
     text = (tmp_path / "page.json").read_text("utf-8")
 
     def refuse(constant):
@@ -128,8 +126,8 @@ def run(tmp_path_factory):
         ]
     )
     sparse = tf_gems.SparseModel(model, seed=0)
-    method = tf_gems.methods.Magnitude(0.9, shape="4x1")
-    sparse.finetune(method.find(sparse))
+    method = tf_gems.methods.Magnitude(0.9, pattern="4x1")
+    sparse.start_finetuning(method.find(sparse))
     folder = tmp_path_factory.mktemp("page")
     pages.write_page(
         sparse, folder, images, labels, range(10), history={"loss": [2, 1]}

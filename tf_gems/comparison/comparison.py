@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 
 from tf_gems import sanity
-from tf_gems.files import hold
+from tf_gems.files import lock
 from tf_gems.files import write_text
 from tf_gems.targets import check_directory
 from tf_gems.targets import check_names
@@ -119,7 +119,7 @@ class Comparison:
         known = refuse_others(directory, RESULTS)
         # Processes that share a comparison all save it.
         with (
-            hold(directory, wait=True),
+            lock(directory, wait=True),
             claiming(directory, RESULTS, known),
         ):
             for name, content in zip(
@@ -214,7 +214,7 @@ class Comparison:
 
         check_names(directory, pictures.NAMES)
         with (
-            hold(directory, wait=True),
+            lock(directory, wait=True),
             claiming(directory, pictures.NAMES) as directory,
         ):
             pictures.draw(self, directory)

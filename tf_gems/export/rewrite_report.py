@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from tf_gems.export.sparse_readiness import SparseReadiness
+from tf_gems.export.readiness_report import ReadinessReport
 
 
 @dataclasses.dataclass
-class SparseReadyReport:
+class RewriteReport:
     """What was changed, what could not be, and what XNNPACK makes of it.
 
     Args:
@@ -15,7 +15,7 @@ class SparseReadyReport:
             whether the outputs stay the same.
         left: List of dicts, one for each layer that breaks a rule and could
             not be changed: `layer` and `reason`.
-        xnnpack: `tf_gems.export.SparseReadiness` of the new model.
+        xnnpack: `tf_gems.export.ReadinessReport` of the new model.
 
     Example:
 
@@ -27,7 +27,7 @@ class SparseReadyReport:
 
     changes: list
     left: list
-    xnnpack: SparseReadiness
+    xnnpack: ReadinessReport
 
     @property
     def exact(self):

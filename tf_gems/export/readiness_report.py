@@ -19,7 +19,7 @@ from tf_gems.pointwise import LEAST_SPARSITY
 
 
 @dataclasses.dataclass
-class SparseReadiness:
+class ReadinessReport:
     """What XNNPACK can make of the zeros of a model.
 
     Args:
@@ -32,7 +32,7 @@ class SparseReadiness:
     Example:
 
     ```python
-    print(tf_gems.export.sparse_readiness(model))
+    print(tf_gems.export.readiness_report(model))
     ```
     """
 
@@ -94,7 +94,7 @@ class SparseReadiness:
     __str__ = render
 
 
-def sparse_readiness(model):
+def readiness_report(model):
     """Says which 1x1 convolutions of a model run faster for their zeros.
 
     The model is converted, and what TFLite would run is looked at, not what
@@ -107,7 +107,7 @@ def sparse_readiness(model):
             `.tflite` file, with dense or sparse weights.
 
     Returns:
-        `tf_gems.export.SparseReadiness`.
+        `tf_gems.export.ReadinessReport`.
 
     Raises:
         RuntimeError: If nothing has been pruned yet in a `SparseModel`, or
@@ -118,7 +118,7 @@ def sparse_readiness(model):
 
     ```python
     model = tf_gems.zoo.mobilenet_v1((96, 96, 3), 10)
-    assert tf_gems.export.sparse_readiness(model).eligible
+    assert tf_gems.export.readiness_report(model).eligible
     ```
     """
     if isinstance(model, str | os.PathLike):
@@ -173,4 +173,4 @@ def _report(data, patterns):
         for index, reason in xnnpack.pointwise(file)
         if index in rows
     ]
-    return SparseReadiness(obstacle, layers)
+    return ReadinessReport(obstacle, layers)
