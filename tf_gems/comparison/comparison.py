@@ -165,20 +165,20 @@ class Comparison:
             f"{'after, %':>14}{'search':>11}{'seconds':>9}  mask"
         ]
         last = None
-        for found in self.summary():
-            if sparsity not in (None, found["sparsity"]):
+        for row in self.summary():
+            if sparsity not in (None, row["sparsity"]):
                 continue
-            if last not in (None, found["sparsity"]):
+            if last not in (None, row["sparsity"]):
                 lines.append("")
-            last = found["sparsity"]
+            last = row["sparsity"]
             line = (
-                f"{last:>8.2%}  {found['method']:<22}"
-                f"{_percent(found['accuracy_before']):>14}"
-                f"{_percent(found['accuracy']):>14}"
-                f"{found['epochs_of_search']:>4} epochs"
-                f"{found['processor_seconds_of_search']:>9.1f}  "
-                f"{found.get('verdict', {}).get('mask') or ''}"
-                f"{_diverged(found)}".rstrip()
+                f"{last:>8.2%}  {row['method']:<22}"
+                f"{_percent(row['accuracy_before']):>14}"
+                f"{_percent(row['accuracy']):>14}"
+                f"{row['epochs_of_search']:>4} epochs"
+                f"{row['processor_seconds_of_search']:>9.1f}  "
+                f"{row.get('verdict', {}).get('mask') or ''}"
+                f"{_diverged(row)}".rstrip()
             )
             lines.append(printable(line))
         total = printable(self.settings["epochs"])
@@ -186,7 +186,7 @@ class Comparison:
         budget = (
             f"{total} epochs of training for every method, search included."
         )
-        if any(found["seeds"] > 1 for found in self.summary()):
+        if any(row["seeds"] > 1 for row in self.summary()):
             lines += [
                 f"{budget} Mean and standard",
                 "deviation over seeds; processor seconds of the search.",
@@ -220,9 +220,9 @@ class Comparison:
             pictures.draw(self, directory)
 
 
-def _rank(found):
-    mean, _ = found["accuracy"]
-    return found["sparsity"], mean is None, -(mean or 0.0)
+def _rank(row):
+    mean, _ = row["accuracy"]
+    return row["sparsity"], mean is None, -(mean or 0.0)
 
 
 def refuse_others(directory, names):
@@ -249,7 +249,7 @@ def _percent(pair):
     )
 
 
-def _diverged(found):
-    if not found["diverged"]:
+def _diverged(row):
+    if not row["diverged"]:
         return ""
-    return f"  {found['diverged']} of {found['seeds']} diverged"
+    return f"  {row['diverged']} of {row['seeds']} diverged"
