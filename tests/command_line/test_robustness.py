@@ -171,9 +171,7 @@ def test_an_interrupted_recipe_says_how_it_resumes(tmp_path):
     # would all that it starts.
     heeds = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with (
-        start(
-            command, stdout=subprocess.DEVNULL, preexec_fn=heeds
-        ) as process,
+        start(command, stdout=subprocess.DEVNULL, preexec_fn=heeds) as process,
         killed_after(process, 300),
     ):
         while not list(tmp_path.glob("*/backup-mine/*.backup")):

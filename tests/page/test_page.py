@@ -99,9 +99,7 @@ def test_a_history_that_diverged_is_json(tmp_path):
     model.add(keras.layers.Dense(3))
     history = {"loss": [1.0, float("nan"), float("inf")]}
     inputs = np.random.default_rng(0).normal(size=(2, 4, 4, 1))
-    pages.write_page(
-        model, tmp_path, inputs.astype("float32"), history=history
-    )
+    pages.write_page(model, tmp_path, inputs.astype("float32"), history=history)
     text = (tmp_path / "page.json").read_text("utf-8")
 
     def refuse(constant):
