@@ -61,16 +61,16 @@ class Table:
 class Report:
     """A base class for what is shown as tables and sentences.
 
-    A subclass implements `parts`.
+    A subclass implements `_parts`.
     """
 
-    def parts(self):
+    def _parts(self):
         """Returns a list of strings, one a line, and of `Table`s."""
         raise NotImplementedError
 
     def render(self):
         """Returns the report as text, for a terminal."""
-        return "\n".join(map(str, self.parts()))
+        return "\n".join(map(str, self._parts()))
 
     def __str__(self):
         return self.render()
@@ -81,7 +81,7 @@ class Report:
             part._repr_html_()
             if isinstance(part, Table)
             else f"<div>{html.escape(printable(part))}</div>"
-            for part in self.parts()
+            for part in self._parts()
         )
 
 
