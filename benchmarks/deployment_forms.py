@@ -6,7 +6,7 @@
 Reads what `benchmarks/deployment_train.py` kept, and writes `forms.json`
 beside it: bytes, by gzip and zstd, and the accuracy of every file on the test
 images, each run by LiteRT or TensorFlow. The route `gem_miner` is exported by
-`tf_gems.export_report`. The route `tfmot` is exported as its guide says, by the
+`tf_gems.deployment_report`. The route `tfmot` is exported as its guide says, by the
 converter of TensorFlow with `EXPERIMENTAL_SPARSITY`; what LiteRT then cannot
 run is in the table with the reason.
 """
@@ -64,7 +64,7 @@ def forms_of_gems(directory, data):
     calibration = normalised(data, data.train[0][:CALIBRATED])
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        report = gems.export_report(
+        report = gems.deployment_report(
             model, folder, data.test, representative_data=calibration, runs=0
         )
         for found in report.rows:

@@ -151,7 +151,7 @@ def mine(task, data, sparsity, directory):
     fit(SCORE_LEARNING_RATE, mining, miner)
     ticket = sparse.ticket()
     ticket.save(directory / "ticket.gem")
-    sparse.finetune(ticket)
+    sparse.start_finetuning(ticket)
     before = accuracy_of(sparse, data)
     fit(LEARNING_RATE, task.epochs - mining)
     plain = gems.strip(sparse)

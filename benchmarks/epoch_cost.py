@@ -67,7 +67,7 @@ def make_model(kind):
         model = gems.SparseModel(network, seed=0)
     if kind == "finetuning":
         random = gems.methods.RandomPruning(0.9856)
-        model.finetune(random.find(model))
+        model.start_finetuning(random.find(model))
     model = model or network
     model.compile(
         keras.optimizers.SGD(0.1, momentum=0.9),

@@ -29,8 +29,8 @@ from absl import app
 from absl import flags
 
 import tf_gems as gems
-from tf_gems.masks import keep_largest
 from tf_gems.provenance import provenance
+from tf_gems.selection.masks import keep_largest
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("huge", True, "Also 100 million scores (3 GB of memory).")
@@ -113,7 +113,7 @@ def time_of_freezes(model):
     """
     courses = []
     for _ in range(FLAGS.repeats + 1):  # of which the first compiles
-        model.gem.revive()
+        model.gem.reset_mining()
         callback = gems.GemMinerCallback(0.9856, 1)
         callback.set_model(model)
         callback.set_params({"epochs": FREEZES + 1, "steps": 100})

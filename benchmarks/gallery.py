@@ -30,7 +30,7 @@ from tf_gems.export import flatbuffer
 from tf_gems.export import latency
 from tf_gems.export import paths
 from tf_gems.export import sparse_tensor
-from tf_gems.export.xnnpack_report import host_has_sparse_kernels
+from tf_gems.export.sparse_operators import host_has_sparse_kernels
 from tf_gems.files import replacing
 from tf_gems.provenance import provenance
 

@@ -74,7 +74,7 @@ def cell(text, classes):
         float(sparsity),
         FLAGS.seed,
         "pointwise",
-        {"allocation": "uniform"},
+        {"distribution": "uniform"},
         {"network": name, "alpha": alpha, "classes": classes},
     )
 

@@ -16,7 +16,7 @@ import dataclasses
 import mining  # first: it quiets TensorFlow
 from absl import app
 from absl import flags
-from perceptrons import SHAPES
+from perceptrons import PATTERNS
 from perceptrons import perceptron
 
 import tf_gems
@@ -46,7 +46,7 @@ def cell(text):
         method,
         float(sparsity),
         int(seed),
-        arguments={"shape": SHAPES.get(places)},
+        arguments={"pattern": PATTERNS.get(places)},
         about={"network": sizes, "places": places},
         steps_per_execution=16,
     )

@@ -49,7 +49,7 @@ class Cell:
         sparsity: Float in [0, 1).
         seed: Integer.
         filters: See `tf_gems.SparseModel`.
-        arguments: Dict, `allocation` and `shape` of the method.
+        arguments: Dict, `distribution` and `pattern` of the method.
         about: Dict of JSON values, to be recorded with it.
         steps_per_execution: Integer, see `compile`.
     """

@@ -5,7 +5,7 @@
 Multilayer perceptrons, one example at a time, one thread, LiteRT as it is
 installed: a file with dense weights beside one in which the zeros are stored
 sparsely, in turns. Zeros are at random places, or in blocks of four along the
-inputs, which TFLite calls 1x4 and `tf_gems` `shape="4x1"`: Keras' kernels are
+inputs, which TFLite calls 1x4 and `tf_gems` `pattern="4x1"`: Keras' kernels are
 (inputs, outputs), TFLite's (outputs, inputs). Both files are compared with
 Keras before any time is taken. On x86 with AVX no convolution gains; see
 `browser.py`. With `--mined` it measures the networks that `mined_mlp.py` has
@@ -25,7 +25,7 @@ import twins
 from absl import app
 from absl import flags
 from keras import models
-from perceptrons import SHAPES
+from perceptrons import PATTERNS
 from perceptrons import perceptron
 
 from tf_gems.export.quiet import quiet
@@ -92,13 +92,13 @@ def random_cases(folder):
     """Yields rows, still to be measured, and twins with random zeros."""
     for sizes in SIZES:
         for sparsity in map(float, FLAGS.sparsities):
-            for name, shape in SHAPES.items() if sparsity else [("", None)]:
+            for name, pattern in PATTERNS.items() if sparsity else [("", None)]:
                 pair = twins.make_twins(
                     perceptron(sizes),
                     sparsity,
                     folder,
                     "mlp",
-                    shape=shape,
+                    pattern=pattern,
                     optimize="latency",
                 )
                 row = {"network": sizes, "sparsity": sparsity, "places": name}

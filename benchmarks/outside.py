@@ -98,7 +98,7 @@ def export(network, directory, epochs):
     sparse.fit(*data.train, batch_size=64, epochs=epochs, verbose=0)
     plain = gems.strip(sparse)
     images, labels = data.test
-    report = gems.export_report(
+    report = gems.deployment_report(
         plain,
         directory,
         (images, labels),

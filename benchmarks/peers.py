@@ -71,7 +71,7 @@ def tf_gems_steps(x, y):
         return gems.SparseModel(keras_network(keras), seed=0, **arguments)
 
     finetuned = sparse()
-    finetuned.finetune(
+    finetuned.start_finetuning(
         gems.methods.RandomPruning(FLAGS.sparsity).find(finetuned)
     )
     top_k = gems.layers.TopKMask(FLAGS.sparsity, "layerwise", magnitude=True)

@@ -5,7 +5,7 @@ from keras import Sequential
 from keras import layers
 
 # Where zeros are: what a table calls it, and the `shape` of `tf_gems`.
-SHAPES = {"random": "unstructured", "blocks of 4": "4x1"}
+PATTERNS = {"random": "unstructured", "blocks of 4": "4x1"}
 
 
 def perceptron(sizes):

@@ -107,7 +107,7 @@ def fit_many(kind):
             callbacks = [gems.GemMinerCallback(0.8, 1)]
         for phase in ("mining", "finetuning"):
             if kind == "sparse" and phase == "finetuning":
-                model.finetune()
+                model.start_finetuning()
                 callbacks = []
             compiled(model).fit(
                 x, y, 64, epochs=2, verbose=0, callbacks=callbacks

@@ -15,7 +15,7 @@ import browser  # first: it quiets TensorFlow
 from absl import app
 from absl import flags
 from mined import network as mined_network
-from perceptrons import SHAPES
+from perceptrons import PATTERNS
 from perceptrons import perceptron
 
 from tf_gems.planning import converted
@@ -37,7 +37,7 @@ def cases(name):
         if name == "native":
             title = "-".join(map(str, row["network"]))
             build = lambda row=row: perceptron(row["network"])  # noqa: E731
-            yield "native", SHAPES[row["places"]], title, build, row
+            yield "native", PATTERNS[row["places"]], title, build, row
             continue
         alpha = row.get("alpha", 1.0)
         title = f"MobileNet {row['network']} x{alpha:g}, {row['size']} px"

@@ -44,7 +44,7 @@ def make_models():
     mining = gems.SparseModel(zoo.resnet20(), seed=0)
     mining.gem.penalty.weight.assign(1e-4)
     finetuning = gems.SparseModel(zoo.resnet20(), seed=0)
-    finetuning.finetune(
+    finetuning.start_finetuning(
         gems.methods.RandomPruning(FLAGS.sparsity).find(finetuning)
     )
     models = {

@@ -25,7 +25,7 @@ from absl import flags
 import tf_gems as gems
 from tf_gems.provenance import provenance
 
-# By name: filters and allocation. The last is TF Model Optimization's policy,
+# By name: filters and distribution. The last is TF Model Optimization's policy,
 # every layer at the same sparsity and depthwise kernels left out.
 DISTRIBUTIONS = {
     "global": (None, "global"),
@@ -87,7 +87,7 @@ class Dense:
             )
             self._filters = filters
         self.model.set_weights(self._weights)
-        self._sparse.gem.revive()
+        self._sparse.gem.reset_mining()
         for variable in self._sparse.optimizer.variables:
             if "learning_rate" not in variable.path:
                 variable.assign(keras.ops.zeros_like(variable))
@@ -96,10 +96,10 @@ class Dense:
 
     def prune(self, way, distribution, sparsity):
         """Returns the row of one way, distribution and sparsity."""
-        filters, allocation = DISTRIBUTIONS[distribution]
+        filters, spread = DISTRIBUTIONS[distribution]
         sparse = self.sparse(filters)
         if way == "one shot":
-            method = gems.methods.Magnitude(sparsity, allocation)
+            method = gems.methods.Magnitude(sparsity, distribution)
             masks = method.find(sparse).masks.values()
             for weight, mask in zip(sparse.gem.prunable, masks, strict=True):
                 weight.alive.assign(mask)
@@ -108,7 +108,7 @@ class Dense:
             gems.recalibrate_batch_norm(sparse, batches)
         else:
             callback = gems.callbacks.GradualMagnitudeCallback(
-                sparsity, allocation=allocation
+                sparsity, distribution=distribution
             )
             sparse.fit(
                 *self.train,

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 import tf_gems
-from tf_gems.export.sparse_readiness import dense_file
+from tf_gems.export.readiness_report import dense_file
 
 TOLERANCE = 1e-4
 
@@ -28,7 +28,7 @@ def make_twins(model, sparsity, folder, name, **settings):
             files are dense.
         folder: Path to write to.
         name: String, the beginning of the files' names.
-        **settings: `filters` of `tf_gems.SparseModel`, `shape` of the pruning
+        **settings: `filters` of `tf_gems.SparseModel`, `pattern` of the pruning
             method, `optimize` of the export, `examples`: their number.
 
     Returns:
@@ -44,9 +44,9 @@ def make_twins(model, sparsity, folder, name, **settings):
     if sparsity:
         sparse = tf_gems.SparseModel(model, settings.get("filters"), seed=0)
         method = tf_gems.methods.RandomPruning(
-            sparsity, 0, shape=settings.get("shape", "unstructured")
+            sparsity, 0, pattern=settings.get("pattern", "unstructured")
         )
-        sparse.finetune(method.find(sparse))
+        sparse.start_finetuning(method.find(sparse))
         plain = tf_gems.strip(sparse)
     shape = (settings.get("examples", 4), *plain.input_shape[1:])
     inputs = random.normal(size=shape).astype("float32")

@@ -157,14 +157,14 @@ def all_methods(settings):
         "epochs": epochs // settings.rounds,
         "rounds": settings.rounds,
         "learning_rate": rate,
-        "allocation": "global",  # as the papers rank
+        "distribution": "global",  # as the papers rank
     }
     arguments = {
         "gem_miner": scores,
         "edge_popup": scores,
         "edge_popup_global": {
             **scores,
-            "allocation": "global",
+            "distribution": "global",
             "gradual": True,
         },
         "imp": rounds,
@@ -173,12 +173,12 @@ def all_methods(settings):
         "grasp": {"batches": 10},
         "synflow": {},
         "prospr": {},
-        "magnitude": {"allocation": "global"},
-        "magnitude_uniform": {"allocation": "uniform"},
-        "gradual_magnitude": {**weights, "allocation": "global"},
-        "random_uniform": {"allocation": "uniform"},
-        "random_erk": {"allocation": "erk"},
-        "random_smart_ratio": {"allocation": "smart_ratio"},
+        "magnitude": {"distribution": "global"},
+        "magnitude_uniform": {"distribution": "uniform"},
+        "gradual_magnitude": {**weights, "distribution": "global"},
+        "random_uniform": {"distribution": "uniform"},
+        "random_erk": {"distribution": "erk"},
+        "random_smart_ratio": {"distribution": "smart_ratio"},
         "rigl": weights,
         "set": weights,
     }

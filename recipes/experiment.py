@@ -34,7 +34,7 @@ from tf_gems import datasets
 from tf_gems import workers
 from tf_gems.export.run_litert import run_litert
 from tf_gems.files import BACKUP
-from tf_gems.files import hold
+from tf_gems.files import lock
 from tf_gems.files import remove_files
 from tf_gems.files import replacing
 from tf_gems.files import replacing_path
@@ -153,7 +153,7 @@ class Run:
         if not self.devices.chief:
             return self._run_missing(missing)
         # One process a run: it ends for others before anything is changed.
-        with hold(self.directory), self._claiming():
+        with lock(self.directory), self._claiming():
             self._read_results()
             return self._run_missing(missing)
 
@@ -206,7 +206,7 @@ class Run:
         )
         self._fit("mine", sparse, settings.mining_epochs, [miner])
         ticket = sparse.ticket(settings.masks)
-        sparse.finetune(ticket)
+        sparse.start_finetuning(ticket)
         self._compile(sparse, 0.0)
         accuracy = self._accuracy(sparse)
         ticket.metadata.update(
@@ -258,7 +258,7 @@ class Run:
     def _dense(self):
         settings = self.settings
         with self.devices.scope():
-            model = workers.join(self._network())
+            model = workers.prepare(self._network())
         rate = settings.dense_learning_rate
         self._compile(model, self._schedule(rate, settings.epochs))
         self._fit("dense", model, settings.epochs)

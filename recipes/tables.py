@@ -112,11 +112,12 @@ def _mined_by(settings, density):
         learning_rate=scale.rate(rate),
         freeze_period=max(1, scale.count(settings["freeze_period"])),
         regularization=weight,
-        gated=False,
+        stop_at_target=False,
+        saturate_scores=False,
     )
 
 
-def _popped(density, gradual=False, weight=2.5e-4, allocation="global"):
+def _popped(density, gradual=False, weight=2.5e-4, distribution="global"):
     """Edge-popup; half of the authors' weight decay of scores is its weight."""
     return lambda scale: methods.EdgePopup(
         _sparsity(density),
@@ -125,13 +126,13 @@ def _popped(density, gradual=False, weight=2.5e-4, allocation="global"):
         gradual=gradual,
         freeze_period=max(1, scale.count(5)),
         regularization=scale.decay(weight, 0.1),
-        allocation=allocation,
+        distribution=distribution,
     )
 
 
 def _smart_ratio(density):
     return lambda scale: methods.RandomPruning(
-        _sparsity(density), allocation="smart_ratio"
+        _sparsity(density), distribution="smart_ratio"
     )
 
 
@@ -141,7 +142,7 @@ def _rewound(kind, density, epochs=150, **kwargs):
         _sparsity(density),
         epochs=scale.count(epochs),
         learning_rate=0.1,
-        allocation="global",
+        distribution="global",
         **{k: math.ceil(v * scale.fraction) for k, v in kwargs.items()},
     )
 
@@ -170,7 +171,10 @@ def by_hand(row, penalty):
         row,
         name=f"Gem-Miner, penalty {penalty:g} by hand",
         method=lambda scale: methods.get(
-            row.method(scale), regularization=penalty, gated=True
+            row.method(scale),
+            regularization=penalty,
+            stop_at_target=True,
+            saturate_scores=True,
         ),
         before=None,
         after=None,
@@ -229,7 +233,7 @@ def _table_3():
         )
 
     return [
-        popup("edge-popup", 19.57, 24.47, allocation="uniform"),
+        popup("edge-popup", 19.57, 24.47, distribution="uniform"),
         popup("edge-popup, global", 22.22, 34.42),
         popup("the same, gradual", 31.56, 63.54, gradual=True),
         popup("and regularised", 19.67, 63.72, gradual=True, weight=3.5e-4),
@@ -258,7 +262,9 @@ def _figure_3(network):
         rows += _gem_miner(network, density)
         epochs = rows[-1].epochs
         rows += [
-            Row("edge-popup", density, _popped(density, allocation="uniform")),
+            Row(
+                "edge-popup", density, _popped(density, distribution="uniform")
+            ),
             Row(
                 "smart ratio",
                 density,
@@ -283,7 +289,8 @@ def _figure_5(network):
             learning_rate=scale.rate(rate),
             freeze_period=1,
             regularization=weight,
-            gated=False,
+            stop_at_target=False,
+            saturate_scores=False,
         )
 
     weights = [0.0, settings["regularization"] / 2, settings["regularization"]]

@@ -74,7 +74,7 @@ def run(scope=contextlib.nullcontext, epochs=6):
         if phase == "mining":
             callbacks.append(gems.GemMinerCallback(0.8, 1))
         else:
-            model.finetune()
+            model.start_finetuning()
         with scope():
             model.compile(
                 keras.optimizers.SGD(0.05, momentum=0.9),

@@ -73,7 +73,7 @@ NUMBER = {*POSITIVE, "zero", "negative", "fraction"}
 SEED = {"zero", "large"}
 PATH = {"text", "bytes"}
 PENALTY = {"half", "zero", "large"}
-METHOD = {"allocation": set(), "shape": set()}
+METHOD = {"distribution": set(), "pattern": set()}
 TRAINED = {
     **METHOD,
     "target_sparsity": SPARSITY,
@@ -119,15 +119,15 @@ def arguments():
                 "rounding": set(),
             },
         ),
-        gems.shapes.NOfM: (
+        gems.patterns.NOfM: (
             {"n": 2, "m": 4},
             {"n": set(), "m": COUNT, "axis": {"negative", "zero"}},
         ),
-        gems.shapes.get: ({}, {"identifier": set()}),
-        gems.allocation.Global: ({}, {"minimum": {"zero", "large"}}),
-        gems.allocation.SmartRatio: ({}, {"last": {"zero"}}),
-        gems.allocation.PerPath: ({}, {"sparsities": set()}),
-        gems.allocation.get: ({}, {"identifier": set()}),
+        gems.patterns.get: ({}, {"identifier": set()}),
+        gems.distributions.Global: ({}, {"minimum": {"zero", "large"}}),
+        gems.distributions.SmartRatio: ({}, {"last": {"zero"}}),
+        gems.distributions.PerPath: ({}, {"sparsities": set()}),
+        gems.distributions.get: ({}, {"identifier": set()}),
         gems.masks.keep_largest: (
             {"scores": scores, "count": 1},
             {"scores": set(), "count": {"zero"}, "among": OPTIONAL},
@@ -149,7 +149,8 @@ def arguments():
                 "target_sparsity": SPARSITY,
                 "freeze_period": COUNT,
                 "regularization": PENALTY,
-                "gated": SWITCH,
+                "stop_at_target": SWITCH,
+                "saturate_scores": SWITCH,
                 "rounding": set(),
                 "epochs": OPTIONAL | COUNT,
                 "inverted": SWITCH,
@@ -164,10 +165,10 @@ def arguments():
             },
         ),
         gems.callbacks.EdgePopupCallback: (
-            {**s, "allocation": "global"},
+            {**s, "distribution": "global"},
             {
                 "target_sparsity": SPARSITY,
-                "allocation": set(),
+                "distribution": set(),
                 "gradual": SWITCH,
                 "freeze_period": COUNT,
                 "regularization": PENALTY,
@@ -207,7 +208,7 @@ def arguments():
         ),
         gems.callbacks.SetEpoch: ({}, {"data": set()}),
         methods.EdgePopup: (
-            {**s, "allocation": "global"},
+            {**s, "distribution": "global"},
             {
                 "target_sparsity": SPARSITY,
                 "epochs": COUNT,
@@ -215,7 +216,7 @@ def arguments():
                 "gradual": SWITCH,
                 "freeze_period": COUNT,
                 "regularization": PENALTY,
-                "allocation": set(),
+                "distribution": set(),
             },
         ),
         methods.GemMiner: (
@@ -224,7 +225,8 @@ def arguments():
                 **TRAINED,
                 "freeze_period": COUNT,
                 "regularization": PENALTY,
-                "gated": SWITCH,
+                "stop_at_target": SWITCH,
+                "saturate_scores": SWITCH,
                 "inverted": SWITCH,
             },
         ),

@@ -12,7 +12,7 @@ import pytest
 
 from tf_gems import files
 from tf_gems.files import claimed
-from tf_gems.files import hold
+from tf_gems.files import lock
 from tf_gems.files import remove_files
 from tf_gems.files import remove_leftovers
 from tf_gems.files import replacing
@@ -116,9 +116,9 @@ for _ in range(200):
 """
 KILLED = """
 import os, signal
-from tf_gems.files import hold, replacing
+from tf_gems.files import lock, replacing
 
-with hold("run"), replacing("run/ticket.gem") as file:
+with lock("run"), replacing("run/ticket.gem") as file:
     file.write(b"half of")
     file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
@@ -179,7 +179,7 @@ def test_leftovers_go_when_the_run_goes_on(tmp_path):
     (mine / "photo.jpg").write_text("mine")
     link = run / "link.partial-0123456789ab"
     link.symlink_to(run / users[0])
-    with hold(run):
+    with lock(run):
         assert not left.exists()
     assert sorted(p.name for p in run.iterdir()) == sorted(
         [*users, mine.name, link.name]
@@ -187,10 +187,10 @@ def test_leftovers_go_when_the_run_goes_on(tmp_path):
 
 
 def test_leftovers_of_living_processes_stay(tmp_path):
-    with hold(tmp_path), replacing(tmp_path / "a.gem") as file:
+    with lock(tmp_path), replacing(tmp_path / "a.gem") as file:
         file.write(b"half")
         with pytest.raises(RuntimeError, match="in which another one works"):
-            with hold(tmp_path):
+            with lock(tmp_path):
                 pass
         assert Path(file.name).exists()
     assert [p.name for p in tmp_path.iterdir()] == ["a.gem"]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tf_gems as gems
-from tf_gems import allocation as allocations
 from tf_gems import freezing
-from tf_gems import shapes
 from tf_gems.layers.prunable_weight import PrunableWeight
+from tf_gems.selection import distributions
+from tf_gems.selection import patterns
 
 SHAPES = [(5, 7), (3, 3, 2, 4), (33,), (4, 8)]
 TIED = st.sampled_from([-0.0, 0.0, 0.25, 0.5, 0.5, 1.0, 1e-40])
@@ -74,10 +74,10 @@ def test_both_find_the_same(weights, data, elements, inverted, minimum):
         for w, flags in zip(weights, alive, strict=True):
             w.alive.assign(flags)
         if not found:  # on a CPU, by NumPy
-            allocation = allocations.Global(minimum)
-            whole = shapes.get("unstructured")
-            freezing.freeze(weights, count, allocation, whole, inverted)
-            below = allocations.Global(0)
+            distribution = distributions.Global(minimum)
+            whole = patterns.get("unstructured")
+            freezing.freeze(weights, count, distribution, whole, inverted)
+            below = distributions.Global(0)
         else:
             done = freezing._freeze_in_place(weights, count, minimum, inverted)
         found.append([np.asarray(w.alive) for w in weights])
@@ -135,7 +135,9 @@ def test_mining_freezes_in_place_to_the_same_ticket(in_place, monkeypatch):
     assert len(in_place) == 4
 
 
-@pytest.mark.parametrize("arguments", [{"allocation": "erk"}, {"shape": "2:4"}])
+@pytest.mark.parametrize(
+    "arguments", [{"distribution": "erk"}, {"pattern": "2:4"}]
+)
 def test_what_is_not_ranked_alone_is_left_to_numpy(in_place, arguments):
     model = mined(**arguments)
     assert in_place == [] and model.ticket().kept <= round(0.2 * 280)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from tf_gems.allocation import Global
 from tf_gems.schedules import geometric_counts
+from tf_gems.selection.distributions import Global
 
 SHAPES = st.lists(
     hnp.array_shapes(min_dims=1, max_dims=3, max_side=6),
@@ -45,7 +45,7 @@ def test_freezes_are_exact_nested_and_repeatable(
     size = sum(int(np.prod(shape)) for shape in shapes)
     counts = geometric_counts(size, density, freezes)
     elements = TIED if tied else st.floats(0, 1, width=32)
-    allocation = Global(minimum=1)
+    distribution = Global(minimum=1)
     alive = [np.ones(shape, bool) for shape in shapes]
     for before, count in zip(counts, counts[1:], strict=False):
         if count < len(shapes):
@@ -55,7 +55,7 @@ def test_freezes_are_exact_nested_and_repeatable(
             data.draw(hnp.arrays("float32", shape, elements=elements))
             for shape in shapes
         ]
-        kept = allocation.keep(scores, count / size, among=alive)
+        kept = distribution.keep(scores, count / size, among=alive)
         # Exact; nothing comes back; no tensor dies; the largest stay.
         assert joined(kept).sum() == count
         assert not (joined(kept) & ~joined(alive)).any()
@@ -64,7 +64,7 @@ def test_freezes_are_exact_nested_and_repeatable(
             joined(kept), by_hand(scores, count, alive, 1)
         )
         # A run that is resumed within the epoch freezes again, to the same.
-        again = allocation.keep(scores, count / size, among=kept)
+        again = distribution.keep(scores, count / size, among=kept)
         np.testing.assert_array_equal(joined(again), joined(kept))
         alive = kept
 
@@ -83,9 +83,9 @@ def test_a_network_that_is_permuted_freezes_alike(shapes, random, data):
     count = data.draw(
         st.integers(len(shapes), int(sum(a.sum() for a in alive)))
     )
-    allocation = Global(minimum=1)
-    kept = allocation.keep(parts, count / sum(sizes), among=alive)
-    permuted = allocation.keep(
+    distribution = Global(minimum=1)
+    kept = distribution.keep(parts, count / sum(sizes), among=alive)
+    permuted = distribution.keep(
         [s[o] for s, o in zip(parts, orders, strict=True)],
         count / sum(sizes),
         among=[a[o] for a, o in zip(alive, orders, strict=True)],

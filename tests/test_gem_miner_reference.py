@@ -150,7 +150,8 @@ def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty, gated):
                 sparsity,
                 freeze_period=period,
                 regularization=penalty,
-                gated=gated,
+                stop_at_target=gated,
+                saturate_scores=gated,
             ),
             recorder,
         ],
@@ -251,7 +252,11 @@ def test_decays_by_the_authors_clock():
         callbacks=[
             keras.callbacks.LearningRateScheduler(lambda epoch: rates[epoch]),
             gems.GemMinerCallback(
-                0.9856, regularization=penalty, gated=False, epochs=150
+                0.9856,
+                regularization=penalty,
+                stop_at_target=False,
+                saturate_scores=False,
+                epochs=150,
             ),
             keras.callbacks.LambdaCallback(on_epoch_end=record),
         ],

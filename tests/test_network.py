@@ -169,7 +169,7 @@ def test_strip_copies_what_the_user_has_written_in_line():
     model = keras.Model(inputs, x)
     model.compile("sgd", "mse")
     sparse = tf_gems.SparseModel(model, seed=0)
-    sparse.finetune(tf_gems.methods.RandomPruning(0.5).find(sparse))
+    sparse.start_finetuning(tf_gems.methods.RandomPruning(0.5).find(sparse))
     plain = tf_gems.strip(sparse)
     assert plain is model
     [data] = models.dense_data()[:1]
@@ -374,7 +374,7 @@ def test_files_load_in_a_fresh_process(tmp_path):
     sparse = tf_gems.SparseModel(models.dense_network(), mask="round", seed=0)
     mine(sparse, x, y)
     sparse.save(tmp_path / "mining.keras")
-    sparse.finetune()
+    sparse.start_finetuning()
     sparse.compile("adam", "mse")
     sparse.save(tmp_path / "finetuning.keras")
     plain = tf_gems.strip(sparse)

@@ -81,7 +81,15 @@ class Steps(keras.callbacks.Callback):
         row["shrinkage"] = [read(w.shrinkage) for w in gem.prunable]
         return row
 
-    names = ("weight", "bound", "goal", "decay", "gain", "steps", "epochs")
+    names = (
+        "weight",
+        "limit",
+        "final_limit",
+        "decay",
+        "gain",
+        "steps",
+        "epochs",
+    )
 
 
 def test_weight_and_bound_follow_their_recursions():
@@ -89,24 +97,27 @@ def test_weight_and_bound_follow_their_recursions():
     sparse = sparse_model(keras.optimizers.SGD(1.0, momentum=0.9))
     mine(sparse, epochs=8, callbacks=[steps])
     total = 8 * 29  # of 1,797 images in batches of 64
-    goal, descent = round(0.05 * SIZE), 0.7 * 7 * 29  # the last of 7 freezes
+    final_limit, descent = (
+        round(0.05 * SIZE),
+        0.7 * 7 * 29,
+    )  # the last of 7 freezes
     first = steps.before[0]
     kept = sum(first["kept"])
-    np.testing.assert_allclose(first["bound"], kept)
-    rate = np.log(kept / goal) / descent
+    np.testing.assert_allclose(first["limit"], kept)
+    rate = np.log(kept / final_limit) / descent
     np.testing.assert_allclose(first["weight"], rate, rtol=1e-6)
     ups = 0
     assert len(steps.before) == total
     for before, after in zip(steps.before, steps.after, strict=True):
-        error = np.log((sum(before["kept"]) + 1) / (before["bound"] + 1))
+        error = np.log((sum(before["kept"]) + 1) / (before["limit"] + 1))
         error = np.clip(error / 0.1, -1, 1)
         weight = min(0.2, before["weight"] * np.exp(10 / descent * error))
         np.testing.assert_allclose(after["weight"], weight, rtol=1e-4)
-        bound = max(goal, before["bound"] * np.exp(-rate))
-        np.testing.assert_allclose(after["bound"], bound, rtol=1e-4)
+        limit = max(final_limit, before["limit"] * np.exp(-rate))
+        np.testing.assert_allclose(after["limit"], limit, rtol=1e-4)
         ups += after["weight"] > before["weight"]
     assert 0 < ups < total
-    assert steps.after[-1]["bound"] == goal
+    assert steps.after[-1]["limit"] == final_limit
     assert steps.after[-1]["steps"] == total
     assert read(sparse.gem.penalty.epochs) == 8
 
@@ -117,8 +128,8 @@ def test_no_step_of_the_penalty_goes_below_its_bound():
     mine(sparse, epochs=8, callbacks=[steps])
     pulled = 0
     for before, after in zip(steps.before, steps.after, strict=True):
-        kept, bound = sum(before["kept"]), before["bound"]
-        if kept <= bound:
+        kept, limit = sum(before["kept"]), before["limit"]
+        if kept <= limit:
             assert after["shrinkage"] == [0.0, 0.0]
             continue
         wanted = [
@@ -129,7 +140,7 @@ def test_no_step_of_the_penalty_goes_below_its_bound():
             np.count_nonzero((0.5 < p) & (p * (1 - rate) <= 0.5))
             for p, rate in zip(before["scores"], wanted, strict=True)
         )
-        share = min(1.0, (kept - bound) / max(falls, 1))
+        share = min(1.0, (kept - limit) / max(falls, 1))
         expected = np.multiply(wanted, share)
         # A count may differ by one score next to the threshold.
         np.testing.assert_allclose(after["shrinkage"], expected, rtol=0.05)
@@ -138,17 +149,17 @@ def test_no_step_of_the_penalty_goes_below_its_bound():
 
 
 @pytest.mark.parametrize(
-    "kept, bound, pulled",
+    "kept, limit, pulled",
     [((6, 3), 5, 2), ((3, 3), 5, 2), ((3, 2), 5, 0), ((9, 1), 5, 1)],
 )
-def test_penalty_by_hand(kept, bound, pulled):
+def test_penalty_by_hand(kept, limit, pulled):
     sparse = sparse_model("sgd")
     gem = sparse.gem
     for prunable, count in zip(gem.prunable, kept, strict=True):
         scores = np.full(prunable.score.shape, 0.25, "float32")
         scores.ravel()[:count] = 1.0
         prunable.score.assign(scores)
-    gem.penalty.hold(0.5, bound)
+    gem.penalty.set_constant(0.5, limit)
     squares = [
         count + (np.prod(w.score.shape) - count) / 16
         for w, count in zip(gem.prunable, kept, strict=True)
@@ -158,7 +169,7 @@ def test_penalty_by_hand(kept, bound, pulled):
     assert [read(w.shrinkage) for w in gem.prunable] == [0.0, 0.0]
     # An adaptive one is no part of the loss. None of these scores would fall
     # below the threshold by shrinking to 0.9.
-    gem.penalty.adapt(0.1, gain=1.0, bound=bound, decay=1.0)
+    gem.penalty.adapt(0.1, gain=1.0, limit=limit, decay=1.0)
     assert float(gem.penalty(gem.masks())) == 0.0
 
 
@@ -175,28 +186,28 @@ def test_a_step_by_hand():
     penalty, [prunable] = sparse.gem.penalty, sparse.gem.prunable
     alive = random.uniform(size=(6, 4)) < 0.8
     prunable.alive.assign(alive)
-    penalty.adapt(0.05, gain=0.5, bound=8, decay=0.9)
-    penalty.goal.assign(4)
+    penalty.adapt(0.05, gain=0.5, limit=8, decay=0.9)
+    penalty.final_limit.assign(4)
     kernel = ops.convert_to_numpy(layer.kernel).astype("float64")
     p = ops.convert_to_numpy(prunable.score).astype("float64")
-    bound, rate, rests = 8.0, 0.05, 0
+    limit, rate, rests = 8.0, 0.05, 0
     for _ in range(12):
         sparse.train_on_batch(x, y)
         mask = (p > 0.5) & alive
         slope = x.T @ (x @ (kernel * mask) - y) * 2 / y.size * kernel
         slope = slope * alive
         kept, shrinkage = mask.sum(), 0.0
-        if kept > bound:
+        if kept > limit:
             slope += 2 * p * np.abs(slope).sum() / alive.sum()
             most = max(p[mask])
             shrinkage = min(rate, 1 - 1.0001 * 0.5 / most)
             falls = np.count_nonzero(mask & (p * (1 - shrinkage) <= 0.5))
-            shrinkage *= min(1, (kept - bound) / max(falls, 1))
-        rests += kept <= bound
+            shrinkage *= min(1, (kept - limit) / max(falls, 1))
+        rests += kept <= limit
         p = np.clip((p - 0.3 * slope) * (1 - shrinkage), 0, 1)
-        error = np.log((kept + 1) / (bound + 1)) / 0.1
+        error = np.log((kept + 1) / (limit + 1)) / 0.1
         rate = min(0.2, rate * np.exp(0.5 * np.clip(error, -1, 1)))
-        bound = max(4, bound * 0.9)
+        limit = max(4, limit * 0.9)
         scores = ops.convert_to_numpy(prunable.score)
         np.testing.assert_allclose(scores[alive], p[alive], atol=1e-5)
         np.testing.assert_allclose(read(prunable.shrinkage), shrinkage, 1e-3)
@@ -227,7 +238,7 @@ def test_reaches_the_target_under_any_optimizer(optimizer, batch_size):
     ticket = sparse.ticket()
     assert ticket.kept == round(0.05 * SIZE)
     assert min(row["kept"] for row in ticket.layers()) > 1
-    sparse.finetune()
+    sparse.start_finetuning()
     sparse.compile("sgd", LOSS, metrics=["accuracy"])
     _, accuracy = sparse.evaluate(IMAGES, LABELS, verbose=0)
     assert accuracy > 0.7  # of a network whose weights never trained
@@ -256,14 +267,14 @@ def test_data_of_unknown_length():
         assert row["weight"] == row["gain"] == 0.0
     begun = steps.before[epoch]
     descent = 0.7 * 7 * epoch
-    shrinking = np.log(begun["bound"] / begun["goal"]) / descent
+    shrinking = np.log(begun["limit"] / begun["final_limit"]) / descent
     np.testing.assert_allclose(begun["gain"], 10 / descent, rtol=1e-6)
     np.testing.assert_allclose(begun["decay"], np.exp(-shrinking), rtol=1e-6)
     assert sparse.ticket().kept == round(0.05 * SIZE)
 
 
 @pytest.mark.parametrize(
-    "descent, steps, goal, expected",
+    "descent, steps, final_limit, expected",
     [
         (0.7, 100_000, 100, 70_000),
         (1.0, 1_000, 100, 1_000),
@@ -272,16 +283,20 @@ def test_data_of_unknown_length():
         (0.7, 1_000, 5_000, 700),  # where scores begin at the target
     ],
 )
-def test_bound_and_scores_begin_at_one_rate(descent, steps, goal, expected):
+def test_bound_and_scores_begin_at_one_rate(
+    descent, steps, final_limit, expected
+):
     sparse = sparse_model(keras.optimizers.SGD(2.0, momentum=0.9))
-    regularization.Adaptive(descent).begin_epoch(sparse.gem, goal, steps)
+    regularization.Adaptive(descent).begin_epoch(sparse.gem, final_limit, steps)
     penalty = sparse.gem.penalty
-    bound = max(goal, sum(np.count_nonzero(m) for m in sparse.gem.masks()))
-    assert read(penalty.bound) == bound
-    decay = (goal / bound) ** (1 / expected)
+    limit = max(
+        final_limit, sum(np.count_nonzero(m) for m in sparse.gem.masks())
+    )
+    assert read(penalty.limit) == limit
+    decay = (final_limit / limit) ** (1 / expected)
     np.testing.assert_allclose(read(penalty.decay), decay, rtol=1e-6)
     np.testing.assert_allclose(read(penalty.gain), 10 / expected, rtol=1e-6)
-    rate = np.log(max(2, bound / goal)) / expected
+    rate = np.log(max(2, limit / final_limit)) / expected
     np.testing.assert_allclose(read(penalty.weight), rate, rtol=1e-6)
 
 
@@ -325,8 +340,10 @@ def test_identifiers():
         (lambda: regularization.get("automatic"), "'auto'"),
         (lambda: regularization.get(-1.0), "regularization=-1.0"),
         (
-            lambda: gems.GemMinerCallback(0.9, gated=False),
-            "Received: gated=False, regularization='auto'",
+            lambda: gems.GemMinerCallback(
+                0.9, stop_at_target=False, saturate_scores=False
+            ),
+            "Received: stop_at_target=False, saturate_scores=False, regularization='auto'",
         ),
     ],
 )

@@ -99,7 +99,7 @@ def test_signed_constants_get_new_signs():
     ticket = random_ticket(sparse)
     # The model's own seed must not give its own weights.
     for seed in (0, 1):
-        new = sanity.reinitialize(ticket, sparse, seed)
+        new = sanity.reinitialize(ticket, sparse, seed=seed)
         for path, fan in [
             ("net/depthwise/kernel", 9),
             ("net/dense/kernel", 2048),
@@ -154,7 +154,8 @@ def test_layers_of_ones_own():
     sparse = scaled_network(None)
     ticket = random_ticket(sparse)
     new, again, other = (
-        sanity.reinitialize(ticket, sparse, seed).weights for seed in (0, 0, 1)
+        sanity.reinitialize(ticket, sparse, seed=seed).weights
+        for seed in (0, 0, 1)
     )
     table = "scaled/own/table"
     np.testing.assert_array_equal(new[table], again[table])
@@ -177,9 +178,9 @@ def test_what_cannot_be_drawn_anew_is_refused_by_name():
     sparse = gems.SparseModel(model)
     ticket = random_ticket(sparse)
     with pytest.raises(ValueError, match="own' of type NoConfig.*no config"):
-        sanity.reinitialize(ticket, sparse, 0)
+        sanity.reinitialize(ticket, sparse, seed=0)
     with pytest.raises(ValueError, match="only the network"):
-        sanity.reinitialize(ticket, models.dense_network(), 0)
+        sanity.reinitialize(ticket, models.dense_network(), seed=0)
 
 
 def test_shuffled_masks_keep_their_counts(tmp_path):
@@ -188,11 +189,11 @@ def test_shuffled_masks_keep_their_counts(tmp_path):
     counts = [row["kept"] for row in ticket.layers()]
     masks = []
     for seed in range(3):
-        shuffled = sanity.shuffle(ticket, seed)
+        shuffled = sanity.shuffle(ticket, seed=seed)
         assert [row["kept"] for row in shuffled.layers()] == counts
         for path, weight in ticket.weights.items():
             np.testing.assert_array_equal(shuffled.weights[path], weight)
-        random = sanity.randomize(ticket, sparse, seed)
+        random = sanity.randomize(ticket, sparse, seed=seed)
         assert [row["kept"] for row in random.layers()] == counts
         masks += [
             np.concatenate([m.ravel() for m in t.masks.values()])
@@ -209,14 +210,14 @@ def test_shuffled_masks_keep_their_counts(tmp_path):
     ticket.save(tmp_path / "ticket.gem")
     loaded = gems.Ticket.load(tmp_path / "ticket.gem")
     with pytest.raises(ValueError, match="weights that the ticket prunes"):
-        sanity.shuffle(loaded, 0)
+        sanity.shuffle(loaded, seed=0)
     whole, expected = (
-        sanity.shuffle(loaded, 0, sparse),
-        sanity.shuffle(ticket, 0),
+        sanity.shuffle(loaded, sparse, seed=0),
+        sanity.shuffle(ticket, seed=0),
     )
     for path, weight in expected.weights.items():
         np.testing.assert_array_equal(whole.weights[path], weight)
-    again = sanity.randomize(loaded, sparse, 0)
+    again = sanity.randomize(loaded, sparse, seed=0)
     for path, mask in expected.masks.items():
         np.testing.assert_array_equal(whole.masks[path], mask)
         np.testing.assert_array_equal(again.masks[path], mask)
@@ -226,20 +227,20 @@ def test_every_entry_is_kept_equally_often():
     mask = np.arange(40).reshape(8, 5) < 10
     ticket = gems.Ticket({"w": mask}, {"w": np.ones((8, 5))})
     mean = np.mean(
-        [sanity.shuffle(ticket, s).masks["w"] for s in range(800)], axis=0
+        [sanity.shuffle(ticket, seed=s).masks["w"] for s in range(800)], axis=0
     )
     assert np.abs(mean - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / 800)
 
 
 def test_a_shuffled_ticket_has_the_shape_it_was_found_in():
     sparse = gems.SparseModel(models.dense_network(), seed=0)
-    for shape in ("2:4", "2x1"):
-        finder = methods.Magnitude(0.5, shape=shape)
+    for pattern in ("2:4", "2x1"):
+        finder = methods.Magnitude(0.5, pattern=pattern)
         ticket = finder.find(sparse)
-        shuffled = sanity.shuffle(ticket, 0)
+        shuffled = sanity.shuffle(ticket, seed=0)
         assert shuffled.kept == ticket.kept
         for mask in shuffled.masks.values():
-            assert finder.shape.holds(mask)
+            assert finder.pattern.matches(mask)
         assert any(
             np.any(mask != ticket.masks[path])
             for path, mask in shuffled.masks.items()

@@ -108,11 +108,11 @@ def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path):
     assert difference(values(loaded.model)[0], values(sparse.model)[0]) == 0.0
 
     # Predictions are made with the ticket, not by a step traced while mining.
-    loaded.finetune()
+    loaded.start_finetuning()
     plain = tf_gems.strip(loaded)
     tuned = loaded.predict(x, verbose=0)
     assert difference(tuned, plain.predict(x, verbose=0)) == 0.0
-    loaded.finetune(tf_gems.methods.RandomPruning(0.3).find(sparse))
+    loaded.start_finetuning(tf_gems.methods.RandomPruning(0.3).find(sparse))
     plain = tf_gems.strip(loaded)
     other = loaded.predict(x, verbose=0)
     assert difference(other, plain.predict(x, verbose=0)) == 0.0
@@ -185,7 +185,7 @@ def test_several_call_arguments():
     twin = mask_by_hand(twin, sparse)
     found = sparse(query, memory=memory, scale=3.0)
     assert difference(found, twin(query, memory, scale=3.0)) == 0.0
-    sparse.finetune(tf_gems.methods.RandomPruning(0.5).find(sparse))
+    sparse.start_finetuning(tf_gems.methods.RandomPruning(0.5).find(sparse))
     plain = tf_gems.strip(sparse)
     assert type(plain) is models.Pair
     assert difference(plain(query, memory), sparse(query, memory)) == 0.0
@@ -205,7 +205,7 @@ def test_pruned_weights_stay_zero_whatever_the_optimizer(optimizer):
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
     ticket = tf_gems.methods.RandomPruning(0.6).find(sparse)
-    sparse.finetune(ticket)
+    sparse.start_finetuning(ticket)
     before = values(sparse.model)
     sparse.compile(optimizer(), "mse", steps_per_execution=2)
     sparse.fit(x, y, batch_size=8, epochs=2, verbose=0)
@@ -225,7 +225,7 @@ def test_an_optimizer_that_mixes_weights_still_trains_the_ticket():
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
     ticket = tf_gems.methods.RandomPruning(0.6).find(sparse)
-    sparse.finetune(ticket)
+    sparse.start_finetuning(ticket)
     # Its updates are orthogonal matrices: no entry of them is zero.
     sparse.compile(keras.optimizers.Muon(0.01), "mse")
     sparse.fit(x, y, batch_size=8, verbose=0)
@@ -261,7 +261,7 @@ def test_precision_and_compilation(policy, jit_compile):
     kernel, bias = before[:2]
     assert difference(values(sparse.model)[:2], [kernel, bias]) == 0.0
 
-    sparse.finetune()
+    sparse.start_finetuning()
     sparse.compile("adam", "mse", jit_compile=jit_compile)
     sparse.fit(x, y, batch_size=16, epochs=2, verbose=0)
     plain = tf_gems.strip(sparse)
@@ -280,7 +280,7 @@ def test_filters_and_frozen_layers_are_left_alone():
     sparse = tf_gems.SparseModel(model, seed=0)
     assert [w.path for w in sparse.gem.prunable] == ["dense/last/kernel"]
     mine(sparse, x, y)
-    sparse.finetune()
+    sparse.start_finetuning()
     before = values(model.get_layer("first"))
     sparse.compile("sgd", "mse")
     sparse.fit(x, y, verbose=0)
@@ -305,7 +305,7 @@ def test_layers_may_be_frozen_or_not_after_they_are_wrapped(tmp_path):
         sparse = tf_gems.SparseModel(model, seed=0)
         paths = [w.path for w in sparse.gem.prunable]
         first.trainable = frozen_first
-        sparse.finetune(tf_gems.methods.RandomPruning(0.5).find(sparse))
+        sparse.start_finetuning(tf_gems.methods.RandomPruning(0.5).find(sparse))
         sparse.compile("sgd", "mse")
         before = values(first)
         sparse.fit(x, y, verbose=0)
@@ -364,7 +364,7 @@ def test_bad_models_are_refused():
         )
     sparse = tf_gems.SparseModel(models.dense_network())
     with pytest.raises(RuntimeError, match="no ticket before mining.*`fit`"):
-        sparse.finetune()
+        sparse.start_finetuning()
 
 
 def test_a_keras_2_model_is_refused():
@@ -401,7 +401,7 @@ def test_pruning_again_keeps_weights_that_are_not_zero():
         sparse = tf_gems.SparseModel(model, seed=0)
         mine(sparse, x, y, target_sparsity=sparsity)
         ticket = sparse.ticket()
-        sparse.finetune()
+        sparse.start_finetuning()
         assert tf_gems.strip(sparse) is model
     for path, mask in ticket.masks.items():
         assert not np.any(ticket.weights[path][mask] == 0)

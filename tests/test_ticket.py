@@ -92,7 +92,7 @@ def test_apply_to_a_sparse_model(ticket):
         )
     # A denser one may follow: no target of an earlier mining stands.
     dense = gems.methods.RandomPruning(0.1).find(gems.SparseModel(network()))
-    sparse.finetune(dense)
+    sparse.start_finetuning(dense)
     assert sparse.ticket().kept == dense.kept > ticket.kept
 
 
@@ -224,7 +224,7 @@ def test_adapted_statistics_are_in_the_ticket():
         return keras.Sequential(parts)
 
     sparse = gems.SparseModel(network(norm), seed=0)
-    sparse.finetune(gems.methods.RandomPruning(0.5).find(sparse))
+    sparse.start_finetuning(gems.methods.RandomPruning(0.5).find(sparse))
     expected = sparse.predict(x, verbose=0)
     ticket = sparse.ticket()
     other = keras.layers.Normalization()

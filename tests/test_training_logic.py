@@ -118,9 +118,9 @@ def test_an_own_step_trains_what_keras_own_step_trains(mask, phase):
         sparse = tf_gems.SparseModel(built(kind), mask=rule, seed=0)
         if phase == "finetuning":
             ticket = tf_gems.methods.RandomPruning(0.5, seed=0).find(sparse)
-            sparse.finetune(ticket)
+            sparse.start_finetuning(ticket)
         else:
-            sparse.gem.penalty.hold(0.01, 3)
+            sparse.gem.penalty.set_constant(0.01, 3)
         sparse.compile(keras.optimizers.SGD(0.3, momentum=0.9), "mse")
         sparse.fit(x, y, epochs=2, batch_size=8, shuffle=False, verbose=0)
         scores = [w.score for w in sparse.gem.prunable]
@@ -138,7 +138,7 @@ def test_an_own_step_under_replicas(mirrored_strategy):
         with mirrored_strategy.scope():
             sparse = tf_gems.SparseModel(built(kind), seed=0)
             sparse.compile(keras.optimizers.SGD(0.3, momentum=0.9), "mse")
-        sparse.gem.penalty.hold(0.01, 3)
+        sparse.gem.penalty.set_constant(0.01, 3)
         sparse.fit(x, y, epochs=1, batch_size=8, shuffle=False, verbose=0)
         trained.append(values([w.score for w in sparse.gem.prunable]))
     assert difference(*trained) < 1e-6
@@ -159,7 +159,7 @@ def test_mine_tune_and_strip_with_own_steps():
         id(model.first.kernel),
         id(model.first.bias),
     ]
-    sparse.finetune()
+    sparse.start_finetuning()
     sparse.compile("adam", "mse")
     sparse.fit(x, y, verbose=0)
     expected = sparse.predict(x, verbose=0)
@@ -314,7 +314,7 @@ def test_stored_kernels_keep_their_zeros(optimizer):
     )
     constraints = [v.constraint for v in model.weights]
     sparse = tf_gems.SparseModel(model, seed=0)
-    sparse.finetune(tf_gems.methods.RandomPruning(0.5).find(sparse))
+    sparse.start_finetuning(tf_gems.methods.RandomPruning(0.5).find(sparse))
     sparse.compile(optimizer, "mse")
     before = values([w.weight for w in sparse.gem.prunable])
     sparse.fit(x, y, epochs=2, batch_size=8, verbose=0)

@@ -55,7 +55,7 @@ def test_a_search_of_two_trials(tmp_path):
             finetuning_epochs=2,
             finetuning_learning_rate=0.2,
             learning_rate=(0.3, 1.0),
-            allocation="uniform",
+            distribution="uniform",
         ),
         objective="val_accuracy",
         max_trials=2,
@@ -86,7 +86,7 @@ def test_a_search_of_two_trials(tmp_path):
         method = gems.methods.get(ticket.metadata["method"])
         chosen = trial.hyperparameters.values
         assert method.get_config()["learning_rate"] == chosen["learning_rate"]
-        assert isinstance(method.allocation, gems.allocation.Uniform)
+        assert isinstance(method.distribution, gems.distributions.Uniform)
         metrics = ticket.metadata["results"]
         assert metrics["val_accuracy"] == pytest.approx(trial.score)
         stored = json.loads((directory / "trial.json").read_text())

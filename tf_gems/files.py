@@ -266,7 +266,7 @@ def claimed(path, wait=False):
 
 
 @contextlib.contextmanager
-def hold(directory, wait=False):
+def lock(directory, wait=False):
     """Works in a directory as the only process, and removes leftovers in it.
 
     Args:
@@ -283,7 +283,7 @@ def hold(directory, wait=False):
     Example:
 
     ```python
-    with hold("runs/mnist") as directory:
+    with lock("runs/mnist") as directory:
         ticket.save(directory / "ticket.gem")
     ```
     """

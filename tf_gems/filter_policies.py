@@ -89,7 +89,7 @@ POLICIES = {
         "no faster for its zeros",
         "prunes 1x1 convolutions of stride 1. Received: {name}, which has "
         "none that trains. Zeros of dense layers save time in blocks: prune "
-        'those by `shape="4x1"`.',
+        'those by `pattern="4x1"`.',
     ),
 }
 

@@ -7,14 +7,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_gems.allocation import Global
 from tf_gems.layers.flags import pack
 from tf_gems.layers.flags import unpack
 from tf_gems.layers.top_k_mask import largest_in_graph
-from tf_gems.shapes import Unstructured
+from tf_gems.selection.distributions import Global
+from tf_gems.selection.patterns import Unstructured
 
 
-def freeze(weights, count, allocation, shape, inverted=False):
+def freeze(weights, count, distribution, pattern, inverted=False):
     """Leaves the `count` alive weights of the largest scores alive.
 
     Scores on an accelerator stay there if all of them are ranked together:
@@ -28,16 +28,16 @@ def freeze(weights, count, allocation, shape, inverted=False):
     Args:
         weights: List of `PrunableWeight`, of the whole network.
         count: Positive integer, less than are alive.
-        allocation: `tf_gems.allocation.Allocation`.
-        shape: `tf_gems.shapes.Shape`.
+        distribution: `tf_gems.distributions.Distribution`.
+        pattern: `tf_gems.patterns.Pattern`.
         inverted: Whether the smallest scores stay instead.
     """
-    least = max(1, getattr(allocation, "minimum", 1))
+    least = max(1, getattr(distribution, "minimum", 1))
     if _freeze_zeros(weights, count, least) <= count:
         return
-    together = type(allocation) is Global and type(shape) is Unstructured
+    together = type(distribution) is Global and type(pattern) is Unstructured
     if together and weights[0].on_accelerator:
-        if _freeze_in_place(weights, count, allocation.minimum, inverted):
+        if _freeze_in_place(weights, count, distribution.minimum, inverted):
             return
     alive = [np.asarray(w.alive) for w in weights]
     scores = [w.read_score() for w in weights]
@@ -45,7 +45,7 @@ def freeze(weights, count, allocation, shape, inverted=False):
         scores = [-score for score in scores]
     density = count / sum(score.size for score in scores)
     paths = [w.path for w in weights]
-    kept = allocation.keep(scores, density, paths, shape, alive)
+    kept = distribution.keep(scores, density, paths, pattern, alive)
     for weight, mask in zip(weights, kept, strict=True):
         weight.alive.assign(mask)
 

@@ -9,9 +9,9 @@ from tf_gems import registry
 from tf_gems import schedules
 from tf_gems.validation import is_number
 
-# Fewest steps in which the bound falls, where there are as many.
+# Fewest steps in which the limit falls, where there are as many.
 _FEWEST = 100
-# By how many powers of e the rate may change while the bound falls.
+# By how many powers of e the rate may change while the limit falls.
 _RANGE = 10.0
 
 
@@ -20,7 +20,7 @@ class Adaptive:
     """Adapts the penalty so that the rounded density falls to its target.
 
     Mining minimizes the loss under the constraint that no more weights round
-    to one than a bound allows. The bound falls to the target in equal ratios,
+    to one than a limit allows. The limit falls to the target in equal ratios,
     as what freezes leave alive does, and below that. It begins at the number
     of weights that round to one, half of them if scores are uniform. It is at
     the target before the last freeze, within a part `descent` of the steps up
@@ -32,17 +32,17 @@ class Adaptive:
     optimizer. So it works under any schedule, callback and optimizer, and any
     batch size, number of epochs and network.
 
-    With `s`, the rate at which the bound falls in logarithms a step,
+    With `s`, the rate at which the limit falls in logarithms a step,
 
-        s = log(bound / goal) / steps_of_descent,
+        s = log(limit / final_limit) / steps_of_descent,
 
     each step begins by taking the part `s` of the scores, which keeps to the
-    bound if the task holds up none. This rate may change by a factor of
+    limit if the task holds up none. This rate may change by a factor of
     `exp(10)` within the descent.
 
     Args:
         descent: Float in (0, 1], part of the steps up to the last freeze in
-            which the bound falls. Where that is less than 100 steps, it takes
+            which the limit falls. Where that is less than 100 steps, it takes
             100, or all there are. Defaults to `0.7`.
 
     Raises:
@@ -64,7 +64,7 @@ class Adaptive:
             )
         self.descent = float(descent)
 
-    def begin_epoch(self, gem, goal, steps):
+    def begin_epoch(self, gem, final_limit, steps):
         """Tells a layer what to adapt to.
 
         All else is in the layer's variables: an interrupted run goes on as it
@@ -72,20 +72,23 @@ class Adaptive:
 
         Args:
             gem: `GemLayer`.
-            goal: Integer, how many of its weights shall round to one.
+            final_limit: Integer, how many of its weights shall round to one.
             steps: Number of steps up to the last freeze; `None` if that is not
                 known yet, and then the penalty waits.
         """
-        penalty, goal = gem.penalty, max(1, goal)  # the floor of a tensor
+        penalty, final_limit = (
+            gem.penalty,
+            max(1, final_limit),
+        )  # the floor of a tensor
         if steps and not _read(penalty.gain):
             kept = sum(int(ops.count_nonzero(mask)) for mask in gem.masks())
-            bound = max(goal, kept)
+            limit = max(final_limit, kept)
             descent = min(max(_FEWEST, self.descent * steps), max(1.0, steps))
             # From where scores begin at the target, they halve at least.
-            rate = math.log(max(2.0, bound / goal)) / descent
-            decay = (goal / bound) ** (1 / descent)
-            penalty.adapt(rate, _RANGE / descent, bound, decay)
-        penalty.goal.assign(goal)
+            rate = math.log(max(2.0, limit / final_limit)) / descent
+            decay = (final_limit / limit) ** (1 / descent)
+            penalty.adapt(rate, _RANGE / descent, limit, decay)
+        penalty.final_limit.assign(final_limit)
 
     def get_config(self):
         return {"descent": self.descent}

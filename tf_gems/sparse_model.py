@@ -37,7 +37,7 @@ class SparseModel(keras.Model):
 
     `start="initialization"` finds a subnetwork of a model that has not been
     trained. It starts in the *mining* phase, in which `fit` trains a score for
-    every prunable weight, with the weights fixed; `finetune` switches to the
+    every prunable weight, with the weights fixed; `start_finetuning` switches to the
     phase in which `fit` trains the kept weights, with the masks fixed. See
     `tf_gems.GemLayer` for what is computed in each.
 
@@ -76,7 +76,7 @@ class SparseModel(keras.Model):
     sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
     sparse.fit(data, epochs=150, callbacks=[
         tf_gems.GemMinerCallback(target_sparsity=0.9856)])
-    sparse.finetune()
+    sparse.start_finetuning()
     sparse.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
     sparse.fit(data, epochs=150)
     ```
@@ -138,7 +138,7 @@ class SparseModel(keras.Model):
             self._initialize_kernels()
             freeze_zeros(self.gem.prunable)
         self.built = True
-        workers.join(self)
+        workers.prepare(self)
 
     def _initialize_kernels(self):
         for prunable, values in zip(
@@ -416,7 +416,7 @@ class SparseModel(keras.Model):
         """
         return Ticket.from_model(self, masks)
 
-    def finetune(self, ticket=None):
+    def start_finetuning(self, ticket=None):
         """Switches to fine-tuning: the masks are fixed, the weights train.
 
         Pruned weights are set to zero and stay masked, whatever the optimizer

@@ -81,7 +81,7 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
             `(0.01, 1.0)`.
         name: String. Defaults to `None`.
         **kwargs: Arguments of `tf_gems.methods.GemMiner` that are not
-            searched, such as `allocation`.
+            searched, such as `distribution`.
 
     Raises:
         ValueError: If an argument is out of range.

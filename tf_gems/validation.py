@@ -176,7 +176,7 @@ def check_bool(value, name):
     )
 
 
-def check_pattern(value, name):
+def check_regex(value, name):
     """Returns `value` if it is a regular expression.
 
     Raises:

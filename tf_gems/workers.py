@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 
-def join(model):
+def prepare(model):
     """Lets `fit` and `evaluate` of a model run on several workers.
 
     Keras 3.15 averages over `MultiWorkerMirroredStrategy` what that cannot
@@ -23,7 +23,7 @@ def join(model):
 
     ```python
     with tf.distribute.MultiWorkerMirroredStrategy().scope():
-        model = tf_gems.workers.join(network())
+        model = tf_gems.workers.prepare(network())
         model.compile("sgd", "mse")
     ```
     """

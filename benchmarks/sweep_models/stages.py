@@ -150,7 +150,7 @@ class Sweep:
         method = gems.methods.get(
             "magnitude",
             target_sparsity=self.problem.sparsity,
-            allocation="uniform",
+            distribution="uniform",
         )
         try:
             self.ticket = method.find(self.sparse)
@@ -248,7 +248,7 @@ class Sweep:
 
     def finetune(self):
         sparse, problem = self.sparse, self.problem
-        sparse.finetune(self.ticket)
+        sparse.start_finetuning(self.ticket)
         self.start = answer(sparse, self.probe)
         kernels = [w.weight for w in sparse.gem.prunable]
         before = [np.array(kernel) for kernel in kernels]

@@ -68,7 +68,7 @@ def fit(seed, callbacks=(), phase="mining", dropout=True, order=1):
     ours = [gems.GemMinerCallback(0.8, 1)]
     if phase == "finetuning":
         found = gems.methods.RandomPruning(0.8, seed=1).find(model)
-        model.finetune(found)
+        model.start_finetuning(found)
         ours = []
     model.compile(
         keras.optimizers.Adam(0.02),

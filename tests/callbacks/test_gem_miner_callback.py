@@ -152,7 +152,13 @@ def test_logs_are_what_the_variables_say():
 def test_last_epochs_train_the_network_of_the_ticket(gated):
     rate = keras.optimizers.schedules.CosineDecay(0.5, 8 * 4)
     model = sparse_model(keras.optimizers.SGD(rate, momentum=0.9))
-    miner = gems.GemMinerCallback(0.8, 2, regularization=0.005, gated=gated)
+    miner = gems.GemMinerCallback(
+        0.8,
+        2,
+        regularization=0.005,
+        stop_at_target=gated,
+        saturate_scores=gated,
+    )
     logs = fit(model, miner, epochs=8).history
     # Momentum has taken it below what the last freeze is to leave alive.
     assert logs["density"][5] < 0.9 * logs["alive_density"][6]
@@ -161,7 +167,7 @@ def test_last_epochs_train_the_network_of_the_ticket(gated):
         return
     assert logs["density"][6:] == logs["alive_density"][6:]
     mined = model.evaluate(X, Y, verbose=0)
-    model.finetune()
+    model.start_finetuning()
     assert compiled(model).evaluate(X, Y, verbose=0) == mined
 
 
@@ -263,7 +269,13 @@ def test_a_dead_network_stops_with_a_message():
     with pytest.raises(RuntimeError) as error:
         fit(
             model,
-            gems.GemMinerCallback(0.5, 2, regularization=10.0, gated=False),
+            gems.GemMinerCallback(
+                0.5,
+                2,
+                regularization=10.0,
+                stop_at_target=False,
+                saturate_scores=False,
+            ),
         )
     message = str(error.value)
     assert "epoch 1" in message and "dead" in message
@@ -299,7 +311,7 @@ def test_no_ticket_of_restored_weights():
     assert f"keeps {round(0.2 * SIZE)} weights" in str(error.value)
     assert f"{SIZE} are alive" in str(error.value)
     with pytest.raises(RuntimeError, match="restore_best_weights=True"):
-        model.finetune()
+        model.start_finetuning()
     rounded = model.ticket(masks="rounded")
     np.testing.assert_allclose(rounded.density, model.density)
 
@@ -371,7 +383,7 @@ def test_refuses_what_fit_cannot_do():
     with pytest.raises(RuntimeError, match="no ticket before mining"):
         model.ticket()
     with pytest.raises(RuntimeError, match="no ticket before mining"):
-        model.finetune()
+        model.start_finetuning()
     with pytest.raises(ValueError, match="freeze_period=5, epochs=8.*=2 or"):
         fit(model, gems.GemMinerCallback(0.9), epochs=8)
     with pytest.raises(ValueError, match=f"leave 2 of {SIZE}.*Use 0.990385"):
@@ -382,7 +394,7 @@ def test_refuses_what_fit_cannot_do():
         fit(plain, gems.GemMinerCallback(0.9, 2), epochs=4)
 
     fit(model, gems.GemMinerCallback(0.9, 2), epochs=4)
-    model.finetune()
+    model.start_finetuning()
     compiled(model)
     with pytest.raises(ValueError, match="belongs to the mining phase.*Leave"):
         fit(model, gems.GemMinerCallback(0.9, 2), epochs=4)
@@ -415,6 +427,6 @@ def test_another_fit_goes_on_to_a_larger_sparsity_only():
     assert logs["density"][3] < 0.3, "the penalty began again"
     for path, mask in ticket.masks.items():
         assert not (mask & ~before[path]).any(), "a frozen weight came back"
-    model.gem.revive()
+    model.gem.reset_mining()
     fit(model, gems.GemMinerCallback(0.5, 2), epochs=6)
     assert model.ticket().kept == round(0.5 * SIZE)

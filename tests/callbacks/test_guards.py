@@ -116,7 +116,7 @@ def test_weights_of_another_phase_are_refused(tmp_path):
     mining, tuned = sparse_model(), sparse_model()
     fit(mining, gems.GemMinerCallback(0.8, 1, epochs=6), epochs=3)
     fit(tuned, gems.GemMinerCallback(0.8, 1))
-    tuned.finetune()
+    tuned.start_finetuning()
     paths = [tmp_path / name for name in ("a.weights.h5", "b.weights.h5")]
     for model, path in zip((mining, tuned), paths, strict=True):
         model.save_weights(path)

@@ -348,7 +348,9 @@ def test_report(files, tmp_path, capsys):
 
 def test_a_report_on_a_file_of_a_sparse_model(files, tmp_path, capsys):
     sparse = tf_gems.SparseModel(network(), seed=0)
-    sparse.finetune(tf_gems.methods.RandomPruning(0.9, seed=1).find(sparse))
+    sparse.start_finetuning(
+        tf_gems.methods.RandomPruning(0.9, seed=1).find(sparse)
+    )
     sparse.save(tmp_path / "sparse.keras")
     arguments = [
         *("report", str(tmp_path / "sparse.keras"), "--forms=gem", "--runs=0"),

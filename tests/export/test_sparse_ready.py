@@ -14,7 +14,7 @@ from export_networks import save_reference
 import tf_gems
 from tf_gems import zoo
 from tf_gems.export import make_sparse_ready
-from tf_gems.export import sparse_readiness
+from tf_gems.export import readiness_report
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("exports need the TensorFlow backend", allow_module_level=True)
@@ -192,7 +192,7 @@ def test_a_stock_network_pruned_is_right_where_its_zeros_are_used(
     encoded = {t["name"] for t in report.tensors if t["encoding"] == "sparse"}
     large = {k for k, mask in ticket.masks.items() if mask.size > 1000}
     assert large <= encoded
-    found = sparse_readiness(path)
+    found = readiness_report(path)
     assert found.eligible and found.faster
     emulator = shutil.which("qemu-x86_64")
     if emulator is None:

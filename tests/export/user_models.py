@@ -22,9 +22,9 @@ def pruned(model, sparsity=0.8):
     """Returns a model that is fine-tuned with the ticket of magnitudes."""
     sparse = tf_gems.SparseModel(model, seed=0)
     method = tf_gems.methods.get(
-        "magnitude", target_sparsity=sparsity, allocation="uniform"
+        "magnitude", target_sparsity=sparsity, distribution="uniform"
     )
-    sparse.finetune(method.find(sparse))
+    sparse.start_finetuning(method.find(sparse))
     return sparse
 
 

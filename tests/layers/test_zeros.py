@@ -64,11 +64,11 @@ def test_no_method_keeps_a_zero(name):
     assert zeros_kept(ticket) == 0
 
 
-@pytest.mark.parametrize("allocation", ["uniform", "erk", "global"])
-def test_layers_with_too_few_weights_leave_their_share_to_others(allocation):
+@pytest.mark.parametrize("distribution", ["uniform", "erk", "global"])
+def test_layers_with_too_few_weights_leave_their_share_to_others(distribution):
     for method in (
-        methods.Magnitude(0.9, allocation),
-        methods.GradualMagnitude(0.9, epochs=3, allocation=allocation),
+        methods.Magnitude(0.9, distribution),
+        methods.GradualMagnitude(0.9, epochs=3, distribution=distribution),
     ):
         model = network()
         kernel = model.layers[1].kernel

@@ -120,7 +120,7 @@ def test_golden_training(name, steps_per_execution):
     method.prepare(sparse)
     masks = [np.array(w.alive) > 0 for w in prunable_weights(sparse)]
     start = [mask.copy() for mask in masks]
-    counts = method.allocation([(9, 7), (7, 5)], 0.3)
+    counts = method.distribution([(9, 7), (7, 5)], 0.3)
     assert [mask.sum() for mask in masks] == counts
     kernels = [np.array(w.weight) for w in prunable_weights(sparse)]
     expected, masks, back = restated(name, kernels, masks, steps_per_execution)
@@ -190,7 +190,7 @@ def test_counts_stay_and_masks_rest_after_the_end():
         verbose=0,
         callbacks=[method.callback(), watch],
     )
-    counts = method.allocation([(9, 7), (7, 5)], 0.3)
+    counts = method.distribution([(9, 7), (7, 5)], 0.3)
     assert all([m.sum() for m in masks] == counts for masks in watch.seen)
     moved = [
         any((a != b).any() for a, b in zip(*pair, strict=True))
@@ -219,7 +219,7 @@ def test_callbacks_refuse_what_they_cannot_train():
     unknown = dataset().filter(lambda *batch: True)
     with pytest.raises(ValueError, match="unknown length.*steps_per_epoch"):
         sparse.fit(unknown, callbacks=[method.callback()], verbose=0)
-    sparse.gem.revive()
+    sparse.gem.reset_mining()
     with pytest.raises(ValueError, match="all weights are alive.*prepare"):
         sparse.fit(dataset(), callbacks=[method.callback()], verbose=0)
     plain = sparse.model
@@ -230,7 +230,7 @@ def test_callbacks_refuse_what_they_cannot_train():
 
 def test_wrong_arguments_are_refused():
     for build, message in [
-        (lambda: methods.RigL(0.9, shape="2:4"), "RigL.*single.*NOfM"),
+        (lambda: methods.RigL(0.9, pattern="2:4"), "RigL.*single.*NOfM"),
         (lambda: methods.RigL(0.9, fraction=0.0), "fraction=0.0"),
         (lambda: methods.RigL(0.9, end=1.5), "end=1.5"),
         (lambda: methods.RigL(0.9, update_period=0), "update_period=0"),

@@ -172,7 +172,7 @@ def test_golden_global_edge_popup(gradual, penalty):
     finder = methods.EdgePopup(
         SPARSITY,
         EPOCHS,
-        allocation="global",
+        distribution="global",
         gradual=gradual,
         freeze_period=1,
         regularization=penalty,
@@ -199,7 +199,7 @@ def test_golden_global_edge_popup(gradual, penalty):
 def test_golden_global_edge_popup_of_several_gem_layers():
     model = layer_by_layer()
     finder = methods.EdgePopup(
-        SPARSITY, EPOCHS, allocation="global", gradual=True, freeze_period=2
+        SPARSITY, EPOCHS, distribution="global", gradual=True, freeze_period=2
     )
     scores, steps, _ = train(finder, model)
     counts = [round(SIZE * (1 - SPARSITY) ** (i / 2)) for i in (1, 2)]
@@ -245,10 +245,16 @@ def test_scores_have_the_fan_in_of_what_a_kernel_reads():
 
 def test_wrong_arguments_are_refused():
     for arguments, message in [
-        ({"allocation": "erk"}, 'ErdosRenyiKernel. Use `allocation="global"`'),
-        ({"gradual": True}, 'gradual=True, allocation=Uniform. Use .*"global"'),
         (
-            {"gradual": True, "allocation": "global", "freeze_period": 100},
+            {"distribution": "erk"},
+            'ErdosRenyiKernel. Use `distribution="global"`',
+        ),
+        (
+            {"gradual": True},
+            'gradual=True, distribution=Uniform. Use .*"global"',
+        ),
+        (
+            {"gradual": True, "distribution": "global", "freeze_period": 100},
             "freeze_period=100, epochs=150. Use freeze_period=37",
         ),
         ({"freeze_period": 0}, "freeze_period=0"),

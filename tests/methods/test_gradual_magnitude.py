@@ -75,7 +75,7 @@ def watch(**arguments):
 
 
 def test_golden_masks_of_every_epoch():
-    sparse, seen, history = watch(allocation="global")
+    sparse, seen, history = watch(distribution="global")
     alive = np.ones(144, bool)
     counts = []
     for epoch, (weights, flags) in enumerate(seen):
@@ -92,7 +92,7 @@ def test_golden_masks_of_every_epoch():
 
 
 @pytest.mark.parametrize(
-    "shape, allocation",
+    "pattern, distribution",
     [
         ("unstructured", "uniform"),
         ("2:4", "global"),
@@ -103,28 +103,30 @@ def test_golden_masks_of_every_epoch():
     ],
     ids=str,
 )
-def test_shapes_and_allocations(shape, allocation):
-    sparse, seen, _ = watch(shape=shape, allocation=allocation)
-    method = methods.GradualMagnitude(0.75, shape=shape, allocation=allocation)
+def test_patterns_and_distributions(pattern, distribution):
+    sparse, seen, _ = watch(pattern=pattern, distribution=distribution)
+    method = methods.GradualMagnitude(
+        0.75, pattern=pattern, distribution=distribution
+    )
     flags = [flags for _, flags in seen]
     assert all((b <= a).all() for a, b in zip(flags, flags[1:], strict=False))
     assert all(
         a.sum() > b.sum() for a, b in zip(flags[:6], flags[1:6], strict=False)
     )
     masks = sparse.ticket().masks
-    assert all(method.shape.holds(mask) for mask in masks.values())
-    counts = method.allocation([(8, 12), (12, 4)], 0.25, list(masks))
+    assert all(method.pattern.matches(mask) for mask in masks.values())
+    counts = method.distribution([(8, 12), (12, 4)], 0.25, list(masks))
     kept = [mask.sum() for mask in masks.values()]
     if counts is None:
         assert sum(kept) == 36
-    elif shape == "2x1":  # whole blocks only
+    elif pattern == "2x1":  # whole blocks only
         assert kept == [2 * (count // 2) for count in counts]
     else:
         assert kept == counts
 
 
 def test_named_weights_fall_at_their_own_rate():
-    _, seen, _ = watch(allocation={"a/kernel": 0.9})
+    _, seen, _ = watch(distribution={"a/kernel": 0.9})
     share = 1 - (1 - 2 / 6) ** 3  # of the way, when epoch 2 begins
     kept = [part.sum() for part in np.split(seen[2][1], [96])]
     ends = [10, 26]
@@ -274,7 +276,7 @@ def test_a_layer_at_its_floor_is_named():
             epochs=3,
             verbose=0,
             callbacks=[
-                gems.GradualMagnitudeCallback(0.75, allocation="global")
+                gems.GradualMagnitudeCallback(0.75, distribution="global")
             ],
         )
 

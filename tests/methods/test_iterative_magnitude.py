@@ -116,7 +116,7 @@ def cosine(step):
 def test_three_rounds_golden(name, rewind_steps, rates, tmp_path):
     sparse = network()
     start = [v.numpy() for v in gems.network.network_weights(sparse)]
-    arguments = {"rounds": 3, "epochs": 2, "allocation": "global"}
+    arguments = {"rounds": 3, "epochs": 2, "distribution": "global"}
     if rates is cosine:
         arguments["learning_rate"] = 0.2
     if rewind_steps is not None:
@@ -198,11 +198,13 @@ def test_a_directory_belongs_to_one_search(tmp_path):
 
 
 def test_what_the_last_round_refuses_is_refused_before_the_first():
-    method = methods.IterativeMagnitude(0.5, 1, rounds=2, shape="2:4")
+    method = methods.IterativeMagnitude(0.5, 1, rounds=2, pattern="2:4")
     method.find(network(), DATA[:1])
-    for allocation in ({"last": 0.1}, "smart_ratio"):
-        other = methods.get(method, target_sparsity=0.9, allocation=allocation)
-        with pytest.raises(ValueError, match="allocation|Smart ratio|named"):
+    for distribution in ({"last": 0.1}, "smart_ratio"):
+        other = methods.get(
+            method, target_sparsity=0.9, distribution=distribution
+        )
+        with pytest.raises(ValueError, match="distribution|Smart ratio|named"):
             other.find(network(), Interrupted(DATA, 0))
 
 
@@ -220,7 +222,7 @@ def test_rounds_follow_from_the_rate():
 def test_several_steps_in_one_execution():
     sparse = network(steps_per_execution=2)
     point = RewindPoint(3)
-    sparse.finetune(methods.Magnitude(0.5).find(sparse))
+    sparse.start_finetuning(methods.Magnitude(0.5).find(sparse))
     sparse.compile("sgd", "mse", steps_per_execution=2)
     weights = []
     read = keras.callbacks.LambdaCallback(

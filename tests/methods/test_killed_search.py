@@ -17,7 +17,7 @@ from keras import layers
 
 import tf_gems as gems
 from tf_gems import methods
-from tf_gems.files import hold
+from tf_gems.files import lock
 
 SETTINGS = {  # each trains for 6 epochs
     "imp": {"epochs": 3, "rounds": 2, "rewind_steps": 3},
@@ -113,7 +113,7 @@ def test_an_empty_folder_of_the_user_stays(tmp_path):
 
 
 def test_two_searches_in_one_directory_are_refused(tmp_path):
-    with hold(tmp_path):
+    with lock(tmp_path):
         with pytest.raises(RuntimeError, match="in which another one works"):
             search("gem_miner", DATA, tmp_path)
 

@@ -9,8 +9,8 @@ from keras import layers
 from keras import ops
 
 import tf_gems as gems
-from tf_gems import allocation
 from tf_gems import methods
+from tf_gems.selection import distributions
 
 SPARSITY = 0.8
 SETTINGS = {
@@ -26,11 +26,11 @@ SETTINGS = {
     "synflow": {"rounds": 3},
 }
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-ALLOCATIONS = [
+DISTRIBUTIONS = [
     *("global", "uniform", "erk", "lamp", "layer_normalized", "smart_ratio"),
     {"output": 0.5},
 ]
-REFUSED = {"edge_popup": ALLOCATIONS[2:]}
+REFUSED = {"edge_popup": DISTRIBUTIONS[2:]}
 
 random = np.random.default_rng(0)
 DATA = [
@@ -67,20 +67,20 @@ def arrays(variables):
     return [np.array(ops.convert_to_numpy(v)) for v in variables]
 
 
-@pytest.mark.parametrize("chosen", ALLOCATIONS, ids=str)
+@pytest.mark.parametrize("chosen", DISTRIBUTIONS, ids=str)
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_exact_counts(name, chosen):
     if chosen in REFUSED.get(name, []):
-        with pytest.raises(ValueError, match="Received: allocation="):
-            method(name, allocation=chosen)
+        with pytest.raises(ValueError, match="Received: distribution="):
+            method(name, distribution=chosen)
         return
     sparse = network()
-    ticket = method(name, allocation=chosen).find(sparse, DATA)
+    ticket = method(name, distribution=chosen).find(sparse, DATA)
     shapes = [w.weight.shape for w in sparse.gem.prunable]
     paths = [w.path for w in sparse.gem.prunable]
     density = 1 - SPARSITY
     assert ticket.kept == round(density * ticket.size)
-    counts = allocation.get(chosen)(shapes, density, paths)
+    counts = distributions.get(chosen)(shapes, density, paths)
     if counts is not None:
         assert [row["kept"] for row in ticket.layers()] == counts
 
@@ -109,7 +109,7 @@ def test_one_ticket_for_one_seed_and_nothing_changed(name, tmp_path):
     for path, mask in loaded.masks.items():
         np.testing.assert_array_equal(again.masks[path], mask)
 
-    sparse.finetune(ticket)
+    sparse.start_finetuning(ticket)
     np.testing.assert_allclose(sparse.density, ticket.density)
     sparse.compile("sgd", LOSS)
     assert np.isfinite(sparse.train_on_batch(*DATA[0]))
@@ -118,7 +118,7 @@ def test_one_ticket_for_one_seed_and_nothing_changed(name, tmp_path):
 
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_every_layer_is_alive(name):
-    finder = method(name, target_sparsity=0.98, allocation="global")
+    finder = method(name, target_sparsity=0.98, distribution="global")
     ticket = finder.find(network(), DATA)
     kept = [row["kept"] for row in ticket.layers()]
     assert min(kept) >= 1 and sum(kept) == round(0.02 * ticket.size)
@@ -148,7 +148,7 @@ def test_an_interrupted_search_goes_on(name, tmp_path):
 
 def test_what_the_user_froze_stays_frozen():
     sparse = network()
-    sparse.finetune(method("random").find(sparse))
+    sparse.start_finetuning(method("random").find(sparse))
     sparse.compile("sgd", LOSS)
     hidden = sparse.model.get_layer("hidden")
     hidden.bias.trainable = False
@@ -201,7 +201,7 @@ class First(methods.Method):
 
 
 def test_a_method_of_ones_own_breaks_ties_by_index():
-    own = methods.get(First(0.98, allocation.Global(minimum=0)))
+    own = methods.get(First(0.98, distributions.Global(minimum=0)))
     [mask, *others] = own.find(network()).masks.values()
     flat = np.concatenate([m.ravel() for m in (mask, *others)])
     assert flat[: flat.sum()].all()
@@ -210,9 +210,9 @@ def test_a_method_of_ones_own_breaks_ties_by_index():
 def test_get():
     snip = methods.get("snip", target_sparsity=0.9, batches=3)
     assert methods.get(snip) is snip
-    other = methods.get(snip, target_sparsity=0.5, allocation="erk")
+    other = methods.get(snip, target_sparsity=0.5, distribution="erk")
     assert (other.target_sparsity, other.batches) == (0.5, 3)
-    assert isinstance(other.allocation, allocation.ErdosRenyiKernel)
+    assert isinstance(other.distribution, distributions.ErdosRenyiKernel)
     assert snip.target_sparsity == 0.9
 
 
@@ -221,7 +221,7 @@ def test_get():
     [
         ("synflw", "method='synflw'. Did you mean 'synflow'"),
         (None, "`method` must be a name, a config or an instance"),
-        (allocation.Global(), "`method` must be a name"),
+        (distributions.Global(), "`method` must be a name"),
     ],
 )
 def test_get_refuses(identifier, message):
@@ -238,7 +238,7 @@ def test_wrong_arguments_are_refused():
         (lambda: methods.Snip(0.9, batches=0), "batches=0"),
         (lambda: methods.Grasp(0.9, temperature=0), "temperature=0"),
         (lambda: methods.SynFlow(0.9, rounds=0), "rounds=0"),
-        (lambda: methods.Magnitude(0.9, "layer"), "allocation='layer'"),
+        (lambda: methods.Magnitude(0.9, "layer"), "distribution='layer'"),
     ]:
         with pytest.raises(ValueError, match=message):
             build()

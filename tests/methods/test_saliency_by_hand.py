@@ -9,7 +9,7 @@ from keras import ops
 import tf_gems as gems
 from tf_gems import methods
 from tf_gems import zoo
-from tf_gems.allocation import Global
+from tf_gems.selection.distributions import Global
 
 random = np.random.default_rng(0)
 X = random.normal(size=(10, 5)).astype("float32")
@@ -170,7 +170,7 @@ def test_golden_synflow():
     v, w = V * mask[:20].reshape(5, 4), W * mask[20:].reshape(4, 3)
     p, q = shares(v, w)
     second = [np.where(v, p, -1), np.where(w, q, -1)]
-    synflow = methods.SynFlow(0.75, rounds=2, allocation=Global(minimum=0))
+    synflow = methods.SynFlow(0.75, rounds=2, distribution=Global(minimum=0))
     close(synflow.scores(model, None), second)
     flat = np.concatenate([s.ravel() for s in second])
     kept = synflow.find(model).masks.values()
@@ -201,7 +201,7 @@ def test_rounds_save_a_layer_from_collapse():
     sparse = gems.SparseModel(model, seed=0)
 
     def smallest(rounds):
-        synflow = methods.SynFlow(0.995, rounds, allocation=Global(minimum=0))
+        synflow = methods.SynFlow(0.995, rounds, distribution=Global(minimum=0))
         return min(row["kept"] for row in synflow.find(sparse).layers())
 
     assert smallest(1) == 0

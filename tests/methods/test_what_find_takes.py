@@ -205,7 +205,7 @@ def test_layers_at_their_floor_are_named():
     kernel = sparse.model.layers[1].kernel
     kernel.assign(1e-6 * np.ones(kernel.shape))
     with pytest.warns(UserWarning, match=r"b/kernel' \(1 of 30\)"):
-        methods.Magnitude(0.5, allocation="global").find(sparse)
+        methods.Magnitude(0.5, distribution="global").find(sparse)
 
 
 def test_a_schedule_that_cannot_be_recorded_is_refused_at_once():

@@ -126,8 +126,8 @@ def run(tmp_path_factory):
         ]
     )
     sparse = tf_gems.SparseModel(model, seed=0)
-    method = tf_gems.methods.Magnitude(0.9, shape="4x1")
-    sparse.finetune(method.find(sparse))
+    method = tf_gems.methods.Magnitude(0.9, pattern="4x1")
+    sparse.start_finetuning(method.find(sparse))
     folder = tmp_path_factory.mktemp("page")
     pages.write_page(
         sparse, folder, images, labels, range(10), history={"loss": [2, 1]}

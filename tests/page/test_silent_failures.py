@@ -12,7 +12,7 @@ import pytest
 import tf_gems
 from tf_gems.export import flatbuffer
 from tf_gems.export import make_sparse_ready
-from tf_gems.export import sparse_readiness
+from tf_gems.export import readiness_report
 from tf_gems.export.sparsify import sparsify
 
 if keras.backend.backend() != "tensorflow":
@@ -84,7 +84,7 @@ def assert_caught(answer):
 
 def test_an_average_that_keeps_its_dimensions(check, tmp_path):
     model = pruned(network(keepdims=True))
-    assert "MEAN" in sparse_readiness(model).obstacle
+    assert "MEAN" in readiness_report(model).obstacle
     report = tf_gems.export_litert(
         model, tmp_path / "guarded.tflite", batch_size=1
     )

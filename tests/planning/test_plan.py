@@ -29,17 +29,19 @@ def mobile():
 
 
 @pytest.mark.parametrize(
-    "filters, allocation", [(None, "global"), ("pointwise", "uniform")]
+    "filters, distribution", [(None, "global"), ("pointwise", "uniform")]
 )
-def test_bytes_are_those_of_the_export(tmp_path, filters, allocation):
+def test_bytes_are_those_of_the_export(tmp_path, filters, distribution):
     model = tf_gems.zoo.mobilenet_v1((64, 64, 3), 20, alpha=0.25)
     sparsity = 0.93
     expected = Converted(model).bytes(
         sparsity, filters == "pointwise", False, "size"
     )
     sparse = tf_gems.SparseModel(model, filters, seed=0)
-    method = tf_gems.methods.RandomPruning(sparsity, 0, allocation=allocation)
-    sparse.finetune(method.find(sparse))
+    method = tf_gems.methods.RandomPruning(
+        sparsity, 0, distribution=distribution
+    )
+    sparse.start_finetuning(method.find(sparse))
     report = tf_gems.export_litert(
         sparse, tmp_path / "model.tflite", batch_size=1
     )
@@ -47,18 +49,18 @@ def test_bytes_are_those_of_the_export(tmp_path, filters, allocation):
 
 
 @pytest.mark.parametrize(
-    "shape, sparsity",
+    "pattern, sparsity",
     [("unstructured", 0.98), ("unstructured", 0.9), ("4x1", 0.9)],
 )
-def test_bytes_of_dense_layers(tmp_path, shape, sparsity):
+def test_bytes_of_dense_layers(tmp_path, pattern, sparsity):
     model = perceptron(784, 300, 100, 10)
-    blocks = shape != "unstructured"
+    blocks = pattern != "unstructured"
     expected = Converted(model).bytes(sparsity, False, blocks, "latency")
     sparse = tf_gems.SparseModel(model, seed=0)
     method = tf_gems.methods.RandomPruning(
-        sparsity, 0, allocation="uniform", shape=shape
+        sparsity, 0, distribution="uniform", pattern=pattern
     )
-    sparse.finetune(method.find(sparse))
+    sparse.start_finetuning(method.find(sparse))
     report = tf_gems.export_litert(
         sparse, tmp_path / "model.tflite", batch_size=1, optimize="latency"
     )
@@ -82,7 +84,7 @@ def test_a_measured_network_is_planned_from_its_own_figures(mobile):
     np.testing.assert_allclose(value, 3.0, rtol=0.02)
     assert plan.speedup.certainty == speeds.BETWEEN_SPARSITIES
     assert plan.speedup.networks == [network["name"]]
-    assert (plan.filters, plan.allocation) == ("pointwise", "uniform")
+    assert (plan.filters, plan.distribution) == ("pointwise", "uniform")
     assert plan.speedup.low <= 3.001 and plan.speedup.high >= 2.999
     # With few bytes as well, everything is pruned, and more of it.
     small = tf_gems.plan(mobile, max_bytes=1_500_000, speedup=3.0)
@@ -97,14 +99,14 @@ def test_a_plan_is_what_callback_and_export_take(tmp_path):
     model = perceptron(64, 64, 10)
     plan = tf_gems.plan(model, max_bytes=8_000)
     assert plan.speedup is None and "not measured" in str(plan)
-    assert plan.allocation == "global"
+    assert plan.distribution == "global"
     sparse = tf_gems.SparseModel(model, filters=plan.filters, seed=0)
     sparse.compile(keras.optimizers.SGD(1.0), "mse")
     callback = tf_gems.GemMinerCallback(**plan.settings, freeze_period=1)
     random = np.random.default_rng(0)
     x, y = random.normal(size=(64, 64)), random.normal(size=(64, 10))
     sparse.fit(x, y, epochs=3, verbose=0, callbacks=[callback])
-    sparse.finetune()
+    sparse.start_finetuning()
     np.testing.assert_allclose(sparse.sparsity, plan.target_sparsity, atol=1e-3)
     report = tf_gems.export_litert(
         sparse,
@@ -120,13 +122,13 @@ def test_native_plans_choose_the_shape_that_prunes_least():
         perceptron(784, 300, 100, 10), speedup=3.0, target="native"
     )
     tables = speeds.load("native")
-    assert plan.shape == "4x1" and plan.optimize == "latency"
+    assert plan.pattern == "4x1" and plan.optimize == "latency"
     features = [np.log(784 * 300 + 300 * 100 + 1000)]
     for shape, table in tables.items():
         found = [s for s in (0.9, 0.95, 0.98) if s < plan.target_sparsity]
         for sparsity in found:
             assert table.at(features, sparsity).speedup < 3, (shape, sparsity)
-    assert tables[plan.shape].at(features, plan.target_sparsity).speedup >= 3
+    assert tables[plan.pattern].at(features, plan.target_sparsity).speedup >= 3
     larger = tf_gems.plan(
         perceptron(784, 500, 300, 10), speedup=3.0, target="native"
     )

@@ -4,13 +4,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_gems import allocation as allocations
 from tf_gems import schedules
 from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.layers.zeros import refuse_frozen_beyond
-from tf_gems.masks import keep_largest
 from tf_gems.network import gems_of
 from tf_gems.pointwise import refuse_too_few_zeros
+from tf_gems.selection import distributions
+from tf_gems.selection.masks import keep_largest
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
@@ -40,7 +40,7 @@ class EdgePopupCallback(keras.callbacks.Callback):
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros in the end.
-        allocation: `"global"` or `"uniform"`, see
+        distribution: `"global"` or `"uniform"`, see
             `tf_gems.methods.EdgePopup`. Defaults to `"uniform"`.
         gradual: Whether the places become fewer. Defaults to `False`.
         freeze_period: Integer, epochs in which they stay the same, if
@@ -73,7 +73,7 @@ class EdgePopupCallback(keras.callbacks.Callback):
     def __init__(
         self,
         target_sparsity,
-        allocation="uniform",
+        distribution="uniform",
         gradual=False,
         freeze_period=5,
         regularization=0.0,
@@ -81,19 +81,19 @@ class EdgePopupCallback(keras.callbacks.Callback):
     ):
         super().__init__()
         self.target_sparsity = check_sparsity(target_sparsity)
-        self.allocation = allocations.get(allocation)
+        self.distribution = distributions.get(distribution)
         self.gradual = check_bool(gradual, "gradual")
-        if type(self.allocation) not in _SCOPES:
+        if type(self.distribution) not in _SCOPES:
             raise ValueError(
                 "Edge-popup ranks scores over all layers together or within "
-                f"each. Received: allocation={_name(self.allocation)}. Use "
-                '`allocation="global"` or `"uniform"`.'
+                f"each. Received: distribution={_name(self.distribution)}. Use "
+                '`distribution="global"` or `"uniform"`.'
             )
         if self.gradual and self.scope == "layerwise":
             raise ValueError(
                 "`gradual` is for scores that rank over all layers together. "
-                "Received: gradual=True, allocation="
-                f'{_name(self.allocation)}. Use `allocation="global"`.'
+                "Received: gradual=True, distribution="
+                f'{_name(self.distribution)}. Use `distribution="global"`.'
             )
         self.freeze_period = check_positive_integer(
             freeze_period, "freeze_period"
@@ -114,8 +114,8 @@ class EdgePopupCallback(keras.callbacks.Callback):
 
     @property
     def scope(self):
-        """The `scope` of the `TopKMask` that belongs to the allocation."""
-        return _SCOPES[type(self.allocation)]
+        """The `scope` of the `TopKMask` that belongs to the distribution."""
+        return _SCOPES[type(self.distribution)]
 
     def on_train_begin(self, logs=None):
         self._gems = gems_of(self.model)
@@ -199,7 +199,9 @@ class EdgePopupCallback(keras.callbacks.Callback):
     def get_config(self):
         return {
             "target_sparsity": self.target_sparsity,
-            "allocation": keras.saving.serialize_keras_object(self.allocation),
+            "distribution": keras.saving.serialize_keras_object(
+                self.distribution
+            ),
             "gradual": self.gradual,
             "freeze_period": self.freeze_period,
             "regularization": keras.saving.serialize_keras_object(
@@ -213,8 +215,8 @@ class EdgePopupCallback(keras.callbacks.Callback):
         return cls(**config)
 
 
-def _name(allocation):
-    return type(allocation).__name__
+def _name(distribution):
+    return type(distribution).__name__
 
 
-_SCOPES = {allocations.Global: "global", allocations.Uniform: "layerwise"}
+_SCOPES = {distributions.Global: "global", distributions.Uniform: "layerwise"}

@@ -6,16 +6,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_gems import allocation as allocations
 from tf_gems import regularization as regularizations
 from tf_gems import schedules
-from tf_gems import shapes
 from tf_gems.freezing import freeze
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.presets import get_preset
 from tf_gems.regularization import Adaptive
+from tf_gems.selection import distributions
+from tf_gems.selection import patterns
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_positive_integer
@@ -77,10 +77,10 @@ class GemMinerCallback(keras.callbacks.Callback):
             `"exact"`.
         epochs: Integer, the length of mining. Defaults to `None`: the epochs
             of `fit`.
-        allocation: How what is alive is spread over the weights, see
-            `tf_gems.allocation.get`. Defaults to `"global"`, the paper's, with
+        distribution: How what is alive is spread over the weights, see
+            `tf_gems.distributions.get`. Defaults to `"global"`, the paper's, with
             one alive in each at least; a warning names those at that floor.
-        shape: What freezes together, see `tf_gems.shapes.get`. Defaults to
+        pattern: What freezes together, see `tf_gems.patterns.get`. Defaults to
             `"unstructured"`.
         inverted: Whether to freeze the *largest* scores instead, a check of
             whether scores mean anything. Defaults to `False`.
@@ -112,11 +112,12 @@ class GemMinerCallback(keras.callbacks.Callback):
         target_sparsity,
         freeze_period=5,
         regularization="auto",
-        gated=True,
+        stop_at_target=True,
+        saturate_scores=True,
         rounding="exact",
         epochs=None,
-        allocation="global",
-        shape="unstructured",
+        distribution="global",
+        pattern="unstructured",
         inverted=False,
         verbose=0,
     ):
@@ -140,9 +141,9 @@ class GemMinerCallback(keras.callbacks.Callback):
         self.epochs = epochs
         if epochs is not None:
             self.epochs = check_positive_integer(epochs, "epochs")
-        self.allocation = allocations.get(allocation)
-        self.shape = shapes.get(shape)
-        shapes.refuse_too_dense(self.shape, self.target_sparsity)
+        self.distribution = distributions.get(distribution)
+        self.pattern = patterns.get(pattern)
+        patterns.refuse_too_dense(self.pattern, self.target_sparsity)
         self.inverted = check_bool(inverted, "inverted")
         self.verbose = check_verbose(verbose)
         self._gems = []
@@ -201,7 +202,7 @@ class GemMinerCallback(keras.callbacks.Callback):
             size, 1.0 - self.target_sparsity, freezes, self.rounding
         )
         tensors = sum(len(gem.prunable) for gem in self._gems)
-        least = max(1, tensors * getattr(self.allocation, "minimum", 0))
+        least = max(1, tensors * getattr(self.distribution, "minimum", 0))
         if self._counts[-1] < least:
             raise ValueError(
                 f"`target_sparsity` must leave {least} of {size:,} weights. "
@@ -214,7 +215,7 @@ class GemMinerCallback(keras.callbacks.Callback):
         # Here, not when training begins: a backup is restored after that.
         self._refuse_another_start(epoch)
         self._warn_of_no_freeze(epoch)
-        self._aim(epoch)
+        self._set_target(epoch)
         self._refuse_lost_scores(epoch, "was resumed before")
         self._steps_before = self._count_steps_done()
         last = len(self._counts) - 1
@@ -222,16 +223,16 @@ class GemMinerCallback(keras.callbacks.Callback):
         self._freeze(self._counts[freeze])
         alive = [gem.count_alive() for gem in self._gems]
         for gem, count in zip(self._gems, alive, strict=True):
-            goal = self._counts[-1] * count // sum(alive)
-            self._regularize(gem, goal, epoch)
+            limit = self._counts[-1] * count // sum(alive)
+            self._regularize(gem, limit, epoch)
 
-    def _regularize(self, gem, goal, epoch):
+    def _regularize(self, gem, limit, epoch):
         if isinstance(self.regularization, Adaptive):
             steps = self._count_steps(epoch)
-            self.regularization.begin_epoch(gem, goal, steps)
+            self.regularization.begin_epoch(gem, limit, steps)
         else:
             weight = self.regularization(min(1.0, epoch / self._epochs))
-            gem.penalty.hold(weight, goal if self.gated else 0)
+            gem.penalty.set_constant(weight, limit if self.gated else 0)
 
     def _refuse_another_start(self, epoch):
         """Lets an epoch begin that has been mined only to go further."""
@@ -248,7 +249,7 @@ class GemMinerCallback(keras.callbacks.Callback):
                 f"freeze. Received: epoch {epoch + 1} of a model that was "
                 f"mined for {done} epochs, with {alive:,} of {size:,} weights "
                 f"alive. Pass `fit(initial_epoch={done}, ...)`, with the same "
-                "`epochs` for this callback, or begin anew: call `revive()` "
+                "`epochs` for this callback, or begin anew: call `reset_mining()` "
                 f"of its `GemLayer` '{self._gems[0].name}'."
             )
         if self._counts[-1] >= alive:
@@ -258,8 +259,8 @@ class GemMinerCallback(keras.callbacks.Callback):
                 f"target_sparsity={self.target_sparsity:g}, for a model of "
                 f"which mining has left {alive:,} of {size:,} weights, a "
                 f"sparsity of {1 - alive / size:g}. Use a larger one, or "
-                "train the ticket (`finetune()`), or begin anew: call "
-                f"`revive()` of its `GemLayer` '{self._gems[0].name}'."
+                "train the ticket (`start_finetuning()`), or begin anew: call "
+                f"`reset_mining()` of its `GemLayer` '{self._gems[0].name}'."
             )
         for gem in self._gems:
             gem.penalty.reset()
@@ -282,7 +283,7 @@ class GemMinerCallback(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
-    def _aim(self, epoch):
+    def _set_target(self, epoch):
         """Sets the target of all layers, which mining keeps until its end."""
         target = self._counts[-1]
         for gem in self._gems:
@@ -353,18 +354,18 @@ class GemMinerCallback(keras.callbacks.Callback):
         weights = [w for gem in self._gems for w in gem.prunable]
         if sum(gem.count_alive() for gem in self._gems) <= count:
             return
-        freeze(weights, count, self.allocation, self.shape, self.inverted)
+        freeze(weights, count, self.distribution, self.pattern, self.inverted)
         self._report_floor(weights)
         if self.gated and count == self._counts[-1]:
             for gem in self._gems:
-                gem.settle()
+                gem.saturate_scores()
         if self.verbose:
             size = sum(gem.size for gem in self._gems)
             print(f"\nFroze all but {count:,} of {size:,} weights.")
 
     def _report_floor(self, weights):
         """Warns, once for each, of weights that only the floor keeps alive."""
-        least = getattr(self.allocation, "minimum", 0)
+        least = getattr(self.distribution, "minimum", 0)
         for weight in weights:
             path, size = weight.path, weight.alive.size
             at_floor = size > least == weight.alive.count()
@@ -372,9 +373,9 @@ class GemMinerCallback(keras.callbacks.Callback):
                 self._at_floor.add(path)
                 warnings.warn(
                     f"'{path}' is down to {least} of {size:,} weights, "
-                    "which the allocation keeps alive. Lower "
+                    "which the distribution keeps alive. Lower "
                     "`target_sparsity`, or give the layer its share by "
-                    "`allocation`.",
+                    "`distribution`.",
                     stacklevel=2,
                 )
 
@@ -449,8 +450,10 @@ class GemMinerCallback(keras.callbacks.Callback):
             "gated": self.gated,
             "rounding": self.rounding,
             "epochs": self.epochs,
-            "allocation": keras.saving.serialize_keras_object(self.allocation),
-            "shape": keras.saving.serialize_keras_object(self.shape),
+            "distribution": keras.saving.serialize_keras_object(
+                self.distribution
+            ),
+            "pattern": keras.saving.serialize_keras_object(self.pattern),
             "inverted": self.inverted,
             "verbose": self.verbose,
         }

@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 
-from tf_gems import allocation as allocations
 from tf_gems import schedules
-from tf_gems import shapes
 from tf_gems.callbacks import trained_weights
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.pointwise import refuse_too_few_zeros
+from tf_gems.selection import distributions
+from tf_gems.selection import patterns
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
 from tf_gems.validation import is_number
@@ -25,7 +25,7 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
     stay alive, and the others are pruned for good. The density is that of a
     schedule over the time from `begin` to `end`, in whole epochs. At `end`,
     and before the last epoch in any case, it is exactly the target: what is
-    left has time to recover. An allocation that gives each weight a
+    left has time to recover. A distribution that gives each weight a
     number of its own lets the density of each fall to its own end in equal
     measure; one that ranks, such as `"lamp"`, ranks what is alive each time.
 
@@ -50,9 +50,9 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
             target.
         epochs: Integer, the length of training. Defaults to `None`: the
             epochs of `fit`.
-        allocation: How what is alive is spread over the weights, see
-            `tf_gems.allocation.get`. Defaults to `"lamp"`.
-        shape: What is pruned together, see `tf_gems.shapes.get`. Defaults to
+        distribution: How what is alive is spread over the weights, see
+            `tf_gems.distributions.get`. Defaults to `"lamp"`.
+        pattern: What is pruned together, see `tf_gems.patterns.get`. Defaults to
             `"unstructured"`.
 
     Raises:
@@ -79,8 +79,8 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         end=None,
         schedule=None,
         epochs=None,
-        allocation="lamp",
-        shape="unstructured",
+        distribution="lamp",
+        pattern="unstructured",
     ):
         super().__init__()
         self.target_sparsity = check_sparsity(target_sparsity)
@@ -106,9 +106,9 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         self.epochs = epochs
         if epochs is not None:
             self.epochs = check_positive_integer(epochs, "epochs")
-        self.allocation = allocations.get(allocation)
-        self.shape = shapes.get(shape)
-        shapes.refuse_too_dense(self.shape, self.target_sparsity)
+        self.distribution = distributions.get(distribution)
+        self.pattern = patterns.get(pattern)
+        patterns.refuse_too_dense(self.pattern, self.target_sparsity)
         self._weights = []
         self._at_floor = set()
 
@@ -155,7 +155,7 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         for weight, mask in zip(self._weights, masks, strict=True):
             weight.alive.assign(mask)
         self._at_floor = trained_weights.warn_at_floor(
-            self._weights, self.allocation, self._at_floor
+            self._weights, self.distribution, self._at_floor
         )
 
     def density(self, epoch, epochs):
@@ -183,22 +183,22 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         """Returns masks of the largest scores among those alive."""
         target = 1.0 - self.target_sparsity
         paths = [weight.path for weight in self._weights]
-        counts = self.allocation([s.shape for s in scores], target, paths)
+        counts = self.distribution([s.shape for s in scores], target, paths)
         if counts is None:
-            return self.allocation.keep(
-                scores, density, paths, self.shape, alive
+            return self.distribution.keep(
+                scores, density, paths, self.pattern, alive
             )
-        counts = allocations.within(
+        counts = distributions.within(
             [np.count_nonzero(here) for here in alive], counts
         )
-        # An allocation at each density would not do: as the density falls,
+        # A distribution at each density would not do: as the density falls,
         # one of them may ask for more of a weight than are left.
         share = (1.0 - density) / (1.0 - target)
         masks = []
         for score, count, here in zip(scores, counts, alive, strict=True):
             count = round(score.size - share * (score.size - count))
             count = min(count, np.count_nonzero(here))
-            masks += self.shape.keep_largest([score], count, [here])
+            masks += self.pattern.keep_largest([score], count, [here])
         return masks
 
     def on_epoch_end(self, epoch, logs=None):
@@ -215,8 +215,10 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
             "end": self.end,
             "schedule": keras.saving.serialize_keras_object(self.schedule),
             "epochs": self.epochs,
-            "allocation": keras.saving.serialize_keras_object(self.allocation),
-            "shape": keras.saving.serialize_keras_object(self.shape),
+            "distribution": keras.saving.serialize_keras_object(
+                self.distribution
+            ),
+            "pattern": keras.saving.serialize_keras_object(self.pattern),
         }
 
     @classmethod

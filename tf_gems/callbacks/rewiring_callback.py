@@ -6,7 +6,7 @@ from keras import ops
 
 from tf_gems import schedules
 from tf_gems.callbacks import trained_weights
-from tf_gems.masks import keep_largest
+from tf_gems.selection.masks import keep_largest
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import is_number
 
@@ -108,7 +108,7 @@ class RewiringCallback(keras.callbacks.Callback):
                 f"`{type(self).__name__}` moves the masks of a sparse "
                 f"network. Received: '{self.model.name}', of which all weights "
                 "are alive. Call `prepare(model)` of the method, or "
-                "`finetune(ticket)`, and `compile`, before `fit`."
+                "`start_finetuning(ticket)`, and `compile`, before `fit`."
             )
         self._epoch = epoch
         self._step = epoch * self.params["steps"]

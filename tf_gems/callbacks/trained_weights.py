@@ -60,18 +60,18 @@ def refuse_restoring(callbacks, epoch, name):
             )
 
 
-def warn_at_floor(weights, allocation, seen=()):
-    """Warns of weights that only the floor of an allocation keeps alive.
+def warn_at_floor(weights, distribution, seen=()):
+    """Warns of weights that only the floor of a distribution keeps alive.
 
     Args:
         weights: List of `PrunableWeight`.
-        allocation: `tf_gems.allocation.Allocation`.
+        distribution: `tf_gems.distributions.Distribution`.
         seen: Paths of weights that a warning named before.
 
     Returns:
         Set of the paths of all weights that a warning has named.
     """
-    least = getattr(allocation, "minimum", 0)
+    least = getattr(distribution, "minimum", 0)
     found = [
         w.path
         for w in weights
@@ -80,9 +80,9 @@ def warn_at_floor(weights, allocation, seen=()):
     if found:
         warnings.warn(
             f"{len(found)} of {len(weights)} kernels are down to the {least} "
-            "that the allocation keeps alive of each: "
+            "that the distribution keeps alive of each: "
             f"{', '.join(found)}. Lower `target_sparsity`, or give these "
-            'layers their share by `allocation`, such as "erk".',
+            'layers their share by `distribution`, such as "erk".',
             stacklevel=2,
         )
     return {*seen, *found}

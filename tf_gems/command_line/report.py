@@ -54,7 +54,7 @@ def define_flags(parser):
 def run(values):
     """Writes the forms and their report, and prints it."""
     import_keras()
-    from tf_gems.export import export_report
+    from tf_gems.export import deployment_report
     from tf_gems.wrapper_removal import wrapped_by
 
     check_names(values.output, _NAMES)
@@ -63,7 +63,7 @@ def run(values):
     if values.data:
         data = _read(values.data)
     with claiming(values.output, _NAMES) as directory:
-        report = export_report(
+        report = deployment_report(
             model, directory, data, forms=values.forms, runs=values.runs
         )
         text = json.dumps(report.to_dict(), indent=1)

@@ -61,7 +61,7 @@ class Channels:
         for one, other in zip(ones, others, strict=True):
             self._parents[self._root(other)] = self._root(one)
 
-    def settle(self, pinned, requirements):
+    def find_required(self, pinned, requirements):
         """Finds which channels must stay.
 
         Args:

@@ -103,7 +103,9 @@ class _Plan:
         pinned = [*inputs, *keras.tree.flatten(outputs)]
         for rule in self._rules:
             pinned += rule.pinned()
-        self._channels.settle(pinned, [r.requirement for r in self._rules])
+        self._channels.find_required(
+            pinned, [r.requirement for r in self._rules]
+        )
         self.kept = {r.call.name: r.reason for r in self._rules if r.reason}
         self.shared = [
             rule.call.name

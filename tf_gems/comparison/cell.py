@@ -33,7 +33,9 @@ from tf_gems.training import train
 
 _OF_SEARCH = (r"round_\d+\.gem", r"rewind\.gem")
 CHECKS = {
-    "shuffled": lambda ticket, model, seed: sanity.shuffle(ticket, seed, model),
+    "shuffled": lambda ticket, model, seed: sanity.shuffle(
+        ticket, model, seed=seed
+    ),
     "reinitialized": sanity.reinitialize,
     "random": sanity.randomize,
 }

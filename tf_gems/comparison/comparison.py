@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 
 from tf_gems import sanity
-from tf_gems.files import hold
+from tf_gems.files import lock
 from tf_gems.files import write_text
 from tf_gems.tables import Report
 from tf_gems.tables import Table
@@ -121,7 +121,7 @@ class Comparison(Report):
         known = refuse_others(directory, RESULTS)
         # Processes that share a comparison all save it.
         with (
-            hold(directory, wait=True),
+            lock(directory, wait=True),
             claiming(directory, RESULTS, known),
         ):
             for name, content in zip(
@@ -212,7 +212,7 @@ class Comparison(Report):
 
         known = refuse_others(directory, pictures.NAMES)
         with (
-            hold(directory, wait=True),
+            lock(directory, wait=True),
             claiming(directory, pictures.NAMES, known) as directory,
         ):
             pictures.draw(self, directory)

@@ -34,10 +34,10 @@ def by_epoch(pipeline, seed=0, length=None):
     """
     import tensorflow as tf
 
-    told = _Epoch()
+    current = _Epoch()
 
     def of_reading(drawn):
-        epoch = tf.numpy_function(told.get, [], tf.int64)
+        epoch = tf.numpy_function(current.get, [], tf.int64)
         epoch = tf.where(epoch < 0, drawn, tf.ensure_shape(epoch, []))
         return pipeline(tf.stack([tf.constant(seed, tf.int64), epoch]))
 
@@ -49,7 +49,7 @@ def by_epoch(pipeline, seed=0, length=None):
     # Autotuning delays the end of every short `fit` by up to its own time.
     options.autotune.enabled = False
     data = data.prefetch(2).with_options(options)
-    data.set_epoch = told.set
+    data.set_epoch = current.set
     return data
 
 

@@ -22,12 +22,12 @@ class DeploymentReport(Report):
             example, this file's and its dense twin's, run in turns;
             `emulated_seconds` and `emulated_dense_seconds`, on an emulated
             processor without AVX, where that was tried; and `layers`, see
-            `tf_gems.export.xnnpack_report`.
+            `tf_gems.export.sparse_operators`.
 
     Example:
 
     ```python
-    report = tf_gems.export_report(sparse, "exported", (images, labels))
+    report = tf_gems.deployment_report(sparse, "exported", (images, labels))
     print(report)
     ```
     """

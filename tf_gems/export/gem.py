@@ -7,11 +7,11 @@ import tempfile
 import keras
 import numpy as np
 
-from tf_gems.export.comparison import compare
-from tf_gems.export.comparison import doubts
-from tf_gems.export.comparison import refuse_non_finite
 from tf_gems.export.network import HALF_TOLERANCE
 from tf_gems.export.network import Network
+from tf_gems.export.parity import doubts
+from tf_gems.export.parity import measure_parity
+from tf_gems.export.parity import refuse_non_finite
 from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
 from tf_gems.export.report import ExportReport
@@ -75,10 +75,10 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
     with replacing_path(path) as partial, network.masked() as plain:
         ticket = ticket_of(plain)
         try:
-            found, comparison = _tried(
+            found, parity = _tried(
                 ticket, partial, dtype, network, plain, given, expected[0]
             )
-            comparison.refuse_above(tolerance, f"path={path!r}")
+            parity.refuse_above(tolerance, f"path={path!r}")
         except (RuntimeError, ValueError):
             if ticket.config is None:
                 raise
@@ -86,10 +86,10 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
             ticket = Ticket(
                 ticket.masks, ticket.weights, {"name": network.name}
             )
-            found, comparison = _tried(
+            found, parity = _tried(
                 ticket, partial, dtype, network, plain, given, expected[0]
             )
-            comparison.refuse_above(tolerance, f"path={path!r}")
+            parity.refuse_above(tolerance, f"path={path!r}")
         if ticket.config is None:
             notes.append(
                 "The config of the network does not tell all of it, so "
@@ -103,8 +103,8 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
         written=Stored(path),
         twin=twin,
         tensors=[_tensor(found, layer) for layer in layers],
-        largest_difference=comparison.difference,
-        largest_output=comparison.magnitude,
+        largest_difference=parity.difference,
+        largest_output=parity.magnitude,
         ran=[f"keras {importlib.metadata.version('keras')}"],
         notes=notes,
         form=dtype or "float32",
@@ -121,7 +121,7 @@ def _tried(ticket, partial, dtype, network, plain, given, expected):
         )
     else:
         [outputs] = network.outputs([given], found.network())
-    return found, compare(expected, outputs)
+    return found, measure_parity(expected, outputs)
 
 
 def ticket_of(plain):

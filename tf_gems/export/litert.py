@@ -9,14 +9,14 @@ import numpy as np
 
 from tf_gems.export import flatbuffer
 from tf_gems.export import forms
-from tf_gems.export.comparison import doubts
-from tf_gems.export.comparison import refuse_non_finite
 from tf_gems.export.conversion import convert
 from tf_gems.export.conversion import traced_or_refused
 from tf_gems.export.network import HALF_TOLERANCE
 from tf_gems.export.network import Network
 from tf_gems.export.network import computed_in_float32
 from tf_gems.export.network import kept_patterns
+from tf_gems.export.parity import doubts
+from tf_gems.export.parity import refuse_non_finite
 from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
 from tf_gems.export.progress import Progress
@@ -156,12 +156,16 @@ def write_litert(
         )
     form = forms.get(form)
     _check_arguments(form, optimize, representative_data, io)
-    told = representative_data if inputs is None else inputs
-    network = Network(model, told)
+    given_inputs = representative_data if inputs is None else inputs
+    network = Network(model, given_inputs)
     examples = None
     if representative_data is not None:
         examples = network.signature.flatten(representative_data)
-    given = None if told is None else network.signature.flatten(told)
+    given = (
+        None
+        if given_inputs is None
+        else network.signature.flatten(given_inputs)
+    )
     failure = None
     with (
         Progress(path) as progress,
@@ -261,12 +265,12 @@ class _Attempt:
         feeds = [self.signature.feed(batch) for batch in batches]
         trial = Trial(path, self.form, tolerance, feeds, expected, inside)
         self.progress.step("running the file")
-        twin, comparison = trial.dense(self.dense)
-        self.data, self.comparison, self.reasons = self.dense, comparison, {}
+        twin, parity = trial.dense(self.dense)
+        self.data, self.parity, self.reasons = self.dense, parity, {}
         if self.sparse:
             self.progress.step("storing its zeros")
-            self.data, self.comparison, self.reasons = trial.choose(
-                self.dense, twin, comparison, self.optimize, notes
+            self.data, self.parity, self.reasons = trial.choose(
+                self.dense, twin, parity, self.optimize, notes
             )
         self.ran = trial.ran
         notes += doubts(expected)
@@ -291,8 +295,8 @@ class _Attempt:
             tensors=flatbuffer.describe(
                 flatbuffer.read(self.data), self.patterns, self.reasons
             ),
-            largest_difference=self.comparison.difference,
-            largest_output=self.comparison.magnitude,
+            largest_difference=self.parity.difference,
+            largest_output=self.parity.magnitude,
             ran=self.ran,
             notes=self.notes,
             form=self.form.name,

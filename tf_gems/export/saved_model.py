@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_gems.export.comparison import compare
-from tf_gems.export.comparison import doubts
-from tf_gems.export.comparison import refuse_non_finite
 from tf_gems.export.conversion import traced_or_refused
 from tf_gems.export.network import HALF_TOLERANCE
 from tf_gems.export.network import Network
 from tf_gems.export.outputs import as_array
+from tf_gems.export.parity import doubts
+from tf_gems.export.parity import measure_parity
+from tf_gems.export.parity import refuse_non_finite
 from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
 from tf_gems.export.progress import Progress
@@ -135,8 +135,8 @@ def write_saved_model(
                         row["encoding"] = "dense"
         progress.step("running it")
         outputs, ran = _run(written, network.signature, given)
-        comparison = compare(expected[0], outputs)
-        comparison.refuse_above(tolerance, f"directory={directory!r}")
+        parity = measure_parity(expected[0], outputs)
+        parity.refuse_above(tolerance, f"directory={directory!r}")
         if measure is not None:
             measure(written, twin.name)
         replace_directory(Path(written), target, own, ENTRY)
@@ -146,8 +146,8 @@ def write_saved_model(
         written=Stored(directory),
         twin=Stored(twin.name, twin),
         tensors=tensors,
-        largest_difference=comparison.difference,
-        largest_output=comparison.magnitude,
+        largest_difference=parity.difference,
+        largest_output=parity.magnitude,
         ran=[ran],
         notes=notes,
     )

@@ -6,8 +6,8 @@ from tf_gems.export.flattening import carry_weights
 from tf_gems.export.flattening import flat_copy
 from tf_gems.export.flattening import graph_of
 from tf_gems.export.input_scaling import find_input_scaling
-from tf_gems.export.sparse_readiness import sparse_readiness
-from tf_gems.export.sparse_ready_report import SparseReadyReport
+from tf_gems.export.readiness_report import readiness_report
+from tf_gems.export.rewrite_report import RewriteReport
 from tf_gems.layers.gem_layer import find_gem_layers
 
 layers = keras.layers
@@ -63,7 +63,7 @@ def make_sparse_ready(model):
 
     Returns:
         `(ready, report)`: a new Keras model of the same inputs and outputs,
-        and a `tf_gems.export.SparseReadyReport`. If nothing was to change,
+        and a `tf_gems.export.RewriteReport`. If nothing was to change,
         the model is a plain copy.
 
     Raises:
@@ -89,8 +89,8 @@ def make_sparse_ready(model):
         flat, clone_function=plan.clone, call_function=plan.call
     )
     plan.carry_weights()
-    report = sparse_readiness(ready)
-    return ready, SparseReadyReport(plan.changes, plan.left, report)
+    report = readiness_report(ready)
+    return ready, RewriteReport(plan.changes, plan.left, report)
 
 
 def _refuse_others(model):
@@ -174,11 +174,11 @@ class _Plan:
             for layer in model.layers
             if isinstance(layer, layers.Conv2D) and layer.kernel_size != (1, 1)
         ]
-        told = {row["layer"] for row in self.left}
+        reported = {row["layer"] for row in self.left}
         for layer in wide:
             inputs = tuple(layer.kernel.shape)[:3]
             stem = layer is wide[0] and inputs == (3, 3, 3)
-            if not stem and layer.name not in told:
+            if not stem and layer.name not in reported:
                 size = "x".join(map(str, layer.kernel_size))
                 self._leave(
                     layer,

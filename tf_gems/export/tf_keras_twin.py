@@ -32,9 +32,9 @@ import keras
 import numpy as np
 
 from tf_gems.export import tf_keras_layer
-from tf_gems.export.comparison import compare
 from tf_gems.export.network import Network
 from tf_gems.export.outputs import as_array
+from tf_gems.export.parity import measure_parity
 
 _TOLERANCE = 1e-4
 
@@ -84,16 +84,16 @@ def to_tf_keras(model):
     [expected] = network.outputs([inputs])
     [argument] = network.signature.pack(inputs)
     found = keras.tree.flatten(twin(argument, training=False))
-    comparison = compare(
+    parity = measure_parity(
         dict(enumerate(expected.values())),
         dict(enumerate(map(as_array, found))),
     )
-    if not comparison.within(_TOLERANCE):
+    if not parity.within(_TOLERANCE):
         raise RuntimeError(
             "A twin must compute what the model computes. Received: "
             f"model='{plain.name}', whose twin differs by "
-            f"{comparison.difference:.3g}, where the largest output is "
-            f"{comparison.magnitude:.3g}. Export the model as it is."
+            f"{parity.difference:.3g}, where the largest output is "
+            f"{parity.magnitude:.3g}. Export the model as it is."
         )
     return twin
 

@@ -5,8 +5,8 @@ import os
 from tf_gems.export import flatbuffer
 from tf_gems.export import worker
 from tf_gems.export import xnnpack
-from tf_gems.export.comparison import compare
-from tf_gems.export.comparison import worst
+from tf_gems.export.parity import measure_parity
+from tf_gems.export.parity import worst
 from tf_gems.export.sparsify import SMALLER
 from tf_gems.export.sparsify import sparsify
 
@@ -46,27 +46,27 @@ class Trial:
                 f"run, path={self.path!r}, form={self.form.name!r}: "
                 f"{_flat(error)}. {_advice(self.form)}"
             ) from error
-        comparison = _compared(self.expected, outputs)
-        comparison.refuse_above(self.tolerance, f"path={self.path!r}")
-        return outputs, comparison
+        parity = _compared(self.expected, outputs)
+        parity.refuse_above(self.tolerance, f"path={self.path!r}")
+        return outputs, parity
 
-    def choose(self, dense, twin, comparison, optimize, notes):
+    def choose(self, dense, twin, parity, optimize, notes):
         """Returns the sparse file if it is as right as the dense one.
 
         Args:
             dense: Bytes.
             twin: Outputs of the dense file.
-            comparison: `Comparison` of those.
+            parity: `Parity` of those.
             optimize: See `export_litert`.
             notes: List of sentences, added to.
 
         Returns:
-            `(data, comparison, reasons)`: what to write, how it compares with
+            `(data, parity, reasons)`: what to write, how it compares with
             Keras, and why weights are dense, see `sparsify`.
         """
         data, reasons = _encode(dense, optimize, notes)
         if data is dense:
-            return dense, comparison, reasons
+            return dense, parity, reasons
         failure = None
         try:
             outputs = self._run(data)
@@ -85,11 +85,11 @@ class Trial:
                     f"{beside.difference:.3g}"
                 )
         if failure is None:
-            comparison = _compared(self.expected, outputs)
-            comparison.refuse_above(self.tolerance, f"path={self.path!r}")
-            return data, comparison, reasons
+            parity = _compared(self.expected, outputs)
+            parity.refuse_above(self.tolerance, f"path={self.path!r}")
+            return data, parity, reasons
         notes.append(f"No weight is stored sparsely: {failure}.")
-        return dense, comparison, {}
+        return dense, parity, {}
 
     def _run(self, data):
         """Returns the outputs of each way to run a file, see `run_litert`."""
@@ -104,7 +104,7 @@ def _compared(expected, received):
     """Compares each way of running a file with what is expected."""
     return worst(
         [
-            compare(ours, theirs)
+            measure_parity(ours, theirs)
             for outputs in received
             for ours, theirs in zip(expected, outputs, strict=True)
         ]

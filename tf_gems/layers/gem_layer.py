@@ -198,7 +198,7 @@ class GemLayer(keras.layers.Wrapper):
                 initializer = initializers.per_channel(initializer)
             yield initializer
 
-    def revive(self):
+    def reset_mining(self):
         """Begins anew: draws the scores again; what is not zero is alive."""
         weights = [prunable.weight for prunable in self.prunable]
         drawn_by = self._initializers_of_scores(weights)
@@ -210,7 +210,7 @@ class GemLayer(keras.layers.Wrapper):
             counter.assign(0)
         self.penalty.reset()
 
-    def settle(self):
+    def saturate_scores(self):
         """Raises the scores of what is alive to one: the ticket is found."""
         if isinstance(self.mask, RoundMask):
             for prunable in self.prunable:
@@ -246,7 +246,7 @@ class GemLayer(keras.layers.Wrapper):
         """Chooses what trains: scores (mining) or weights (fine-tuning).
 
         Keras ignores a change of `trainable` until the next `compile`, so
-        compile the model again afterwards. `SparseModel.finetune` asks for it.
+        compile the model again afterwards. `SparseModel.start_finetuning` asks for it.
 
         Args:
             phase: `"mining"` or `"finetuning"`.

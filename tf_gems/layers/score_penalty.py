@@ -13,7 +13,7 @@ class ScorePenalty:
     """Pulls the scores of a layer to zero while too many round to one.
 
     `kept` is the number of weights that round to one. The penalty rests while
-    `kept <= bound`: if it drove the network below its target, the weights that
+    `kept <= limit`: if it drove the network below its target, the weights that
     are alive in the end would not be those that were mined. It also rests for
     a tensor in which one score at most rounds to one, so that no layer is
     pulled out of the network.
@@ -34,18 +34,18 @@ class ScorePenalty:
     beside the others. Without it, an optimizer that normalizes gradients
     would move scores that matter and scores that do not by the same step. The
     second part decides *how many* fall, and works under any learning rate.
-    Its rate, `weight`, is the multiplier of the constraint `kept <= bound`.
-    Every step ascends it, in logarithms, while the bound falls to its goal:
+    Its rate, `weight`, is the multiplier of the constraint `kept <= limit`.
+    Every step ascends it, in logarithms, while the limit falls to its final_limit:
 
-        weight <- weight * exp(gain * clip(log(kept / bound) / BAND, -1, 1))
-        bound  <- max(goal, bound * decay)
+        weight <- weight * exp(gain * clip(log(kept / limit) / BAND, -1, 1))
+        limit  <- max(final_limit, limit * decay)
 
     Args:
         layer: `GemLayer` that is to own the variables.
         prunable: List of `PrunableWeight`.
 
     Attributes:
-        weight, bound, goal, decay, gain: Float32 scalar `keras.Variable`s.
+        weight, limit, final_limit, decay, gain: Float32 scalar `keras.Variable`s.
             They change alike on all replicas and are in every checkpoint.
         steps, epochs: Integer scalar `keras.Variable`s, how many steps and
             epochs the layer has been mined for.
@@ -72,8 +72,8 @@ class ScorePenalty:
             )
 
         self.weight = add("regularization")
-        self.bound = add("bound")
-        self.goal = add("goal")
+        self.limit = add("limit")
+        self.final_limit = add("final_limit")
         self.decay = add("decay")
         self.gain = add("gain")
         self.steps = add("steps", "int")
@@ -82,7 +82,7 @@ class ScorePenalty:
     @property
     def variables(self):
         """List of the variables that it adds to the layer."""
-        own = [self.weight, self.bound, self.goal, self.decay, self.gain]
+        own = [self.weight, self.limit, self.final_limit, self.decay, self.gain]
         shrinkages = [w.shrinkage for w in self.prunable]
         return [*own, self.steps, self.epochs, *shrinkages]
 
@@ -91,27 +91,27 @@ class ScorePenalty:
         for variable in self.variables:
             variable.assign(0)
 
-    def hold(self, weight, bound):
-        """Sets a constant weight that rests at the bound."""
+    def set_constant(self, weight, limit):
+        """Sets a constant weight that rests at the limit."""
         for variable in (self.gain, *(w.shrinkage for w in self.prunable)):
             variable.assign(0.0)
         self.weight.assign(weight)
-        self.bound.assign(bound)
-        self.goal.assign(bound)
+        self.limit.assign(limit)
+        self.final_limit.assign(limit)
         self.decay.assign(1.0)
 
-    def adapt(self, rate, gain, bound, decay):
-        """Begins to adapt; the goal is set apart, since freezes change it.
+    def adapt(self, rate, gain, limit, decay):
+        """Begins to adapt; the final_limit is set apart, since freezes change it.
 
         Args:
             rate: Float, the part of a score that the first step takes away.
             gain: Positive float.
-            bound: Integer, the bound to begin with.
-            decay: Float in (0, 1], the factor of the bound in a step.
+            limit: Integer, the limit to begin with.
+            decay: Float in (0, 1], the factor of the limit in a step.
         """
         self.weight.assign(min(rate, MOST))
         self.gain.assign(gain)
-        self.bound.assign(bound)
+        self.limit.assign(limit)
         self.decay.assign(decay)
 
     def pull(self, masks):
@@ -150,7 +150,7 @@ class ScorePenalty:
             masks: List of float tensors of zeros and ones.
         """
         kept = sum(ops.cast(_count(mask), "float32") for mask in masks)
-        pulls = ops.logical_and(kept > self.bound, self.gain > 0.0)
+        pulls = ops.logical_and(kept > self.limit, self.gain > 0.0)
         return ops.cast(pulls, "float32")
 
     def pull_gradients(self, gradients, pulls):
@@ -179,19 +179,19 @@ class ScorePenalty:
         masks = [ops.stop_gradient(mask) for mask in masks]
         counts = [ops.cast(_count(mask), "float32") for mask in masks]
         # Copies, which do not see the assignments below.
-        weight, bound = ops.copy(self.weight), ops.copy(self.bound)
+        weight, limit = ops.copy(self.weight), ops.copy(self.limit)
         kept, gain = sum(counts), ops.convert_to_tensor(self.gain)
         adapts = gain > 0.0
-        # Plus one: a bound of zero is that of a penalty which never rests.
-        error = ops.log((kept + 1.0) / (bound + 1.0)) / BAND
+        # Plus one: a limit of zero is that of a penalty which never rests.
+        error = ops.log((kept + 1.0) / (limit + 1.0)) / BAND
         risen = weight * ops.exp(gain * ops.clip(error, -1.0, 1.0))
         risen = ops.where(adapts, ops.minimum(risen, MOST), weight)
         self.weight.assign(risen)
-        self.bound.assign(ops.maximum(self.goal, bound * self.decay))
+        self.limit.assign(ops.maximum(self.final_limit, limit * self.decay))
         self.steps.assign(self.steps + 1)
-        weight = ops.where(kept > bound, weight, 0.0)
+        weight = ops.where(kept > limit, weight, 0.0)
         rate = ops.where(adapts, weight, 0.0)
-        carried = self._shrink(masks, counts, rate, kept - bound)
+        carried = self._shrink(masks, counts, rate, kept - limit)
         squares = [
             ops.cast(count > 1.0, "float32") * ops.sum(ops.square(w.score))
             for count, w in zip(counts, self.prunable, strict=True)
@@ -206,7 +206,7 @@ class ScorePenalty:
 
             shrinkage = rate * min(1, excess / fallen),
 
-        so that no step takes the density below its bound, whatever the scores
+        so that no step takes the density below its limit, whatever the scores
         and the rate are. Nor does it take the largest score of a tensor below
         the threshold.
 

@@ -8,7 +8,7 @@ from tf_gems.methods.random_pruning import RandomPruning
 from tf_gems.methods.trained import Trained
 from tf_gems.methods.trained import alive_masks
 from tf_gems.network import prunable_weights
-from tf_gems.shapes import Unstructured
+from tf_gems.selection.patterns import Unstructured
 from tf_gems.validation import check_integer
 
 
@@ -33,8 +33,8 @@ class DynamicSparseTraining(Trained):
         end: Float in (0, 1], the fraction of training at which updates end.
             Defaults to `0.75`.
         seed: Integer, of all that is random. Defaults to `0`.
-        allocation: See `tf_gems.allocation.get`. Defaults to `"erk"`.
-        **kwargs: `shape`, which must be `"unstructured"`.
+        distribution: See `tf_gems.distributions.get`. Defaults to `"erk"`.
+        **kwargs: `pattern`, which must be `"unstructured"`.
     """
 
     phase = "finetuning"
@@ -48,16 +48,16 @@ class DynamicSparseTraining(Trained):
         fraction=0.3,
         end=0.75,
         seed=0,
-        allocation="erk",
+        distribution="erk",
         **kwargs,
     ):
-        kwargs["allocation"] = allocation
+        kwargs["distribution"] = distribution
         super().__init__(target_sparsity, epochs, learning_rate, **kwargs)
-        if not isinstance(self.shape, Unstructured):
+        if not isinstance(self.pattern, Unstructured):
             raise ValueError(
                 f"{type(self).__name__} drops and grows single weights. "
-                f"Received: shape={type(self.shape).__name__} "
-                f"{self.shape.get_config()}. Use shape='unstructured', or "
+                f"Received: pattern={type(self.pattern).__name__} "
+                f"{self.pattern.get_config()}. Use pattern='unstructured', or "
                 "another method, such as 'gradual_magnitude'."
             )
         settings = RewiringCallback(None, update_period, fraction, end)
@@ -91,7 +91,7 @@ class DynamicSparseTraining(Trained):
         """Gives a model random masks, and the phase in which weights train."""
         super().prepare(model)
         random = RandomPruning(
-            self.target_sparsity, self.seed, allocation=self.allocation
+            self.target_sparsity, self.seed, distribution=self.distribution
         )
         scores = random.scores(model, None)
         density = 1.0 - self.target_sparsity

@@ -34,16 +34,16 @@ class EdgePopup(Trained):
 
     The four variants of table 3 of "Rare Gems" are
 
-    - edge-popup: `allocation="uniform"`, the largest of each weight;
-    - Global EP: `allocation="global"`, the largest of all layers together;
+    - edge-popup: `distribution="uniform"`, the largest of each weight;
+    - Global EP: `distribution="global"`, the largest of all layers together;
     - the same with `gradual=True`: the density falls geometrically, see
       `tf_gems.callbacks.EdgePopupCallback`;
     - the same with `regularization=1e-4`.
 
     The ticket keeps exactly the target number of weights of the largest
-    `|p|` in the end, in allocation and shape. It can differ from the network
+    `|p|` in the end, in distribution and pattern. It can differ from the network
     that was trained: where a uniform density leaves fractions of a weight, by
-    one weight a layer; by a `Global(minimum=...)`; and by the shape, since
+    one weight a layer; by a `Global(minimum=...)`; and by the pattern, since
     masks are unstructured while scores train.
 
     Args:
@@ -52,14 +52,14 @@ class EdgePopup(Trained):
         learning_rate: Of the scores, see `tf_gems.methods.Trained`. Defaults
             to `None`: that of the compiled optimizer.
         gradual: Whether the density falls by and by, with
-            `allocation="global"` only. Defaults to `False`.
+            `distribution="global"` only. Defaults to `False`.
         freeze_period: Integer, epochs of equal density, if `gradual`.
             Defaults to `5`.
         regularization: Float or `tf_gems.schedules.Schedule`, the weight of
             the sum of squared scores in the loss. Defaults to `0.0`; half of
             PyTorch's `weight_decay`.
-        allocation: `"uniform"` or `"global"`. Defaults to `"uniform"`.
-        **kwargs: `shape`, see `tf_gems.methods.Method`.
+        distribution: `"uniform"` or `"global"`. Defaults to `"uniform"`.
+        **kwargs: `pattern`, see `tf_gems.methods.Method`.
 
     Example:
 
@@ -85,14 +85,14 @@ class EdgePopup(Trained):
         gradual=False,
         freeze_period=5,
         regularization=0.0,
-        allocation="uniform",
+        distribution="uniform",
         **kwargs,
     ):
         super().__init__(
             target_sparsity,
             epochs,
             learning_rate,
-            allocation=allocation,
+            distribution=distribution,
             **kwargs,
         )
         self.gradual = check_bool(gradual, "gradual")
@@ -111,7 +111,7 @@ class EdgePopup(Trained):
     def callback(self):
         return EdgePopupCallback(
             self.target_sparsity,
-            self.allocation,
+            self.distribution,
             self.gradual,
             self.freeze_period,
             self.regularization,

@@ -17,7 +17,7 @@ class GemMiner(Trained):
     `tf_gems.GemMinerCallback` in a `fit` of its own. The ablations of the
     paper are arguments: `regularization=0.0` leaves out the penalty,
     `freeze_period=epochs // 2` freezes once instead of gradually,
-    `allocation="uniform"` ranks scores layer by layer.
+    `distribution="uniform"` ranks scores layer by layer.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -31,7 +31,7 @@ class GemMiner(Trained):
             to `True`.
         inverted: Whether to freeze the largest scores, see
             `tf_gems.sanity`. Defaults to `False`.
-        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
+        **kwargs: `distribution` and `pattern`, see `tf_gems.methods.Method`.
 
     Example:
 
@@ -55,7 +55,8 @@ class GemMiner(Trained):
         learning_rate=None,
         freeze_period=5,
         regularization="auto",
-        gated=True,
+        stop_at_target=True,
+        saturate_scores=True,
         inverted=False,
         **kwargs,
     ):
@@ -80,8 +81,8 @@ class GemMiner(Trained):
             self.regularization,
             self.gated,
             epochs=self.epochs,
-            allocation=self.allocation,
-            shape=self.shape,
+            distribution=self.distribution,
+            pattern=self.pattern,
             inverted=self.inverted,
         )
 

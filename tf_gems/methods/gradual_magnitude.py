@@ -28,8 +28,8 @@ class GradualMagnitude(Trained):
             `None`: 0.75, and at least two epochs before training ends.
         schedule: `tf_gems.schedules.Schedule` of the density. Defaults to
             `None`: the cubic one of the paper from 1 to the target.
-        allocation: See `tf_gems.allocation.get`. Defaults to `"lamp"`.
-        **kwargs: `shape`, see `tf_gems.methods.Method`.
+        distribution: See `tf_gems.distributions.get`. Defaults to `"lamp"`.
+        **kwargs: `pattern`, see `tf_gems.methods.Method`.
 
     Example:
 
@@ -54,14 +54,14 @@ class GradualMagnitude(Trained):
         begin=0.0,
         end=None,
         schedule=None,
-        allocation="lamp",
+        distribution="lamp",
         **kwargs,
     ):
         super().__init__(
             target_sparsity,
             epochs,
             learning_rate,
-            allocation=allocation,
+            distribution=distribution,
             **kwargs,
         )
         self.begin, self.end, self.schedule = begin, end, schedule
@@ -76,8 +76,8 @@ class GradualMagnitude(Trained):
             self.end,
             self.schedule,
             epochs=self.epochs,
-            allocation=self.allocation,
-            shape=self.shape,
+            distribution=self.distribution,
+            pattern=self.pattern,
         )
 
     def get_config(self):

@@ -27,7 +27,7 @@ class Grasp(Saliency):
         temperature: Positive float by which the outputs of the model are
             divided before the loss. Where they are logits, the authors' code
             takes `200`. Defaults to `1`.
-        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
+        **kwargs: `distribution` and `pattern`, see `tf_gems.methods.Method`.
 
     Example:
 

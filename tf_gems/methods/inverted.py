@@ -46,7 +46,7 @@ class Inverted(Method):
                 "`GemMiner(inverted=True)`, or `SynFlow(rounds=1)`."
             )
         super().__init__(
-            method.target_sparsity, method.allocation, method.shape
+            method.target_sparsity, method.distribution, method.pattern
         )
         self.method = method
 

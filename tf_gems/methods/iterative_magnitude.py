@@ -30,11 +30,11 @@ class IterativeMagnitude(LearningRateRewinding):
             with the target density `d`. Defaults to `0.2`.
         rounds: Positive integer, the number of rounds, whatever `rate` is.
             Defaults to `None`: given by `rate`.
-        allocation: See `tf_gems.allocation.get`. Defaults to `"global"`, as in
+        distribution: See `tf_gems.distributions.get`. Defaults to `"global"`, as in
             the papers, whose tickets start from an initialization. It can
             empty layers of small weights, such as depthwise convolutions;
             `"lamp"` does not.
-        **kwargs: `shape`, see `tf_gems.methods.Method`.
+        **kwargs: `pattern`, see `tf_gems.methods.Method`.
 
     Example:
 
@@ -57,7 +57,7 @@ class IterativeMagnitude(LearningRateRewinding):
         rewind_steps=0,
         rate=0.2,
         rounds=None,
-        allocation="global",
+        distribution="global",
         **kwargs,
     ):
         super().__init__(
@@ -66,7 +66,7 @@ class IterativeMagnitude(LearningRateRewinding):
             learning_rate,
             rate,
             rounds,
-            allocation,
+            distribution,
             **kwargs,
         )
         self.rewind_steps = RewindPoint(rewind_steps).steps  # after a check

@@ -12,7 +12,7 @@ from tf_gems.methods.method import present_weights
 from tf_gems.methods.method import warn_at_floor
 from tf_gems.methods.trained import Trained
 from tf_gems.methods.trained import alive_masks
-from tf_gems.methods.trained import held
+from tf_gems.methods.trained import locked
 from tf_gems.schedules import Geometric
 from tf_gems.ticket import Ticket
 from tf_gems.training import train
@@ -31,7 +31,7 @@ class LearningRateRewinding(Trained):
     at the target. The ticket holds the trained weights, with zeros in place
     of the pruned ones. Magnitudes are compared relative to their layer by
     default, see `tf_gems.methods.Magnitude`; the paper ranks them together,
-    `allocation="global"`.
+    `distribution="global"`.
 
     In `directory` every finished round leaves its ticket, `round_1.gem` and
     so on, and the epochs of the present one are backed up.
@@ -46,8 +46,8 @@ class LearningRateRewinding(Trained):
             Defaults to `0.2`.
         rounds: Positive integer, the number of rounds, whatever `rate` is.
             Defaults to `None`: given by `rate`.
-        allocation: See `tf_gems.allocation.get`. Defaults to `"lamp"`.
-        **kwargs: `shape`, see `tf_gems.methods.Method`.
+        distribution: See `tf_gems.distributions.get`. Defaults to `"lamp"`.
+        **kwargs: `pattern`, see `tf_gems.methods.Method`.
 
     Example:
 
@@ -68,14 +68,14 @@ class LearningRateRewinding(Trained):
         learning_rate=None,
         rate=0.2,
         rounds=None,
-        allocation="lamp",
+        distribution="lamp",
         **kwargs,
     ):
         super().__init__(
             target_sparsity,
             epochs,
             learning_rate,
-            allocation=allocation,
+            distribution=distribution,
             **kwargs,
         )
         if not is_number(rate) or not 0 < rate < 1:
@@ -117,7 +117,7 @@ class LearningRateRewinding(Trained):
         data = training_data.read(x, y, model, **arguments)
         self.prepare(model)
         self._rehearse(model)
-        with held(directory, model):
+        with locked(directory, model):
             directory = None if directory is None else Path(directory)
             return self._find(model, data, directory, verbose, callbacks)
 
@@ -147,12 +147,12 @@ class LearningRateRewinding(Trained):
             masks = alive_masks(model)
             if point:
                 point.rewind(model)
-            ticket = self._join(model, masks, number)
+            ticket = self._combine(model, masks, number)
             if file and not finished:
                 directory.mkdir(parents=True, exist_ok=True)
                 ticket.save(file)
         ticket.apply(model)
-        warn_at_floor(self.allocation, model, alive_masks(model))
+        warn_at_floor(self.distribution, model, alive_masks(model))
         return ticket
 
     def _rehearse(self, model):
@@ -168,7 +168,7 @@ class LearningRateRewinding(Trained):
         scores = [np.abs(w) for w in present_weights(model)]
         return self.keep(model, scores, density(number / self.rounds), alive)
 
-    def _join(self, model, masks, number):
+    def _combine(self, model, masks, number):
         """Joins the masks of a round with the model's present weights."""
         if number == self.rounds:
             return self.ticket(model, masks)  # after a check of the shape

@@ -28,8 +28,8 @@ class Magnitude(Method):
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
-        allocation: See `tf_gems.allocation.get`. Defaults to `"lamp"`.
-        shape: See `tf_gems.shapes.get`. Defaults to `"unstructured"`.
+        distribution: See `tf_gems.distributions.get`. Defaults to `"lamp"`.
+        pattern: See `tf_gems.patterns.get`. Defaults to `"unstructured"`.
 
     Example:
 
@@ -42,9 +42,9 @@ class Magnitude(Method):
     """
 
     def __init__(
-        self, target_sparsity, allocation="lamp", shape="unstructured"
+        self, target_sparsity, distribution="lamp", pattern="unstructured"
     ):
-        super().__init__(target_sparsity, allocation, shape)
+        super().__init__(target_sparsity, distribution, pattern)
 
     def scores(self, model, data):
         scores = [np.abs(w) for w in present_weights(model)]

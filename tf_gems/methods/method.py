@@ -6,14 +6,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_gems import allocation as allocations
-from tf_gems import shapes
 from tf_gems import training_data
 from tf_gems.layers.zeros import nonzero
 from tf_gems.layers.zeros import refuse_below_zeros
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 from tf_gems.pointwise import refuse_too_few_zeros
+from tf_gems.selection import distributions
+from tf_gems.selection import patterns
 from tf_gems.ticket import Ticket
 from tf_gems.validation import check_sparsity
 
@@ -22,29 +22,29 @@ class Method:
     """Base class: scores for all prunable weights, and the ticket they give.
 
     A method overrides `scores`. What it has in common with the others is done
-    here: as many of the largest scores as the allocation says are kept, ties
+    here: as many of the largest scores as the distribution says are kept, ties
     are broken by index, and the ticket starts from the model's present
     weights. The model itself stays as it is.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
-        allocation: How the budget is spread over the weights, see
-            `tf_gems.allocation.get`. Defaults to `"global"`.
-        shape: What is kept together, see `tf_gems.shapes.get`. Defaults to
+        distribution: How the budget is spread over the weights, see
+            `tf_gems.distributions.get`. Defaults to `"global"`.
+        pattern: What is kept together, see `tf_gems.patterns.get`. Defaults to
             `"unstructured"`.
 
     Raises:
-        ValueError: If an argument is out of range, or the shape cannot hold
+        ValueError: If an argument is out of range, or the pattern cannot hold
             at this sparsity.
     """
 
     def __init__(
-        self, target_sparsity, allocation="global", shape="unstructured"
+        self, target_sparsity, distribution="global", pattern="unstructured"
     ):
         self.target_sparsity = check_sparsity(target_sparsity)
-        self.allocation = allocations.get(allocation)
-        self.shape = shapes.get(shape)
-        shapes.refuse_too_dense(self.shape, self.target_sparsity)
+        self.distribution = distributions.get(distribution)
+        self.pattern = patterns.get(pattern)
+        patterns.refuse_too_dense(self.pattern, self.target_sparsity)
 
     # What kernels are best drawn from before `find`; `None`: the layer's own.
     kernel_initializer = None
@@ -107,7 +107,7 @@ class Method:
             holds the config of the method.
 
         Raises:
-            ValueError: If the shape and the allocation contradict each other,
+            ValueError: If the pattern and the distribution contradict each other,
                 the model prunes for speed and this is too few zeros, more
                 weights are zero already, or an argument does not go with the
                 data.
@@ -124,7 +124,7 @@ class Method:
         density = 1.0 - self.target_sparsity
         scores = self.scores(model, data)
         masks = self.keep(model, scores, density, among)
-        warn_at_floor(self.allocation, model, masks)
+        warn_at_floor(self.distribution, model, masks)
         return self.ticket(model, masks)
 
     def _nonzero(self, model):
@@ -138,22 +138,24 @@ class Method:
         return None if all(mask.all() for mask in masks) else masks
 
     def keep(self, model, scores, density, among=None):
-        """Returns masks of the largest scores, in allocation and shape."""
+        """Returns masks of the largest scores, in distribution and pattern."""
         paths = [w.path for w in prunable_weights(model)]
         if among is not None:
             alive = sum(int(np.count_nonzero(mask)) for mask in among)
             density = min(density, alive / sum(np.size(m) for m in among))
-        return self.allocation.keep(scores, density, paths, self.shape, among)
+        return self.distribution.keep(
+            scores, density, paths, self.pattern, among
+        )
 
     def ticket(self, model, masks):
         """Joins masks with the present weights of a model, after a check."""
         for weight, mask in zip(prunable_weights(model), masks, strict=True):
-            if not self.shape.holds(mask):
+            if not self.pattern.matches(mask):
                 raise ValueError(
-                    "The allocation must leave room for the shape. Received: "
-                    f"{type(self.shape).__name__} {self.shape.get_config()} "
-                    f"for '{weight.path}', of which the allocation keeps "
-                    f"{np.mean(mask):.1%}. Choose another allocation, or a "
+                    "The distribution must leave room for the pattern. Received: "
+                    f"{type(self.pattern).__name__} {self.pattern.get_config()} "
+                    f"for '{weight.path}', of which the distribution keeps "
+                    f"{np.mean(mask):.1%}. Choose another distribution, or a "
                     "higher sparsity."
                 )
         metadata = {"method": keras.saving.serialize_keras_object(self)}
@@ -162,8 +164,10 @@ class Method:
     def get_config(self):
         return {
             "target_sparsity": self.target_sparsity,
-            "allocation": keras.saving.serialize_keras_object(self.allocation),
-            "shape": keras.saving.serialize_keras_object(self.shape),
+            "distribution": keras.saving.serialize_keras_object(
+                self.distribution
+            ),
+            "pattern": keras.saving.serialize_keras_object(self.pattern),
         }
 
     @classmethod
@@ -204,15 +208,15 @@ def present_weights(model):
     ]
 
 
-def warn_at_floor(allocation, model, masks):
-    """Warns of weights that only the floor of an allocation keeps alive.
+def warn_at_floor(distribution, model, masks):
+    """Warns of weights that only the floor of a distribution keeps alive.
 
     Args:
-        allocation: `tf_gems.allocation.Allocation`.
+        distribution: `tf_gems.distributions.Distribution`.
         model: `SparseModel`, or Keras model that holds `GemLayer`s.
         masks: List of bool arrays, one for each prunable weight.
     """
-    least = getattr(allocation, "minimum", 0)
+    least = getattr(distribution, "minimum", 0)
     weights = prunable_weights(model)
     found = [
         f"'{weight.path}' ({np.count_nonzero(mask)} of {mask.size:,})"
@@ -221,9 +225,9 @@ def warn_at_floor(allocation, model, masks):
     ]
     if found:
         warnings.warn(
-            "Layers are down to what the allocation keeps alive, and hold up "
+            "Layers are down to what the distribution keeps alive, and hold up "
             f"what flows through them: {', '.join(found)}. Lower "
             "`target_sparsity`, or give these layers their share by "
-            "`allocation`, such as 'erk'.",
+            "`distribution`, such as 'erk'.",
             stacklevel=3,
         )

@@ -35,7 +35,7 @@ class ProsPr(Saliency):
         learning_rate: Positive float, of these steps. Defaults to `0.1`.
         batches: Integer, above `steps`: the loss after the steps is averaged
             over the batches that are left. Defaults to `None`: `steps + 1`.
-        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
+        **kwargs: `distribution` and `pattern`, see `tf_gems.methods.Method`.
 
     Example:
 

@@ -14,18 +14,18 @@ from tf_gems.validation import check_integer
 class RandomPruning(Method):
     """Keeps random weights: the scores are a random permutation.
 
-    With the allocation `"global"`, every subset of the right size is equally
+    With the distribution `"global"`, every subset of the right size is equally
     likely; with any other, every subset of the right sizes by weight.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
         seed: Integer. Defaults to `0`.
-        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
+        **kwargs: `distribution` and `pattern`, see `tf_gems.methods.Method`.
 
     Example:
 
     ```python
-    ticket = tf_gems.methods.RandomPruning(0.98, allocation="erk").find(sparse)
+    ticket = tf_gems.methods.RandomPruning(0.98, distribution="erk").find(sparse)
     ```
 
     Reference: Liu et al., 2022, "The Unreasonable Effectiveness of Random

@@ -21,7 +21,7 @@ class Saliency(Method):
         target_sparsity: Float in [0, 1), the fraction of zeros.
         batches: Positive integer, the number of batches that derivatives are
             averaged over; `None` for all. Defaults to `1`.
-        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
+        **kwargs: `distribution` and `pattern`, see `tf_gems.methods.Method`.
     """
 
     def __init__(self, target_sparsity, batches=1, **kwargs):

@@ -22,7 +22,7 @@ class Snip(Saliency):
         target_sparsity: Float in [0, 1), the fraction of zeros.
         batches: Positive integer, the number of batches that the gradient is
             averaged over; `None` for all. Defaults to `1`.
-        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
+        **kwargs: `distribution` and `pattern`, see `tf_gems.methods.Method`.
 
     Example:
 

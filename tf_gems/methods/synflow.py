@@ -42,14 +42,14 @@ class SynFlow(Method):
     The promise of the paper is for layers that all paths go through. A
     residual branch beside an identity can lose all its weights (at 99.9 %,
     ResNet-20 loses two to six of its convolutions) but for the one entry that
-    `"global"` keeps of each; `tf_gems.allocation.Global(minimum=0)` is the
+    `"global"` keeps of each; `tf_gems.distributions.Global(minimum=0)` is the
     paper's own.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
         rounds: Positive integer. Defaults to `100`.
-        allocation: See `tf_gems.allocation.get`. Defaults to `"global"`.
-        shape: See `tf_gems.shapes.get`. Defaults to `"unstructured"`.
+        distribution: See `tf_gems.distributions.get`. Defaults to `"global"`.
+        pattern: See `tf_gems.patterns.get`. Defaults to `"unstructured"`.
 
     Example:
 
@@ -65,10 +65,10 @@ class SynFlow(Method):
         self,
         target_sparsity,
         rounds=100,
-        allocation="global",
-        shape="unstructured",
+        distribution="global",
+        pattern="unstructured",
     ):
-        super().__init__(target_sparsity, allocation, shape)
+        super().__init__(target_sparsity, distribution, pattern)
         if not is_integer(rounds, 1):
             raise ValueError(
                 "`rounds` must be a positive integer. "

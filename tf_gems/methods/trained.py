@@ -9,7 +9,7 @@ from keras import ops
 
 from tf_gems import training_data
 from tf_gems.callbacks.backup import is_chief
-from tf_gems.files import hold
+from tf_gems.files import lock
 from tf_gems.layers.training_guard import forget_compilation
 from tf_gems.methods.method import Method
 from tf_gems.methods.method import warn_at_floor
@@ -37,7 +37,7 @@ class Trained(Method):
         learning_rate: Float: the peak of a cosine decay to zero over one
             training; or a `keras.optimizers.schedules.LearningRateSchedule`.
             Defaults to `None`: that of the compiled optimizer.
-        **kwargs: `allocation` and `shape`, see `tf_gems.methods.Method`.
+        **kwargs: `distribution` and `pattern`, see `tf_gems.methods.Method`.
     """
 
     phase = "mining"  # in which scores train; "finetuning": weights
@@ -82,7 +82,7 @@ class Trained(Method):
         refuse_too_few_zeros(gems_of(model), self.target_sparsity)
         self._nonzero(model)
         for gem in gems_of(model):
-            gem.revive()
+            gem.reset_mining()
             gem.set_phase(self.phase)
         forget_compilation(model)
 
@@ -98,7 +98,7 @@ class Trained(Method):
     ):
         data = training_data.read(x, y, model, **arguments)
         self.prepare(model)
-        with held(directory, model):
+        with locked(directory, model):
             train(
                 model,
                 data,
@@ -111,7 +111,7 @@ class Trained(Method):
         masks = self.masks(model)
         self.refuse_unfinished(model, masks)
         if self.warns_at_floor:
-            warn_at_floor(self.allocation, model, masks)
+            warn_at_floor(self.distribution, model, masks)
         return self.ticket(model, masks)
 
     def refuse_unfinished(self, model, masks):
@@ -144,7 +144,7 @@ class Trained(Method):
         }
 
 
-def held(directory, model):
+def locked(directory, model):
     """Returns a context in which a search alone works in its directory.
 
     Of several workers, which share it, the chief holds it.
@@ -159,7 +159,7 @@ def held(directory, model):
     if directory is None:
         return contextlib.nullcontext()
     check_directory(directory)
-    return hold(directory) if is_chief(model) else contextlib.nullcontext()
+    return lock(directory) if is_chief(model) else contextlib.nullcontext()
 
 
 def _refuse_no_config(learning_rate):

@@ -7,8 +7,8 @@ import numpy as np
 
 from tf_gems.export.litert import export_litert
 from tf_gems.export.network import Network
-from tf_gems.export.sparse_readiness import dense_file
-from tf_gems.files import hold
+from tf_gems.export.readiness_report import dense_file
+from tf_gems.files import lock
 from tf_gems.files import replacing
 from tf_gems.files import write_text
 from tf_gems.page.pictures import pictures
@@ -91,7 +91,7 @@ def write_page(
             printable(k): _curve(v) for k, v in (history or {}).items()
         },
     }
-    with hold(directory), claiming(directory, FILES) as directory:
+    with lock(directory), claiming(directory, FILES) as directory:
         return _write(
             model,
             network,

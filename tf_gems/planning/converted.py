@@ -8,7 +8,7 @@ import numpy as np
 
 from tf_gems.export import flatbuffer
 from tf_gems.export import xnnpack
-from tf_gems.export.sparse_readiness import dense_file
+from tf_gems.export.readiness_report import dense_file
 
 # A sparse tensor's description and its `DENSIFY` operator, as measured.
 _DESCRIPTION_BYTES = 300

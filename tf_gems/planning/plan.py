@@ -25,8 +25,8 @@ class Plan(Report):
             every other method.
         filters: For `tf_gems.SparseModel`: `"pointwise"`, or `None` for all
             kernels.
-        shape: `"unstructured"`, or `"4x1"`: blocks of four along the inputs.
-        allocation: `"uniform"` if it is to be faster: so were the networks
+        pattern: `"unstructured"`, or `"4x1"`: blocks of four along the inputs.
+        distribution: `"uniform"` if it is to be faster: so were the networks
             that were measured; else `"global"`.
         optimize: For `tf_gems.export_litert`.
         target: `"browser"` or `"native"`.
@@ -50,8 +50,8 @@ class Plan(Report):
 
     target_sparsity: float
     filters: str | None
-    shape: str
-    allocation: str
+    pattern: str
+    distribution: str
     optimize: str
     target: str
     bytes: int
@@ -64,7 +64,7 @@ class Plan(Report):
     @property
     def settings(self):
         """Dict of the arguments of `tf_gems.GemMinerCallback`."""
-        names = ("target_sparsity", "shape", "allocation")
+        names = ("target_sparsity", "pattern", "distribution")
         return {name: getattr(self, name) for name in names}
 
     def to_dict(self):
@@ -77,12 +77,12 @@ class Plan(Report):
 
     def _parts(self):
         what = "1x1 convolutions" if self.filters else "all kernels"
-        if self.shape != "unstructured":
-            what += f", in blocks {self.shape}"
+        if self.pattern != "unstructured":
+            what += f", in blocks {self.pattern}"
         lines = [
             f"Prune {self.target_sparsity:.1%} of {what} "
-            f"(filters={self.filters!r}, shape={self.shape!r}, "
-            f"allocation={self.allocation!r}).",
+            f"(filters={self.filters!r}, pattern={self.pattern!r}, "
+            f"distribution={self.distribution!r}).",
             f"Bytes: about {self.bytes:,} of {self.dense_bytes:,}, {COMPUTED}.",
         ]
         found = self.speedup
@@ -211,8 +211,8 @@ def _policies(found, target, speedup):
             for filters in (POLICY, None)
         ]
     return [
-        _Policy(found, target, None, shape, table)
-        for shape, table in tables.items()
+        _Policy(found, target, None, pattern, table)
+        for pattern, table in tables.items()
     ]
 
 
@@ -223,7 +223,7 @@ class _Policy:
     found: Converted
     target: str
     filters: str | None
-    shape: str
+    pattern: str
     table: speeds.Speeds | None
 
     @property
@@ -235,7 +235,7 @@ class _Policy:
         return self.found.bytes(
             sparsity,
             self.filters == POLICY,
-            self.shape != "unstructured",
+            self.pattern != "unstructured",
             self.optimize,
         )
 
@@ -265,7 +265,7 @@ class _Policy:
     def best(self):
         """Returns in words what it gives at most."""
         *_, most = self.sparsities()
-        what = f"filters={self.filters!r}, shape={self.shape!r}"
+        what = f"filters={self.filters!r}, pattern={self.pattern!r}"
         found = f"about {self.bytes(most):,} bytes"
         if self.table is not None:
             found += f" and {self.estimate(most).speedup:.1f} times as fast"
@@ -279,8 +279,8 @@ class _Policy:
         return Plan(
             target_sparsity=sparsity,
             filters=self.filters,
-            shape=self.shape,
-            allocation="global" if speedup is None else "uniform",
+            pattern=self.pattern,
+            distribution="global" if speedup is None else "uniform",
             optimize=self.optimize,
             target=self.target,
             bytes=self.bytes(sparsity),

@@ -38,7 +38,7 @@ class Estimate:
 
 
 class Speeds:
-    """Measured speed-ups of one target and one shape of zeros.
+    """Measured speed-ups of one target and one pattern of zeros.
 
     Each network is a point, by what decides how much zeros are worth (see
     `tf_gems.planning.converted`), with speed-ups at some sparsities. Between
@@ -114,10 +114,10 @@ def load(target):
         target: `"browser"` or `"native"`.
 
     Returns:
-        Dict from a shape, as `tf_gems.shapes.get` takes it, to `Speeds`.
+        Dict from a pattern, as `tf_gems.patterns.get` takes it, to `Speeds`.
     """
     tables = table()["targets"][target]
-    return {shape: Speeds(networks) for shape, networks in tables.items()}
+    return {pattern: Speeds(networks) for pattern, networks in tables.items()}
 
 
 @functools.cache

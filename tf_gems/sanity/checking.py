@@ -68,11 +68,13 @@ def check(
     """
     branches = {
         "ticket": lambda seed: ticket,
-        "shuffled": lambda seed: shuffle(ticket, seed, model),
+        "shuffled": lambda seed: shuffle(ticket, model, seed=seed),
     }
     if model is not None:
-        branches["reinitialized"] = lambda s: reinitialize(ticket, model, s)
-        branches["random"] = lambda s: randomize(ticket, model, s)
+        branches["reinitialized"] = lambda s: reinitialize(
+            ticket, model, seed=s
+        )
+        branches["random"] = lambda s: randomize(ticket, model, seed=s)
     if inverted is not None:
         branches["inverted"] = lambda seed: inverted
     accuracies = {branch: [] for branch in branches}

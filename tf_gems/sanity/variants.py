@@ -6,20 +6,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_gems import shapes
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.network import custom_objects
 from tf_gems.network import network_weights
 from tf_gems.network import prunable_weights
+from tf_gems.selection import patterns
 from tf_gems.ticket import Ticket
 from tf_gems.validation import check_integer
 
 
-def shuffle(ticket, seed, model=None):
+def shuffle(ticket, model=None, *, seed):
     """Returns a ticket with the same number kept in every layer, anywhere.
 
     Each mask is one of all masks with as many ones, drawn at random; if the
-    ticket is of a shape (N:M, blocks), of all masks of that shape. (Where the
+    ticket is of a pattern (N:M, blocks), of all masks of that pattern. (Where the
     last blocks of an axis are smaller, it can keep less by a part of a block.)
     The weights to start from stay.
 
@@ -43,7 +43,7 @@ def shuffle(ticket, seed, model=None):
     return _shuffled(ticket, weights, "shuffled", seed)
 
 
-def reinitialize(ticket, model, seed):
+def reinitialize(ticket, model, *, seed):
     """Returns a ticket with the same masks and weights that are drawn anew.
 
     Every weight is drawn as the network's first ones were: by the
@@ -77,7 +77,7 @@ def reinitialize(ticket, model, seed):
     )
 
 
-def randomize(ticket, model, seed):
+def randomize(ticket, model, *, seed):
     """Returns a random ticket of the same layer densities.
 
     Both `shuffle` and `reinitialize`: nothing is left of the ticket but the
@@ -117,20 +117,20 @@ def _check_model(model):
 
 def _shuffled(ticket, weights, variant, seed):
     generator = np.random.default_rng(seed)
-    shape = _shape_of(ticket)
+    pattern = _pattern_of(ticket)
     masks = {}
     for path, mask in ticket.masks.items():
         scores = generator.random(mask.shape, dtype="float32")
         kept = int(np.count_nonzero(mask))
-        [masks[path]] = shape.keep_largest([scores], kept)
+        [masks[path]] = pattern.keep_largest([scores], kept)
     return Ticket(
         masks, dict(weights), _metadata(ticket, variant, seed), ticket.config
     )
 
 
-def _shape_of(ticket):
+def _pattern_of(ticket):
     config = ticket.metadata.get("method", {}).get("config", {})
-    return shapes.get(config.get("shape", "unstructured"))
+    return patterns.get(config.get("pattern", "unstructured"))
 
 
 def _metadata(ticket, variant, seed):

@@ -7,7 +7,7 @@ from tf_gems.export import flatbuffer
 from tf_gems.export import xnnpack
 
 
-def xnnpack_report(path):
+def sparse_operators(path):
     """Says of each layer of a TFLite file whether its zeros save time.
 
     It reads the file and runs nothing: what it says is what LiteRT's engine
@@ -25,7 +25,7 @@ def xnnpack_report(path):
 
     Example:
 
-    >>> [row] = xnnpack_report(b"not a file")
+    >>> [row] = sparse_operators(b"not a file")
     >>> row["runs_sparse"], row["reason"][:19]
     ('nowhere', 'It cannot be read: ')
     """

@@ -11,10 +11,10 @@ from keras import layers
 from keras import ops
 
 import tf_gems as gems
-from tf_gems import allocation
 from tf_gems import methods
-from tf_gems import shapes
-from tf_gems.masks import keep_largest
+from tf_gems.selection import distributions
+from tf_gems.selection import patterns
+from tf_gems.selection.masks import keep_largest
 
 # Few values, so that ties are the rule, and means of blocks exact.
 VALUES = st.integers(-6, 6).map(np.float32)
@@ -29,9 +29,9 @@ def networks(values):
 
 N_OF_M = st.tuples(
     st.integers(1, 4), st.integers(0, 3), st.sampled_from([-2, -1, 0])
-).map(lambda t: shapes.NOfM(t[0], t[0] + t[1], t[2]))
+).map(lambda t: patterns.NOfM(t[0], t[0] + t[1], t[2]))
 BLOCKS = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(
-    lambda sizes: shapes.Block(*sizes)
+    lambda sizes: patterns.Block(*sizes)
 )
 
 
@@ -43,26 +43,26 @@ def drawn_among(scores, data):
     return [data.draw(hnp.arrays(bool, s.shape)) for s in scores]
 
 
-def groups(shape, weight):
+def groups(pattern, weight):
     """Places of a weight, in groups of M neighbours along an axis."""
-    axis = shape.axis % len(weight)
+    axis = pattern.axis % len(weight)
     others = [range(n) for i, n in enumerate(weight) if i != axis]
     for rest in itertools.product(*others):
         line = [(*rest[:axis], i, *rest[axis:]) for i in range(weight[axis])]
-        for start in range(0, len(line), shape.m):
-            yield line[start : start + shape.m]
+        for start in range(0, len(line), pattern.m):
+            yield line[start : start + pattern.m]
 
 
-def oracle_n_of_m(shape, scores, count, among):
+def oracle_n_of_m(pattern, scores, count, among):
     """Loops over groups, then ranks by a stable sort."""
     first = [np.zeros(s.shape, bool) for s in scores]
     for mask, score, alive in zip(first, scores, among, strict=True):
-        for group in groups(shape, score.shape):
+        for group in groups(pattern, score.shape):
             ranked = sorted(
                 [place for place in group if alive[place]],
                 key=lambda place: -score[place],
             )
-            for place in ranked[: shape.n]:
+            for place in ranked[: pattern.n]:
                 mask[place] = True
     first, flat, alive = joined(first), joined(scores), joined(among)
     ranked = sorted(
@@ -73,47 +73,47 @@ def oracle_n_of_m(shape, scores, count, among):
     return mask, first
 
 
-def holds(shape, mask):
+def matches(pattern, mask):
     return all(
-        sum(mask[place] for place in group) <= shape.n
-        for group in groups(shape, mask.shape)
+        sum(mask[place] for place in group) <= pattern.n
+        for group in groups(pattern, mask.shape)
     )
 
 
 @settings(deadline=None, max_examples=150)
 @given(N_OF_M, networks(st.one_of(VALUES, ANY)), st.data())
-def test_n_of_m_agrees_with_loops(shape, scores, data):
+def test_n_of_m_agrees_with_loops(pattern, scores, data):
     among = drawn_among(scores, data)
     count = data.draw(st.integers(0, int(joined(among).sum())))
-    masks = shape.keep_largest(scores, count, among)
-    expected, first = oracle_n_of_m(shape, scores, count, among)
+    masks = pattern.keep_largest(scores, count, among)
+    expected, first = oracle_n_of_m(pattern, scores, count, among)
     np.testing.assert_array_equal(joined(masks), expected)
     assert [m.shape for m in masks] == [s.shape for s in scores]
     assert joined(masks).sum() == count
     if count <= first.sum():
-        assert all(holds(shape, mask) for mask in masks)
+        assert all(matches(pattern, mask) for mask in masks)
     for mask in masks:
-        assert shape.holds(mask) == holds(shape, mask)
+        assert pattern.matches(mask) == matches(pattern, mask)
 
 
 @settings(deadline=None, max_examples=100)
 @given(N_OF_M, networks(VALUES), st.data())
-def test_n_of_m_holds_at_every_density_below_its_limit(shape, scores, data):
-    density = data.draw(st.floats(0.0, shape.limit))
+def test_n_of_m_holds_at_every_density_below_its_limit(pattern, scores, data):
+    density = data.draw(st.floats(0.0, pattern.max_density))
     # No minimum: it may not fit into the whole.
-    rules = [allocation.Global(minimum=0), allocation.Uniform()]
+    rules = [distributions.Global(minimum=0), distributions.Uniform()]
     rule = data.draw(st.sampled_from(rules))
-    masks = rule.keep(scores, density, shape=shape)
-    assert all(holds(shape, mask) for mask in masks)
+    masks = rule.keep(scores, density, pattern=pattern)
+    assert all(matches(pattern, mask) for mask in masks)
     size = sum(s.size for s in scores)
     assert joined(masks).sum() == round(density * size)
 
 
-def blocks(shape, weight):
+def blocks(pattern, weight):
     """Slices of the blocks of a weight."""
     edges = [1] * len(weight)
     for axis, edge in zip(
-        reversed(range(len(weight))), reversed(shape.sizes), strict=False
+        reversed(range(len(weight))), reversed(pattern.sizes), strict=False
     ):
         edges[axis] = edge
     starts = [range(0, n, e) for n, e in zip(weight, edges, strict=True)]
@@ -124,13 +124,13 @@ def blocks(shape, weight):
         )
 
 
-def oracle_block(shape, scores, count, among):
+def oracle_block(pattern, scores, count, among):
     """Takes whole blocks, the largest mean first, while they fit."""
     masks = [np.zeros(s.shape, bool) for s in scores]
     found = [
         (-np.mean(score[block], dtype="float64"), index, block)
         for index, score in enumerate(scores)
-        for block in blocks(shape, score.shape)
+        for block in blocks(pattern, score.shape)
         if among[index][block].all()
     ]
     for _, index, block in sorted(found, key=lambda entry: entry[0]):
@@ -142,32 +142,34 @@ def oracle_block(shape, scores, count, among):
 
 @settings(deadline=None, max_examples=150)
 @given(BLOCKS, networks(VALUES), st.data())
-def test_block_agrees_with_loops(shape, scores, data):
+def test_block_agrees_with_loops(pattern, scores, data):
     among = None
     if data.draw(st.booleans()):
         among = drawn_among(scores, data)
     everything = [np.ones(s.shape, bool) for s in scores]
     count = data.draw(st.integers(0, sum(s.size for s in scores)))
-    masks = shape.keep_largest(scores, count, among)
-    expected = oracle_block(shape, scores, count, among or everything)
+    masks = pattern.keep_largest(scores, count, among)
+    expected = oracle_block(pattern, scores, count, among or everything)
     for mask, wanted in zip(masks, expected, strict=True):
         np.testing.assert_array_equal(mask, wanted)
-        assert shape.holds(mask)
+        assert pattern.matches(mask)
     kept = joined(masks).sum()
     assert kept <= count
     if among is None:
-        assert kept > count - max(shape.unit(s.shape) for s in scores)
+        assert kept > count - max(pattern.unit(s.shape) for s in scores)
     for mask in [*masks, *drawn_among(scores, data)]:
-        whole = [mask[block] for block in blocks(shape, mask.shape)]
-        assert shape.holds(mask) == all(b.all() or not b.any() for b in whole)
+        whole = [mask[block] for block in blocks(pattern, mask.shape)]
+        assert pattern.matches(mask) == all(
+            b.all() or not b.any() for b in whole
+        )
 
 
 def test_minus_infinity_is_a_score_like_others():
     scores = [np.full((4, 1), -np.inf)]
     among = [np.array([[False], [False], [True], [True]])]
-    [mask] = shapes.NOfM(1, 4).keep_largest(scores, 1, among)
+    [mask] = patterns.NOfM(1, 4).keep_largest(scores, 1, among)
     assert mask.sum() == 1 and mask[2, 0]
-    [mask] = shapes.Block(2, 1).keep_largest(scores, 2, among)
+    [mask] = patterns.Block(2, 1).keep_largest(scores, 2, among)
     np.testing.assert_array_equal(mask, among[0])
 
 
@@ -176,30 +178,30 @@ def test_minus_infinity_is_a_score_like_others():
 def test_unstructured_is_keep_largest(scores, data):
     among = drawn_among(scores, data)
     count = data.draw(st.integers(0, int(joined(among).sum())))
-    shape = shapes.get("unstructured")
+    pattern = patterns.get("unstructured")
     np.testing.assert_array_equal(
-        joined(shape.keep_largest(scores, count, among)),
+        joined(pattern.keep_largest(scores, count, among)),
         joined(keep_largest(scores, count, among)),
     )
-    assert all(shape.holds(a) for a in among)
+    assert all(pattern.matches(a) for a in among)
 
 
 @pytest.mark.parametrize("name", ["1:2", "2:4", "2x1", "2x2", "channel"])
 @settings(deadline=None, max_examples=50)
 @given(data=st.data())
 def test_a_minimum_for_each_weight_keeps_the_shape(name, data):
-    shape = shapes.get(name)
+    pattern = patterns.get(name)
     sides = st.tuples(st.integers(2, 6), st.integers(2, 6))
     arrays = hnp.arrays("float32", sides, elements=st.integers(-6, 6))
     scores = data.draw(st.lists(arrays, min_size=1, max_size=3))
     size = sum(s.size for s in scores)
     # From as dense as can be down to a unit for each weight.
-    units = [shape.unit(s.shape) for s in scores]
-    densest, least = int(size * shape.limit), sum(units)
+    units = [pattern.unit(s.shape) for s in scores]
+    densest, least = int(size * pattern.max_density), sum(units)
     count = densest - data.draw(st.integers(0, densest - least))
-    rule = allocation.Global(minimum=1)
-    masks = rule.keep(scores, count / size, shape=shape)
-    assert all(shape.holds(mask) for mask in masks)
+    rule = distributions.Global(minimum=1)
+    masks = rule.keep(scores, count / size, pattern=pattern)
+    assert all(pattern.matches(mask) for mask in masks)
     assert all(mask.any() for mask in masks)
     assert count - max(units) < joined(masks).sum() <= count
 
@@ -208,7 +210,7 @@ def test_a_minimum_for_each_weight_keeps_the_shape(name, data):
 @given(networks(VALUES), st.data())
 def test_channels_are_ranked_by_their_means(scores, data):
     count = data.draw(st.integers(0, sum(s.size for s in scores)))
-    masks = shapes.Channel().keep_largest(scores, count)
+    masks = patterns.Channel().keep_largest(scores, count)
     channels = []
     for number, score in enumerate(scores):
         depthwise = score.ndim > 2 and score.shape[-1] == 1
@@ -228,33 +230,33 @@ def test_channels_are_ranked_by_their_means(scores, data):
         rows = np.moveaxis(mask, -2 if depthwise else -1, 0)
         found = {(number, i) for i, row in enumerate(rows) if row.all()}
         assert found == {pair for pair in expected if pair[0] == number}
-        assert shapes.Channel().holds(mask)
+        assert patterns.Channel().matches(mask)
 
 
 def test_get():
-    two_of_four = shapes.get("2:4")
+    two_of_four = patterns.get("2:4")
     assert (two_of_four.n, two_of_four.m, two_of_four.axis) == (2, 4, -2)
-    assert two_of_four.limit == 0.5 and two_of_four.unit((4, 8)) == 1
-    block = shapes.get("3x3x1x1")
+    assert two_of_four.max_density == 0.5 and two_of_four.unit((4, 8)) == 1
+    block = patterns.get("3x3x1x1")
     assert block.sizes == (3, 3, 1, 1) and block.unit((3, 3, 8, 8)) == 9
-    assert isinstance(shapes.get("unstructured"), shapes.Unstructured)
-    assert shapes.get(block) is block
+    assert isinstance(patterns.get("unstructured"), patterns.Unstructured)
+    assert patterns.get(block) is block
 
 
 @pytest.mark.parametrize(
-    "shape",
-    [shapes.Unstructured(), shapes.NOfM(1, 16, 0), shapes.Block(4, 1)],
-    ids=lambda shape: type(shape).__name__,
+    "pattern",
+    [patterns.Unstructured(), patterns.NOfM(1, 16, 0), patterns.Block(4, 1)],
+    ids=lambda pattern: type(pattern).__name__,
 )
-def test_config_round_trip(shape):
-    config = keras.saving.serialize_keras_object(shape)
-    copy = shapes.get(config)
-    assert type(copy) is type(shape) and copy is not shape
-    assert copy.get_config() == shape.get_config()
-    assert vars(copy) == vars(shape)
-    finder = methods.Magnitude(0.95, shape=shape)
+def test_config_round_trip(pattern):
+    config = keras.saving.serialize_keras_object(pattern)
+    copy = patterns.get(config)
+    assert type(copy) is type(pattern) and copy is not pattern
+    assert copy.get_config() == pattern.get_config()
+    assert vars(copy) == vars(pattern)
+    finder = methods.Magnitude(0.95, pattern=pattern)
     again = methods.get(keras.saving.serialize_keras_object(finder))
-    assert vars(again.shape) == vars(shape)
+    assert vars(again.pattern) == vars(pattern)
 
 
 @pytest.mark.parametrize(
@@ -263,33 +265,36 @@ def test_config_round_trip(shape):
         ("4:2", "n <= m. Received: n=4, m=2. Did you mean 2:4"),
         ("0:4", "`n` must be a positive integer. Received: n=0"),
         ("0x4", "`sizes` must be a positive integer. Received: sizes=0"),
-        ("2-4", "Unknown `shape`. Received: shape='2-4'.*'2:4'.*'4x1'"),
-        ("2:4:8", "Unknown `shape`. Received: shape='2:4:8'"),
+        ("2-4", "Unknown `pattern`. Received: pattern='2-4'.*'2:4'.*'4x1'"),
+        ("2:4:8", "Unknown `pattern`. Received: pattern='2:4:8'"),
         ("block", "A block needs edges"),
-        ("n_of_m", "Received: shape='n_of_m'.*Pass an instance of `NOfM`"),
-        (None, "`shape` must be a name"),
-        (allocation.Global(), "`shape` must be a name"),
+        ("n_of_m", "Received: pattern='n_of_m'.*Pass an instance of `NOfM`"),
+        (None, "`pattern` must be a name"),
+        (distributions.Global(), "`pattern` must be a name"),
     ],
 )
 def test_get_refuses(identifier, message):
     with pytest.raises(ValueError, match=message):
-        shapes.get(identifier)
+        patterns.get(identifier)
 
 
 def test_wrong_numbers_are_refused():
     for build, message in [
-        (lambda: shapes.NOfM(1.5, 4), "n=1.5"),
-        (lambda: shapes.Block(2.0), "sizes=2.0"),
-        (lambda: methods.Magnitude(0.4, shape="2:4"), "at most 50.0%.*0.5 or"),
+        (lambda: patterns.NOfM(1.5, 4), "n=1.5"),
+        (lambda: patterns.Block(2.0), "sizes=2.0"),
+        (
+            lambda: methods.Magnitude(0.4, pattern="2:4"),
+            "at most 50.0%.*0.5 or",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             build()
-    methods.Magnitude(0.5, shape="2:4")
+    methods.Magnitude(0.5, pattern="2:4")
     with pytest.raises(ValueError, match=r"axis=-2 for .*\(4,\).*`filters`"):
-        shapes.NOfM(2, 4).keep_largest([np.zeros(4)], 1)
-    for shape in (shapes.NOfM(1, 2), shapes.Block(2, 1)):
+        patterns.NOfM(2, 4).keep_largest([np.zeros(4)], 1)
+    for pattern in (patterns.NOfM(1, 2), patterns.Block(2, 1)):
         with pytest.raises(ValueError, match="scores with NaN"):
-            shape.keep_largest([np.full((4, 1), np.nan)], 1)
+            pattern.keep_largest([np.full((4, 1), np.nan)], 1)
 
 
 random = np.random.default_rng(0)
@@ -333,22 +338,22 @@ ONE_SHOT = [
 def test_every_method_of_one_shot_takes_a_shape(name):
     sparse = network()
     size = sparse.gem.size
-    for shape, sparsity in [("2:4", 0.5), ("2:4", 0.9), ("4x1", 0.8)]:
-        finder = methods.get(name, target_sparsity=sparsity, shape=shape)
+    for pattern, sparsity in [("2:4", 0.5), ("2:4", 0.9), ("4x1", 0.8)]:
+        finder = methods.get(name, target_sparsity=sparsity, pattern=pattern)
         ticket = finder.find(sparse, DATA)
         masks = ticket.masks.values()
         target = round((1 - sparsity) * size)
-        if shape == "2:4":
-            assert all(holds(shapes.NOfM(2, 4), mask) for mask in masks)
+        if pattern == "2:4":
+            assert all(matches(patterns.NOfM(2, 4), mask) for mask in masks)
             assert ticket.kept == target
         else:
             for mask in masks:
-                for block in blocks(shapes.Block(4, 1), mask.shape):
+                for block in blocks(patterns.Block(4, 1), mask.shape):
                     assert mask[block].all() or not mask[block].any()
             assert target - 4 < ticket.kept <= target
 
 
-def test_an_allocation_that_leaves_no_room_is_named():
+def test_a_distribution_that_leaves_no_room_is_named():
     sparse = network()
     pattern = sparse.gem.prunable[-1].path
     finder = methods.Magnitude(0.5, {pattern: 0.1}, "2:4")
@@ -370,11 +375,11 @@ class Recorder(keras.callbacks.Callback):
         )
 
 
-@pytest.mark.parametrize("shape", ["2:4", "4x1", "channel"])
-def test_gradual_freezing_ends_in_the_shape(shape):
+@pytest.mark.parametrize("pattern", ["2:4", "4x1", "channel"])
+def test_gradual_freezing_ends_in_the_pattern(pattern):
     sparse, recorder = network(), Recorder()
     size = sparse.gem.size
-    finder = methods.GemMiner(0.8, 6, freeze_period=1, shape=shape)
+    finder = methods.GemMiner(0.8, 6, freeze_period=1, pattern=pattern)
     finder.prepare(sparse)
     sparse.compile("sgd", sparse.loss)
     x, y = DATA[0]
@@ -383,9 +388,9 @@ def test_gradual_freezing_ends_in_the_shape(shape):
     )
     ticket = finder.ticket(sparse, finder.masks(sparse))
     target = round(0.2 * size)
-    unit = max(finder.shape.unit(m.shape) for m in ticket.masks.values())
+    unit = max(finder.pattern.unit(m.shape) for m in ticket.masks.values())
     assert target - unit < ticket.kept <= target
-    if shape == "2:4":
+    if pattern == "2:4":
         assert ticket.kept == target
     steps = recorder.alive
     for index, (before, after) in enumerate(itertools.pairwise(steps)):
@@ -395,5 +400,5 @@ def test_gradual_freezing_ends_in_the_shape(shape):
         bound = round(size * 0.2 ** ((index + 1) / 5))
         assert bound - unit < counts[1] <= bound
         # Blocks from the first freeze on; 2:4 once the density allows it.
-        if shape != "2:4" or counts[1] <= size / 2:
-            assert all(finder.shape.holds(mask) for mask in after)
+        if pattern != "2:4" or counts[1] <= size / 2:
+            assert all(finder.pattern.matches(mask) for mask in after)

@@ -13,20 +13,20 @@ import keras
 import numpy as np
 
 from tf_gems import registry
-from tf_gems.masks import keep_largest
+from tf_gems.selection.masks import keep_largest
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_integer
 from tf_gems.validation import check_positive_integer
 
 
-class Shape:
+class Pattern:
     """Base class: a pure function of scores, with a config.
 
     Attributes:
-        limit: Float, the largest density at which the shape can hold.
+        max_density: Float, the largest density at which the shape can hold.
     """
 
-    limit = 1.0
+    max_density = 1.0
 
     def unit(self, shape):
         """Returns how many entries of a weight are kept or pruned together.
@@ -50,7 +50,7 @@ class Shape:
         """
         raise NotImplementedError
 
-    def holds(self, mask):
+    def matches(self, mask):
         """Whether a mask, a bool array, has this shape."""
         raise NotImplementedError
 
@@ -63,18 +63,18 @@ class Shape:
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
-class Unstructured(Shape):
+class Unstructured(Pattern):
     """Lets every entry decide alone; counts are exact."""
 
     def keep_largest(self, scores, count, among=None):
         return keep_largest(scores, count, among)
 
-    def holds(self, mask):
+    def matches(self, mask):
         return True
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
-class NOfM(Shape):
+class NOfM(Pattern):
     """Keeps at most `n` of each `m` neighbours along an axis; counts are exact.
 
     Above the density `n / m` the shape cannot hold yet: there it keeps the
@@ -106,7 +106,7 @@ class NOfM(Shape):
                 f"Received: n={n!r}, m={m!r}. Did you mean {m}:{n}?"
             )
         self.axis = check_integer(axis, "axis", -32, 31)
-        self.limit = self.n / self.m
+        self.max_density = self.n / self.m
 
     def keep_largest(self, scores, count, among=None):
         among = among or [np.ones(np.shape(s), bool) for s in scores]
@@ -144,7 +144,7 @@ class NOfM(Shape):
         values = np.pad(values, padding, constant_values=fill)
         return values.reshape(*values.shape[:-1], -1, self.m)
 
-    def holds(self, mask):
+    def matches(self, mask):
         return bool((self._groups(mask, False).sum(-1) <= self.n).all())
 
     def get_config(self):
@@ -152,7 +152,7 @@ class NOfM(Shape):
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
-class Block(Shape):
+class Block(Pattern):
     """Keeps or prunes whole blocks, by their mean score.
 
     As many whole blocks are kept as fit: never more entries than asked for,
@@ -207,7 +207,7 @@ class Block(Shape):
             for part, mean, score in zip(parts, means, scores, strict=True)
         ]
 
-    def holds(self, mask):
+    def matches(self, mask):
         part = self._sum(mask.astype(float)) / self._sum(np.ones(mask.shape))
         return bool(np.isin(part, (0.0, 1.0)).all())
 
@@ -276,7 +276,7 @@ class Channel(Block):
         return cls(**config)
 
 
-SHAPES = {
+PATTERNS = {
     "unstructured": Unstructured,
     "n_of_m": NOfM,
     "block": Block,
@@ -284,7 +284,7 @@ SHAPES = {
 }
 
 
-def get(identifier, argument="shape"):
+def get(identifier, argument="pattern"):
     """Returns a shape for a name, `"2:4"`, `"4x1"`, a config or an instance.
 
     Args:
@@ -296,7 +296,7 @@ def get(identifier, argument="shape"):
 
     Example:
 
-    >>> get("2:4").limit, get("4x1").sizes
+    >>> get("2:4").max_density, get("4x1").sizes
     (0.5, (4, 1))
     """
     if isinstance(identifier, str):
@@ -304,16 +304,16 @@ def get(identifier, argument="shape"):
             return NOfM(*map(int, identifier.split(":")))
         if re.fullmatch(r"\d+(x\d+)+", identifier):
             return Block(*map(int, identifier.split("x")))
-        check_choice(identifier, argument, [*SHAPES, "2:4", "4x1"])
-    return registry.get(identifier, SHAPES, argument)
+        check_choice(identifier, argument, [*PATTERNS, "2:4", "4x1"])
+    return registry.get(identifier, PATTERNS, argument)
 
 
 def refuse_too_dense(shape, target_sparsity):
     """Raises an error if a shape cannot hold at a sparsity."""
-    if 1.0 - target_sparsity > shape.limit + 1e-9:
+    if 1.0 - target_sparsity > shape.max_density + 1e-9:
         raise ValueError(
             f"`shape` {type(shape).__name__} {shape.get_config()} keeps at "
-            f"most {shape.limit:.1%} of the weights. Received: "
+            f"most {shape.max_density:.1%} of the weights. Received: "
             f"target_sparsity={target_sparsity:g}. Use "
-            f"{1 - shape.limit:g} or more."
+            f"{1 - shape.max_density:g} or more."
         )

@@ -13,7 +13,7 @@ from export_networks import prune
 import tf_gems
 from tf_gems.export import latency
 from tf_gems.export.accuracy import accuracy
-from tf_gems.export.xnnpack_report import host_has_sparse_kernels
+from tf_gems.export.sparse_operators import host_has_sparse_kernels
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("exports need the TensorFlow backend", allow_module_level=True)
@@ -32,7 +32,7 @@ def reported(tmp_path_factory):
     labels = np.asarray(sparse(x)).argmax(-1)
     labels[:13] = (labels[:13] + 1) % 24  # a tenth of them wrong
     directory = tmp_path_factory.mktemp("report") / "new"
-    report = tf_gems.export_report(sparse, directory, (x, labels), runs=3)
+    report = tf_gems.deployment_report(sparse, directory, (x, labels), runs=3)
     return sparse, ticket, directory, report, (x, labels)
 
 
@@ -115,7 +115,7 @@ def test_reasons_against_a_speed_up(tmp_path):
         sparse, _ = prune(model, sparsity)
         path = tmp_path / "model.tflite"
         tf_gems.export_litert(sparse, path, x)
-        rows = tf_gems.export.xnnpack_report(path)
+        rows = tf_gems.export.sparse_operators(path)
         assert {row["runs_sparse"] for row in rows} == {"nowhere"}
         reasons[name] = " ".join(row["reason"] for row in rows)
     assert "there is none" in reasons["no stem"]
@@ -125,7 +125,7 @@ def test_reasons_against_a_speed_up(tmp_path):
     inputs = keras.Input((128,))
     sparse, _ = prune(keras.Model(inputs, layers.Dense(64)(inputs)), 0.97)
     tf_gems.export_litert(sparse, path, optimize="latency")
-    [row] = tf_gems.export.xnnpack_report(path)
+    [row] = tf_gems.export.sparse_operators(path)
     assert row["runs_sparse"] == "everywhere" and 0.9 < row["zeros"] < 1
 
 
@@ -139,9 +139,9 @@ def test_the_reasons_never_raise(tmp_path, reported):
         changed[places] = random.integers(0, 256, 20)
         broken.append(changed.tobytes())
     for file in broken:
-        for row in tf_gems.export.xnnpack_report(file):
+        for row in tf_gems.export.sparse_operators(file):
             assert row["reason"]
-    assert "cannot be read" in tf_gems.export.xnnpack_report(3)[0]["reason"]
+    assert "cannot be read" in tf_gems.export.sparse_operators(3)[0]["reason"]
 
 
 def test_what_cannot_be_written_is_a_row_that_says_why(tmp_path):
@@ -153,7 +153,7 @@ def test_what_cannot_be_written_is_a_row_that_says_why(tmp_path):
     x = layers.Dense(64)(inputs)
     sparse, _ = prune(keras.Model(inputs, Chaos()(x)))
     data = np.random.default_rng(0).normal(size=(8, 64)).astype("float32")
-    report = tf_gems.export_report(
+    report = tf_gems.deployment_report(
         sparse, tmp_path, (data, None), forms=("float16",), runs=0
     )
     [row] = report.rows
@@ -162,14 +162,16 @@ def test_what_cannot_be_written_is_a_row_that_says_why(tmp_path):
     assert "Median time" not in str(report)  # nothing was timed
     assert report.accuracy is None
     with pytest.raises(ValueError, match="forms='int4'"):
-        tf_gems.export_report(sparse, tmp_path, (data, None), forms=("int4",))
+        tf_gems.deployment_report(
+            sparse, tmp_path, (data, None), forms=("int4",)
+        )
 
 
 @pytest.mark.parametrize("runs", [-1, 1.5, "x", None, True])
 def test_runs_are_counted(tmp_path, runs):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="`runs` must be an integer of at le"):
-        tf_gems.export_report(
+        tf_gems.deployment_report(
             model, tmp_path / "new", (np.ones((2, 4)), None), runs=runs
         )
     assert not list(tmp_path.iterdir())

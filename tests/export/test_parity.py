@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from tf_gems.export.comparison import compare
-from tf_gems.export.comparison import doubts
-from tf_gems.export.comparison import refuse_non_finite
+from tf_gems.export.parity import doubts
+from tf_gems.export.parity import measure_parity
+from tf_gems.export.parity import refuse_non_finite
 
 
 def share(expected, received):
-    return compare(
+    return measure_parity(
         {"y": np.asarray(expected)}, {"y": np.asarray(received)}
     ).share
 
@@ -19,22 +19,24 @@ def test_what_is_not_finite_never_agrees():
         assert share([1.0, 2.0], [1.0, value]) == np.inf
         assert share([1.0, value], [1.0, value]) == np.inf
         with pytest.raises(RuntimeError, match="'y' is missing, has another"):
-            compare(
+            measure_parity(
                 {"y": np.ones(2)}, {"y": np.array([1, value])}
             ).refuse_above(1e9, "a file")
         with pytest.raises(ValueError, match="output 'y' of 'net'"):
             refuse_non_finite([{"y": np.array([1.0, value])}], "net")
     assert share([1.0], [[1.0]]) == np.inf
-    assert compare({"y": np.ones(2)}, {}).share == np.inf
+    assert measure_parity({"y": np.ones(2)}, {}).share == np.inf
 
 
 def test_each_output_is_compared_on_its_own_scale():
     large, small = np.array([1000.0]), np.array([10.0])
-    both = compare({"a": large, "b": small}, {"a": large, "b": small + 5})
+    both = measure_parity(
+        {"a": large, "b": small}, {"a": large, "b": small + 5}
+    )
     assert (both.output, both.share) == ("b", 0.5)
     # What is small beside the others has their rounding errors.
     tiny = np.array([1e-9])
-    both = compare({"a": large, "b": tiny}, {"a": large, "b": -tiny})
+    both = measure_parity({"a": large, "b": tiny}, {"a": large, "b": -tiny})
     assert both.share < 1e-8
 
 

@@ -14,9 +14,9 @@ from tf_gems.export.deployment_report import DeploymentReport
 from tf_gems.export.litert import write_litert
 from tf_gems.export.network import Network
 from tf_gems.export.saved_model import write_saved_model
-from tf_gems.export.xnnpack_report import host_has_sparse_kernels
-from tf_gems.export.xnnpack_report import xnnpack_report
-from tf_gems.files import hold
+from tf_gems.export.sparse_operators import host_has_sparse_kernels
+from tf_gems.export.sparse_operators import sparse_operators
+from tf_gems.files import lock
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
 from tf_gems.validation import check_choice
@@ -28,7 +28,7 @@ _COMPARED = 32
 _CALIBRATED = 100
 
 
-def export_report(
+def deployment_report(
     model,
     directory,
     data,
@@ -80,7 +80,7 @@ def export_report(
     Example:
 
     ```python
-    report = tf_gems.export_report(
+    report = tf_gems.deployment_report(
         sparse, "exported", (images, labels), forms=("float32", "int8")
     )
     print(report)
@@ -107,7 +107,7 @@ def export_report(
     if representative_data is None:
         writer.representative_data = first(_CALIBRATED)
     rows = []
-    with hold(directory), claiming(directory, names):
+    with lock(directory), claiming(directory, names):
         for form in forms:
             row = writer.write(form)
             if labels is not None and row["export"] is not None:
@@ -201,7 +201,7 @@ class _Writer:
             row["refused"] = str(error)
             return
         row["export"] = export
-        row["layers"] = xnnpack_report(path)
+        row["layers"] = sparse_operators(path)
         if not self.runs or export.bytes == export.dense_bytes:
             return
         with tempfile.NamedTemporaryFile(suffix=".tflite") as twin:

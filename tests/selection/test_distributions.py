@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from tf_gems import allocation
-from tf_gems.masks import keep_largest
+from tf_gems.selection import distributions
+from tf_gems.selection.masks import keep_largest
 
 STAGES = [
     (3, 3, 3, 16),
@@ -34,7 +34,7 @@ SHAPES = st.lists(
 def test_counts_meet_the_total_and_fit(shapes, density, name):
     sizes = [math.prod(shape) for shape in shapes]
     try:
-        counts = allocation.get(name)(shapes, density)
+        counts = distributions.get(name)(shapes, density)
     except ValueError:
         assert name == "smart_ratio"
         assert 0.3 * sizes[-1] > density * sum(sizes)
@@ -46,25 +46,30 @@ def test_counts_meet_the_total_and_fit(shapes, density, name):
 
 def test_a_dense_network_stays_dense():
     for name in COUNTED:
-        assert allocation.get(name)(STAGES, 1.0) == SIZES
+        assert distributions.get(name)(STAGES, 1.0) == SIZES
 
 
 @pytest.mark.parametrize("density", [0.5, 0.0144, 0.001])
 def test_uniform(density):
-    counts = np.array(allocation.Uniform()(STAGES, density))
+    counts = np.array(distributions.Uniform()(STAGES, density))
     assert np.max(np.abs(counts - density * np.array(SIZES))) < 1
 
 
 def test_largest_remainder_by_hand():
     # 0.35 * (3, 5, 6) = 1.05, 1.75, 2.1: 4.9 in all, so one more for 1.75.
-    assert allocation.Uniform()([(3,), (5,), (6,)], 0.35) == [1, 2, 2]
+    assert distributions.Uniform()([(3,), (5,), (6,)], 0.35) == [1, 2, 2]
     # Equal remainders: the first ones.
-    assert allocation.Uniform()([(3,), (3,), (3,), (3,)], 0.5) == [2, 2, 1, 1]
+    assert distributions.Uniform()([(3,), (3,), (3,), (3,)], 0.5) == [
+        2,
+        2,
+        1,
+        1,
+    ]
 
 
 @pytest.mark.parametrize("density", [0.5, 0.0144])
 def test_erk(density):
-    counts = np.array(allocation.ErdosRenyiKernel()(STAGES, density))
+    counts = np.array(distributions.ErdosRenyiKernel()(STAGES, density))
     sizes = np.array(SIZES)
     ratio = np.array([sum(shape) for shape in STAGES]) / sizes
     whole = counts == sizes
@@ -86,7 +91,7 @@ def test_erk(density):
 )
 def test_smart_ratio_of_the_papers_resnet20(percent, gamma, published):
     sizes = np.array(SIZES, "float64")
-    smart = allocation.SmartRatio()
+    smart = distributions.SmartRatio()
     shares = smart.shares(STAGES, sizes, percent / 100 * sum(SIZES), None)
     depth = np.arange(20, 1, -1)
     found = shares[:-1] / sizes[:-1] / (depth**2 + depth)
@@ -102,25 +107,27 @@ def test_smart_ratio_of_the_papers_resnet20(percent, gamma, published):
 def test_smart_ratio_passes_on_what_exceeds_one():
     # 0.3 * 20 = 6 of 24 for the last; 12 : 6 of the others, but 10 fit.
     shapes = [(10,), (10,), (20,)]
-    assert allocation.SmartRatio()(shapes, 24 / 40) == [10, 8, 6]
-    assert allocation.SmartRatio()(shapes, 30 / 40) == [10, 10, 10]
+    assert distributions.SmartRatio()(shapes, 24 / 40) == [10, 8, 6]
+    assert distributions.SmartRatio()(shapes, 30 / 40) == [10, 10, 10]
 
 
 def test_smart_ratio_refuses_what_the_last_weight_exceeds():
     with pytest.raises(ValueError, match="last=0.3.*192 of the 27.*Lower"):
-        allocation.SmartRatio()(STAGES, 1e-4)
-    assert sum(allocation.SmartRatio(0.0)(STAGES, 1e-4)) == 27
+        distributions.SmartRatio()(STAGES, 1e-4)
+    assert sum(distributions.SmartRatio(0.0)(STAGES, 1e-4)) == 27
     with pytest.raises(ValueError, match="last=30"):
-        allocation.SmartRatio(30)
+        distributions.SmartRatio(30)
 
 
 def test_per_path():
     paths = ["net/stem/kernel", "net/body/kernel", "net/head/kernel"]
     shapes = [(4, 5), (10, 10), (10, 8)]
-    chosen = allocation.PerPath({"stem|head": 0.5, "head": 0.75, "body": 0.9})
+    chosen = distributions.PerPath(
+        {"stem|head": 0.5, "head": 0.75, "body": 0.9}
+    )
     assert chosen(shapes, 0.3, paths) == [10, 10, 40]
     # 60 of 200 in all, 10 in the stem: the others share 50 at 50 / 180.
-    chosen = allocation.PerPath({"stem": 0.5})
+    chosen = distributions.PerPath({"stem": 0.5})
     assert chosen(shapes, 0.3, paths) == [10, 28, 22]
 
 
@@ -136,7 +143,7 @@ def test_per_path():
 def test_per_path_refuses(sparsities, message):
     density = 0.5 if len(sparsities) > 1 else 0.1
     with pytest.raises(ValueError, match=message):
-        allocation.PerPath(sparsities)(
+        distributions.PerPath(sparsities)(
             [(4, 5), (10, 10)], density, ["stem", "body"]
         )
 
@@ -145,11 +152,11 @@ def test_keep():
     random = np.random.default_rng(0)
     scores = [random.normal(size=shape) for shape in STAGES]
     everywhere = keep_largest(scores, round(0.01 * sum(SIZES)))
-    found = allocation.Global(minimum=0).keep(scores, 0.01)
+    found = distributions.Global(minimum=0).keep(scores, 0.01)
     for mask, expected in zip(found, everywhere, strict=True):
         np.testing.assert_array_equal(mask, expected)
     for name in COUNTED:
-        chosen = allocation.get(name)
+        chosen = distributions.get(name)
         masks = chosen.keep(scores, 0.01)
         assert [m.sum() for m in masks] == chosen(STAGES, 0.01)
         for mask, score in zip(masks, scores, strict=True):
@@ -158,39 +165,39 @@ def test_keep():
 
 def test_global_minimum():
     scores = [np.array([9.0, 8.0, 7.0]), np.array([1.0, 2.0]), np.array([0.0])]
-    masks = allocation.Global(minimum=1).keep(scores, 4 / 6)
+    masks = distributions.Global(minimum=1).keep(scores, 4 / 6)
     expected = [[True, True, False], [False, True], [True]]
     assert [mask.tolist() for mask in masks] == expected
     with pytest.raises(ValueError, match="minimum=1 for 3.*2 entries"):
-        allocation.Global(minimum=1).keep(scores, 2 / 6)
+        distributions.Global(minimum=1).keep(scores, 2 / 6)
 
 
 @pytest.mark.parametrize(
     "chosen",
     [
-        allocation.Global(minimum=2),
-        allocation.Uniform(),
-        allocation.ErdosRenyiKernel(),
-        allocation.SmartRatio(last=0.25),
-        allocation.PerPath({"stem": 0.5}),
+        distributions.Global(minimum=2),
+        distributions.Uniform(),
+        distributions.ErdosRenyiKernel(),
+        distributions.SmartRatio(last=0.25),
+        distributions.PerPath({"stem": 0.5}),
     ],
 )
 def test_config_round_trip(chosen):
     config = keras.saving.serialize_keras_object(chosen)
-    copy = allocation.get(config)
+    copy = distributions.get(config)
     assert type(copy) is type(chosen)
     assert copy.get_config() == chosen.get_config()
 
 
 def test_get():
-    for name, kind in allocation.ALLOCATIONS.items():
-        assert type(allocation.get(name)) is kind
-    chosen = allocation.SmartRatio(0.1)
-    assert allocation.get(chosen) is chosen
-    assert allocation.get({"stem": 0.5}).sparsities == {"stem": 0.5}
+    for name, kind in distributions.DISTRIBUTIONS.items():
+        assert type(distributions.get(name)) is kind
+    chosen = distributions.SmartRatio(0.1)
+    assert distributions.get(chosen) is chosen
+    assert distributions.get({"stem": 0.5}).sparsities == {"stem": 0.5}
     for identifier in ("per_path", "erc", None):
-        with pytest.raises(ValueError, match="Received: allocation=.*Known"):
-            allocation.get(identifier)
+        with pytest.raises(ValueError, match="Received: distribution=.*Known"):
+            distributions.get(identifier)
 
 
 @pytest.mark.parametrize("name", COUNTED)
@@ -202,7 +209,7 @@ def test_gradual_pruning_ends_at_the_exact_count(name):
         alive = [np.ones(shape, bool) for shape in shapes]
         for density in 0.8 ** np.arange(1, 7):
             scores = [random.random(shape) for shape in shapes]
-            kept = allocation.get(name).keep(scores, density, among=alive)
+            kept = distributions.get(name).keep(scores, density, among=alive)
             for mask, before in zip(kept, alive, strict=True):
                 assert not (mask & ~before).any()
             alive = kept
@@ -227,7 +234,7 @@ def test_lamp_by_hand():
     order = [(0, 1), (1, 0), (0, 2), (0, 0), (1, 1), (0, 3)]
     assert expected == sorted(expected, reverse=True)
     for count in range(2, 7):  # one of each layer fits
-        masks = allocation.get("lamp").keep(scores, count / 6)
+        masks = distributions.get("lamp").keep(scores, count / 6)
         kept = {
             (layer, int(place))
             for layer, mask in enumerate(masks)
@@ -244,7 +251,7 @@ def test_lamp_against_its_definition(density):
         (random.normal(size=shape) * scale).astype("float32")
         for shape, scale in zip(shapes, (1e-6, 1.0, 1e4), strict=True)
     ]
-    masks = allocation.Lamp().keep([np.abs(w) for w in weights], density)
+    masks = distributions.Lamp().keep([np.abs(w) for w in weights], density)
     flat = np.concatenate([lamp_by_definition(w).ravel() for w in weights])
     expected = np.zeros(flat.size, bool)
     expected[np.argsort(-flat)[: round(density * flat.size)]] = True
@@ -255,8 +262,8 @@ def test_lamp_against_its_definition(density):
     pruned = [np.where(a, w, 0) for a, w in zip(alive, weights, strict=True)]
     scores = [np.abs(w) for w in weights]
     density *= 0.5
-    among = allocation.Lamp().keep(scores, density, among=alive)
-    zeroed = allocation.Lamp().keep([np.abs(w) for w in pruned], density)
+    among = distributions.Lamp().keep(scores, density, among=alive)
+    zeroed = distributions.Lamp().keep([np.abs(w) for w in pruned], density)
     for a, b in zip(among, zeroed, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -268,8 +275,8 @@ def test_the_scale_of_a_layer_does_not_matter(name):
     far = [scores[0] * 2.0**-90, scores[1] * 2.0**90]
     for sign in (1, -1):  # negative scores keep their order too
         pairs = zip(
-            allocation.get(name).keep([sign * s for s in scores], 0.3),
-            allocation.get(name).keep([sign * s for s in far], 0.3),
+            distributions.get(name).keep([sign * s for s in scores], 0.3),
+            distributions.get(name).keep([sign * s for s in far], 0.3),
             strict=True,
         )
         for index, (a, b) in enumerate(pairs):
@@ -282,15 +289,15 @@ def test_layer_normalized_by_numpy():
     random = np.random.default_rng(2)
     scores = [random.random((7, 9)), 100 * random.random((30, 4)) ** 3]
     units = [s / np.sqrt(np.mean(s**2)) for s in scores]
-    masks = allocation.LayerNormalized().keep(scores, 0.2)
-    expected = allocation.Global().keep(units, 0.2)
+    masks = distributions.LayerNormalized().keep(scores, 0.2)
+    expected = distributions.Global().keep(units, 0.2)
     for a, b in zip(masks, expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_layers_of_equal_or_zero_magnitudes():
     scores = [np.ones((4, 4)), np.zeros((3, 3))]
-    masks = allocation.Lamp().keep(scores, 10 / 25)
+    masks = distributions.Lamp().keep(scores, 10 / 25)
     # Of equals the first are kept; a layer of zeros keeps its floor.
     assert np.flatnonzero(masks[0]).tolist() == list(range(9))
     assert np.flatnonzero(masks[1]).tolist() == [0]

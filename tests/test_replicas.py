@@ -121,7 +121,7 @@ def test_two_replicas_mine_the_ticket_of_one(mirrored_strategy, tmp_path):
         np.testing.assert_array_equal(mask, loaded.masks[path])
 
     # Fine-tuning keeps the masks, on both replicas.
-    two.finetune()
+    two.start_finetuning()
     with mirrored_strategy.scope():
         compiled(two)
     before = two.ticket()

@@ -21,7 +21,7 @@ from tf_gems.tables import Table
 
 
 @dataclasses.dataclass
-class SparseReadiness(Report):
+class ReadinessReport(Report):
     """What XNNPACK can make of the zeros of a model.
 
     Args:
@@ -34,7 +34,7 @@ class SparseReadiness(Report):
     Example:
 
     ```python
-    print(tf_gems.export.sparse_readiness(model))
+    print(tf_gems.export.readiness_report(model))
     ```
     """
 
@@ -91,7 +91,7 @@ class SparseReadiness(Report):
         return parts if rows else parts[1:]
 
 
-def sparse_readiness(model):
+def readiness_report(model):
     """Says which 1x1 convolutions of a model run faster for their zeros.
 
     The model is converted, and what TFLite would run is looked at, not what
@@ -104,7 +104,7 @@ def sparse_readiness(model):
             `.tflite` file, with dense or sparse weights.
 
     Returns:
-        `tf_gems.export.SparseReadiness`.
+        `tf_gems.export.ReadinessReport`.
 
     Raises:
         RuntimeError: If nothing has been pruned yet in a `SparseModel`, or
@@ -115,7 +115,7 @@ def sparse_readiness(model):
 
     ```python
     model = tf_gems.zoo.mobilenet_v1((96, 96, 3), 10)
-    assert tf_gems.export.sparse_readiness(model).eligible
+    assert tf_gems.export.readiness_report(model).eligible
     ```
     """
     if isinstance(model, str | os.PathLike):
@@ -170,4 +170,4 @@ def _report(data, patterns):
         for index, reason in xnnpack.pointwise(file)
         if index in rows
     ]
-    return SparseReadiness(obstacle, layers)
+    return ReadinessReport(obstacle, layers)

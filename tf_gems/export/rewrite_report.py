@@ -2,13 +2,13 @@
 
 import dataclasses
 
-from tf_gems.export.sparse_readiness import SparseReadiness
+from tf_gems.export.readiness_report import ReadinessReport
 from tf_gems.tables import Report
 from tf_gems.tables import Table
 
 
 @dataclasses.dataclass
-class SparseReadyReport(Report):
+class RewriteReport(Report):
     """What was changed, what could not be, and what XNNPACK makes of it.
 
     Args:
@@ -17,7 +17,7 @@ class SparseReadyReport(Report):
             whether the outputs stay the same.
         left: List of dicts, one for each layer that breaks a rule and could
             not be changed: `layer` and `reason`.
-        xnnpack: `tf_gems.export.SparseReadiness` of the new model.
+        xnnpack: `tf_gems.export.ReadinessReport` of the new model.
 
     Example:
 
@@ -29,7 +29,7 @@ class SparseReadyReport(Report):
 
     changes: list
     left: list
-    xnnpack: SparseReadiness
+    xnnpack: ReadinessReport
 
     @property
     def exact(self):

@@ -11,7 +11,7 @@ from export_networks import prune
 import tf_gems
 from tf_gems import zoo
 from tf_gems.export import flatbuffer
-from tf_gems.export import sparse_readiness
+from tf_gems.export import readiness_report
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("exports need the TensorFlow backend", allow_module_level=True)
@@ -31,7 +31,7 @@ def test_every_pointwise_convolution_of_the_zoo_can_run_sparse(
     name, arguments, count
 ):
     model = getattr(zoo, name)((32, 32, 3), 10, **arguments)
-    report = sparse_readiness(model)
+    report = readiness_report(model)
     assert report.obstacle is None and report.eligible
     kernels = {w.path for w in model.weights if w.shape[:2] == (1, 1)}
     assert {x["name"] for x in report.layers} == kernels
@@ -42,7 +42,7 @@ def test_every_pointwise_convolution_of_the_zoo_can_run_sparse(
 
 def test_a_stem_of_stride_1_is_told():
     model = zoo.mobilenet_v1((32, 32, 3), 10, stem="cifar", alpha=0.25)
-    report = sparse_readiness(model)
+    report = readiness_report(model)
     assert not report.eligible and not report.faster
     assert "stride 2 over three channels" in report.obstacle
     assert str(report).count("cannot run sparse") == 13
@@ -54,7 +54,7 @@ def test_two_thirds_are_counted_before_and_after_export(
     tmp_path, sparsity, faster
 ):
     sparse, ticket = prune(mobile(), sparsity)
-    report = sparse_readiness(sparse)
+    report = readiness_report(sparse)
     kernels = [
         mask for mask in ticket.masks.values() if mask.shape[:2] == (1, 1)
     ]
@@ -68,7 +68,7 @@ def test_two_thirds_are_counted_before_and_after_export(
         flatbuffer.operator_name(file, o) for o in file.subgraphs[0].operators
     ]
     assert "DENSIFY" in names
-    again = sparse_readiness(path)
+    again = readiness_report(path)
     assert (again.eligible, again.sparsity) == (True, report.sparsity)
     assert json.loads(json.dumps(again.to_dict()))["faster"] == faster
 
@@ -87,6 +87,6 @@ def test_two_thirds_are_counted_before_and_after_export(
     ],
 )
 def test_what_ends_the_part_by_channels_is_named(middle, reason):
-    report = sparse_readiness(mobile(middle))
+    report = readiness_report(mobile(middle))
     assert reason in report.obstacle
     assert not report.eligible and reason in str(report)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from tf_gems.masks import keep_largest
+from tf_gems.selection.masks import keep_largest
 
 SPECIAL = [0.0, -0.0, 1.0, 0.5, -1.0, np.inf, -np.inf, 1e-45, -1e-45, 1e-38]
 # Few values, so that ties are the rule; and all others.

@@ -10,7 +10,7 @@ _LEAST_SHARE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Parity:
     """How far outputs differ, that one of them which differs most.
 
     Each output is compared on its own scale, so a small output beside a large
@@ -63,7 +63,7 @@ class Comparison:
         )
 
 
-def compare(expected, received):
+def measure_parity(expected, received):
     """Compares the outputs of a Keras model with those of an export.
 
     Args:
@@ -71,7 +71,7 @@ def compare(expected, received):
         received: Dict from names to arrays.
 
     Returns:
-        `Comparison`.
+        `Parity`.
     """
     scale = max(
         (
@@ -86,10 +86,10 @@ def compare(expected, received):
         value = np.asarray(value)
         other = received.get(name)
         if other is None or np.shape(other) != value.shape:
-            found.append(Comparison(np.inf, 1.0, name))
+            found.append(Parity(np.inf, 1.0, name))
         elif not _is_inexact(value):
             wrong = _wrong(value, np.asarray(other))
-            found.append(Comparison(wrong, 1.0, name))
+            found.append(Parity(wrong, 1.0, name))
         else:
             kind = "complex128" if value.dtype.kind == "c" else "float64"
             value, other = value.astype(kind), np.asarray(other).astype(kind)
@@ -99,13 +99,13 @@ def compare(expected, received):
             magnitude = max(
                 np.abs(value).max(initial=0.0), _LEAST_SHARE * float(scale)
             )
-            found.append(Comparison(float(difference), float(magnitude), name))
+            found.append(Parity(float(difference), float(magnitude), name))
     return worst(found)
 
 
-def worst(comparisons):
-    """Returns the one of several comparisons that differs most."""
-    return max(comparisons, key=lambda c: (c.share, c.magnitude))
+def worst(parities):
+    """Returns the one of several parities that differs most."""
+    return max(parities, key=lambda c: (c.share, c.magnitude))
 
 
 def refuse_non_finite(batches, name):

@@ -1,6 +1,6 @@
 """How a budget of weights is spread over the layers of a network.
 
-An allocation is called with the shapes of the prunable weights, in the
+A distribution is called with the shapes of the prunable weights, in the
 network's order, and the density of the whole. It returns how many entries of
 each are kept, integers whose sum is exactly `round(density * size)`; or `None`
 if the scores of the whole network shall decide. `keep` goes from scores to
@@ -14,15 +14,15 @@ import keras
 import numpy as np
 
 from tf_gems import registry
-from tf_gems.masks import keep_largest
-from tf_gems.shapes import Unstructured
+from tf_gems.selection.masks import keep_largest
+from tf_gems.selection.patterns import Unstructured
 from tf_gems.validation import check_integer
-from tf_gems.validation import check_pattern
+from tf_gems.validation import check_regex
 from tf_gems.validation import check_sparsity
 from tf_gems.validation import is_number
 
 
-class Allocation:
+class Distribution:
     """Base class: a pure function of shapes, density and paths."""
 
     def __call__(self, shapes, density, paths=None):
@@ -44,21 +44,21 @@ class Allocation:
         """Returns counts as floats: at most `sizes`, `total` in all."""
         raise NotImplementedError
 
-    def keep(self, scores, density, paths=None, shape=None, among=None):
-        """Returns masks that keep the largest scores within this allocation.
+    def keep(self, scores, density, paths=None, pattern=None, among=None):
+        """Returns masks that keep the largest scores within this distribution.
 
         Args:
             scores: List of float arrays, one for each prunable weight.
             density: Float in (0, 1], of all weights together.
             paths: List of strings, which `PerPath` needs.
-            shape: `tf_gems.shapes.Shape`. Defaults to `None`: unstructured.
+            pattern: `tf_gems.patterns.Pattern`. Defaults to `None`: unstructured.
             among: List of bool arrays; entries that are `False` are never
                 kept. Defaults to `None`: all compete.
 
         Returns:
             List of bool arrays.
         """
-        shape = shape or Unstructured()
+        pattern = pattern or Unstructured()
         counts = self([np.shape(s) for s in scores], density, paths)
         if among is not None:
             counts = within([np.count_nonzero(a) for a in among], counts)
@@ -67,7 +67,7 @@ class Allocation:
             zip(scores, counts, strict=True)
         ):
             here = None if among is None else [among[index]]
-            masks += shape.keep_largest([score], count, here)
+            masks += pattern.keep_largest([score], count, here)
         return masks
 
     def get_config(self):
@@ -79,7 +79,7 @@ class Allocation:
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
-class Global(Allocation):
+class Global(Distribution):
     """Ranks the scores of all weights together.
 
     Args:
@@ -99,23 +99,23 @@ class Global(Allocation):
     def __call__(self, shapes, density, paths=None):
         return None
 
-    def keep(self, scores, density, paths=None, shape=None, among=None):
-        shape = shape or Unstructured()
+    def keep(self, scores, density, paths=None, pattern=None, among=None):
+        pattern = pattern or Unstructured()
         count = round(density * sum(np.size(s) for s in scores))
         if not self.minimum or not count:
-            return shape.keep_largest(scores, count, among)
-        if isinstance(shape, Unstructured):
+            return pattern.keep_largest(scores, count, among)
+        if isinstance(pattern, Unstructured):
             # Ranks within a weight are those of the whole: where enough of
             # each are kept, the minimum changes nothing.
-            masks = shape.keep_largest(scores, count, among)
+            masks = pattern.keep_largest(scores, count, among)
             if all(np.count_nonzero(m) >= self.minimum for m in masks):
                 return masks
         among = among or [np.ones(np.shape(s), bool) for s in scores]
         first = []
         for score, alive in zip(scores, among, strict=True):
-            least = max(self.minimum, shape.unit(np.shape(score)))
+            least = max(self.minimum, pattern.unit(np.shape(score)))
             least = min(least, np.count_nonzero(alive))
-            first += shape.keep_largest([score], least, [alive])
+            first += pattern.keep_largest([score], least, [alive])
         rest = count - sum(np.count_nonzero(mask) for mask in first)
         if rest < 0:
             raise ValueError(
@@ -124,10 +124,10 @@ class Global(Allocation):
                 f"of which {count} entries may be kept. Lower the sparsity, "
                 "or use `Global(minimum=0)`."
             )
-        # Ranked first, not apart: the shape is one of all that is kept.
+        # Ranked first, not apart: the pattern is one of all that is kept.
         pairs = zip(first, scores, strict=True)
         scores = [np.where(mask, np.inf, score) for mask, score in pairs]
-        return shape.keep_largest(scores, count, among)
+        return pattern.keep_largest(scores, count, among)
 
     def get_config(self):
         return {"minimum": self.minimum}
@@ -148,7 +148,7 @@ class _Rescaled(Global):
         """
         raise NotImplementedError
 
-    def keep(self, scores, density, paths=None, shape=None, among=None):
+    def keep(self, scores, density, paths=None, pattern=None, among=None):
         among = among or [np.ones(np.shape(s), bool) for s in scores]
         rescaled = []
         for score, competes in zip(scores, among, strict=True):
@@ -156,8 +156,8 @@ class _Rescaled(Global):
             flat = np.asarray(score, "float64")[competes]
             values[competes] = self.rescale(flat) if flat.size else flat
             rescaled.append(values)
-        masks = super().keep(rescaled, density, paths, shape, among)
-        if not isinstance(shape or Unstructured(), Unstructured):
+        masks = super().keep(rescaled, density, paths, pattern, among)
+        if not isinstance(pattern or Unstructured(), Unstructured):
             return masks
         # Ranks are compared in float32, in which neighbors may become equal:
         # within a weight its own scores decide.
@@ -233,7 +233,7 @@ class LayerNormalized(_Rescaled):
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
-class Uniform(Allocation):
+class Uniform(Distribution):
     """Gives every weight the same density.
 
     Example:
@@ -247,7 +247,7 @@ class Uniform(Allocation):
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
-class ErdosRenyiKernel(Allocation):
+class ErdosRenyiKernel(Distribution):
     """Gives small weights a higher density: ERK.
 
     The density of a weight is proportional to the sum of its dimensions over
@@ -269,7 +269,7 @@ class ErdosRenyiKernel(Allocation):
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
-class SmartRatio(Allocation):
+class SmartRatio(Distribution):
     """Lets the density fall with depth.
 
     Of `L` weights the last has a density of its own, and weight `l` before it
@@ -321,7 +321,7 @@ class SmartRatio(Allocation):
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
-class PerPath(Allocation):
+class PerPath(Distribution):
     """Gives the weights that you name the sparsities that you choose.
 
     All other weights share the rest of the budget at one density.
@@ -344,7 +344,7 @@ class PerPath(Allocation):
                 "such as {'dense': 0.98}."
             )
         for pattern in sparsities:
-            check_pattern(pattern, "sparsities")
+            check_regex(pattern, "sparsities")
         self.sparsities = {
             pattern: check_sparsity(value, f"sparsities[{pattern!r}]")
             for pattern, value in sparsities.items()
@@ -383,7 +383,7 @@ class PerPath(Allocation):
         return {"sparsities": self.sparsities}
 
 
-ALLOCATIONS = {
+DISTRIBUTIONS = {
     "global": Global,
     "uniform": Uniform,
     "erk": ErdosRenyiKernel,
@@ -393,8 +393,8 @@ ALLOCATIONS = {
 }
 
 
-def get(identifier, argument="allocation"):
-    """Returns an allocation for a name, a config, an instance or a dict.
+def get(identifier, argument="distribution"):
+    """Returns a distribution for a name, a config, an instance or a dict.
 
     Args:
         identifier: See above; a dict from regular expressions to sparsities
@@ -408,9 +408,9 @@ def get(identifier, argument="allocation"):
         if "class_name" not in identifier:
             return PerPath(identifier)
         identifier = registry.deserialize(identifier, argument)
-    if isinstance(identifier, Allocation):
+    if isinstance(identifier, Distribution):
         return identifier
-    return registry.get(identifier, ALLOCATIONS, argument)
+    return registry.get(identifier, DISTRIBUTIONS, argument)
 
 
 def _proportional(ratios, sizes, total):

@@ -1,0 +1,1 @@
+"""Which entries survive: ranking, distributions, patterns."""
