@@ -43,7 +43,11 @@ BATCH_SIZES = {"digits": (32, 64, 256), "mnist": (64, 128, 512)}
 PENALTIES = {
     "auto": {"regularization": "auto"},
     "5e-4, resting": {"regularization": 5e-4},
-    "5e-4, as the paper": {"regularization": 5e-4, "gated": False},
+    "5e-4, as the paper": {
+        "regularization": 5e-4,
+        "stop_at_target": False,
+        "saturate_scores": False,
+    },
 }
 OPTIMIZERS = {
     "SGD, momentum": (keras.optimizers.SGD, {"momentum": 0.9}, 1.0),

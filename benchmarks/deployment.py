@@ -6,8 +6,8 @@
 
 Two networks (ResNet-20 on CIFAR-10, a sparse-ready MobileNetV1 on 20 classes
 of Tiny ImageNet), four sparsities, two routes: mined and fine-tuned by this
-library and written by `tf_gems.deployment_report`; and pruned by magnitude with TF
-Model Optimization, stripped, and converted with `EXPERIMENTAL_SPARSITY`. See
+library and written by `tf_gems.deployment_report`; and pruned by magnitude with
+TF Model Optimization, stripped, and converted with `EXPERIMENTAL_SPARSITY`. See
 `deployment_train.py` and `deployment_forms.py`, which run in processes of their
 own. What is trained is kept in `--models`, so that a stopped run goes on, and
 the files can be written again. Training is short and equal for both routes: the

@@ -6,9 +6,9 @@
 Reads what `benchmarks/deployment_train.py` kept, and writes `forms.json`
 beside it: bytes, by gzip and zstd, and the accuracy of every file on the test
 images, each run by LiteRT or TensorFlow. The route `gem_miner` is exported by
-`tf_gems.deployment_report`. The route `tfmot` is exported as its guide says, by the
-converter of TensorFlow with `EXPERIMENTAL_SPARSITY`; what LiteRT then cannot
-run is in the table with the reason.
+`tf_gems.deployment_report`. The route `tfmot` is exported as its guide says, by
+the converter of TensorFlow with `EXPERIMENTAL_SPARSITY`; what LiteRT then
+cannot run is in the table with the reason.
 """
 
 import json

@@ -25,7 +25,7 @@ from absl import flags
 import tf_gems as gems
 from tf_gems.provenance import provenance
 
-# By name: filters and distribution. The last is TF Model Optimization's policy,
+# By name: filters and argument. The last is TF Model Optimization's policy,
 # every layer at the same sparsity and depthwise kernels left out.
 DISTRIBUTIONS = {
     "global": (None, "global"),
@@ -99,7 +99,7 @@ class Dense:
         filters, spread = DISTRIBUTIONS[distribution]
         sparse = self.sparse(filters)
         if way == "one shot":
-            method = gems.methods.Magnitude(sparsity, distribution)
+            method = gems.methods.Magnitude(sparsity, spread)
             masks = method.find(sparse).masks.values()
             for weight, mask in zip(sparse.gem.prunable, masks, strict=True):
                 weight.alive.assign(mask)
@@ -108,7 +108,7 @@ class Dense:
             gems.recalibrate_batch_norm(sparse, batches)
         else:
             callback = gems.callbacks.GradualMagnitudeCallback(
-                sparsity, distribution=distribution
+                sparsity, distribution=spread
             )
             sparse.fit(
                 *self.train,

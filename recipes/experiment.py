@@ -202,7 +202,8 @@ class Run:
             settings.target_sparsity,
             settings.freeze_period,
             weight,
-            settings.gated or weight == "auto",
+            settings.stop_at_target or weight == "auto",
+            settings.saturate_scores or weight == "auto",
         )
         self._fit("mine", sparse, settings.mining_epochs, [miner])
         ticket = sparse.ticket(settings.masks)

@@ -57,7 +57,10 @@ class Settings:
             `tf_gems.GemMinerCallback`.
         regularization_schedule: Of a float: `"constant"`, or `"linear"` from
             zero.
-        gated: Whether a penalty of given weight rests at the target.
+        stop_at_target: Whether a penalty of given weight is off while the
+            target is met.
+        saturate_scores: Whether the last freeze sets the scores that are
+            left to 1.
         freeze_period: Integer, epochs.
         masks: `"alive"` or `"rounded"`, see `tf_gems.SparseModel.ticket`.
         finetuning_optimizer: As `optimizer`, of the weights of all networks.
@@ -86,7 +89,8 @@ class Settings:
     learning_rate: float = 0.1
     regularization: float | str = 1e-4
     regularization_schedule: str = "constant"
-    gated: bool = False
+    stop_at_target: bool = False
+    saturate_scores: bool = False
     freeze_period: int = 5
     masks: str = "alive"
     finetuning_optimizer: str = "sgd"

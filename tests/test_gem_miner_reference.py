@@ -20,18 +20,18 @@ class GemMiner:
 
     Written from the paper, not from the library. Scores are projected after
     each update, rounded at 0.5, and frozen by rank over both layers. Beyond
-    the paper, the penalty rests while no more than `bound` round to one, and
-    with a bound what the last freeze leaves alive rounds to one at once, as it
+    the paper, the penalty rests while no more than `limit` round to one, and
+    with a limit what the last freeze leaves alive rounds to one at once, as it
     does in the authors' code after the last epoch.
     """
 
-    def __init__(self, weights, biases, scores, rate, momentum, penalty, bound):
+    def __init__(self, weights, biases, scores, rate, momentum, penalty, limit):
         self.weights, self.biases = weights, biases
         self.scores = [s.copy() for s in scores]
         self.flags = [np.ones(s.shape, "float32") for s in scores]
         self.velocity = [np.zeros(s.shape, "float32") for s in scores]
         self.rate, self.momentum, self.penalty = rate, momentum, penalty
-        self.bound, self.rests = bound, 0
+        self.limit, self.rests = limit, 0
 
     def masks(self):
         pairs = zip(self.scores, self.flags, strict=True)
@@ -50,7 +50,7 @@ class GemMiner:
         logit_gradient = (softmax - np.eye(logits.shape[1])[y]) / len(x)
         hidden_gradient = (logit_gradient @ second.T) * (before > 0)
         effective = [x.T @ hidden_gradient, hidden.T @ logit_gradient]
-        acts = sum(m.sum() for m in self.masks()) > self.bound
+        acts = sum(m.sum() for m in self.masks()) > self.limit
         self.rests += not acts
         penalty = self.penalty if acts else 0.0
         for i, gradient in enumerate(effective):
@@ -75,7 +75,7 @@ class GemMiner:
             flags[:split].reshape(self.flags[0].shape),
             flags[split:].reshape(self.flags[1].shape),
         ]
-        if last and self.bound:
+        if last and self.limit:
             for p, q in zip(self.scores, self.flags, strict=True):
                 p[q > 0] = 1.0
 
@@ -102,10 +102,10 @@ class Recorder(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(
-    "sparsity, penalty, gated",
+    "sparsity, penalty, stops",
     [(0.9, 2e-3, False), (0.5, 0.0, False), (0.8, 4e-2, True)],
 )
-def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty, gated):
+def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty, stops):
     random = np.random.default_rng(4)
     epochs, period, batches, batch = 12, 2, 5, 16
     x = random.normal(size=(batches * batch, 12)).astype("float32")
@@ -150,17 +150,17 @@ def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty, gated):
                 sparsity,
                 freeze_period=period,
                 regularization=penalty,
-                stop_at_target=gated,
-                saturate_scores=gated,
+                stop_at_target=stops,
+                saturate_scores=stops,
             ),
             recorder,
         ],
     )
 
     size = sum(w.size for w in weights)
-    bound = round(size * (1 - sparsity)) if gated else 0
+    limit = round(size * (1 - sparsity)) if stops else 0
     reference = GemMiner(
-        weights, biases, scores, rate, momentum, penalty, bound
+        weights, biases, scores, rate, momentum, penalty, limit
     )
     freezes = epochs // period - 1
     assert (len(recorder.steps), freezes) == (60, 5)
@@ -184,7 +184,7 @@ def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty, gated):
                     got_masks[i], reference.masks()[i]
                 )
     assert sum(f.sum() for f in reference.flags) == round(size * (1 - sparsity))
-    if gated:
+    if stops:
         assert 5 < reference.rests < 55, "it neither always acts nor rests"
     if not penalty:  # scores stay at the ends of the interval
         assert tied_freezes, "no freeze had to break a tie"

@@ -81,15 +81,7 @@ class Steps(keras.callbacks.Callback):
         row["shrinkage"] = [read(w.shrinkage) for w in gem.prunable]
         return row
 
-    names = (
-        "weight",
-        "limit",
-        "final_limit",
-        "decay",
-        "gain",
-        "steps",
-        "epochs",
-    )
+    names = "weight limit final_limit decay gain steps epochs".split()
 
 
 def test_weight_and_bound_follow_their_recursions():
@@ -97,10 +89,8 @@ def test_weight_and_bound_follow_their_recursions():
     sparse = sparse_model(keras.optimizers.SGD(1.0, momentum=0.9))
     mine(sparse, epochs=8, callbacks=[steps])
     total = 8 * 29  # of 1,797 images in batches of 64
-    final_limit, descent = (
-        round(0.05 * SIZE),
-        0.7 * 7 * 29,
-    )  # the last of 7 freezes
+    final_limit = round(0.05 * SIZE)
+    descent = 0.7 * 7 * 29  # the last of 7 freezes
     first = steps.before[0]
     kept = sum(first["kept"])
     np.testing.assert_allclose(first["limit"], kept)
@@ -283,7 +273,7 @@ def test_data_of_unknown_length():
         (0.7, 1_000, 5_000, 700),  # where scores begin at the target
     ],
 )
-def test_bound_and_scores_begin_at_one_rate(
+def test_limit_and_scores_begin_at_one_rate(
     descent, steps, final_limit, expected
 ):
     sparse = sparse_model(keras.optimizers.SGD(2.0, momentum=0.9))
@@ -340,10 +330,8 @@ def test_identifiers():
         (lambda: regularization.get("automatic"), "'auto'"),
         (lambda: regularization.get(-1.0), "regularization=-1.0"),
         (
-            lambda: gems.GemMinerCallback(
-                0.9, stop_at_target=False, saturate_scores=False
-            ),
-            "Received: stop_at_target=False, saturate_scores=False, regularization='auto'",
+            lambda: gems.GemMinerCallback(0.9, stop_at_target=False),
+            "Received: stop_at_target=False, regularization='auto'",
         ),
     ],
 )

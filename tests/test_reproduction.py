@@ -62,9 +62,9 @@ def test_a_reduced_run_learns_faster_under_the_penalty_as_it_is():
     ):
         method = theirs.method(scale)
         assert method.learning_rate == pytest.approx(rate)
-        assert method.regularization(0.0) == 1e-4 and not method.gated
+        assert method.regularization(0.0) == 1e-4 and not method.stop_at_target
         by_hand = tables.by_hand(theirs, 5e-5).method(scale)
-        assert by_hand.regularization(0.0) == 5e-5 and by_hand.gated
+        assert by_hand.regularization(0.0) == 5e-5 and by_hand.stop_at_target
         config = ours.method(scale).get_config()
         assert config["regularization"]["class_name"] == "Adaptive"
 

@@ -168,7 +168,7 @@ def test_layers_of_ones_own():
 def test_what_cannot_be_drawn_anew_is_refused_by_name():
     sparse = scaled_network(5)
     with pytest.raises(ValueError, match="scaled/own/table.*fixed seed"):
-        sanity.reinitialize(random_ticket(sparse), sparse, 0)
+        sanity.reinitialize(random_ticket(sparse), sparse, seed=0)
 
     class NoConfig(Scaled):
         def get_config(self):

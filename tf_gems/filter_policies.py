@@ -93,15 +93,12 @@ POLICIES = {
     ),
 }
 
-# Names of earlier versions, in configs of saved models.
-_RENAMED = {"xnnpack": pointwise.POLICY}
-
 
 def get(filters):
     """Returns the `Policy` that `filters` names, or `None`."""
     if not isinstance(filters, str):
         return None
-    return POLICIES.get(_RENAMED.get(filters, filters))
+    return POLICIES.get(filters)
 
 
 def choices(layer, kernels):

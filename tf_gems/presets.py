@@ -13,7 +13,8 @@ PRESETS = {
         "model": {"mask": "round", "kernel_initializer": "signed_constant"},
         "callback": {
             "regularization": 1e-4,
-            "gated": False,
+            "stop_at_target": False,
+            "saturate_scores": False,
             "freeze_period": 5,
         },
     },

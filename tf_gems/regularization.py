@@ -76,10 +76,8 @@ class Adaptive:
             steps: Number of steps up to the last freeze; `None` if that is not
                 known yet, and then the penalty waits.
         """
-        penalty, final_limit = (
-            gem.penalty,
-            max(1, final_limit),
-        )  # the floor of a tensor
+        penalty = gem.penalty
+        final_limit = max(1, final_limit)  # the floor of a tensor
         if steps and not _read(penalty.gain):
             kept = sum(int(ops.count_nonzero(mask)) for mask in gem.masks())
             limit = max(final_limit, kept)

@@ -37,9 +37,9 @@ class SparseModel(keras.Model):
 
     `start="initialization"` finds a subnetwork of a model that has not been
     trained. It starts in the *mining* phase, in which `fit` trains a score for
-    every prunable weight, with the weights fixed; `start_finetuning` switches to the
-    phase in which `fit` trains the kept weights, with the masks fixed. See
-    `tf_gems.GemLayer` for what is computed in each.
+    every prunable weight, with the weights fixed; `start_finetuning` switches
+    to the phase in which `fit` trains the kept weights, with the masks fixed.
+    See `tf_gems.GemLayer` for what is computed in each.
 
     The model is taken over, not copied: it becomes a part of this one.
     `tf_gems.strip` gives it back with exact zeros, `tf_gems.unwrap` without.

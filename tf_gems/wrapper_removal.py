@@ -57,18 +57,18 @@ def remove_wrappers(model):
     edits = contextlib.ExitStack()
     try:
         parts = list(_parts(plain))
-        found = {
+        wrappers = {
             id(child): child
             for part in parts
             for child in _children(part)
             if wrapped_by(child) is not child
         }
-        for wrapper in found.values():
+        for wrapper in wrappers.values():
             _replace_nodes(wrapper, parts, edits)
         for part in parts:
-            _replace_in(part, found, edits)
+            _replace_in(part, wrappers, edits)
         for part in parts:
-            _rename(part, found, edits)
+            _rename(part, wrappers, edits)
         _refuse_remaining(plain)
     except BaseException:
         edits.close()
@@ -118,11 +118,11 @@ def _set(owner, name, value, edits):
     assign(value)
 
 
-def _replace_in(part, found, edits):
+def _replace_in(part, wrappers, edits):
     """Replaces wrappers in the attributes of one layer."""
 
     def new(value):
-        return wrapped_by(value) if id(value) in found else value
+        return wrapped_by(value) if id(value) in wrappers else value
 
     seen = set()  # what a user keeps may hold itself
 
@@ -145,7 +145,7 @@ def _replace_in(part, found, edits):
                 if other is not entry:
                     _set_item(value, key, other, edits)
         elif isinstance(value, set):
-            for entry in [v for v in value if id(v) in found]:
+            for entry in [v for v in value if id(v) in wrappers]:
                 edits.callback(set.add, value, entry)
                 edits.callback(set.discard, value, new(entry))
                 set.discard(value, entry)
@@ -163,7 +163,7 @@ def _replace_in(part, found, edits):
             if other is not value:
                 _set(part, name, other, edits)
     tracked = part._tracker.stored_ids["layers"]
-    for child in [c for c in part._layers if id(c) in found]:
+    for child in [c for c in part._layers if id(c) in wrappers]:
         before = set(tracked)
         edits.callback(tracked.update, before)
         edits.callback(tracked.clear)
@@ -216,11 +216,11 @@ def _replace_nodes(wrapper, parts, edits):
                 )
 
 
-def _rename(part, found, edits):
+def _rename(part, wrappers, edits):
     """Keeps the names within a model apart, and those of its outputs right."""
     if not isinstance(part, keras.Model):
         return
-    inner = {id(wrapped_by(w)): w for w in found.values()}
+    inner = {id(wrapped_by(w)): w for w in wrappers.values()}
     named = getattr(part, "_operations", None) or part._layers
     names = [operation.name for operation in named]
     for operation in named:

@@ -148,21 +148,21 @@ def test_logs_are_what_the_variables_say():
     np.testing.assert_allclose(read(model.gem.penalty.weight), 1.25e-4)
 
 
-@pytest.mark.parametrize("gated", [True, False])
-def test_last_epochs_train_the_network_of_the_ticket(gated):
+@pytest.mark.parametrize("saturates", [True, False])
+def test_last_epochs_train_the_network_of_the_ticket(saturates):
     rate = keras.optimizers.schedules.CosineDecay(0.5, 8 * 4)
     model = sparse_model(keras.optimizers.SGD(rate, momentum=0.9))
     miner = gems.GemMinerCallback(
         0.8,
         2,
         regularization=0.005,
-        stop_at_target=gated,
-        saturate_scores=gated,
+        stop_at_target=saturates,
+        saturate_scores=saturates,
     )
     logs = fit(model, miner, epochs=8).history
     # Momentum has taken it below what the last freeze is to leave alive.
     assert logs["density"][5] < 0.9 * logs["alive_density"][6]
-    if not gated:  # the paper's: it stays there
+    if not saturates:  # the paper's: it stays there
         assert max(logs["density"][6:]) < 0.9 * logs["alive_density"][6]
         return
     assert logs["density"][6:] == logs["alive_density"][6:]

@@ -156,7 +156,7 @@ def test_what_cannot_be_reached_is_refused_with_the_best(mobile):
         tf_gems.plan(perceptron(8, 4), speedup=2.0)
     with pytest.raises(ValueError, match="stride 2 over three channels"):
         tf_gems.plan(convolution, speedup=2.0)
-    with pytest.raises(ValueError, match="needs an aim"):
+    with pytest.raises(ValueError, match="needs a target"):
         tf_gems.plan(mobile)
     with pytest.raises(ValueError, match="`speedup` must be a number above 1"):
         tf_gems.plan(mobile, speedup=0.5)

@@ -64,22 +64,24 @@ class GemMinerCallback(keras.callbacks.Callback):
             `tf_gems.regularization.Adaptive`, a float, or a
             `tf_gems.schedules.Schedule` over the progress of training.
             Defaults to `"auto"`.
-        gated: Whether the ticket is the network that was mined: the penalty
-            rests while no more weights round to one than the ticket will keep,
-            and those that the last freeze leaves alive get a score of 1, so
-            that the epochs after it normalise for them, unless a learning rate
-            that is still large drives scores down again. `regularization` then
-            matters less. Defaults to `True`, as it is when adaptive; the paper
-            has `False`.
+        stop_at_target: Whether the penalty is off in every step in which no
+            more weights round to one than the ticket will keep. An adaptive
+            penalty always is. Defaults to `True`; the paper has `False`.
+        saturate_scores: Whether the last freeze sets the scores that it
+            leaves alive to 1, so that the epochs after it train exactly the
+            network of the ticket (a learning rate that is still large can
+            drive scores down again). Defaults to `True`; the paper has
+            `False`.
         rounding: `"exact"`: `round((1 - target_sparsity) * n)` weights are
             kept. `"reference"`: the counts of the authors' code, which end a
             few lower, see `tf_gems.schedules.geometric_counts`. Defaults to
             `"exact"`.
         epochs: Integer, the length of mining. Defaults to `None`: the epochs
             of `fit`.
-        distribution: How what is alive is spread over the weights, see
-            `tf_gems.distributions.get`. Defaults to `"global"`, the paper's, with
-            one alive in each at least; a warning names those at that floor.
+        distribution: How the weights that are kept are distributed over the
+            layers, see `tf_gems.distributions.get`. Defaults to `"global"`,
+            the paper's, with at least one kept in each; a warning names the
+            weights at that minimum.
         pattern: What freezes together, see `tf_gems.patterns.get`. Defaults to
             `"unstructured"`.
         inverted: Whether to freeze the *largest* scores instead, a check of
@@ -127,13 +129,14 @@ class GemMinerCallback(keras.callbacks.Callback):
             freeze_period, "freeze_period"
         )
         self.regularization = regularizations.get(regularization)
-        self.gated = check_bool(gated, "gated")
-        if not gated and isinstance(self.regularization, Adaptive):
+        self.stop_at_target = check_bool(stop_at_target, "stop_at_target")
+        self.saturate_scores = check_bool(saturate_scores, "saturate_scores")
+        if not stop_at_target and isinstance(self.regularization, Adaptive):
             raise ValueError(
-                "An adaptive penalty always rests at its bound. Received: "
-                f"gated={gated}, regularization={regularization!r}. Leave "
-                "`gated` out, or give a number or a schedule as "
-                "`regularization`."
+                "The adaptive penalty is always off once the target is met. "
+                f"Received: stop_at_target={stop_at_target}, "
+                f"regularization={regularization!r}. Leave `stop_at_target` "
+                "out, or pass a number or a schedule as `regularization`."
             )
         self.rounding = check_choice(
             rounding, "rounding", ("exact", "reference")
@@ -232,7 +235,9 @@ class GemMinerCallback(keras.callbacks.Callback):
             self.regularization.begin_epoch(gem, limit, steps)
         else:
             weight = self.regularization(min(1.0, epoch / self._epochs))
-            gem.penalty.set_constant(weight, limit if self.gated else 0)
+            gem.penalty.set_constant(
+                weight, limit if self.stop_at_target else 0
+            )
 
     def _refuse_another_start(self, epoch):
         """Lets an epoch begin that has been mined only to go further."""
@@ -249,8 +254,8 @@ class GemMinerCallback(keras.callbacks.Callback):
                 f"freeze. Received: epoch {epoch + 1} of a model that was "
                 f"mined for {done} epochs, with {alive:,} of {size:,} weights "
                 f"alive. Pass `fit(initial_epoch={done}, ...)`, with the same "
-                "`epochs` for this callback, or begin anew: call `reset_mining()` "
-                f"of its `GemLayer` '{self._gems[0].name}'."
+                "`epochs` for this callback, or begin anew: call "
+                f"`reset_mining()` of its `GemLayer` '{self._gems[0].name}'."
             )
         if self._counts[-1] >= alive:
             raise ValueError(
@@ -356,7 +361,7 @@ class GemMinerCallback(keras.callbacks.Callback):
             return
         freeze(weights, count, self.distribution, self.pattern, self.inverted)
         self._report_floor(weights)
-        if self.gated and count == self._counts[-1]:
+        if self.saturate_scores and count == self._counts[-1]:
             for gem in self._gems:
                 gem.saturate_scores()
         if self.verbose:
@@ -447,7 +452,8 @@ class GemMinerCallback(keras.callbacks.Callback):
             "regularization": keras.saving.serialize_keras_object(
                 self.regularization
             ),
-            "gated": self.gated,
+            "stop_at_target": self.stop_at_target,
+            "saturate_scores": self.saturate_scores,
             "rounding": self.rounding,
             "epochs": self.epochs,
             "distribution": keras.saving.serialize_keras_object(

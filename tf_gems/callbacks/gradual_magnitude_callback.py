@@ -52,8 +52,8 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
             epochs of `fit`.
         distribution: How what is alive is spread over the weights, see
             `tf_gems.distributions.get`. Defaults to `"lamp"`.
-        pattern: What is pruned together, see `tf_gems.patterns.get`. Defaults to
-            `"unstructured"`.
+        pattern: What is pruned together, see `tf_gems.patterns.get`. Defaults
+            to `"unstructured"`.
 
     Raises:
         ValueError: If an argument is out of range, the model prunes nothing

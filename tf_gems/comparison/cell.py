@@ -248,7 +248,9 @@ class Cell:
             "seed": self.seed,
         }
         model = self.protocol.compiled(self.method, self.seed)
-        ticket, search = self._checked(model) if self.check else self._found()
+        ticket, search = (
+            self._checked(model) if self.check else self._find_ticket()
+        )
         if ticket is None:
             record |= {
                 "kept": None,
@@ -300,7 +302,7 @@ class Cell:
         }
         return record
 
-    def _found(self):
+    def _find_ticket(self):
         """The method's ticket and what it cost; searched for once.
 
         The ticket is `None` if the search diverged.
@@ -331,7 +333,7 @@ class Cell:
     def _checked(self, model):
         """A randomised copy of the ticket that the method found."""
         original = dataclasses.replace(self, check=None)
-        ticket, found = original._found()
+        ticket, found = original._find_ticket()
         if ticket is None:
             return None, found
         return CHECKS[self.check](ticket, model, self.seed), {

@@ -190,7 +190,7 @@ class Comparison(Report):
         budget = (
             f"{total} epochs of training for every method, search included."
         )
-        if any(found["seeds"] > 1 for found in self.summary()):
+        if any(row["seeds"] > 1 for row in self.summary()):
             lines += [
                 f"{budget} Mean and standard",
                 "deviation over seeds; processor seconds of the search.",
@@ -218,9 +218,9 @@ class Comparison(Report):
             pictures.draw(self, directory)
 
 
-def _rank(found):
-    mean, _ = found["accuracy"]
-    return found["sparsity"], mean is None, -(mean or 0.0)
+def _rank(row):
+    mean, _ = row["accuracy"]
+    return row["sparsity"], mean is None, -(mean or 0.0)
 
 
 def refuse_others(directory, names):
@@ -247,7 +247,7 @@ def _percent(pair):
     )
 
 
-def _diverged(found):
-    if not found["diverged"]:
+def _diverged(row):
+    if not row["diverged"]:
         return ""
-    return f"  {found['diverged']} of {found['seeds']} diverged"
+    return f"  {row['diverged']} of {row['seeds']} diverged"

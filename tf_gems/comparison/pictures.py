@@ -16,19 +16,21 @@ _DENSE = {"color": "#757575", "linestyle": "--", "linewidth": 1}
 
 def draw(comparison, directory):
     """Writes the three pictures of `Comparison.draw`."""
-    found = [s for s in comparison.summary() if s["accuracy"][0] is not None]
-    dense = [s for s in found if s["method"] == "dense"]
-    found = [s for s in found if s["method"] != "dense"]
-    styles = _styles(found)
+    summaries = [
+        s for s in comparison.summary() if s["accuracy"][0] is not None
+    ]
+    dense = [s for s in summaries if s["method"] == "dense"]
+    summaries = [s for s in summaries if s["method"] != "dense"]
+    styles = _styles(summaries)
     accuracy, layers, cost = (directory / name for name in NAMES)
-    _accuracy(accuracy, found, dense, styles)
-    _layers(layers, comparison.rows, found, styles)
-    _cost(cost, found, styles)
+    _accuracy(accuracy, summaries, dense, styles)
+    _layers(layers, comparison.rows, summaries, styles)
+    _cost(cost, summaries, styles)
 
 
-def _styles(found):
+def _styles(summaries):
     """A color and a marker for every method, the same in all pictures."""
-    names = list(dict.fromkeys(s["method"] for s in found))
+    names = list(dict.fromkeys(s["method"] for s in summaries))
     colors = pyplot.get_cmap("tab20")
     return {
         name: {
@@ -41,7 +43,7 @@ def _styles(found):
     }
 
 
-def _accuracy(path, found, dense, styles):
+def _accuracy(path, summaries, dense, styles):
     figure, axes = pyplot.subplots(
         1, 2, figsize=(12, 4.8), sharey=True, layout="constrained"
     )
@@ -53,7 +55,7 @@ def _accuracy(path, found, dense, styles):
         for name, style in styles.items():
             rows = [
                 s
-                for s in found
+                for s in summaries
                 if s["method"] == name and s[key][0] is not None
             ]
             panel.errorbar(
@@ -64,7 +66,7 @@ def _accuracy(path, found, dense, styles):
                 capsize=2,
                 **style,
             )
-        _density_axis(panel, found)
+        _density_axis(panel, summaries)
         panel.set(title=title, xlabel="density, % (log)")
     for s in dense:
         axes[1].axhline(_error(s["accuracy"]), **_DENSE)
@@ -102,15 +104,15 @@ def _accuracy_axis(panels):
     panel.grid(axis="y", alpha=0.3)
 
 
-def _density_axis(panel, found):
-    densities = sorted({100 * (1 - s["sparsity"]) for s in found})
+def _density_axis(panel, summaries):
+    densities = sorted({100 * (1 - s["sparsity"]) for s in summaries})
     panel.set_xscale("log")
     panel.set_xticks(densities, [f"{d:.3g}" for d in densities])
     panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
 
 
-def _layers(path, rows, found, styles):
-    sparsities = sorted({s["sparsity"] for s in found})
+def _layers(path, rows, summaries, styles):
+    sparsities = sorted({s["sparsity"] for s in summaries})
     figure, axes = pyplot.subplots(
         1,
         len(sparsities),
@@ -146,8 +148,8 @@ def _layers(path, rows, found, styles):
     _finish(figure, axes[0, -1], path)
 
 
-def _cost(path, found, styles):
-    sparsities = sorted({s["sparsity"] for s in found})
+def _cost(path, summaries, styles):
+    sparsities = sorted({s["sparsity"] for s in summaries})
     figure, axes = pyplot.subplots(
         len(sparsities),
         2,
@@ -162,7 +164,7 @@ def _cost(path, found, styles):
     }
     for panels, sparsity in zip(axes, sparsities, strict=True):
         for panel, (key, label) in zip(panels, keys.items(), strict=True):
-            for s in found:
+            for s in summaries:
                 if s["sparsity"] == sparsity:
                     style = dict(styles[s["method"]], linestyle="none")
                     panel.plot(s[key], _error(s["accuracy"]), **style)

@@ -175,7 +175,7 @@ class GemLayer(keras.layers.Wrapper):
     def set_mask(self, mask, score_initializer):
         """Changes the rule of the masks, and what scores are drawn from.
 
-        The scores themselves change at the next `revive`.
+        The scores themselves change at the next `reset_mining`.
 
         Args:
             mask: As for the constructor.
@@ -199,7 +199,7 @@ class GemLayer(keras.layers.Wrapper):
             yield initializer
 
     def reset_mining(self):
-        """Begins anew: draws the scores again; what is not zero is alive."""
+        """Draws the scores again, and makes all nonzero weights alive."""
         weights = [prunable.weight for prunable in self.prunable]
         drawn_by = self._initializers_of_scores(weights)
         for prunable, initializer in zip(self.prunable, drawn_by, strict=True):
@@ -211,7 +211,7 @@ class GemLayer(keras.layers.Wrapper):
         self.penalty.reset()
 
     def saturate_scores(self):
-        """Raises the scores of what is alive to one: the ticket is found."""
+        """Sets the scores of all weights that are alive to one."""
         if isinstance(self.mask, RoundMask):
             for prunable in self.prunable:
                 prunable.raise_score()
@@ -246,7 +246,8 @@ class GemLayer(keras.layers.Wrapper):
         """Chooses what trains: scores (mining) or weights (fine-tuning).
 
         Keras ignores a change of `trainable` until the next `compile`, so
-        compile the model again afterwards. `SparseModel.start_finetuning` asks for it.
+        compile the model again afterwards.
+        `SparseModel.start_finetuning` asks for it.
 
         Args:
             phase: `"mining"` or `"finetuning"`.
@@ -429,7 +430,7 @@ class GemLayer(keras.layers.Wrapper):
                 "those of another bring other masks. Received: weights of "
                 f"phase '{phase}' for '{self.name}', which is in phase "
                 f"'{self.phase}'. Load them into a model made with "
-                f"`phase='{phase}'`, or pass a `Ticket` to `finetune`."
+                f"`phase='{phase}'`, or pass a `Ticket` to `start_finetuning`."
             )
         super().load_own_variables(values)
 

@@ -35,7 +35,7 @@ class ScorePenalty:
     would move scores that matter and scores that do not by the same step. The
     second part decides *how many* fall, and works under any learning rate.
     Its rate, `weight`, is the multiplier of the constraint `kept <= limit`.
-    Every step ascends it, in logarithms, while the limit falls to its final_limit:
+    Every step ascends it, in logarithms, while the limit falls:
 
         weight <- weight * exp(gain * clip(log(kept / limit) / BAND, -1, 1))
         limit  <- max(final_limit, limit * decay)
@@ -45,8 +45,9 @@ class ScorePenalty:
         prunable: List of `PrunableWeight`.
 
     Attributes:
-        weight, limit, final_limit, decay, gain: Float32 scalar `keras.Variable`s.
-            They change alike on all replicas and are in every checkpoint.
+        weight, limit, final_limit, decay, gain: Float32 scalar
+            `keras.Variable`s. They change alike on all replicas and are in
+            every checkpoint.
         steps, epochs: Integer scalar `keras.Variable`s, how many steps and
             epochs the layer has been mined for.
 
@@ -92,7 +93,7 @@ class ScorePenalty:
             variable.assign(0)
 
     def set_constant(self, weight, limit):
-        """Sets a constant weight that rests at the limit."""
+        """Sets a constant weight; at the limit the penalty is off."""
         for variable in (self.gain, *(w.shrinkage for w in self.prunable)):
             variable.assign(0.0)
         self.weight.assign(weight)
@@ -101,7 +102,7 @@ class ScorePenalty:
         self.decay.assign(1.0)
 
     def adapt(self, rate, gain, limit, decay):
-        """Begins to adapt; the final_limit is set apart, since freezes change it.
+        """Begins to adapt. Freezes set `final_limit` later.
 
         Args:
             rate: Float, the part of a score that the first step takes away.

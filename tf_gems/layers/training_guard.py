@@ -26,7 +26,8 @@ def set_guard(model, gem):
             raise ValueError(
                 "While a model is mined, it trains as a part of the model that "
                 f"prunes it. Received: `fit` of '{model.name}'. Call `fit` "
-                "of the `tf_gems.SparseModel`; or call `start_finetuning()` first; or "
+                "of the `tf_gems.SparseModel`; or call `start_finetuning()` "
+                "first; or "
                 "`tf_gems.unwrap`, which gives the model back unpruned."
             )
         return getattr(type(model), _HOOK)(model, *args, **kwargs)

@@ -41,10 +41,10 @@ class EdgePopup(Trained):
     - the same with `regularization=1e-4`.
 
     The ticket keeps exactly the target number of weights of the largest
-    `|p|` in the end, in distribution and pattern. It can differ from the network
-    that was trained: where a uniform density leaves fractions of a weight, by
-    one weight a layer; by a `Global(minimum=...)`; and by the pattern, since
-    masks are unstructured while scores train.
+    `|p|` in the end, in distribution and pattern. It can differ from the
+    network that was trained: where a uniform density leaves fractions of a
+    weight, by one weight a layer; by a `Global(minimum=...)`; and by the
+    pattern, since masks are unstructured while scores train.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.

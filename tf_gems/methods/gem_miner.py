@@ -27,8 +27,10 @@ class GemMiner(Trained):
         freeze_period: Integer, epochs between freezes. Defaults to `5`.
         regularization: The weight of the penalty, see
             `tf_gems.GemMinerCallback`. Defaults to `"auto"`.
-        gated: Whether a penalty of given weight rests at the target. Defaults
-            to `True`.
+        stop_at_target: Whether a penalty of given weight is off while the
+            target is met. Defaults to `True`.
+        saturate_scores: Whether the last freeze sets the scores that are left
+            to 1. Defaults to `True`.
         inverted: Whether to freeze the largest scores, see
             `tf_gems.sanity`. Defaults to `False`.
         **kwargs: `distribution` and `pattern`, see `tf_gems.methods.Method`.
@@ -63,7 +65,8 @@ class GemMiner(Trained):
         super().__init__(target_sparsity, epochs, learning_rate, **kwargs)
         self.freeze_period = freeze_period
         self.regularization = regularizations.get(regularization)
-        self.gated = check_bool(gated, "gated")
+        self.stop_at_target = check_bool(stop_at_target, "stop_at_target")
+        self.saturate_scores = check_bool(saturate_scores, "saturate_scores")
         self.inverted = check_bool(inverted, "inverted")
         self.callback()  # refuses what is out of range
 
@@ -79,7 +82,8 @@ class GemMiner(Trained):
             self.target_sparsity,
             self.freeze_period,
             self.regularization,
-            self.gated,
+            self.stop_at_target,
+            self.saturate_scores,
             epochs=self.epochs,
             distribution=self.distribution,
             pattern=self.pattern,
@@ -93,6 +97,7 @@ class GemMiner(Trained):
             "regularization": keras.saving.serialize_keras_object(
                 self.regularization
             ),
-            "gated": self.gated,
+            "stop_at_target": self.stop_at_target,
+            "saturate_scores": self.saturate_scores,
             "inverted": self.inverted,
         }

@@ -30,10 +30,10 @@ class IterativeMagnitude(LearningRateRewinding):
             with the target density `d`. Defaults to `0.2`.
         rounds: Positive integer, the number of rounds, whatever `rate` is.
             Defaults to `None`: given by `rate`.
-        distribution: See `tf_gems.distributions.get`. Defaults to `"global"`, as in
-            the papers, whose tickets start from an initialization. It can
-            empty layers of small weights, such as depthwise convolutions;
-            `"lamp"` does not.
+        distribution: See `tf_gems.distributions.get`. Defaults to
+            `"global"`, as in the papers, whose tickets start from an
+            initialization. It can empty layers of small weights, such as
+            depthwise convolutions; `"lamp"` does not.
         **kwargs: `pattern`, see `tf_gems.methods.Method`.
 
     Example:

@@ -107,10 +107,10 @@ class Method:
             holds the config of the method.
 
         Raises:
-            ValueError: If the pattern and the distribution contradict each other,
-                the model prunes for speed and this is too few zeros, more
-                weights are zero already, or an argument does not go with the
-                data.
+            ValueError: If the pattern and the distribution contradict each
+                other, the model prunes for speed and this is too few zeros,
+                more weights are zero already, or an argument does not go with
+                the data.
 
         Example:
 
@@ -152,9 +152,10 @@ class Method:
         for weight, mask in zip(prunable_weights(model), masks, strict=True):
             if not self.pattern.matches(mask):
                 raise ValueError(
-                    "The distribution must leave room for the pattern. Received: "
-                    f"{type(self.pattern).__name__} {self.pattern.get_config()} "
-                    f"for '{weight.path}', of which the distribution keeps "
+                    "The distribution must leave room for the pattern. "
+                    f"Received: {type(self.pattern).__name__} "
+                    f"{self.pattern.get_config()} for '{weight.path}', "
+                    "of which the distribution keeps "
                     f"{np.mean(mask):.1%}. Choose another distribution, or a "
                     "higher sparsity."
                 )

@@ -25,7 +25,8 @@ class RandomPruning(Method):
     Example:
 
     ```python
-    ticket = tf_gems.methods.RandomPruning(0.98, distribution="erk").find(sparse)
+    method = tf_gems.methods.RandomPruning(0.98, distribution="erk")
+    ticket = method.find(sparse)
     ```
 
     Reference: Liu et al., 2022, "The Unreasonable Effectiveness of Random

@@ -85,16 +85,16 @@ class Plan(Report):
             f"distribution={self.distribution!r}).",
             f"Bytes: about {self.bytes:,} of {self.dense_bytes:,}, {COMPUTED}.",
         ]
-        found = self.speedup
-        if found is None:
+        estimate = self.speedup
+        if estimate is None:
             lines.append("Speed: not measured for what is pruned.")
         else:
             lines.append(
-                f"Speed ({self.target}): about {found.speedup:.1f} times "
-                f"({found.low:.1f} to {found.high:.1f}), {found.certainty} "
-                f"({', '.join(found.networks)})."
+                f"Speed ({self.target}): about {estimate.speedup:.1f} times "
+                f"({estimate.low:.1f} to {estimate.high:.1f}), "
+                f"{estimate.certainty} ({', '.join(estimate.networks)})."
             )
-        if self.least_speedup and found.low < self.least_speedup:
+        if self.least_speedup and estimate.low < self.least_speedup:
             lines.append(
                 f"It may thus be less than {self.least_speedup:g} times: "
                 "measure the export, or ask for more."
@@ -148,13 +148,13 @@ def plan(model, max_bytes=None, speedup=None, target="browser"):
     _check("speedup", speedup, 1)
     if max_bytes is None and speedup is None:
         raise ValueError(
-            "A plan needs an aim. Received: max_bytes=None, speedup=None. "
+            "A plan needs a target. Received: max_bytes=None, speedup=None. "
             "Pass one of them, or both."
         )
-    found = Converted(model)
+    converted = Converted(model)
     if speedup is not None:
-        _refuse_no_faster(found, target)
-    policies = _policies(found, target, speedup)
+        _refuse_no_faster(converted, target)
+    policies = _policies(converted, target, speedup)
     reached = [policy.least(max_bytes, speedup) for policy in policies]
     reached = [
         (sparsity, policy)
@@ -181,17 +181,17 @@ def _check(name, value, least):
         )
 
 
-def _refuse_no_faster(found, target):
-    if target == "browser" and not found.eligible_work:
-        reason = found.obstacle or "it has no 1x1 convolution"
+def _refuse_no_faster(converted, target):
+    if target == "browser" and not converted.eligible_work:
+        reason = converted.obstacle or "it has no 1x1 convolution"
         raise ValueError(
             "No zero of this model saves time in a browser, as far as was "
             f"measured. Received: a model of which XNNPACK computes nothing "
             f"sparsely: {reason}. See `tf_gems.export.make_sparse_ready`, or "
             "ask for `max_bytes` alone."
         )
-    others = {w.reader for w in found.weights} - {"FULLY_CONNECTED"}
-    if target == "native" and (others or not found.weights):
+    others = {w.reader for w in converted.weights} - {"FULLY_CONNECTED"}
+    if target == "native" and (others or not converted.weights):
         raise ValueError(
             "On x86 with AVX, XNNPACK expands sparse weights of all but dense "
             "layers, so their zeros save no time. Received: a model with "
@@ -200,18 +200,18 @@ def _refuse_no_faster(found, target):
         )
 
 
-def _policies(found, target, speedup):
+def _policies(converted, target, speedup):
     if speedup is None:
-        return [_Policy(found, target, None, "unstructured", None)]
+        return [_Policy(converted, target, None, "unstructured", None)]
     tables = speeds.load(target)
     if target == "browser":
         table = tables["unstructured"]
         return [
-            _Policy(found, target, filters, "unstructured", table)
+            _Policy(converted, target, filters, "unstructured", table)
             for filters in (POLICY, None)
         ]
     return [
-        _Policy(found, target, None, pattern, table)
+        _Policy(converted, target, None, pattern, table)
         for pattern, table in tables.items()
     ]
 
@@ -220,7 +220,7 @@ def _policies(found, target, speedup):
 class _Policy:
     """One way to prune a network, and what it would give."""
 
-    found: Converted
+    converted: Converted
     target: str
     filters: str | None
     pattern: str
@@ -232,7 +232,7 @@ class _Policy:
         return "latency" if fast else "size"
 
     def bytes(self, sparsity):
-        return self.found.bytes(
+        return self.converted.bytes(
             sparsity,
             self.filters == POLICY,
             self.pattern != "unstructured",
@@ -242,7 +242,7 @@ class _Policy:
     def estimate(self, sparsity):
         if self.table is None:
             return None
-        features = self.found.features[self.target]
+        features = self.converted.features[self.target]
         return self.table.at(features, sparsity)
 
     def sparsities(self):
@@ -266,10 +266,10 @@ class _Policy:
         """Returns in words what it gives at most."""
         *_, most = self.sparsities()
         what = f"filters={self.filters!r}, pattern={self.pattern!r}"
-        found = f"about {self.bytes(most):,} bytes"
+        converted = f"about {self.bytes(most):,} bytes"
         if self.table is not None:
-            found += f" and {self.estimate(most).speedup:.1f} times as fast"
-        return f"{found} at sparsity {most:g} ({what})"
+            converted += f" and {self.estimate(most).speedup:.1f} times as fast"
+        return f"{converted} at sparsity {most:g} ({what})"
 
     def plan(self, sparsity, max_bytes, speedup):
         """Returns the `Plan` of a sparsity."""
@@ -284,7 +284,7 @@ class _Policy:
             optimize=self.optimize,
             target=self.target,
             bytes=self.bytes(sparsity),
-            dense_bytes=self.found.dense_bytes,
+            dense_bytes=self.converted.dense_bytes,
             speedup=estimate,
             max_bytes=max_bytes,
             least_speedup=speedup,

@@ -18,17 +18,17 @@ from tf_gems.validation import check_integer
 def shuffle(ticket, model=None, *, seed):
     """Returns a ticket with the same number kept in every layer, anywhere.
 
-    Each mask is one of all masks with as many ones, drawn at random; if the
-    ticket is of a pattern (N:M, blocks), of all masks of that pattern. (Where the
-    last blocks of an axis are smaller, it can keep less by a part of a block.)
-    The weights to start from stay.
+    Each mask is drawn at random from all masks with as many ones; if the
+    ticket has a pattern (N:M, blocks), from all masks of that pattern. (Where
+    the last blocks of an axis are smaller, it can keep less by a part of a
+    block.) The weights to start from stay.
 
     Args:
         ticket: `tf_gems.Ticket`.
-        seed: Integer.
         model: `SparseModel` or Keras model with the weights that the ticket
-            was found in. Only a ticket that was loaded needs it, which holds
-            no other weights than it keeps. Defaults to `None`.
+            was found in. Only a ticket that was loaded needs it, since a file
+            holds the kept weights alone. Defaults to `None`.
+        seed: Integer.
 
     Returns:
         `tf_gems.Ticket`.

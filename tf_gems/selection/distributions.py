@@ -51,7 +51,8 @@ class Distribution:
             scores: List of float arrays, one for each prunable weight.
             density: Float in (0, 1], of all weights together.
             paths: List of strings, which `PerPath` needs.
-            pattern: `tf_gems.patterns.Pattern`. Defaults to `None`: unstructured.
+            pattern: `tf_gems.patterns.Pattern`. Defaults to `None`:
+                unstructured.
             among: List of bool arrays; entries that are `False` are never
                 kept. Defaults to `None`: all compete.
 

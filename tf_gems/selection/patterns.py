@@ -1,6 +1,6 @@
 """Which entries of a weight stay together: N of M, blocks, or channels.
 
-A shape is called as `masks.keep_largest` is, and like it marks the largest of
+A pattern is called as `masks.keep_largest` is, and like it marks the largest of
 all scores that are ranked together. Axes are those of Keras kernels:
 `(..., inputs, outputs)`. `get` accepts a name, a string such as `"2:4"` or
 `"4x1"`, a config or an instance.
@@ -23,7 +23,7 @@ class Pattern:
     """Base class: a pure function of scores, with a config.
 
     Attributes:
-        max_density: Float, the largest density at which the shape can hold.
+        max_density: Float, the largest density that the pattern allows.
     """
 
     max_density = 1.0
@@ -37,7 +37,7 @@ class Pattern:
         return 1
 
     def keep_largest(self, scores, count, among=None):
-        """Marks the largest scores of a whole network, in this shape.
+        """Marks the largest scores of a whole network, in this pattern.
 
         Args:
             scores: List of float arrays, ranked together.
@@ -51,7 +51,7 @@ class Pattern:
         raise NotImplementedError
 
     def matches(self, mask):
-        """Whether a mask, a bool array, has this shape."""
+        """Whether a mask, a bool array, has this pattern."""
         raise NotImplementedError
 
     def get_config(self):
@@ -77,9 +77,9 @@ class Unstructured(Pattern):
 class NOfM(Pattern):
     """Keeps at most `n` of each `m` neighbours along an axis; counts are exact.
 
-    Above the density `n / m` the shape cannot hold yet: there it keeps the
+    Above the density `n / m` the pattern is not possible yet: it keeps the
     `n` largest of each group and the largest of the others, so that a gradual
-    method reaches the shape as soon as its density allows.
+    method reaches the pattern as soon as its density allows.
 
     Args:
         n: Positive integer.
@@ -285,7 +285,7 @@ PATTERNS = {
 
 
 def get(identifier, argument="pattern"):
-    """Returns a shape for a name, `"2:4"`, `"4x1"`, a config or an instance.
+    """Returns a pattern for a name, `"2:4"`, `"4x1"`, a config or an instance.
 
     Args:
         identifier: See above.
@@ -308,12 +308,12 @@ def get(identifier, argument="pattern"):
     return registry.get(identifier, PATTERNS, argument)
 
 
-def refuse_too_dense(shape, target_sparsity):
-    """Raises an error if a shape cannot hold at a sparsity."""
-    if 1.0 - target_sparsity > shape.max_density + 1e-9:
+def refuse_too_dense(pattern, target_sparsity):
+    """Raises an error if a pattern does not allow a sparsity."""
+    if 1.0 - target_sparsity > pattern.max_density + 1e-9:
         raise ValueError(
-            f"`shape` {type(shape).__name__} {shape.get_config()} keeps at "
-            f"most {shape.max_density:.1%} of the weights. Received: "
+            f"`pattern` {type(pattern).__name__} {pattern.get_config()} keeps "
+            f"at most {pattern.max_density:.1%} of the weights. Received: "
             f"target_sparsity={target_sparsity:g}. Use "
-            f"{1 - shape.max_density:g} or more."
+            f"{1 - pattern.max_density:g} or more."
         )
