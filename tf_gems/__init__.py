@@ -4,18 +4,18 @@ from tf_gems.command_line import start  # noqa: F401, I001  before Keras
 from tf_gems.selection import distributions
 from tf_gems import callbacks
 from tf_gems import datasets
+from tf_gems import gem_miner
 from tf_gems import initializers
 from tf_gems import layers
 from tf_gems.selection import masks
 from tf_gems import methods
 from tf_gems import page
-from tf_gems import presets
 from tf_gems import sanity
 from tf_gems import schedules
 from tf_gems.selection import patterns
 from tf_gems import zoo
 from tf_gems.batch_norm import recalibrate_batch_norm
-from tf_gems.callbacks import GemMinerCallback
+from tf_gems.gem_miner import GemMinerCallback
 from tf_gems.callbacks import GradualMagnitudeCallback
 from tf_gems.compaction import compact
 from tf_gems.comparison import Comparison
@@ -56,6 +56,7 @@ __all__ = [
     "export_litert",
     "deployment_report",
     "export_saved_model",
+    "gem_miner",
     "initializers",
     "layers",
     "load_pretrained",
@@ -63,7 +64,6 @@ __all__ = [
     "methods",
     "page",
     "plan",
-    "presets",
     "recalibrate_batch_norm",
     "sanity",
     "schedules",
