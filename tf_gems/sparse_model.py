@@ -11,6 +11,7 @@ from keras import ops
 from tf_gems import initializers
 from tf_gems import training_logic
 from tf_gems import workers
+from tf_gems.gem_miner import get_preset
 from tf_gems.layers.calling import with_signature_of
 from tf_gems.layers.flags import unpack
 from tf_gems.layers.gem_layer import GemLayer
@@ -20,7 +21,6 @@ from tf_gems.layers.pruning_scope import scores_for_weights
 from tf_gems.layers.zeros import freeze_zeros
 from tf_gems.network import borrowed_network
 from tf_gems.network import masked_network
-from tf_gems.presets import get_preset
 from tf_gems.ticket import Ticket
 from tf_gems.training_signs import sign_of_training
 from tf_gems.validation import check_choice
@@ -179,7 +179,7 @@ class SparseModel(keras.Model):
 
         Args:
             preset: Name of a preset, such as `"paper"`; see
-                `tf_gems.presets`.
+                `tf_gems.gem_miner.PRESETS`.
             model: Built Keras 3 model.
             **kwargs: Arguments that replace those of the preset.
         """
