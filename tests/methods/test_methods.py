@@ -16,6 +16,7 @@ SPARSITY = 0.8
 SETTINGS = {
     "edge_popup": {"epochs": 2, "learning_rate": 0.1},
     "gem_miner": {"epochs": 3, "freeze_period": 1, "learning_rate": 0.1},
+    "acdc": {"epochs": 3, "learning_rate": 0.1},
     "gradual_magnitude": {"epochs": 3, "learning_rate": 0.1},
     "imp": {"epochs": 1, "rounds": 2, "rewind_steps": 1},
     "lr_rewinding": {"epochs": 1, "rounds": 2, "learning_rate": 0.1},
