@@ -309,7 +309,7 @@ def test_a_run_that_is_finished_trains_no_more(whole, tmp_path):
     assert_equal(found, whole["with"])
 
 
-@settings(deadline=None, max_examples=5)
+@settings(deadline=None, max_examples=3)
 @given(
     phase=st.sampled_from(["mining", "finetuning"]),
     kills=st.lists(st.integers(1, 2 * STEPS + 1), min_size=1, max_size=3),
