@@ -107,7 +107,7 @@ class Dense:
             batches = [(x, None) for x in np.array_split(images, 8)]
             gems.recalibrate_batch_norm(sparse, batches)
         else:
-            callback = gems.callbacks.GradualMagnitudeCallback(
+            callback = gems.GradualMagnitudeCallback(
                 sparsity, distribution=spread
             )
             sparse.fit(

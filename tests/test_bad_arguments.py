@@ -164,7 +164,7 @@ def arguments():
                 "belongs_to": {"empty_list", "list"},
             },
         ),
-        gems.callbacks.EdgePopupCallback: (
+        gems.methods.EdgePopupCallback: (
             {**s, "distribution": "global"},
             {
                 "target_sparsity": SPARSITY,
@@ -182,7 +182,7 @@ def arguments():
                 "histogram_freq": {"zero", "large"},
             },
         ),
-        gems.callbacks.GradualMagnitudeCallback: (
+        gems.GradualMagnitudeCallback: (
             s,
             {
                 **METHOD,
@@ -193,11 +193,11 @@ def arguments():
                 "epochs": OPTIONAL | COUNT,
             },
         ),
-        gems.callbacks.RewindPoint: (
+        gems.methods.RewindPoint: (
             {"steps": 1},
             {"steps": {"zero", "large"}, "path": OPTIONAL | PATH - {"bytes"}},
         ),
-        gems.callbacks.RewiringCallback: (
+        gems.methods.RewiringCallback: (
             {"growth": None},
             {
                 "growth": {"none", "function", "class"},

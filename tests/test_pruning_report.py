@@ -142,9 +142,9 @@ def test_pointwise_refuses_targets_that_pay_nothing():
     x, y = np.zeros((4, 8, 8, 3)), np.zeros((4, 1, 1, 2))
     for callback in (
         tf_gems.GemMinerCallback(0.66, freeze_period=1),
-        tf_gems.callbacks.EdgePopupCallback(0.5),
+        tf_gems.methods.EdgePopupCallback(0.5),
     ):
-        if isinstance(callback, tf_gems.callbacks.EdgePopupCallback):
+        if isinstance(callback, tf_gems.methods.EdgePopupCallback):
             mask = tf_gems.layers.TopKMask(0.5, "layerwise", magnitude=True)
             sparse.gem.set_mask(mask, "random_uniform")
         with pytest.raises(ValueError, match="more than two thirds of the"):
@@ -160,7 +160,7 @@ def test_pointwise_refuses_targets_that_pay_nothing():
     assert ticket.kept == round(0.25 * (16 + 24))
     sparse.start_finetuning(ticket)
     sparse.compile("sgd", "mse")
-    gradual = tf_gems.callbacks.GradualMagnitudeCallback(0.6)
+    gradual = tf_gems.GradualMagnitudeCallback(0.6)
     with pytest.raises(ValueError, match="target_sparsity=0.6"):
         sparse.fit(x, y, epochs=4, verbose=0, callbacks=[gradual])
 

@@ -16,7 +16,7 @@ from tf_gems.selection import patterns
 from tf_gems import zoo
 from tf_gems.batch_norm import recalibrate_batch_norm
 from tf_gems.gem_miner import GemMinerCallback
-from tf_gems.callbacks import GradualMagnitudeCallback
+from tf_gems.methods import GradualMagnitudeCallback
 from tf_gems.compaction import compact
 from tf_gems.comparison import Comparison
 from tf_gems.comparison import compare

@@ -8,7 +8,7 @@ from keras import layers
 import tf_gems as gems
 from tf_gems import methods
 from tf_gems import schedules
-from tf_gems.callbacks import GradualMagnitudeCallback
+from tf_gems.methods import GradualMagnitudeCallback
 from tf_gems.network import prunable_weights
 
 random = np.random.default_rng(0)

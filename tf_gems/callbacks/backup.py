@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import inspect
 import json
 import math
 import warnings
@@ -13,11 +14,13 @@ import ml_dtypes
 import numpy as np
 from keras import ops
 
-from tf_gems.callbacks.belonging import fingerprint
+from tf_gems.array_batches import ArrayBatches
 from tf_gems.files import BACKUP
 from tf_gems.files import remove_files
 from tf_gems.files import remove_leftovers
 from tf_gems.files import replacing
+from tf_gems.fingerprint.values import describe_array
+from tf_gems.fingerprint.values import digest
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.targets import check_path
 
@@ -102,16 +105,16 @@ class Backup(keras.callbacks.Callback):
         return 0
 
     def on_train_begin(self, logs=None):
-        found = fingerprint(self.model, self.belongs_to)
+        fingerprint = _fingerprint(self.model, self.belongs_to)
         begun = _BEGUN.setdefault(self.model, {})
         key = str(self.directory.absolute())
         if not self.paths:
-            self._fingerprint = begun[key] = found
+            self._fingerprint = begun[key] = fingerprint
             return
         # Of the same model object: how its training began.
         for name in ("its starting weights", "the seeds of its random layers"):
-            found[name] = begun.get(key, found)[name]
-        self._fingerprint = begun[key] = found
+            fingerprint[name] = begun.get(key, fingerprint)[name]
+        self._fingerprint = begun[key] = fingerprint
         with _scope_of(self.model):
             self.model.optimizer.build(self.model.trainable_variables)
         for path in self.paths:
@@ -200,6 +203,83 @@ def random_states(model):
     Each holds a seed, and how often it has been drawn from.
     """
     return [v for v in model.variables if v.name == "seed_generator_state"]
+
+
+def _fingerprint(model, belongs_to):
+    """Returns what tells a training from others, before its first step.
+
+    Returns:
+        Dict from names, for people, to strings.
+    """
+    parts = {
+        "the network": [(tuple(v.shape), str(v.dtype)) for v in model.weights],
+        "its starting weights": list(model.weights),
+        "the seeds of its random layers": random_states(model),
+        "the optimizer": model.optimizer,
+        "the loss": getattr(model, "loss", None),
+        "the data or the settings": list(belongs_to),
+    }
+    return {name: digest(_describe(part)) for name, part in parts.items()}
+
+
+def _describe(value):
+    """Returns JSON that is the same for equal values in another process.
+
+    It is cheaper than `tf_gems.fingerprint`, and refuses nothing. Arrays are
+    described by all their values; data sets that know their epochs by their
+    first batch; sequences of batches by their length and the labels of the
+    first; other data sets by their type, length and element specification;
+    functions by their names; Keras objects by their config, and others by the
+    arguments that they keep under the same name.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_describe(item) for item in value]
+    if isinstance(value, keras.Variable) or ops.is_tensor(value):
+        value = ops.convert_to_numpy(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return describe_array(value)
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, ArrayBatches):
+        read = [value.batch_size, value.shuffle, value.steps]
+        return [name, read, _describe(keras.tree.flatten(value.arrays))]
+    if inspect.isroutine(value) or isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if callable(getattr(value, "set_epoch", None)):
+        value.set_epoch(0)
+        batch = next(iter(value))
+        value.set_epoch(None)
+        return [name, _length(value), _describe(keras.tree.flatten(batch))]
+    if hasattr(value, "__getitem__") and _length(value):
+        # Inputs may be augmented at random; labels are as they are.
+        batch = value[0]
+        labels = batch[1:] if isinstance(batch, tuple) else None
+        return ["batches", _length(value), _describe(labels)]
+    if hasattr(value, "element_spec"):
+        return [name, _length(value), str(value.element_spec)]
+    if callable(getattr(value, "get_config", None)):
+        try:
+            config = dict(value.get_config())
+            config.pop("name", None)  # Keras counts the names of a process
+            return [name, _describe(config)]
+        except NotImplementedError:
+            return name
+    arguments = {
+        key: _describe(vars(value)[key])
+        for key in inspect.signature(type(value).__init__).parameters
+        if key in getattr(value, "__dict__", {})
+    }
+    return [name, _length(value), arguments]
+
+
+def _length(value):
+    try:
+        return len(value)
+    except TypeError:
+        return None
 
 
 def _variables(model):

@@ -13,14 +13,14 @@ from keras import ops
 
 from tf_gems import sanity
 from tf_gems import training_data
-from tf_gems.comparison.data_fingerprint import describe_data
-from tf_gems.comparison.fingerprint import describe
-from tf_gems.comparison.fingerprint import digest
-from tf_gems.comparison.network_fingerprint import describe_network
 from tf_gems.files import BACKUP
 from tf_gems.files import remove_files
 from tf_gems.files import remove_leftovers
 from tf_gems.files import write_text
+from tf_gems.fingerprint.data import describe_data
+from tf_gems.fingerprint.network import describe_network
+from tf_gems.fingerprint.values import describe
+from tf_gems.fingerprint.values import digest
 from tf_gems.methods.method import Method
 from tf_gems.network import gems_of
 from tf_gems.optimizer_copy import config_of

@@ -14,9 +14,9 @@ from tf_gems.comparison.cell import Protocol
 from tf_gems.comparison.comparison import RESULTS
 from tf_gems.comparison.comparison import Comparison
 from tf_gems.comparison.comparison import refuse_others
-from tf_gems.comparison.fingerprint import describe
-from tf_gems.comparison.fingerprint import digest
 from tf_gems.files import share
+from tf_gems.fingerprint.values import describe
+from tf_gems.fingerprint.values import digest
 from tf_gems.provenance import provenance
 from tf_gems.text import printable
 from tf_gems.validation import check_choice
@@ -59,7 +59,7 @@ def compare(
     the metric, the epochs and the backend. Functions and classes are told by
     their source and by what they use. Arrays are told by their contents, and
     other data by a sample, see
-    `tf_gems.comparison.data_fingerprint.describe_data`. Where the directory
+    `tf_gems.fingerprint.data.describe_data`. Where the directory
     holds cells of the same name that differ in any of these, a warning says
     in which; they stay, and are not used.
 

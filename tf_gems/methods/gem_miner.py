@@ -48,7 +48,7 @@ class GemMiner(Trained):
     """
 
     kernel_initializer = "signed_constant"
-    warns_at_floor = False
+    warns_at_minimum = False
 
     def __init__(
         self,

@@ -1,9 +1,17 @@
-"""Iterative magnitude pruning, with rewound weights."""
+"""Iterative magnitude pruning: rounds of training, with rewound weights."""
+
+from pathlib import Path
 
 import keras
+import numpy as np
+from keras import ops
 
-from tf_gems.callbacks.rewind_point import RewindPoint
 from tf_gems.methods.learning_rate_rewinding import LearningRateRewinding
+from tf_gems.network import network_weights
+from tf_gems.network import prunable_weights
+from tf_gems.targets import check_path
+from tf_gems.ticket import Ticket
+from tf_gems.validation import is_integer
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -78,3 +86,114 @@ class IterativeMagnitude(LearningRateRewinding):
 
     def get_config(self):
         return {**super().get_config(), "rewind_steps": self.rewind_steps}
+
+
+class RewindPoint(keras.callbacks.Callback):
+    """Remembers all weights of the network as they are after some steps.
+
+    They are taken in the first `fit`, with several steps per execution after
+    the one that comes next. Training that is resumed later than that finds
+    them in the file.
+
+    Args:
+        steps: Integer of at least zero, steps of the optimizer.
+        path: Path of the file, a `tf_gems.Ticket` that prunes nothing.
+            Defaults to `None`: they stay in memory.
+
+    Raises:
+        FileExistsError: If the file at `path` prunes something, or is no
+            ticket: it is not replaced.
+        ValueError: If `steps` is out of range, or training is shorter.
+
+    Example:
+
+    ```python
+    point = tf_gems.methods.RewindPoint(1000)
+    sparse.fit(data, epochs=150, callbacks=[point])
+    point.rewind(sparse)
+    ```
+
+    Reference: Frankle et al., 2020, "Linear Mode Connectivity and the Lottery
+    Ticket Hypothesis", section 4.
+    """
+
+    def __init__(self, steps, path=None):
+        super().__init__()
+        if not is_integer(steps):
+            raise ValueError(
+                "`rewind_steps` is a number of steps, at least 0, the initial "
+                f"values. Received: rewind_steps={steps!r}."
+            )
+        self.steps = int(steps)
+        self.path = None
+        if path is not None:
+            self.path = Path(check_path(path, "path"))
+        self.ticket = None
+
+    def rewind(self, model):
+        """Gives a model the weights of that step; its masks stay."""
+        if self.ticket is None:
+            self.ticket = Ticket.load(self.path)
+        for variable, value in zip(
+            network_weights(model), self.ticket.weights.values(), strict=True
+        ):
+            variable.assign(value)
+
+    def on_train_begin(self, logs=None):
+        self._refuse_other_file()
+        steps = self.params.get("steps")
+        if steps:
+            self._refuse_later_than(steps * self.params["epochs"])
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Here, not when training begins: a backup is restored after that.
+        if self.ticket is None and self._step() == self.steps:
+            self._take()
+        elif self.ticket is None and self._step() > self.steps:
+            self.ticket = Ticket.load(self.path)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.ticket is not None:
+            return
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        if self._step() >= self.steps:
+            self._take()
+
+    def on_train_end(self, logs=None):
+        if self.ticket is None and not (self.path and self.path.exists()):
+            self._refuse_later_than(self._step())
+
+    def _step(self):
+        return int(ops.convert_to_numpy(self.model.optimizer.iterations))
+
+    def _take(self):
+        shapes = [w.weight.shape for w in prunable_weights(self.model)]
+        whole = [np.ones(shape, bool) for shape in shapes]
+        self.ticket = Ticket.from_masks(self.model, whole)
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.ticket.save(self.path)
+
+    def _refuse_other_file(self):
+        """Its own file prunes nothing: another is someone else's."""
+        if self.ticket is not None or not self.path or not self.path.exists():
+            return
+        try:
+            masks = Ticket.load(self.path).masks.values()
+        except (OSError, ValueError):
+            masks = None
+        if masks is None or not all(mask.all() for mask in masks):
+            raise FileExistsError(
+                "The weights to come back to are kept in a file of their own. "
+                f"Received: path='{self.path}', which holds something else. "
+                "Choose another directory, or move it away."
+            )
+
+    def _refuse_later_than(self, length):
+        if self.steps > length:
+            raise ValueError(
+                "Weights can be rewound to a step of the first training. "
+                f"Received: rewind_steps={self.steps}, for a training of "
+                f"{length} steps. Lower it, or train for more epochs."
+            )

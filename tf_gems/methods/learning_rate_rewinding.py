@@ -7,9 +7,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_gems import training_data
 from tf_gems.methods.method import present_weights
-from tf_gems.methods.method import warn_at_floor
+from tf_gems.methods.method import warn_at_minimum
 from tf_gems.methods.trained import Trained
 from tf_gems.methods.trained import alive_masks
 from tf_gems.methods.trained import locked
@@ -104,24 +103,14 @@ class LearningRateRewinding(Trained):
         """Returns the `RewindPoint` of a new search; here `None`."""
         return None
 
-    def find(
-        self,
-        model,
-        x=None,
-        y=None,
-        directory=None,
-        verbose="auto",
-        callbacks=(),
-        **arguments,
-    ):
-        data = training_data.read(x, y, model, **arguments)
+    def find_ticket(self, model, data, directory, verbose, callbacks):
         self.prepare(model)
         self._rehearse(model)
         with locked(directory, model):
             directory = None if directory is None else Path(directory)
-            return self._find(model, data, directory, verbose, callbacks)
+            return self._rounds_of(model, data, directory, verbose, callbacks)
 
-    def _find(self, model, data, directory, verbose, callbacks):
+    def _rounds_of(self, model, data, directory, verbose, callbacks):
         point = self.rewind_point(directory)
         ticket = Ticket.from_masks(model, alive_masks(model))
         for number in range(1, self.rounds + 1):
@@ -152,7 +141,7 @@ class LearningRateRewinding(Trained):
                 directory.mkdir(parents=True, exist_ok=True)
                 ticket.save(file)
         ticket.apply(model)
-        warn_at_floor(self.distribution, model, alive_masks(model))
+        warn_at_minimum(self.distribution, model, alive_masks(model))
         return ticket
 
     def _rehearse(self, model):

@@ -1,7 +1,5 @@
 """What a pruning method looks like."""
 
-import warnings
-
 import keras
 import numpy as np
 from keras import ops
@@ -118,13 +116,25 @@ class Method:
         ticket = tf_gems.methods.Snip(0.98).find(sparse, x, y, batch_size=128)
         ```
         """
+        data = training_data.read(x, y, model, **arguments)
+        return self.find_ticket(model, data, directory, verbose, callbacks)
+
+    def find_ticket(self, model, data, directory, verbose, callbacks):
+        """Returns the ticket of `find`, whose data has been read.
+
+        Args:
+            model: As for `find`.
+            data: `tf_gems.training_data.TrainingData`, or `None`.
+            directory: As for `find`.
+            verbose: As for `find`.
+            callbacks: As for `find`.
+        """
         refuse_too_few_zeros(gems_of(model), self.target_sparsity)
         among = self._nonzero(model)
-        data = training_data.read(x, y, model, **arguments)
         density = 1.0 - self.target_sparsity
         scores = self.scores(model, data)
         masks = self.keep(model, scores, density, among)
-        warn_at_floor(self.distribution, model, masks)
+        warn_at_minimum(self.distribution, model, masks)
         return self.ticket(model, masks)
 
     def _nonzero(self, model):
@@ -209,26 +219,16 @@ def present_weights(model):
     ]
 
 
-def warn_at_floor(distribution, model, masks):
-    """Warns of weights that only the floor of a distribution keeps alive.
+def warn_at_minimum(distribution, model, masks):
+    """Warns of layers that are down to the minimum of a distribution.
 
     Args:
         distribution: `tf_gems.distributions.Distribution`.
         model: `SparseModel`, or Keras model that holds `GemLayer`s.
         masks: List of bool arrays, one for each prunable weight.
     """
-    least = getattr(distribution, "minimum", 0)
-    weights = prunable_weights(model)
-    found = [
-        f"'{weight.path}' ({np.count_nonzero(mask)} of {mask.size:,})"
-        for weight, mask in zip(weights, masks, strict=True)
-        if np.count_nonzero(mask) <= least < mask.size
-    ]
-    if found:
-        warnings.warn(
-            "Layers are down to what the distribution keeps alive, and hold up "
-            f"what flows through them: {', '.join(found)}. Lower "
-            "`target_sparsity`, or give these layers their share by "
-            "`distribution`, such as 'erk'.",
-            stacklevel=3,
-        )
+    kept = {
+        weight.path: (np.count_nonzero(mask), mask.size)
+        for weight, mask in zip(prunable_weights(model), masks, strict=True)
+    }
+    distributions.warn_at_minimum(distribution, kept)

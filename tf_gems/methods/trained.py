@@ -7,12 +7,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_gems import training_data
 from tf_gems.callbacks.backup import is_chief
 from tf_gems.files import lock
+from tf_gems.layers.gem_layer import built_gem_layers
 from tf_gems.layers.training_guard import forget_compilation
 from tf_gems.methods.method import Method
-from tf_gems.methods.method import warn_at_floor
+from tf_gems.methods.method import warn_at_minimum
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 from tf_gems.pointwise import refuse_too_few_zeros
@@ -41,7 +41,7 @@ class Trained(Method):
     """
 
     phase = "mining"  # in which scores train; "finetuning": weights
-    warns_at_floor = True  # unless the callback does
+    warns_at_minimum = True  # unless the callback does
 
     def __init__(self, target_sparsity, epochs, learning_rate=None, **kwargs):
         super().__init__(target_sparsity, **kwargs)
@@ -86,17 +86,7 @@ class Trained(Method):
             gem.set_phase(self.phase)
         forget_compilation(model)
 
-    def find(
-        self,
-        model,
-        x=None,
-        y=None,
-        directory=None,
-        verbose="auto",
-        callbacks=(),
-        **arguments,
-    ):
-        data = training_data.read(x, y, model, **arguments)
+    def find_ticket(self, model, data, directory, verbose, callbacks):
         self.prepare(model)
         with locked(directory, model):
             train(
@@ -110,8 +100,8 @@ class Trained(Method):
             )
         masks = self.masks(model)
         self.refuse_unfinished(model, masks)
-        if self.warns_at_floor:
-            warn_at_floor(self.distribution, model, masks)
+        if self.warns_at_minimum:
+            warn_at_minimum(self.distribution, model, masks)
         return self.ticket(model, masks)
 
     def refuse_unfinished(self, model, masks):
@@ -181,3 +171,39 @@ def _refuse_no_config(learning_rate):
 def alive_masks(model):
     """Returns which weights are alive, a bool array for each."""
     return [ops.convert_to_numpy(w.alive) > 0 for w in prunable_weights(model)]
+
+
+def weights_in_training(model, name):
+    """Returns every `PrunableWeight` of a model whose weights train.
+
+    Args:
+        model: Keras model that a callback was given.
+        name: Name of the callback, for messages.
+
+    Raises:
+        ValueError: If there is none, or if scores train instead.
+    """
+    gems = built_gem_layers(model, name)
+    if any(gem.phase != "finetuning" for gem in gems):
+        raise ValueError(
+            f"`{name}` prunes weights while they train. Received: model "
+            f"'{model.name}', which is mining: only scores train. Call "
+            "`prepare(model)` of the method, and `compile`, before `fit`."
+        )
+    return [weight for gem in gems for weight in gem.prunable]
+
+
+def read_weights(weights):
+    """Returns the values, float32, and the flags, bool, of some weights."""
+    values = [
+        ops.convert_to_numpy(ops.cast(w.weight, "float32")) for w in weights
+    ]
+    return values, [ops.convert_to_numpy(w.alive) > 0 for w in weights]
+
+
+def log_sparsity(weights, logs):
+    """Adds `sparsity` and `density` to the logs of an epoch."""
+    if logs is not None:
+        _, alive = read_weights(weights)
+        kept, size = sum(a.sum() for a in alive), sum(a.size for a in alive)
+        logs["sparsity"], logs["density"] = 1.0 - kept / size, kept / size

@@ -109,7 +109,7 @@ def _describe(value, above):
     ):
         return _name(value)
     if isinstance(value, keras.layers.Layer):
-        from tf_gems.comparison.network_fingerprint import describe_network
+        from tf_gems.fingerprint.network import describe_network
 
         return describe_network(value)
     return _describe_object(value, above)

@@ -6,12 +6,12 @@ import warnings
 import keras
 import numpy as np
 
-from tf_gems.comparison.fingerprint import bookkeeping
-from tf_gems.comparison.fingerprint import describe
-from tf_gems.comparison.fingerprint import describe_array
-from tf_gems.comparison.fingerprint import describe_class
-from tf_gems.comparison.fingerprint import is_library
-from tf_gems.comparison.fingerprint import is_of_user
+from tf_gems.fingerprint.values import bookkeeping
+from tf_gems.fingerprint.values import describe
+from tf_gems.fingerprint.values import describe_array
+from tf_gems.fingerprint.values import describe_class
+from tf_gems.fingerprint.values import is_library
+from tf_gems.fingerprint.values import is_of_user
 
 _TELLING = (bool, int, float, str, type(None), np.ndarray, types.FunctionType)
 
