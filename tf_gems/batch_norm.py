@@ -5,6 +5,7 @@ import itertools
 import keras
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems import training_data
 
 
@@ -47,7 +48,7 @@ def recalibrate_batch_norm(model, x, y=None, batches=100, **arguments):
     """
     norms = [
         part
-        for part in model._flatten_layers()
+        for part in _keras.flatten_layers(model)
         if isinstance(part, keras.layers.BatchNormalization)
     ]
     if not norms:
@@ -74,7 +75,7 @@ def recalibrate_batch_norm(model, x, y=None, batches=100, **arguments):
             norm.momentum = momentum
         for variable, value in zip(others, values, strict=True):
             variable.assign(value)
-        model._clear_losses()
+        _keras.clear_losses(model)
     if not count:
         raise ValueError(
             "Statistics are estimated from data. Received: data without a "

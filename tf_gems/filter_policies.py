@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import keras
 
+from tf_gems import _keras
 from tf_gems import pointwise
 
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
@@ -36,7 +37,7 @@ def depthwise_kernels(layer):
     [(3, 3, 3, 1)]
     """
     found = []
-    for part in layer._flatten_layers():
+    for part in _keras.flatten_layers(layer):
         kernel = getattr(part, "kernel", None)
         if hasattr(part, "depthwise_kernel"):
             found.append(part.depthwise_kernel)

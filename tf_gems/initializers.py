@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_number
 from tf_gems.validation import check_seed
@@ -96,7 +97,7 @@ def depthwise_kernels(layer):
     """Returns the ids of the kernels that read one channel at a time."""
     kernels = [
         part.kernel
-        for part in layer._flatten_layers()
+        for part in _keras.flatten_layers(layer)
         if isinstance(part, _DEPTHWISE) and part.built
     ]
     named = [v for v in layer.weights if "depthwise" in v.path]

@@ -6,6 +6,7 @@ import inspect
 import keras
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems.initializers import SignedConstant
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.gem_layer import masked
@@ -180,7 +181,9 @@ def _pruned(model):
 
 
 def _trainers(model):
-    return [p for p in model._flatten_layers() if isinstance(p, keras.Model)]
+    return [
+        p for p in _keras.flatten_layers(model) if isinstance(p, keras.Model)
+    ]
 
 
 def _forget_compilations(*models):
@@ -205,7 +208,7 @@ def _own_functions(model):
 
 def _forget_signed_constants(model):
     """Replaces initializers of this package, or files would ask for it."""
-    for part in model._flatten_layers():
+    for part in _keras.flatten_layers(model):
         for name, value in vars(part).items():
             if isinstance(value, SignedConstant):
                 setattr(part, name, keras.initializers.HeNormal())
@@ -259,7 +262,9 @@ def refuse_lost_weights(gems, model):
 def custom_objects(layer):
     """The user's classes and functions, which need not be registered."""
     found = {}
-    parts = layer._flatten_layers() if isinstance(layer, keras.Layer) else []
+    parts = (
+        _keras.flatten_layers(layer) if isinstance(layer, keras.Layer) else []
+    )
     for part in parts:
         for value in (part, *vars(part).values()):
             named = value if inspect.isfunction(value) else type(value)

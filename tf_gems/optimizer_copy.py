@@ -2,6 +2,8 @@
 
 import keras
 
+from tf_gems import _keras
+
 _PLAIN = (bool, int, float, str, type(None))
 _NAMED_APART = {"name", "built"}
 
@@ -62,13 +64,9 @@ def config_of(optimizer):
         Dict of arguments of its class; `learning_rate` is a float, a schedule
         or a function.
     """
-    rate = optimizer._learning_rate
-    try:
-        # A config holds the rate as data, which not every schedule can be.
-        vars(optimizer)["_learning_rate"] = None
-        config = optimizer.get_config()
-    finally:
-        vars(optimizer)["_learning_rate"] = rate
+    rate = _keras.learning_rate_of(optimizer)
+    # A config holds the rate as data, which not every schedule can be.
+    config = _keras.config_without_learning_rate(optimizer)
     if isinstance(rate, keras.Variable) or not callable(rate):
         rate = float(keras.ops.convert_to_numpy(rate))
     return {**config, "learning_rate": rate}

@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 
+from tf_gems import _keras
 from tf_gems import filter_policies
 
 NOT_TRAINABLE = "not trainable"
@@ -83,7 +84,7 @@ class PruningReport:
             )
         matches = _predicate(filters, layer)
         # What pruning itself has added, if the layer holds `GemLayer`s.
-        parts = layer._flatten_layers()
+        parts = _keras.flatten_layers(layer)
         gems = [p for p in parts if hasattr(p, "own_variables")]
         added = {id(v) for gem in gems for v in gem.own_variables()}
         self.prunable = []
@@ -116,7 +117,7 @@ class PruningReport:
     def _refuse(self, layer, filters):
         quantized = [
             part.name
-            for part in layer._flatten_layers()
+            for part in _keras.flatten_layers(layer)
             if getattr(part, "quantization_mode", None)
         ]
         if quantized:

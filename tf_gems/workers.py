@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tf_gems import _keras
+
 
 def prepare(model):
     """Lets `fit` and `evaluate` of a model run on several workers.
@@ -41,7 +43,7 @@ def prepare(model):
                 )
                 break
         with strategy.scope():
-            model._symbolic_build(data_batch=data_batch)
+            _keras.build_on_batch(model, data_batch)
 
     def of_vectors(step):
         def run_step(data):

@@ -1,4 +1,4 @@
-"""Backs training up so that a kill at any moment loses one epoch at most."""
+"""Backs up training: a process that is killed loses at most one epoch."""
 
 import contextlib
 import hashlib
@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems.array_batches import ArrayBatches
 from tf_gems.files import BACKUP
 from tf_gems.files import remove_files
@@ -34,32 +35,30 @@ _BEGUN = weakref.WeakKeyDictionary()
 class Backup(keras.callbacks.Callback):
     """Saves the state of training after every epoch, and restores it.
 
-    `keras.callbacks.BackupAndRestore` writes over its only file, and a run
-    that is killed meanwhile cannot be resumed; nor does it save how often
-    dropout has drawn. Here each epoch has a file of its own, renamed into
-    place once it is whole, and a file that is damaged nevertheless, by a
-    single bit, gives way to the one before. With data in an order that
-    follows from the epoch, see `tf_gems.callbacks.SetEpoch`, a run that is
-    killed and started again ends as it would have, bit for bit, on the same
-    kind of device.
+    `keras.callbacks.BackupAndRestore` overwrites its only file, so a run that
+    is killed while it writes cannot be resumed; it does not save the states of
+    random layers either. Here each epoch has its own file, which is renamed
+    into place when it is complete. If a file is damaged, the previous one is
+    used. If the order of the data depends on the epoch only, see
+    `tf_gems.callbacks.SetEpoch`, a run that is killed and restarted gives the
+    same result, bit for bit, on the same kind of device.
 
-    The state is what is in the variables of the model and of its optimizer.
-    The place in the list of callbacks does not matter, unless others change
-    variables when an epoch ends: those come first. What callbacks remember
-    themselves (the patience of `EarlyStopping`) begins anew.
+    The state consists of the variables of the model and of its optimizer. The
+    position in the list of callbacks does not matter, unless others change
+    variables at the end of an epoch: list those first. The state of other
+    callbacks, such as the patience of `EarlyStopping`, is not saved.
 
-    Give the data a length, see `tf.data.experimental.assert_cardinality`: on
-    TensorFlow a reading beyond the end counts as a step of the optimizer, in
-    the first epoch of every process.
+    The data should have a known length, see
+    `tf.data.experimental.assert_cardinality`: on TensorFlow, a read beyond the
+    end counts as a step of the optimizer in the first epoch of every process.
 
-    Of several workers the chief writes, and all read: the directory must be
+    With several workers, the chief writes and all read: the directory must be
     on a file system that they share.
 
-    A backup belongs to one training. It holds digests of the network, of the
-    weights and the random layers' seeds that the training began with, of the
-    optimizer with its learning rate, and of the loss; a training that differs
-    in one of them is refused. So set a seed, as Keras draws other weights in
-    every process. What the callback cannot see is told by `belongs_to`.
+    A backup belongs to one training. It holds digests of the network, its
+    initial weights and seeds, the optimizer and the loss; a training that
+    differs in one of them is refused. So set a seed. List anything else that
+    the training depends on in `belongs_to`.
 
     Args:
         directory: Path of the backups, made when there is something to save.
@@ -150,7 +149,7 @@ class Backup(keras.callbacks.Callback):
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         # As `BackupAndRestore` does: `fit` begins with this epoch.
-        self.model._initial_epoch = header["epoch"]
+        _keras.set_initial_epoch(self.model, header["epoch"])
 
     def _refuse_other_training(self, theirs):
         ours = self._fingerprint
@@ -166,10 +165,10 @@ class Backup(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         # Keras never forgets it: the next `fit` would begin there as well.
-        self.model._initial_epoch = None
+        _keras.set_initial_epoch(self.model, None)
 
     def on_train_end(self, logs=None):
-        self.model._initial_epoch = None
+        _keras.set_initial_epoch(self.model, None)
 
     def remove(self):
         """Removes the backups; a kill meanwhile does no harm.

@@ -19,8 +19,8 @@ class GemTensorBoard(keras.callbacks.Callback):
     * `scores/<path>`: histogram of the scores that are alive, while mining;
 
     and `density`, `alive_density` and `flips` over all weights. Metrics and
-    losses are written by `keras.callbacks.TensorBoard`, beside which this one
-    may stand, with the same directory. Of several workers the chief writes.
+    losses are written by `keras.callbacks.TensorBoard`, which can use the same
+    directory. With several workers, the chief writes.
 
     Args:
         log_dir: Path of the event files.

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems.compaction.channels import Channels
 from tf_gems.compaction.graph import Call
 from tf_gems.compaction.graph import is_graph
@@ -157,7 +158,7 @@ def _is_copied(operation):
     """
     parts = [operation]
     if isinstance(operation, keras.Layer):
-        parts = operation._flatten_layers()
+        parts = _keras.flatten_layers(operation)
     return all(
         type(part).__module__.startswith("keras.src.")
         and not hasattr(part, "adapt")
@@ -169,7 +170,7 @@ def _is_copied(operation):
 def _structure(model):
     if isinstance(model, keras.Sequential):
         return model.inputs[0]
-    return model._inputs_struct
+    return _keras.inputs_struct(model)
 
 
 def _refuse_others(model):

@@ -57,7 +57,7 @@ def describe_array(value):
     if value.dtype.kind == "O":
         content = json.dumps([str(v) for v in value.ravel()]).encode()
     else:
-        content = np.ascontiguousarray(value).data
+        content = np.ascontiguousarray(value)
     return {
         "dtype": value.dtype.str,
         "shape": list(value.shape),

@@ -1,4 +1,4 @@
-"""The layer that gives every weight of another layer a trainable mask."""
+"""A layer that prunes another layer by trainable masks."""
 
 import itertools
 import math
@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems import initializers
 from tf_gems import registry
 from tf_gems.layers import wrapped_variable
@@ -44,12 +45,12 @@ class GemLayer(keras.layers.Wrapper):
     never returns. While fine-tuning it computes `f(w * q; x)` and the weights
     train. Normalisation statistics move in both phases.
 
-    No layer type is special: the wrapped layer is called as a pure function
-    of its variables, with the masked weights in their places.
+    Any layer can be wrapped: it is called as a pure function of its
+    variables, in which masked weights replace the prunable ones.
 
-    The wrapped layer becomes part of this one: its weights do not train while
-    mining, whatever their `trainable` is set to. `tf_gems.strip` gives the
-    layer itself back.
+    The wrapped layer becomes a part of this one. Its weights do not train
+    while mining, whatever their `trainable` says. `tf_gems.strip` returns the
+    layer itself.
 
     Args:
         layer: Keras layer, or built Keras model.
@@ -265,7 +266,7 @@ class GemLayer(keras.layers.Wrapper):
             prunable.set_trainable(self.trainable and mining)
         if keras.backend.backend() == "torch":
             for variable in self.layer.weights:
-                variable.trainable = variable._trainable
+                variable.trainable = _keras.own_trainable(variable)
 
     @property
     def trains_weights(self):
@@ -273,7 +274,7 @@ class GemLayer(keras.layers.Wrapper):
         return self.phase == "finetuning" and self.trainable
 
     def take_over(self):
-        """Puts the wrapped layer under the phase of this one."""
+        """Makes the wrapped layer follow the phase of this one."""
         self.taken = True
         candidates = {id(v) for v in self.report.trainable}
         flags = {id(w.weight): w.alive for w in self.prunable}
@@ -284,7 +285,7 @@ class GemLayer(keras.layers.Wrapper):
                 id(variable) in candidates,
                 flags.get(id(variable)),
             )
-        for part in self.layer._flatten_layers():
+        for part in _keras.flatten_layers(self.layer):
             if isinstance(part, keras.Model):
                 set_guard(part, self)
         self._update_trainable()
@@ -294,7 +295,7 @@ class GemLayer(keras.layers.Wrapper):
         self.taken = False
         for variable in self.layer.weights:
             wrapped_variable.unwrap(variable)
-        for part in self.layer._flatten_layers():
+        for part in _keras.flatten_layers(self.layer):
             if isinstance(part, keras.Model):
                 remove_guard(part)
 
@@ -330,9 +331,9 @@ class GemLayer(keras.layers.Wrapper):
     def metrics(self):
         # As in `keras.Model`: what a model within was compiled with, before
         # it was wrapped, does not count.
-        parts = [self, *self.layer._flatten_layers()]
+        parts = [self, *_keras.flatten_layers(self.layer)]
         parts = [p for p in parts if not isinstance(p, keras.Model)]
-        return [metric for part in parts for metric in part._metrics]
+        return [metric for part in parts for metric in _keras.own_metrics(part)]
 
     def masks(self):
         """Returns the masks of this phase, a float32 tensor for each weight.
@@ -380,7 +381,7 @@ class GemLayer(keras.layers.Wrapper):
             outputs = self.layer(*args, **kwargs)
             losses = list(scope.losses)
             # From here on they are this layer's own: counted once.
-            self.layer._clear_losses()
+            _keras.clear_losses(self.layer)
         self.adds_losses = bool(losses)
 
         fixed = self.prunable if self.phase == "mining" else []
@@ -397,7 +398,7 @@ class GemLayer(keras.layers.Wrapper):
         # Replicas of `tf.distribute` are threads that take turns at every
         # assignment, so losses follow the last: those of others are dropped.
         if self._thread != threading.get_ident():
-            self._clear_losses()
+            _keras.clear_losses(self)
         self._thread = threading.get_ident()
         # Weight regularizers are not among these: Keras collects them from
         # the variables themselves.
@@ -478,7 +479,7 @@ def masked(weight, mask):
 
 def find_gem_layers(model):
     """Returns every `GemLayer` of a model, its own parts included."""
-    layers = model._flatten_layers()
+    layers = _keras.flatten_layers(model)
     return [layer for layer in layers if isinstance(layer, GemLayer)]
 
 

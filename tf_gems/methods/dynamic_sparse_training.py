@@ -23,21 +23,21 @@ from tf_gems.validation import is_number
 class RewiringCallback(keras.callbacks.Callback):
     """Moves the masks of a sparse network while `fit` trains its weights.
 
-    Every `update_period` steps it drops, in each weight, the fraction `f(t)`
-    of the smallest `|w|` among those alive, and grows as many of the others,
-    so that the counts of every weight stay what they are. Until step `T`,
+    Every `update_period` steps, in each weight, the fraction `f(t)` of the
+    smallest `|w|` that are alive is dropped, and as many others grow. The
+    number of nonzero entries of each weight never changes. Until step `T`,
 
         f(t) = fraction / 2 * (1 + cos(pi * t / T)),  T = end * all steps.
 
-    As in the paper's algorithm 1, all that are not alive after the drop can
-    grow, those just dropped too; these then go on with their value, as in the
-    authors' code. All others start from zero, and what was dropped is set to
-    zero, so that nothing comes back unseen.
+    As in Algorithm 1 of the paper, everything that is not alive after the drop
+    can grow, including what was just dropped, which then keeps its value, as
+    in the authors' code. Everything else grows from zero, and dropped weights
+    are set to zero.
 
-    With `steps_per_execution` an update takes place when the execution ends
-    in which it fell due. It depends on the step and on the model's variables
-    alone, so a run that is resumed at an epoch goes on as if it had not been
-    interrupted.
+    With `steps_per_execution`, an update takes place at the end of the
+    execution that contains its step. Updates depend only on the step and on
+    the model's variables, so a run that is resumed at an epoch gives the same
+    result.
 
     Epoch logs: `sparsity` and `density`.
 
@@ -102,7 +102,8 @@ class RewiringCallback(keras.callbacks.Callback):
         self._weights = weights_in_training(self.model, type(self).__name__)
         if self.params.get("steps") is None:
             raise ValueError(
-                "Updates come at steps, of which training has a known number. "
+                "Updates take place at steps, so the number of steps must be "
+                "known. "
                 "Received: data of unknown length. Pass `steps_per_epoch` to "
                 "`fit`, or data with a length: `dataset.apply("
                 "tf.data.experimental.assert_cardinality(n))`."
@@ -181,9 +182,9 @@ def rewire(value, alive, score, fraction):
 class DynamicSparseTraining(Trained):
     """Base class of methods that drop weights, and grow others, in training.
 
-    The network is sparse from the beginning to the end: it starts from random
-    masks, and the counts of every weight never change. A subclass says what
-    grows. See `tf_gems.methods.RewiringCallback` for the rule. The ticket
+    The network is sparse throughout: it starts from random masks, and the
+    number of nonzero entries of each weight never changes. A subclass decides
+    what grows. See `tf_gems.methods.RewiringCallback` for the rule. The ticket
     holds the trained weights: it is accurate as it is.
 
     Args:
@@ -233,7 +234,7 @@ class DynamicSparseTraining(Trained):
         self.seed = check_integer(seed, "seed")
 
     def growth(self, data):
-        """Returns what `RewiringCallback` needs to know of what grows."""
+        """Returns the argument `growth` of `RewiringCallback`."""
         raise NotImplementedError
 
     def callback(self, x=None, y=None, **arguments):

@@ -21,23 +21,22 @@ from tf_gems.validation import check_sparsity
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class EdgePopupCallback(keras.callbacks.Callback):
-    """Sets how many weights compete for a place while `fit` trains scores.
+    """Sets how many weights the top-k masks keep while `fit` trains scores.
 
-    The masks themselves are those of `tf_gems.layers.TopKMask`, at every
-    forward pass, of a model that is built with them. This callback gives them
-    their number of places and the weight of the penalty on the scores. Both
-    depend on the epoch and on the model's variables alone, so that a run which
-    is resumed goes on as it would have.
+    The masks are computed by `tf_gems.layers.TopKMask` at every forward pass,
+    so the model must be built with it. This callback sets the number of kept
+    weights and the weight of the penalty on the scores. Both depend only on
+    the epoch and on the model's variables, so a resumed run gives the same
+    result.
 
-    With `gradual`, with `n` prunable weights and target density `d`, there are
-    `round(n * d ** (i / N))` places in the `i`-th period of `freeze_period`
-    epochs, where `N = epochs // freeze_period - 1`; also the first period has
-    those of `i = 1`, as in the authors' code. No weight is frozen: all compete
-    for fewer places.
+    With `gradual`, `n` prunable weights and target density `d`, the masks keep
+    `round(n * d ** (i / N))` weights in the `i`-th period of `freeze_period`
+    epochs, where `N = epochs // freeze_period - 1`. The first period also uses
+    `i = 1`, as in the authors' code. No weight is frozen.
 
-    In a model of several `GemLayer`s each has places of its own. They are
-    shared out when an epoch begins, as all scores rank together at that time;
-    each layer has at least one.
+    In a model of several `GemLayer`s, the number is divided among the layers
+    at the beginning of each epoch, by ranking all scores together. Each layer
+    keeps at least one weight.
 
     Epoch logs: `sparsity` and `density` of the masks, and `regularization`.
 
@@ -45,9 +44,10 @@ class EdgePopupCallback(keras.callbacks.Callback):
         target_sparsity: Float in [0, 1), the fraction of zeros in the end.
         distribution: `"global"` or `"uniform"`, see
             `tf_gems.methods.EdgePopup`. Defaults to `"uniform"`.
-        gradual: Whether the places become fewer. Defaults to `False`.
-        freeze_period: Integer, epochs in which they stay the same, if
-            `gradual`. Defaults to `5`.
+        gradual: Whether the number of kept weights falls. Defaults to
+            `False`.
+        freeze_period: Integer, epochs between reductions, if `gradual`.
+            Defaults to `5`.
         regularization: Float or `tf_gems.schedules.Schedule` over the
             progress of training, the weight of the penalty
             `regularization * sum(p ** 2)`. Defaults to `0.0`.
@@ -178,7 +178,7 @@ class EdgePopupCallback(keras.callbacks.Callback):
             self._share_out(self._counts[period - 1])
 
     def _share_out(self, count):
-        """Gives each `GemLayer` as many places as its scores now fill."""
+        """Divides the number of kept weights among the `GemLayer`s."""
         weights = [w for gem in self._gems for w in gem.prunable]
         scores = [np.abs(ops.convert_to_numpy(w.score)) for w in weights]
         alive = [np.asarray(w.alive) for w in weights]
@@ -231,24 +231,23 @@ SCORES = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class EdgePopup(Trained):
-    """Trains scores, and computes with the weights of the largest ones.
+    """Trains scores; only the weights of the largest scores are used.
 
-    At every forward pass a weight counts if the magnitude `|p|` of its score
-    is among the `k` largest; a weight that drops out comes back as soon as
-    its score has grown again. The gradient of the loss goes through the mask
-    unchanged: `dL / dp = sign(p) * dL / dm`. Scores start uniform in
+    A weight is used in a forward pass if the magnitude `|p|` of its score is
+    among the `k` largest. A weight that drops out comes back when its score
+    grows again. The gradient of the loss passes through the mask unchanged:
+    `dL / dp = sign(p) * dL / dm`. Scores start uniform in
     `+-1 / sqrt(fan_in)` and are not clipped.
 
-    Weights stay what they are, so they should be worth choosing from: the
-    papers start from `SparseModel(model, kernel_initializer=
-    "signed_constant")`. (The code of "Rare Gems" scales these by the fraction
+    The weights do not train, so their initial values matter: the papers use
+    `SparseModel(model, kernel_initializer="signed_constant")`. (The code of "Rare Gems" scales these by the fraction
     of pruned weights, in the wrong direction; that is not repeated here.)
 
     The four variants of table 3 of "Rare Gems" are
 
     - edge-popup: `distribution="uniform"`, the largest of each weight;
     - Global EP: `distribution="global"`, the largest of all layers together;
-    - the same with `gradual=True`: the density falls geometrically, see
+    - Global EP with `gradual=True`: the density falls geometrically, see
       `tf_gems.methods.EdgePopupCallback`;
     - the same with `regularization=1e-4`.
 

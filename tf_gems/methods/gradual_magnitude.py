@@ -26,22 +26,22 @@ _END = 0.75  # fraction of training
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class GradualMagnitudeCallback(keras.callbacks.Callback):
-    """Prunes the smallest weights, more of them every epoch.
+    """Prunes the weights of the smallest magnitude, more of them every epoch.
 
-    When epoch `e` begins, the weights of the largest `|w|` among those alive
-    stay alive, and the others are pruned for good. The density is that of a
-    schedule over the time from `begin` to `end`, in whole epochs. At `end`,
-    and before the last epoch in any case, it is exactly the target: what is
-    left has time to recover. A distribution that gives each weight a
-    number of its own lets the density of each fall to its own end in equal
-    measure; one that ranks, such as `"lamp"`, ranks what is alive each time.
+    When an epoch begins, the weights of the largest `|w|` stay alive, and the
+    others are pruned for good. The density follows a schedule between `begin`
+    and `end`, in whole epochs. From `end` on, and in the last epoch in any
+    case, it is exactly the target, so that the network can recover. With a
+    distribution that has a fixed density for each layer, all layers approach
+    their densities in proportion; one that ranks, such as `"lamp"`, ranks the
+    weights that are alive at each epoch.
 
-    In a `tf_gems.SparseModel` that was just wrapped, `fit` trains the weights
-    from the start, whatever its `start`. Elsewhere call `prepare(model)` of
-    `tf_gems.methods.GradualMagnitude`, and `compile`, before.
+    In a new `tf_gems.SparseModel`, `fit` trains the weights from the start,
+    whatever its `start`. Otherwise call `prepare(model)` of
+    `tf_gems.methods.GradualMagnitude`, and `compile`, first.
 
-    What is pruned depends on the epoch and on the model's variables alone, so
-    a run that is interrupted and resumed goes on as if it had not been.
+    Pruning depends only on the epoch and on the model's variables, so a
+    resumed run gives the same result.
 
     Epoch logs: `sparsity` and `density`.
 

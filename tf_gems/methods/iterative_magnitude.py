@@ -16,14 +16,12 @@ from tf_gems.validation import is_integer
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class IterativeMagnitude(LearningRateRewinding):
-    """Trains, prunes, and takes the weights back to an early step: IMP.
+    """Trains, prunes, and rewinds the weights to an early step: IMP.
 
-    The rounds are those of `tf_gems.methods.LearningRateRewinding`. After
-    each one all that the network has, biases and normalisation included,
-    returns to its values of step `rewind_steps` of the first round; only the
-    masks stay. The ticket holds these values.
-
-    In `directory` they are kept as `rewind.gem`, a ticket that prunes nothing.
+    The rounds are those of `tf_gems.methods.LearningRateRewinding`. After each
+    round, all weights, including biases and normalization, are reset to their
+    values at step `rewind_steps` of the first round; only the masks stay. The
+    ticket holds these values. In `directory` they are saved as `rewind.gem`.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -89,16 +87,16 @@ class IterativeMagnitude(LearningRateRewinding):
 
 
 class RewindPoint(keras.callbacks.Callback):
-    """Remembers all weights of the network as they are after some steps.
+    """Saves all weights of the network at an early step of training.
 
-    They are taken in the first `fit`, with several steps per execution after
-    the one that comes next. Training that is resumed later than that finds
-    them in the file.
+    They are saved in the first `fit`; with `steps_per_execution`, at the end
+    of the execution that contains the step. Training that is resumed later
+    reads them from the file.
 
     Args:
         steps: Integer of at least zero, steps of the optimizer.
         path: Path of the file, a `tf_gems.Ticket` that prunes nothing.
-            Defaults to `None`: they stay in memory.
+            Defaults to `None`: they are kept in memory.
 
     Raises:
         FileExistsError: If the file at `path` prunes something, or is no
@@ -131,7 +129,7 @@ class RewindPoint(keras.callbacks.Callback):
         self.ticket = None
 
     def rewind(self, model):
-        """Gives a model the weights of that step; its masks stay."""
+        """Resets the weights of a model to that step; its masks stay."""
         if self.ticket is None:
             self.ticket = Ticket.load(self.path)
         for variable, value in zip(
@@ -176,7 +174,7 @@ class RewindPoint(keras.callbacks.Callback):
             self.ticket.save(self.path)
 
     def _refuse_other_file(self):
-        """Its own file prunes nothing: another is someone else's."""
+        """Refuses a file that prunes something: it is not a rewind point."""
         if self.ticket is not None or not self.path or not self.path.exists():
             return
         try:

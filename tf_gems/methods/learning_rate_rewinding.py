@@ -1,4 +1,4 @@
-"""Rounds of training and pruning, in which the weights are kept."""
+"""Rounds of training and pruning, without rewinding the weights."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from tf_gems.validation import is_number
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class LearningRateRewinding(Trained):
-    """Trains and prunes in rounds; the learning rate alone starts again.
+    """Trains and prunes in rounds; only the learning rate is rewound.
 
     Each of `N` rounds trains the weights for `epochs` epochs, with a fresh
     optimizer and schedule, and then keeps the largest `|w|` of those alive:
@@ -32,8 +32,8 @@ class LearningRateRewinding(Trained):
     default, see `tf_gems.methods.Magnitude`; the paper ranks them together,
     `distribution="global"`.
 
-    In `directory` every finished round leaves its ticket, `round_1.gem` and
-    so on, and the epochs of the present one are backed up.
+    In `directory`, every finished round saves its ticket, `round_1.gem` and so
+    on, and the epochs of the current round are backed up.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -145,7 +145,7 @@ class LearningRateRewinding(Trained):
         return ticket
 
     def _rehearse(self, model):
-        """Refuses what would fail after rounds of training only."""
+        """Prunes all rounds without training, so that errors come first."""
         masks = alive_masks(model)
         for number in range(1, self.rounds + 1):
             masks = self._prune(model, number, masks)

@@ -1,4 +1,4 @@
-"""What a pruning method looks like."""
+"""The base class of pruning methods."""
 
 import keras
 import numpy as np
@@ -19,10 +19,9 @@ from tf_gems.validation import check_sparsity
 class Method:
     """Base class: scores for all prunable weights, and the ticket they give.
 
-    A method overrides `scores`. What it has in common with the others is done
-    here: as many of the largest scores as the distribution says are kept, ties
-    are broken by index, and the ticket starts from the model's present
-    weights. The model itself stays as it is.
+    A method overrides `scores`. The base class keeps the largest scores, as
+    many as the distribution says, breaks ties by index, and returns a ticket
+    with the current weights of the model. The model does not change.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -77,8 +76,8 @@ class Method:
     ):
         """Returns the ticket that this method finds in a model.
 
-        What is zero in the model already is not kept: pruning a sparse model
-        goes on from its zeros, see `tf_gems.layers.nonzero`.
+        Weights that are already zero are never kept, see
+        `tf_gems.layers.zeros.nonzero`.
 
         Args:
             model: `SparseModel`, or Keras model that holds `GemLayer`s.
@@ -88,8 +87,8 @@ class Method:
                 `tf_gems.training_data.read`. Defaults to `None`, for methods
                 without data.
             y: Targets, if `x` is arrays. Defaults to `None`.
-            directory: Where methods that train back their work up, so that
-                the same call goes on after a crash. Defaults to `None`.
+            directory: Where methods that train save backups. After a crash, the
+                same call resumes from them. Defaults to `None`.
             verbose: As for `fit`, for methods that train. Defaults to
                 `"auto"`, which shows every epoch; `0` is silent.
             callbacks: Keras callbacks for the `fit` of methods that train.
@@ -158,7 +157,7 @@ class Method:
         )
 
     def ticket(self, model, masks):
-        """Joins masks with the present weights of a model, after a check."""
+        """Returns a ticket of masks and the current weights of a model."""
         for weight, mask in zip(prunable_weights(model), masks, strict=True):
             if not self.pattern.matches(mask):
                 raise ValueError(
@@ -187,10 +186,10 @@ class Method:
 
 
 def refuse_no_ranking(scores, name):
-    """Raises an error if scores are no numbers, or all of them are equal.
+    """Raises an error if scores are not finite, or all of them are equal.
 
-    Ties are broken by position, so that a ticket of equal scores would be the
-    first weights of the network, whatever they are.
+    Ties are broken by position: a ticket of equal scores would keep the first
+    weights of the network.
     """
     low = min(np.min(s, initial=np.inf) for s in scores)
     high = max(np.max(s, initial=-np.inf) for s in scores)

@@ -6,6 +6,7 @@ import itertools
 import keras
 import numpy as np
 
+from tf_gems import _keras
 from tf_gems import training_data
 from tf_gems.methods.method import Method
 from tf_gems.methods.method import refuse_no_ranking
@@ -17,10 +18,10 @@ from tf_gems.validation import is_integer
 class Saliency(Method):
     """Base class of methods that differentiate the compiled loss.
 
-    The weights scored are those the model has now, so initialize it, or load
-    weights, before. The loss is that of `compile`, as `fit` computes it, with
-    batch statistics in normalisation, but without penalties on the weights;
-    no mask is in force. State does not move.
+    The current weights of the model are scored. The loss is that of `compile`,
+    as computed by `fit`, with batch statistics in normalization, but without
+    weight regularizers and without masks. The state of the model does not
+    change.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -186,4 +187,4 @@ def weights_replaced(model, values, others=()):
             variable.trainable = trainable
         for gem, phase in zip(gems, phases, strict=True):
             gem.phase = phase
-        model._clear_losses()
+        _keras.clear_losses(model)

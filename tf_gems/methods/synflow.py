@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems.layers.zeros import nonzero
 from tf_gems.methods.gradients import compiled
 from tf_gems.methods.gradients import double_precision
@@ -33,19 +34,18 @@ class SynFlow(Method):
     normalisation and activations: the sum over all paths of the products of
     the weights along them. The score of a weight is `|w| dR / d|w|`, its share
     of the flow. Scores are computed anew in each of `rounds` rounds, with the
-    density falling geometrically, so that no layer loses its last weights as
-    long as others have more to give.
+    density falling geometrically, so that no layer is emptied while
+    others have weights left.
 
     The network is computed in float64, and the logarithm of its flow is
     differentiated, so that deep networks do not overflow. Normalisation is
     left out as a whole: a scale of zero, with which many residual branches
     start, would hide all weights of the branch.
 
-    The promise of the paper is for layers that all paths go through. A
-    residual branch beside an identity can lose all its weights (at 99.9 %,
-    ResNet-20 loses two to six of its convolutions) but for the one entry that
-    `"global"` keeps of each; `tf_gems.distributions.Global(minimum=0)` is the
-    paper's own.
+    The guarantee of the paper holds for layers on all paths. A residual branch
+    beside an identity can lose all its weights (at 99.9 %, ResNet-20 loses two
+    to six of its convolutions), except for the one entry of each that
+    `"global"` keeps; the paper uses `tf_gems.distributions.Global(minimum=0)`.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -187,10 +187,9 @@ class _InFloat64(keras.DTypePolicy):
 
 @contextlib.contextmanager
 def linear(model):
-    """Leaves out activations and normalisation, and computes in float64.
+    """Disables activations and normalization, and computes in float64.
 
-    Within this context the layers of the model return their inputs in place
-    of normalising or rectifying them. Afterwards they are what they were.
+    Within this context, these layers of the model return their inputs.
 
     Args:
         model: Keras model.
@@ -198,7 +197,7 @@ def linear(model):
     policy = _InFloat64("float32")
     before = []
     try:
-        for layer in model._flatten_layers():
+        for layer in _keras.flatten_layers(model):
             # Not by `setattr`: a layer that is built takes no new state.
             attributes = vars(layer)
             new = {name: _same for name in _ACTIVATIONS if name in attributes}

@@ -1,4 +1,4 @@
-"""What methods share that train the network to find a ticket."""
+"""The base class of methods that train the network to find a ticket."""
 
 import contextlib
 from pathlib import Path
@@ -26,10 +26,10 @@ from tf_gems.validation import is_number
 class Trained(Method):
     """Base class of methods that train scores, or weights, while they prune.
 
-    `find` trains the model in place: with its loss, with a fresh copy of its
-    optimizer, and from its present weights. A subclass says what trains
-    (`phase`) and what prunes meanwhile (`callback`), and reads the masks.
-    The callback can also be passed to a `fit` of your own.
+    `find` trains the model in place, from its current weights, with its loss
+    and a fresh copy of its optimizer. A subclass defines what trains (`phase`)
+    and what prunes (`callback`), and reads the masks. The callback can also be
+    passed to `fit` directly.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -75,9 +75,10 @@ class Trained(Method):
         return [self.callback()]
 
     def prepare(self, model):
-        """Gives a model this method's masks and phase; all weights alive.
+        """Sets the masks and the phase of this method; all weights are alive.
 
-        All but those that are zero already, see `tf_gems.layers.nonzero`.
+        Weights that are already zero are not, see
+        `tf_gems.layers.zeros.nonzero`.
         """
         refuse_too_few_zeros(gems_of(model), self.target_sparsity)
         self._nonzero(model)
@@ -111,7 +112,7 @@ class Trained(Method):
         target = round((1.0 - self.target_sparsity) * size)
         if kept > target:
             raise RuntimeError(
-                "A search ends when its target is reached. Received: "
+                "The search ended before its target was reached. Received: "
                 f"'{model.name}', of which {kept:,} of {size:,} weights are "
                 f"alive, for a target of {target:,}. A callback such as "
                 "`EarlyStopping` stopped the training, or the data ended "
@@ -135,9 +136,9 @@ class Trained(Method):
 
 
 def locked(directory, model):
-    """Returns a context in which a search alone works in its directory.
+    """Returns a context in which one search locks its directory.
 
-    Of several workers, which share it, the chief holds it.
+    With several workers, the chief locks it.
 
     Args:
         directory: String, path or `None`.
@@ -153,7 +154,7 @@ def locked(directory, model):
 
 
 def _refuse_no_config(learning_rate):
-    """Refuses now what could not be recorded once training is done."""
+    """Refuses a schedule without config before training, not after it."""
     schedule = keras.optimizers.schedules.LearningRateSchedule
     if isinstance(learning_rate, schedule):
         try:
