@@ -240,8 +240,9 @@ class EdgePopup(Trained):
     `+-1 / sqrt(fan_in)` and are not clipped.
 
     The weights do not train, so their initial values matter: the papers use
-    `SparseModel(model, kernel_initializer="signed_constant")`. (The code of "Rare Gems" scales these by the fraction
-    of pruned weights, in the wrong direction; that is not repeated here.)
+    `SparseModel(model, kernel_initializer="signed_constant")`. (The code of
+    "Rare Gems" scales these by the fraction of pruned weights, in the wrong
+    direction; that is not repeated here.)
 
     The four variants of table 3 of "Rare Gems" are
 
