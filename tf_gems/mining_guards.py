@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import training_logic
+
 
 class GuardedMining(keras.callbacks.Callback):
     """The checks of `tf_gems.GemMinerCallback`, which sets the attributes.
@@ -129,20 +131,25 @@ class GuardedMining(keras.callbacks.Callback):
 
     def _refuse_no_data(self, epoch, loss):
         """Stops if an epoch has trained nothing."""
-        # On TensorFlow a read beyond the end of the data counts as a step.
-        if loss or self._steps_done() > self._steps_before + 1:
-            return
-        # A batch whose sample weights are all zero is counted there.
-        metrics = [v for m in self.model.metrics for v in m.variables]
-        if any(ops.convert_to_numpy(v).any() for v in metrics):
+        if self._steps_done() > self._steps_before:
             return
         self.model.stop_training = True
+        if loss:
+            raise RuntimeError(
+                "Mining trains the scores of layers that are called with "
+                "`training=True`. Received: epoch "
+                f"{epoch + 1} of '{self.model.name}', in which no `GemLayer` "
+                "was called so. In a `train_step` of your own pass "
+                "`training=True`, and add `sum(self.losses)` to the loss, "
+                "which holds the penalty of the scores."
+            )
         raise RuntimeError(
             f"Mining stopped in epoch {epoch + 1}: the data ended before its "
             "first batch, so no score was trained. Received: steps="
             f"{self.params['steps']}. Pass data that can be read in every "
             "epoch, such as a `tf.data.Dataset` or a `keras.utils.PyDataset`, "
-            "or `.repeat()` it."
+            "or `.repeat()` it; a `train_step` of your own passes "
+            "`training=True`."
         )
 
     def _refuse_dead(self, epoch, kept):
@@ -186,8 +193,13 @@ def read_number(variable):
     return float(ops.convert_to_numpy(variable))
 
 
-def refuse_optimizer(optimizer):
-    """Refuses optimizers that do not start from the scores as drawn."""
+def check_compilation(model):
+    """Refuses optimizers that do not start from the scores as drawn.
+
+    A model without a loss is refused at its first step.
+    """
+    training_logic.require_loss(model)
+    optimizer = model.optimizer
     # A scaled loss has one optimizer within, a `MultiOptimizer` several.
     inner = getattr(optimizer, "inner_optimizer", None)
     parts = [inner] if inner else getattr(optimizer, "optimizers", [optimizer])

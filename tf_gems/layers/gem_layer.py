@@ -14,6 +14,7 @@ from tf_gems import initializers
 from tf_gems import registry
 from tf_gems.layers import wrapped_variable
 from tf_gems.layers.calling import RecordingScope
+from tf_gems.layers.calling import after
 from tf_gems.layers.calling import inlined_functions
 from tf_gems.layers.calling import refuse_other_keras
 from tf_gems.layers.calling import refuse_quantized
@@ -393,7 +394,8 @@ class GemLayer(keras.layers.Wrapper):
         # The penalty counts once, however often the layer is called.
         counted = any(loss is self._penalty for loss in self.losses)
         if training and self.phase == "mining" and not counted:
-            self._penalty = penalty = self.penalty(masks)
+            with after((args, kwargs)):
+                self._penalty = penalty = self.penalty(masks)
             losses.append(penalty)
         # Replicas of `tf.distribute` are threads that take turns at every
         # assignment, so losses follow the last: those of others are dropped.

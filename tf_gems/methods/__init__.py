@@ -9,6 +9,8 @@ snip.find(sparse, data).apply(sparse)
 import keras
 
 from tf_gems import registry
+from tf_gems.methods.acdc import ACDC
+from tf_gems.methods.acdc import ACDCCallback
 from tf_gems.methods.dynamic_sparse_training import DynamicSparseTraining
 from tf_gems.methods.dynamic_sparse_training import RewiringCallback
 from tf_gems.methods.edge_popup import EdgePopup
@@ -35,6 +37,7 @@ from tf_gems.methods.trained import Trained
 from tf_gems.validation import check_choice
 
 METHODS = {
+    "acdc": ACDC,
     "edge_popup": EdgePopup,
     "gem_miner": GemMiner,
     "gradual_magnitude": GradualMagnitude,
@@ -51,6 +54,8 @@ METHODS = {
 }
 
 __all__ = [
+    "ACDC",
+    "ACDCCallback",
     "METHODS",
     "DynamicSparseTraining",
     "EdgePopup",

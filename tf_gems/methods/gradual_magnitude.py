@@ -1,18 +1,17 @@
 """Gradual magnitude pruning: while weights train, the smallest are pruned."""
 
-import warnings
-
 import keras
 import numpy as np
-from keras import ops
 
 from tf_gems import schedules
 from tf_gems.layers.gem_layer import find_gem_layers
-from tf_gems.layers.zeros import is_untouched
 from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.methods.trained import Trained
 from tf_gems.methods.trained import log_sparsity
 from tf_gems.methods.trained import read_weights
+from tf_gems.methods.trained import refuse_restoring
+from tf_gems.methods.trained import train_weights
+from tf_gems.methods.trained import warn_unfinished
 from tf_gems.methods.trained import weights_in_training
 from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.selection import distributions
@@ -312,67 +311,3 @@ class GradualMagnitude(Trained):
             "end": self.end,
             "schedule": keras.saving.serialize_keras_object(self.schedule),
         }
-
-
-def train_weights(model):
-    """Lets the weights of a model that was just wrapped train.
-
-    A model that was mined, or trained, since it was wrapped stays as it is.
-
-    Args:
-        model: `SparseModel`, compiled, before `fit`.
-    """
-    gems = find_gem_layers(model)
-    untouched = all(
-        gem.built
-        and gem.phase == "mining"
-        and not int(ops.convert_to_numpy(gem.target))
-        and all(is_untouched(w, w.alive.read()) for w in gem.prunable)
-        for gem in gems
-    )
-    if not untouched or getattr(model.optimizer, "built", True):
-        return
-    for gem in gems:
-        gem.set_phase("finetuning")
-    # Its optimizer holds no variables yet: nothing has to be compiled again.
-    model.compiled = True
-
-
-def refuse_restoring(callbacks, epoch, name):
-    """Raises an error for callbacks that would bring pruned weights back.
-
-    Args:
-        callbacks: List of the callbacks of `fit`.
-        epoch: Integer, the epoch that begins with the last pruning.
-        name: Name of the callback that prunes, for messages.
-    """
-    for callback in callbacks:
-        if (
-            isinstance(callback, keras.callbacks.EarlyStopping)
-            and callback.restore_best_weights
-            and callback.start_from_epoch < epoch
-        ):
-            raise ValueError(
-                "The best weights must be those of an epoch after the last "
-                "pruning: earlier ones would bring pruned weights back. "
-                "Received: EarlyStopping(restore_best_weights=True, "
-                f"start_from_epoch={callback.start_from_epoch}) beside "
-                f"`{name}`, which prunes until epoch {epoch}. Use "
-                f"start_from_epoch={epoch}."
-            )
-
-
-def warn_unfinished(weights, target_sparsity):
-    """Warns if training ended with fewer zeros than were asked for."""
-    _, alive = read_weights(weights)
-    size = sum(a.size for a in alive)
-    kept = sum(a.sum() for a in alive)
-    if kept > round((1 - target_sparsity) * size):
-        warnings.warn(
-            "Training ended before pruning did. Received: "
-            f"target_sparsity={target_sparsity:g}, of which "
-            f"{1 - kept / size:.4f} was reached. Let `fit` run to its last "
-            "epoch: an `EarlyStopping` needs a `start_from_epoch` after the "
-            "last pruning.",
-            stacklevel=2,
-        )

@@ -1,6 +1,7 @@
 """The base class of methods that train the network to find a ticket."""
 
 import contextlib
+import warnings
 from pathlib import Path
 
 import keras
@@ -10,7 +11,9 @@ from keras import ops
 from tf_gems.callbacks.backup import is_chief
 from tf_gems.files import lock
 from tf_gems.layers.gem_layer import built_gem_layers
+from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.training_guard import forget_compilation
+from tf_gems.layers.zeros import is_untouched
 from tf_gems.methods.method import Method
 from tf_gems.methods.method import warn_at_minimum
 from tf_gems.network import gems_of
@@ -208,3 +211,67 @@ def log_sparsity(weights, logs):
         _, alive = read_weights(weights)
         kept, size = sum(a.sum() for a in alive), sum(a.size for a in alive)
         logs["sparsity"], logs["density"] = 1.0 - kept / size, kept / size
+
+
+def train_weights(model):
+    """Lets the weights of a model that was just wrapped train.
+
+    A model that was mined, or trained, since it was wrapped stays as it is.
+
+    Args:
+        model: `SparseModel`, compiled, before `fit`.
+    """
+    gems = find_gem_layers(model)
+    untouched = all(
+        gem.built
+        and gem.phase == "mining"
+        and not int(ops.convert_to_numpy(gem.target))
+        and all(is_untouched(w, w.alive.read()) for w in gem.prunable)
+        for gem in gems
+    )
+    if not untouched or getattr(model.optimizer, "built", True):
+        return
+    for gem in gems:
+        gem.set_phase("finetuning")
+    # Its optimizer holds no variables yet: nothing has to be compiled again.
+    model.compiled = True
+
+
+def refuse_restoring(callbacks, epoch, name):
+    """Raises an error for callbacks that would bring pruned weights back.
+
+    Args:
+        callbacks: List of the callbacks of `fit`.
+        epoch: Integer, the epoch that begins with the last pruning.
+        name: Name of the callback that prunes, for messages.
+    """
+    for callback in callbacks:
+        if (
+            isinstance(callback, keras.callbacks.EarlyStopping)
+            and callback.restore_best_weights
+            and callback.start_from_epoch < epoch
+        ):
+            raise ValueError(
+                "The best weights must be those of an epoch after the last "
+                "pruning: earlier ones would bring pruned weights back. "
+                "Received: EarlyStopping(restore_best_weights=True, "
+                f"start_from_epoch={callback.start_from_epoch}) beside "
+                f"`{name}`, which prunes until epoch {epoch}. Use "
+                f"start_from_epoch={epoch}."
+            )
+
+
+def warn_unfinished(weights, target_sparsity):
+    """Warns if training ended with fewer zeros than were asked for."""
+    _, alive = read_weights(weights)
+    size = sum(a.size for a in alive)
+    kept = sum(a.sum() for a in alive)
+    if kept > round((1 - target_sparsity) * size):
+        warnings.warn(
+            "Training ended before pruning did. Received: "
+            f"target_sparsity={target_sparsity:g}, of which "
+            f"{1 - kept / size:.4f} was reached. Let `fit` run to its last "
+            "epoch: an `EarlyStopping` needs a `start_from_epoch` after the "
+            "last pruning.",
+            stacklevel=2,
+        )
