@@ -20,8 +20,8 @@ from tf_gems.layers.calling import refuse_other_keras
 from tf_gems.layers.calling import refuse_quantized
 from tf_gems.layers.calling import to_symbol
 from tf_gems.layers.calling import with_signature_of
+from tf_gems.layers.mask import RoundMask
 from tf_gems.layers.prunable_weight import PrunableWeight
-from tf_gems.layers.round_mask import RoundMask
 from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.layers.training_guard import forget_steps
 from tf_gems.layers.training_guard import remove_guard

@@ -9,7 +9,7 @@ from keras import ops
 from tf_gems import _keras
 from tf_gems.layers.calling import after
 from tf_gems.layers.calling import inlined_functions
-from tf_gems.layers.straight_through import straight_through
+from tf_gems.layers.mask import straight_through
 
 _ACTIVE = threading.local()
 _LOCK = threading.Lock()

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tf_gems.layers.mask import Mask
-from tf_gems.layers.straight_through import straight_through
+from tf_gems.layers.mask import straight_through
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_sparsity
