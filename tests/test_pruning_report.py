@@ -33,7 +33,7 @@ def test_rows_and_reasons():
         "top kernel",
     }
     reasons = {v.path: reason for v, reason in report.skipped}
-    bias = "bias or normalisation"
+    bias = "bias or normalization"
     assert reasons["attention/query/bias"] == bias  # of rank 2
     assert reasons["gru/gru_cell/bias"] == bias  # of rank 2
     assert reasons["prelu/alpha"] == bias  # of rank 2
@@ -114,7 +114,7 @@ def test_pointwise_prunes_what_runs_faster():
     reasons = {v.path: reason for v, reason in report.skipped}
     for path in ("wide", "strided", "grouped", "classifier", "dense"):
         assert reasons[f"{path}/kernel"] == "no faster for its zeros"
-    assert reasons["first/bias"] == "bias or normalisation"
+    assert reasons["first/bias"] == "bias or normalization"
     with pytest.raises(ValueError, match='none that trains.*pattern="4x1"'):
         tf_gems.PruningReport(network(), filters="pointwise")
 
@@ -188,7 +188,7 @@ def test_policies_are_named():
     assert {v.path for v in report.prunable} == expected
     reasons = {v.path: reason for v, reason in report.skipped}
     assert reasons["grouped/kernel"] == "depthwise"
-    assert reasons["separable/bias"] == "bias or normalisation"
+    assert reasons["separable/bias"] == "bias or normalization"
     everything = tf_gems.PruningReport(model)
     chosen = {k: {v.path for v in w} for k, w in everything.policies.items()}
     assert chosen == {

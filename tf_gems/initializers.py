@@ -16,11 +16,11 @@ _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class SignedConstant(keras.initializers.Initializer):
-    """Draws a fair random sign for every weight, of one magnitude a layer.
+    """Draws weights of one magnitude per layer and random signs.
 
-    `w = +-gain / sqrt(fan_in)`. With the default gain of `sqrt(2)` its variance
-    is He's for ReLU networks. A subnetwork of it is described by its mask and
-    one bit a weight.
+    `w = +-gain / sqrt(fan_in)`. The default gain of `sqrt(2)` gives the
+    variance of He initialization for ReLU networks. A subnetwork is described
+    by its mask and one bit per weight.
 
     Args:
         gain: Positive float. Defaults to `sqrt(2)`.
@@ -59,8 +59,8 @@ def get(identifier, argument):
         argument: Name of the user's argument, for messages.
 
     Raises:
-        ValueError: If there is none of this name; the message tells the
-            nearest.
+        ValueError: If there is no such initializer; the message names the
+            most similar one.
     """
     if isinstance(identifier, str) and identifier == "signed_constant":
         return SignedConstant()
@@ -74,10 +74,10 @@ def get(identifier, argument):
 
 
 def reseed(initializer, seed, index):
-    """Returns the initializer with a seed of its own.
+    """Returns the initializer with its own seed.
 
-    Keras initializers of one fixed seed give equal values to weights of equal
-    shapes, so each weight of a network needs a seed derived from the network's.
+    Keras initializers with the same seed give equal values to weights of equal
+    shape, so each weight needs a seed derived from that of the network.
 
     Args:
         initializer: A `keras.initializers.Initializer`.
@@ -94,7 +94,7 @@ def reseed(initializer, seed, index):
 
 
 def depthwise_kernels(layer):
-    """Returns the ids of the kernels that read one channel at a time."""
+    """Returns the ids of the depthwise kernels of a layer."""
     kernels = [
         part.kernel
         for part in _keras.flatten_layers(layer)
@@ -107,8 +107,8 @@ def depthwise_kernels(layer):
 def per_channel(initializer):
     """Returns the initializer with a fan-in of one channel.
 
-    A depthwise kernel `(..., channels, multiplier)` gives every channel a
-    kernel of its own, which reads nothing else.
+    In a depthwise kernel `(..., channels, multiplier)`, every channel has its
+    own kernel, which reads only that channel.
     """
 
     def draw(shape, dtype=None):

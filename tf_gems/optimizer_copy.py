@@ -1,4 +1,4 @@
-"""A fresh copy of an optimizer, whoever wrote it."""
+"""Copies an optimizer without its state, including custom ones."""
 
 import keras
 
@@ -9,10 +9,10 @@ _NAMED_APART = {"name", "built"}
 
 
 def copy_optimizer(optimizer, learning_rate=None):
-    """Returns an optimizer of the same settings, at its first step.
+    """Returns an optimizer with the same settings, at its first step.
 
-    Classes and learning-rate schedules need not be registered, and a schedule
-    needs no `get_config`: a copy shares it.
+    Classes and learning-rate schedules need not be registered. A schedule
+    needs no `get_config`: the copy shares it.
 
     Args:
         optimizer: `keras.optimizers.Optimizer`.
@@ -23,7 +23,7 @@ def copy_optimizer(optimizer, learning_rate=None):
         `keras.optimizers.Optimizer`, without state.
 
     Raises:
-        ValueError: If the config of the optimizer does not tell all of it.
+        ValueError: If the config of the optimizer is not complete.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What a model has to prune, and what is left alone and why."""
+"""Which weights of a model are pruned, and which are skipped and why."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from tf_gems.tables import Table
 NOT_TRAINABLE = "not trainable"
 NOT_FLOAT = "not a float weight"
 LOW_RANK = "rank below 2"
-NOT_A_KERNEL = "bias or normalisation"
+NOT_A_KERNEL = "bias or normalization"
 A_VECTOR = "one dimension above 1"
 A_POSITION = "table of positions"
 FILTERED = "excluded by `filters`"
@@ -26,21 +26,21 @@ _POSITION = re.compile(r"(^|_)pos(ition(al|s)?)?(_|$)")
 class PruningReport(Report):
     """The prunable and the skipped weights of a layer, with reasons.
 
-    A weight is prunable if it is trainable, of rank two or more, and no bias,
-    normalisation scale, PReLU slope, class token or table of positions. Rank
-    alone does not decide: a weight whose name does not end in `kernel` or
-    `embeddings` is a vector if only one of its dimensions is above 1, and a
-    bias if its name ends in `bias`. A regular expression, or a list
-    of them, narrows this to the weights whose path it matches; a callable
-    decides alone, over every trainable float weight. A name stands for a
-    policy, of which `policies` and the end of the table say what it prunes:
+    A weight is prunable if it is trainable, has rank two or more, and is not a
+    bias, normalization scale, PReLU slope, class token or position table. A
+    weight whose name does not end in `kernel` or `embeddings` counts as a
+    vector if only one of its dimensions is above 1, and as a bias if its name
+    ends in `bias`. A regular expression, or a list of them, restricts this to
+    the weights whose path it matches. A callable decides alone, for every
+    trainable float weight. A string can also name a policy; `policies` and the
+    end of the table show what each prunes:
 
     * `"all"`: all kernels, as by default.
     * `"no_depthwise"`: all kernels but depthwise ones, as TF Model
       Optimization does.
     * `"pointwise"`: what TFLite runs faster for its zeros, the kernels of 1x1
-      convolutions of stride 1, in a network as
-      `tf_gems.export.make_sparse_ready` returns it.
+      convolutions of stride 1, in a network that
+      `tf_gems.export.make_sparse_ready` returned.
 
     A list of one string is always a regular expression.
 
@@ -101,7 +101,7 @@ class PruningReport(Report):
                 continue
             is_trainable = id(variable) in trainable
             if not is_trainable and len(variable.shape) < 2:
-                continue  # state: normalisation statistics, counters
+                continue  # state: normalization statistics, counters
             reason = _reason_to_skip(variable, is_trainable, filters, matches)
             if reason is None:
                 self.prunable.append(variable)
@@ -150,7 +150,7 @@ class PruningReport(Report):
         )
 
     def to_dict(self):
-        """Returns the report as plain, JSON-serialisable values."""
+        """Returns the report as plain, JSON-serializable values."""
         return {
             "prunable": [
                 {"path": v.path, "shape": list(v.shape)} for v in self.prunable

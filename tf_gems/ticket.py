@@ -33,7 +33,7 @@ class Ticket(Report):
         masks: Dict from the path of a prunable weight to its mask, a bool
             array.
         weights: Dict from the path of every weight of the network (also
-            biases and normalisation statistics), in the network's order, to
+            biases and normalization statistics), in the network's order, to
             its starting value.
         metadata: Dict that describes how it was found: JSON values, NumPy
             scalars and arrays, which become numbers and lists in a file; but

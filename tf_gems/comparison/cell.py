@@ -199,7 +199,7 @@ class Cell:
         seed: Integer.
         key: Dict from what the cell depends on to digests of it.
         check: `None`, or a key of `CHECKS`: the ticket of the same cell
-            without a check, with a part of it randomised.
+            without a check, with a part of it randomized.
     """
 
     protocol: Protocol
@@ -331,7 +331,7 @@ class Cell:
         return None if "diverged" in found else Ticket.load(file), found
 
     def _checked(self, model):
-        """A randomised copy of the ticket that the method found."""
+        """A randomized copy of the ticket that the method found."""
         original = dataclasses.replace(self, check=None)
         ticket, found = original._find_ticket()
         if ticket is None:

@@ -90,7 +90,7 @@ def compare(
         seeds: Integers. Defaults to `(0, 1, 2)`.
         checks: Names among `"shuffled"`, `"reinitialized"` and `"random"`:
             further cells in which the ticket's mask, its weights, or both are
-            randomised before fine-tuning, see `tf_gems.sanity`. Or a dict
+            randomized before fine-tuning, see `tf_gems.sanity`. Or a dict
             from a sparsity to such names. Defaults to none.
         dense: Whether the unpruned network is trained beside them. Defaults
             to `True`.

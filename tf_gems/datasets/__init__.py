@@ -1,6 +1,6 @@
 """Image data as `tf.data` pipelines, from TFDS, directories or scikit-learn.
 
-A set is held in memory. Images reach the network as float32, normalised by the
+A set is held in memory. Images reach the network as float32, normalized by the
 mean and standard deviation of the training set, channel by channel. Nothing is
 downloaded unless TFDS is allowed to (`download=True`).
 """
@@ -74,4 +74,4 @@ def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
         train, test, classes = digits.load(fraction)
     else:
         train, test, classes = in_tfds.load(name, data_dir, fraction, download)
-    return ImageData.normalised(name, train, test, classes)
+    return ImageData.normalized(name, train, test, classes)

@@ -44,7 +44,7 @@ class GemLayer(keras.layers.Wrapper):
     weights `w` fixed: only the scores `p` train, through the straight-through
     gradient of the mask `m`. A frozen weight (`q = 0`) gets no gradient and
     never returns. While fine-tuning it computes `f(w * q; x)` and the weights
-    train. Normalisation statistics move in both phases.
+    train. Normalization statistics move in both phases.
 
     Any layer can be wrapped: it is called as a pure function of its
     variables, in which masked weights replace the prunable ones.
@@ -388,7 +388,7 @@ class GemLayer(keras.layers.Wrapper):
         fixed = self.prunable if self.phase == "mining" else []
         fixed = {id(prunable.weight) for prunable in fixed}
         for variable, value in scope.updates.values():
-            # Some layers normalise their own kernel, which is a masked one.
+            # Some layers normalize their own kernel, which is a masked one.
             if id(variable) not in fixed:
                 variable.assign(value)
         # The penalty counts once, however often the layer is called.

@@ -31,14 +31,14 @@ class SynFlow(Method):
 
     The flow `R` of a network is the sum of its outputs for an input of ones,
     with every weight replaced by its absolute value, and without biases,
-    normalisation and activations: the sum over all paths of the products of
+    normalization and activations: the sum over all paths of the products of
     the weights along them. The score of a weight is `|w| dR / d|w|`, its share
     of the flow. Scores are computed anew in each of `rounds` rounds, with the
     density falling geometrically, so that no layer is emptied while
     others have weights left.
 
     The network is computed in float64, and the logarithm of its flow is
-    differentiated, so that deep networks do not overflow. Normalisation is
+    differentiated, so that deep networks do not overflow. Normalization is
     left out as a whole: a scale of zero, with which many residual branches
     start, would hide all weights of the branch.
 
@@ -156,7 +156,7 @@ def _refuse_no_flow(shares, round_):
         raise ValueError(
             "SynFlow needs a positive, finite flow from inputs to outputs. "
             f"Received: scores of at most {largest:g} in round {round_}. "
-            "Activations and normalisation must be Keras layers or "
+            "Activations and normalization must be Keras layers or "
             "`activation` arguments to be left out; one written as a function "
             "stops the flow if it saturates, as softmax does."
         )

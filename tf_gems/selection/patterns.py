@@ -75,7 +75,7 @@ class Unstructured(Pattern):
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class NOfM(Pattern):
-    """Keeps at most `n` of each `m` neighbours along an axis; counts are exact.
+    """Keeps at most `n` of each `m` neighbors along an axis; counts are exact.
 
     Above the density `n / m` the pattern is not possible yet: it keeps the
     `n` largest of each group and the largest of the others, so that a gradual
@@ -102,7 +102,7 @@ class NOfM(Pattern):
         self.m = check_positive_integer(m, "m")
         if self.n > self.m:
             raise ValueError(
-                "N:M keeps `n` of each `m` neighbours, with n <= m. "
+                "N:M keeps `n` of each `m` neighbors, with n <= m. "
                 f"Received: n={n!r}, m={m!r}. Did you mean {m}:{n}?"
             )
         self.axis = check_integer(axis, "axis", -32, 31)
