@@ -204,7 +204,9 @@ def test_a_step_by_hand():
     assert 0 < rests < 12
 
 
-@pytest.mark.parametrize("batch_size", [32, 256])
+@pytest.mark.parametrize(
+    "batch_size", [32, pytest.param(256, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "optimizer",
     [

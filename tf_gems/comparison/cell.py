@@ -33,9 +33,7 @@ from tf_gems.training import train
 
 _OF_SEARCH = (r"round_\d+\.gem", r"rewind\.gem")
 CHECKS = {
-    "shuffled": lambda ticket, model, seed: sanity.shuffle(
-        ticket, model, seed=seed
-    ),
+    "shuffled": sanity.shuffle,
     "reinitialized": sanity.reinitialize,
     "random": sanity.randomize,
 }
@@ -336,7 +334,7 @@ class Cell:
         ticket, found = original._find_ticket()
         if ticket is None:
             return None, found
-        return CHECKS[self.check](ticket, model, self.seed), {
+        return CHECKS[self.check](ticket, model, seed=self.seed), {
             "epochs_of_search": 0
         }
 
