@@ -164,24 +164,29 @@ def test_only_kept_weights_are_on_disk(tmp_path):
     assert 4.9 < (large - small) / (more - fewer) < 5.1
 
 
-def test_exporting_frees_what_it_loaded_and_nothing_else(tmp_path):
+def test_exporting_frees_what_it_loaded_and_nothing_else(tmp_path, monkeypatch):
     """A file with the same weights, loaded before, goes on serving."""
     import tensorflow as tf
 
     x = tf.constant(random.normal(size=(3, 64)).astype("float32"))
     model = keras.Sequential([keras.Input((64,)), layers.Dense(64)])
     sparse, _ = prune(model)
-    served = []
-    for name in ("a", "b"):
-        tf_gems.export_saved_model(sparse, tmp_path / name)
-        serve = tf.saved_model.load(tmp_path / name)
-        served.append(serve)
-    expected = np.asarray(sparse(x))
-    for serve in served:
-        serve = serve.signatures["serving_default"]
-        [name] = serve.structured_input_signature[1]
-        outputs = serve(**{name: x})["output_0"]
-        np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
+    tf_gems.export_saved_model(sparse, tmp_path / "a")
+    load, loaded = tf.saved_model.load, []
+
+    def serves(directory):
+        loaded.append(load(directory))
+        return loaded[-1]
+
+    mine = load(tmp_path / "a").signatures["serving_default"]
+    monkeypatch.setattr(tf.saved_model, "load", serves)
+    tf_gems.export_saved_model(sparse, tmp_path / "b")
+    [name] = mine.structured_input_signature[1]
+    [theirs] = [file.signatures["serving_default"] for file in loaded]
+    with pytest.raises(tf.errors.FailedPreconditionError):
+        theirs(**{name: x})
+    outputs = mine(**{name: x})["output_0"]
+    np.testing.assert_allclose(outputs, sparse(x), rtol=1e-4, atol=1e-4)
 
 
 def test_two_models_in_one_process_keep_their_own_weights(tmp_path):

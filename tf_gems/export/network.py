@@ -74,6 +74,8 @@ class Network:
         model = self.model if model is None else model
 
         def call(*tensors):
+            # Takes a seed, or what follows would draw what the export draws.
+            tf.random.uniform(())
             arguments = self.signature.pack(tensors)
             return name_outputs(model(*arguments, training=False))
 
