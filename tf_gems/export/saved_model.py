@@ -1,6 +1,5 @@
 """Export to a SavedModel."""
 
-import contextlib
 import os
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from tf_gems.export.report import ExportReport
 from tf_gems.export.saved_model_files import ENTRY
 from tf_gems.export.saved_model_files import files_of_saved_model
 from tf_gems.export.sparse_graph import write_sparse_graph
+from tf_gems.export.stored_weights import free
 from tf_gems.files import replace_directory
 from tf_gems.files import workplace
 
@@ -120,7 +120,7 @@ def write_saved_model(
             notes += traced.notes()
             progress.step("writing it")
             with quiet():
-                tensors, stored = write_sparse_graph(traced, written)
+                tensors = write_sparse_graph(traced, written)
                 traced.save(twin.name)
                 if Stored(written).bytes > Stored(twin.name).bytes:
                     notes.append(
@@ -135,8 +135,7 @@ def write_saved_model(
                         )
                         row["encoding"] = "dense"
         progress.step("running it")
-        with stored.freed() if stored else contextlib.nullcontext():
-            outputs, ran = _run(written, network.signature, given)
+        outputs, ran = _run(written, network.signature, given)
         parity = measure_parity(expected[0], outputs)
         parity.refuse_above(tolerance, f"directory={directory!r}")
         if measure is not None:
@@ -184,7 +183,9 @@ def _run(directory, signature, given):
         for spec, value in zip(signature.specs, given, strict=True)
     }
     with quiet():
-        serve = tf.saved_model.load(directory).signatures["serving_default"]
+        loaded = tf.saved_model.load(directory)
+        serve = loaded.signatures["serving_default"]
         outputs = serve(**feed)
     outputs = {name: as_array(value) for name, value in outputs.items()}
+    free(serve)
     return outputs, f"tensorflow {tf.__version__}"

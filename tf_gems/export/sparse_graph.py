@@ -31,9 +31,8 @@ def write_sparse_graph(traced, directory):
         directory: String.
 
     Returns:
-        `(rows, stored)`: a list of dicts, one for each weight of rank 2 or
-        more, see `tf_gems.ExportReport`; and `stored_weights`, or `None`
-        where none is stored sparsely.
+        List of dicts, one for each weight of rank 2 or more, see
+        `tf_gems.ExportReport`.
     """
     with tempfile.TemporaryDirectory(prefix="tf_gems-") as folder:
         return _write(traced, directory, folder)
@@ -112,7 +111,7 @@ def _write(traced, directory, folder):
             row["encoding"] = "sparse"
             kept = math.prod(row["shape"]) - row["zeros"]
             row["bytes"] = kept * stored.bytes_per_value(place)
-    return rows, stored
+    return rows
 
 
 def _row(name, value, place):
