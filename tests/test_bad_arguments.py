@@ -420,6 +420,11 @@ def _dense():
     return keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
 
 
+def _images():
+    layers = [keras.layers.Flatten(), keras.layers.Dense(3)]
+    return keras.Sequential([keras.Input((2, 2)), *layers])
+
+
 def _normalized():
     layers = [keras.Input((2,)), keras.layers.BatchNormalization()]
     return keras.Sequential(layers)
@@ -491,7 +496,11 @@ def _of_exports(sparse):
             },
         ),
         gems.page.write_page: (
-            {"model": sparse, "directory": "new", "inputs": np.ones((2, 8, 8))},
+            {
+                "model": _images(),
+                "directory": "new",
+                "inputs": np.ones((2, 2, 2)),
+            },
             {
                 "model": set(),
                 "directory": {"text"},
@@ -503,7 +512,7 @@ def _of_exports(sparse):
                 "logits": SWITCH,
                 "history": {"none", "dict"},
                 "optimize": set(),
-                "name": {"none", "text"},
+                "name": {"none", "empty", "text"},
             },
         ),
     }

@@ -91,7 +91,7 @@ def write_page(
     channels = inputs.shape[3] if inputs.ndim == 4 else 1
     settings = {
         "mean": _by_channel(mean, "mean", channels),
-        "deviation": _by_channel(deviation, "deviation", channels),
+        "deviation": _by_channel(deviation, "deviation", channels, 0),
         "labels": _labels(labels, len(inputs)),
         "classes": _classes(classes),
         "name": printable(_name(name) or network.name),
@@ -147,16 +147,18 @@ def _write(model, network, directory, inputs, optimize, settings):
     return report
 
 
-def _by_channel(value, name, channels):
+def _by_channel(value, name, channels, above=-np.inf):
     """Returns a list of finite numbers, one for each channel."""
     try:
         found = np.broadcast_to(value, channels).astype(float)
-        if np.all(np.isfinite(found)) and np.isrealobj(value):
+        numbers = np.asarray(value).dtype.kind in "iuf"
+        if numbers and np.all(np.isfinite(found) & (found > above)):
             return found.tolist()
     except (OverflowError, TypeError, ValueError):
         pass
     raise ValueError(
-        f"`{name}` is a number, or one for each of {channels} channels. "
+        f"`{name}` is a finite number, or one for each of {channels} channels"
+        f"{', above 0' if above == 0 else ''}. "
         f"Received: {name}={value!r:.100}. Give what images were scaled by."
     )
 
@@ -175,14 +177,15 @@ def _labels(labels, count):
 
 
 def _classes(classes):
-    """Returns names of classes that can be shown."""
-    if not isinstance(classes, list | tuple) or not all(
-        isinstance(text, str) for text in classes
+    """Returns names of classes, or their numbers, as they can be shown."""
+    if not isinstance(classes, list | tuple | range) or not all(
+        isinstance(name, str | int) for name in classes
     ):
         raise ValueError(
             f"`classes` is a list of names. Received: classes={classes!r:.100}."
+            " Leave it out to show numbers."
         )
-    return [printable(text) for text in classes]
+    return [printable(name) for name in classes]
 
 
 def _name(name):
