@@ -79,8 +79,9 @@ def test_no_text_of_a_run_is_run(opened, run, tmp_path, how):
     dialogs = []
     page.on("dialog", lambda dialog: (dialogs.append(1), dialog.dismiss()))
     page.goto(page.url.rsplit("/", 1)[0] + "/")
-    page.wait_for_function("document.body.innerText.length > 200")
+    page.wait_for_load_state("networkidle")
     page.wait_for_timeout(1000)
+    assert len(page.inner_text("body")) > 200
     assert page.evaluate("window.hits") == 0 and not dialogs
     assert not page.query_selector("img[src=x], iframe, [onerror], [onload]")
     assert SCRIPTS[0] in page.inner_text("body") or how == "planted"

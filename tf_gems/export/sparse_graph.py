@@ -18,6 +18,7 @@ import numpy as np
 
 from tf_gems.export import gap_code
 from tf_gems.export.tracing import nodes
+from tf_gems.export.tracing import save_module
 
 # What the nodes that fill and name one variable need in the file.
 _OVERHEAD_BYTES = 512
@@ -98,9 +99,7 @@ def write_sparse_graph(traced, directory):
         )
         return dict(zip(names, results, strict=True))
 
-    tf.saved_model.save(
-        module, directory, signatures=serve.get_concrete_function()
-    )
+    save_module(module, directory, serve.get_concrete_function())
     for row in rows:
         place = row.pop("place")
         if place is not None:
