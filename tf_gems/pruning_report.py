@@ -6,6 +6,8 @@ import re
 import keras
 
 from tf_gems import filter_policies
+from tf_gems.tables import Report
+from tf_gems.tables import Table
 
 NOT_TRAINABLE = "not trainable"
 NOT_FLOAT = "not a float weight"
@@ -19,7 +21,7 @@ _NOT_KERNELS = {"gamma", "beta", "scale", "offset", "alpha"}
 _POSITION = re.compile(r"(^|_)pos(ition(al|s)?)?(_|$)")
 
 
-class PruningReport:
+class PruningReport(Report):
     """The prunable and the skipped weights of a layer, with reasons.
 
     A weight is prunable if it is trainable, of rank two or more, and no bias,
@@ -157,28 +159,24 @@ class PruningReport:
             ],
         }
 
-    def render(self):
-        """Returns the report as a table for people."""
+    def _parts(self):
         rows = [(v, "prunable") for v in self.prunable] + self.skipped
-        width = max(len(v.path) for v, _ in rows)
-        lines = [
-            f"{v.path:<{width}}  {v.shape!s:>18}  {reason}"
-            for v, reason in rows
-        ]
         size = sum(math.prod(v.shape) for v in self.prunable)
-        lines.append(
+        lines = [
+            Table(
+                ["weight", ">shape", "pruned"],
+                [[v.path, v.shape, reason] for v, reason in rows],
+            ),
             f"{len(self.prunable)} prunable weights with {size:,} entries, "
-            f"{len(self.skipped)} skipped"
-        )
+            f"{len(self.skipped)} skipped",
+        ]
         for name, kernels in self.policies.items():
             size = sum(math.prod(v.shape) for v in kernels)
             lines.append(
                 f'filters="{name}" prunes {len(kernels)} weights with '
                 f"{size:,} entries"
             )
-        return "\n".join(lines)
-
-    __str__ = render
+        return lines
 
 
 def _reason_to_skip(variable, is_trainable, filters, matches):

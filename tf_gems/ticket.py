@@ -18,12 +18,14 @@ from tf_gems.network import refuse_unfinished_mining
 from tf_gems.network_config import config_of
 from tf_gems.network_config import network_of
 from tf_gems.pruning_report import unique_paths
+from tf_gems.tables import Report
+from tf_gems.tables import Table
 from tf_gems.validation import check_choice
 from tf_gems.wrapper_removal import wrapped_by
 
 
 @dataclasses.dataclass(eq=False)
-class Ticket:
+class Ticket(Report):
     """A sparse subnetwork: masks, and all the weights it starts with.
 
     Args:
@@ -180,23 +182,19 @@ class Ticket:
             for path, mask in self.masks.items()
         ]
 
-    def render(self):
-        """Returns a table of the layers for people."""
-        rows = self.layers()
-        width = max(len(row["path"]) for row in rows)
-        lines = [f"{'weight':<{width}}  {'shape':>18}  {'kept':>9}  density"]
-        lines += [
-            f"{row['path']:<{width}}  {tuple(row['shape'])!s:>18}  "
-            f"{row['kept']:>9,}  {row['density']:7.2%}"
-            for row in rows
+    def _parts(self):
+        rows = [
+            [
+                row["path"],
+                tuple(row["shape"]),
+                f"{row['kept']:,}",
+                f"{row['density']:.2%}",
+            ]
+            for row in self.layers()
         ]
-        lines.append(
-            f"{'total':<{width}}  {self.size:>18,}  {self.kept:>9,}  "
-            f"{self.density:7.2%}"
-        )
-        return "\n".join(lines)
-
-    __str__ = render
+        total = ["total", f"{self.size:,}", f"{self.kept:,}"]
+        rows.append([*total, f"{self.density:.2%}"])
+        return [Table(["weight", ">shape", ">kept", ">density"], rows)]
 
     def apply(self, model):
         """Gives a network the masks and the starting weights of this ticket.

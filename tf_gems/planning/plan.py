@@ -6,6 +6,7 @@ import math
 from tf_gems.planning import speeds
 from tf_gems.planning.converted import Converted
 from tf_gems.pointwise import POLICY
+from tf_gems.tables import Report
 from tf_gems.validation import check_choice
 from tf_gems.validation import is_number
 
@@ -16,7 +17,7 @@ _TARGETS = ("browser", "native")
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Plan(Report):
     """What to prune, and how much of it, for a file to be small or fast.
 
     Args:
@@ -74,8 +75,7 @@ class Plan:
             "settings": self.settings,
         }
 
-    def render(self):
-        """Returns the plan as a text for people."""
+    def _parts(self):
         what = "1x1 convolutions" if self.filters else "all kernels"
         if self.pattern != "unstructured":
             what += f", in blocks {self.pattern}"
@@ -100,9 +100,7 @@ class Plan:
                 "measure the export, or ask for more."
             )
         lines += [f"Source: {source}" for source in self.sources]
-        return "\n".join(lines)
-
-    __str__ = render
+        return lines
 
 
 def plan(model, max_bytes=None, speedup=None, target="browser"):

@@ -1,14 +1,15 @@
+# %% [markdown]
+"""
 # Prune a trained model
 
-Most people who prune have a trained network. `tf_gems` makes it sparse in a few epochs
-of ordinary `fit`, keeps it accurate, and gives it back as a plain Keras model. Any Keras
-3 model will do: your own, one of `keras.applications`, one of KerasHub.
-
-The snippets on this page run as they stand, one after the other.
+`tf_gems` makes a trained network sparse in a few epochs of ordinary `fit`,
+keeps it accurate, and returns a plain Keras model. Any Keras 3 model will do:
+your own, one of `keras.applications`, or one of KerasHub.
 
 ## A trained model to begin with
+"""
 
-```python
+# %%
 import keras
 from sklearn.datasets import load_digits
 
@@ -16,44 +17,59 @@ import tf_gems as gems
 
 images, labels = load_digits(return_X_y=True)
 images = (images.reshape(-1, 8, 8, 1) / 8 - 1).astype("float32")
-(x, y), validation = (images[:1400], labels[:1400]), (images[1400:], labels[1400:])
+(x, y), validation = (
+    (images[:1400], labels[:1400]),
+    (images[1400:], labels[1400:]),
+)
 
 keras.utils.set_random_seed(0)
 layers = keras.layers
-model = keras.Sequential([
-    keras.Input((8, 8, 1)),
-    layers.Conv2D(32, 3, padding="same", use_bias=False),
-    layers.BatchNormalization(momentum=0.9),
-    layers.ReLU(),
-    layers.DepthwiseConv2D(3, padding="same", use_bias=False),
-    layers.BatchNormalization(momentum=0.9),
-    layers.ReLU(),
-    layers.Conv2D(32, 1, activation="relu"),
-    layers.MaxPooling2D(),
-    layers.Flatten(),
-    layers.Dense(10),
-])
+model = keras.Sequential(
+    [
+        keras.Input((8, 8, 1)),
+        layers.Conv2D(32, 3, padding="same", use_bias=False),
+        layers.BatchNormalization(momentum=0.9),
+        layers.ReLU(),
+        layers.DepthwiseConv2D(3, padding="same", use_bias=False),
+        layers.BatchNormalization(momentum=0.9),
+        layers.ReLU(),
+        layers.Conv2D(32, 1, activation="relu"),
+        layers.MaxPooling2D(),
+        layers.Flatten(),
+        layers.Dense(10),
+    ]
+)
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
 model.fit(x, y, batch_size=64, epochs=8, verbose=0)
 dense = model.evaluate(*validation, verbose=0)[1]
-```
 
+# %% [markdown]
+"""
 ## Prune it
+"""
 
-```python
+# %%
 sparse = gems.SparseModel(model, start="trained")
 sparse.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
-sparse.fit(x, y, batch_size=64, epochs=8, validation_data=validation, verbose=0,
-           callbacks=[gems.GradualMagnitudeCallback(0.8)])
+sparse.fit(
+    x,
+    y,
+    batch_size=64,
+    epochs=8,
+    validation_data=validation,
+    verbose=0,
+    callbacks=[gems.GradualMagnitudeCallback(0.8)],
+)
 pruned = sparse.evaluate(*validation, verbose=0)[1]
-plain = gems.strip(sparse)              # a plain Keras model, zeros in its kernels
-```
+plain = gems.strip(sparse)  # a plain Keras model, zeros in its kernels
 
-That is all. `start="trained"` says that the weights are worth keeping. The callback prunes
-the smallest weights when an epoch begins, more of them every epoch, until 80 % are zero.
-Pruning ends after three quarters of the epochs, and at least two before the last, so that
-what is left can recover. `validation_data` and the epoch logs (`sparsity`, `density`) show
+# %% [markdown]
+"""
+`start="trained"` keeps the weights of the model. The callback prunes the smallest weights
+at the beginning of each epoch, more of them every time, until 80 % are zero.
+Pruning ends after three quarters of the epochs, at least two epochs before the last, so
+that the network can recover. `validation_data` and the epoch logs (`sparsity`, `density`) show
 how far it is.
 
 * **Epochs.** Start with a quarter to a half of those that the model was trained for, six or
@@ -65,11 +81,13 @@ how far it is.
   names the epoch.
 
 ## What is pruned
+"""
 
-```python
+# %%
 print(gems.PruningReport(model, filters="no_depthwise"))
-```
 
+# %% [markdown]
+"""
 Kernels are pruned, biases and normalization are not. With `start="trained"` depthwise
 kernels are left out as well: they hold few weights, and each output depends on nine of
 them or so. The report lists every weight with the reason, and ends with what each
@@ -119,15 +137,17 @@ measured, and what each network is.
 
 Without training, fewer zeros are possible. Give `find` data: it re-estimates the statistics
 of batch normalization, which no longer fit once weights are missing.
+"""
 
-```python
+# %%
 again = gems.SparseModel(gems.strip(sparse), start="trained")
 ticket = gems.methods.Magnitude(0.85).find(again, (x, y))
 again.start_finetuning(ticket)
 again.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
 one_shot = again.evaluate(*validation, verbose=0)[1]
-```
 
+# %% [markdown]
+"""
 `gems.recalibrate_batch_norm(model, data)` does the same for any Keras model.
 
 A target below what is zero already is refused: zeros would count as kept.
@@ -139,4 +159,5 @@ time on LiteRT in 1x1 convolutions, in networks that are laid out for it: call
 `gems.export.make_sparse_ready(model)` *before* pruning, and prune with
 `filters="pointwise"`. It takes transfer-learning models apart (`base(x)`), moves
 `Rescaling` and `Normalization` behind the first convolution, and lists what it could not
-change. See [Faster](faster.md).
+change. [Deploy](deploy.py) shows it.
+"""

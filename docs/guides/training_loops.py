@@ -1,7 +1,9 @@
-# Models that train in their own way
+# %% [markdown]
+"""
+# Use your own training loop
 
-`tf_gems.SparseModel` prunes a model that trains by Keras' own `fit`. Many
-models override a part of it. This page says what happens then.
+`tf_gems.SparseModel` prunes models that train by Keras' own `fit`. Many models
+override a part of it, or are trained without it. This guide covers both.
 
 ## A model with its own `train_step`
 
@@ -12,11 +14,13 @@ and `predict` run its own `train_step`, `test_step`, `predict_step`,
 are masked wherever they are read, so a part that the step calls directly, as
 `self.encoder(x)`, is masked too. While mining, `self.trainable_variables` are
 the scores.
+"""
 
-```python
+# %%
 import keras
 import numpy as np
 import tensorflow as tf
+
 import tf_gems as gems
 
 
@@ -40,7 +44,7 @@ class Autoencoder(keras.Model):
             error = keras.ops.mean((self.decoder(code) - x) ** 2)
         variables = self.trainable_variables
         gradients = tape.gradient(error, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables))
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self.error.update_state(error)
         return {"error": self.error.result()}
 
@@ -57,8 +61,9 @@ sparse.start_finetuning()
 sparse.compile("adam")
 sparse.fit(x, epochs=2, verbose=0)
 assert gems.strip(sparse) is model
-```
 
+# %% [markdown]
+"""
 The score penalty is added to the gradients that the compiled optimizer gets,
 once in a step. So the step must update by `self.optimizer`.
 
@@ -69,14 +74,16 @@ Refused before anything is trained:
 * an own `fit`, `train_on_batch` or `make_train_function`;
 * own steps on the JAX and torch backends.
 
-## What is refused works the other way round
+## Several optimizers, and other steps of your own
 
-Put the `GemLayer`s or `SparseModel`s inside the model that trains in its own
-way. Call them with `training=True`, and add `sum(self.losses)` to the loss:
+What is refused above works the other way round. Put the `SparseModel`s, or
+`GemLayer`s, inside the model that has its own training step. Call them with `training=True`, and add `sum(self.losses)` to the loss:
 these hold the score penalty. Here both parts of a GAN are pruned, each with
 its own optimizer.
+"""
 
-```python
+
+# %%
 class GAN(keras.Model):
     def __init__(self, generator, discriminator):
         super().__init__()
@@ -102,14 +109,14 @@ class GAN(keras.Model):
             d_loss += sum(self.discriminator.losses)
         variables = self.discriminator.trainable_variables
         gradients = tape.gradient(d_loss, variables)
-        self.d_optimizer.apply_gradients(zip(gradients, variables))
+        self.d_optimizer.apply_gradients(zip(gradients, variables, strict=True))
         with tf.GradientTape() as tape:
             fake = self.generator(noise, training=True)
             g_loss = bce(one, self.discriminator(fake))
             g_loss += sum(self.generator.losses)
         variables = self.generator.trainable_variables
         gradients = tape.gradient(g_loss, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables))
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return {"g_loss": g_loss, "d_loss": d_loss}
 
 
@@ -128,28 +135,32 @@ mining = gems.GemMinerCallback(
     target_sparsity=0.5, freeze_period=1, regularization=1e-4
 )
 gan.fit(x, epochs=4, batch_size=16, verbose=0, callbacks=[mining])
-```
 
+# %% [markdown]
+"""
 A change of phase makes every model that holds the `SparseModel` ask for
 `compile`, as its variables are others from then on. One ticket holds both
 parts:
+"""
 
-```python
+# %%
 ticket = gems.Ticket.from_model(gan)
 ticket.apply(gan)
 gan.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
 gan.fit(x, epochs=1, batch_size=16, verbose=0)
 plain = gems.strip(gan)
 assert plain is gan and plain.generator is generator.model
-```
 
+# %% [markdown]
+"""
 ## Your own loop
 
 A loop without `fit` works in the same way: `training=True`, the losses of the
 model, and its `trainable_variables`. `tf_gems.methods` find a ticket without
 `fit`; `sparse.start_finetuning(ticket)` starts the training of its weights.
+"""
 
-```python
+# %%
 sparse = gems.SparseModel(dense(10, 1), seed=0)
 sparse.start_finetuning(gems.methods.RandomPruning(0.5).find(sparse))
 optimizer = keras.optimizers.Adam()
@@ -161,9 +172,10 @@ def step(x):
         loss = keras.ops.mean(sparse(x, training=True) ** 2)
         loss += sum(sparse.losses)
     variables = sparse.trainable_variables
-    optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+    optimizer.apply_gradients(
+        zip(tape.gradient(loss, variables), variables, strict=True)
+    )
     return loss
 
 
 step(x)
-```
