@@ -12,6 +12,7 @@ from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.gem_layer import masked
 from tf_gems.layers.training_guard import forget_compilation
 from tf_gems.layers.zeros import is_untouched
+from tf_gems.validation import check_model
 from tf_gems.wrapper_removal import remove_wrappers
 
 
@@ -181,7 +182,7 @@ def borrowed_network(model):
 
 def _pruned(model):
     """Returns the `GemLayer`s of a model, or raises if there are none."""
-    gems = find_gem_layers(model)
+    gems = find_gem_layers(check_model(model))
     if gems:
         return gems
     raise ValueError(

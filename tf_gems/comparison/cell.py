@@ -30,6 +30,7 @@ from tf_gems.text import file_name
 from tf_gems.ticket import Ticket
 from tf_gems.training import clear_session
 from tf_gems.training import train
+from tf_gems.validation import check_model
 
 _OF_SEARCH = (r"round_\d+\.gem", r"rewind\.gem")
 CHECKS = {
@@ -161,7 +162,7 @@ class Protocol:
     def key_of_seed(self, seed):
         """Returns digests of what the cells of a seed depend on."""
         with self._new_session(seed):
-            model = self.build(seed)
+            model = check_model(self.build(seed), "build(seed)")
             network = _network_key(model)
         self.networks[seed] = network, weakref.ref(model)
         data = describe_data(self.data(seed), "train")
