@@ -20,7 +20,7 @@ STEPS = (
 _LOOPS = ("fit", "train_on_batch", "make_train_function")
 _GUIDE = (
     "Put `tf_gems.GemLayer`s or a `tf_gems.SparseModel` inside a model of "
-    "yours that trains in its own way, see docs/training_loops.md."
+    "yours that trains in its own way, see docs/guides/training_loops.py."
 )
 
 
