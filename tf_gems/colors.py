@@ -16,7 +16,7 @@ BLACK = "#000000"
 GRAY = "#757575"  # for what is only compared with
 
 # Without yellow, which is faint on white.
-CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+CYCLE = (BLUE, GREEN, VERMILION, PURPLE, ORANGE, SKY, BLACK)
 # The same method or stage has the same color everywhere.
 MINED, FINETUNED, RANDOM, DENSE = BLUE, GREEN, VERMILION, GRAY
 
