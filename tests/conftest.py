@@ -1,5 +1,6 @@
 """What every test starts from: quiet logs, fixed seeds, two devices."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -15,6 +16,11 @@ if keras.backend.backend() == "tensorflow":
     tf.config.set_logical_device_configuration(
         _cpu, [tf.config.LogicalDeviceConfiguration()] * 2
     )
+
+
+def pytest_collection_finish():
+    """What is imported stays: collecting garbage need not look at it."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -136,7 +136,7 @@ def arguments():
             {},
             {"gain": POSITIVE, "seed": {"none", "zero"}},
         ),
-        gems.presets.get_preset: ({}, {"name": set()}),
+        gems.gem_miner.get_preset: ({}, {"name": set()}),
         gems.layers.RoundMask: ({}, {"threshold": {"zero"}}),
         gems.layers.TopKMask: (
             {"sparsity": 0.5},

@@ -84,6 +84,14 @@ def built(kind):
     return model
 
 
+def with_gem(kind):
+    """Returns a model of a user that holds a `GemLayer` itself."""
+    model = kind()
+    model.first = tf_gems.GemLayer(model.first, seed=0)
+    model(data()[0][:1])
+    return model
+
+
 def mine(sparse, x, y, optimizer=None, **kwargs):
     sparse.compile(optimizer or keras.optimizers.SGD(0.3, momentum=0.9), "mse")
     callback = tf_gems.GemMinerCallback(0.6, freeze_period=1)
@@ -221,11 +229,17 @@ class OwnFit(Plain):
         return super().fit(*args, **kwargs)
 
 
+class OwnTestLoop(Plain):
+    def make_test_function(self, force=False):
+        return super().make_test_function(force)
+
+
 def test_what_cannot_be_pruned_is_refused_before_training():
     x, y = data()
-    sparse = tf_gems.SparseModel(built(OwnFit), seed=0)
-    with pytest.raises(ValueError, match="'own_fit'.*overrides `fit`"):
-        sparse.compile("sgd", "mse")
+    for kind, name in ((OwnFit, "fit"), (OwnTestLoop, "make_test_function")):
+        sparse = tf_gems.SparseModel(built(kind), seed=0)
+        with pytest.raises(ValueError, match=f"'own_.*overrides `{name}`"):
+            sparse.compile("sgd", "mse")
     sparse = tf_gems.SparseModel(built(Same), seed=0)
     if keras.backend.backend() != "tensorflow":
         with pytest.raises(ValueError, match="overrides `train_step`, on"):
@@ -251,6 +265,195 @@ def test_mining_needs_a_loss():
     sparse.compile("sgd")
     with pytest.raises(ValueError, match="Mining needs a loss"):
         sparse.fit(x, y, verbose=0)
+
+
+class AddsLoss(Plain):
+    def call(self, x, training=False):
+        y = super().call(x, training)
+        self.add_loss(ops.mean(ops.square(y)))
+        return y
+
+
+@pytest.mark.parametrize("kind", [Plain, AddsLoss])
+def test_a_model_that_holds_gem_layers_needs_a_loss_too(kind):
+    x, y = data()
+    model = with_gem(kind)
+    model.compile("sgd")
+    callback = tf_gems.GemMinerCallback(0.6, freeze_period=1)
+    arguments = {"epochs": 4, "verbose": 0, "callbacks": [callback]}
+    if kind is AddsLoss:
+        model.fit(x, y, **arguments)
+        return
+    with pytest.raises(ValueError, match=f"Mining needs a loss.*{model.name}"):
+        model.fit(x, y, **arguments)
+
+
+class FullBatch(Plain):
+    """Keras shows a loss of 0 here, as the step updates no metric."""
+
+    training = True
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = ops.mean(ops.square(self(x, training=self.training) - y))
+        variables = self.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return {"loss": loss}
+
+
+@on_tensorflow
+def test_steps_are_counted_where_there_are_data():
+    """One batch an epoch is data, whatever the step returns."""
+    x, y = data()
+    wrapped = tf_gems.SparseModel(built(FullBatch), seed=0)
+    for sparse in (wrapped, with_gem(FullBatch)):
+        mine(sparse, x[:8], y[:8])
+        [gem] = find_gem_layers(sparse)
+        assert int(gem.penalty.steps) == 4
+    model = with_gem(FullBatch)
+    model.training = False
+    with pytest.raises(RuntimeError, match="`training=True`"):
+        mine(model, x, y)
+
+
+class Scaled(FullBatch):
+    """A step by hand in mixed precision."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            found = ops.cast(self(x, training=True), "float32")
+            loss = ops.mean(ops.square(found - y))
+            scaled = self.optimizer.scale_loss(loss)
+        variables = self.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return {"own": loss}
+
+
+@on_tensorflow
+@pytest.mark.parametrize("phase", ["mining", "finetuning"])
+def test_a_scaled_loss_trains_what_an_unscaled_one_trains(phase):
+    x, y = data()
+    trained = []
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            sparse = tf_gems.SparseModel(built(Scaled), seed=0)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        if phase == "finetuning":
+            method = tf_gems.methods.RandomPruning(0.5, seed=0)
+            sparse.start_finetuning(method.find(sparse))
+        # One of so small a scale skips no step.
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, 8.0)
+        sparse.compile(optimizer, "mse")
+        sparse.fit(x, y, epochs=2, batch_size=8, shuffle=False, verbose=0)
+        variables = [w.score for w in sparse.gem.prunable]
+        if phase == "finetuning":
+            variables = [w.weight for w in sparse.gem.prunable]
+        trained.append(values(variables))
+    assert difference(*trained) < 1e-2
+
+
+class OwnLoops(Plain):
+    calls = 0
+
+    def evaluate(self, *args, **kwargs):
+        self.calls += 1
+        return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        return super().predict(*args, **kwargs) + 100.0
+
+
+@on_tensorflow
+@pytest.mark.parametrize("mined", [False, True])
+def test_own_evaluate_and_predict_are_called(mined):
+    x, y = data()
+    model = built(OwnLoops)
+    sparse = tf_gems.SparseModel(model, seed=0)
+    if mined:
+        history = mine(sparse, x, y, validation_data=(x, y)).history
+        assert model.calls == len(history["val_loss"]) == 4
+    sparse.compile("sgd", "mse")
+    outputs = np.asarray(sparse(x))
+    before = model.calls
+    loss = sparse.evaluate(x, y, verbose=0)
+    assert model.calls == before + 1
+    assert loss == pytest.approx(np.mean((outputs - y) ** 2), rel=1e-5)
+    found = sparse.predict(x, verbose=0)
+    np.testing.assert_allclose(found, outputs + 100, rtol=1e-5)
+    sparse.fit(x, y, verbose=0)  # the scores still train
+
+
+@keras.saving.register_keras_serializable("tests")
+class Factor(FullBatch):
+    """Its `compile` takes what Keras' does not."""
+
+    def compile(self, optimizer, factor):
+        super().compile(optimizer, "mse")
+        self.factor = factor
+
+    def compute_loss(self, *args, **kwargs):
+        return self.factor * super().compute_loss(*args, **kwargs)
+
+    def get_compile_config(self):
+        optimizer = keras.optimizers.serialize(self.optimizer)
+        return {"optimizer": optimizer, "factor": self.factor}
+
+    def compile_from_config(self, config):
+        optimizer = keras.optimizers.deserialize(config["optimizer"])
+        self.compile(optimizer, config["factor"])
+
+
+@keras.saving.register_keras_serializable("tests")
+class NoConfig(OwnCompile):
+    """Keras cannot compile it when it is loaded, and says so."""
+
+
+@on_tensorflow
+def test_files_of_models_with_a_compile_of_their_own(tmp_path):
+    x, y = data()
+    path, weights = tmp_path / "a.keras", tmp_path / "a.weights.h5"
+    sparse = tf_gems.SparseModel(built(Factor), seed=0)
+    sparse.compile(keras.optimizers.Adam(0.01), factor=2.0)
+    sparse.fit(x, y, epochs=2, verbose=0)
+    sparse.save(path)
+    sparse.save_weights(weights)
+    loaded = keras.saving.load_model(path)
+    assert loaded.model.factor == 2.0
+    for model in (sparse, loaded):
+        model.load_weights(weights)
+        model.fit(x, y, verbose=0, shuffle=False)
+    assert difference(values(sparse), values(loaded)) == 0.0
+
+    sparse = tf_gems.SparseModel(built(NoConfig), seed=0)
+    sparse.compile(factor=2.0)
+    sparse.fit(x, y, verbose=0)
+    sparse.save(path)
+    with pytest.warns(UserWarning, match="`compile\\(\\)` was not called"):
+        loaded = keras.saving.load_model(path)
+    assert difference(values(sparse), values(loaded)) == 0.0
+    loaded.compile(factor=2.0)
+    loaded.fit(x, y, verbose=0)
+
+
+def test_what_strip_gives_back_is_quantized():
+    x, y = data()
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8)])
+    sparse = tf_gems.SparseModel(model, seed=0)
+    sparse.start_finetuning(tf_gems.methods.RandomPruning(0.5).find(sparse))
+    expected = np.asarray(sparse(x))
+    plain = tf_gems.strip(sparse)
+    zeros = np.asarray(plain.layers[0].kernel) == 0
+    plain.quantize("int8")
+    kernel = np.asarray(plain.layers[0].kernel)
+    assert kernel.dtype == np.int8 and not kernel[zeros].any()
+    np.testing.assert_allclose(plain(x), expected, atol=0.05)
 
 
 def test_no_weight_trains_while_mining():
@@ -295,6 +498,29 @@ def test_a_captured_variable_is_masked():
     mine(sparse, x, y)
     expected = sparse.predict(x, verbose=0)
     assert difference(tf_gems.strip(sparse)(x), expected) < 1e-6
+
+
+class Converted(Captures):
+    """Its function needs AutoGraph."""
+
+    def build(self, shape):
+        super().build(shape)
+
+        def call(x):
+            y = ops.matmul(x, self.w)
+            return y if ops.sum(y) > 0 else -y
+
+        self.product = tf.function(call)
+
+
+@on_tensorflow
+def test_a_function_that_needs_autograph_is_refused_by_name():
+    x, y = data()
+    own = Converted(name="own")
+    model = keras.Sequential([keras.Input((6,)), own, layers.Dense(3)])
+    sparse = tf_gems.SparseModel(model, seed=0)
+    with pytest.raises(ValueError, match="`product` of layer 'own'.*ops.cond"):
+        mine(sparse, x, y)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw", "lion"])

@@ -4,16 +4,16 @@
 
 from tf_gems import callbacks
 from tf_gems import datasets
+from tf_gems import gem_miner
 from tf_gems import initializers
 from tf_gems import layers
 from tf_gems import methods
+from tf_gems import optimizers
 from tf_gems import page
-from tf_gems import presets
 from tf_gems import sanity
 from tf_gems import schedules
 from tf_gems import zoo
 from tf_gems.batch_norm import recalibrate_batch_norm
-from tf_gems.callbacks import GemMinerCallback
 from tf_gems.callbacks import GradualMagnitudeCallback
 from tf_gems.compaction import compact
 from tf_gems.comparison import Comparison
@@ -23,6 +23,7 @@ from tf_gems.export import ExportReport
 from tf_gems.export import deployment_report
 from tf_gems.export import export_litert
 from tf_gems.export import export_saved_model
+from tf_gems.gem_miner import GemMinerCallback
 from tf_gems.layers import GemLayer
 from tf_gems.network import strip
 from tf_gems.network import unwrap

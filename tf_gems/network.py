@@ -144,13 +144,22 @@ def masked_network(model):
     ```
     """
     gems = find_gem_layers(model)
+    if gems:
+        refuse_before_mining(gems, model)
+    with borrowed_network(model) as plain:
+        yield plain
+
+
+@contextlib.contextmanager
+def borrowed_network(model):
+    """Does what `masked_network` does, also before anything is frozen."""
+    gems = find_gem_layers(model)
     if not gems:
         yield model
         return
-    refuse_before_mining(gems, model)
     plain, put_wrappers_back = remove_wrappers(model)
     pruned = [
-        (prunable.weight, ops.copy(prunable.weight), mask)
+        (prunable.weight, ops.cast(mask, "bool"))
         for gem in gems
         for prunable, mask in zip(gem.prunable, gem.masks(), strict=True)
     ]
@@ -161,9 +170,12 @@ def masked_network(model):
         for gem in taken:
             stack.callback(gem.take_over)
             gem.give_back()
-        for weight, value, mask in pruned:
-            stack.callback(weight.assign, value)
-            weight.assign(masked(weight, mask))
+        for weight, mask in pruned:
+            value = masked(weight, mask)
+            if ops.all(ops.equal(value, weight)):
+                continue  # fine-tuned: its zeros are there, nothing to copy
+            stack.callback(weight.assign, ops.copy(weight))
+            weight.assign(value)
         yield plain
 
 

@@ -11,6 +11,7 @@ from keras import ops
 from tf_gems import initializers
 from tf_gems import training_logic
 from tf_gems import workers
+from tf_gems.gem_miner import get_preset
 from tf_gems.layers.calling import with_signature_of
 from tf_gems.layers.flags import unpack
 from tf_gems.layers.gem_layer import GemLayer
@@ -18,8 +19,8 @@ from tf_gems.layers.pruning_scope import PruningScope
 from tf_gems.layers.pruning_scope import hook
 from tf_gems.layers.pruning_scope import scores_for_weights
 from tf_gems.layers.zeros import freeze_zeros
+from tf_gems.network import borrowed_network
 from tf_gems.network import masked_network
-from tf_gems.presets import get_preset
 from tf_gems.ticket import Ticket
 from tf_gems.training_signs import sign_of_training
 from tf_gems.validation import check_choice
@@ -178,7 +179,7 @@ class SparseModel(keras.Model):
 
         Args:
             preset: Name of a preset, such as `"paper"`; see
-                `tf_gems.presets`.
+                `tf_gems.gem_miner.PRESETS`.
             model: Built Keras 3 model.
             **kwargs: Arguments that replace those of the preset.
         """
@@ -194,7 +195,8 @@ class SparseModel(keras.Model):
         `train_step`, `compute_loss` or `metrics`, this calls `compile` of the
         wrapped model with the same arguments. `fit`, `evaluate` and `predict`
         then run its own methods, on its own object, with masked weights, on
-        the TensorFlow backend.
+        the TensorFlow backend. Its own `evaluate` and `predict` are called as
+        they are.
 
         After `tf_gems.strip` or `tf_gems.unwrap` it takes the wrapped model
         over again.
@@ -248,8 +250,8 @@ class SparseModel(keras.Model):
         if self._runs_own_steps:
             with _scores_of(self.gem):
                 self.model.compile_from_config(config)
-                if not self.model.compiled:
-                    return
+                if getattr(self.model, "optimizer", None) is None:
+                    return  # Keras has warned: its `compile` is its own
                 self._compile_like_wrapped()
                 self.optimizer.build(self.model.trainable_variables)
             return
@@ -312,13 +314,8 @@ class SparseModel(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        without = self._compile_loss is None and not self.gem.adds_losses
-        if training and self.phase == "mining" and without:
-            raise ValueError(
-                "Mining needs a loss: the penalty alone would prune at "
-                f"random. Received: '{self.name}', compiled without one, and "
-                f"'{self.model.name}' adds none. Pass `loss` to `compile`."
-            )
+        if training and self.phase == "mining":
+            training_logic.refuse_penalty_alone(self)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     @property
@@ -370,6 +367,21 @@ class SparseModel(keras.Model):
                 if hasattr(callback, "before_fit"):
                     callback.before_fit(self, given.arguments)
         return super().fit(*args, **kwargs)
+
+    @functools.wraps(keras.Model.evaluate)
+    def evaluate(self, *args, **kwargs):
+        if not training_logic.overridden(self.model, ("evaluate",)):
+            return super().evaluate(*args, **kwargs)
+        kwargs.pop("_use_cached_eval_dataset", None)  # `fit` keeps one here
+        with borrowed_network(self) as model:
+            return model.evaluate(*args, **kwargs)
+
+    @functools.wraps(keras.Model.predict)
+    def predict(self, *args, **kwargs):
+        if not training_logic.overridden(self.model, ("predict",)):
+            return super().predict(*args, **kwargs)
+        with borrowed_network(self) as model:
+            return model.predict(*args, **kwargs)
 
     @property
     def model(self):

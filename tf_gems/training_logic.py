@@ -1,7 +1,10 @@
 """What of a model's training a user has written."""
 
+import types
+
 import keras
 
+from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.pruning_scope import optimizers_of
 
 # What runs on the user's own model, masked, where a user has overridden it.
@@ -15,9 +18,20 @@ STEPS = (
     "metrics",
     "get_metrics_result",
     "reset_metrics",
+    "evaluate",
 )
 # What drives the steps: there is no way to run these for another model.
-_LOOPS = ("fit", "train_on_batch", "make_train_function")
+_LOOPS = (
+    "fit",
+    "train_on_batch",
+    "test_on_batch",
+    "predict_on_batch",
+    "make_train_function",
+    "make_test_function",
+    "make_predict_function",
+)
+# What KerasHub overrides to prepare data, where there is a preprocessor.
+_PREPARING = (*_LOOPS, "evaluate", "predict")
 _GUIDE = (
     "Put `tf_gems.GemLayer`s or a `tf_gems.SparseModel` inside a model of "
     "yours that trains in its own way, see docs/guides/training_loops.py."
@@ -45,18 +59,18 @@ def _is_of_keras(model, name):
             package = kind.__module__.partition(".")[0]
             # Its loops preprocess, if there is a preprocessor.
             ready = getattr(model, "preprocessor", None) is None
-            hub = package == "keras_hub" and name in _LOOPS and ready
+            hub = package == "keras_hub" and name in _PREPARING and ready
             return package == "keras" or hub
     return True
 
 
 def refuse_loops(model):
-    """Raises an error for a model whose `fit` a user has written."""
+    """Raises an error for a model whose loops a user has written."""
     loops = overridden(model, _LOOPS)
     if loops:
         raise ValueError(
-            "A model is pruned with Keras' own `fit`, which calls the "
-            "`train_step` of the model. Received: "
+            "A model is pruned with Keras' own loops, such as `fit`, which "
+            "call the `train_step` of the model. Received: "
             f"'{model.name}' of type {type(model).__name__}, which overrides "
             f"{_listed(loops)}. If that prepares the data, prepare it before "
             "(a KerasHub model: `preprocessor=None`). " + _GUIDE
@@ -78,7 +92,7 @@ def refuse_other_backends(model, names):
 
 def refuse_other_optimizers(model):
     """Raises an error unless one optimizer, the compiled one, trains."""
-    if model.optimizer is None or not model.compiled:
+    if getattr(model, "optimizer", None) is None or not model.compiled:
         raise ValueError(
             "Scores train with the optimizer that a model is compiled with. "
             f"Received: `compile` of '{model.name}', which set none. Pass "
@@ -108,6 +122,52 @@ def refuse_unapplied(model):
         "any score to update. Update `self.trainable_variables`, or those of "
         "parts of the model, by `self.optimizer.apply_gradients`. Or: " + _GUIDE
     )
+
+
+def refuse_penalty_alone(model):
+    """Raises an error, within a training step, if there is no loss to train by.
+
+    Args:
+        model: Keras model that holds `GemLayer`s and has just been called.
+    """
+    if model._compile_loss is not None:
+        return
+    gems = find_gem_layers(model)
+    wrapped = {id(part) for gem in gems for part in gem._flatten_layers()}
+    if any(gem.adds_losses for gem in gems) or any(
+        part._get_own_losses()
+        for part in model._flatten_layers()
+        if id(part) not in wrapped
+    ):
+        return
+    raise ValueError(
+        "Mining needs a loss: the penalty alone would prune at random. "
+        f"Received: '{model.name}', compiled without one, and no part of it "
+        "adds any. Pass `loss` to `compile`."
+    )
+
+
+def require_loss(model):
+    """Makes steps of a model without a loss an error, see above.
+
+    Keras itself refuses to train without a loss, but takes the penalty of the
+    scores for one.
+
+    Args:
+        model: Keras model that holds `GemLayer`s. A `SparseModel`, or one with
+            a step or loss of its own, is left as it is.
+    """
+    own = overridden(model, ("train_step", "compute_loss"))
+    if own or model._compile_loss is not None:
+        return
+
+    def compute_loss(self, *args, training=True, **kwargs):
+        if training:
+            refuse_penalty_alone(self)
+        kind = type(self)
+        return kind.compute_loss(self, *args, training=training, **kwargs)
+
+    vars(model)["compute_loss"] = types.MethodType(compute_loss, model)
 
 
 def _listed(names):

@@ -31,7 +31,7 @@ from sklearn.datasets import load_digits
 
 import tf_gems as gems
 
-preset = gems.presets.get_preset("paper")
+preset = gems.gem_miner.get_preset("paper")
 print(preset)
 
 # %% [markdown]

@@ -147,7 +147,7 @@ print(json.dumps(cases.everything(), sort_keys=True))
 
 def everything():
     """What is told of every value here, of a network and of data."""
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(3)
     return [
         {name: list(map(describe, pair)) for name, pair in PAIRS.items()},
@@ -223,7 +223,7 @@ def network(activation="relu", twice=False):
 )
 def test_networks_are_told_by_what_they_compute(one, other):
     def told(build, seed=0):
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(seed)
         return describe_network(build())
 

@@ -6,6 +6,15 @@ import pytest
 from tf_gems.export import gap_code
 
 
+def encode(*parts):
+    """Returns the values and the gaps of parts of one flat array."""
+    gap_type = gap_code.smallest_type(parts, parts[0].dtype.itemsize)
+    coded = list(gap_code.encode(parts, gap_type))
+    values = [piece for piece, _ in coded] or [np.zeros(0, "float32")]
+    gaps = [piece for _, piece in coded] or [np.zeros(0, gap_type)]
+    return np.concatenate(values), np.concatenate(gaps)
+
+
 def expand(values, gaps, size):
     flat = np.zeros(size, values.dtype)
     place = 0
@@ -25,8 +34,17 @@ def test_round_trip(size, places):
     for place in places:
         if place < size:
             flat[place] = place + 0.5
-    values, gaps = gap_code.encode(flat)
+    values, gaps = encode(flat)
     np.testing.assert_array_equal(expand(values, gaps, size), flat)
+    # It makes no difference in how many parts the array is read.
+    cut = size // 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gap_code, "_PIECE", 7)
+        for one, other in zip(
+            encode(flat[:cut], flat[cut:]), (values, gaps), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+            assert one.dtype == other.dtype
 
 
 @pytest.mark.parametrize("gap", [254, 255, 256, 509, 510, 511, 65535, 65536])
@@ -35,7 +53,7 @@ def test_gaps_at_the_limits_of_the_types(gap):
         flat = np.zeros(gap + length + 1, "float32")
         flat[0], flat[gap] = 1, 2
         flat[gap:] = 3  # many small gaps, so that bytes are the best type
-        values, gaps = gap_code.encode(flat)
+        values, gaps = encode(flat)
         np.testing.assert_array_equal(expand(values, gaps, flat.size), flat)
         # Each is at the limit of its type, not past it.
         assert np.count_nonzero(values) == np.count_nonzero(flat)
@@ -47,11 +65,11 @@ def test_the_type_with_the_fewest_bytes_is_chosen():
     far[::1000] = 1
     far[::10_000] = 0
     for flat, dtype in ((near, "uint8"), (far, "uint16")):
-        values, gaps = gap_code.encode(flat)
+        values, gaps = encode(flat)
         assert gaps.dtype == dtype
         assert len(values) == len(gaps) == np.count_nonzero(flat)
 
 
 def test_all_zeros_need_nothing():
-    values, gaps = gap_code.encode(np.zeros(100, "float32"))
+    values, gaps = encode(np.zeros(100, "float32"))
     assert values.size == gaps.size == 0

@@ -2,7 +2,6 @@
 
 from tf_gems.callbacks.backup import Backup
 from tf_gems.callbacks.edge_popup_callback import EdgePopupCallback
-from tf_gems.callbacks.gem_miner_callback import GemMinerCallback
 from tf_gems.callbacks.gem_tensor_board import GemTensorBoard
 from tf_gems.callbacks.gradual_magnitude_callback import (
     GradualMagnitudeCallback,
@@ -14,7 +13,6 @@ from tf_gems.callbacks.set_epoch import SetEpoch
 __all__ = [
     "Backup",
     "EdgePopupCallback",
-    "GemMinerCallback",
     "GemTensorBoard",
     "GradualMagnitudeCallback",
     "RewindPoint",

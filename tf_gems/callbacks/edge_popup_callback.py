@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from tf_gems import schedules
+from tf_gems import training_logic
 from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.network import gems_of
@@ -119,6 +120,7 @@ class EdgePopupCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._gems = gems_of(self.model)
+        training_logic.require_loss(self.model)
         for gem in self._gems:
             self._refuse_other_masks(gem)
         refuse_too_few_zeros(self._gems, self.target_sparsity)

@@ -23,9 +23,10 @@ from tf_gems.validation import check_choice
 
 _LARGEST_IMAGE = 1 << 22  # numbers: 1,182 x 1,182 pixels in color
 _MOST_CLASSES = 1 << 20
-# The ticket, the model, its values while they are assigned, and the file of
-# them that Keras writes in memory.
-_COPIES = 5
+# The ticket and what it is read from, the model, its values while they are
+# assigned, and the file of them that Keras writes in memory.
+_COPIES = 6
+_BUFFERS = 1 << 25
 
 
 def define_flags(parser):
@@ -98,7 +99,7 @@ def run(values):
 def _refuse_large(ticket, max_bytes):
     """Raises an error if the network would take more memory than allowed."""
     arrays = (*ticket.weights.values(), *ticket.masks.values())
-    needed = _COPIES * sum(array.nbytes for array in arrays)
+    needed = _BUFFERS + _COPIES * sum(array.nbytes for array in arrays)
     if needed > max_bytes:
         raise ValueError(
             "The network of a ticket must fit into the memory that is allowed. "

@@ -207,13 +207,17 @@ class Comparison(Report):
                 Figure 3 of "Rare Gems"), `layers.png` (density by layer, as
                 its Figure 7) and `cost.png` (accuracy against epochs and
                 processor seconds of the search) are written.
+
+        Raises:
+            FileExistsError: If it holds files of these names of someone else.
+            ValueError: See `tf_gems.targets.check_directory`.
         """
         from tf_gems.comparison import pictures
 
-        known = refuse_others(directory, pictures.NAMES)
+        check_names(directory, pictures.NAMES)
         with (
             lock(directory, wait=True),
-            claiming(directory, pictures.NAMES, known) as directory,
+            claiming(directory, pictures.NAMES) as directory,
         ):
             pictures.draw(self, directory)
 

@@ -48,7 +48,7 @@ def _listed(values):
 
 
 def write(model):
-    """Returns the bytes of a `ModelT`."""
+    """Returns the bytes of a `ModelT`, as a `memoryview`."""
     import flatbuffers
 
     schema = load_schema()
@@ -71,9 +71,22 @@ def write(model):
 
     for buffer in model.buffers:
         buffer.__class__ = AlignedBuffer
-    builder = flatbuffers.Builder(1024)
+    # Of its final size from the start, and not copied at the end: otherwise
+    # a large network stands in memory several times.
+    vectors = sum(_size(buffer.data) + 32 for buffer in model.buffers)
+    vectors += sum(
+        sparse_tensor.index_bytes(tensor.sparsity)
+        for graph in model.subgraphs
+        for tensor in graph.tensors
+        if tensor.sparsity is not None
+    )
+    builder = flatbuffers.Builder(vectors + (1 << 16))
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return memoryview(builder.Bytes)[builder.Head() :]
+
+
+def _size(data):
+    return 0 if data is None else len(data)
 
 
 def operator_name(model, operator):
@@ -96,7 +109,7 @@ def constant(model, tensor):
     data = model.buffers[tensor.buffer].data
     if data is None or not len(data) or dtype is None:
         return None
-    values = np.frombuffer(bytes(data), dtype)
+    values = np.frombuffer(data, dtype)
     shape = tuple(tensor.shape)
     if tensor.sparsity is not None:
         return sparse_tensor.decode(values, tensor.sparsity, shape)

@@ -209,9 +209,10 @@ def _refuse_non_finite(model):
 @contextlib.contextmanager
 def _state_kept(model):
     """Puts back what a call of a model assigns to its variables."""
-    kept = [
-        (variable, np.array(variable.numpy())) for variable in _state(model)
-    ]
+    import tensorflow as tf
+
+    # A tensor shares the memory of its variable until that is assigned to.
+    kept = [(v, tf.convert_to_tensor(v)) for v in _state(model)]
     try:
         yield
     finally:

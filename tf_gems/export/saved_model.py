@@ -1,5 +1,6 @@
 """Export to a SavedModel."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -119,7 +120,7 @@ def write_saved_model(
             notes += traced.notes()
             progress.step("writing it")
             with quiet():
-                tensors = write_sparse_graph(traced, written)
+                tensors, stored = write_sparse_graph(traced, written)
                 traced.save(twin.name)
                 if Stored(written).bytes > Stored(twin.name).bytes:
                     notes.append(
@@ -134,7 +135,8 @@ def write_saved_model(
                         )
                         row["encoding"] = "dense"
         progress.step("running it")
-        outputs, ran = _run(written, network.signature, given)
+        with stored.freed() if stored else contextlib.nullcontext():
+            outputs, ran = _run(written, network.signature, given)
         parity = measure_parity(expected[0], outputs)
         parity.refuse_above(tolerance, f"directory={directory!r}")
         if measure is not None:

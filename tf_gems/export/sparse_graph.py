@@ -2,21 +2,20 @@
 
 The graph of a traced network reads its weights from variables. The variables
 of weights that are mostly zeros are replaced by others that are in no
-checkpoint. What is stored is the gap code of their kept values (`gap_code`),
-as constants of a function that fills those variables when the SavedModel is
-loaded. That is how TensorFlow initialises lookup tables: `tf.saved_model.load`
-does it, and TensorFlow Serving does it by the SavedModel's init operation.
+checkpoint: `stored_weights` fills those when the SavedModel is loaded.
 
 Small weights that are stored densely become constants of the graph. All other
 variables are the network's own and stand in the checkpoint, those that it
 writes among them.
 """
 
-import hashlib
+import math
+import tempfile
 
 import numpy as np
 
 from tf_gems.export import gap_code
+from tf_gems.export.stored_weights import stored_weights
 from tf_gems.export.tracing import nodes
 
 # What the nodes that fill and name one variable need in the file.
@@ -32,9 +31,15 @@ def write_sparse_graph(traced, directory):
         directory: String.
 
     Returns:
-        List of dicts, one for each weight of rank 2 or more, see
-        `tf_gems.ExportReport`.
+        `(rows, stored)`: a list of dicts, one for each weight of rank 2 or
+        more, see `tf_gems.ExportReport`; and `stored_weights`, or `None`
+        where none is stored sparsely.
     """
+    with tempfile.TemporaryDirectory(prefix="tf_gems-") as folder:
+        return _write(traced, directory, folder)
+
+
+def _write(traced, directory, folder):
     import tensorflow as tf
 
     function = traced.function
@@ -53,7 +58,7 @@ def write_sparse_graph(traced, directory):
         value = variable.numpy()
         is_sparse = _is_smaller(value)
         if is_sparse:
-            chosen[place] = value
+            chosen[place] = variable
         elif value.nbytes <= _LARGEST_CONSTANT:
             small[place] = value
         if value.ndim > 1:
@@ -61,10 +66,10 @@ def write_sparse_graph(traced, directory):
             rows.append(_row(name, value, place if is_sparse else None))
     _freeze(graph, small)
     shorter = _shorten(graph)
-    stored = _stored(chosen) if chosen else None
-
-    module = tf.Module()
-    module.weights = stored
+    module, stored = tf.Module(), None
+    if chosen:
+        stored = stored_weights(chosen, folder)
+        module.weights, module.assets = stored, stored.assets
     module.kept = [
         variable
         for variable in function.variables
@@ -105,8 +110,9 @@ def write_sparse_graph(traced, directory):
         place = row.pop("place")
         if place is not None:
             row["encoding"] = "sparse"
-            row["bytes"] = stored.bytes_of(chosen[place])
-    return rows
+            kept = math.prod(row["shape"]) - row["zeros"]
+            row["bytes"] = kept * stored.bytes_per_value(place)
+    return rows, stored
 
 
 def _row(name, value, place):
@@ -128,6 +134,8 @@ def _captures(function):
 
 def _is_smaller(value):
     if value.ndim < 2 or "float" not in value.dtype.name:
+        return False
+    if value.size > gap_code.LARGEST:
         return False
     kept = int(np.count_nonzero(value))
     return kept * (value.itemsize + 1) + _OVERHEAD_BYTES < value.nbytes
@@ -184,81 +192,3 @@ def _shorten(graph):
             name, colon, port = edge.removeprefix("^").partition(":")
             node.input[i] = f"{control}{names[name]}{colon}{port}"
     return names
-
-
-def _stored(arrays):
-    """Returns a resource that fills variables with arrays.
-
-    Args:
-        arrays: Dict from names to arrays, zeros not stored.
-    """
-    import tensorflow as tf
-
-    groups, digest = [], hashlib.sha256()
-    for dtype in sorted({array.dtype.name for array in arrays.values()}):
-        members = {k: v for k, v in arrays.items() if v.dtype.name == dtype}
-        values, gaps = _encode(list(members.values()))
-        digest.update(values.tobytes() + gaps.tobytes())
-        groups.append((members, values, gaps))
-    digest.update(repr([a.shape for a in arrays.values()]).encode())
-    prefix = f"weights_{digest.hexdigest()[:24]}"
-    numbers = {name: number for number, name in enumerate(arrays)}
-
-    class StoredWeights(tf.saved_model.experimental.TrackableResource):
-        """The variables, and how they are filled.
-
-        Models with the same weights in one process share them, and they live
-        as long as the process, as lookup tables do: they are named by their
-        content.
-        """
-
-        def _create_resource(self):
-            return self.handle(next(iter(arrays)))
-
-        def _initialize(self):
-            for members, values, gaps in groups:
-                sizes = [array.size for array in members.values()]
-                places = tf.cumsum(tf.cast(tf.constant(gaps), tf.int32))
-                flat = tf.scatter_nd(
-                    places[:, tf.newaxis], tf.constant(values), [sum(sizes)]
-                )
-                parts = tf.split(flat, sizes)
-                for name, part in zip(members, parts, strict=True):
-                    value = tf.reshape(part, arrays[name].shape)
-                    tf.raw_ops.AssignVariableOp(
-                        resource=self.handle(name), value=value
-                    )
-
-        def handle(self, name):
-            """Returns the handle of one variable, in the present graph."""
-            return tf.raw_ops.VarHandleOp(
-                dtype=arrays[name].dtype,
-                shape=arrays[name].shape,
-                shared_name=f"{prefix}_{numbers[name]}",
-            )
-
-        def bytes_of(self, array):
-            """Returns the bytes of one array's kept values and gaps."""
-            kept = int(np.count_nonzero(array))
-            gaps = next(g for m, _, g in groups if _holds(m, array))
-            return kept * (array.itemsize + gaps.itemsize)
-
-    return StoredWeights()
-
-
-def _holds(members, array):
-    return any(member is array for member in members.values())
-
-
-def _encode(arrays):
-    """Returns the gap code of arrays, one after the other."""
-    start, places, kept = 0, [], []
-    for array in arrays:
-        flat = array.ravel()
-        found = np.flatnonzero(flat)
-        places.append(found + start)
-        kept.append(flat[found])
-        start += flat.size
-    return gap_code.encode_kept(
-        np.concatenate(places), np.concatenate(kept), start
-    )

@@ -83,8 +83,15 @@ def inlined_functions(layer):
 
     A function that was traced reads the variables that it captured, which no
     scope can mask, and one that is traced now would keep this step's masks.
+
+    Args:
+        layer: Keras layer, all of whose parts are looked at.
+
+    Raises:
+        ValueError: If such a function needs AutoGraph.
     """
-    if not _holds_functions(layer):
+    holders = _function_holders(layer)
+    if not holders:
         yield
         return
     import tensorflow as tf
@@ -93,20 +100,55 @@ def inlined_functions(layer):
     tf.config.run_functions_eagerly(True)
     try:
         yield
+    except TypeError as error:
+        if "symbolic `tf.Tensor`" not in str(error):
+            raise
+        named = ", ".join(f"`{name}` of layer '{la}'" for la, name in holders)
+        raise ValueError(
+            "While a model is pruned, a `tf.function` in it runs as the "
+            "Python function that it wraps, without AutoGraph. Received: "
+            f"{named} of '{layer.name}', with a Python `if`, `while` or `for` "
+            "on a tensor. Write it with `keras.ops.cond`, `keras.ops.where` "
+            "or `keras.ops.while_loop`."
+        ) from error
     finally:
         tf.config.run_functions_eagerly(before)
 
 
-def _holds_functions(layer):
+def _function_holders(layer):
+    """Returns the names of layers and of the `tf.function`s that they hold."""
     if keras.backend.backend() != "tensorflow":
-        return False
+        return []
     import tensorflow as tf
 
     kind = tf.types.experimental.PolymorphicFunction
-    return any(
-        isinstance(value, kind)
+    found = [
+        (part.name, name)
         for part in layer._flatten_layers()
         for holder in (part, *type(part).__mro__)
         for name, value in list(vars(holder).items())
         if name not in ("train_function", "test_function", "predict_function")
-    )
+        and isinstance(value, kind)
+    ]
+    return list(dict.fromkeys(found))
+
+
+@contextlib.contextmanager
+def after(values):
+    """Does what follows only where some tensors could be computed.
+
+    In a graph of TensorFlow, what needs no data runs even if the data have
+    ended, so that a counter would count a step that was none.
+
+    Args:
+        values: Structure of tensors and others, such as the inputs of a call.
+    """
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    flat = tf.nest.flatten(values, expand_composites=True)
+    tensors = [value for value in flat if tf.is_symbolic_tensor(value)]
+    with tf.control_dependencies(tensors):
+        yield

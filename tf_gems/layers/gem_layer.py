@@ -13,6 +13,7 @@ from tf_gems import initializers
 from tf_gems import registry
 from tf_gems.layers import wrapped_variable
 from tf_gems.layers.calling import RecordingScope
+from tf_gems.layers.calling import after
 from tf_gems.layers.calling import inlined_functions
 from tf_gems.layers.calling import refuse_other_keras
 from tf_gems.layers.calling import refuse_quantized
@@ -20,7 +21,6 @@ from tf_gems.layers.calling import to_symbol
 from tf_gems.layers.calling import with_signature_of
 from tf_gems.layers.prunable_weight import PrunableWeight
 from tf_gems.layers.round_mask import RoundMask
-from tf_gems.layers.score_penalty import ScorePenalty
 from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.layers.training_guard import forget_steps
 from tf_gems.layers.training_guard import remove_guard
@@ -169,6 +169,8 @@ class GemLayer(keras.layers.Wrapper):
                     self, path, weight, initializer, projected
                 )
             )
+        from tf_gems.gem_miner import ScorePenalty  # which imports this module
+
         self.penalty = ScorePenalty(self, self.prunable)
         self.take_over()
 
@@ -391,7 +393,8 @@ class GemLayer(keras.layers.Wrapper):
         # The penalty counts once, however often the layer is called.
         counted = any(loss is self._penalty for loss in self.losses)
         if training and self.phase == "mining" and not counted:
-            self._penalty = penalty = self.penalty(masks)
+            with after((args, kwargs)):
+                self._penalty = penalty = self.penalty(masks)
             losses.append(penalty)
         # Replicas of `tf.distribute` are threads that take turns at every
         # assignment, so losses follow the last: those of others are dropped.
@@ -479,3 +482,29 @@ def find_gem_layers(model):
     """Returns every `GemLayer` of a model, its own parts included."""
     layers = model._flatten_layers()
     return [layer for layer in layers if isinstance(layer, GemLayer)]
+
+
+def built_gem_layers(model, name):
+    """Returns every `GemLayer` of a model that a callback is to prune.
+
+    Args:
+        model: Keras model.
+        name: Name of the callback, for messages.
+
+    Raises:
+        ValueError: If there is none, or one is not built.
+    """
+    gems = find_gem_layers(model)
+    if not gems:
+        raise ValueError(
+            f"`{name}` needs weights to prune. Received: model "
+            f"'{model.name}' of type {type(model).__name__}, which holds no "
+            "`GemLayer`. Wrap it: `tf_gems.SparseModel(model)`."
+        )
+    if not all(gem.built for gem in gems):
+        raise ValueError(
+            "A model must be built before it is pruned. Received: model "
+            f"'{model.name}', whose weights are made by its first call. Call "
+            "it once on data before `fit`."
+        )
+    return gems

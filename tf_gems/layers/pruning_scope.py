@@ -6,6 +6,7 @@ import threading
 import keras
 from keras import ops
 
+from tf_gems.layers.calling import after
 from tf_gems.layers.calling import inlined_functions
 from tf_gems.layers.straight_through import straight_through
 
@@ -120,7 +121,8 @@ class PruningScope:
             )
         if self._slopes is None:
             self._pulls = gem.penalty.pulls(self._masks)
-            self._slopes = dict(enumerate(self._penalty_slopes()))
+            with after(gradients):
+                self._slopes = dict(enumerate(self._penalty_slopes()))
         given = {
             index: gradients[place]
             for place, index in places
@@ -155,13 +157,17 @@ class PruningScope:
 
 @contextlib.contextmanager
 def suspended_scope():
-    """Reads and assigns weights as they are stored, for a while."""
-    before = active_scope()
-    _ACTIVE.scope = None
+    """Reads and assigns weights as they are stored, for a while.
+
+    Yields:
+        The `PruningScope` that is suspended, or `None`.
+    """
+    before = active_scope(), getattr(_ACTIVE, "suspended", None)
+    _ACTIVE.scope, _ACTIVE.suspended = None, before[0] or before[1]
     try:
-        yield
+        yield _ACTIVE.suspended
     finally:
-        _ACTIVE.scope = before
+        _ACTIVE.scope, _ACTIVE.suspended = before
 
 
 @contextlib.contextmanager
@@ -203,21 +209,21 @@ def hook(optimizer):
         optimizer: Keras optimizer; a `LossScaleOptimizer` gets it where
             gradients are no longer scaled.
     """
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
+    inner = getattr(optimizer, "inner_optimizer", None)
+    if inner is not None:
+        hook(inner)
     if "apply" in vars(optimizer):
         return
 
     def apply(grads, trainable_variables=None):
-        kind, scope = type(optimizer), active_scope()
-        if scope is None:
+        with suspended_scope() as scope:
+            if scope is not None and inner is None:
+                if trainable_variables is None:
+                    trainable_variables = optimizer._trainable_variables
+                trainable_variables = list(trainable_variables)
+                grads = scope.with_penalty(grads, trainable_variables)
+            kind = type(optimizer)
             return kind.apply(optimizer, grads, trainable_variables)
-        with suspended_scope():
-            if trainable_variables is None:
-                trainable_variables = optimizer._trainable_variables
-            variables = list(trainable_variables)
-            grads = scope.with_penalty(grads, variables)
-            return kind.apply(optimizer, grads, variables)
 
     vars(optimizer)["apply"] = apply
 

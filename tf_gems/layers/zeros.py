@@ -45,6 +45,31 @@ def freeze_zeros(prunable):
             weight.alive.assign(mask)
 
 
+def freeze_zeros_above(weights, count, least):
+    """Freezes weights that are zero, and returns how many stay alive.
+
+    A tensor with fewer than `least` nonzero entries is left as it is, and so
+    is one that is needed for the count.
+
+    Args:
+        weights: List of `PrunableWeight`, of the whole network.
+        count: Integer, how many have to stay alive.
+        least: Integer, how many of each.
+    """
+    alive = [weight.alive.count() for weight in weights]
+    for index, weight in enumerate(weights):
+        value = ops.convert_to_tensor(weight.weight)
+        if int(ops.count_nonzero(value)) == weight.alive.size:
+            continue
+        mask = ops.convert_to_numpy(ops.not_equal(value, 0))
+        kept = np.asarray(weight.alive) & mask
+        number = int(np.count_nonzero(kept))
+        if number >= least and sum(alive) - alive[index] + number >= count:
+            weight.alive.assign(kept)
+            alive[index] = number
+    return sum(alive)
+
+
 def is_untouched(prunable, mask):
     """Whether a mask leaves out no more than what was zero already.
 

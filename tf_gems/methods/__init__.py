@@ -9,6 +9,7 @@ snip.find(sparse, data).apply(sparse)
 import keras
 
 from tf_gems import registry
+from tf_gems.methods.acdc import ACDC
 from tf_gems.methods.dynamic_sparse_training import DynamicSparseTraining
 from tf_gems.methods.edge_popup import EdgePopup
 from tf_gems.methods.gem_miner import GemMiner
@@ -31,6 +32,7 @@ from tf_gems.methods.trained import Trained
 from tf_gems.validation import check_choice
 
 METHODS = {
+    "acdc": ACDC,
     "edge_popup": EdgePopup,
     "gem_miner": GemMiner,
     "gradual_magnitude": GradualMagnitude,
@@ -47,6 +49,7 @@ METHODS = {
 }
 
 __all__ = [
+    "ACDC",
     "METHODS",
     "DynamicSparseTraining",
     "EdgePopup",

@@ -1,0 +1,178 @@
+"""Sparse weights as assets of a SavedModel, which fill variables at loading.
+
+The gap code (`gap_code`) of kept weights stands in files of their own, and a
+function of the SavedModel reads them into variables. That is how TensorFlow
+initializes lookup tables: `tf.saved_model.load` does it, and TensorFlow Serving
+does it by the SavedModel's init operation. As constants of the graph, the
+weights would be copied each time that the graph is, and limited to 2 GB.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import os
+
+import numpy as np
+
+from tf_gems.export import gap_code
+
+# Arrays are expanded together up to this number of elements, so that loading
+# takes little memory beside the variables.
+_TOGETHER = 1 << 22
+
+
+@dataclasses.dataclass
+class _Group:
+    """Arrays of one dtype that are coded as one.
+
+    Args:
+        variables: Dict from names to `tf.Variable`s.
+        gap_type: See `gap_code`.
+        values, gaps: `tf.saved_model.Asset`, the files.
+    """
+
+    variables: dict
+    gap_type: str
+    values: object = None
+    gaps: object = None
+
+
+def stored_weights(variables, folder):
+    """Writes the kept values of variables, and returns what reads them.
+
+    Args:
+        variables: Dict from names to `tf.Variable`s, at least one.
+        folder: String, an empty directory for the files. They are copied into
+            a SavedModel when it is saved.
+
+    Returns:
+        `tf.saved_model.experimental.TrackableResource`. Its `assets` must be
+        tracked by the object that is saved.
+    """
+    import tensorflow as tf
+
+    digest, groups = hashlib.sha256(), []
+    for number, members in enumerate(_grouped(variables)):
+        group = _Group(members, _smallest_type(members))
+        for kind in ("values", "gaps"):
+            path = os.path.join(folder, f"weights_{number}.{kind}")
+            setattr(group, kind, path)
+        _write(group, digest)
+        group.values = tf.saved_model.Asset(group.values)
+        group.gaps = tf.saved_model.Asset(group.gaps)
+        groups.append(group)
+    names = [name for group in groups for name in group.variables]
+    shapes = [tuple(variables[name].shape) for name in names]
+    digest.update(repr(shapes).encode())
+    prefix = f"weights_{digest.hexdigest()[:24]}"
+    numbers = {name: number for number, name in enumerate(names)}
+
+    class StoredWeights(tf.saved_model.experimental.TrackableResource):
+        """The variables, and how they are filled.
+
+        Models with the same weights in one process share them, and they live
+        as long as the process, as lookup tables do: they are named by their
+        content.
+        """
+
+        assets = [file for g in groups for file in (g.values, g.gaps)]
+
+        def _create_resource(self):
+            return self.handle(names[0])
+
+        def _initialize(self):
+            filled = []
+            for group in groups:
+                with tf.control_dependencies(filled):  # one after the other
+                    filled = self._fill(group)
+
+        def _fill(self, group):
+            [dtype] = {v.dtype for v in group.variables.values()}
+            gaps = tf.io.decode_raw(
+                tf.io.read_file(group.gaps.asset_path), group.gap_type
+            )
+            values = tf.io.decode_raw(
+                tf.io.read_file(group.values.asset_path), dtype
+            )
+            places = tf.cumsum(tf.cast(gaps, tf.int32))
+            sizes = [_size(v) for v in group.variables.values()]
+            parts = [tf.scatter_nd(places[:, tf.newaxis], values, [sum(sizes)])]
+            if len(sizes) > 1:
+                parts = tf.split(parts[0], sizes)
+            return [
+                tf.raw_ops.AssignVariableOp(
+                    resource=self.handle(name),
+                    value=tf.reshape(part, group.variables[name].shape),
+                )
+                for name, part in zip(group.variables, parts, strict=True)
+            ]
+
+        def handle(self, name):
+            """Returns the handle of one variable, in the present graph."""
+            return tf.raw_ops.VarHandleOp(
+                dtype=variables[name].dtype,
+                shape=variables[name].shape,
+                shared_name=f"{prefix}_{numbers[name]}",
+            )
+
+        def bytes_per_value(self, name):
+            """Returns the bytes of one kept value of an array, and its gap."""
+            [group] = [g for g in groups if name in g.variables]
+            gap_bytes = np.dtype(group.gap_type).itemsize
+            return variables[name].dtype.size + gap_bytes
+
+        @contextlib.contextmanager
+        def freed(self):
+            """Frees what loading the file within the block leaves behind."""
+            handles = [self.handle(name) for name in names]
+            is_there = tf.raw_ops.VarIsInitializedOp
+            new = [h for h in handles if not is_there(resource=h)]
+            try:
+                yield
+            finally:
+                for handle in new:
+                    tf.raw_ops.DestroyResourceOp(
+                        resource=handle, ignore_lookup_error=True
+                    )
+
+    return StoredWeights()
+
+
+def _grouped(variables):
+    """Yields dicts of variables of one dtype, up to some number of elements."""
+    for dtype in sorted({v.dtype.name for v in variables.values()}):
+        group, size = {}, 0
+        for name, variable in variables.items():
+            if variable.dtype.name != dtype:
+                continue
+            if group and size + _size(variable) > _TOGETHER:
+                yield group
+                group, size = {}, 0
+            group[name] = variable
+            size += _size(variable)
+        yield group
+
+
+def _size(variable):
+    return math.prod(variable.shape)
+
+
+def _parts(members):
+    return (variable.numpy() for variable in members.values())
+
+
+def _smallest_type(members):
+    first = next(iter(members.values()))
+    return gap_code.smallest_type(_parts(members), first.dtype.size)
+
+
+def _write(group, digest):
+    """Writes the two files of a group, and adds them to a digest."""
+    coded = gap_code.encode(_parts(group.variables), group.gap_type)
+    with open(group.values, "wb") as values, open(group.gaps, "wb") as gaps:
+        for arrays in coded:
+            for array, file in zip(arrays, (values, gaps), strict=True):
+                array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+                digest.update(array.tobytes())
+                file.write(array.tobytes())
