@@ -8,7 +8,9 @@ from keras import ops
 from tf_gems import training_data
 
 
-def recalibrate_batch_norm(model, x, y=None, batches=100, **arguments):
+def recalibrate_batch_norm(
+    model: keras.Model, x, y=None, batches: int = 100, **arguments
+):
     """Estimates the moving statistics of batch normalization anew.
 
     Moving means and variances describe the activations of the weights that

@@ -39,7 +39,7 @@ def network_weights(model):
     return [v for v in model.weights if id(v) not in added]
 
 
-def strip(model):
+def strip(model: keras.Model) -> keras.Model:
     """Gives the user's own model back, with exact zeros in its kernels.
 
     It is no copy: for a `SparseModel` it is the very model that was passed to
@@ -86,7 +86,7 @@ def strip(model):
     return plain
 
 
-def unwrap(model):
+def unwrap(model: keras.Model) -> keras.Model:
     """Gives the user's own model back, not pruned.
 
     Weights have the values that they have now: those from before mining, or,
