@@ -11,7 +11,9 @@ from tf_gems.validation import check_model
 from tf_gems.validation import check_positive_integer
 
 
-def recalibrate_batch_norm(model, x, y=None, batches=100, **arguments):
+def recalibrate_batch_norm(
+    model: keras.Model, x, y=None, batches: int = 100, **arguments
+):
     """Estimates the moving statistics of batch normalization anew.
 
     Moving means and variances describe the activations of the weights that

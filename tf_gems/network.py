@@ -41,7 +41,7 @@ def network_weights(model):
     return [v for v in model.weights if id(v) not in added]
 
 
-def strip(model):
+def strip(model: keras.Model) -> keras.Model:
     """Returns the user's own model, with exact zeros in its kernels.
 
     The model is not copied. For a `SparseModel` it is the same object that was
@@ -87,7 +87,7 @@ def strip(model):
     return plain
 
 
-def unwrap(model):
+def unwrap(model: keras.Model) -> keras.Model:
     """Returns the user's own model, not pruned.
 
     Weights keep their current values: those from before mining or, while

@@ -49,7 +49,7 @@ def compare(
     steps_per_execution=1,
     strategy=None,
     verbose=1,
-):
+) -> Comparison:
     """Compares pruning methods at equal numbers of training epochs.
 
     Every cell (a method at a sparsity with a seed) gets a fresh model. The

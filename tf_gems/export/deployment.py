@@ -38,7 +38,7 @@ def deployment_report(
     representative_data=None,
     runs=100,
     metric=measured.accuracy,
-):
+) -> DeploymentReport:
     """Writes a network in several forms, runs them, and reports on them.
 
     What is measured is measured on the files that were written, by the

@@ -43,7 +43,7 @@ def export_litert(
     tolerance=None,
     io="float32",
     sparse=True,
-):
+) -> ExportReport:
     """Writes a TFLite file that stores only the kept weights where it can.
 
     What is traced is the user's own object with `training=False`: look-up

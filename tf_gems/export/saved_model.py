@@ -33,7 +33,7 @@ _TOLERANCE = 1e-4
 
 def export_saved_model(
     model, directory, inputs=None, overwrite=False, tolerance=None
-):
+) -> ExportReport:
     """Writes a SavedModel that plain TensorFlow loads and serves.
 
     Weights that are mostly zeros are stored as their kept values and the gaps

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from tf_gems import colors
 from tf_gems.export.litert import export_litert
 from tf_gems.export.network import Network
 from tf_gems.export.readiness_report import dense_file
@@ -18,6 +19,7 @@ from tf_gems.targets import claiming
 from tf_gems.text import printable
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
+from tf_gems.validation import is_number
 
 
 def write_page(
@@ -32,6 +34,8 @@ def write_page(
     history=None,
     optimize="latency",
     name=None,
+    accuracy=None,
+    dense_accuracy=None,
 ):
     """Writes a pruned network and its dense twin for the page.
 
@@ -54,10 +58,16 @@ def write_page(
             Defaults to `1.0`.
         logits: Whether the outputs are logits, not probabilities. Defaults
             to `True`.
-        history: Dict from names to lists of numbers, as `fit` returns it, of
-            which the page draws curves. Defaults to `None`.
+        history: Dict from names to lists of numbers, one an epoch, as `fit`
+            returns it. The page draws a chart for each quantity. A name such
+            as `"mining, accuracy"` is a stage and a quantity: the stages of a
+            quantity share its chart. Defaults to `None`.
         optimize: See `tf_gems.export_litert`. Defaults to `"latency"`.
         name: String, the title. Defaults to the model's.
+        accuracy: Float, the test accuracy of the network. Defaults to `None`:
+            none is shown.
+        dense_accuracy: Float, that of the network before it was pruned.
+            Defaults to `None`.
 
     Returns:
         `tf_gems.ExportReport` of the sparse file.
@@ -96,6 +106,10 @@ def write_page(
         "classes": _classes(classes),
         "name": printable(_name(name) or network.name),
         "logits": check_bool(logits, "logits"),
+        "accuracy": _fraction(accuracy, "accuracy"),
+        "dense_accuracy": _fraction(dense_accuracy, "dense_accuracy"),
+        # Without black, which is the background of a dark page.
+        "palette": [c for c in colors.CYCLE if c != colors.BLACK],
         "history": _history(history),
     }
     with lock(directory), claiming(directory, FILES) as directory:
@@ -211,3 +225,14 @@ def _history(history):
 def _curve(values):
     """Returns numbers for JSON, which has no NaN: null leaves a gap."""
     return [v if math.isfinite(v) else None for v in map(float, values)]
+
+
+def _fraction(value, name):
+    if value is None:
+        return None
+    if not is_number(value) or not 0 <= value <= 1:
+        raise ValueError(
+            f"`{name}` is a fraction in [0, 1]. Received: {name}={value!r}. "
+            "Give a number such as 0.98."
+        )
+    return float(value)
