@@ -77,9 +77,9 @@ def test_mining_trains_every_score_and_nothing_else(mined):
         )
         if np.any(before != after)
     }
-    normalised = mined["name"] != "text"
+    normalized = mined["name"] != "text"
     assert moved == (
-        {"moving_mean", "moving_variance"} if normalised else set()
+        {"moving_mean", "moving_variance"} if normalized else set()
     )
     after = values([w.score for w in sparse.gem.prunable])
     for prunable, old, new in zip(

@@ -21,7 +21,7 @@ from tf_gems.callbacks import backup
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(256, size=(60, 8, 8, 3), dtype="uint8")
 LABELS = (IMAGES.mean((1, 2, 3)) > 127).astype("int64")
-DATA = datasets.ImageData.normalised(
+DATA = datasets.ImageData.normalized(
     "cifar10", (IMAGES, LABELS), (IMAGES, LABELS), 2
 )  # by its name, images are cropped and flipped
 EPOCHS, STEPS = 6, 4
@@ -263,7 +263,7 @@ def test_a_backup_of_another_training_is_refused(change, name, tmp_path):
 
 def test_a_backup_of_other_data_or_settings_is_refused(tmp_path):
     def belongs_to(labels=LABELS, patience=3, seed=0):
-        data = datasets.ImageData.normalised(
+        data = datasets.ImageData.normalized(
             "cifar10", (IMAGES, labels), (IMAGES, labels), 2
         ).batches(16, seed)
         stop = keras.callbacks.EarlyStopping(patience=patience)
