@@ -65,7 +65,10 @@ def _matches(root, patterns):
     return {
         path.relative_to(root).as_posix()
         for pattern in patterns
-        for path in root.glob(pattern)
+        # Python before 3.13 matches only directories by a last `**`.
+        for path in root.glob(
+            f"{pattern}/*" if pattern[-2:] == "**" else pattern
+        )
         if path.is_file() and "__pycache__" not in path.parts
     }
 

@@ -225,7 +225,7 @@ class Reproduction:
         ticket = gems.Ticket.load(file)
         if row.check:
             model = self._compiled(method, seed)
-            ticket = CHECKS[row.check](ticket, model, seed + 1)
+            ticket = CHECKS[row.check](ticket, model, seed=seed + 1)
         return ticket
 
     def _of_ticket(self, row, seed):

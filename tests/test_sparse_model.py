@@ -93,7 +93,9 @@ def test_mining_trains_every_score_and_nothing_else(mined):
     assert kept == round(0.4 * sparse.gem.size)
 
 
-def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path):
+def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path, request):
+    if mined["name"] == "text":  # slow to trace ten times; the others are
+        request.getfixturevalue("eagerly")
     sparse, (x, y) = mined["sparse"], mined["data"]
     loaded = keras.models.load_model(mined["path"])
     expected = sparse.predict(x, verbose=0)

@@ -65,8 +65,11 @@ def get(identifier, argument):
     if isinstance(identifier, str) and identifier == "signed_constant":
         return SignedConstant()
     try:
-        return keras.initializers.get(identifier)
-    except (TypeError, ValueError):
+        found = keras.initializers.get(identifier)
+        if isinstance(found, keras.initializers.Initializer):
+            return found
+        raise TypeError("it cannot be drawn from again")
+    except (KeyError, TypeError, ValueError):
         names = {name for name in vars(keras.initializers) if name.islower()}
         names -= {"deserialize", "get", "serialize"}
         names = {n for n in names if not n.startswith("_")}

@@ -12,6 +12,7 @@ from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.gem_layer import masked
 from tf_gems.layers.training_guard import forget_compilation
 from tf_gems.layers.zeros import is_untouched
+from tf_gems.validation import check_model
 from tf_gems.wrapper_removal import remove_wrappers
 
 
@@ -40,7 +41,7 @@ def network_weights(model):
     return [v for v in model.weights if id(v) not in added]
 
 
-def strip(model):
+def strip(model: keras.Model) -> keras.Model:
     """Returns the user's own model, with exact zeros in its kernels.
 
     The model is not copied. For a `SparseModel` it is the same object that was
@@ -86,7 +87,7 @@ def strip(model):
     return plain
 
 
-def unwrap(model):
+def unwrap(model: keras.Model) -> keras.Model:
     """Returns the user's own model, not pruned.
 
     Weights keep their current values: those from before mining or, while
@@ -181,7 +182,7 @@ def borrowed_network(model):
 
 def _pruned(model):
     """Returns the `GemLayer`s of a model, or raises if there are none."""
-    gems = find_gem_layers(model)
+    gems = find_gem_layers(check_model(model))
     if gems:
         return gems
     raise ValueError(

@@ -4,7 +4,6 @@ import math
 import re
 
 import keras
-import numpy as np
 
 from tf_gems import _keras
 from tf_gems import filter_policies
@@ -220,8 +219,32 @@ def _reason_of_kind(variable):
 
 def _predicate(filters, layer):
     """Returns a function that tells whether a variable passes the filters."""
+    filters = check_filters(filters)
     if filters is None:
         return _passes
+    if callable(filters):
+        return filters
+    if isinstance(filters, filter_policies.Policy):
+        allowed = {id(v) for v in filters.weights(layer)}
+        return lambda variable: id(variable) in allowed
+    return lambda variable: any(p.search(variable.path) for p in filters)
+
+
+def check_filters(filters):
+    """Returns what `filters` stands for, if it is one of these.
+
+    Args:
+        filters: As for `PruningReport`.
+
+    Returns:
+        `None`, a function, a `filter_policies.Policy`, or a list of compiled
+        regular expressions.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if filters is None:
+        return None
     if isinstance(filters, type):
         raise ValueError(
             "`filters` chooses weights, not layers. Received: "
@@ -233,19 +256,19 @@ def _predicate(filters, layer):
         return filters
     policy = filter_policies.get(filters)
     if policy is not None:
-        allowed = {id(v) for v in policy.weights(layer)}
-        return lambda variable: id(variable) in allowed
+        return policy
     patterns = [filters] if isinstance(filters, str) else filters
     try:
-        if isinstance(filters, np.ndarray) or not all(patterns):
+        if not isinstance(patterns, list | tuple) or not patterns:
+            raise TypeError("it is no list of some")
+        if not all(patterns):
             raise TypeError("an empty one matches everything")
-        patterns = [re.compile(pattern) for pattern in patterns]
+        return [re.compile(pattern) for pattern in patterns]
     except (TypeError, re.error) as error:
         raise ValueError(
             "`filters` must be a regular expression, a list of them, or a "
             f"callable. Received: filters={filters!r} ({error})."
         ) from error
-    return lambda variable: any(p.search(variable.path) for p in patterns)
 
 
 def unique_paths(variables):

@@ -89,7 +89,7 @@ class Ticket(Report):
                 )
 
     @classmethod
-    def from_model(cls, model, masks="alive"):
+    def from_model(cls, model: keras.Model, masks: str = "alive") -> "Ticket":
         """Reads the ticket out of a model that has been mined.
 
         Args:
@@ -121,7 +121,9 @@ class Ticket(Report):
         )
 
     @classmethod
-    def from_masks(cls, model, masks, metadata=None):
+    def from_masks(
+        cls, model: keras.Model, masks, metadata: dict | None = None
+    ) -> "Ticket":
         """Joins masks with the present weights of the model they are for.
 
         Args:
@@ -152,26 +154,26 @@ class Ticket(Report):
         )
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of prunable weights."""
         return sum(m.size for m in self.masks.values())
 
     @property
-    def kept(self):
+    def kept(self) -> int:
         """Number of weights kept."""
         return sum(int(np.count_nonzero(m)) for m in self.masks.values())
 
     @property
-    def density(self):
+    def density(self) -> float:
         """Fraction of prunable weights that are kept."""
         return self.kept / self.size
 
     @property
-    def sparsity(self):
+    def sparsity(self) -> float:
         """Fraction of prunable weights that are zero, `1 - density`."""
         return 1.0 - self.density
 
-    def layers(self):
+    def layers(self) -> list[dict]:
         """Returns path, shape, kept and density of each prunable weight."""
         return [
             {
@@ -197,7 +199,7 @@ class Ticket(Report):
         rows.append([*total, f"{self.density:.2%}"])
         return [Table(["weight", ">shape", ">kept", ">density"], rows)]
 
-    def apply(self, model):
+    def apply(self, model: keras.Model) -> None:
         """Gives a network the masks and the starting weights of this ticket.
 
         A `SparseModel` (or a model that holds `GemLayer`s) is switched to
@@ -271,7 +273,7 @@ class Ticket(Report):
                 )
 
     @property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """String that tells the ticket's network from others, by its shapes.
 
         It is the same on every backend, whatever layers are called.
@@ -281,7 +283,7 @@ class Ticket(Report):
             [path in self.masks for path in self.weights],
         )
 
-    def network(self):
+    def network(self) -> keras.Model:
         """Returns a plain Keras model with this ticket's masks and weights.
 
         It is built from the ticket's config, which is data: no code that a
@@ -344,7 +346,7 @@ class Ticket(Report):
         )
 
     @classmethod
-    def load(cls, path, max_bytes=ticket_file.MAX_BYTES):
+    def load(cls, path, max_bytes: int = ticket_file.MAX_BYTES) -> "Ticket":
         """Reads a ticket from a file; the file is data, never code.
 
         Args:
@@ -365,7 +367,9 @@ class Ticket(Report):
         return cls(found.masks, found.weights, found.metadata, found.config)
 
     @staticmethod
-    def inspect(path, max_bytes=ticket_file.MAX_BYTES):
+    def inspect(
+        path, max_bytes: int = ticket_file.MAX_BYTES
+    ) -> ticket_file.TicketSummary:
         """Returns what a file holds and where its bytes go.
 
         Args:

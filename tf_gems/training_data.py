@@ -157,6 +157,11 @@ def read(x, y=None, model=None, **arguments):
                 "the inputs as `x`."
             )
         return None
+    if isinstance(x, str | bytes):
+        raise ValueError(
+            "Data is what `fit` takes. Received: "
+            f"x={x!r:.100}. Pass arrays or a data set, not the name of one."
+        )
     if _is_arrays(x, y, model, given):
         return _read_arrays(x, y, **given)
     source = x

@@ -35,7 +35,7 @@ _LOOPS = (
 _PREPARING = (*_LOOPS, "evaluate", "predict")
 _GUIDE = (
     "Put `tf_gems.GemLayer`s or a `tf_gems.SparseModel` inside a model of "
-    "yours that trains in its own way, see docs/training_loops.md."
+    "yours that trains in its own way, see docs/guides/training_loops.py."
 )
 
 

@@ -30,8 +30,12 @@ test = images[1400:] / 16, labels[1400:]
 model = keras.Sequential(
     [
         keras.Input((64,)),
-        keras.layers.Dense(300, activation="relu"),
-        keras.layers.Dense(100, activation="relu"),
+        keras.layers.Dense(300, use_bias=False),
+        keras.layers.BatchNormalization(),
+        keras.layers.ReLU(),
+        keras.layers.Dense(100, use_bias=False),
+        keras.layers.BatchNormalization(),
+        keras.layers.ReLU(),
         keras.layers.Dense(10),
     ]
 )
@@ -53,10 +57,12 @@ for good.
 
 # %%
 sparse = gems.SparseModel(model, kernel_initializer="signed_constant", seed=0)
-sparse.compile(keras.optimizers.SGD(1.0, momentum=0.9), loss, ["accuracy"])
+sparse.compile(
+    keras.optimizers.SGD(1.0, momentum=0.9), loss, metrics=["accuracy"]
+)
 mining = gems.GemMinerCallback(target_sparsity=0.95, freeze_period=1)
 history = sparse.fit(
-    x, y, epochs=15, validation_data=test, callbacks=[mining], verbose=0
+    x, y, epochs=20, validation_data=test, callbacks=[mining], verbose=0
 )
 print(history.history["sparsity"][-1], history.history["val_accuracy"][-1])
 
@@ -106,10 +112,12 @@ are others from here on.
 
 # %%
 sparse.start_finetuning()
-steps = 15 * 44  # 44 batches of 32 in each epoch
+steps = 20 * 44  # 44 batches of 32 in each epoch
 rate = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=steps)
-sparse.compile(keras.optimizers.SGD(rate, momentum=0.9), loss, ["accuracy"])
-sparse.fit(x, y, epochs=15, validation_data=test, verbose=0)
+sparse.compile(
+    keras.optimizers.SGD(rate, momentum=0.9), loss, metrics=["accuracy"]
+)
+sparse.fit(x, y, epochs=20, validation_data=test, verbose=0)
 tuned_accuracy = sparse.evaluate(*test, verbose=0)[1]
 print(f"{gem_accuracy:.1%} as mined, {tuned_accuracy:.1%} fine-tuned")
 

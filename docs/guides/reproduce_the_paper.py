@@ -45,15 +45,17 @@ decay of the paper, 1e-4, is `keras.regularizers.L2(5e-5)` on kernels.
 # %%
 keras.utils.set_random_seed(0)
 images, labels = load_digits(return_X_y=True)
-x, y = images[:1400] / 16, labels[:1400]
-test = images[1400:] / 16, labels[1400:]
+images = images.reshape(-1, 8, 8, 1) / 16
+x, y, test = images[:1400], labels[:1400], (images[1400:], labels[1400:])
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def mine(regularization):
-    network = gems.zoo.lenet_300_100((64,), 10)
+    network = gems.zoo.lenet_300_100((8, 8, 1), 10)
     sparse = gems.SparseModel(network, seed=0, **preset["model"])
-    sparse.compile(keras.optimizers.SGD(1.0, momentum=0.9), loss, ["accuracy"])
+    sparse.compile(
+        keras.optimizers.SGD(1.0, momentum=0.9), loss, metrics=["accuracy"]
+    )
     callback = gems.GemMinerCallback.from_preset(
         "paper",
         target_sparsity=0.95,

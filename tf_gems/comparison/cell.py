@@ -30,12 +30,11 @@ from tf_gems.text import file_name
 from tf_gems.ticket import Ticket
 from tf_gems.training import clear_session
 from tf_gems.training import train
+from tf_gems.validation import check_model
 
 _OF_SEARCH = (r"round_\d+\.gem", r"rewind\.gem")
 CHECKS = {
-    "shuffled": lambda ticket, model, seed: sanity.shuffle(
-        ticket, model, seed=seed
-    ),
+    "shuffled": sanity.shuffle,
     "reinitialized": sanity.reinitialize,
     "random": sanity.randomize,
 }
@@ -163,7 +162,7 @@ class Protocol:
     def key_of_seed(self, seed):
         """Returns digests of what the cells of a seed depend on."""
         with self._new_session(seed):
-            model = self.build(seed)
+            model = check_model(self.build(seed), "build(seed)")
             network = _network_key(model)
         self.networks[seed] = network, weakref.ref(model)
         data = describe_data(self.data(seed), "train")
@@ -336,7 +335,7 @@ class Cell:
         ticket, found = original._find_ticket()
         if ticket is None:
             return None, found
-        return CHECKS[self.check](ticket, model, self.seed), {
+        return CHECKS[self.check](ticket, model, seed=self.seed), {
             "epochs_of_search": 0
         }
 

@@ -29,8 +29,11 @@ from tf_gems.layers.training_guard import set_guard
 from tf_gems.layers.zeros import freeze_zeros
 from tf_gems.layers.zeros import nonzero
 from tf_gems.pruning_report import PruningReport
+from tf_gems.pruning_report import check_filters
 from tf_gems.pruning_report import unique_paths
 from tf_gems.validation import check_choice
+from tf_gems.validation import check_integer
+from tf_gems.validation import check_list
 
 MASKS = {"round": RoundMask, "top_k": TopKMask}
 PHASES = ("mining", "finetuning")
@@ -114,15 +117,25 @@ class GemLayer(keras.layers.Wrapper):
         refuse_quantized(layer)
         self.autocast = False
         self.supports_masking = layer.supports_masking
+        check_filters(filters)
         self.filters = filters
         self.mask = registry.get(mask, MASKS, "mask")
         self.score_initializer = initializers.get(
-            score_initializer or keras.initializers.RandomUniform(0.0, 1.0),
+            keras.initializers.RandomUniform(0.0, 1.0)
+            if score_initializer is None
+            else score_initializer,
             "score_initializer",
         )
-        self.seed = random.randrange(2**31) if seed is None else seed
+        if seed is None:
+            seed = random.randrange(2**31)
+        self.seed = check_integer(seed, "seed")
         self.phase = check_choice(phase, "phase", PHASES)
         self.candidates = candidates
+        if candidates is not None:
+            if not isinstance(candidates, list | tuple):
+                check_list(candidates, "candidates", "places of weights")
+            for place in candidates:
+                check_integer(place, "candidates")
         self.prunable = []
         # How many weights `tf_gems.strip` took from a ticket that was mined.
         self.lost = 0

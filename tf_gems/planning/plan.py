@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import keras
+
 from tf_gems.planning import speeds
 from tf_gems.planning.converted import Converted
 from tf_gems.pointwise import POLICY
@@ -103,7 +105,12 @@ class Plan(Report):
         return lines
 
 
-def plan(model, max_bytes=None, speedup=None, target="browser"):
+def plan(
+    model: keras.Model,
+    max_bytes: int | None = None,
+    speedup: float | None = None,
+    target: str = "browser",
+) -> Plan:
     """Says how sparse a model must be to be small or fast enough.
 
     Of the policies that reach what is asked for, the one that prunes the
