@@ -419,6 +419,37 @@ def test_what_a_step_calls_its_weights_reads_masked():
         mine(sparse, x, y)
 
 
+class SharpnessAware(Plain):
+    """Takes its gradients beside where it is, and goes back there first."""
+
+    def train_step(self, data):
+        x, y = data
+        variables = self.trainable_variables
+        for sign in (1.0, -1.0):
+            with tf.GradientTape() as tape:
+                loss = ops.mean(ops.square(self(x, training=True) - y))
+            gradients = tape.gradient(loss, variables)
+            if sign > 0:
+                steps = [0.05 * g for g in gradients]
+            for variable, step in zip(variables, steps, strict=True):
+                variable.assign_add(sign * step)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return {"own": loss}
+
+
+@on_tensorflow
+def test_a_step_that_goes_aside_comes_back():
+    x, y = data()
+    sparse = tf_gems.SparseModel(built(SharpnessAware), seed=0)
+    sparse.compile(keras.optimizers.SGD(0.0), "mse")
+    before = values([w.score for w in sparse.gem.prunable])
+    sparse.fit(x, y, batch_size=8, verbose=0)
+    after = values([w.score for w in sparse.gem.prunable])
+    assert difference(before, after) < 1e-6
+    history = mine(sparse, x, y).history
+    assert history["own"][-1] < history["own"][0]
+
+
 class OwnLoops(Plain):
     calls = 0
 

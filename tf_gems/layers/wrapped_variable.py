@@ -7,6 +7,7 @@ from keras import ops
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from tf_gems.layers.pruning_scope import active_scope
+from tf_gems.layers.pruning_scope import suspended_scope
 
 _CLASSES = {}
 
@@ -113,6 +114,14 @@ class ScoreVariable:
                 "before the model is wrapped: those are not pruned."
             )
         return super().assign(value)
+
+    def assign_add(self, value):
+        with suspended_scope():  # a change of what trains, as optimizers make
+            return super().assign_add(value)
+
+    def assign_sub(self, value):
+        with suspended_scope():
+            return super().assign_sub(value)
 
 
 def wrap_score(score, weight):
