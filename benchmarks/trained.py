@@ -38,12 +38,15 @@ DISTRIBUTIONS = {
     "uniform (no_depthwise)": ("no_depthwise", "uniform"),
 }
 
+# Each but the first trains for as many epochs, with the same optimizer.
+WAYS = ["one shot", "gradual", "gradual with hyperbolic step", "acdc"]
+
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", list(trained_networks.NETWORKS), "Which.")
 flags.DEFINE_list("sparsities", ["0.8", "0.9", "0.95", "0.98"], "Zeros.")
 flags.DEFINE_list("seeds", ["0"], "Which.")
 flags.DEFINE_list("distributions", list(DISTRIBUTIONS), "Which.")
-flags.DEFINE_list("ways", ["one shot", "gradual"], "How to prune.")
+flags.DEFINE_list("ways", WAYS, "How to prune.")
 flags.DEFINE_string("output", None, "JSON file, written row by row.")
 flags.DEFINE_string("render", None, "Only print the tables of a JSON file.")
 
@@ -74,18 +77,19 @@ class Dense:
         self.accuracy = accuracy(self.model, self.test)
         self.kernels = len(gems.PruningReport(self.model).prunable)
         self._weights = self.model.get_weights()
-        self._filters, self._sparse = "", None
+        self._made, self._sparse = None, None
 
-    def sparse(self, filters):
+    def sparse(self, filters, hyperbolic=False):
         """Returns the sparse model with the trained weights, all alive."""
-        if filters != self._filters:
+        if (filters, hyperbolic) != self._made:
             self._sparse = gems.SparseModel(
                 self.model, filters=filters, phase="finetuning", seed=0
             )
-            self._sparse.compile(
-                keras.optimizers.Adam(1e-3), LOSS, metrics=["accuracy"]
-            )
-            self._filters = filters
+            optimizer = keras.optimizers.Adam(1e-3)
+            if hyperbolic:
+                optimizer = gems.optimizers.hyperbolic_step(optimizer)
+            self._sparse.compile(optimizer, LOSS, metrics=["accuracy"])
+            self._made = (filters, hyperbolic)
         self.model.set_weights(self._weights)
         self._sparse.gem.reset_mining()
         for variable in self._sparse.optimizer.variables:
@@ -97,7 +101,7 @@ class Dense:
     def prune(self, way, distribution, sparsity):
         """Returns the row of one way, distribution and sparsity."""
         filters, spread = DISTRIBUTIONS[distribution]
-        sparse = self.sparse(filters)
+        sparse = self.sparse(filters, way.endswith("hyperbolic step"))
         if way == "one shot":
             method = gems.methods.Magnitude(sparsity, spread)
             masks = method.find(sparse).masks.values()
@@ -107,9 +111,10 @@ class Dense:
             batches = [(x, None) for x in np.array_split(images, 8)]
             gems.recalibrate_batch_norm(sparse, batches)
         else:
-            callback = gems.callbacks.GradualMagnitudeCallback(
-                sparsity, distribution=spread
-            )
+            kind = gems.GradualMagnitudeCallback
+            if way == "acdc":
+                kind = gems.methods.acdc.ACDCCallback
+            callback = kind(sparsity, distribution=spread)
             sparse.fit(
                 *self.train,
                 batch_size=self.settings["batch_size"],

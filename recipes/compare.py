@@ -32,7 +32,11 @@ from settings import NETWORKS
 import tf_gems as gems
 from tf_gems import datasets
 from tf_gems import methods
-from tf_gems.targets import check_path
+from tf_gems.comparison import pictures
+from tf_gems.comparison.comparison import RESULTS
+from tf_gems.comparison.comparison import refuse_others
+from tf_gems.targets import check_directory
+from tf_gems.targets import check_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Settings:
             del settings[name]
         text = json.dumps(settings, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        output_dir = check_path(output_dir, "output_dir")
+        output_dir = check_directory(output_dir, "output_dir")
         return output_dir / f"compare-{self.dataset}-{digest}"
 
 
@@ -197,10 +201,12 @@ def run(settings, output_dir, data_dir=None, download=False, devices=None):
     """Compares, and returns the comparison and its directory."""
     devices = devices or Devices()
     devices.check_batch(settings.batch_size)
+    directory = settings.directory(output_dir)
+    refuse_others(directory, RESULTS)
+    check_names(directory, pictures.NAMES)
     data = datasets.load(
         settings.dataset, data_dir, settings.fraction, download
     )
-    directory = settings.directory(output_dir)
 
     def build(seed):
         return NETWORKS[settings.network](

@@ -42,7 +42,6 @@ from tf_gems.files import write_text
 from tf_gems.provenance import provenance
 from tf_gems.targets import check_directory
 from tf_gems.targets import check_names
-from tf_gems.targets import check_path
 from tf_gems.targets import claiming
 
 # What a run writes, beside its backups; `settings.hash` names its directory.
@@ -106,7 +105,7 @@ class Run:
         self.devices = devices or Devices()
         self.devices.check_batch(settings.batch_size)
         name = f"{settings.dataset}-{settings.hash()}"
-        self.directory = check_path(output_dir, "output_dir") / name
+        self.directory = check_directory(output_dir, "output_dir") / name
         check_directory(self.directory)
         self.results_path = self.directory / "results.json"
         self.results = {

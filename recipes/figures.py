@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tables
 
+from tf_gems import colors
 from tf_gems.files import replacing
 
 _COLUMNS = ("epoch", "density", "accuracy")
@@ -98,7 +99,8 @@ def draw(part, cells, path):
 def _by_density(plt, cells):
     """Accuracy by density, with what the paper reports dashed."""
     figure, axis = plt.subplots(figsize=(8, 5))
-    for index, name in enumerate(dict.fromkeys(c["name"] for c in cells)):
+    styles = colors.styles(list(dict.fromkeys(c["name"] for c in cells)))
+    for name, style in styles.items():
         own = [cell for cell in cells if cell["name"] == name]
         densities = sorted({cell["density"] for cell in own})
         values = [
@@ -106,21 +108,22 @@ def _by_density(plt, cells):
             for density in densities
         ]
         if densities == [100.0]:
-            axis.axhline(np.mean(values), color="gray", ls=":", label=name)
+            axis.axhline(
+                np.mean(values), color=colors.DENSE, ls=":", label=name
+            )
             continue
         axis.errorbar(
             densities,
             [np.mean(v) for v in values],
             [np.std(v) for v in values],
-            marker="o",
-            color=f"C{index}",
             label=name,
+            **style,
         )
         paper = {c["density"]: c["paper_after"] for c in own}
         known = sorted(d for d, value in paper.items() if value is not None)
         if known:
             values = [paper[density] for density in known]
-            axis.plot(known, values, "--", color=f"C{index}", alpha=0.5)
+            axis.plot(known, values, "--", color=style["color"], alpha=0.5)
     axis.set(
         xscale="log",
         xlabel="weights kept, %",
@@ -132,11 +135,10 @@ def _by_density(plt, cells):
 
 def _curves(plt, cells):
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5))
-    for cell in cells:
-        if cell["curve"]:
-            label = f"{cell['name']}, seed {cell['seed']}"
-            for axis, values in ((left, "density"), (right, "accuracy")):
-                axis.plot(100 * np.array(cell["curve"][values]), label=label)
+    for label, cell, style in _styled([c for c in cells if c["curve"]]):
+        for axis, values in ((left, "density"), (right, "accuracy")):
+            curve = 100 * np.array(cell["curve"][values])
+            axis.plot(curve, label=label, color=style["color"])
     left.set(
         xlabel="epoch of mining",
         ylabel="weights that round to one, %",
@@ -154,10 +156,10 @@ def _layers(plt, cells):
         1, len(densities), figsize=(5 * len(densities), 4), squeeze=False
     )
     for axis, density in zip(axes[0], densities, strict=True):
-        for cell in cells:
-            if cell["density"] == density and cell["layers"]:
-                layers = 100 * np.array(cell["layers"])
-                axis.plot(layers, label=f"{cell['name']}, seed {cell['seed']}")
+        own = [c for c in cells if c["density"] == density and c["layers"]]
+        for label, cell, style in _styled(own):
+            layers = 100 * np.array(cell["layers"])
+            axis.plot(layers, label=label, linestyle="none", **style)
         for (of, name), layers in tables.LAYERS.items():
             if of == density:
                 style = "k:" if name == "IMP" else "k--"
@@ -171,6 +173,16 @@ def _layers(plt, cells):
         )
         axis.legend(fontsize=7)
     return figure
+
+
+def _styled(cells):
+    """Returns a label, the cell and its style, for each cell."""
+    labels = [f"{cell['name']}, seed {cell['seed']}" for cell in cells]
+    styles = colors.styles(list(dict.fromkeys(labels)))
+    return [
+        (label, cell, styles[label])
+        for label, cell in zip(labels, cells, strict=True)
+    ]
 
 
 def _spread(values):

@@ -1,4 +1,4 @@
-"""Writes the page of a run, which `python -m tf_gems serve RUN_DIR` opens."""
+"""Writes the page of a run, which `tf_gems serve RUN_DIR` opens."""
 
 import keras
 import numpy as np
@@ -33,6 +33,7 @@ def write(directory, data):
     images, labels = next(batches)
     mean, deviation = statistics(data)
     settings = f"{model.name} on {data.name}"
+    history = curves(directory)
     gems.page.write_page(
         model,
         directory / "page",
@@ -41,9 +42,15 @@ def write(directory, data):
         range(data.classes),
         mean=mean,
         deviation=deviation,
-        history=curves(directory),
+        history=history,
         name=settings,
+        accuracy=_last(history, "fine-tuning, test accuracy"),
+        dense_accuracy=_last(history, "dense network, test accuracy"),
     )
+
+
+def _last(history, name):
+    return history[name][-1] if name in history else None
 
 
 def curves(directory):
@@ -61,7 +68,7 @@ def curves(directory):
 def statistics(data):
     """Returns mean and deviation by channel of pixels between 0 and 1.
 
-    Of images that are held normalised, both follow from the largest and the
+    Of images that are held normalized, both follow from the largest and the
     smallest value, which stand for white and black.
     """
     if data.mean is not None:

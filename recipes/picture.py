@@ -8,10 +8,10 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot
 
+from tf_gems import colors
 from tf_gems.files import replacing
 
-_BLUE, _ORANGE, _GREY, _GREEN = "#1565c0", "#ef6c00", "#757575", "#2e7d32"
-_PURPLE = "#8e24aa"
+_SERIES = {"linewidth": 1.2}
 
 
 def draw(directory, results):
@@ -22,83 +22,132 @@ def draw(directory, results):
         results: Dict, the contents of `results.json`.
     """
     settings, mine = results["settings"], results["stages"]["mine"]
-    figure, (left, right) = pyplot.subplots(
-        1, 2, figsize=(12, 4.5), width_ratios=(3, 2), layout="constrained"
-    )
-    left.set_title(
+    figure = pyplot.figure(figsize=(12, 5.4), layout="constrained")
+    accuracy, layers, density = figure.subplot_mosaic(
+        [["accuracy", "layers"], ["density", "layers"]],
+        width_ratios=(3, 2),
+        height_ratios=(3, 2),
+    ).values()
+    density.sharex(accuracy)
+    accuracy.set_title(
         f"{settings['network']} on {settings['dataset']}, "
         f"sparsity {settings['target_sparsity']:.2%}"
     )
-    _draw_epochs(left, directory, settings, mine["accuracy"])
-    right.set_title(f"{mine['kept']:,} of {mine['size']:,} weights")
-    _draw_layers(right, mine["layers"])
+    _draw_accuracy(accuracy, directory, settings, mine["accuracy"])
+    _draw_density(density, directory, settings)
+    layers.set_title(f"{mine['kept']:,} of {mine['size']:,} weights")
+    _draw_layers(layers, mine)
+    for panel in (accuracy, density):
+        panel.axvline(
+            settings["mining_epochs"], color=colors.GRAY, linewidth=0.5
+        )
+        panel.grid(axis="y", alpha=0.3)
+        panel.legend(
+            loc="center left",
+            bbox_to_anchor=(1, 0.5),
+            fontsize=8,
+            frameon=False,
+        )
+    accuracy.tick_params(labelbottom=False)
     with replacing(directory / "report.png") as file:
         figure.savefig(file, dpi=120, format="png")
     pyplot.close(figure)
 
 
-def _draw_epochs(axes, directory, settings, accuracy_before_finetuning):
-    def percent(rows, key):
-        return [100 * row[key] for row in rows]
-
+def _draw_accuracy(axes, directory, settings, accuracy_before_finetuning):
+    """Draws accuracies, in the order of the legend: the best at the end."""
     mine = read(directory / "mine.csv")
     tune = read(directory / "finetune.csv")
     mined = settings["mining_epochs"]
-    lines = axes.plot(
-        _epochs(mine),
-        percent(mine, "val_accuracy"),
-        color=_BLUE,
-        label="mining (weights fixed)",
-    )
-    lines += axes.plot(
-        [mined, *(mined + epoch for epoch in _epochs(tune))],
-        [100 * accuracy_before_finetuning, *percent(tune, "val_accuracy")],
-        color=_GREEN,
-        label="fine-tuning the ticket",
-    )
-    for name, color in (("dense", _GREY), ("random", _ORANGE)):
+
+    def others(name, label, color):
         rows = read(directory / f"{name}.csv")
-        lines += axes.plot(
-            _epochs(rows),
-            percent(rows, "val_accuracy"),
-            color=color,
-            linewidth=1,
-            linestyle="--",
-            label={"dense": "dense", "random": "random ticket"}[name],
-        )
-    axes.axvline(mined, color=_GREY, linewidth=0.5)
-    axes.set(xlabel="epoch", ylabel="test accuracy, %", ylim=(0, 100))
-    density = axes.twinx()
+        accuracies = _percent(rows, "val_accuracy")
+        style = {"linestyle": "--", "label": label, "color": color}
+        axes.plot(_epochs(rows), accuracies, **style, **_SERIES)
+
+    others("dense", "dense", colors.DENSE)
+    axes.plot(
+        [mined, *(mined + epoch for epoch in _epochs(tune))],
+        [100 * accuracy_before_finetuning, *_percent(tune, "val_accuracy")],
+        color=colors.FINETUNED,
+        label="fine-tuning",
+    )
+    axes.plot(
+        _epochs(mine),
+        _percent(mine, "val_accuracy"),
+        color=colors.MINED,
+        label="mining",
+    )
+    others("random", "random ticket", colors.RANDOM)
+    low = min(min(line.get_ydata()) for line in axes.lines)
+    high = max(max(line.get_ydata()) for line in axes.lines)
+    margin = 0.06 * (high - low)
+    axes.set_ylim(max(low - margin, 0), min(high + margin, 100.5))
+    axes.set_ylabel("test accuracy, %")
+
+
+def _draw_density(axes, directory, settings):
+    mine = read(directory / "mine.csv")
     for key, style, label in (
-        ("alive_density", "-", "density: alive"),
-        ("density", ":", "density: kept by rounding"),
+        ("alive_density", "-", "not frozen"),
+        ("density", ":", "kept by rounding"),
     ):
-        lines += density.plot(
+        axes.plot(
             _epochs(mine),
-            percent(mine, key),
-            color=_PURPLE,
-            linewidth=1,
+            _percent(mine, key),
+            color=colors.MINED,
             linestyle=style,
             label=label,
         )
-    density.set(ylabel="density, % (log)", yscale="log")
-    density.yaxis.set_major_formatter("{x:g}")
-    density.yaxis.set_minor_formatter("{x:g}")
-    density.tick_params(axis="y", which="minor", labelsize=6)
-    axes.legend(handles=lines, loc="lower right", fontsize=8)
+    axes.set(xlabel="epoch", ylabel="density, % (log)", yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
 
 
-def _draw_layers(axes, layers):
+def _draw_layers(axes, mine):
+    """Draws a dot for each layer: a bar has no length on a log scale."""
+    layers = mine["layers"]
     names = [layer["path"].rsplit("/", 1)[0] for layer in layers]
-    densities = [100 * layer["density"] for layer in layers]
-    bars = axes.barh(names, densities, color=_BLUE)
-    labels = [f"{density:.3g} %" for density in densities]
-    axes.bar_label(bars, labels, padding=3, fontsize=7)
-    axes.invert_yaxis()
-    axes.margins(x=0.15)
+    # A logarithm has no place for a layer without weights.
+    densities = [100 * max(layer["density"], 1e-5) for layer in layers]
+    places = range(len(layers))
+    axes.plot(densities, places, "o", color=colors.MINED, markersize=6)
+    for density, place in zip(densities, places, strict=True):
+        axes.annotate(
+            f"{density:.3g} %",
+            (density, place),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
+    total = 100 * mine["kept"] / mine["size"]
+    axes.axvline(total, color=colors.GRAY, linestyle="--", linewidth=1)
+    axes.annotate(
+        f"all layers: {total:.3g} %",
+        (total, 1),
+        (3, -10),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        fontsize=7,
+        color=colors.GRAY,
+    )
+    axes.set_yticks(places, names)
+    axes.set_ylim(len(layers) - 0.5, -0.8)
     axes.set(xlabel="density of the ticket, % (log)", xscale="log")
+    axes.set_xlim(min(densities) / 2, 300)
+    axes.set_xticks(
+        [x for x in (0.01, 0.1, 1, 10, 100) if x > min(densities) / 2]
+    )
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.tick_params(axis="y", labelsize=7)
+    axes.xaxis.set_minor_formatter("")
+    axes.tick_params(axis="y", labelsize=8)
+    axes.grid(axis="y", alpha=0.3)
+
+
+def _percent(rows, key):
+    return [100 * row[key] for row in rows]
 
 
 def render(directory, results):

@@ -42,12 +42,14 @@ import tf_gems as gems
 from tf_gems import datasets
 from tf_gems.comparison.cell import CHECKS
 from tf_gems.device_data import DeviceData
+from tf_gems.files import lock
 from tf_gems.files import remove_leftovers
 from tf_gems.files import share
 from tf_gems.files import write_text
 from tf_gems.provenance import provenance
 from tf_gems.targets import check_directory
-from tf_gems.targets import check_path
+from tf_gems.targets import check_names
+from tf_gems.targets import claiming
 from tf_gems.training import clear_session
 from tf_gems.training import train
 
@@ -67,7 +69,7 @@ class Reproduction:
         batch_size: Integer in place of each row's, or `None`.
         penalties: Floats; each adds the authors' rows with that weight of the
             penalty, set by hand, in place of theirs.
-        fuse: Whether batches are normalised in one operation of TensorFlow.
+        fuse: Whether batches are normalized in one operation of TensorFlow.
     """
 
     part: str
@@ -99,6 +101,12 @@ class Reproduction:
             for seed in range(seeds)
             if re.search(only, row.name)
         ]
+        if not cells:
+            names = ", ".join(dict.fromkeys(repr(row.name) for row in rows))
+            raise app.UsageError(
+                "A pattern names rows of the table. Received: --only="
+                f"{only!r}, which matches none. Its rows are: {names}."
+            )
         bar = keras.utils.Progbar(len(cells), unit_name="cell")
 
         def run(cell):
@@ -217,7 +225,7 @@ class Reproduction:
         ticket = gems.Ticket.load(file)
         if row.check:
             model = self._compiled(method, seed)
-            ticket = CHECKS[row.check](ticket, model, seed + 1)
+            ticket = CHECKS[row.check](ticket, model, seed=seed + 1)
         return ticket
 
     def _of_ticket(self, row, seed):
@@ -287,7 +295,7 @@ def _load(data_dir, fraction, download):
         count = round(fraction * len(arrays["y_train"]))
         train = arrays["x_train"][:count], arrays["y_train"][:count]
         test = arrays["x_test"], arrays["y_test"]
-    return datasets.ImageData.normalised("cifar10", train, test, 10)
+    return datasets.ImageData.normalized("cifar10", train, test, 10)
 
 
 def _penalties(given):
@@ -330,8 +338,9 @@ def main(_):
         timer.start()
     # Tables and figures share the cells that they have in common.
     name = f"{values.network}-{scale.epochs:g}-{scale.fraction:g}"
-    directory = check_path(values.output_dir, "output_dir")
-    directory = check_directory(directory / f"reproduce-{name}")
+    directory = check_directory(values.output_dir, "output_dir")
+    names = [f"{part}.{kind}" for kind in ("json", "txt", "png")]
+    directory = check_names(directory / f"reproduce-{name}", names)
     arguments = arguments_without("data_dir", "output_dir", "minutes")
     reproduction = Reproduction(
         part,
@@ -348,10 +357,12 @@ def main(_):
     with resumable():
         cells = reproduction.run(values.seeds, values.only)
     text = figures.render(cells, scale)
-    write_text(directory / f"{part}.json", json.dumps(cells, indent=1))
-    write_text(directory / f"{part}.txt", f"{text}\n")
-    if values.figure:
-        figures.draw(part, cells, directory / f"{part}.png")
+    # Processes that share the cells all write the results.
+    with lock(directory, wait=True), claiming(directory, names):
+        write_text(directory / f"{part}.json", json.dumps(cells, indent=1))
+        write_text(directory / f"{part}.txt", f"{text}\n")
+        if values.figure:
+            figures.draw(part, cells, directory / f"{part}.png")
     print(f"\n{text}\n\nin {directory}")
 
 
@@ -375,7 +386,7 @@ flags.DEFINE_float("fraction", 1.0, "Part of the training set.", 1e-3, 1.0)
 flags.DEFINE_list("penalties", [], "Weights to set by hand, in further rows.")
 flags.DEFINE_integer("batch_size", None, "Default: each row's.")
 flags.DEFINE_bool(
-    "fuse", False, "Normalise in one operation of TensorFlow: faster on CPUs."
+    "fuse", False, "Normalize in one operation of TensorFlow: faster on CPUs."
 )
 flags.DEFINE_float("minutes", None, "Exit with 75 when they are over.")
 flags.DEFINE_string("data_dir", None, "Directory of TFDS, or .npz.")

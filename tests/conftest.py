@@ -1,5 +1,6 @@
 """What every test starts from: quiet logs, fixed seeds, two devices."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -17,12 +18,32 @@ if keras.backend.backend() == "tensorflow":
     )
 
 
+def pytest_collection_finish():
+    """What is imported stays: collecting garbage need not look at it."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def fresh_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
     keras.backend.clear_session(free_memory=False)  # collecting is slow
+
+
+@pytest.fixture
+def eagerly():
+    """Runs TensorFlow's functions eagerly.
+
+    For tests of what happens around trainings of a few steps: to compile one
+    costs as much as 50 steps. What trains is tested as it is compiled.
+    """
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ import importlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -441,17 +443,114 @@ def recipes(monkeypatch):
 def test_a_run_of_a_recipe_keeps_to_its_own_files(files, user, recipes):
     experiment = recipe_module("experiment")
     settings = recipe_module("digits").PRESETS["smoke"]
-    for bad in ("", " ", "~/runs"):
+    for bad in (*("", " ", "~/runs", ".", "..", "/"), user):
         with pytest.raises(ValueError, match="output_dir="):
             experiment.Run(settings, bad)
-    run = experiment.Run(settings, user / "work")
-    run.directory.mkdir()
+    run = experiment.Run(settings, user / "work" / "archive")
+    run.directory.mkdir(parents=True)
     before = fill(run.directory)
     with pytest.raises(FileExistsError, match="results.json|ticket.gem"):
         (run.directory / "results.json").unlink()
         del before[run.directory / "results.json"]
         run.run_stages("mine")
     assert snapshot(run.directory) == before
+
+
+# Runs a recipe's program with each line of arguments that it is sent.
+PROGRAM = """
+import importlib, json, sys
+from absl import flags
+sys.path.insert(0, sys.argv[1])
+recipe = importlib.import_module(sys.argv[2])
+for line in sys.stdin:
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS([sys.argv[2], *json.loads(line)])
+    try:
+        recipe.main([])
+    except (OSError, ValueError) as error:
+        print("refused:", " ".join(str(error).split()), flush=True)
+    else:
+        print("written", flush=True)
+"""
+PROGRAMS = {
+    "compare": (["--preset=smoke", "--names=random_erk"], "results.json"),
+    "reproduce": (
+        [
+            *("--table=4", "--only=^dense$", "--seeds=1", "--epochs=0.001"),
+            *("--batch_size=2", "--data_dir={images}"),
+        ],
+        "table4.json",
+    ),
+}
+
+
+@pytest.mark.parametrize("recipe", PROGRAMS)
+def test_the_program_of_a_recipe_keeps_to_its_own_files(
+    user, recipe, recipes, tmp_path
+):
+    """Refused where people live, and else beside what a user has."""
+    random = np.random.default_rng(0)
+    images = {
+        f"{kind}_{part}": random.integers(0, 10, (2, *shape), "uint8")
+        for kind, shape in (("x", (32, 32, 3)), ("y", ()))
+        for part in ("train", "test")
+    }
+    np.savez(tmp_path / "images.npz", **images)
+    flags, result = PROGRAMS[recipe]
+    flags = [flag.format(images=tmp_path / "images.npz") for flag in flags]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(RECIPES), recipe],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(RECIPES.parent),
+            **dict.fromkeys(("KERAS_HOME", "MPLCONFIGDIR"), str(tmp_path)),
+        },
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+    def run(output):
+        command = [*flags, f"--output_dir={output}"]
+        process.stdin.write(json.dumps(command) + "\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            if line.startswith(("refused:", "written")):
+                return line.strip()
+        raise AssertionError(f"it ended with {process.wait()}")
+
+    with process:
+        before = snapshot(user)
+        for bad in ("", " ", ".", "..", user, f"{user}/..", "/", "~", "~/x"):
+            assert "Received: output_dir=" in run(bad), bad
+            assert snapshot(user) == before, bad
+        output = user / "work" / "archive"
+        assert run(output) == "written"
+        [directory] = output.iterdir()
+        written = snapshot(directory)
+        assert written[directory / result]
+        assert_survives(before)
+        # A user's files, of which one has the name of a result.
+        for path in directory.glob("*.*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        fill(directory)
+        (directory / result).write_text("mine")
+        theirs = snapshot(directory)
+        refusal = run(output)
+        assert f"'{result}'" in refusal and "of someone else" in refusal
+        assert snapshot(directory) == theirs
+        # Without those it writes beside them, and replaces its own files.
+        for path in written:
+            if path.parent == directory and not path.is_dir():
+                path.unlink(missing_ok=True)
+        theirs = snapshot(directory)
+        assert [run(output), run(output)] == ["written"] * 2
+        assert_survives(theirs)
+        assert (directory / result).stat().st_size
+        assert_survives(before)
+        process.stdin.close()
+    assert process.returncode == 0
 
 
 def test_publishing_replaces_what_was_published(user, recipes):

@@ -63,5 +63,5 @@ def test_files_are_smaller_for_their_zeros(deployment):
 
 
 def test_the_page_shows_what_was_measured(deployment):
-    page = (BENCHMARKS.parent / "docs" / "smaller.md").read_text("utf-8")
+    page = (BENCHMARKS.parent / "docs" / "sizes.md").read_text("utf-8")
     assert deployment.render(json.loads(RESULTS.read_text("utf-8"))) in page

@@ -16,7 +16,9 @@ from tf_gems.files import lock
 from tf_gems.files import remove_files
 from tf_gems.files import remove_leftovers
 from tf_gems.files import replacing
+from tf_gems.files import replacing_path
 from tf_gems.files import share
+from tf_gems.files import workplace
 from tf_gems.files import write_text
 from tf_gems.targets import FOLDER
 from tf_gems.targets import claiming
@@ -167,7 +169,8 @@ def test_leftovers_go_when_the_run_goes_on(tmp_path):
     process = start(KILLED, tmp_path)
     assert process.wait() == -signal.SIGKILL
     run = tmp_path / "run"
-    [left] = run.glob("*.partial-*")
+    left, lock = sorted(run.glob("*.partial-*"))
+    assert lock.name == f"{left.name}.lock"
     users = [
         *("notes.partial-1", "x.partial-0123456789AB", "a.partial-xyz"),
         *("ticket.gem.partial-123", "partial-0123456789ab"),
@@ -184,6 +187,122 @@ def test_leftovers_go_when_the_run_goes_on(tmp_path):
     assert sorted(p.name for p in run.iterdir()) == sorted(
         [*users, mine.name, link.name]
     )
+
+
+# Real writers, each killed before its last step, and one that stays.
+KILLED_WRITERS = """
+import os, shutil, signal, sys, time
+import numpy as np
+import tf_gems
+from pathlib import Path
+from tf_gems.files import replacing_path, workplace
+
+def text(path):
+    tf_gems.files.write_text(path, "half" * 1000)
+
+def ticket(path):
+    parts = {"k": np.eye(3, dtype=bool)}, {"k": np.ones((3, 3), "float32")}
+    tf_gems.Ticket(*parts).save(path)
+
+def keras(path):
+    with replacing_path(path, ".keras") as partial:
+        partial.write_bytes(b"half")
+
+def folder(path):
+    with workplace(Path(path)) as inside:
+        (inside / "sparse" / "variables").mkdir(parents=True)
+        (inside / "sparse" / "saved_model.pb").write_bytes(b"half")
+        os.fsync(0)
+
+def stay(number):
+    time.sleep(600)
+
+def die(number):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def begin(writer, end):
+    child = os.fork()
+    if not child:
+        os.fsync = end
+        writer(f"new.{writer.__name__}")
+        os._exit(1)
+    return child
+
+for writer in text, ticket, keras, folder:
+    begin(writer, stay)
+    while not list(Path().glob(f"*new.{writer.__name__}.partial-*")):
+        time.sleep(0.01)
+    os.waitpid(begin(writer, die), 0)
+print("killed", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
+def test_the_next_writer_of_a_file_removes_what_killed_ones_left(tmp_path):
+    """And nothing that a process is writing, or that nobody's lock is at."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED_WRITERS],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout.readline() == b"killed\n"
+        writers = {
+            "text": (replacing_path, ""),
+            "ticket": (replacing_path, ""),
+            "keras": (replacing_path, ".keras"),
+            "folder": (workplace, None),
+        }
+        theirs = []
+        for kind, (writer, suffix) in writers.items():
+            more = [suffix] if suffix else []
+            parts = list(tmp_path.glob(f"*new.{kind}.partial-*[!k]"))
+            locks = list(tmp_path.glob(f"*new.{kind}.partial-*.lock"))
+            assert len(parts) == len(locks) == 2
+            # Of a user, or of who could not lock: there is no proof.
+            others = [
+                tmp_path / f"new.{kind}.partial-0123456789ab{suffix or ''}",
+                tmp_path / f"new.{kind}.partial-0123456789ab.other",
+                tmp_path / f"old.{kind}.partial-0123456789ab",
+                tmp_path / f"old.{kind}.partial-0123456789ab.lock",
+            ]
+            for path in others:
+                path.write_text("mine")
+            with writer(tmp_path / f"new.{kind}", *more) as path:
+                if writer is replacing_path:
+                    path.write_text("whole")
+            # What is left is of the process that lives.
+            [part] = {p for p in parts if p.exists()}
+            [lock] = {p for p in locks if p.exists()}
+            assert lock.name == f"{part.name}.lock"
+            assert all(path.read_text() == "mine" for path in others)
+            theirs += [part, lock]
+        assert all(path.exists() for path in theirs)
+        # Who holds the directory leaves the living alone as well.
+        with lock(tmp_path):
+            assert all(path.exists() for path in theirs)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_directory_that_a_kill_left_aside_stays(tmp_path):
+    left = tmp_path / ".saved.partial-0123456789ab"
+    (left / "old").mkdir(parents=True)
+    (left / "old" / "saved_model.pb").write_text("all there is")
+    left.with_name(f"{left.name}.lock").touch()
+    for _ in range(2):
+        with workplace(tmp_path / "saved") as folder:
+            assert (left / "old" / "saved_model.pb").exists()
+    (tmp_path / "saved").mkdir()  # a new one has come
+    with workplace(tmp_path / "saved") as folder:
+        assert not left.exists()
+    assert not folder.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 
 def test_leftovers_of_living_processes_stay(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tf_gems as gems
-from tf_gems import freezing
+from tf_gems import gem_miner
 from tf_gems.layers.prunable_weight import PrunableWeight
 from tf_gems.selection import distributions
 from tf_gems.selection import patterns
@@ -28,11 +28,11 @@ def in_place(monkeypatch):
     if keras.backend.backend() not in ("tensorflow", "jax"):
         pytest.skip("compiled by XLA")
     done = []
-    freeze = freezing._freeze_in_place
+    freeze = gem_miner.freeze_in_place
     monkeypatch.setattr(PrunableWeight, "on_accelerator", True)
     monkeypatch.setattr(
-        freezing,
-        "_freeze_in_place",
+        gem_miner,
+        "freeze_in_place",
         lambda *args: done.append(freeze(*args)) or done[-1],
     )
     return done
@@ -76,10 +76,10 @@ def test_both_find_the_same(weights, data, elements, inverted, minimum):
         if not found:  # on a CPU, by NumPy
             distribution = distributions.Global(minimum)
             whole = patterns.get("unstructured")
-            freezing.freeze(weights, count, distribution, whole, inverted)
+            gem_miner.freeze(weights, count, distribution, whole, inverted)
             below = distributions.Global(0)
         else:
-            done = freezing._freeze_in_place(weights, count, minimum, inverted)
+            done = gem_miner.freeze_in_place(weights, count, minimum, inverted)
         found.append([np.asarray(w.alive) for w in weights])
     assert joined(found[0]).sum() == count
     if done:
@@ -87,7 +87,7 @@ def test_both_find_the_same(weights, data, elements, inverted, minimum):
         return
     # It leaves to NumPy what the minimum changes, and has changed nothing.
     np.testing.assert_array_equal(joined(found[1]), joined(alive))
-    freezing.freeze(weights, count, below, whole, inverted)
+    gem_miner.freeze(weights, count, below, whole, inverted)
     kept = [w.alive.count() for w in weights]
     assert min(kept) < minimum
 

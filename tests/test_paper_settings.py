@@ -157,7 +157,7 @@ def test_adaptive_penalty_begins_near_the_authors_weights(recipes):
         )
         freezes = row["mining_epochs"] // row["freeze_period"] - 1
         batches = math.ceil(examples[dataset] / row["batch_size"])
-        gems.regularization.Adaptive().begin_epoch(
+        gems.gem_miner.Adaptive().begin_epoch(
             sparse.gem,
             round(100 * density),
             batches * row["freeze_period"] * freezes,

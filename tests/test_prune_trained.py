@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import keras
@@ -11,17 +12,14 @@ import pytest
 import tf_gems as gems
 
 pytest.importorskip("sklearn")
-GUIDE = (Path(__file__).parents[1] / "docs" / "prune_trained.md").read_text(
-    "utf-8"
-)
+PATH = Path(__file__).parents[1] / "docs" / "guides"
+PATH /= "prune_a_trained_model.py"
+GUIDE = PATH.read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
 def guide():
-    names = {}
-    for snippet in re.findall(r"^```python\n(.*?)^```", GUIDE, re.M | re.S):
-        exec(compile(snippet, "prune_trained.md", "exec"), names)
-    return names
+    return runpy.run_path(PATH)
 
 
 def test_it_keeps_the_accuracy(guide):

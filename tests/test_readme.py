@@ -15,6 +15,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 PAGES = [
     ROOT / "README.md",
     ROOT / "SECURITY.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
     *(ROOT / "docs").glob("*.md"),
 ]
 METHODS = (ROOT / "docs" / "methods.md").read_text("utf-8")

@@ -9,7 +9,7 @@ from keras import ops
 from sklearn.datasets import load_digits
 
 import tf_gems as gems
-from tf_gems import regularization
+from tf_gems import gem_miner
 from tf_gems.schedules import Constant
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -204,7 +204,9 @@ def test_a_step_by_hand():
     assert 0 < rests < 12
 
 
-@pytest.mark.parametrize("batch_size", [32, 256])
+@pytest.mark.parametrize(
+    "batch_size", [32, pytest.param(256, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -277,7 +279,7 @@ def test_limit_and_scores_begin_at_one_rate(
     descent, steps, final_limit, expected
 ):
     sparse = sparse_model(keras.optimizers.SGD(2.0, momentum=0.9))
-    regularization.Adaptive(descent).begin_epoch(sparse.gem, final_limit, steps)
+    gem_miner.Adaptive(descent).begin_epoch(sparse.gem, final_limit, steps)
     penalty = sparse.gem.penalty
     limit = max(
         final_limit, sum(np.count_nonzero(m) for m in sparse.gem.masks())
@@ -305,14 +307,14 @@ def test_a_layer_at_the_floor_is_reported():
 
 
 def test_identifiers():
-    assert regularization.get("auto").descent == 0.7
-    config = keras.saving.serialize_keras_object(regularization.Adaptive())
-    assert regularization.get(config).descent == 0.7
-    assert isinstance(regularization.get(1e-4), Constant)
-    given = regularization.Adaptive(0.2)
-    assert regularization.get(given) is given
+    assert gem_miner.get_regularization("auto").descent == 0.7
+    config = keras.saving.serialize_keras_object(gem_miner.Adaptive())
+    assert gem_miner.get_regularization(config).descent == 0.7
+    assert isinstance(gem_miner.get_regularization(1e-4), Constant)
+    given = gem_miner.Adaptive(0.2)
+    assert gem_miner.get_regularization(given) is given
     config = keras.saving.serialize_keras_object(given)
-    assert regularization.get(config).descent == 0.2
+    assert gem_miner.get_regularization(config).descent == 0.2
     callback = gems.GemMinerCallback(0.9, regularization=given)
     copy = gems.GemMinerCallback.from_config(callback.get_config())
     assert copy.regularization.descent == 0.2
@@ -325,10 +327,10 @@ def test_identifiers():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: regularization.Adaptive(0.0), "Received: descent=0.0"),
-        (lambda: regularization.Adaptive(1.5), "Received: descent=1.5"),
-        (lambda: regularization.get("automatic"), "'auto'"),
-        (lambda: regularization.get(-1.0), "regularization=-1.0"),
+        (lambda: gem_miner.Adaptive(0.0), "Received: descent=0.0"),
+        (lambda: gem_miner.Adaptive(1.5), "Received: descent=1.5"),
+        (lambda: gem_miner.get_regularization("automatic"), "'auto'"),
+        (lambda: gem_miner.get_regularization(-1.0), "regularization=-1.0"),
         (
             lambda: gems.GemMinerCallback(0.9, stop_at_target=False),
             "Received: stop_at_target=False, regularization='auto'",

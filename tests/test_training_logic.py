@@ -1,8 +1,5 @@
 """A model's own training methods are used, or refused by name."""
 
-import re
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -666,13 +663,3 @@ def test_a_phase_of_a_part_makes_the_whole_ask_for_compile(wrap):
     outer.compile("sgd", "mse")
     outer.fit(x, y, verbose=0)
     assert difference(values(gem.layer)[0], before[0]) > 0
-
-
-@on_tensorflow
-def test_the_guide_runs():
-    guide = Path(__file__).parents[1] / "docs" / "training_loops.md"
-    if not guide.exists():
-        pytest.skip("the guide is no part of an installed package")
-    scope = {}
-    for code in re.findall(r"```python\n(.*?)```", guide.read_text(), re.S):
-        exec(code, scope)

@@ -1,39 +1,22 @@
-"""Sparse networks before training: rare gems on Keras 3."""
+"""Sparse networks before training: rare gems on Keras 3.
 
-from tf_gems.command_line import start  # noqa: F401, I001  before Keras
-from tf_gems.selection import distributions
-from tf_gems import callbacks
-from tf_gems import datasets
-from tf_gems import initializers
-from tf_gems import layers
-from tf_gems.selection import masks
-from tf_gems import methods
-from tf_gems import page
-from tf_gems import presets
-from tf_gems import sanity
-from tf_gems import schedules
-from tf_gems.selection import patterns
-from tf_gems import zoo
-from tf_gems.batch_norm import recalibrate_batch_norm
-from tf_gems.callbacks import GemMinerCallback
-from tf_gems.callbacks import GradualMagnitudeCallback
-from tf_gems.compaction import compact
-from tf_gems.comparison import Comparison
-from tf_gems.comparison import compare
-from tf_gems.export import DeploymentReport
-from tf_gems.export import ExportReport
-from tf_gems.export import export_litert
-from tf_gems.export import deployment_report
-from tf_gems.export import export_saved_model
-from tf_gems.layers import GemLayer
-from tf_gems.network import strip
-from tf_gems.network import unwrap
-from tf_gems.pretrained import load_pretrained
-from tf_gems.planning import Plan
-from tf_gems.planning import plan
-from tf_gems.pruning_report import PruningReport
-from tf_gems.sparse_model import SparseModel
-from tf_gems.ticket import Ticket
+The public names live in `tf_gems.api`. They are loaded when the first of them
+is used, or when Keras is imported, because `keras.saving.load_model` must find
+the layers that this package registers. Until then the package is light:
+`tf_gems inspect` starts without Keras and TensorFlow.
+"""
+
+# ruff: noqa: F403, F405
+
+import importlib
+import importlib.util
+import sys
+from typing import TYPE_CHECKING
+
+import wrapt
+
+if TYPE_CHECKING:
+    from tf_gems.api import *
 
 __version__ = "0.1.0"
 
@@ -56,14 +39,15 @@ __all__ = [
     "export_litert",
     "deployment_report",
     "export_saved_model",
+    "gem_miner",
     "initializers",
     "layers",
     "load_pretrained",
     "masks",
     "methods",
+    "optimizers",
     "page",
     "plan",
-    "presets",
     "recalibrate_batch_norm",
     "sanity",
     "schedules",
@@ -72,3 +56,36 @@ __all__ = [
     "unwrap",
     "zoo",
 ]
+
+
+def __getattr__(name):
+    path = f"{__name__}.{name}"
+    if name.startswith("_"):
+        raise AttributeError(f"module '{__name__}' has no attribute {name!r}")
+    if _is_importing() and importlib.util.find_spec(path):
+        return importlib.import_module(path)
+    api = importlib.import_module("tf_gems.api")
+    for namespace in (vars(api), globals()):  # the latter has the submodules
+        if name in namespace:
+            return namespace[name]
+    raise AttributeError(f"module '{__name__}' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
+
+
+def _is_importing():
+    """Whether a module of this package is in the middle of its import."""
+    return any(
+        name.startswith(f"{__name__}.")
+        and getattr(module.__spec__, "_initializing", False)
+        for name, module in list(sys.modules.items())
+    )
+
+
+@wrapt.when_imported("keras")
+def _register(keras):
+    """Registers the layers with Keras."""
+    if not _is_importing():  # or the module that is imported sees to it
+        importlib.import_module("tf_gems.api")

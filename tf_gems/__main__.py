@@ -1,8 +1,8 @@
-"""Runs the command line: `python -m tf_gems --help`."""
+"""Runs the command line: `python -m tf_gems` is `tf_gems`."""
 
 import sys
 
 from tf_gems.command_line.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -13,10 +13,13 @@ from tf_gems.targets import FOLDER
 from tf_gems.targets import check_directory
 from tf_gems.targets import check_file
 
-BACKUP = r"\d{9}\.backup(\.partial-[0-9a-f]{12})?"
+BACKUP = r"\d{9}\.backup(\.partial-[0-9a-f]{12}(\.lock)?)?"
 # Random, as containers that share a directory share process ids.
-_PARTIAL = re.compile(r"\.partial-[0-9a-f]{12}(\.\w+)?$")
-_PARTS = {"new", "sparse", "dense", "old"}  # of a workplace
+_PARTIAL = re.compile(
+    r"((.+)\.partial-[0-9a-f]{12}((?:\.\w+)??))(?:\.lock)?", re.DOTALL
+)
+# Of a workplace.
+_PARTS = {"new", "sparse", "dense", "old", "graph", "candidate.tflite"}
 
 
 @contextlib.contextmanager
@@ -24,7 +27,9 @@ def replacing(path):
     """Opens a binary file that takes the place of `path` once it is whole.
 
     It is written beside its target, brought to disk, and renamed. Whatever
-    happens meanwhile, there is either the old file or the new one.
+    happens meanwhile, there is either the old file or the new one. What
+    earlier writers of the same file left behind when they were killed is
+    removed.
 
     Args:
         path: String or path.
@@ -64,14 +69,16 @@ def replacing_path(path, suffix=""):
         ValueError: If the path is empty.
     """
     path = check_file(path)
+    _remove_ownerless(path.parent, path.name, suffix)
     partial = path.with_name(
         f"{path.name}.partial-{secrets.token_hex(6)}{suffix}"
     )
     try:
-        yield partial
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with _owned(partial):
+            yield partial
+            with open(partial, "rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
     except OSError as error:
         if "could not be written" in str(error):
             raise
@@ -107,12 +114,89 @@ def workplace(target):
     Args:
         target: Path of the directory that is being made.
     """
-    folder = target.with_name(f".{target.name}.partial-{secrets.token_hex(6)}")
-    folder.mkdir()
+    name = f".{target.name}"
+    _remove_ownerless(target.parent, name)
+    folder = target.with_name(f"{name}.partial-{secrets.token_hex(6)}")
+    with _owned(folder):
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _owned(partial):
+    """Holds a lock beside what is being written, which ends with the process.
+
+    It is the proof that somebody still writes there: ids of processes mean
+    nothing to another container. Where files cannot be locked there is none.
+    """
+    lock = filelock.FileLock(f"{partial}.lock")
+    with contextlib.suppress(OSError, NotImplementedError):
+        lock.acquire()
     try:
-        yield folder
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if lock.is_locked:
+            lock.release()
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink()
+
+
+def _remove_ownerless(directory, name, suffix=""):
+    """Removes what processes that ended were writing for one target.
+
+    Args:
+        directory: Path.
+        name: String, the target's name.
+        suffix: String that names of its partial files end with. Defaults to
+            `""`.
+    """
+    for path, *found in _partials(directory):
+        if found == [name, suffix] and _has_owner(path) is False:
+            _discard(path)
+
+
+def _partials(directory):
+    """Yields paths that somebody is or was writing at, targets, suffixes."""
+    with contextlib.suppress(OSError):  # who writes there says why not
+        matches = map(_PARTIAL.fullmatch, sorted(os.listdir(directory)))
+        for path, *parts in dict.fromkeys(m.groups() for m in matches if m):
+            yield (Path(directory, path), *parts)
+
+
+def _has_owner(partial):
+    """Whether a process is still writing there; `None` if it is unknown."""
+    path = partial.with_name(f"{partial.name}.lock")
+    if not path.is_file() or path.is_symlink():
+        return None
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except (OSError, NotImplementedError):  # a timeout is one
+        return True
+    lock.release()  # names are random: nobody will want it again
+    return False
+
+
+def _discard(partial):
+    """Removes a partial file, or a folder that is a `workplace`, and its lock.
+
+    An older directory that a kill left aside, before the new one was in its
+    place, stays until there is a new one.
+    """
+    if partial.is_symlink():
+        return
+    if partial.is_dir():
+        target = partial.with_name(_PARTIAL.fullmatch(partial.name)[2][1:])
+        aside = (partial / "old").exists() and not os.path.lexists(target)
+        if aside or not {part.name for part in partial.iterdir()} <= _PARTS:
+            return
+        shutil.rmtree(partial, ignore_errors=True)
+    else:
+        partial.unlink(missing_ok=True)
+    partial.with_name(f"{partial.name}.lock").unlink(missing_ok=True)
 
 
 def replace_directory(new, target, own, entry):
@@ -213,14 +297,10 @@ def remove_leftovers(directory, name=""):
         name: String that the names of the targets begin with. Defaults to
             `""`: any.
     """
-    for path in list(Path(directory).glob("*.partial-*")):
-        if not _PARTIAL.search(path.name) or path.is_symlink():
-            continue
-        if path.is_file() and path.name.startswith(name):
-            path.unlink(missing_ok=True)
-        elif path.is_dir() and path.name.startswith(f".{name}"):
-            if {part.name for part in path.iterdir()} <= _PARTS:
-                shutil.rmtree(path, ignore_errors=True)
+    for path, target, _ in _partials(directory):
+        ours = f".{name}" if path.is_dir() else name
+        if target.startswith(ours) and not _has_owner(path):
+            _discard(path)
 
 
 @contextlib.contextmanager

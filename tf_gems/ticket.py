@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems import ticket_file
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.training_guard import forget_compilation
@@ -18,19 +19,21 @@ from tf_gems.network import refuse_unfinished_mining
 from tf_gems.network_config import config_of
 from tf_gems.network_config import network_of
 from tf_gems.pruning_report import unique_paths
+from tf_gems.tables import Report
+from tf_gems.tables import Table
 from tf_gems.validation import check_choice
 from tf_gems.wrapper_removal import wrapped_by
 
 
 @dataclasses.dataclass(eq=False)
-class Ticket:
+class Ticket(Report):
     """A sparse subnetwork: masks, and all the weights it starts with.
 
     Args:
         masks: Dict from the path of a prunable weight to its mask, a bool
             array.
         weights: Dict from the path of every weight of the network (also
-            biases and normalisation statistics), in the network's order, to
+            biases and normalization statistics), in the network's order, to
             its starting value.
         metadata: Dict that describes how it was found: JSON values, NumPy
             scalars and arrays, which become numbers and lists in a file; but
@@ -86,7 +89,7 @@ class Ticket:
                 )
 
     @classmethod
-    def from_model(cls, model, masks="alive"):
+    def from_model(cls, model: keras.Model, masks: str = "alive") -> "Ticket":
         """Reads the ticket out of a model that has been mined.
 
         Args:
@@ -118,7 +121,9 @@ class Ticket:
         )
 
     @classmethod
-    def from_masks(cls, model, masks, metadata=None):
+    def from_masks(
+        cls, model: keras.Model, masks, metadata: dict | None = None
+    ) -> "Ticket":
         """Joins masks with the present weights of the model they are for.
 
         Args:
@@ -149,26 +154,26 @@ class Ticket:
         )
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of prunable weights."""
         return sum(m.size for m in self.masks.values())
 
     @property
-    def kept(self):
+    def kept(self) -> int:
         """Number of weights kept."""
         return sum(int(np.count_nonzero(m)) for m in self.masks.values())
 
     @property
-    def density(self):
+    def density(self) -> float:
         """Fraction of prunable weights that are kept."""
         return self.kept / self.size
 
     @property
-    def sparsity(self):
+    def sparsity(self) -> float:
         """Fraction of prunable weights that are zero, `1 - density`."""
         return 1.0 - self.density
 
-    def layers(self):
+    def layers(self) -> list[dict]:
         """Returns path, shape, kept and density of each prunable weight."""
         return [
             {
@@ -180,25 +185,21 @@ class Ticket:
             for path, mask in self.masks.items()
         ]
 
-    def render(self):
-        """Returns a table of the layers for people."""
-        rows = self.layers()
-        width = max(len(row["path"]) for row in rows)
-        lines = [f"{'weight':<{width}}  {'shape':>18}  {'kept':>9}  density"]
-        lines += [
-            f"{row['path']:<{width}}  {tuple(row['shape'])!s:>18}  "
-            f"{row['kept']:>9,}  {row['density']:7.2%}"
-            for row in rows
+    def _parts(self):
+        rows = [
+            [
+                row["path"],
+                tuple(row["shape"]),
+                f"{row['kept']:,}",
+                f"{row['density']:.2%}",
+            ]
+            for row in self.layers()
         ]
-        lines.append(
-            f"{'total':<{width}}  {self.size:>18,}  {self.kept:>9,}  "
-            f"{self.density:7.2%}"
-        )
-        return "\n".join(lines)
+        total = ["total", f"{self.size:,}", f"{self.kept:,}"]
+        rows.append([*total, f"{self.density:.2%}"])
+        return [Table(["weight", ">shape", ">kept", ">density"], rows)]
 
-    __str__ = render
-
-    def apply(self, model):
+    def apply(self, model: keras.Model) -> None:
         """Gives a network the masks and the starting weights of this ticket.
 
         A `SparseModel` (or a model that holds `GemLayer`s) is switched to
@@ -224,7 +225,7 @@ class Ticket:
                 masked[id(variable)] = mask
                 value = np.where(mask, value, np.zeros_like(value))
             variable.assign(value)
-        for part in model._flatten_layers():
+        for part in _keras.flatten_layers(model):
             if isinstance(part, keras.layers.Normalization):
                 part.finalize_state()  # it computes with what it keeps of them
         for gem in gems:
@@ -272,7 +273,7 @@ class Ticket:
                 )
 
     @property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """String that tells the ticket's network from others, by its shapes.
 
         It is the same on every backend, whatever layers are called.
@@ -282,7 +283,7 @@ class Ticket:
             [path in self.masks for path in self.weights],
         )
 
-    def network(self):
+    def network(self) -> keras.Model:
         """Returns a plain Keras model with this ticket's masks and weights.
 
         It is built from the ticket's config, which is data: no code that a
@@ -304,10 +305,10 @@ class Ticket:
         """
         if self.config is None:
             raise ValueError(
-                "A ticket builds its network if it knows the config. Received: "
-                "one that has none, as the network holds parts that are no "
-                "layers of Keras, or the file was written without it. Build "
-                "the network, and pass it to `apply`."
+                "This ticket has no model config: its network holds parts "
+                "that are not layers of Keras, or it was saved with "
+                "`config=False`. Received: config=None. Build the model and "
+                "call `ticket.apply(model)`."
             )
         shapes = [np.shape(value) for value in self.weights.values()]
         model = network_of(self.config, shapes)
@@ -345,7 +346,7 @@ class Ticket:
         )
 
     @classmethod
-    def load(cls, path, max_bytes=ticket_file.MAX_BYTES):
+    def load(cls, path, max_bytes: int = ticket_file.MAX_BYTES) -> "Ticket":
         """Reads a ticket from a file; the file is data, never code.
 
         Args:
@@ -366,7 +367,9 @@ class Ticket:
         return cls(found.masks, found.weights, found.metadata, found.config)
 
     @staticmethod
-    def inspect(path, max_bytes=ticket_file.MAX_BYTES):
+    def inspect(
+        path, max_bytes: int = ticket_file.MAX_BYTES
+    ) -> ticket_file.TicketSummary:
         """Returns what a file holds and where its bytes go.
 
         Args:

@@ -53,7 +53,7 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("name", sorted({*methods.METHODS} - {"acdc"}))
 def test_no_method_keeps_a_zero(name):
     if keras.backend.backend() not in ("tensorflow", "jax"):
         pytest.skip("gradients")
@@ -62,6 +62,12 @@ def test_no_method_keeps_a_zero(name):
     ticket = method.find(sparse, 4 * [dense_data()], verbose=0)
     assert ticket.kept == round(0.1 * ticket.size)
     assert zeros_kept(ticket) == 0
+
+
+def test_dense_phases_need_a_dense_network():
+    method = methods.ACDC(0.9, epochs=2)
+    with pytest.raises(ValueError, match="starts from a dense network"):
+        method.find(compiled(network()), dense_data(), verbose=0)
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "erk", "global"])

@@ -87,8 +87,11 @@ def test_a_run_of_a_recipe_shows_what_it_did(run, opened):
     page.wait_for_selector(SHOWN, timeout=60_000)
     assert page.inner_text("#name") == "lenet_300_100 on digits"
     captions = page.locator("#curves figcaption").all_inner_texts()
-    assert any(c.startswith("mining, density: ") for c in captions)
-    assert sum("test accuracy" in c for c in captions) == 4
+    assert {c.split(" (")[0] for c in captions} == {"test accuracy", "density"}
+    stages = page.locator("#curves .legend li").all_inner_texts()
+    assert any(stage.startswith("mining: ") for stage in stages)
+    assert "% test accuracy" in page.inner_text("#accuracy")
+    assert "unpruned network has" in page.inner_text("#accuracy")
     assert page.locator("#layers tr").count() == 3
     assert page.locator("#pictures canvas").count() == 2
     assert "90.0 % of the weights" in page.inner_text("#summary")

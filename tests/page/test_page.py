@@ -5,6 +5,7 @@ import functools
 import http.client
 import http.server
 import json
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -129,14 +130,20 @@ def run(tmp_path_factory):
     method = tf_gems.methods.Magnitude(0.9, pattern="4x1")
     sparse.start_finetuning(method.find(sparse))
     folder = tmp_path_factory.mktemp("page")
+    history = {"loss": [2, 1], "val_loss": [3, 2], "accuracy": [0.5, None]}
+    history |= {"a, density": [1, 0.5, 0.01], "b, density": [1, 0.2, 0.1]}
+    history["accuracy"][1] = float("nan")
     pages.write_page(
-        sparse, folder, images, labels, range(10), history={"loss": [2, 1]}
+        *(sparse, folder, images, labels, range(10)),
+        history=history,
+        accuracy=0.125,
+        dense_accuracy=0.75,
     )
-    return folder, np.asarray(sparse(images))
+    return folder, np.asarray(sparse(images)), labels
 
 
 def test_both_networks_answer_as_keras_does(opened, run):
-    folder, expected = run
+    folder, expected, labels = run
     page = opened(folder)
     page.wait_for_selector("#main:not([hidden])", timeout=60_000)
     assert page.inner_text("#status").startswith("Both files compute")
@@ -155,8 +162,15 @@ def test_both_networks_answer_as_keras_does(opened, run):
             )
             answer = page.inner_text(f"#{name}-answer")
             assert answer == str(row.argmax())
+            is_right = row.argmax() == labels[index]
+            mark = page.inner_text(f"#{name}-right")
+            assert mark == (
+                "✓ right" if is_right else f"✗ wrong: it is {labels[index]}"
+            )
         answers.append(sure)
     assert len(set(answers)) > 1
+    assert "12.50 %" in page.inner_text("#accuracy")
+    assert "75.00 %" in page.inner_text("#accuracy")
     # By keyboard alone: draw a line, run the benchmark.
     page.focus("#canvas")
     page.keyboard.press("Delete")
@@ -178,10 +192,27 @@ def test_both_networks_answer_as_keras_does(opened, run):
     assert "outputs the same" in page.inner_text("#result")
     # The rest of the page, and that it fits on a phone.
     assert page.locator("#layers tr").count() == 2
-    assert page.locator("#curves svg").count() == 1
+    titles = page.locator("#curves figcaption").all_inner_texts()
+    assert titles == ["loss", "density (logarithmic)"]
+    ends = page.locator("#curves .legend li").all_inner_texts()
+    assert ends == ["training: 1", "validation: 2", "a: 1 %", "b: 10 %"]
+    # The curves of a chart have one scale: here 2 to 1 below 3 to 2.
+    lines = page.locator("#curves figure:first-child > svg polyline")
+    (_, first, _, last), (_, above, _, same) = (
+        [float(n) for n in re.split("[ ,]", line.get_attribute("points"))]
+        for line in lines.all()
+    )
+    assert above < first == same < last
+    ticks = page.locator("#curves figure:nth-child(2) > svg text")
+    assert {"1 %", "10 %", "100 %", "epoch"} <= {*ticks.all_inner_texts()}
+    # A layer's figures are on the screen, not beyond its edge.
+    for cell in page.locator("#layers td, #layers th").all():
+        box = cell.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390
     assert page.locator("#pictures canvas").count() == 2
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width <= 390
+    assert page.inner_text("#dense-right") == ""
     assert page.problems == []
     address = page.url
     assert all(
@@ -190,7 +221,7 @@ def test_both_networks_answer_as_keras_does(opened, run):
 
 
 def test_pictures_show_what_was_kept(run):
-    folder, _ = run
+    folder, *_ = run
     pictures = json.loads((folder / "page.json").read_text())["pictures"]
     values = [
         np.frombuffer(base64.b64decode(p["pixels"]), np.uint8).reshape(

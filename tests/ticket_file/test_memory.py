@@ -9,9 +9,11 @@ import sys
 import zlib
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
+import tf_gems
 from tf_gems import ticket_file
 from tf_gems.ticket_file import container
 
@@ -181,6 +183,66 @@ def test_reading_takes_no_more_than_max_bytes(tmp_path):
     # Both valid files are refused at 128 MiB, and read with what they need.
     assert [line.split()[0] for line in lines[:4]] == ["refused", "read"] * 2
     assert sum(line.startswith("read") for line in lines) >= 4
+
+
+EXPAND = """
+import sys
+from pathlib import Path
+from tf_gems import Ticket
+from tf_gems.command_line.main import main
+
+def status(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(x for x in lines if x.startswith(name)).split()[1])
+
+def peak(function, *arguments):
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+    result = function(*arguments)
+    print("peak", status("VmHWM") - before, result)
+
+small, large, output, needed = sys.argv[1:]
+main(["expand", small, output])  # what a first time loads
+for most in (int(needed), int(needed) - 1):
+    peak(main, ["expand", large, output, f"--max_bytes={most}"])
+ticket = Ticket.load(large)
+peak(ticket.network)
+"""
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="reads Linux' own figures"
+)
+def test_expanding_takes_no_more_than_max_bytes(tmp_path):
+    """Also where the limit is the least with which it is not refused."""
+    paths = {"small": 20, "large": 2500}
+    for name, width in paths.items():
+        layers = [keras.Input((width,)), keras.layers.Dense(width)]
+        sparse = tf_gems.SparseModel(keras.Sequential(layers), seed=0)
+        ticket = tf_gems.methods.RandomPruning(0.2).find(sparse)
+        paths[name] = tmp_path / f"{name}.gem"
+        ticket.save(paths[name])
+    arrays = (*ticket.weights.values(), *ticket.masks.values())
+    arrays = sum(array.nbytes for array in arrays)
+    needed = 6 * arrays + 2**25
+    found = subprocess.run(
+        [
+            *(sys.executable, "-c", EXPAND, *map(str, paths.values())),
+            *(f"--output={tmp_path / 'plain.keras'}", str(needed)),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    lines = found.stdout.splitlines()
+    peaks = [line.split()[1:3] for line in lines if line.startswith("peak")]
+    (used, code), (to_refuse, refused), (of_network, _) = peaks
+    assert (code, refused) == ("0", "1")
+    assert f"--max_bytes={needed - 1}" in found.stderr
+    assert arrays < int(used) <= needed
+    assert int(to_refuse) < needed and int(of_network) < 3 * arrays + 2**25
 
 
 def test_no_terminal_is_controlled_by_a_file(tmp_path):

@@ -1,1 +1,1 @@
-"""The command line, `python -m tf_gems`."""
+"""The command line, `tf_gems`."""

@@ -1,33 +1,31 @@
 """Shows the table of a comparison of methods.
 
-usage: python -m tf_gems compare DIRECTORY [--sparsity=0.98]
-
-The directory holds the `results.json` that `tf_gems.compare` has written; its
-path does as well.
+The directory holds the `results.json` that `tf_gems.compare` has written. The
+path of that file will do as well.
 """
 
 import os
 
-from absl import flags
-
-from tf_gems.command_line.usage import only
+from tf_gems.command_line.usage import import_keras
 
 
-def define_flags(values):
+def define_flags(parser):
     """Defines the flags of the command."""
-    flags.DEFINE_float(
-        "sparsity",
-        None,
-        "The only sparsity to show. All, if it is not given.",
-        flag_values=values,
+    parser.add_argument("directory", metavar="DIRECTORY")
+    parser.add_argument(
+        "--sparsity",
+        type=float,
+        metavar="0.98",
+        help="the only sparsity to show (default: all)",
     )
 
 
-def run(arguments, values):
+def run(values):
     """Prints the table of a comparison."""
+    import_keras("numpy")
     from tf_gems.comparison import Comparison
 
-    path = only(arguments, "directory")
+    path = values.directory
     if os.path.isdir(path):
         path = os.path.join(path, "results.json")
     comparison = Comparison.load(path)

@@ -1,25 +1,21 @@
 """Writes the network of a ticket as a plain Keras model.
 
-usage: python -m tf_gems expand TICKET.gem --output=PLAIN.keras
-           [--model=MODEL.keras | --network=resnet20]
-           [--input_shape=32,32,3] [--classes=10] [--max_bytes=N]
-
-The ticket's starting weights, multiplied by its masks, replace those of the
-model, which must be of the ticket's network, but may hold any weights. Without
-a model the network is built from the config in the ticket; without that it is
-one of `tf_gems.zoo`, by default the one that the ticket's metadata name.
-Whoever opens the file needs Keras only.
+The weights of the new model are the ticket's starting weights, multiplied by
+its masks. The network is built from the config in the ticket. If there is no
+config, give a Keras model of the same network by `--model`, or the name of a
+network of `tf_gems.zoo` by `--network`; by default, it is the one that the
+ticket's metadata names. The new file needs Keras only.
 """
 
 import math
 
-from absl import flags
-
 from tf_gems.command_line.usage import UsageError
 from tf_gems.command_line.usage import define_max_bytes
 from tf_gems.command_line.usage import file_size
+from tf_gems.command_line.usage import import_keras
+from tf_gems.command_line.usage import integer
 from tf_gems.command_line.usage import load_model
-from tf_gems.command_line.usage import only
+from tf_gems.command_line.usage import words
 from tf_gems.files import replacing_path
 from tf_gems.targets import check_file
 from tf_gems.text import printable
@@ -27,53 +23,52 @@ from tf_gems.validation import check_choice
 
 _LARGEST_IMAGE = 1 << 22  # numbers: 1,182 x 1,182 pixels in color
 _MOST_CLASSES = 1 << 20
-# The ticket, the model, its values while they are assigned, and the file of
-# them that Keras writes in memory.
-_COPIES = 5
+# The ticket and what it is read from, the model, its values while they are
+# assigned, and the file of them that Keras writes in memory.
+_COPIES = 6
+_BUFFERS = 1 << 25
 
 
-def define_flags(values):
+def define_flags(parser):
     """Defines the flags of the command."""
-    flags.DEFINE_string(
-        "output",
-        None,
-        "File to write, which ends in .keras. One that exists is replaced.",
+    parser.add_argument("ticket", metavar="TICKET.gem")
+    parser.add_argument(
+        "--output",
         required=True,
-        flag_values=values,
+        metavar="PLAIN.keras",
+        help="file to write; an existing one is replaced",
     )
-    flags.DEFINE_string(
-        "model",
-        None,
-        "Keras model of the ticket's network.",
-        flag_values=values,
+    parser.add_argument(
+        "--model",
+        metavar="MODEL.keras",
+        help="Keras model of the ticket's network",
     )
-    flags.DEFINE_string(
-        "network", None, "Name of a network of the zoo.", flag_values=values
+    parser.add_argument(
+        "--network", metavar="NAME", help="name of a network of the zoo"
     )
-    flags.DEFINE_list(
-        "input_shape",
-        None,
-        "Shape of its images, as in 32,32,3. The network's own by default.",
-        flag_values=values,
+    parser.add_argument(
+        "--input_shape",
+        type=words,
+        metavar="32,32,3",
+        help="shape of its images (default: the network's own)",
     )
-    flags.DEFINE_integer(
-        "classes",
-        None,
-        "Number of its classes. The network's own by default.",
-        lower_bound=1,
-        upper_bound=_MOST_CLASSES,
-        flag_values=values,
+    parser.add_argument(
+        "--classes",
+        type=integer(1, _MOST_CLASSES),
+        metavar="N",
+        help="number of its classes (default: the network's own)",
     )
-    define_max_bytes(values, 1 << 33)
+    define_max_bytes(parser, 1 << 33)
 
 
-def run(arguments, values):
+def run(values):
     """Writes the model of a ticket."""
+    import_keras()
     from tf_gems.layers.gem_layer import find_gem_layers
     from tf_gems.network import strip
     from tf_gems.ticket import Ticket
 
-    path, output = only(arguments, "ticket file"), values.output
+    path, output = values.ticket, values.output
     if not output.endswith(".keras"):
         raise UsageError(
             f"A model's file ends in .keras. Received: --output={output}."
@@ -104,7 +99,7 @@ def run(arguments, values):
 def _refuse_large(ticket, max_bytes):
     """Raises an error if the network would take more memory than allowed."""
     arrays = (*ticket.weights.values(), *ticket.masks.values())
-    needed = _COPIES * sum(array.nbytes for array in arrays)
+    needed = _BUFFERS + _COPIES * sum(array.nbytes for array in arrays)
     if needed > max_bytes:
         raise ValueError(
             "The network of a ticket must fit into the memory that is allowed. "

@@ -1,71 +1,64 @@
 """Exports a pruned model as a TFLite file or a SavedModel.
 
-usage: python -m tf_gems export MODEL.keras --output=MODEL.tflite
-       python -m tf_gems export MODEL.keras --output=DIRECTORY [--overwrite]
-
-The model is a `SparseModel`, or a plain one with zeros in its weights. What is
-written has been run, and compared with the model.
+The model is a `SparseModel`, or a plain Keras model with zeros in its weights.
+The export is run and compared with the model before it is written.
 """
 
 import math
 
-from absl import flags
-
 from tf_gems.command_line.usage import UsageError
+from tf_gems.command_line.usage import import_keras
+from tf_gems.command_line.usage import integer
 from tf_gems.command_line.usage import load_model
-from tf_gems.command_line.usage import only
 from tf_gems.text import printable
 
 _LARGEST_BATCH = 1 << 28
 
 
-def define_flags(values):
+def define_flags(parser):
     """Defines the flags of the command."""
-    flags.DEFINE_string(
-        "output",
-        None,
-        "File that ends in .tflite, or directory of a SavedModel.",
+    parser.add_argument("model", metavar="MODEL.keras")
+    parser.add_argument(
+        "--output",
         required=True,
-        flag_values=values,
+        metavar="PATH",
+        help="file that ends in .tflite, or directory of a SavedModel",
     )
-    flags.DEFINE_integer(
-        "batch_size",
-        None,
-        "Batch that a TFLite file is fixed to. Any, if it is not given.",
-        lower_bound=1,
-        flag_values=values,
+    parser.add_argument(
+        "--batch_size",
+        type=integer(1),
+        metavar="N",
+        help="fixed batch size of a TFLite file (default: any)",
     )
-    flags.DEFINE_enum(
-        "optimize",
-        "size",
-        ["size", "latency"],
-        "What a TFLite file is optimized for.",
-        flag_values=values,
+    parser.add_argument(
+        "--optimize",
+        choices=["size", "latency"],
+        help="what a TFLite file is optimized for (default: size)",
     )
-    flags.DEFINE_bool(
-        "overwrite",
-        False,
-        "Replace a SavedModel that is there. (A file is always replaced.)",
-        flag_values=values,
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an existing SavedModel (a file is always replaced)",
     )
 
 
-def run(arguments, values):
+def run(values):
     """Writes an export, and prints its report."""
+    import_keras()
     from tf_gems.export import export_litert
     from tf_gems.export import export_saved_model
     from tf_gems.export.paths import check_target
 
-    path, output = only(arguments, "model"), values.output
+    output = values.output
     is_litert = output.endswith(".tflite")
-    other = "overwrite" if is_litert else "batch_size"
-    if values[other].present or (not is_litert and values["optimize"].present):
+    of_litert = values.batch_size or values.optimize
+    if values.overwrite if is_litert else of_litert:
         raise UsageError(
             "--batch_size and --optimize are for a TFLite file, --overwrite "
             f"is for a SavedModel. Received: --output={output}."
         )
     check_target(output, directory=not is_litert)
-    model = load_model(path)
+    model = load_model(values.model)
     if values.batch_size:
         _check_batch(model, values.batch_size)
     if is_litert:
@@ -73,7 +66,7 @@ def run(arguments, values):
             model,
             output,
             batch_size=values.batch_size,
-            optimize=values.optimize,
+            optimize=values.optimize or "size",
         )
     else:
         report = export_saved_model(model, output, overwrite=values.overwrite)

@@ -1,15 +1,15 @@
-"""Finds the command, reads its flags, runs it, and says how that went.
+"""Finds the command, reads its flags, runs it, and reports what went wrong.
 
-A command is a module with a docstring, whose first line is its summary and
-whose second paragraph is its usage; `define_flags(values)`, which defines absl
-flags; and `run(arguments, values)`, which gets what is no flag, and prints.
+A command is a module with a docstring, whose first line is its summary;
+`define_flags(parser)`, which adds arguments to an `argparse` parser; and
+`run(values)`, which gets their values, and prints.
 """
 
+import argparse
 import os
 import sys
 
-from absl import flags
-
+from tf_gems import __version__
 from tf_gems.command_line import compare
 from tf_gems.command_line import expand
 from tf_gems.command_line import export
@@ -29,28 +29,39 @@ COMMANDS = {
     "serve": serve,
 }
 _LONGEST = 2000
-_HELP = ("--help", "-help", "-h", "help")
 
 
-def main(arguments):
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are raised, so that `main` reports them all."""
+
+    def print_help(self, file=None):
+        # That of argparse hides a disk that is full.
+        print(self.format_help(), end="", file=file or sys.stdout)
+
+    def error(self, message):
+        raise UsageError(f"{message[:1].upper()}{message[1:]}.")
+
+
+def main(arguments=None):
     """Runs a command.
 
     Args:
         arguments: List of strings: the command, its flags and arguments.
+            Defaults to `None`: those that the process was started with.
 
     Returns:
-        Exit code: 0 if all went well, 1 if not, 2 if this is no command, 130
-        if it was interrupted.
+        Exit code: 0 for success, 1 for an error, 2 for a wrong call, 130 for
+        an interrupt.
     """
     _open_closed_streams()
     try:
-        code = _run(arguments)
+        code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return _fail(
-            "Interrupted. No file is left half-written: the same command "
-            "begins again, and replaces what it had finished.",
+            "Interrupted. No file is left half-written. Run the same command "
+            "again; it replaces what it had finished.",
             130,
         )
     except BrokenPipeError:  # the reader has seen enough, as `head` does
@@ -68,36 +79,70 @@ def main(arguments):
 
 
 def _run(arguments):
+    parser = _parser()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
+    name, asked = arguments[0], "tf_gems"
     try:
-        if not arguments or arguments[0] in _HELP:
-            print(_overview(), file=sys.stdout if arguments else sys.stderr)
-            return 0 if arguments else 2
-        name, *rest = arguments
-        command = COMMANDS[check_choice(name, "command", COMMANDS)]
+        if not name.startswith("-"):
+            asked = f"tf_gems {check_choice(name, 'command', COMMANDS)}"
     except ValueError as error:
-        return _fail(f"{error} See `python -m tf_gems --help`.", 2)
-    values = flags.FlagValues()
-    values.set_gnu_getopt(True)  # flags may follow arguments
-    command.define_flags(values)
-    if any(argument in _HELP[:3] for argument in rest):
-        print(_description(command, values))
-        return 0
+        return _fail(f"{error} See `tf_gems --help`.", 2)
     try:
-        command.run(values([name, *rest])[1:], values)
-    except (flags.Error, UsageError) as error:
-        return _fail(f"{error} See `python -m tf_gems {name} --help`.", 2)
+        values = parser.parse_args(arguments)
+        values.run(values)
+    except UsageError as error:
+        return _fail(f"{error} See `{asked} --help`.", 2)
+    except SystemExit as done:  # after `--help` and `--version`
+        return done.code
     return 0
 
 
+def _parser():
+    look = {
+        "allow_abbrev": False,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+    parser = _Parser(
+        prog="tf_gems",
+        description="Prunes Keras models, and reads and exports tickets.",
+        epilog="`tf_gems COMMAND --help` describes a command.",
+        **look,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"tf_gems {__version__}"
+    )
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    for name, command in COMMANDS.items():
+        summary = command.__doc__.splitlines()[0]
+        part = commands.add_parser(
+            name, help=summary, description=command.__doc__, **look
+        )
+        command.define_flags(part)
+        part.set_defaults(run=command.run)
+    return parser
+
+
 def _open_closed_streams():
-    """Python has `None` for a stream that was closed before it began."""
+    """Opens what was closed before Python began, for which it has `None`.
+
+    Otherwise, the next file to be opened would get the number of a stream.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
 def _drop_output():
-    """Forgets what cannot be written, or Python tries again when it ends."""
+    """Drops what cannot be written. Python would try again when it ends."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -111,20 +156,3 @@ def _fail(message, code):
         text = f"{text[:_LONGEST].rstrip()} ..."
     print(f"tf_gems: {text}", file=sys.stderr)
     return code
-
-
-def _overview():
-    lines = ["usage: python -m tf_gems COMMAND [ARGUMENTS] [--FLAGS]", ""]
-    lines += [
-        f"  {name:<10}{command.__doc__.splitlines()[0]}"
-        for name, command in COMMANDS.items()
-    ]
-    lines += ["", "`python -m tf_gems COMMAND --help` tells more of each."]
-    return "\n".join(lines)
-
-
-def _description(command, values):
-    lines = [command.__doc__.strip(), ""]
-    for name in sorted(values):
-        lines.append(f"  --{name}: {values[name].help}")
-    return "\n".join(lines)

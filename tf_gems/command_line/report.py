@@ -1,10 +1,7 @@
 """Writes a pruned model in every form, runs them all, and reports on them.
 
-usage: python -m tf_gems report MODEL.keras --output=DIRECTORY
-       [--data=TEST.npz] [--forms=float32,float16] [--runs=100]
-
-The data is a file of `numpy.savez` with an array `inputs` and, for the
-accuracy, an array `labels`. Without it inputs are drawn at random.
+The data is a file of `numpy.savez` with an array `inputs` and, to measure the
+accuracy, an array `labels`. Without data, inputs are drawn at random.
 """
 
 import json
@@ -12,52 +9,56 @@ import zipfile
 import zlib
 
 import numpy as np
-from absl import flags
 
+from tf_gems.command_line.usage import import_keras
+from tf_gems.command_line.usage import integer
 from tf_gems.command_line.usage import load_model
-from tf_gems.command_line.usage import only
+from tf_gems.command_line.usage import words
 from tf_gems.files import write_text
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
 from tf_gems.text import printable
 
 _NAMES = ("report.json",)
+_FORMS = ["float32", "float16", "dynamic_int8", "int8", "saved_model", "gem"]
 
 
-def define_flags(values):
+def define_flags(parser):
     """Defines the flags of the command."""
-    flags.DEFINE_string(
-        "output",
-        None,
-        "Directory of the files and of report.json.",
+    parser.add_argument("model", metavar="MODEL.keras")
+    parser.add_argument(
+        "--output",
         required=True,
-        flag_values=values,
+        metavar="DIRECTORY",
+        help="directory of the files and of report.json",
     )
-    flags.DEFINE_string(
-        "data", None, "File of `numpy.savez`, see above.", flag_values=values
+    parser.add_argument(
+        "--data", metavar="TEST.npz", help="file of `numpy.savez`, see above"
     )
-    flags.DEFINE_list(
-        "forms",
-        ["float32", "float16", "dynamic_int8", "int8", "saved_model", "gem"],
-        "What to write.",
-        flag_values=values,
+    parser.add_argument(
+        "--forms",
+        type=words,
+        default=_FORMS,
+        metavar="A,B",
+        help=f"what to write (default: {','.join(_FORMS)})",
     )
-    flags.DEFINE_integer(
-        "runs",
-        100,
-        "Runs of each file when it is timed; 0 to time nothing.",
-        lower_bound=0,
-        flag_values=values,
+    parser.add_argument(
+        "--runs",
+        type=integer(0),
+        default=100,
+        metavar="N",
+        help="timed runs of each file; 0 for no timing (default: 100)",
     )
 
 
-def run(arguments, values):
+def run(values):
     """Writes the forms and their report, and prints it."""
+    import_keras()
     from tf_gems.export import deployment_report
     from tf_gems.wrapper_removal import wrapped_by
 
     check_names(values.output, _NAMES)
-    model = load_model(only(arguments, "model"))
+    model = load_model(values.model)
     data = _draw(model, wrapped_by(model)), None
     if values.data:
         data = _read(values.data)

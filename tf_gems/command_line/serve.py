@@ -1,43 +1,38 @@
 """Opens a local page on which a pruned network runs beside its dense twin.
 
-usage: python -m tf_gems serve DIRECTORY [--port=8000]
-       python -m tf_gems serve DIRECTORY --copy=TARGET
-
-The directory is that of a recipe's run, which ends with its page, or one that
-`tf_gems.page.write_page` has written. The page is served to this machine
-alone. With `--copy` it is copied, with all it needs, into a folder that any
-server can serve.
+The directory is that of a recipe's run, or one that `tf_gems.page.write_page`
+has written. The page is served to this machine only. With `--copy`, it is
+copied into a folder, with all it needs, for any static web server.
 """
 
-from absl import flags
-
-from tf_gems.command_line.usage import only
+from tf_gems.command_line.usage import import_keras
+from tf_gems.command_line.usage import integer
 from tf_gems.text import printable
 
 
-def define_flags(values):
+def define_flags(parser):
     """Defines the flags of the command."""
-    flags.DEFINE_integer(
-        "port",
-        8000,
-        "Port of this machine; 0 for any that is free.",
-        lower_bound=0,
-        upper_bound=65535,
-        flag_values=values,
+    parser.add_argument("directory", metavar="DIRECTORY")
+    parser.add_argument(
+        "--port",
+        type=integer(0, 65535),
+        default=8000,
+        metavar="N",
+        help="port of this machine; 0 for any that is free (default: 8000)",
     )
-    flags.DEFINE_string(
-        "copy",
-        None,
-        "Folder to copy the page into, in place of serving it.",
-        flag_values=values,
+    parser.add_argument(
+        "--copy",
+        metavar="TARGET",
+        help="folder to copy the page into, instead of serving it",
     )
 
 
-def run(arguments, values):
+def run(values):
     """Serves the page until it is interrupted, or copies it."""
+    import_keras()
     from tf_gems import page
 
-    directory = only(arguments, "directory")
+    directory = values.directory
     if values.copy is not None:
         page.copy_page(directory, values.copy)
         print(f"The page is in {printable(values.copy)}.")

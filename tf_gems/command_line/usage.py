@@ -1,38 +1,71 @@
 """Errors in how a command is called, and what commands share."""
 
+import argparse
 import os
-
-from absl import flags
+import sys
+import warnings
 
 
 class UsageError(Exception):
     """The arguments of a command are not those that it takes."""
 
 
-def only(arguments, name):
-    """Returns the one argument of a command.
+def integer(least, most=None):
+    """Returns an `argparse` type for integers within limits."""
+
+    def parse(text):
+        value = int(text)
+        if value < least or (most is not None and value > most):
+            limits = f"from {least}" + (f" to {most:,}" if most else "")
+            raise argparse.ArgumentTypeError(
+                f"expected an integer {limits}, received {text:.80}"
+            )
+        return value
+
+    parse.__name__ = "integer"  # which messages of argparse name
+    return parse
+
+
+def words(text):
+    """An `argparse` type for a list that is separated by commas."""
+    return [word.strip() for word in text.split(",")]
+
+
+def define_max_bytes(parser, default=1 << 31):
+    """Defines the flag that bounds the memory of reading a file."""
+    parser.add_argument(
+        "--max_bytes",
+        type=integer(1),
+        default=default,
+        metavar="N",
+        help="largest memory in bytes that the file may take (default: "
+        f"{default:,})",
+    )
+
+
+def import_keras(backend=None):
+    """Imports Keras without the lines that TensorFlow writes when it starts.
 
     Args:
-        arguments: List of strings.
-        name: String, what the argument is.
-
-    Raises:
-        UsageError: If there are fewer or more.
+        backend: String, the backend of Keras for commands that run no
+            network. Defaults to `None`: the one that the user has chosen.
     """
-    if len(arguments) != 1:
-        raise UsageError(f"It takes one {name}. Received: {arguments}.")
-    return arguments[0]
-
-
-def define_max_bytes(values, default=1 << 31):
-    """Defines the flag that bounds the memory of reading a file."""
-    flags.DEFINE_integer(
-        "max_bytes",
-        default,
-        "The most memory in bytes that the command may take for the file.",
-        lower_bound=1,
-        flag_values=values,
-    )
+    if "keras" in sys.modules:
+        return
+    if backend:
+        os.environ["KERAS_BACKEND"] = backend
+        # NumPy has no gradients, which are not needed here either.
+        warnings.filterwarnings("ignore", "`custom_gradient` for the numpy")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Native code writes past `sys.stderr`.
+    terminal = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import keras  # noqa: F401
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 def load_model(path):
@@ -47,14 +80,14 @@ def load_model(path):
     """
     import keras
 
-    with open(path, "rb"):  # Keras calls all that fails a ValueError
+    with open(path, "rb"):  # Keras raises a ValueError for all failures
         pass
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:
         raise ValueError(
             "A model is a file that `model.save` of Keras 3 has written, of "
-            "layers that Keras and tf_gems have, without code of its own. "
+            "layers of Keras and tf_gems, without code of its own. "
             f"Received: {path!r}, which Keras cannot read: "
             f"{type(error).__name__}: {str(error):.500}"
         ) from error

@@ -6,10 +6,12 @@ import math
 import numpy as np
 
 from tf_gems.compaction.channels import width
+from tf_gems.tables import Report
+from tf_gems.tables import Table
 
 
 @dataclasses.dataclass(frozen=True)
-class CompactionReport:
+class CompactionReport(Report):
     """What `tf_gems.compact` removed, layer by layer.
 
     Attributes:
@@ -52,34 +54,30 @@ class CompactionReport:
             "multiply_adds": self.multiply_adds,
         }
 
-    def render(self):
-        """Returns the report as a table."""
-        names = [row["layer"] for row in self.rows] + ["layer", "total"]
-        size = max(map(len, names))
-        header = f"{'layer':<{size}}  {'channels':>13}  {'parameters':>23}"
-        lines = [f"{header}  {'multiply-adds':>27}"]
-        for row in self.rows:
-            lines.append(
-                f"{row['layer']:<{size}}  {_pair(row['channels'], 5)}  "
-                f"{_pair(row['parameters'], 10)}  "
-                f"{_pair(row['multiply_adds'], 12)}"
-            )
-        lines.append(
-            f"{'total':<{size}}  {'':>13}  {_pair(self.parameters, 10)}  "
-            f"{_pair(self.multiply_adds, 12)}"
-        )
-        lines.append(
-            f"The outputs differ by {self.difference:.1e} of the largest."
-        )
+    def _parts(self):
+        rows = [
+            [
+                row["layer"],
+                *row["channels"],
+                *(f"{n:,}" for n in row["parameters"]),
+                *(f"{n:,}" for n in row["multiply_adds"]),
+            ]
+            for row in self.rows
+        ]
+        totals = (*self.parameters, *self.multiply_adds)
+        rows.append(["total", "", "", *(f"{n:,}" for n in totals)])
+        columns = ["layer", ">channels", ">left", ">parameters", ">left"]
+        lines = [
+            Table([*columns, ">multiply-adds", ">left"], rows),
+            f"The outputs differ by {self.difference:.1e} of the largest.",
+        ]
         for name, reason in self.kept.items():
             lines.append(f"'{name}' is left as it is: {reason}.")
         if self.shared:
             lines.append(
                 "Shared with the original model: " + ", ".join(self.shared)
             )
-        return "\n".join(lines)
-
-    __str__ = render
+        return lines
 
 
 def rows_of(before, after):
@@ -119,8 +117,3 @@ def _multiply_adds(call):
     return int(
         places * np.sum([math.prod(w.shape) for w in kernels], initial=0)
     )
-
-
-def _pair(pair, size):
-    before, after = pair
-    return f"{before:>{size},} > {after:>{size},}"

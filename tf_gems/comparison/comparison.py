@@ -10,6 +10,8 @@ from pathlib import Path
 from tf_gems import sanity
 from tf_gems.files import lock
 from tf_gems.files import write_text
+from tf_gems.tables import Report
+from tf_gems.tables import Table
 from tf_gems.targets import check_directory
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
@@ -19,7 +21,7 @@ RESULTS = ("results.json", "results.csv")
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Comparison(Report):
     """The results of `tf_gems.compare`.
 
     Args:
@@ -160,27 +162,29 @@ class Comparison:
         Args:
             sparsity: Float, the only one to show. Defaults to `None`: all.
         """
-        lines = [
-            f"{'sparsity':>8}  {'method':<22}{'before, %':>14}"
-            f"{'after, %':>14}{'search':>11}{'seconds':>9}  mask"
-        ]
-        last = None
-        for row in self.summary():
-            if sparsity not in (None, row["sparsity"]):
+        return "\n".join(map(str, self._parts(sparsity)))
+
+    def _parts(self, sparsity=None):
+        rows = []
+        for found in self.summary():
+            if sparsity not in (None, found["sparsity"]):
                 continue
-            if last not in (None, row["sparsity"]):
-                lines.append("")
-            last = row["sparsity"]
-            line = (
-                f"{last:>8.2%}  {row['method']:<22}"
-                f"{_percent(row['accuracy_before']):>14}"
-                f"{_percent(row['accuracy']):>14}"
-                f"{row['epochs_of_search']:>4} epochs"
-                f"{row['processor_seconds_of_search']:>9.1f}  "
-                f"{row.get('verdict', {}).get('mask') or ''}"
-                f"{_diverged(row)}".rstrip()
+            share = f"{found['sparsity']:.2%}"
+            if rows and rows[-1][0] != share:
+                rows.append([])
+            mask = found.get("verdict", {}).get("mask") or ""
+            rows.append(
+                [
+                    *(share, found["method"]),
+                    _percent(found["accuracy_before"]),
+                    _percent(found["accuracy"]),
+                    f"{found['epochs_of_search']} epochs",
+                    f"{found['processor_seconds_of_search']:.1f}",
+                    f"{mask}{_diverged(found)}",
+                ]
             )
-            lines.append(printable(line))
+        columns = [">sparsity", "method", ">before, %", ">after, %"]
+        lines = [Table([*columns, ">search", ">seconds", "mask"], rows)]
         total = printable(self.settings["epochs"])
         lines.append("")
         budget = (
@@ -193,9 +197,7 @@ class Comparison:
             ]
         else:
             lines += [budget, "One seed; processor seconds of the search."]
-        return "\n".join(lines)
-
-    __str__ = render
+        return lines
 
     def draw(self, directory):
         """Draws three pictures: accuracy, layers and cost. Needs matplotlib.
@@ -205,13 +207,17 @@ class Comparison:
                 Figure 3 of "Rare Gems"), `layers.png` (density by layer, as
                 its Figure 7) and `cost.png` (accuracy against epochs and
                 processor seconds of the search) are written.
+
+        Raises:
+            FileExistsError: If it holds files of these names of someone else.
+            ValueError: See `tf_gems.targets.check_directory`.
         """
         from tf_gems.comparison import pictures
 
-        known = refuse_others(directory, pictures.NAMES)
+        check_names(directory, pictures.NAMES)
         with (
             lock(directory, wait=True),
-            claiming(directory, pictures.NAMES, known) as directory,
+            claiming(directory, pictures.NAMES) as directory,
         ):
             pictures.draw(self, directory)
 

@@ -1,49 +1,48 @@
 """The pictures of a comparison."""
 
+import statistics
+
 import matplotlib
 
 matplotlib.use("Agg")
 
 from matplotlib import pyplot
 
+from tf_gems import colors
 from tf_gems.files import replacing
 from tf_gems.text import printable
 
 NAMES = ("accuracy.png", "layers.png", "cost.png")
-_MARKERS = "osD^vP*Xhd<>p8"
-_DENSE = {"color": "#757575", "linestyle": "--", "linewidth": 1}
+_DENSE = {"color": colors.DENSE, "linestyle": "--", "linewidth": 1}
 
 
 def draw(comparison, directory):
     """Writes the three pictures of `Comparison.draw`."""
-    summaries = [
-        s for s in comparison.summary() if s["accuracy"][0] is not None
-    ]
-    dense = [s for s in summaries if s["method"] == "dense"]
-    summaries = [s for s in summaries if s["method"] != "dense"]
-    styles = _styles(summaries)
+    rows = [s for s in comparison.summary() if s["accuracy"][0] is not None]
+    dense = [s for s in rows if s["method"] == "dense"]
+    rows = [s for s in rows if s["method"] != "dense"]
+    styles = _styles(rows)
     accuracy, layers, cost = (directory / name for name in NAMES)
-    _accuracy(accuracy, summaries, dense, styles)
-    _layers(layers, comparison.rows, summaries, styles)
-    _cost(cost, summaries, styles)
+    _accuracy(accuracy, rows, dense, styles)
+    _layers(layers, comparison.rows, rows, styles)
+    _cost(cost, rows, dense)
 
 
-def _styles(summaries):
-    """A color and a marker for every method, the same in all pictures."""
-    names = list(dict.fromkeys(s["method"] for s in summaries))
-    colors = pyplot.get_cmap("tab20")
+def _styles(rows):
+    """A style for every method, best first, the same in all pictures."""
+    accuracies = {}
+    for row in rows:
+        accuracies.setdefault(row["method"], []).append(row["accuracy"][0])
+    ranked = sorted(
+        accuracies, key=lambda name: (-statistics.fmean(accuracies[name]), name)
+    )
     return {
-        name: {
-            "color": colors((2 * i) % 20 + (i >= 10)),
-            "marker": _MARKERS[i % len(_MARKERS)],
-            "markersize": 5,
-            "label": _label(name),
-        }
-        for i, name in enumerate(sorted(names))
+        name: {**style, "markersize": 5, "label": _label(name)}
+        for name, style in colors.styles(ranked).items()
     }
 
 
-def _accuracy(path, summaries, dense, styles):
+def _accuracy(path, found, dense, styles):
     figure, axes = pyplot.subplots(
         1, 2, figsize=(12, 4.8), sharey=True, layout="constrained"
     )
@@ -55,7 +54,7 @@ def _accuracy(path, summaries, dense, styles):
         for name, style in styles.items():
             rows = [
                 s
-                for s in summaries
+                for s in found
                 if s["method"] == name and s[key][0] is not None
             ]
             panel.errorbar(
@@ -66,20 +65,12 @@ def _accuracy(path, summaries, dense, styles):
                 capsize=2,
                 **style,
             )
-        _density_axis(panel, summaries)
+        _density_axis(panel, found)
         panel.set(title=title, xlabel="density, % (log)")
     for s in dense:
-        axes[1].axhline(_error(s["accuracy"]), **_DENSE)
-        axes[1].annotate(
-            "dense",
-            (1, _error(s["accuracy"])),
-            xycoords=("axes fraction", "data"),
-            fontsize=8,
-            ha="right",
-            va="bottom",
-        )
+        axes[1].axhline(_error(s["accuracy"]), label="dense", **_DENSE)
     _accuracy_axis(axes)
-    axes[0].set_ylabel("test accuracy, %")
+    axes[0].set_ylabel("test accuracy, % (log of the error)")
     _finish(figure, axes[1], path)
 
 
@@ -95,33 +86,47 @@ def _accuracy_axis(panels):
     limits = [limit for p in panels for limit in p.dataLim.intervaly]
     low, high = min(limits), max(limits)
     panel.set_ylim(min(high * 1.15, 100), low / 1.15)  # upwards
+    ticks, labels = _error_ticks(low, high)
+    panel.set_yticks(ticks, labels)
+    panel.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    for panel in panels:
+        panel.grid(axis="y", alpha=0.3)
+
+
+def _error_ticks(low, high):
     errors = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 90)
     if high < 10 * low:
         errors = (*range(1, 10), *range(10, 100, 10))
     errors = [e for e in errors if low / 1.15 <= e <= high * 1.15]
-    panel.set_yticks(errors, [f"{100 - error:g}" for error in errors])
-    panel.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-    panel.grid(axis="y", alpha=0.3)
+    return errors, [f"{100 - error:g}" for error in errors]
 
 
-def _density_axis(panel, summaries):
-    densities = sorted({100 * (1 - s["sparsity"]) for s in summaries})
+def _density_axis(panel, found):
+    densities = sorted({100 * (1 - s["sparsity"]) for s in found})
     panel.set_xscale("log")
     panel.set_xticks(densities, [f"{d:.3g}" for d in densities])
     panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
 
 
-def _layers(path, rows, summaries, styles):
-    sparsities = sorted({s["sparsity"] for s in summaries})
+def _layers(path, rows, found, styles):
+    """Density by layer: a dot for each method, in the lane of the layer."""
+    sparsities = sorted({s["sparsity"] for s in found})
+    paths = list(
+        dict.fromkeys(
+            layer for row in rows for layer in row["density_of_layers"] or ()
+        )
+    )
+    lane = 0.12 * len(styles) + 0.2  # inches
     figure, axes = pyplot.subplots(
         1,
         len(sparsities),
-        figsize=(4.5 * len(sparsities) + 2, 4.8),
+        figsize=(4 * len(sparsities) + 2.5, min(lane * len(paths), 14) + 1.5),
         squeeze=False,
+        sharey=True,
         layout="constrained",
     )
     for panel, sparsity in zip(axes[0], sparsities, strict=True):
-        for name, style in styles.items():
+        for index, (name, style) in enumerate(styles.items()):
             seeds = [
                 row["density_of_layers"]
                 for row in rows
@@ -131,59 +136,109 @@ def _layers(path, rows, summaries, styles):
             ]
             if not seeds:
                 continue
-            paths = list(seeds[0])
             means = [
-                100 * sum(layers[path] for layers in seeds) / len(seeds)
-                for path in paths
+                100 * statistics.fmean(seed.get(layer, 0) for seed in seeds)
+                for layer in paths
             ]
-            names = [_label(path.rsplit("/", 1)[0]) for path in paths]
-            panel.plot(names, means, linewidth=1, **style)
-        panel.set(title=f"density {1 - sparsity:.2%}")
-        lowest = 100 * (1 - sparsity) / 10
-        panel.set_yscale("symlog", linthresh=lowest)
-        panel.set_ylim(0, 100)
-        panel.yaxis.set_major_formatter("{x:g}")
-        panel.tick_params(axis="x", rotation=90, labelsize=7)
-    axes[0, 0].set_ylabel("density of the layer, % (log above the first tick)")
+            offset = 0.8 * ((index + 0.5) / len(styles) - 0.5)
+            places = [place + offset for place in range(len(paths))]
+            panel.plot(means, places, linestyle="none", **style)
+        density = 100 * (1 - sparsity)
+        panel.axvline(density, **_DENSE, label="all layers")
+        panel.set(title=f"density {density:.3g} %", xlabel="density, % (log)")
+        panel.set_xscale("symlog", linthresh=density / 10, linscale=0.5)
+        panel.set_xlim(-density / 15, 130)
+        panel.xaxis.set_major_formatter("{x:g}")
+        for place in range(len(paths) - 1):
+            panel.axhline(place + 0.5, color=colors.GRAY, linewidth=0.3)
+    names = [_label(layer.rsplit("/", 1)[0]) for layer in paths]
+    axes[0, 0].set_yticks(range(len(paths)), names)
+    axes[0, 0].set_ylim(len(paths) - 0.5, -0.5)
     _finish(figure, axes[0, -1], path)
 
 
-def _cost(path, summaries, styles):
-    sparsities = sorted({s["sparsity"] for s in summaries})
+def _cost(path, found, dense):
+    """What a search takes, beside what it gives: a lane for each method."""
+    sparsities = sorted({s["sparsity"] for s in found})
+    counts = [sum(s["sparsity"] == x for s in found) for x in sparsities]
     figure, axes = pyplot.subplots(
         len(sparsities),
         2,
-        figsize=(11, 3.2 * len(sparsities) + 1),
+        figsize=(11, 0.24 * sum(counts) + 1.2 * len(counts)),
+        height_ratios=counts,
         squeeze=False,
-        sharey="row",
         layout="constrained",
     )
-    keys = {
-        "epochs_of_search": "epochs of the search",
-        "processor_seconds_of_search": "processor seconds of the search (log)",
-    }
-    for panels, sparsity in zip(axes, sparsities, strict=True):
-        for panel, (key, label) in zip(panels, keys.items(), strict=True):
-            for s in summaries:
-                if s["sparsity"] == sparsity:
-                    style = dict(styles[s["method"]], linestyle="none")
-                    panel.plot(s[key], _error(s["accuracy"]), **style)
-            panel.set(xlabel=label, title=f"density {1 - sparsity:.2%}")
-            panel.grid(axis="x", alpha=0.3)
-        _accuracy_axis(panels)
-        panels[0].set_ylabel("test accuracy after\nfine-tuning, %")
-        panels[1].set_xscale("log")
-        panels[1].xaxis.set_major_formatter("{x:g}")
-        panels[1].xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-    _finish(figure, axes[0, -1], path)
+    for (left, right), sparsity in zip(axes, sparsities, strict=True):
+        rows = [s for s in found if s["sparsity"] == sparsity]
+        places = range(len(rows))
+        errors = [_error(s["accuracy"]) for s in rows]
+        left.errorbar(
+            errors,
+            places,
+            xerr=[100 * (s["accuracy"][1] or 0.0) for s in rows],
+            fmt="o",
+            markersize=5,
+            capsize=2,
+            color=colors.BLUE,
+        )
+        for s in dense:
+            error = _error(s["accuracy"])
+            errors.append(error)
+            left.axvline(error, **_DENSE)
+            left.annotate(
+                "dense",
+                (error, 0),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, 4),
+                textcoords="offset points",
+                fontsize=8,
+            )
+        left.set_xscale("log")
+        left.set_xlim(min(max(errors) * 1.3, 100), min(errors) / 1.3)
+        left.set_xticks(*_error_ticks(min(errors), max(errors)))
+        left.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        left.set_title(f"density {1 - sparsity:.2%}", loc="left")
+        left.set_xlabel("test accuracy after fine-tuning, %")
+        seconds = [s["processor_seconds_of_search"] for s in rows]
+        bars = right.barh(places, seconds, height=0.6, color=colors.SKY)
+        right.bar_label(
+            bars,
+            [
+                f"{t:,.1f} s, {s['epochs_of_search']} epochs"
+                for t, s in zip(seconds, rows, strict=True)
+            ],
+            padding=3,
+            fontsize=7,
+        )
+        right.set_xlim(0, 1.45 * max(*seconds, 0.01))
+        right.set_xlabel("processor seconds of the search")
+        left.set_yticks(places, [_label(s["method"]) for s in rows])
+        right.set_yticks(places, [""] * len(rows))
+        for panel in (left, right):
+            panel.set_ylim(len(rows) - 0.5, -0.5)
+            panel.tick_params(labelsize=8)
+            panel.grid(axis="both" if panel is left else "x", alpha=0.3)
+    _save(figure, path)
 
 
 def _finish(figure, panel, path):
     handles, labels = panel.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
+    by_label = dict(zip(labels, handles, strict=True))
+    last = [x for x in ("dense", "all layers") if x in by_label]
+    order = [x for x in by_label if x not in last] + last
     figure.legend(
-        unique.values(), unique, loc="outside right upper", fontsize=8
+        [by_label[label] for label in order],
+        order,
+        loc="outside right upper",
+        fontsize=8,
+        title="best first",
+        title_fontsize=8,
     )
+    _save(figure, path)
+
+
+def _save(figure, path):
     with replacing(path) as file:
         figure.savefig(file, dpi=110, format="png")
     pyplot.close(figure)

@@ -2,9 +2,12 @@
 
 import dataclasses
 
+from tf_gems.tables import Report
+from tf_gems.tables import Table
+
 
 @dataclasses.dataclass
-class DeploymentReport:
+class DeploymentReport(Report):
     """Bytes, accuracy, parity and latency of a network by form.
 
     Args:
@@ -43,51 +46,45 @@ class DeploymentReport:
         ]
         return {**vars(self), "rows": rows}
 
-    def render(self):
-        """Returns the report as tables for people."""
+    def _parts(self):
         written = [row for row in self.rows if row["export"]]
-        lines = [f"{self.name}: {self._of_keras()}", ""]
-        lines += _table(
-            [
-                "form",
-                "",
-                "bytes",
-                "gzip",
-                "zstd",
-                "zeros",
-                "accuracy",
-                "parity",
-            ],
-            [
-                line
-                for row in written
-                for line in _size_lines(row, row["export"])
-            ],
-        )
+        sizes = [line for row in written for line in _size_lines(row)]
+        columns = ["form", "", ">bytes", ">gzip", ">zstd", ">zeros"]
+        parts = [
+            f"{self.name}: {self._of_keras()}",
+            "",
+            Table([*columns, ">accuracy", ">parity"], sizes),
+        ]
         if any(row["seconds"] for row in written):  # none with `runs=0`
-            lines += ["", "Median time of one example, in turns with the twin:"]
-            lines += _table(
-                ["form", "sparse ms", "dense ms", "dense/sparse", "emulated"],
-                # What is read once is no slower or faster for being sparse.
-                [_time_line(row) for row in written if row["form"] != "gem"],
-            )
+            columns = ["form", ">sparse ms", ">dense ms", ">dense/sparse"]
+            parts += [
+                "",
+                "Median time of one example, in turns with the twin:",
+                Table(
+                    [*columns, ">emulated"],
+                    # A ticket is read once, whatever its sparsity.
+                    [
+                        _time_line(row)
+                        for row in written
+                        if row["form"] != "gem"
+                    ],
+                ),
+            ]
         if any(row["emulated_seconds"] for row in written):
-            lines.append(
+            parts.append(
                 "emulated: dense/sparse on an emulated processor without AVX, "
                 "which counts work; it is no device's time."
             )
-        lines += self._why(written)
+        parts += self._why(written)
         for row in written:
             notes = row["export"].notes + row["export"].reasons()
-            lines += [f"note, {row['form']}: {note}" for note in notes]
-        lines += [
+            parts += [f"note, {row['form']}: {note}" for note in notes]
+        parts += [
             f"not written, {row['form']}: {row['refused']}"
             for row in self.rows
             if row["refused"]
         ]
-        return "\n".join(lines)
-
-    __str__ = render
+        return parts
 
     def _of_keras(self):
         if self.accuracy is None:
@@ -107,26 +104,26 @@ class DeploymentReport:
         for row in written:
             if not row["layers"]:
                 continue
-            lines += [f"{row['form']}:"]
-            lines += _table(
-                ["weights", "operator", "zeros", "sparse", "why"],
-                [
+            lines += [
+                f"{row['form']}:",
+                Table(
+                    ["weights", "operator", ">zeros", "sparse", "why"],
                     [
-                        layer["layer"][-40:],
-                        layer["operator"],
-                        f"{layer['zeros']:.1%}",
-                        layer["runs_sparse"],
-                        layer["reason"],
-                    ]
-                    for layer in row["layers"]
-                ],
-                left=(0, 1, 3, 4),
-            )
+                        [
+                            *(layer["layer"][-40:], layer["operator"]),
+                            f"{layer['zeros']:.1%}",
+                            *(layer["runs_sparse"], layer["reason"]),
+                        ]
+                        for layer in row["layers"]
+                    ],
+                ),
+            ]
         return [*lines, ""]
 
 
-def _size_lines(row, export):
+def _size_lines(row):
     """Returns a line for what was written, and one for its dense twin."""
+    export = row["export"]
     share = export.largest_difference / (export.largest_output or 1.0)
     is_sparse = any(t["encoding"] == "sparse" for t in export.tensors)
     lines = [
@@ -176,16 +173,3 @@ def _time_line(row):
 
 def _number(value):
     return "-" if value is None else f"{value:,}"
-
-
-def _table(head, rows, left=(0, 1)):
-    """Returns lines of columns, numbers to the right."""
-    rows = [head, *rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:<{width}}" if i in left else f"{cell:>{width}}"
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -16,10 +16,13 @@ from tf_gems.export.network import computed_in_float32
 from tf_gems.export.network import kept_patterns
 from tf_gems.export.quiet import quiet
 from tf_gems.pointwise import LEAST_SPARSITY
+from tf_gems.tables import Report
+from tf_gems.tables import Table
+from tf_gems.targets import check_path
 
 
 @dataclasses.dataclass
-class ReadinessReport:
+class ReadinessReport(Report):
     """What XNNPACK can make of the zeros of a model.
 
     Args:
@@ -65,10 +68,8 @@ class ReadinessReport:
             "faster": self.faster,
         }
 
-    def render(self):
-        """Returns the report as a table for people."""
-        width = max([6, *(len(x["name"]) for x in self.layers)])
-        lines = []
+    def _parts(self):
+        rows = []
         for layer in self.layers:
             zeros = layer["zeros"] / np.prod(layer["shape"])
             answer = "can run sparse"
@@ -76,22 +77,19 @@ class ReadinessReport:
                 answer = "cannot run sparse"
             if layer["reason"] not in (None, self.obstacle):
                 answer += f": {layer['reason']}"
-            lines.append(
-                f"{layer['name']:<{width}}  {tuple(layer['shape'])!s:>18}  "
-                f"{zeros:6.1%} zeros  {answer}"
-            )
+            shape = tuple(layer["shape"])
+            rows.append([layer["name"], shape, f"{zeros:.1%}", answer])
+        parts = [Table(["weight", ">shape", ">zeros", "XNNPACK"], rows)]
         if self.obstacle:
             verdict = "No zero of this model saves time under XNNPACK: "
-            lines.append(f"{verdict}{self.obstacle}.")
+            parts.append(f"{verdict}{self.obstacle}.")
         else:
-            lines.append(
+            parts.append(
                 f"{self.sparsity:.1%} of the weights that XNNPACK counts are "
                 f"zero, {'enough' if self.faster else 'too few'} to run "
-                f"faster: it wants more than {LEAST_SPARSITY:.1%}."
+                f"faster: it needs more than {LEAST_SPARSITY:.1%}."
             )
-        return "\n".join(lines)
-
-    __str__ = render
+        return parts if rows else parts[1:]
 
 
 def readiness_report(model):
@@ -122,7 +120,13 @@ def readiness_report(model):
     ```
     """
     if isinstance(model, str | os.PathLike):
-        with open(model, "rb") as file:
+        path = check_path(model, "model", "Name a file that ends in .tflite.")
+        if not path.is_file():
+            raise FileNotFoundError(
+                "A TFLite file is looked at, or a model. Received: "
+                f"model='{path}', which is no file. Check its name."
+            )
+        with open(path, "rb") as file:
             return _report(file.read(), ())
     network = Network(model)
     with network.masked() as plain:

@@ -2,12 +2,15 @@
 
 import copy
 import dataclasses
+import math
 
 from tf_gems.export.paths import Stored
+from tf_gems.tables import Report
+from tf_gems.tables import Table
 
 
 @dataclasses.dataclass
-class ExportReport:
+class ExportReport(Report):
     """What was written, how large it is, and that it computes the same.
 
     Compressed sizes are measured when they are first read, as that takes
@@ -107,25 +110,23 @@ class ExportReport:
             plain[f"dense_{name}"] = getattr(self, f"dense_{name}")
         return {**copy.deepcopy(plain), "zeros": self.zeros}
 
-    def render(self):
-        """Returns the report as a table for people."""
-        width = max([6, *(len(t["name"]) for t in self.tensors)])
-        lines = [
-            f"{'weight':<{width}}  {'shape':>18}  {'zeros':>16}  "
-            f"{'type':>8}  {'encoding':>8}  {'bytes':>11}"
-        ]
+    def _parts(self):
+        rows = []
         for tensor in self.tensors:
-            size = 1
-            for length in tensor["shape"]:
-                size *= length
-            zeros = f"{tensor['zeros']:,} ({tensor['zeros'] / size:4.0%})"
-            lines.append(
-                f"{tensor['name']:<{width}}  "
-                f"{tuple(tensor['shape'])!s:>18}  {zeros:>16}  "
-                f"{tensor['type']:>8}  {tensor['encoding']:>8}  "
-                f"{tensor['bytes']:>11,}"
+            share = tensor["zeros"] / math.prod(tensor["shape"])
+            rows.append(
+                [
+                    *(tensor["name"], tuple(tensor["shape"])),
+                    f"{tensor['zeros']:,} ({share:4.0%})",
+                    *(tensor["type"], tensor["encoding"]),
+                    f"{tensor['bytes']:,}",
+                ]
             )
-        lines += [
+        return [
+            Table(
+                ["weight", ">shape", ">zeros", "type", "encoding", ">bytes"],
+                rows,
+            ),
             f"{self.path} ({self.format}, {self.form})",
             f"  {self.bytes:,} bytes, {self.bytes / self.dense_bytes:.1%} of "
             f"the dense twin's {self.dense_bytes:,}",
@@ -135,7 +136,6 @@ class ExportReport:
             f"  ran: {'; '.join(self.ran)}",
             *(f"  note: {note}" for note in self.notes + self.reasons()),
         ]
-        return "\n".join(lines)
 
     def _compressed(self):
         """Returns the line on compressed sizes, if they were measured."""
@@ -157,5 +157,3 @@ class ExportReport:
             f"Dense, as {reason}: {', '.join(weights)}."
             for reason, weights in names.items()
         ]
-
-    __str__ = render

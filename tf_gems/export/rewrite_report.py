@@ -3,10 +3,12 @@
 import dataclasses
 
 from tf_gems.export.readiness_report import ReadinessReport
+from tf_gems.tables import Report
+from tf_gems.tables import Table
 
 
 @dataclasses.dataclass
-class RewriteReport:
+class RewriteReport(Report):
     """What was changed, what could not be, and what XNNPACK makes of it.
 
     Args:
@@ -49,24 +51,23 @@ class RewriteReport:
             "eligible": self.eligible,
         }
 
-    def render(self):
-        """Returns the report as a list for people."""
-        rows = self.changes + self.left
-        width = max([5, *(len(row["layer"]) for row in rows)])
-        lines = []
-        for row in self.changes:
-            kind = "exact" if row["exact"] else "near-exact"
-            lines.append(
-                f"{row['layer']:<{width}}  {kind:<11}  {row['change']}"
-            )
-        for row in self.left:
-            lines.append(
-                f"{row['layer']:<{width}}  not changed  {row['reason']}"
-            )
-        lines.append(
+    def _parts(self):
+        rows = [
+            [
+                row["layer"],
+                "exact" if row["exact"] else "near-exact",
+                row["change"],
+            ]
+            for row in self.changes
+        ]
+        rows += [
+            [row["layer"], "not changed", row["reason"]] for row in self.left
+        ]
+        lines = [
+            Table(["layer", "outputs", "change"], rows),
             f"{len(self.changes)} layers changed, {len(self.left)} that could "
-            "not be"
-        )
+            "not be",
+        ]
         able = sum(not row["reason"] for row in self.xnnpack.layers)
         lines.append(
             f"{able} of {len(self.xnnpack.layers)} 1x1 convolutions can run "
@@ -74,6 +75,4 @@ class RewriteReport:
         )
         if self.xnnpack.obstacle:
             lines.append(f"obstacle: {self.xnnpack.obstacle}")
-        return "\n".join(lines)
-
-    __str__ = render
+        return lines

@@ -16,6 +16,7 @@ from tf_gems.export.parity import measure_parity
 from tf_gems.export.parity import refuse_non_finite
 from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
+from tf_gems.export.paths import check_tolerance
 from tf_gems.export.progress import Progress
 from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
@@ -25,13 +26,14 @@ from tf_gems.export.sparse_graph import write_sparse_graph
 from tf_gems.export.stored_weights import free
 from tf_gems.files import replace_directory
 from tf_gems.files import workplace
+from tf_gems.validation import check_bool
 
 _TOLERANCE = 1e-4
 
 
 def export_saved_model(
     model, directory, inputs=None, overwrite=False, tolerance=None
-):
+) -> ExportReport:
     """Writes a SavedModel that plain TensorFlow loads and serves.
 
     Weights that are mostly zeros are stored as their kept values and the gaps
@@ -96,6 +98,8 @@ def write_saved_model(
             dense twin, called while both are there. Defaults to `None`.
     """
     check_target(directory, directory=True)
+    check_bool(overwrite, "overwrite")
+    check_tolerance(tolerance)
     directory = os.fspath(directory)
     own = _refuse_full(directory, overwrite)
     network = Network(model, inputs)

@@ -17,6 +17,7 @@ import numpy as np
 from tf_gems.export import gap_code
 from tf_gems.export.stored_weights import stored_weights
 from tf_gems.export.tracing import nodes
+from tf_gems.export.tracing import save_module
 
 # What the nodes that fill and name one variable need in the file.
 _OVERHEAD_BYTES = 512
@@ -102,9 +103,7 @@ def _write(traced, directory, folder):
         )
         return dict(zip(names, results, strict=True))
 
-    tf.saved_model.save(
-        module, directory, signatures=serve.get_concrete_function()
-    )
+    save_module(module, directory, serve.get_concrete_function())
     for row in rows:
         place = row.pop("place")
         if place is not None:

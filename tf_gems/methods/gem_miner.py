@@ -2,9 +2,9 @@
 
 import keras
 
-from tf_gems import regularization as regularizations
-from tf_gems.callbacks.gem_miner_callback import GemMinerCallback
-from tf_gems.layers.round_mask import RoundMask
+from tf_gems.gem_miner import GemMinerCallback
+from tf_gems.gem_miner import get_regularization
+from tf_gems.layers.mask import RoundMask
 from tf_gems.methods.trained import Trained
 from tf_gems.network import gems_of
 from tf_gems.validation import check_bool
@@ -48,7 +48,7 @@ class GemMiner(Trained):
     """
 
     kernel_initializer = "signed_constant"
-    warns_at_floor = False
+    warns_at_minimum = False
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class GemMiner(Trained):
     ):
         super().__init__(target_sparsity, epochs, learning_rate, **kwargs)
         self.freeze_period = freeze_period
-        self.regularization = regularizations.get(regularization)
+        self.regularization = get_regularization(regularization)
         self.stop_at_target = check_bool(stop_at_target, "stop_at_target")
         self.saturate_scores = check_bool(saturate_scores, "saturate_scores")
         self.inverted = check_bool(inverted, "inverted")

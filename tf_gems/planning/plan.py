@@ -3,9 +3,12 @@
 import dataclasses
 import math
 
+import keras
+
 from tf_gems.planning import speeds
 from tf_gems.planning.converted import Converted
 from tf_gems.pointwise import POLICY
+from tf_gems.tables import Report
 from tf_gems.validation import check_choice
 from tf_gems.validation import is_number
 
@@ -16,7 +19,7 @@ _TARGETS = ("browser", "native")
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Plan(Report):
     """What to prune, and how much of it, for a file to be small or fast.
 
     Args:
@@ -67,15 +70,14 @@ class Plan:
         return {name: getattr(self, name) for name in names}
 
     def to_dict(self):
-        """Returns the plan as plain, JSON-serialisable values."""
+        """Returns the plan as plain, JSON-serializable values."""
         return {
             **dataclasses.asdict(self),
             "bytes_are": COMPUTED,
             "settings": self.settings,
         }
 
-    def render(self):
-        """Returns the plan as a text for people."""
+    def _parts(self):
         what = "1x1 convolutions" if self.filters else "all kernels"
         if self.pattern != "unstructured":
             what += f", in blocks {self.pattern}"
@@ -100,12 +102,15 @@ class Plan:
                 "measure the export, or ask for more."
             )
         lines += [f"Source: {source}" for source in self.sources]
-        return "\n".join(lines)
-
-    __str__ = render
+        return lines
 
 
-def plan(model, max_bytes=None, speedup=None, target="browser"):
+def plan(
+    model: keras.Model,
+    max_bytes: int | None = None,
+    speedup: float | None = None,
+    target: str = "browser",
+) -> Plan:
     """Says how sparse a model must be to be small or fast enough.
 
     Of the policies that reach what is asked for, the one that prunes the

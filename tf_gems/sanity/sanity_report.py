@@ -6,6 +6,8 @@ import math
 import numpy as np
 
 from tf_gems.files import replacing
+from tf_gems.tables import Report
+from tf_gems.tables import Table
 from tf_gems.targets import check_file
 from tf_gems.validation import check_number
 from tf_gems.validation import is_number
@@ -19,7 +21,7 @@ _CONFIDENCE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
-class SanityReport:
+class SanityReport(Report):
     """The accuracies of a ticket and of what is left of it, and verdicts.
 
     Two branches are compared by Welch's interval for the difference of their
@@ -103,7 +105,7 @@ class SanityReport:
         )
 
     def to_dict(self):
-        """Returns the report as plain, JSON-serialisable values."""
+        """Returns the report as plain, JSON-serializable values."""
         found = {}
         for branch, runs in self._branches():
             row = found[branch] = {
@@ -124,15 +126,13 @@ class SanityReport:
             "branches": found,
         }
 
-    def render(self):
-        """Returns a table of the branches, and a sentence for each verdict."""
-        lines = [f"{'branch':<14}{'runs':>5}{'accuracy':>10}{'spread':>9}"]
+    def _parts(self):
+        rows = []
         for branch, runs in self._branches():
             spread = _deviation(runs)
             spread = "-" if spread is None else f"{spread:.2%}"
-            lines.append(
-                f"{branch:<14}{len(runs):>5}{np.mean(runs):>10.2%}{spread:>9}"
-            )
+            rows.append([branch, len(runs), f"{np.mean(runs):.2%}", spread])
+        lines = [Table(["branch", ">runs", ">accuracy", ">spread"], rows)]
         for subject, verdict_, branch in (
             ("The mask is", self.mask, "shuffled"),
             ("The weights are", self.weights, "reinitialized"),
@@ -142,9 +142,7 @@ class SanityReport:
         for branch in ("random", "inverted"):
             if branch in self.accuracies:
                 lines.append(f"Against {branch}: {self._reason(branch)}")
-        return "\n".join(lines)
-
-    __str__ = render
+        return lines
 
     def _reason(self, branch):
         """Returns the numbers that a verdict rests on, as a sentence."""

@@ -1,14 +1,15 @@
-"""How a budget of weights is spread over the layers of a network.
+"""How the weights that are kept are distributed over the layers.
 
 A distribution is called with the shapes of the prunable weights, in the
 network's order, and the density of the whole. It returns how many entries of
 each are kept, integers whose sum is exactly `round(density * size)`; or `None`
-if the scores of the whole network shall decide. `keep` goes from scores to
-masks. `get` accepts a name, a config, an instance, or a dict for `PerPath`.
+if all scores are ranked together. `keep` computes masks from scores.
+`get` accepts a name, a config, an instance, or a dict for `PerPath`.
 """
 
 import math
 import re
+import warnings
 
 import keras
 import numpy as np
@@ -447,3 +448,35 @@ def within(limits, counts):
     total = min(kept.sum(), limits.sum())
     kept = _proportional(kept / np.maximum(limits, 1), limits, total)
     return _largest_remainder(kept, int(total))
+
+
+def warn_at_minimum(distribution, kept, named=()):
+    """Warns of weights that are down to the minimum of a distribution.
+
+    Args:
+        distribution: `Distribution`.
+        kept: Dict from the paths of weights to pairs: how many entries are
+            kept, and how many there are.
+        named: Set of paths that an earlier warning named.
+
+    Returns:
+        Set of the paths that this warning names.
+    """
+    least = getattr(distribution, "minimum", 0)
+    paths = [
+        path
+        for path, (count, size) in kept.items()
+        if count <= least < size and path not in named
+    ]
+    if paths:
+        lines = [
+            f"'{p}' ({kept[p][0]} of {kept[p][1]:,} weights)" for p in paths
+        ]
+        warnings.warn(
+            f"The distribution keeps at least {least} of each weight, and "
+            f"these are down to that: {', '.join(lines)}. They may block what "
+            "flows through their layers. Lower `target_sparsity`, or give them "
+            "a larger share by `distribution`, such as 'erk'.",
+            stacklevel=3,
+        )
+    return set(paths)

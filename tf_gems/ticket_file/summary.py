@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 
+from tf_gems.tables import Report
+from tf_gems.tables import Table
 from tf_gems.text import printable
 from tf_gems.ticket_file import container
 from tf_gems.ticket_file import header
@@ -20,7 +22,7 @@ _NAMES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class TicketSummary:
+class TicketSummary(Report):
     """The layers, bytes and metadata of a ticket file.
 
     Args:
@@ -106,42 +108,43 @@ class TicketSummary:
             **dataclasses.asdict(self),
         }
 
-    def render(self):
-        """Returns a table for people."""
-        paths = [_shown(layer["path"]) for layer in self.layers]
-        width = max(16, *map(len, paths))
-        lines = [
-            f"{'weight':<{width}}  {'shape':>18}  {'kept':>9}  density  "
-            f"{'bytes':>9}  values"
-        ]
-        for path, layer in zip(paths, self.layers, strict=True):
-            shape = str(tuple(layer["shape"]))
+    def _parts(self):
+        rows = []
+        for layer in self.layers:
             kept = density = ""
             if layer["kept"] is not None:
                 kept, density = f"{layer['kept']:,}", f"{layer['density']:.2%}"
             size = math.ceil((layer["positions"] + layer["values"]) / 8)
-            lines.append(
-                f"{path:<{width}}  {shape:>18}  {kept:>9}  "
-                f"{density:>7}  {size:>9,}  {layer['coding']}"
+            rows.append(
+                [
+                    *(_shown(layer["path"]), tuple(layer["shape"]), kept),
+                    *(density, f"{size:,}", layer["coding"]),
+                ]
             )
         masked = [layer for layer in self.layers if layer["kept"] is not None]
         size = sum(math.prod(layer["shape"]) for layer in masked)
         kept = sum(layer["kept"] for layer in masked)
-        lines += [
-            f"{'prunable weights':<{width}}  {size:>18,}  {kept:>9,}  "
-            f"{kept / size:7.2%}",
-            "",
-            *(
-                f"{self.lengths[part]:>9,}  {name}"
-                for part, name in _NAMES.items()
+        total = ["prunable weights", f"{size:,}", f"{kept:,}"]
+        rows.append([*total, f"{kept / size:.2%}", "", ""])
+        parts = [
+            [f"{self.lengths[part]:,}", name] for part, name in _NAMES.items()
+        ]
+        return [
+            Table(
+                ["weight", ">shape", ">kept", ">density", ">bytes", "values"],
+                rows,
             ),
-            f"{self.bytes:>9,}  bytes in all",
+            "",
+            Table(
+                [">bytes", "part of the file"],
+                [*parts, [f"{self.bytes:,}", "total"]],
+            ),
             "",
             f"Positions take {self.ratio:.3f} times their entropy, "
             f"{self.entropy_bytes:,.1f} bytes, the sum over the",
-            "weights of log2(binomial(size, kept)). Bytes of a weight are "
-            "those before all",
-            "numbers are deflated together.",
+            "weights of log2(binomial(size, kept)). The bytes of a weight are "
+            "counted before",
+            "all numbers are deflated together.",
             "",
             f"fingerprint: {self.fingerprint}",
             f"config of the network: {'yes' if self.has_config else 'no'}",
@@ -150,9 +153,6 @@ class TicketSummary:
                 for key, value in self.metadata.items()
             ),
         ]
-        return "\n".join(lines)
-
-    __str__ = render
 
 
 def _shown(text):

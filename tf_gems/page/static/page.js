@@ -8,12 +8,14 @@ import {check, floats, inTurns, median, Network, relativeError, speedUp}
 
 const TOLERANCE = 1e-4;
 const PAIRS = 61;
+const ANSWER_PAIRS = 9;  // of an answer, after runs to warm up
 const element = (id) => document.getElementById(id);
 const canvas = element('canvas');
 const pen = canvas.getContext('2d', {willReadFrequently: true});
 
 let page, inputs, outputs, dense, sparse;
 let current = null;  // what the networks read now
+let label = null;  // the class of `current`, if it is a test example
 let busy = Promise.resolve();
 
 function tell(message) {
@@ -39,6 +41,7 @@ async function open() {
   page = await answer.json();
   element('name').textContent = page.name;
   document.title = page.name;
+  showAccuracy();
   element('summary').textContent =
       `${(100 * page.sparsity).toFixed(1)} % of the weights of the sparse ` +
       `network are zero. Its file has ${kilobytes(page.bytes.sparse)}, that ` +
@@ -90,27 +93,43 @@ function softmax(values) {
 /** Runs both networks on `current`, after whatever runs already. */
 function answer() {
   const values = current;
+  const expected = label;
   busy = busy.then(async () => {
     if (values !== current) return;  // drawn on meanwhile
-    const found = {};
+    const outputs = {};
     for (const [name, network] of [['dense', dense], ['sparse', sparse]]) {
-      await network.run(values);  // to warm up
-      found[name] = await network.run(values);
-      const {output, milliseconds: time} = found[name];
+      const {output} = await network.run(values);
+      outputs[name] = output;
       const sure = page.logits ? softmax(output) : Array.from(output);
       const best = sure.indexOf(Math.max(...sure));
       element(`${name}-answer`).textContent = page.classes[best] ?? best;
       element(`${name}-sure`).textContent =
           `${(100 * sure[best]).toFixed(1)} %`;
-      element(`${name}-time`).textContent = milliseconds(time);
+      mark(element(`${name}-right`), expected, best);
     }
-    const error = relativeError(found.sparse.output, found.dense.output);
+    const error = relativeError(outputs.sparse, outputs.dense);
     const same = error <= TOLERANCE ?
         `Same outputs (they differ by ${error.toExponential(1)}).` :
         `The outputs differ by ${error.toExponential(1)}!`;
     element('verdict').textContent = same;
+    const times = await inTurns(dense, sparse, values, ANSWER_PAIRS);
+    for (const name of ['dense', 'sparse']) {
+      element(`${name}-time`).textContent = milliseconds(median(times[name]));
+    }
   }).catch(fail);
   return busy;
+}
+
+/** Says beside an answer whether it is right, if that is known. */
+function mark(place, expected, best) {
+  place.className = 'mark';
+  place.textContent = '';
+  if (expected == null) return;
+  const right = expected === best;
+  place.classList.add(right ? 'right' : 'wrong');
+  place.textContent = right ?
+      '✓ right' :
+      `✗ wrong: it is ${page.classes[expected] ?? expected}`;
 }
 
 async function benchmark() {
@@ -170,6 +189,7 @@ function readCanvas() {
     values[i] = (value / white - page.mean[channel]) / page.deviation[channel];
   }
   current = values;
+  label = null;
   return answer();
 }
 
@@ -190,6 +210,7 @@ function fillExamples() {
 async function showExample(index) {
   const size = page.shape.reduce((a, b) => a * b);
   current = inputs.slice(index * size, (index + 1) * size);
+  label = page.labels?.[index] ?? null;
   const image = new ImageData(page.shape[2], side());
   for (let i = 0; i < image.data.length; ++i) {
     const channel = Math.min(i % 4, depth() - 1);
@@ -330,34 +351,137 @@ function showLayers() {
   }
 }
 
-function showHistory() {
-  for (const [name, all] of Object.entries(page.history ?? {})) {
-    const values = all.filter((value) => value !== null); // no number
-    if (values.length < 2) continue;
-    element('history').hidden = false;
-    const low = Math.min(...values), high = Math.max(...values);
-    const span = high - low || 1;
-    const points = values.map((value, i) => {
-      const x = 100 * i / (values.length - 1);
-      return `${x},${38 - 36 * (value - low) / span}`;
-    });
-    const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-    svg.setAttribute('viewBox', '0 0 100 40');
-    svg.setAttribute('preserveAspectRatio', 'none');
-    svg.setAttribute('role', 'img');
-    const line =
-        document.createElementNS('http://www.w3.org/2000/svg', 'polyline');
-    line.setAttribute('points', points.join(' '));
-    svg.append(line);
-    const text = `${name}: ${values[0].toPrecision(4)} in the first epoch, ` +
-        `${values.at(-1).toPrecision(4)} in the last of ${values.length}`;
-    svg.setAttribute('aria-label', text);
-    const figure = document.createElement('figure');
-    const caption = document.createElement('figcaption');
-    caption.textContent = text;
-    figure.append(caption, svg);
-    element('curves').append(figure);
+function showAccuracy() {
+  if (page.accuracy == null) return;
+  const percent = (value) => `${(100 * value).toFixed(2)} %`;
+  const line = element('accuracy');
+  line.hidden = false;
+  line.textContent = `${percent(page.accuracy)} test accuracy`;
+  if (page.dense_accuracy != null) {
+    const small = document.createElement('small');
+    small.textContent =
+        `The unpruned network has ${percent(page.dense_accuracy)}.`;
+    line.append(small);
   }
+}
+
+const WIDTH = 440, HEIGHT = 230;
+const LEFT = 56, RIGHT = 12, TOP = 12, BOTTOM = 40;  // margins of a chart
+
+/** Draws a chart for each quantity, with all stages on one scale. */
+function showHistory() {
+  const charts = new Map();  // from a quantity to its curves
+  for (const [name, all] of Object.entries(page.history ?? {})) {
+    const values = all.map((value, i) => [i + 1, value])
+        .filter(([, value]) => value !== null);  // no number
+    if (values.length < 2) continue;
+    const parts = name.split(', ');
+    const quantity = parts.pop().replace(/^val_/, '');
+    if (!charts.has(quantity)) charts.set(quantity, []);
+    const stage = parts.join(', ') ||
+        (name.startsWith('val_') ? 'validation' : 'training');
+    charts.get(quantity).push({stage, values});
+  }
+  for (const [quantity, curves] of charts) {
+    element('history').hidden = false;
+    element('curves').append(chart(quantity, curves));
+  }
+}
+
+function chart(quantity, curves) {
+  const all = curves.flatMap(({values}) => values.map(([, value]) => value));
+  const scale = makeScale(quantity, Math.min(...all), Math.max(...all));
+  const epochs =
+      Math.max(...curves.flatMap(({values}) => values.map(([x]) => x)));
+  const across = (x) =>
+      LEFT + (WIDTH - LEFT - RIGHT) * (x - 1) / Math.max(1, epochs - 1);
+  const down = (y) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - scale.place(y));
+  const picture = draw('svg', {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img'});
+  for (const tick of scale.ticks) {
+    picture.append(
+        draw('line', {x1: LEFT, x2: WIDTH - RIGHT, y1: down(tick),
+          y2: down(tick), class: 'grid'}),
+        draw('text', {x: LEFT - 6, y: down(tick) + 4, 'text-anchor': 'end'},
+            scale.text(tick)));
+  }
+  const step = Math.max(1, niceStep(epochs, 6));
+  for (let x = step === 1 ? 1 : step; x <= epochs; x += step) {
+    picture.append(draw('text',
+        {x: across(x), y: HEIGHT - BOTTOM + 16, 'text-anchor': 'middle'}, x));
+  }
+  picture.append(draw('text', {x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 6,
+    'text-anchor': 'middle'}, 'epoch'));
+  const legend = document.createElement('ul');
+  legend.className = 'legend';
+  const said = [];
+  curves.forEach(({stage, values}, i) => {
+    const style = {
+      stroke: page.palette[i % page.palette.length],
+      'stroke-dasharray': i % 2 ? '6 3' : 'none',
+    };
+    const points =
+        values.map(([x, y]) => `${across(x).toFixed(1)},${down(y).toFixed(1)}`);
+    picture.append(draw('polyline', {points: points.join(' '), ...style}));
+    const last = scale.text(values.at(-1)[1], true);
+    const mark = draw('svg', {viewBox: '0 0 36 14', 'aria-hidden': true});
+    mark.append(draw('polyline', {points: '0,7 36,7', ...style}));
+    const item = document.createElement('li');
+    item.append(mark, `${stage}: ${last}`);
+    legend.append(item);
+    said.push(`${stage}: ${scale.text(values[0][1], true)} in the first ` +
+        `epoch, ${last} in the last of ${values.length}`);
+  });
+  picture.setAttribute('aria-label', `${quantity}. ${said.join('. ')}.`);
+  const figure = document.createElement('figure');
+  const caption = document.createElement('figcaption');
+  caption.textContent = quantity + (scale.log ? ' (logarithmic)' : '');
+  figure.append(caption, picture, legend);
+  return figure;
+}
+
+/** A scale for all curves of a chart: where values stand, and its ticks. */
+function makeScale(quantity, low, high) {
+  const parts = /accuracy|density|sparsity/.test(quantity) &&
+      low >= 0 && high <= 1;
+  const text = (value, exact) => parts ?
+      `${Number((100 * value).toPrecision(exact ? 4 : 3))} %` :
+      String(Number(value.toPrecision(exact ? 4 : 3)));
+  if (/density/.test(quantity) && low > 0 && high > 10 * low) {
+    const [from, to] = [Math.log10(low), Math.log10(high)];
+    const ticks = [];
+    for (let power = Math.floor(from); power <= to; ++power) {
+      for (const digit of [1, 3]) {
+        const tick = Number((digit * 10 ** power).toPrecision(6));
+        if (tick >= low && tick <= high) ticks.push(tick);
+      }
+    }
+    const place = (value) => (Math.log10(value) - from) / (to - from);
+    return {log: true, ticks, text, place};
+  }
+  const step = niceStep(high - low, 5);
+  const from = Math.floor(low / step) * step;
+  const to = Math.max(Math.ceil(high / step) * step, from + step);
+  const ticks = [];
+  for (let i = 0; from + i * step <= to + step / 2; ++i) {
+    ticks.push(Number((from + i * step).toPrecision(6)));
+  }
+  return {ticks, text, place: (value) => (value - from) / (to - from)};
+}
+
+/** The distance of about `count` ticks over a span: 1, 2 or 5 times 10^n. */
+function niceStep(span, count) {
+  const rough = (span || 1) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  return [1, 2, 5, 10].find((x) => x * power >= rough) * power;
+}
+
+function draw(tag, attributes, text = null) {
+  const drawn = document.createElementNS('http://www.w3.org/2000/svg', tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    drawn.setAttribute(name, value);
+  }
+  if (text !== null) drawn.textContent = text;
+  return drawn;
 }
 
 function showPictures() {

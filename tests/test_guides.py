@@ -1,0 +1,127 @@
+"""The guides run, do what they say, and become pages and notebooks."""
+
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tf_gems as gems
+
+pytest.importorskip("sklearn")
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("guides export models", allow_module_level=True)
+
+ROOT = Path(__file__).parents[1]
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.py"))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda name: runpy.run_path(ROOT / "docs" / "guides" / f"{name}.py")
+
+
+def test_mine_a_gem(run):
+    names = run("mine_a_gem")
+    assert names["ticket"].kept == round(0.05 * names["ticket"].size)
+    assert names["gem_accuracy"] > 0.8 and names["tuned_accuracy"] > 0.9
+    dense = [x for x in names["plain"].layers if hasattr(x, "kernel")]
+    kernels = [layer.kernel for layer in dense]
+    kept = sum(np.count_nonzero(kernel) for kernel in kernels)
+    assert kept == names["ticket"].kept
+    loaded = gems.Ticket.load("digits.gem")
+    assert loaded.kept == kept and Path("digits.keras").exists()
+
+
+def test_choose_a_method(run):
+    names = run("choose_a_method")
+    accuracy = names["accuracy"]
+    assert accuracy[0.5] > 0.85 and accuracy[0.95] < accuracy[0.5]
+    for mask in names["ticket"].masks.values():
+        assert names["gems"].patterns.get("2:4").matches(mask)
+
+
+def test_deploy(run):
+    names = run("deploy")
+    files = {path.name: path.stat().st_size for path in Path().glob("*.tflite")}
+    assert files["int8.tflite"] == names["int8"].bytes
+    assert files["half.tflite"] < files["model.tflite"]
+    assert names["micro"].bytes == files["micro.tflite"]
+    before, after = names["compaction"].parameters
+    assert after < before
+    assert Path("saved_model").is_dir() and Path("exported").is_dir()
+
+
+def test_compare_methods(run):
+    names = run("compare_methods")
+    methods = {row["method"] for row in names["comparison"].rows}
+    assert methods == {"dense", "snip", "random"}
+    assert names["ticket"].density == pytest.approx(0.1, abs=1e-3)
+
+
+def test_training_loops(run):
+    names = run("training_loops")
+    assert names["plain"] is names["gan"]
+
+
+def test_many_devices(tmp_path):
+    # It makes a strategy of its own, of which a process takes one.
+    guide = ROOT / "docs" / "guides" / "many_devices.py"
+    done = subprocess.run(
+        [sys.executable, guide],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "10.0%"
+    assert list((tmp_path / "backup").glob("*.backup"))
+
+
+def test_reproduce_the_paper(run):
+    names = run("reproduce_the_paper")
+    assert names["ticket"].density == pytest.approx(0.05, abs=1e-3)
+    assert names["accuracy"] > 0.5
+    assert gems.presets.get_preset("paper") == names["preset"]
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_guides_are_notebooks_and_their_links_lead_somewhere(guide):
+    jupytext = pytest.importorskip("jupytext")
+    nbformat = pytest.importorskip("nbformat")
+    text = jupytext.writes(jupytext.read(guide), fmt="ipynb")
+    notebook = nbformat.reads(text, as_version=4)
+    nbformat.validate(notebook)
+    kinds = {cell.cell_type for cell in notebook.cells}
+    assert kinds == {"markdown", "code"}
+    first = notebook.cells[0].source
+    assert first.startswith("# ")  # the title of its page
+    for cell in notebook.cells:
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", cell.source):
+            assert (guide.parent / link).exists(), link
+    assert f"guides/{guide.name}" in (ROOT / "docs/index.md").read_text("utf-8")
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    mkdocs = shutil.which("mkdocs", path=Path(sys.executable).parent)
+    if mkdocs is None:
+        pytest.skip("needs the extra `docs`")
+    done = subprocess.run(
+        [mkdocs, "build", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "site/guides/deploy/index.html").read_text("utf-8")
+    assert "export_litert" in page and 'href="../../speed/"' in page
+    api = (tmp_path / "site/api/models/index.html").read_text("utf-8")
+    assert 'id="tf_gems.SparseModel"' in api

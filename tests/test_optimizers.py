@@ -1,0 +1,124 @@
+"""The hyperbolic step against its formula in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+import tf_gems as gems
+from tf_gems.optimizers import hyperbolic_step
+
+random = np.random.default_rng(0)
+X = random.normal(size=(16, 6)).astype("float32")
+Y = random.normal(size=(16, 3)).astype("float32")
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+        keras.optimizers.AdamW(0.01, weight_decay=0.1, clipnorm=0.5),
+        keras.optimizers.Lion(0.01),
+        keras.optimizers.Adam(
+            keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
+        ),
+    ],
+    ids=lambda optimizer: optimizer.name,
+)
+def test_every_step_multiplies_what_the_optimizer_wrote(optimizer):
+    start = random.normal(size=(4, 3)).astype("float32")
+    weight, bias = keras.Variable(start), keras.Variable(start[0])
+    kind = type(optimizer)
+    plain = kind.from_config(optimizer.get_config())
+    optimizer = hyperbolic_step(optimizer, alpha=2.0, beta=0.5)
+    assert isinstance(optimizer, kind)
+    copies = [keras.Variable(start), keras.Variable(start[0])]
+    for _ in range(4):
+        gradient = random.normal(size=(4, 3)).astype("float32")
+        gradients = [ops.array(gradient), ops.array(gradient[0])]
+        # The plain optimizer from the same weights, and the formula on that.
+        rate = float(ops.convert_to_numpy(optimizer.learning_rate))
+        copies[0].assign(weight)
+        copies[1].assign(bias)
+        plain.apply(gradients, copies)
+        optimizer.apply(gradients, [weight, bias])
+        if getattr(optimizer, "clipnorm", None):
+            norm = np.linalg.norm(gradient)
+            gradient = gradient * min(1, optimizer.clipnorm / norm)
+        w = np.array(copies[0])
+        factor = np.exp(rate * (-2.0 * np.sign(w) * gradient - 0.5))
+        np.testing.assert_allclose(weight, w * factor, rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(bias, copies[1])
+
+
+def test_one_step_is_bounded():
+    optimizer = hyperbolic_step(keras.optimizers.SGD(1e-3))
+    weight = keras.Variable([[1.0, -1.0]])
+    optimizer.apply([ops.array([[-1e3, -1e3]])], [weight])
+    # SGD adds 1 to both; exp(0.2 * 1e3) would overflow.
+    np.testing.assert_allclose(weight, [[2 * np.e, 0.0]], rtol=1e-6)
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, "relu", name="a"),
+            layers.Dense(3, name="b"),
+        ]
+    )
+
+
+def test_pruned_weights_stay_zero_and_others_change_sign():
+    sparse = gems.SparseModel(network(), start="trained")
+    adam = keras.optimizers.Adam(0.05)
+    sparse.compile(hyperbolic_step(adam, alpha=10.0), "mse")
+    sparse.fit(
+        X,
+        Y,
+        epochs=6,
+        verbose=0,
+        callbacks=[gems.GradualMagnitudeCallback(0.5)],
+    )
+    kernels = [w for w in gems.strip(sparse).weights if len(w.shape) == 2]
+    assert sum(np.count_nonzero(np.array(k)) for k in kernels) == 36
+
+
+def test_a_compiled_model_comes_back_from_its_file(tmp_path):
+    model = network()
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    model.compile(
+        hyperbolic_step(keras.optimizers.SGD(schedule, momentum=0.9), 3.0),
+        "mse",
+    )
+    model.fit(X, Y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.hyperbolic == {"alpha": 3.0, "beta": 1e-3}
+    assert isinstance(loaded.optimizer, keras.optimizers.SGD)
+    for one in (model, loaded):
+        one.fit(X, Y, shuffle=False, verbose=0)
+    for ours, theirs in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "optimizer, arguments, message",
+    [
+        ("sgd", {}, "Keras optimizer"),
+        (keras.optimizers.Ftrl(), {}, "Ftrl"),
+        (
+            keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()),
+            {},
+            "wrap the result",
+        ),
+        (keras.optimizers.SGD(), {"alpha": -1}, "alpha=-1"),
+        (keras.optimizers.SGD(), {"beta": float("nan")}, "beta=nan"),
+        (hyperbolic_step(keras.optimizers.SGD()), {}, "takes one already"),
+    ],
+)
+def test_what_is_refused(optimizer, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        hyperbolic_step(optimizer, **arguments)

@@ -1,0 +1,246 @@
+"""Training that alternates between compressed and dense phases (AC/DC)."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.methods.trained import Trained
+from tf_gems.methods.trained import log_sparsity
+from tf_gems.methods.trained import read_weights
+from tf_gems.methods.trained import refuse_restoring
+from tf_gems.methods.trained import train_weights
+from tf_gems.methods.trained import warn_unfinished
+from tf_gems.methods.trained import weights_in_training
+from tf_gems.pointwise import refuse_too_few_zeros
+from tf_gems.selection import distributions
+from tf_gems.selection import patterns
+from tf_gems.validation import check_positive_integer
+from tf_gems.validation import check_sparsity
+
+# Of 100 epochs, the paper trains 10 dense ones, then phases of 5 each, of
+# which the last dense one takes 10, and 15 compressed ones.
+_WARMUP, _PERIOD, _LAST = 0.1, 0.05, 0.15
+
+
+def is_compressed(epoch, epochs):
+    """Returns whether an epoch of AC/DC trains a sparse network.
+
+    Phases have whole epochs, at least one. The first is dense, and the last
+    is compressed, with a dense one before it.
+
+    Args:
+        epoch: Integer, counted from zero.
+        epochs: Integer, the length of training.
+
+    Example:
+
+    >>> "".join("DC"[is_compressed(epoch, 12)] for epoch in range(12))
+    'DCDCDCDCDDCC'
+    """
+    last = epochs - max(1, round(_LAST * epochs))
+    period = max(1, round(_PERIOD * epochs))
+    warmup = max(1, round(_WARMUP * epochs))
+    if epoch >= last:
+        return True
+    if epoch < warmup or epoch >= last - period:
+        return False
+    return (epoch - warmup) // period % 2 == 0
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class ACDCCallback(keras.callbacks.Callback):
+    """Alternates compressed and dense training, and ends compressed.
+
+    When a compressed phase begins, the weights of the largest `|w|` stay
+    alive, exactly as many as the target says, and all others become zero.
+    When a dense phase begins, all weights are alive again; those that were
+    pruned start from zero. Training starts dense for a tenth of its epochs,
+    alternates every twentieth, and is compressed for the last 15 %, as in the
+    paper's training of 100 epochs. See `is_compressed`.
+
+    In a `tf_gems.SparseModel` that was just wrapped, `fit` trains the weights
+    from the start, whatever its `start`. Elsewhere call `prepare(model)` of
+    `tf_gems.methods.ACDC`, and `compile`, before. What is pruned depends on
+    the epoch and on the model's variables alone, so a run that is interrupted
+    and resumed goes on as if it had not been.
+
+    Epoch logs: `sparsity` and `density`.
+
+    Args:
+        target_sparsity: Float in [0, 1), the fraction of zeros in compressed
+            phases.
+        epochs: Integer, the length of training. Defaults to `None`: the
+            epochs of `fit`.
+        distribution: How what is alive is spread over the weights, see
+            `tf_gems.distributions.get`. Defaults to `"lamp"`.
+        pattern: What is pruned together, see `tf_gems.patterns.get`.
+            Defaults to `"unstructured"`.
+
+    Raises:
+        ValueError: If an argument is out of range, the model prunes nothing
+            or is mining, or some of it is pruned before training begins.
+
+    Example:
+
+    ```python
+    sparse = tf_gems.SparseModel(model, start="trained")
+    sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
+    sparse.fit(data, epochs=100, callbacks=[
+        tf_gems.methods.ACDCCallback(0.9)])
+    ```
+
+    Reference: Peste et al., 2021, "AC/DC: Alternating Compressed/DeCompressed
+    Training of Deep Neural Networks", algorithm 1.
+    """
+
+    def __init__(
+        self,
+        target_sparsity,
+        epochs=None,
+        distribution="lamp",
+        pattern="unstructured",
+    ):
+        super().__init__()
+        self.target_sparsity = check_sparsity(target_sparsity)
+        self.epochs = epochs
+        if epochs is not None:
+            self.epochs = check_positive_integer(epochs, "epochs")
+        self.distribution = distributions.get(distribution)
+        self.pattern = patterns.get(pattern)
+        patterns.refuse_too_dense(self.pattern, self.target_sparsity)
+        self._weights = []
+
+    def before_fit(self, model, arguments):
+        """Called by `SparseModel.fit`, before anything is traced.
+
+        Args:
+            model: `SparseModel`.
+            arguments: Dict of the arguments of `fit`.
+        """
+        epochs = self.epochs or arguments["epochs"]
+        dense = [e for e in range(epochs) if not is_compressed(e, epochs)]
+        last = dense[-1] + 1 if dense else 0
+        refuse_restoring(arguments["callbacks"], last, type(self).__name__)
+        train_weights(model)
+
+    def on_train_begin(self, logs=None):
+        self._weights = weights_in_training(self.model, type(self).__name__)
+        refuse_too_few_zeros(find_gem_layers(self.model), self.target_sparsity)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        values, alive = read_weights(self._weights)
+        if epoch == 0 and not all(a.all() for a in alive):
+            raise ValueError(
+                "AC/DC makes all weights alive again in its dense phases, so "
+                f"it starts from a dense network. Received: '{self.model.name}'"
+                ", of which some weights are pruned already. Start from dense "
+                "weights, or use `GradualMagnitudeCallback`."
+            )
+        size = sum(value.size for value in values)
+        for gem in find_gem_layers(self.model):
+            # While more is alive than this, `ticket` refuses.
+            gem.target.assign(round((1.0 - self.target_sparsity) * size))
+        if not is_compressed(epoch, self._epochs):
+            # Optimizers may have moved what was pruned: it starts from zero.
+            masks = [np.ones(value.shape, bool) for value in values]
+        elif epoch and is_compressed(epoch - 1, self._epochs):
+            return
+        else:
+            masks = self.distribution.keep(
+                [np.abs(value) for value in values],
+                1.0 - self.target_sparsity,
+                [weight.path for weight in self._weights],
+                self.pattern,
+                None,
+            )
+            alive = masks
+        self._set(values, alive, masks)
+
+    def _set(self, values, alive, masks):
+        """Sets weights that are not alive to zero, and then the masks."""
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        for weight, value, here, mask in zip(
+            self._weights, values, alive, masks, strict=True
+        ):
+            if not np.all(here):
+                value = ops.cast(value * here, weight.weight.dtype)
+                weight.weight.assign(value)
+            weight.alive.assign(mask)
+
+    @property
+    def _epochs(self):
+        return self.epochs or self.params["epochs"]
+
+    def on_epoch_end(self, epoch, logs=None):
+        log_sparsity(self._weights, logs)
+
+    def on_train_end(self, logs=None):
+        if self._epochs <= self.params["epochs"]:  # else another `fit` follows
+            warn_unfinished(self._weights, self.target_sparsity)
+
+    def get_config(self):
+        return {
+            "target_sparsity": self.target_sparsity,
+            "epochs": self.epochs,
+            "distribution": keras.saving.serialize_keras_object(
+                self.distribution
+            ),
+            "pattern": keras.saving.serialize_keras_object(self.pattern),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class ACDC(Trained):
+    """Trains the weights in alternating compressed and dense phases.
+
+    `tf_gems.methods.ACDCCallback` in a `fit` of its own. The ticket holds
+    the trained weights: it is accurate as it is. Magnitudes are compared
+    relative to their layer by default, see `tf_gems.methods.Magnitude`.
+
+    Args:
+        target_sparsity: Float in [0, 1), the fraction of zeros.
+        epochs: Positive integer. Defaults to `100`.
+        learning_rate: See `tf_gems.methods.Trained`. Defaults to `None`: that
+            of the compiled optimizer.
+        distribution: See `tf_gems.distributions.get`. Defaults to `"lamp"`.
+        **kwargs: `pattern`, see `tf_gems.methods.Method`.
+
+    Example:
+
+    ```python
+    sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
+    ticket = tf_gems.methods.ACDC(0.9, learning_rate=0.1).find(sparse, data)
+    ```
+
+    Reference: Peste et al., 2021, "AC/DC: Alternating Compressed/DeCompressed
+    Training of Deep Neural Networks", algorithm 1.
+    """
+
+    phase = "finetuning"
+
+    def __init__(
+        self,
+        target_sparsity,
+        epochs=100,
+        learning_rate=None,
+        distribution="lamp",
+        **kwargs,
+    ):
+        super().__init__(
+            target_sparsity,
+            epochs,
+            learning_rate,
+            distribution=distribution,
+            **kwargs,
+        )
+
+    def callback(self):
+        return ACDCCallback(
+            self.target_sparsity, self.epochs, self.distribution, self.pattern
+        )

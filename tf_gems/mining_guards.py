@@ -1,0 +1,214 @@
+"""Checks that stop mining, each with a message that says what to do."""
+
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_gems import training_logic
+
+
+class GuardedMining(keras.callbacks.Callback):
+    """The checks of `tf_gems.GemMinerCallback`, which sets the attributes.
+
+    Attributes:
+        target_sparsity: Float.
+        freeze_period: Integer.
+        _gems: List of the `GemLayer`s of the model.
+        _counts: List of integers, how many weights are alive after 0, 1, ...
+            freezes.
+        _epochs: Integer, the length of mining.
+        _steps_before: Integer, steps of mining when the epoch began.
+    """
+
+    @property
+    def _size(self):
+        return sum(gem.size for gem in self._gems)
+
+    def _alive(self):
+        return sum(gem.count_alive() for gem in self._gems)
+
+    def _steps_done(self):
+        # Not those of the optimizer: a user's own step may have several.
+        return max(int(read_number(gem.penalty.steps)) for gem in self._gems)
+
+    def _refuse_no_freeze(self, freezes):
+        if freezes < 1:
+            raise ValueError(
+                "`freeze_period` must leave time to freeze and to go on "
+                "training: at least two periods in all. Received: "
+                f"freeze_period={self.freeze_period}, epochs={self._epochs}. "
+                f"Use freeze_period={max(1, self._epochs // 4)} or more epochs."
+            )
+
+    def _refuse_fewer_than(self, least):
+        if self._counts[-1] < least:
+            raise ValueError(
+                f"`target_sparsity` must leave {least} of {self._size:,} "
+                f"weights. Received: target_sparsity={self.target_sparsity:g}. "
+                f"Use {1 - least / self._size:g} or less."
+            )
+
+    def _set_target(self, epoch):
+        """Records the target in all layers, which a resumed run must have."""
+        target, size = self._counts[-1], self._size
+        for gem in self._gems:
+            begun = int(read_number(gem.target))
+            if epoch and begun not in (0, target):
+                raise ValueError(
+                    "Mining is resumed with the target that it began with. "
+                    f"Received: target_sparsity={self.target_sparsity:g}, "
+                    f"which leaves {target:,} of {size:,} weights, in epoch "
+                    f"{epoch + 1}; it began with a target of {begun:,}. Use "
+                    f"target_sparsity={1 - begun / size:g}, or begin anew, "
+                    "without the backup."
+                )
+            gem.target.assign(target)
+
+    def _refuse_restart(self, epoch):
+        """Allows an epoch that was mined before only for a larger sparsity."""
+        done = max(int(read_number(gem.penalty.epochs)) for gem in self._gems)
+        if done <= epoch:
+            return
+        alive, size = self._alive(), self._size
+        reset = f"`reset_mining()` of its `GemLayer` '{self._gems[0].name}'."
+        if alive > int(read_number(self._gems[0].target)):
+            raise ValueError(
+                "Freezing depends on the epoch number, so mining continues "
+                "where it stopped; a `fit(epochs=1)` in a loop would never "
+                f"freeze. Received: epoch {epoch + 1} of a model that was "
+                f"mined for {done} epochs, with {alive:,} of {size:,} weights "
+                f"alive. Pass `fit(initial_epoch={done}, ...)`, with the same "
+                f"`epochs` for this callback, or begin anew: call {reset}"
+            )
+        if self._counts[-1] >= alive:
+            raise ValueError(
+                "Weights that are frozen never come back, so mining can "
+                "continue to a larger sparsity only. Received: "
+                f"target_sparsity={self.target_sparsity:g}, for a model of "
+                f"which mining has left {alive:,} of {size:,} weights, a "
+                f"sparsity of {1 - alive / size:g}. Use a larger one, or "
+                "train the ticket (`start_finetuning()`), or begin anew: call "
+                f"{reset}"
+            )
+        for gem in self._gems:
+            gem.penalty.reset()
+
+    def _warn_of_no_freeze(self, epoch):
+        """Warns if the first `fit` ends before anything freezes."""
+        epochs = self.params["epochs"]
+        if epoch or epochs > self.freeze_period or epochs >= self._epochs:
+            return
+        warnings.warn(
+            f"This `fit` ends before the first freeze: mining is "
+            f"{self._epochs} epochs long, and weights freeze when epoch "
+            f"{self.freeze_period + 1} begins. Received: epochs={epochs}. "
+            f"Continue with `fit(initial_epoch={epochs}, epochs={self._epochs}"
+            ", ...)`; a `fit(epochs=1)` in a loop would never freeze.",
+            stacklevel=2,
+        )
+
+    def _refuse_non_finite(self, epoch, when, loss=0.0):
+        """Stops if a loss or score is not finite: nothing can be ranked."""
+        lost = [
+            weight.path
+            for gem in self._gems
+            for weight in gem.prunable
+            if not weight.has_finite_score()
+        ]
+        if np.isfinite(loss) and not lost:
+            return
+        self.model.stop_training = True
+        rate = read_number(self.model.optimizer.learning_rate)
+        raise RuntimeError(
+            f"Mining {when} epoch {epoch + 1}: a loss or a score is not a "
+            "finite number, and such scores have no order to freeze by. "
+            f"Received: loss={loss:g}, learning_rate={rate:g}, scores lost "
+            f"in: {', '.join(lost) or 'none'}. The masks are unchanged. Lower "
+            "the learning rate, or look for such numbers in the data."
+        )
+
+    def _refuse_no_data(self, epoch, loss):
+        """Stops if an epoch has trained nothing."""
+        if self._steps_done() > self._steps_before:
+            return
+        self.model.stop_training = True
+        if loss:
+            raise RuntimeError(
+                "Mining trains the scores of layers that are called with "
+                "`training=True`. Received: epoch "
+                f"{epoch + 1} of '{self.model.name}', in which no `GemLayer` "
+                "was called so. In a `train_step` of your own pass "
+                "`training=True`, and add `sum(self.losses)` to the loss, "
+                "which holds the penalty of the scores."
+            )
+        raise RuntimeError(
+            f"Mining stopped in epoch {epoch + 1}: the data ended before its "
+            "first batch, so no score was trained. Received: steps="
+            f"{self.params['steps']}. Pass data that can be read in every "
+            "epoch, such as a `tf.data.Dataset` or a `keras.utils.PyDataset`, "
+            "or `.repeat()` it; a `train_step` of your own passes "
+            "`training=True`."
+        )
+
+    def _refuse_dead(self, epoch, kept):
+        """Stops if the outputs no longer depend on the inputs."""
+        dead = [path for path, count in kept.items() if count == 0]
+        if not dead or (any(kept.values()) and self._reacts_to_inputs()):
+            return
+        self.model.stop_training = True
+        raise RuntimeError(
+            f"Mining stopped in epoch {epoch + 1}: the network is dead, its "
+            "output no longer depends on its input. No score exceeds the "
+            f"threshold in: {', '.join(dead)}. Received: regularization="
+            f"{read_number(self._gems[0].penalty.weight):g}, target_sparsity="
+            f"{self.target_sparsity:g}. Lower the regularization or the "
+            "learning rate."
+        )
+
+    def _reacts_to_inputs(self):
+        """Whether two different examples have different outputs."""
+        network = getattr(self.model, "model", self.model)
+        symbols = getattr(network, "input", None)
+        if symbols is None:  # a subclassed model does not tell its inputs
+            return True
+        random = np.random.default_rng(0)
+
+        def two_examples(symbol):
+            shape = tuple(size or 8 for size in symbol.shape[1:])
+            examples = np.stack([np.zeros(shape), np.ones(shape)])
+            if "float" in symbol.dtype:
+                examples = random.normal(size=(2, *shape))
+            return examples.astype(symbol.dtype)
+
+        batch = keras.tree.map_structure(two_examples, symbols)
+        outputs = keras.tree.flatten(self.model(batch, training=False))
+        return any(bool(ops.any(y[0] != y[1])) for y in outputs)
+
+
+def read_number(variable):
+    """Returns a scalar variable as a float."""
+    # `float` alone fails on variables of `tf.distribute`.
+    return float(ops.convert_to_numpy(variable))
+
+
+def check_compilation(model):
+    """Refuses optimizers that do not start from the scores as drawn.
+
+    A model without a loss is refused at its first step.
+    """
+    training_logic.require_loss(model)
+    optimizer = model.optimizer
+    # A scaled loss has one optimizer within, a `MultiOptimizer` several.
+    inner = getattr(optimizer, "inner_optimizer", None)
+    parts = [inner] if inner else getattr(optimizer, "optimizers", [optimizer])
+    for part in parts:
+        if type(part).__name__ in ("Ftrl", "ScheduleFreeAdamW"):
+            raise ValueError(
+                "Scores train from the values that they are drawn with. "
+                f"Received: optimizer={type(part).__name__}, which computes "
+                "them from variables of its own and forgets those values, so "
+                "scores round to zero. Use `SGD` with momentum or `Adam` to "
+                "mine."
+            )
