@@ -69,6 +69,7 @@ def of_models():
         ),
         **_of_exports(sparse),
         **_of_runs(),
+        **_of_tuning(),
     }
 
 
@@ -307,4 +308,27 @@ def _of_runs():
             network: (image, {**common, **more})
             for network, more in networks.items()
         },
+    }
+
+
+def _of_tuning():
+    try:
+        from tf_gems import tuning
+    except ImportError:  # KerasTuner is optional
+        return {}
+    return {
+        tuning.GemMinerHyperModel: (
+            {"build": len, "target_sparsity": 0.9},
+            {
+                "build": {"function", "class"},
+                "target_sparsity": SPARSITY,
+                "epochs": {"none", *COUNT},
+                "finetuning_epochs": {"zero", *COUNT},
+                "finetuning_learning_rate": {"none", "zero", *POSITIVE},
+                "regularization": set(),
+                "freeze_period": {"none"},
+                "learning_rate": set(),
+            },
+        ),
+        tuning.best_ticket: ({}, {"tuner": set()}),
     }
