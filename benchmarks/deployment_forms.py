@@ -29,7 +29,7 @@ from deployment_train import ROUTES
 from deployment_train import TASKS
 from deployment_train import define_flags
 from deployment_train import directory_of
-from deployment_train import normalised
+from deployment_train import normalized
 
 import tf_gems as gems
 from tf_gems.export import accuracy as measured
@@ -61,7 +61,7 @@ def forms_of_gems(directory, data):
     """Returns the rows of a network that this library pruned."""
     model = keras.models.load_model(directory / "model.keras")
     images, labels = data.test
-    calibration = normalised(data, data.train[0][:CALIBRATED])
+    calibration = normalized(data, data.train[0][:CALIBRATED])
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         report = gems.deployment_report(
@@ -140,7 +140,7 @@ def forms_of_tfmot(directory, data):
 
     model = tf_keras.models.load_model(directory / "model.h5", compile=False)
     images, labels = data.test
-    calibration = normalised(data, data.train[0][:CALIBRATED])
+    calibration = normalized(data, data.train[0][:CALIBRATED])
     expected = np.concatenate(
         [
             np.asarray(model(images[i : i + 100], training=False))

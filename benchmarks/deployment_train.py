@@ -76,7 +76,7 @@ class Task:
             self.dataset, os.path.join(data_dir, self.folder), self.fraction
         )
         images, labels = (array[:: self.tested] for array in data.test)
-        test = normalised(data, images), labels
+        test = normalized(data, images), labels
         return dataclasses.replace(data, test=test)
 
     def network(self, data):
@@ -88,7 +88,7 @@ class Task:
         )
 
 
-def normalised(data, images):
+def normalized(data, images):
     """Returns images as the network takes them: some sets hold bytes."""
     if data.mean is None:
         return images

@@ -8,7 +8,7 @@ worker processes on loopback under MultiWorkerMirroredStrategy. On one machine
 all of them share its cores, which a single process already uses: the table
 tells what coordination costs, not what more machines bring. The tickets of
 the workers, masks and kernels, must be equal, bit for bit; the statistics of
-batch normalisation are each worker's own, as Keras has it.
+batch normalization are each worker's own, as Keras has it.
 """
 
 import hashlib

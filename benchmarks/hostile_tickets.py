@@ -236,7 +236,7 @@ def edit_config(random, data, _):
 
 
 def another(random, value, others):
-    """Returns a value that is near, hostile, or that of a neighbour."""
+    """Returns a value that is near, hostile, or that of a neighbor."""
     kind = random.integers(4)
     if kind == 0 and type(value) is int:
         return value + int(random.integers(-2, 3))

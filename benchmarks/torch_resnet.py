@@ -1,6 +1,6 @@
 """ResNet-20 for CIFAR-10 in plain PyTorch, to measure against.
 
-As `tf_gems.zoo.resnet20`: no biases, normalisation without scale and offset,
+As `tf_gems.zoo.resnet20`: no biases, normalization without scale and offset,
 shortcuts that subsample and pad with zeros.
 """
 

@@ -111,7 +111,7 @@ class Dense:
             batches = [(x, None) for x in np.array_split(images, 8)]
             gems.recalibrate_batch_norm(sparse, batches)
         else:
-            kind = gems.callbacks.GradualMagnitudeCallback
+            kind = gems.GradualMagnitudeCallback
             if way == "acdc":
                 kind = gems.methods.acdc.ACDCCallback
             callback = kind(sparsity, distribution=spread)

@@ -1,6 +1,6 @@
-"""Batch normalisation in one operation of TensorFlow, to train faster.
+"""Batch normalization in one operation of TensorFlow, to train faster.
 
-Keras normalises in a dozen operations. Where no compiler joins them, as on a
+Keras normalizes in a dozen operations. Where no compiler joins them, as on a
 CPU, they take a small network about as long as its convolutions do.
 """
 

@@ -68,7 +68,7 @@ def curves(directory):
 def statistics(data):
     """Returns mean and deviation by channel of pixels between 0 and 1.
 
-    Of images that are held normalised, both follow from the largest and the
+    Of images that are held normalized, both follow from the largest and the
     smallest value, which stand for white and black.
     """
     if data.mean is not None:

@@ -69,7 +69,7 @@ class Reproduction:
         batch_size: Integer in place of each row's, or `None`.
         penalties: Floats; each adds the authors' rows with that weight of the
             penalty, set by hand, in place of theirs.
-        fuse: Whether batches are normalised in one operation of TensorFlow.
+        fuse: Whether batches are normalized in one operation of TensorFlow.
     """
 
     part: str
@@ -225,7 +225,7 @@ class Reproduction:
         ticket = gems.Ticket.load(file)
         if row.check:
             model = self._compiled(method, seed)
-            ticket = CHECKS[row.check](ticket, model, seed + 1)
+            ticket = CHECKS[row.check](ticket, model, seed=seed + 1)
         return ticket
 
     def _of_ticket(self, row, seed):
@@ -295,7 +295,7 @@ def _load(data_dir, fraction, download):
         count = round(fraction * len(arrays["y_train"]))
         train = arrays["x_train"][:count], arrays["y_train"][:count]
         test = arrays["x_test"], arrays["y_test"]
-    return datasets.ImageData.normalised("cifar10", train, test, 10)
+    return datasets.ImageData.normalized("cifar10", train, test, 10)
 
 
 def _penalties(given):
@@ -386,7 +386,7 @@ flags.DEFINE_float("fraction", 1.0, "Part of the training set.", 1e-3, 1.0)
 flags.DEFINE_list("penalties", [], "Weights to set by hand, in further rows.")
 flags.DEFINE_integer("batch_size", None, "Default: each row's.")
 flags.DEFINE_bool(
-    "fuse", False, "Normalise in one operation of TensorFlow: faster on CPUs."
+    "fuse", False, "Normalize in one operation of TensorFlow: faster on CPUs."
 )
 flags.DEFINE_float("minutes", None, "Exit with 75 when they are over.")
 flags.DEFINE_string("data_dir", None, "Directory of TFDS, or .npz.")

@@ -71,7 +71,7 @@ class Row:
         before: The paper's accuracy before fine-tuning, percent, or `None`.
         after: The same after it.
         check: Key of `tf_gems.comparison.cell.CHECKS`, or `None`: what of the
-            ticket is randomised first.
+            ticket is randomized first.
         curve: Whether density and accuracy are recorded at every epoch of the
             search.
     """
@@ -186,7 +186,7 @@ def _dense(epochs=150):
 
 
 def _checked(row, reported):
-    """Returns a row, and those that randomise its ticket."""
+    """Returns a row, and those that randomize its ticket."""
     names = (("shuffled", "masks shuffled"), ("reinitialized", "weights anew"))
     return [
         row,

@@ -31,6 +31,21 @@ def fresh_keras():
     keras.backend.clear_session(free_memory=False)  # collecting is slow
 
 
+@pytest.fixture
+def eagerly():
+    """Runs TensorFlow's functions eagerly.
+
+    For tests of what happens around trainings of a few steps: to compile one
+    costs as much as 50 steps. What trains is tested as it is compiled.
+    """
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def mirrored_strategy():
     """The only `MirroredStrategy`: a second one in a process fails."""

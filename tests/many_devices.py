@@ -50,7 +50,7 @@ def data():
     images = random.integers(256, size=(128, 8, 8, 1), dtype="uint8")
     labels = (images.mean((1, 2, 3)) > 127).astype("int64")
     train = images, labels
-    return datasets.ImageData.normalised("digits", train, train, 2)
+    return datasets.ImageData.normalized("digits", train, train, 2)
 
 
 def run(scope=contextlib.nullcontext, epochs=6):

@@ -164,7 +164,7 @@ def arguments():
                 "belongs_to": {"empty_list", "list"},
             },
         ),
-        gems.callbacks.EdgePopupCallback: (
+        gems.methods.EdgePopupCallback: (
             {**s, "distribution": "global"},
             {
                 "target_sparsity": SPARSITY,
@@ -182,7 +182,7 @@ def arguments():
                 "histogram_freq": {"zero", "large"},
             },
         ),
-        gems.callbacks.GradualMagnitudeCallback: (
+        gems.GradualMagnitudeCallback: (
             s,
             {
                 **METHOD,
@@ -193,11 +193,11 @@ def arguments():
                 "epochs": OPTIONAL | COUNT,
             },
         ),
-        gems.callbacks.RewindPoint: (
+        gems.methods.RewindPoint: (
             {"steps": 1},
             {"steps": {"zero", "large"}, "path": OPTIONAL | PATH - {"bytes"}},
         ),
-        gems.callbacks.RewiringCallback: (
+        gems.methods.RewiringCallback: (
             {"growth": None},
             {
                 "growth": {"none", "function", "class"},
@@ -271,6 +271,7 @@ def arguments():
         methods.get: ({}, {"identifier": set()}),
         **_of_tickets(),
         **_of_networks(),
+        **_of_models(),
     }
 
 
@@ -357,6 +358,302 @@ def _of_networks():
     return found
 
 
+NETWORK = {
+    "filters": {"none", "function"},
+    "mask": set(),
+    "score_initializer": {"none", "function", "class"},
+    "seed": {"none", *SEED},
+    "phase": set(),
+    "candidates": {"none"},
+}
+
+
+def _of_models():
+    gems = tf_gems
+    sparse = gems.SparseModel(_dense(), seed=0)
+    gems.methods.Magnitude(0.5).find(sparse).apply(sparse)
+    layer = keras.layers.Dense(3)
+    return {
+        gems.GemLayer: (
+            {"layer": layer},
+            {
+                **NETWORK,
+                "layer": set(),
+                "filters": {"none", "function", "text"},
+                "candidates": {"none", "empty_list"},
+            },
+        ),
+        gems.SparseModel: (
+            {"model": _dense()},
+            {
+                **NETWORK,
+                "phase": {"none"},
+                "model": set(),
+                "kernel_initializer": {"none"},
+                "start": set(),
+            },
+        ),
+        gems.strip: ({}, {"model": set()}),
+        gems.unwrap: ({}, {"model": set()}),
+        gems.compact: (
+            {"model": _dense()},
+            {"model": set(), "inputs": {"none"}},
+        ),
+        gems.load_pretrained: (
+            {"network": _dense(), "path": "no.weights.h5"},
+            {"network": set(), "path": set()},
+        ),
+        gems.recalibrate_batch_norm: (
+            {"model": _normalized(), "x": np.ones((2, 2))},
+            {
+                "model": set(),
+                "x": set(),
+                "batches": COUNT,
+            },
+        ),
+        **_of_exports(sparse),
+        **_of_runs(),
+    }
+
+
+def _dense():
+    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+
+
+def _images():
+    layers = [keras.layers.Flatten(), keras.layers.Dense(3)]
+    return keras.Sequential([keras.Input((2, 2)), *layers])
+
+
+def _normalized():
+    layers = [keras.Input((2,)), keras.layers.BatchNormalization()]
+    return keras.Sequential(layers)
+
+
+def _of_exports(sparse):
+    gems, exports = tf_gems, tf_gems.export
+    inputs = {"none"}
+    found = {
+        exports.export_gem: (
+            {"model": sparse, "path": "new.gem"},
+            {
+                "model": set(),
+                "path": {"text"},
+                "inputs": inputs,
+                "dtype": {"none"},
+                "tolerance": {"none", "zero", *POSITIVE},
+            },
+        ),
+        exports.make_sparse_ready: ({}, {"model": set()}),
+        exports.readiness_report: ({}, {"model": set()}),
+        exports.to_tf_keras: ({}, {"model": set()}),
+        exports.from_tf_keras: (
+            {"twin": object(), "model": _dense()},
+            {"twin": set()},
+        ),
+    }
+    if keras.backend.backend() != "tensorflow":
+        return found
+    litert = {
+        "model": set(),
+        "path": set(),
+        "inputs": inputs,
+        "form": set(),
+        "representative_data": inputs,
+        "batch_size": {"none"},
+        "optimize": set(),
+        "tolerance": {"none", "zero", *POSITIVE},
+        "io": set(),
+        "sparse": SWITCH,
+    }
+    data = np.ones((2, 2)), None
+    return {
+        **found,
+        exports.export_litert: (
+            {"model": sparse, "path": "new.tflite"},
+            litert,
+        ),
+        exports.export_saved_model: (
+            {"model": sparse, "directory": "new"},
+            {
+                "model": set(),
+                "directory": {"text"},
+                "inputs": inputs,
+                "overwrite": SWITCH,
+                "tolerance": {"none", "zero", *POSITIVE},
+            },
+        ),
+        exports.deployment_report: (
+            {"model": sparse, "directory": "new", "data": data},
+            {
+                "model": set(),
+                "directory": {"text"},
+                "data": set(),
+                "forms": set(),
+                "representative_data": inputs,
+                "runs": {"zero", "large"},
+                "metric": {"function", "class"},
+            },
+        ),
+        gems.page.write_page: (
+            {
+                "model": _images(),
+                "directory": "new",
+                "inputs": np.ones((2, 2, 2)),
+            },
+            {
+                "model": set(),
+                "directory": {"text"},
+                "inputs": set(),
+                "labels": {"none"},
+                "classes": {"empty_list"},
+                "mean": NUMBER,
+                "deviation": POSITIVE,
+                "logits": SWITCH,
+                "history": {"none", "dict"},
+                "optimize": set(),
+                "name": {"none", "empty", "text"},
+            },
+        ),
+    }
+
+
+def _of_runs():
+    gems, file = tf_gems, tf_gems.ticket_file
+    kernel = np.ones((2, 3), "float32")
+    parts = {"masks": {"k": np.eye(2, 3, dtype=bool)}, "weights": {"k": kernel}}
+    data = np.ones((4, 2), "float32"), np.zeros(4, "int64")
+    comparison = {
+        "build": lambda seed: _dense(),
+        "train": [data],
+        "test": [data],
+        "methods": ["random"],
+        "sparsities": [0.5],
+        "epochs": 1,
+        "directory": "new",
+        "optimizer": "sgd",
+        "loss": "sparse_categorical_crossentropy",
+        "dense": False,
+        "seeds": [0],
+        "verbose": 0,
+    }
+    image = {"input_shape": (32, 32, 3), "classes": 3}
+    common = {
+        "input_shape": set(),
+        "classes": set(),
+        "kernel_initializer": set(),
+        "kernel_regularizer": {"none", "function"},
+    }
+    networks = {
+        gems.zoo.mobilenet_v2: {},
+        gems.zoo.mobilenet_v2_sparse_ready: {
+            "alpha": {"half"},
+            "stem": set(),
+            "affine": SWITCH,
+        },
+        gems.zoo.resnet18: {"stem": set()},
+        gems.zoo.resnet50: {"affine": SWITCH},
+        gems.zoo.vgg16: {},
+        gems.zoo.wide_resnet28_2: {},
+    }
+    return {
+        gems.compare: (
+            comparison,
+            {
+                "build": {"function"},
+                "train": {"function", "class"},
+                "test": set(),
+                "methods": set(),
+                "sparsities": set(),
+                "epochs": COUNT,
+                "directory": {"text"},
+                "optimizer": set(),
+                "loss": {"function", "class"},
+                "learning_rate": {"none", *POSITIVE},
+                "metric": {"function"},
+                "seeds": set(),
+                "checks": {"empty_list", "dict"},
+                "dense": SWITCH,
+                "steps_per_execution": {"none", *COUNT},
+                "strategy": {"none"},
+                "verbose": {"zero", "true"},
+            },
+        ),
+        gems.datasets.load: (
+            {"name": "digits"},
+            {
+                "name": set(),
+                "data_dir": {"none", "text"},
+                "fraction": set(),
+                "download": SWITCH,
+                "image_size": {"none"},
+            },
+        ),
+        gems.datasets.by_epoch: ({}, {"pipeline": {"function", "class"}}),
+        gems.page.copy_page: (
+            {"directory": "no run", "target": "new"},
+            {"directory": set(), "target": set()},
+        ),
+        gems.page.make_server: (
+            {"directory": "."},
+            {"directory": set(), "port": {"zero"}},
+        ),
+        gems.page.serve: (
+            {"directory": "."},
+            {"directory": set(), "port": {"zero"}},
+        ),
+        gems.sanity.check: (
+            {
+                "ticket": gems.Ticket(**parts),
+                "fit": len,
+                "evaluate": len,
+            },
+            {
+                "ticket": set(),
+                "fit": {"function", "class"},
+                "evaluate": {"function", "class"},
+                "seeds": set(),
+                "model": {"none"},
+                "inverted": {"none"},
+                "tolerance": {"zero", *POSITIVE},
+                "verbose": {"zero", "true"},
+            },
+        ),
+        gems.methods.DynamicSparseTraining: (
+            {"target_sparsity": 0.9},
+            REWIRING,
+        ),
+        gems.methods.Method: (
+            {"target_sparsity": 0.9},
+            {**METHOD, "target_sparsity": SPARSITY},
+        ),
+        gems.methods.Trained: ({"target_sparsity": 0.9, "epochs": 1}, TRAINED),
+        file.fingerprint: (
+            {"shapes": [[2]], "prunable": [True]},
+            {"shapes": set(), "prunable": {"list"}},
+        ),
+        file.read: (
+            {"path": "no.gem"},
+            {"path": set(), "max_bytes": set()},
+        ),
+        file.write: (
+            {"path": "new.gem", **parts, "metadata": {}},
+            {
+                "path": {"text"},
+                "masks": set(),
+                "weights": set(),
+                "metadata": {"dict", "config"},
+                "dtype": {"none"},
+                "config": {"none", "dict", "config"},
+            },
+        ),
+        **{
+            network: (image, {**common, **more})
+            for network, more in networks.items()
+        },
+    }
+
+
 def failures(function, good, hostile):
     """Yields what a function makes of each argument in turn."""
     for name, fine in hostile.items():
@@ -369,8 +666,10 @@ def failures(function, good, hostile):
             )
             try:
                 found = function(**arguments)
-            except (ValueError, TypeError) as error:
-                if "Received: " not in str(error):
+            except (ValueError, TypeError, OSError) as error:
+                # Of a file that is not there the system says enough.
+                named = getattr(error, "filename", None)
+                if "Received: " not in str(error) and not named:
                     yield f"{described}: {type(error).__name__}: {error!s:.90}"
             except Exception as error:
                 yield f"{described}: {error!r:.120}"

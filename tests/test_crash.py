@@ -7,6 +7,7 @@ import pytest
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
 def test_the_digits_recipe_survives_kills_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)

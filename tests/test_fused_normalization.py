@@ -1,4 +1,4 @@
-"""Fused normalisation against Keras' own."""
+"""Fused normalization against Keras' own."""
 
 import sys
 from pathlib import Path

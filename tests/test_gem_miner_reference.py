@@ -275,6 +275,7 @@ def test_decays_by_the_authors_clock():
     np.testing.assert_allclose(history["density"][1], 0.4599, atol=4e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "jax", reason="this is the JAX run")
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="JAX is not installed"
@@ -292,4 +293,4 @@ def test_on_jax():
         text=True,
     )
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
-    assert "4 passed, 1 skipped" in run.stdout
+    assert "4 passed" in run.stdout

@@ -28,6 +28,7 @@ CHOICE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="all tests run on JAX already"
 )

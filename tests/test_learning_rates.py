@@ -109,7 +109,19 @@ def test_every_optimizer_of_keras_is_tried():
     assert kinds == {*RATES, *FORGETFUL, *WRAPPERS}
 
 
-@pytest.mark.parametrize("name", RATES)
+# One of each family of rules; all the others are slow.
+REPRESENTATIVES = ("Adafactor", "Adam", "Lion", "SGD")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=[] if name in REPRESENTATIVES else pytest.mark.slow
+        )
+        for name in RATES
+    ],
+)
 def test_any_optimizer(name, good):
     optimizer = getattr(keras.optimizers, name)(RATES[name])
     check(*mine(optimizer), good - 0.02)

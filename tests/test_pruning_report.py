@@ -33,7 +33,7 @@ def test_rows_and_reasons():
         "top kernel",
     }
     reasons = {v.path: reason for v, reason in report.skipped}
-    bias = "bias or normalisation"
+    bias = "bias or normalization"
     assert reasons["attention/query/bias"] == bias  # of rank 2
     assert reasons["gru/gru_cell/bias"] == bias  # of rank 2
     assert reasons["prelu/alpha"] == bias  # of rank 2
@@ -114,7 +114,7 @@ def test_pointwise_prunes_what_runs_faster():
     reasons = {v.path: reason for v, reason in report.skipped}
     for path in ("wide", "strided", "grouped", "classifier", "dense"):
         assert reasons[f"{path}/kernel"] == "no faster for its zeros"
-    assert reasons["first/bias"] == "bias or normalisation"
+    assert reasons["first/bias"] == "bias or normalization"
     with pytest.raises(ValueError, match='none that trains.*pattern="4x1"'):
         tf_gems.PruningReport(network(), filters="pointwise")
 
@@ -142,9 +142,9 @@ def test_pointwise_refuses_targets_that_pay_nothing():
     x, y = np.zeros((4, 8, 8, 3)), np.zeros((4, 1, 1, 2))
     for callback in (
         tf_gems.GemMinerCallback(0.66, freeze_period=1),
-        tf_gems.callbacks.EdgePopupCallback(0.5),
+        tf_gems.methods.EdgePopupCallback(0.5),
     ):
-        if isinstance(callback, tf_gems.callbacks.EdgePopupCallback):
+        if isinstance(callback, tf_gems.methods.EdgePopupCallback):
             mask = tf_gems.layers.TopKMask(0.5, "layerwise", magnitude=True)
             sparse.gem.set_mask(mask, "random_uniform")
         with pytest.raises(ValueError, match="more than two thirds of the"):
@@ -160,7 +160,7 @@ def test_pointwise_refuses_targets_that_pay_nothing():
     assert ticket.kept == round(0.25 * (16 + 24))
     sparse.start_finetuning(ticket)
     sparse.compile("sgd", "mse")
-    gradual = tf_gems.callbacks.GradualMagnitudeCallback(0.6)
+    gradual = tf_gems.GradualMagnitudeCallback(0.6)
     with pytest.raises(ValueError, match="target_sparsity=0.6"):
         sparse.fit(x, y, epochs=4, verbose=0, callbacks=[gradual])
 
@@ -188,7 +188,7 @@ def test_policies_are_named():
     assert {v.path for v in report.prunable} == expected
     reasons = {v.path: reason for v, reason in report.skipped}
     assert reasons["grouped/kernel"] == "depthwise"
-    assert reasons["separable/bias"] == "bias or normalisation"
+    assert reasons["separable/bias"] == "bias or normalization"
     everything = tf_gems.PruningReport(model)
     chosen = {k: {v.path for v in w} for k, w in everything.policies.items()}
     assert chosen == {

@@ -103,6 +103,7 @@ def kill_workers(output_dir, epoch, first):
     assert not list(output_dir.glob("*/ticket.gem")), "killed too late"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not Path("/proc/self/task").exists(), reason="finds workers in /proc"
 )
@@ -138,6 +139,7 @@ def test_devices_that_do_not_divide_the_batches(tmp_path):
     assert stages["finetune"]["accuracy"] > 0.8
 
 
+@pytest.mark.slow
 def test_a_comparison_mirrored(tmp_path):
     flags = ["--preset=smoke", "--names=snip", "--strategy=mirrored"]
     process = start(tmp_path, *flags, recipe="compare.py", replicas=2)

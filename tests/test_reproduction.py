@@ -137,6 +137,7 @@ def run(*arguments, **keywords):
     )
 
 
+@pytest.mark.slow
 def test_a_slice_ends_and_the_next_goes_on(tmp_path):
     pytest.importorskip("jax")
     first = run(tmp_path, "--minutes=0.2")
@@ -158,6 +159,7 @@ def test_a_slice_ends_and_the_next_goes_on(tmp_path):
     assert "12.50" in run(tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_fused_cells_are_their_own(tmp_path):
     refused = run(tmp_path, "--fuse")
     assert refused.returncode and "Received: --fuse" in refused.stderr

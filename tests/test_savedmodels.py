@@ -25,7 +25,7 @@ def accuracy(logits, labels):
 def load(card):
     name = card["settings"]["dataset"]
     directory = None if name == "digits" else tfds_directory(name)
-    # The statistics that normalise images are those of all training images.
+    # The statistics that normalize images are those of all training images.
     return datasets.load(name, directory)
 
 

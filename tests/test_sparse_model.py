@@ -77,9 +77,9 @@ def test_mining_trains_every_score_and_nothing_else(mined):
         )
         if np.any(before != after)
     }
-    normalised = mined["name"] != "text"
+    normalized = mined["name"] != "text"
     assert moved == (
-        {"moving_mean", "moving_variance"} if normalised else set()
+        {"moving_mean", "moving_variance"} if normalized else set()
     )
     after = values([w.score for w in sparse.gem.prunable])
     for prunable, old, new in zip(
@@ -93,7 +93,9 @@ def test_mining_trains_every_score_and_nothing_else(mined):
     assert kept == round(0.4 * sparse.gem.size)
 
 
-def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path):
+def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path, request):
+    if mined["name"] == "text":  # slow to trace ten times; the others are
+        request.getfixturevalue("eagerly")
     sparse, (x, y) = mined["sparse"], mined["data"]
     loaded = keras.models.load_model(mined["path"])
     expected = sparse.predict(x, verbose=0)

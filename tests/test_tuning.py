@@ -183,6 +183,7 @@ class Epochs(keras.callbacks.Callback):
         return Epochs(self.folder)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_hyperband_takes_what_its_search_takes(tmp_path):
     x, y = few()
     tuner = keras_tuner.Hyperband(
@@ -234,6 +235,7 @@ def test_hyperband_takes_what_its_search_takes(tmp_path):
     assert "val_right" in json.loads(seen[0].read_text())
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_search_without_validation_data_ends_before_it_begins(tmp_path):
     tuner = keras_tuner.RandomSearch(
         tuning.GemMinerHyperModel(small, 0.5),

@@ -13,7 +13,7 @@ from tf_gems import zoo
 SIZES = {
     "conv4": (2_425_024, 7),
     "lenet_300_100": (784 * 300 + 300 * 100 + 1000, 3),
-    # As keras.applications, without normalisation and bias.
+    # As keras.applications, without normalization and bias.
     "mobilenet_v1": (4_253_864 - 2 * 10_944 * 2 - 1_000, 28),
     "mobilenet_v2": (2_261_824, 58),
     "mobilenet_v2_sparse_ready": (3_538_984 - 2 * 17_056 * 2 - 1_000, 53),
@@ -51,7 +51,7 @@ CLASSES = {
 
 @functools.cache
 def network(name):
-    """The network, with statistics that show where it normalises."""
+    """The network, with statistics that show where it normalizes."""
     model = getattr(zoo, name)()
     generator = np.random.default_rng(0)
     for layer in model.layers:
@@ -88,7 +88,7 @@ def convolve(x, layer, stride=1):
     return total
 
 
-def normalise(x, layer):
+def normalize(x, layer):
     mean, variance = map(
         keras.ops.convert_to_numpy, (layer.moving_mean, layer.moving_variance)
     )
@@ -101,7 +101,7 @@ def relu(x):
 
 def convolve_normalise(x, model, name, stride=1):
     x = convolve(x, model.get_layer(name), stride)
-    return normalise(x, model.get_layer(f"{name}_norm"))
+    return normalize(x, model.get_layer(f"{name}_norm"))
 
 
 def assert_near(found, expected):
@@ -237,9 +237,9 @@ def test_wide_resnet_activates_before_both_branches():
     )
 
     def branch(x, block, stride):
-        a = relu(normalise(x, model.get_layer(f"{block}_norm1")))
+        a = relu(normalize(x, model.get_layer(f"{block}_norm1")))
         y = convolve(a, model.get_layer(f"{block}_conv1"), stride)
-        y = relu(normalise(y, model.get_layer(f"{block}_norm2")))
+        y = relu(normalize(y, model.get_layer(f"{block}_norm2")))
         return a, convolve(y, model.get_layer(f"{block}_conv2"))
 
     a, y = branch(x, block, stride=2)

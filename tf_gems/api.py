@@ -14,7 +14,6 @@ from tf_gems import sanity
 from tf_gems import schedules
 from tf_gems import zoo
 from tf_gems.batch_norm import recalibrate_batch_norm
-from tf_gems.callbacks import GradualMagnitudeCallback
 from tf_gems.compaction import compact
 from tf_gems.comparison import Comparison
 from tf_gems.comparison import compare
@@ -25,6 +24,7 @@ from tf_gems.export import export_litert
 from tf_gems.export import export_saved_model
 from tf_gems.gem_miner import GemMinerCallback
 from tf_gems.layers import GemLayer
+from tf_gems.methods import GradualMagnitudeCallback
 from tf_gems.network import strip
 from tf_gems.network import unwrap
 from tf_gems.planning import Plan

@@ -5,7 +5,10 @@ import itertools
 import keras
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems import training_data
+from tf_gems.validation import check_model
+from tf_gems.validation import check_positive_integer
 
 
 def recalibrate_batch_norm(
@@ -47,9 +50,17 @@ def recalibrate_batch_norm(
     Reference: Li et al., 2020, "EagleEye: Fast Sub-net Evaluation for
     Efficient Neural Network Pruning", section 3.3.
     """
+    check_model(model)
+    check_positive_integer(batches, "batches")
+    data = training_data.read(x, y, model, **arguments)
+    if data is None:
+        raise ValueError(
+            "Statistics are estimated from data. Received: x=None. Pass what "
+            "`fit` takes."
+        )
     norms = [
         part
-        for part in model._flatten_layers()
+        for part in _keras.flatten_layers(model)
         if isinstance(part, keras.layers.BatchNormalization)
     ]
     if not norms:
@@ -63,20 +74,19 @@ def recalibrate_batch_norm(
     others = [v for v in model.variables if id(v) not in statistics]
     values = [ops.copy(v) for v in others]
     momenta = [norm.momentum for norm in norms]
-    data = training_data.read(x, y, model, **arguments)
     count = 0
     try:
         for count, batch in enumerate(itertools.islice(data, batches), 1):
             for norm in norms:
                 # With momenta 0, 1/2, 2/3, ... all batches weigh the same.
                 norm.momentum = (count - 1) / count
-            model(batch[0], training=True)
+            _call(model, batch[0])
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         for variable, value in zip(others, values, strict=True):
             variable.assign(value)
-        model._clear_losses()
+        _keras.clear_losses(model)
     if not count:
         raise ValueError(
             "Statistics are estimated from data. Received: data without a "
@@ -84,3 +94,15 @@ def recalibrate_batch_norm(
             "again."
         )
     return len(norms)
+
+
+def _call(model, inputs):
+    try:
+        model(inputs, training=True)
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            "`x` holds inputs as the model takes them. Received: a batch of "
+            f"type {type(inputs).__name__}, which '{model.name}' does not "
+            f"take: {reason} Pass what `fit` takes."
+        ) from error

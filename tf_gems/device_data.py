@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import _keras
+
 
 class DeviceData:
     """Small images held on the device, so that an epoch is one program.
@@ -86,7 +88,7 @@ class DeviceData:
         model.test_on_batch(self.images[:1], self.labels[:1])  # builds metrics
         model.optimizer.build(model.trainable_variables)
         model.stop_training = False
-        model._initial_epoch = None  # `Backup` sets it
+        _keras.set_initial_epoch(model, None)  # `Backup` sets it
         callbacks = keras.callbacks.CallbackList(
             callbacks,
             add_history=True,
@@ -98,7 +100,7 @@ class DeviceData:
         )
         callbacks.on_train_begin()
         program = self._compile(model)
-        for epoch in range(model._initial_epoch or 0, epochs):
+        for epoch in range(_keras.initial_epoch(model) or 0, epochs):
             callbacks.on_epoch_begin(epoch)
             model.reset_metrics()
             variables = (

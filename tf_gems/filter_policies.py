@@ -2,9 +2,9 @@
 
 `"all"` prunes what is pruned without filters. `"no_depthwise"` leaves out
 kernels that read one channel at a time: those of depthwise and separable
-convolutions, and of convolutions with a group for each channel. They hold few
-weights, and each of their outputs depends on few; TF Model Optimization
-leaves them out as well. `"pointwise"` prunes what TFLite runs faster for its
+convolutions, and of convolutions with a group for each channel. They have few
+weights, and each output depends on few of them. TF Model Optimization excludes
+them as well. `"pointwise"` prunes what TFLite runs faster for its
 zeros, see `tf_gems.pointwise`.
 """
 
@@ -13,13 +13,14 @@ from collections.abc import Callable
 
 import keras
 
+from tf_gems import _keras
 from tf_gems import pointwise
 
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
 
 def depthwise_kernels(layer):
-    """Returns the kernels that read one channel at a time.
+    """Returns the depthwise kernels, each of which reads one channel.
 
     Args:
         layer: Built Keras layer or model.
@@ -36,7 +37,7 @@ def depthwise_kernels(layer):
     [(3, 3, 3, 1)]
     """
     found = []
-    for part in layer._flatten_layers():
+    for part in _keras.flatten_layers(layer):
         kernel = getattr(part, "kernel", None)
         if hasattr(part, "depthwise_kernel"):
             found.append(part.depthwise_kernel)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_number
 from tf_gems.validation import check_seed
@@ -15,11 +16,11 @@ _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class SignedConstant(keras.initializers.Initializer):
-    """Draws a fair random sign for every weight, of one magnitude a layer.
+    """Draws weights of one magnitude per layer and random signs.
 
-    `w = +-gain / sqrt(fan_in)`. With the default gain of `sqrt(2)` its variance
-    is He's for ReLU networks. A subnetwork of it is described by its mask and
-    one bit a weight.
+    `w = +-gain / sqrt(fan_in)`. The default gain of `sqrt(2)` gives the
+    variance of He initialization for ReLU networks. A subnetwork is described
+    by its mask and one bit per weight.
 
     Args:
         gain: Positive float. Defaults to `sqrt(2)`.
@@ -58,14 +59,17 @@ def get(identifier, argument):
         argument: Name of the user's argument, for messages.
 
     Raises:
-        ValueError: If there is none of this name; the message tells the
-            nearest.
+        ValueError: If there is no such initializer; the message names the
+            most similar one.
     """
     if isinstance(identifier, str) and identifier == "signed_constant":
         return SignedConstant()
     try:
-        return keras.initializers.get(identifier)
-    except (TypeError, ValueError):
+        found = keras.initializers.get(identifier)
+        if isinstance(found, keras.initializers.Initializer):
+            return found
+        raise TypeError("it cannot be drawn from again")
+    except (KeyError, TypeError, ValueError):
         names = {name for name in vars(keras.initializers) if name.islower()}
         names -= {"deserialize", "get", "serialize"}
         names = {n for n in names if not n.startswith("_")}
@@ -73,10 +77,10 @@ def get(identifier, argument):
 
 
 def reseed(initializer, seed, index):
-    """Returns the initializer with a seed of its own.
+    """Returns the initializer with its own seed.
 
-    Keras initializers of one fixed seed give equal values to weights of equal
-    shapes, so each weight of a network needs a seed derived from the network's.
+    Keras initializers with the same seed give equal values to weights of equal
+    shape, so each weight needs a seed derived from that of the network.
 
     Args:
         initializer: A `keras.initializers.Initializer`.
@@ -93,10 +97,10 @@ def reseed(initializer, seed, index):
 
 
 def depthwise_kernels(layer):
-    """Returns the ids of the kernels that read one channel at a time."""
+    """Returns the ids of the depthwise kernels of a layer."""
     kernels = [
         part.kernel
-        for part in layer._flatten_layers()
+        for part in _keras.flatten_layers(layer)
         if isinstance(part, _DEPTHWISE) and part.built
     ]
     named = [v for v in layer.weights if "depthwise" in v.path]
@@ -106,8 +110,8 @@ def depthwise_kernels(layer):
 def per_channel(initializer):
     """Returns the initializer with a fan-in of one channel.
 
-    A depthwise kernel `(..., channels, multiplier)` gives every channel a
-    kernel of its own, which reads nothing else.
+    In a depthwise kernel `(..., channels, multiplier)`, every channel has its
+    own kernel, which reads only that channel.
     """
 
     def draw(shape, dtype=None):

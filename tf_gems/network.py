@@ -6,11 +6,13 @@ import inspect
 import keras
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems.initializers import SignedConstant
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.gem_layer import masked
 from tf_gems.layers.training_guard import forget_compilation
 from tf_gems.layers.zeros import is_untouched
+from tf_gems.validation import check_model
 from tf_gems.wrapper_removal import remove_wrappers
 
 
@@ -40,22 +42,21 @@ def network_weights(model):
 
 
 def strip(model: keras.Model) -> keras.Model:
-    """Gives the user's own model back, with exact zeros in its kernels.
+    """Returns the user's own model, with exact zeros in its kernels.
 
-    It is no copy: for a `SparseModel` it is the very model that was passed to
-    it, and for a model that holds `GemLayer`s that model, with the layers that
-    they wrap in their places. So all that a config does not tell is there:
-    adapted statistics, look-up tables, attributes, the user's own class.
+    The model is not copied. For a `SparseModel` it is the same object that was
+    passed to it; in a model with `GemLayer`s the wrapped layers replace their
+    wrappers. So everything that is not in a config is kept: adapted
+    statistics, look-up tables, attributes, the user's own class.
 
-    Every prunable weight is multiplied by its mask, so that the model computes
-    what the pruned one computes in its present phase. The weights train as
-    they did before they were wrapped. The model holds nothing of `tf_gems`,
-    and has to be compiled.
+    Every prunable weight is multiplied by its mask, so the model computes what
+    the pruned one computes in its current phase. The weights are trainable as
+    before they were wrapped. The model does not depend on `tf_gems`, and must
+    be compiled.
 
-    A `SparseModel` computes the same as before. It is fine-tuning from then
-    on: mining cannot go on, as the starting values of pruned weights are gone.
-    Take its `ticket` first. When it is compiled again, it takes the model over
-    again.
+    The `SparseModel` still computes the same, in the fine-tuning phase: mining
+    cannot continue, because the starting values of pruned weights are lost.
+    Save its `ticket` first. It wraps the model again when it is compiled.
 
     Args:
         model: `SparseModel`, or Keras model that holds `GemLayer`s.
@@ -87,11 +88,11 @@ def strip(model: keras.Model) -> keras.Model:
 
 
 def unwrap(model: keras.Model) -> keras.Model:
-    """Gives the user's own model back, not pruned.
+    """Returns the user's own model, not pruned.
 
-    Weights have the values that they have now: those from before mining, or,
-    while fine-tuning, with zeros where they are pruned. See `tf_gems.strip`,
-    which prunes.
+    Weights keep their current values: those from before mining or, while
+    fine-tuning, with zeros where they are pruned. See `tf_gems.strip`, which
+    prunes.
 
     Args:
         model: `SparseModel`, or Keras model that holds `GemLayer`s.
@@ -119,15 +120,15 @@ def unwrap(model: keras.Model) -> keras.Model:
 
 @contextlib.contextmanager
 def masked_network(model):
-    """Gives the user's own model, pruned as long as the block lasts.
+    """Yields the user's own model, pruned within the block.
 
     Within the block it is what `tf_gems.strip` would return, to be traced,
-    saved or run. Afterwards every weight has its value back, to the last bit,
-    and pruning can go on; also after an exception.
+    saved or run. Afterwards every weight is restored, bit for bit, even after
+    an exception, and pruning can continue.
 
     Args:
         model: `SparseModel`, or Keras model that holds `GemLayer`s. A plain
-            Keras model is given as it is.
+            Keras model is yielded as it is.
 
     Yields:
         The user's own Keras model.
@@ -152,7 +153,7 @@ def masked_network(model):
 
 @contextlib.contextmanager
 def borrowed_network(model):
-    """Does what `masked_network` does, also before anything is frozen."""
+    """Like `masked_network`, but also before anything is frozen."""
     gems = find_gem_layers(model)
     if not gems:
         yield model
@@ -181,7 +182,7 @@ def borrowed_network(model):
 
 def _pruned(model):
     """Returns the `GemLayer`s of a model, or raises if there are none."""
-    gems = find_gem_layers(model)
+    gems = find_gem_layers(check_model(model))
     if gems:
         return gems
     raise ValueError(
@@ -192,7 +193,9 @@ def _pruned(model):
 
 
 def _trainers(model):
-    return [p for p in model._flatten_layers() if isinstance(p, keras.Model)]
+    return [
+        p for p in _keras.flatten_layers(model) if isinstance(p, keras.Model)
+    ]
 
 
 def _forget_compilations(*models):
@@ -203,7 +206,7 @@ def _forget_compilations(*models):
 
 @contextlib.contextmanager
 def _own_functions(model):
-    """Lets no step that was traced within a block be used outside it."""
+    """Discards functions that Keras traces within the block."""
     names = ("train_function", "test_function", "predict_function")
     before = [(p, n, getattr(p, n)) for p in _trainers(model) for n in names]
     try:
@@ -216,8 +219,8 @@ def _own_functions(model):
 
 
 def _forget_signed_constants(model):
-    """Replaces initializers of this package, or files would ask for it."""
-    for part in model._flatten_layers():
+    """Replaces initializers of this package, so files do not need it."""
+    for part in _keras.flatten_layers(model):
         for name, value in vars(part).items():
             if isinstance(value, SignedConstant):
                 setattr(part, name, keras.initializers.HeNormal())
@@ -271,7 +274,9 @@ def refuse_lost_weights(gems, model):
 def custom_objects(layer):
     """The user's classes and functions, which need not be registered."""
     found = {}
-    parts = layer._flatten_layers() if isinstance(layer, keras.Layer) else []
+    parts = (
+        _keras.flatten_layers(layer) if isinstance(layer, keras.Layer) else []
+    )
     for part in parts:
         for value in (part, *vars(part).values()):
             named = value if inspect.isfunction(value) else type(value)

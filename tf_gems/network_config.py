@@ -12,8 +12,8 @@ import json
 import warnings
 
 import keras
-from keras.src.backend.common import global_state
 
+from tf_gems._keras import global_state
 from tf_gems.network_limits import check_constants
 from tf_gems.network_limits import check_outputs
 from tf_gems.network_limits import normalizations

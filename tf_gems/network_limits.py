@@ -7,6 +7,7 @@ for each level. So they are counted as often as they are called.
 
 import math
 
+from tf_gems import _keras
 from tf_gems import network_parts
 
 LARGEST_CALLS = 2048  # EfficientNetV2-L has 1,028 layers, NASNet-Large 1,041
@@ -265,7 +266,7 @@ def check_constants(model, axes):
 def _outputs(model):
     """Yields each operation with the shapes of all that it computes."""
     for operation in _operations(model):
-        nodes = getattr(operation, "_inbound_nodes", ())
+        nodes = _keras.calls_of(operation)
         yield (
             operation,
             [tuple(t.shape) for node in nodes for t in node.output_tensors],
@@ -281,8 +282,7 @@ def _operations(model):
             continue
         seen.add(id(operation))
         yield operation
-        waiting += getattr(operation, "_operations", ())
-        waiting += getattr(operation, "_layers", ())
+        waiting += _keras.operations_within(operation)
 
 
 def _fits_its_key(value, key):

@@ -1,16 +1,18 @@
-"""A fresh copy of an optimizer, whoever wrote it."""
+"""Copies an optimizer without its state, including custom ones."""
 
 import keras
+
+from tf_gems import _keras
 
 _PLAIN = (bool, int, float, str, type(None))
 _NAMED_APART = {"name", "built"}
 
 
 def copy_optimizer(optimizer, learning_rate=None):
-    """Returns an optimizer of the same settings, at its first step.
+    """Returns an optimizer with the same settings, at its first step.
 
-    Classes and learning-rate schedules need not be registered, and a schedule
-    needs no `get_config`: a copy shares it.
+    Classes and learning-rate schedules need not be registered. A schedule
+    needs no `get_config`: the copy shares it.
 
     Args:
         optimizer: `keras.optimizers.Optimizer`.
@@ -21,7 +23,7 @@ def copy_optimizer(optimizer, learning_rate=None):
         `keras.optimizers.Optimizer`, without state.
 
     Raises:
-        ValueError: If the config of the optimizer does not tell all of it.
+        ValueError: If the config of the optimizer is not complete.
 
     Example:
 
@@ -62,13 +64,9 @@ def config_of(optimizer):
         Dict of arguments of its class; `learning_rate` is a float, a schedule
         or a function.
     """
-    rate = optimizer._learning_rate
-    try:
-        # A config holds the rate as data, which not every schedule can be.
-        vars(optimizer)["_learning_rate"] = None
-        config = optimizer.get_config()
-    finally:
-        vars(optimizer)["_learning_rate"] = rate
+    rate = _keras.learning_rate_of(optimizer)
+    # A config holds the rate as data, which not every schedule can be.
+    config = _keras.config_without_learning_rate(optimizer)
     if isinstance(rate, keras.Variable) or not callable(rate):
         rate = float(keras.ops.convert_to_numpy(rate))
     return {**config, "learning_rate": rate}

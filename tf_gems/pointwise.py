@@ -9,6 +9,8 @@ import math
 
 import keras
 
+from tf_gems import _keras
+
 POLICY = "pointwise"
 LEAST_SPARSITY = 2 / 3
 
@@ -34,7 +36,7 @@ def pointwise_kernels(layer):
     [(1, 1, 4, 5)]
     """
     found = []
-    for part in layer._flatten_layers():
+    for part in _keras.flatten_layers(layer):
         if isinstance(part, keras.layers.SeparableConv2D):
             found.append(part.pointwise_kernel)
         elif isinstance(part, keras.layers.Conv2D) and _is_pointwise(part):

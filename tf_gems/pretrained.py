@@ -2,6 +2,8 @@
 
 import keras
 
+from tf_gems.targets import check_path
+
 
 def load_pretrained(network, path):
     """Loads all weights of a network but its classifier's.
@@ -29,6 +31,22 @@ def load_pretrained(network, path):
     tf_gems.load_pretrained(network, "imagenet.weights.h5")
     ```
     """
+    path = check_path(path, "path", "Name a file of weights.")
+    if not isinstance(network, keras.Model) or not network.built:
+        raise ValueError(
+            "Weights are loaded into a built Keras model. Received: "
+            f"network={network!r:.100}. Make one by `tf_gems.zoo`."
+        )
+    if not str(path).endswith((".keras", ".weights.h5")):
+        raise ValueError(
+            "Weights are read from a file that ends in .keras or .weights.h5. "
+            f"Received: path='{path}'. Save them by `save` or `save_weights`."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Weights are read from a file. Received: path='{path}', which is "
+            "none. Check the name."
+        )
     classifier = network.layers[-1]
     features = keras.Model(network.inputs, classifier.input)
     features.load_weights(str(path))

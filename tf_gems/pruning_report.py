@@ -1,11 +1,11 @@
-"""What a model has to prune, and what is left alone and why."""
+"""Which weights of a model are pruned, and which are skipped and why."""
 
 import math
 import re
 
 import keras
-import numpy as np
 
+from tf_gems import _keras
 from tf_gems import filter_policies
 from tf_gems.tables import Report
 from tf_gems.tables import Table
@@ -13,7 +13,7 @@ from tf_gems.tables import Table
 NOT_TRAINABLE = "not trainable"
 NOT_FLOAT = "not a float weight"
 LOW_RANK = "rank below 2"
-NOT_A_KERNEL = "bias or normalisation"
+NOT_A_KERNEL = "bias or normalization"
 A_VECTOR = "one dimension above 1"
 A_POSITION = "table of positions"
 FILTERED = "excluded by `filters`"
@@ -25,21 +25,21 @@ _POSITION = re.compile(r"(^|_)pos(ition(al|s)?)?(_|$)")
 class PruningReport(Report):
     """The prunable and the skipped weights of a layer, with reasons.
 
-    A weight is prunable if it is trainable, of rank two or more, and no bias,
-    normalisation scale, PReLU slope, class token or table of positions. Rank
-    alone does not decide: a weight whose name does not end in `kernel` or
-    `embeddings` is a vector if only one of its dimensions is above 1, and a
-    bias if its name ends in `bias`. A regular expression, or a list
-    of them, narrows this to the weights whose path it matches; a callable
-    decides alone, over every trainable float weight. A name stands for a
-    policy, of which `policies` and the end of the table say what it prunes:
+    A weight is prunable if it is trainable, has rank two or more, and is not a
+    bias, normalization scale, PReLU slope, class token or position table. A
+    weight whose name does not end in `kernel` or `embeddings` counts as a
+    vector if only one of its dimensions is above 1, and as a bias if its name
+    ends in `bias`. A regular expression, or a list of them, restricts this to
+    the weights whose path it matches. A callable decides alone, for every
+    trainable float weight. A string can also name a policy; `policies` and the
+    end of the table show what each prunes:
 
     * `"all"`: all kernels, as by default.
     * `"no_depthwise"`: all kernels but depthwise ones, as TF Model
       Optimization does.
     * `"pointwise"`: what TFLite runs faster for its zeros, the kernels of 1x1
-      convolutions of stride 1, in a network as
-      `tf_gems.export.make_sparse_ready` returns it.
+      convolutions of stride 1, in a network that
+      `tf_gems.export.make_sparse_ready` returned.
 
     A list of one string is always a regular expression.
 
@@ -85,7 +85,7 @@ class PruningReport(Report):
             )
         matches = _predicate(filters, layer)
         # What pruning itself has added, if the layer holds `GemLayer`s.
-        parts = layer._flatten_layers()
+        parts = _keras.flatten_layers(layer)
         gems = [p for p in parts if hasattr(p, "own_variables")]
         added = {id(v) for gem in gems for v in gem.own_variables()}
         self.prunable = []
@@ -100,7 +100,7 @@ class PruningReport(Report):
                 continue
             is_trainable = id(variable) in trainable
             if not is_trainable and len(variable.shape) < 2:
-                continue  # state: normalisation statistics, counters
+                continue  # state: normalization statistics, counters
             reason = _reason_to_skip(variable, is_trainable, filters, matches)
             if reason is None:
                 self.prunable.append(variable)
@@ -118,7 +118,7 @@ class PruningReport(Report):
     def _refuse(self, layer, filters):
         quantized = [
             part.name
-            for part in layer._flatten_layers()
+            for part in _keras.flatten_layers(layer)
             if getattr(part, "quantization_mode", None)
         ]
         if quantized:
@@ -149,7 +149,7 @@ class PruningReport(Report):
         )
 
     def to_dict(self):
-        """Returns the report as plain, JSON-serialisable values."""
+        """Returns the report as plain, JSON-serializable values."""
         return {
             "prunable": [
                 {"path": v.path, "shape": list(v.shape)} for v in self.prunable
@@ -219,8 +219,32 @@ def _reason_of_kind(variable):
 
 def _predicate(filters, layer):
     """Returns a function that tells whether a variable passes the filters."""
+    filters = check_filters(filters)
     if filters is None:
         return _passes
+    if callable(filters):
+        return filters
+    if isinstance(filters, filter_policies.Policy):
+        allowed = {id(v) for v in filters.weights(layer)}
+        return lambda variable: id(variable) in allowed
+    return lambda variable: any(p.search(variable.path) for p in filters)
+
+
+def check_filters(filters):
+    """Returns what `filters` stands for, if it is one of these.
+
+    Args:
+        filters: As for `PruningReport`.
+
+    Returns:
+        `None`, a function, a `filter_policies.Policy`, or a list of compiled
+        regular expressions.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if filters is None:
+        return None
     if isinstance(filters, type):
         raise ValueError(
             "`filters` chooses weights, not layers. Received: "
@@ -232,19 +256,19 @@ def _predicate(filters, layer):
         return filters
     policy = filter_policies.get(filters)
     if policy is not None:
-        allowed = {id(v) for v in policy.weights(layer)}
-        return lambda variable: id(variable) in allowed
+        return policy
     patterns = [filters] if isinstance(filters, str) else filters
     try:
-        if isinstance(filters, np.ndarray) or not all(patterns):
+        if not isinstance(patterns, list | tuple) or not patterns:
+            raise TypeError("it is no list of some")
+        if not all(patterns):
             raise TypeError("an empty one matches everything")
-        patterns = [re.compile(pattern) for pattern in patterns]
+        return [re.compile(pattern) for pattern in patterns]
     except (TypeError, re.error) as error:
         raise ValueError(
             "`filters` must be a regular expression, a list of them, or a "
             f"callable. Received: filters={filters!r} ({error})."
         ) from error
-    return lambda variable: any(p.search(variable.path) for p in patterns)
 
 
 def unique_paths(variables):

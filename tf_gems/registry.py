@@ -1,4 +1,4 @@
-"""Looks up serialisable objects by name, config or instance."""
+"""Looks up serializable objects by name, config or instance."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""Values as functions of progress: densities, weights of a penalty.
+"""Values as functions of training progress: densities, penalty weights.
 
 A schedule is called with the progress of training, a float in [0, 1], and
 returns a float. `get` accepts a number, a name, a config or an instance; also
@@ -34,7 +34,7 @@ class Schedule:
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Constant(Schedule):
-    """`value`, at any time.
+    """A constant value.
 
     Args:
         value: Float. Defaults to `0.0`.

@@ -30,10 +30,10 @@ STARTS = ("initialization", "trained")
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class SparseModel(keras.Model):
-    """Wraps a model to find a sparse subnetwork of it, and to train that.
+    """Wraps a model, to find a sparse subnetwork of it and to train that.
 
-    There are two starts. `start="trained"` prunes a model whose weights have
-    been trained: `fit` goes on training them while a callback such as
+    There are two starts. `start="trained"` prunes a trained model: `fit`
+    continues to train its weights while a callback such as
     `tf_gems.GradualMagnitudeCallback` prunes the smallest.
 
     `start="initialization"` finds a subnetwork of a model that has not been
@@ -42,15 +42,15 @@ class SparseModel(keras.Model):
     to the phase in which `fit` trains the kept weights, with the masks fixed.
     See `tf_gems.GemLayer` for what is computed in each.
 
-    The model is taken over, not copied: it becomes a part of this one.
-    `tf_gems.strip` gives it back with exact zeros, `tf_gems.unwrap` without.
+    The model is not copied: it becomes a part of this one. `tf_gems.strip`
+    returns it with exact zeros, `tf_gems.unwrap` without.
 
     Args:
         model: Built Keras 3 model of any kind, subclassed ones included.
         filters: Which weights to prune, see `tf_gems.PruningReport`. Defaults
             to `None`: all kernels; with `start="trained"` all but depthwise
-            ones (`"no_depthwise"`), few weights on which much depends.
-            `"all"` prunes these too.
+            ones (`"no_depthwise"`), which have few weights and are sensitive
+            to pruning. `"all"` prunes these too.
         mask: See `tf_gems.GemLayer`. Defaults to `"round"`.
         score_initializer: Keras initializer. Defaults to uniform in [0, 1].
         kernel_initializer: Keras initializer for the prunable weights, such
@@ -334,7 +334,7 @@ class SparseModel(keras.Model):
         return super().get_metrics_result()
 
     def quantize(self, *args, **kwargs):
-        """Refused: what is pruned is quantized once it is plain again."""
+        """Raises an error: strip the model first, then quantize it."""
         raise ValueError(
             "Weights are pruned before they are quantized. Received: "
             f"`quantize` of '{self.name}'. Quantize what `tf_gems.strip` "

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems import ticket_file
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.training_guard import forget_compilation
@@ -32,7 +33,7 @@ class Ticket(Report):
         masks: Dict from the path of a prunable weight to its mask, a bool
             array.
         weights: Dict from the path of every weight of the network (also
-            biases and normalisation statistics), in the network's order, to
+            biases and normalization statistics), in the network's order, to
             its starting value.
         metadata: Dict that describes how it was found: JSON values, NumPy
             scalars and arrays, which become numbers and lists in a file; but
@@ -224,7 +225,7 @@ class Ticket(Report):
                 masked[id(variable)] = mask
                 value = np.where(mask, value, np.zeros_like(value))
             variable.assign(value)
-        for part in model._flatten_layers():
+        for part in _keras.flatten_layers(model):
             if isinstance(part, keras.layers.Normalization):
                 part.finalize_state()  # it computes with what it keeps of them
         for gem in gems:
@@ -304,10 +305,10 @@ class Ticket(Report):
         """
         if self.config is None:
             raise ValueError(
-                "A ticket builds its network if it knows the config. Received: "
-                "one that has none, as the network holds parts that are no "
-                "layers of Keras, or the file was written without it. Build "
-                "the network, and pass it to `apply`."
+                "This ticket has no model config: its network holds parts "
+                "that are not layers of Keras, or it was saved with "
+                "`config=False`. Received: config=None. Build the model and "
+                "call `ticket.apply(model)`."
             )
         shapes = [np.shape(value) for value in self.weights.values()]
         model = network_of(self.config, shapes)

@@ -1,4 +1,4 @@
-"""Training a model anew, with what it is compiled with."""
+"""Trains a model with a fresh copy of its optimizer."""
 
 import contextlib
 
@@ -28,10 +28,10 @@ def train(
 ):
     """Fits a compiled model with a fresh copy of its optimizer.
 
-    The copy starts without momentum, and its schedule at step zero. It is in
-    force at once, also after a switch of phase. Dropout begins with its seed,
-    and data that can be told the epoch with the first, so that the outcome
-    does not depend on what was trained before.
+    The copy starts without momentum, and its schedule at step zero. It
+    replaces the optimizer without `compile`, even after a change of phase.
+    Random layers restart from their seeds, and data that has `set_epoch` from
+    epoch 0, so the result does not depend on earlier training.
 
     Args:
         model: Keras model, compiled at some time.
@@ -41,9 +41,9 @@ def train(
             epochs; or a Keras schedule. Defaults to `None`: the learning rate
             or schedule of the copied optimizer.
         callbacks: Callbacks for `fit`.
-        directory: Where every epoch is backed up, so that the same call goes
-            on after a crash. In the end the backups are removed, and the
-            directory, unless it holds something else or was there before.
+        directory: Where every epoch is backed up. After a crash, the same call
+            resumes from there. The backups are removed at the end, and so is
+            the directory, unless it holds other files or existed before.
             Defaults to `None`.
         verbose: As for `fit`. Defaults to `0`.
 
@@ -58,7 +58,7 @@ def train(
     _refuse_untrainable(data, epochs)
     source = data.source
     order = [SetEpoch(source)] if hasattr(source, "set_epoch") else []
-    # Callbacks of users, such as loggers, do not say what is trained.
+    # Callbacks of users, such as loggers, do not identify the training.
     own = [c for c in callbacks if type(c).__module__.startswith("tf_gems.")]
     belongs_to = [source, epochs, learning_rate, *own]
     backups = []

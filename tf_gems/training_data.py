@@ -1,4 +1,4 @@
-"""What `fit` takes, for everything here that takes data."""
+"""Reads data in all forms that `fit` accepts."""
 
 import itertools
 
@@ -30,7 +30,7 @@ _BATCH_SIZE = 32  # that of `fit`
 
 
 class TrainingData:
-    """Batches for training, and for methods that look at some of them.
+    """Batches for training, and for methods that read some of them.
 
     Iterating yields the batches of an epoch as tuples `(x,)`, `(x, y)` or
     `(x, y, sample_weight)`. `len` is their number, where it is known.
@@ -77,12 +77,12 @@ class TrainingData:
 
     @property
     def has_places(self):
-        """Whether a batch can be read by its place, of a known number."""
+        """Whether batches can be read by index, and their number is known."""
         return is_indexed(self.source) and self.source.num_batches is not None
 
     @property
     def gives_batches_once(self):
-        """Whether what has been read is gone, as with a generator."""
+        """Whether each batch can be read only once, as from a generator."""
         return hasattr(self.source, "__next__")
 
     def fit_arguments(self):
@@ -157,6 +157,11 @@ def read(x, y=None, model=None, **arguments):
                 "the inputs as `x`."
             )
         return None
+    if isinstance(x, str | bytes):
+        raise ValueError(
+            "Data is what `fit` takes. Received: "
+            f"x={x!r:.100}. Pass arrays or a data set, not the name of one."
+        )
     if _is_arrays(x, y, model, given):
         return _read_arrays(x, y, **given)
     source = x

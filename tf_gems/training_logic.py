@@ -4,6 +4,7 @@ import types
 
 import keras
 
+from tf_gems import _keras
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.pruning_scope import optimizers_of
 
@@ -133,10 +134,10 @@ def refuse_penalty_alone(model):
     if model._compile_loss is not None:
         return
     gems = find_gem_layers(model)
-    wrapped = {id(part) for gem in gems for part in gem._flatten_layers()}
+    wrapped = {id(part) for gem in gems for part in _keras.flatten_layers(gem)}
     if any(gem.adds_losses for gem in gems) or any(
         part._get_own_losses()
-        for part in model._flatten_layers()
+        for part in _keras.flatten_layers(model)
         if id(part) not in wrapped
     ):
         return

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import _keras
+
 _CONSTANT = (
     keras.initializers.Constant,
     keras.initializers.Ones,
@@ -35,13 +37,13 @@ def sign_of_training(model):
     >>> sign_of_training(model)
     "'net/top/bias' is no longer what layers begin with"
     """
-    for part in model._flatten_layers():
+    for part in _keras.flatten_layers(model):
         optimizer = getattr(part, "optimizer", None)
         steps = getattr(optimizer, "iterations", None)
         if steps is not None and int(ops.convert_to_numpy(steps)):
             steps = int(ops.convert_to_numpy(steps))
             return f"its optimizer has taken {steps:,} steps"
-    for part in model._flatten_layers():
+    for part in _keras.flatten_layers(model):
         for variable, initializer in _begun_constant(part):
             first = initializer(tuple(variable.shape), dtype=variable.dtype)
             if not np.array_equal(
@@ -59,7 +61,7 @@ def _begun_constant(layer):
     """
     if getattr(layer, "unit_forget_bias", False):
         return  # whose bias is not all that its initializer says
-    own = [*layer._trainable_variables, *layer._non_trainable_variables]
+    own = _keras.own_variables(layer)
     for variable in own:
         initializer = getattr(layer, f"{variable.name}_initializer", None)
         if isinstance(initializer, _CONSTANT) and len(variable.shape):

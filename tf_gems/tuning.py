@@ -37,8 +37,12 @@ from tf_gems.sparse_model import SparseModel
 from tf_gems.ticket import Ticket
 from tf_gems.training import renew_optimizer
 from tf_gems.training import train
+from tf_gems.validation import check_callable
+from tf_gems.validation import check_integer
+from tf_gems.validation import check_number
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
+from tf_gems.validation import is_number
 
 _FILE = "ticket.gem"
 
@@ -110,17 +114,28 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
         **kwargs,
     ):
         super().__init__(name)
-        self.build_network = build
+        self.build_network = check_callable(build, "build")
         self.target_sparsity = check_sparsity(target_sparsity)
         self.epochs = epochs
         if epochs is not None:
             self.epochs = check_positive_integer(epochs, "epochs")
-        self.finetuning_epochs = finetuning_epochs
+        self.finetuning_epochs = check_integer(
+            finetuning_epochs, "finetuning_epochs"
+        )
+        if finetuning_learning_rate is not None:
+            schedule = keras.optimizers.schedules.LearningRateSchedule
+            if not isinstance(finetuning_learning_rate, schedule):
+                check_number(
+                    finetuning_learning_rate, "finetuning_learning_rate", 0
+                )
         self.finetuning_learning_rate = finetuning_learning_rate
-        freeze_period = freeze_period or (1, max(1, (epochs or 20) // 4))
+        if freeze_period is None:
+            freeze_period = 1, max(1, (epochs or 20) // 4)
+        for period in _check_range(freeze_period, "freeze_period"):
+            check_positive_integer(period, "freeze_period")
         self.ranges = {
             "regularization": _check_range(regularization, "regularization"),
-            "freeze_period": _check_range(freeze_period, "freeze_period"),
+            "freeze_period": tuple(freeze_period),
             "learning_rate": _check_range(learning_rate, "learning_rate"),
         }
         self.settings = kwargs
@@ -279,6 +294,11 @@ def best_ticket(tuner):
     Raises:
         ValueError: If no trial has been finished.
     """
+    if not isinstance(tuner, keras_tuner.Tuner):
+        raise ValueError(
+            "A search is one of KerasTuner. Received: "
+            f"tuner={tuner!r:.100}. Pass the tuner whose `search` has ended."
+        )
     trials = tuner.oracle.get_best_trials(1)
     if not trials:
         raise ValueError(
@@ -366,10 +386,14 @@ def _save_if_best(ticket, path, objective):
 
 def _check_range(pair, name):
     """Returns a pair of positive numbers, the second at least the first."""
-    low, high = pair
-    if not 0 < low <= high:
+    if (
+        not isinstance(pair, list | tuple)
+        or len(pair) != 2
+        or not all(map(is_number, pair))
+        or not 0 < pair[0] <= pair[1]
+    ):
         raise ValueError(
             f"`{name}` is a pair of positive numbers, the ends of its range. "
-            f"Received: {name}={pair!r}."
+            f"Received: {name}={pair!r:.100}. Give such as (0.01, 1.0)."
         )
-    return low, high
+    return tuple(pair)

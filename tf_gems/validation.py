@@ -196,6 +196,60 @@ def check_regex(value, name):
     )
 
 
+def check_model(value, name="model"):
+    """Returns `value` if it is a layer or model of Keras 3.
+
+    Args:
+        value: Value to check.
+        name: Name of the argument, for the message.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    import keras
+
+    if isinstance(value, keras.layers.Layer):
+        return value
+    raise ValueError(
+        f"`{name}` must be a Keras 3 model. Received: {name}={_short(value)} "
+        f"of type {type(value).__name__}. Build it with `import keras`, or "
+        "load it by `keras.models.load_model`."
+    )
+
+
+def check_callable(value, name):
+    """Returns `value` if it can be called.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if callable(value):
+        return value
+    raise ValueError(
+        f"`{name}` must be a function. Received: {name}={_short(value)}."
+    )
+
+
+def check_list(value, name, of="values"):
+    """Returns `value` as a list, if it is a list, tuple or array of some.
+
+    Args:
+        value: Value to check.
+        name: Name of the argument, for the message.
+        of: String, what its items are.
+
+    Raises:
+        ValueError: If it is something else, such as a string, or empty.
+    """
+    listed = isinstance(value, list | tuple | range)
+    if (listed or getattr(value, "ndim", None) == 1) and len(value):
+        return list(value)
+    raise ValueError(
+        f"`{name}` must be a list of {of}, one at least. Received: "
+        f"{name}={_short(value)}."
+    )
+
+
 def check_verbose(value, name="verbose"):
     """Returns `value` if it is a `verbose` of `fit`: 0, 1, 2 or `"auto"`.
 

@@ -1,16 +1,18 @@
-"""What Keras needs to train with several workers of `tf.distribute`."""
+"""Makes Keras train with several workers of `tf.distribute`."""
 
 import keras
 from keras import ops
 
+from tf_gems import _keras
+
 
 def prepare(model):
-    """Lets `fit` and `evaluate` of a model run on several workers.
+    """Prepares a model so that `fit` and `evaluate` run on several workers.
 
-    Keras 3.15 averages over `MultiWorkerMirroredStrategy` what that cannot
-    average: the first batch, of which only the shapes matter, and logs that
-    are scalars. Here the shapes are those of this worker's share, and the
-    logs vectors of one. A `SparseModel` does this by itself.
+    Under `MultiWorkerMirroredStrategy`, Keras 3.15 tries to average the first
+    batch, of which only the shapes matter, and logs that are scalars; both
+    fail. Here the shapes are those of this worker's batch, and the logs are
+    vectors of one entry. A `SparseModel` does this itself.
 
     Args:
         model: Keras model, made in the scope of its strategy. Under any other
@@ -41,7 +43,7 @@ def prepare(model):
                 )
                 break
         with strategy.scope():
-            model._symbolic_build(data_batch=data_batch)
+            _keras.build_on_batch(model, data_batch)
 
     def of_vectors(step):
         def run_step(data):

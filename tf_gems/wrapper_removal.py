@@ -3,26 +3,14 @@
 import contextlib
 
 import keras
-from keras.src.ops.function import make_node_key
-from keras.src.ops.node import KerasHistory
-from keras.src.utils.tracking import DotNotTrackScope
 
+from tf_gems import _keras
+from tf_gems._keras import DotNotTrackScope
+from tf_gems._keras import KerasHistory
+from tf_gems._keras import make_node_key
 from tf_gems.layers.gem_layer import GemLayer
 
 _SPARSE_MODEL = "tf_gems>SparseModel"
-# Attributes in which Keras itself keeps layers: each is dealt with below.
-_OF_KERAS = {
-    "_compiled_trainable_state",
-    "_functional",
-    "_inbound_nodes",
-    "_layers",
-    "_nodes",
-    "_nodes_by_depth",
-    "_operations",
-    "_operations_by_depth",
-    "_outbound_nodes",
-    "_tracker",
-}
 
 
 def wrapped_by(layer):
@@ -90,7 +78,7 @@ def _parts(model):
 
 def _children(part):
     sequential = isinstance(part, keras.Sequential)
-    functional = part._functional if sequential else None
+    functional = _keras.functional_of(part) if sequential else None
     operations = getattr(part, "_operations", [])
     layers = [op for op in operations if isinstance(op, keras.layers.Layer)]
     return [*part._layers, *layers, *([functional] if functional else [])]
@@ -158,7 +146,9 @@ def _replace_in(part, wrappers, edits):
         return value
 
     for name, value in list(vars(part).items()):
-        if name not in _OF_KERAS and not name.startswith("_self_"):
+        if name not in _keras.GRAPH_ATTRIBUTES and not name.startswith(
+            "_self_"
+        ):
             other = replace(value)
             if other is not value:
                 _set(part, name, other, edits)
@@ -171,7 +161,7 @@ def _replace_in(part, wrappers, edits):
         tracked.add(id(new(child)))
     for layers in (part._layers, part._tracker.config["layers"][1]):
         replace(layers)
-    if isinstance(part, keras.src.models.Functional):
+    if isinstance(part, _keras.Functional):
         replace(part._operations)
         replace(part._operations_by_depth)
 
@@ -179,7 +169,7 @@ def _replace_in(part, wrappers, edits):
 def _replace_nodes(wrapper, parts, edits):
     """Gives the wrapped layer the nodes of its wrapper in all graphs."""
     inner = wrapped_by(wrapper)
-    graphs = [p for p in parts if isinstance(p, keras.src.models.Functional)]
+    graphs = [p for p in parts if isinstance(p, _keras.Functional)]
     before = inner._inbound_nodes
     in_use = any(
         make_node_key(inner, index) in graph._nodes
@@ -227,7 +217,7 @@ def _rename(part, wrappers, edits):
         if id(operation) in inner and names.count(operation.name) > 1:
             # Keras wants the names to differ.
             _set(operation, "name", inner[id(operation)].name, edits)
-    if isinstance(part, keras.src.models.Functional):
+    if isinstance(part, _keras.Functional):
         layers = [tensor._keras_history.operation for tensor in part.outputs]
         _set(part, "output_names", [la.name for la in layers], edits)
 
@@ -235,7 +225,7 @@ def _rename(part, wrappers, edits):
 def _refuse_remaining(model):
     remaining = [
         layer
-        for layer in model._flatten_layers()
+        for layer in _keras.flatten_layers(model)
         if wrapped_by(layer) is not layer
     ]
     if remaining:

@@ -89,6 +89,12 @@ def refuse_unlike(expected, received, tolerance):
             )
 
 
+def is_finite(received):
+    """Whether an answer holds neither NaN nor infinities."""
+    flat = [np.asarray(value) for value in keras.tree.flatten(received)]
+    return all(np.isfinite(v).all() for v in flat if v.dtype.kind in "fc")
+
+
 def same(expected, received, tolerance):
     """Whether two answers are the same."""
     try:

@@ -40,6 +40,8 @@ def _fit(problem, directory):
     trainer = problem.trainer(problem.model)
     problem.compile_model(trainer)
     problem.train(trainer, 2)
+    if not comparing.is_finite(answer(problem.model, problem.probe())):
+        raise comparing.Wrong("after `fit` it computes NaN or infinities")
 
 
 def _keras_file(problem, directory):

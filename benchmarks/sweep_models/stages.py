@@ -45,6 +45,7 @@ FILES = ("ticket_file", "saved_model", "litert", "keras_file", "network")
 # What Keras itself may not be able to do with the plain model.
 KERAS_STEP = {
     "mine": "fit",
+    "finetune": "fit",
     "saved_model": "saved_model",
     "litert": "litert",
     "keras_file": "keras_file",
@@ -259,6 +260,9 @@ class Sweep:
         if problem.moves and all(map(np.array_equal, before, after)):
             raise Wrong("no kept weight trained")
         self._refuse_lost_zeros()
+        if not comparing.is_finite(answer(sparse, self.probe)):
+            del self.tuned
+            raise Wrong("what was trained computes NaN or infinities")
 
     def _refuse_lost_zeros(self):
         for prunable, mask in zip(

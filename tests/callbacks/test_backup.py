@@ -1,5 +1,6 @@
 """A run that stops anywhere ends as if it had not."""
 
+import contextlib
 import importlib.util
 import itertools
 import resource
@@ -20,7 +21,7 @@ from tf_gems.callbacks import backup
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(256, size=(60, 8, 8, 3), dtype="uint8")
 LABELS = (IMAGES.mean((1, 2, 3)) > 127).astype("int64")
-DATA = datasets.ImageData.normalised(
+DATA = datasets.ImageData.normalized(
     "cifar10", (IMAGES, LABELS), (IMAGES, LABELS), 2
 )  # by its name, images are cropped and flipped
 EPOCHS, STEPS = 6, 4
@@ -262,7 +263,7 @@ def test_a_backup_of_another_training_is_refused(change, name, tmp_path):
 
 def test_a_backup_of_other_data_or_settings_is_refused(tmp_path):
     def belongs_to(labels=LABELS, patience=3, seed=0):
-        data = datasets.ImageData.normalised(
+        data = datasets.ImageData.normalized(
             "cifar10", (IMAGES, labels), (IMAGES, labels), 2
         ).batches(16, seed)
         stop = keras.callbacks.EarlyStopping(patience=patience)
@@ -309,7 +310,7 @@ def test_a_run_that_is_finished_trains_no_more(whole, tmp_path):
     assert_equal(found, whole["with"])
 
 
-@settings(deadline=None, max_examples=5)
+@settings(deadline=None, max_examples=3)
 @given(
     phase=st.sampled_from(["mining", "finetuning"]),
     kills=st.lists(st.integers(1, 2 * STEPS + 1), min_size=1, max_size=3),
@@ -338,19 +339,21 @@ def test_a_backup_of_another_phase_is_refused(tmp_path):
         fit(0, callbacks[:1], phase="finetuning")
 
 
-@pytest.fixture
-def small_files():
-    """The disk is full, as far as this process can tell, after 4 KiB."""
+@contextlib.contextmanager
+def small_files(size=4096):
+    """The disk is full, as far as this process can tell, after 4 KiB.
+
+    Only within the test: pytest itself may write its report to a file.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    def limit(size=4096):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
 
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def test_a_full_disk_leaves_the_old_files(small_files, tmp_path):
+def test_a_full_disk_leaves_the_old_files(tmp_path):
     model = gems.SparseModel(network(dropout=False), seed=0)
     model.compile("sgd", "mse")
     backup = gems.callbacks.Backup(tmp_path)
@@ -361,10 +364,11 @@ def test_a_full_disk_leaves_the_old_files(small_files, tmp_path):
     backup.on_epoch_end(0)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     assert min(map(len, before.values())) > 4096
-    small_files()
-    with pytest.raises(OSError, match="2.backup' could not be .* is not there"):
+    message = "2.backup' could not be .* is not there"
+    with small_files(), pytest.raises(OSError, match=message):
         backup.on_epoch_end(1)
-    with pytest.raises(OSError, match="'.*ticket.gem' could .*left as it was"):
+    message = "'.*ticket.gem' could .*left as it was"
+    with small_files(), pytest.raises(OSError, match=message):
         ticket.save(path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 

@@ -164,6 +164,31 @@ def test_only_kept_weights_are_on_disk(tmp_path):
     assert 4.9 < (large - small) / (more - fewer) < 5.1
 
 
+def test_exporting_frees_what_it_loaded_and_nothing_else(tmp_path, monkeypatch):
+    """A file with the same weights, loaded before, goes on serving."""
+    import tensorflow as tf
+
+    x = tf.constant(random.normal(size=(3, 64)).astype("float32"))
+    model = keras.Sequential([keras.Input((64,)), layers.Dense(64)])
+    sparse, _ = prune(model)
+    tf_gems.export_saved_model(sparse, tmp_path / "a")
+    load, loaded = tf.saved_model.load, []
+
+    def serves(directory):
+        loaded.append(load(directory))
+        return loaded[-1]
+
+    mine = load(tmp_path / "a").signatures["serving_default"]
+    monkeypatch.setattr(tf.saved_model, "load", serves)
+    tf_gems.export_saved_model(sparse, tmp_path / "b")
+    [name] = mine.structured_input_signature[1]
+    [theirs] = [file.signatures["serving_default"] for file in loaded]
+    with pytest.raises(tf.errors.FailedPreconditionError):
+        theirs(**{name: x})
+    outputs = mine(**{name: x})["output_0"]
+    np.testing.assert_allclose(outputs, sparse(x), rtol=1e-4, atol=1e-4)
+
+
 def test_two_models_in_one_process_keep_their_own_weights(tmp_path):
     import tensorflow as tf
 
@@ -305,3 +330,53 @@ def test_jax_backend_is_refused_with_a_way_out(tmp_path):
         done.stderr
     )
     assert not os.listdir(tmp_path)
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import tf_gems
+
+
+def mebibytes(name):
+    status = dict(
+        line.split(":") for line in Path("/proc/self/status").open()
+    )
+    return int(status[name].split()[0]) / 1024
+
+
+model = keras.Sequential([keras.Input((2048,))])
+for _ in range(4):
+    model.add(keras.layers.Dense(2048, use_bias=False))
+for layer in model.layers:
+    kernel = layer.kernel.numpy()
+    kernel[::2] = 0
+    layer.kernel.assign(kernel)
+x = np.ones((1, 2048), "float32")
+small = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64)])
+tf_gems.export_saved_model(small, sys.argv[1], x[:, :64], overwrite=True)
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = mebibytes("VmRSS")
+report = tf_gems.export_saved_model(model, sys.argv[1], x, overwrite=True)
+assert {t["encoding"] for t in report.tensors} == {"sparse"}
+print("peak", (mebibytes("VmHWM") - before) / 64)
+"""
+
+
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/clear_refs"),
+    reason="the peak of memory is told by Linux",
+)
+def test_memory_is_a_few_times_the_weights(tmp_path):
+    """64 MiB of weights, half of them zeros; once they took 13 times that."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path / "exported")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split("peak")[1]) < 3

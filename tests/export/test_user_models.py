@@ -142,6 +142,29 @@ def test_saved_model_computes_the_same(build, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "export", [tf_gems.export_litert, tf_gems.export_saved_model]
+)
+def test_the_model_computes_as_in_predict(export, tmp_path):
+    """Keras rounds what `Resizing` makes of integers in eager calls alone."""
+    model = keras.Sequential(
+        [
+            keras.Input((9, 9, 1), dtype="uint8"),
+            layers.Resizing(6, 6),
+            layers.Rescaling(1 / 255),
+            layers.Flatten(),
+            layers.Dense(12, use_bias=False),
+        ]
+    )
+    inputs = users.integers(256, 4, 9, 9, 1).astype("uint8")
+    sparse = users.pruned(model)
+    eager = np.asarray(sparse(inputs))
+    usual = sparse.predict(inputs, verbose=0)
+    assert np.abs(eager - usual).max() > 1e-4 * np.abs(usual).max()
+    report = export(sparse, tmp_path / "m.tflite", inputs)
+    assert report.largest_difference < 1e-5 * report.largest_output
+
+
+@pytest.mark.parametrize(
     "build, named",
     [
         (users.pooled_3d, ["layer 'pooled'", "MaxPool3D"]),

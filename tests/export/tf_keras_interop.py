@@ -171,7 +171,7 @@ def run_schedules():
     ]
     found = []
     for schedule in schedules:
-        callback = tf_gems.callbacks.GradualMagnitudeCallback(
+        callback = tf_gems.GradualMagnitudeCallback(
             0.9, begin=0.1, end=0.9, schedule=schedule
         )
         again = type(callback).from_config(callback.get_config())

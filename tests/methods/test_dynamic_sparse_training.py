@@ -9,7 +9,7 @@ from keras import layers
 import tf_gems as gems
 from tf_gems import methods
 from tf_gems import schedules
-from tf_gems.callbacks import RewiringCallback
+from tf_gems.methods import RewiringCallback
 from tf_gems.network import prunable_weights
 
 RATE, MOMENTUM, PERIOD, FRACTION, END, EPOCHS = 0.05, 0.9, 2, 0.6, 0.8, 3

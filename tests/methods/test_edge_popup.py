@@ -8,7 +8,7 @@ from keras import ops
 
 import tf_gems as gems
 from tf_gems import methods
-from tf_gems.callbacks import EdgePopupCallback
+from tf_gems.methods import EdgePopupCallback
 
 EPOCHS, BATCHES, BATCH = 6, 3, 16
 RATE, MOMENTUM, SPARSITY = 0.1, 0.9, 0.83

@@ -8,7 +8,7 @@ from keras import layers
 
 import tf_gems as gems
 from tf_gems import methods
-from tf_gems.callbacks import RewindPoint
+from tf_gems.methods import RewindPoint
 
 RATE, MOMENTUM = 0.1, 0.9
 random = np.random.default_rng(0)

@@ -12,9 +12,13 @@ from tests.models import text_data
 from tests.models import text_network
 from tf_gems import methods
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() not in ("tensorflow", "jax"), reason="gradients"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        keras.backend.backend() not in ("tensorflow", "jax"),
+        reason="gradients",
+    ),
+    pytest.mark.usefixtures("eagerly"),
+]
 
 random = np.random.default_rng(0)
 X = random.normal(size=(16, 6)).astype("float32")

@@ -44,7 +44,7 @@ def drawn_among(scores, data):
 
 
 def groups(pattern, weight):
-    """Places of a weight, in groups of M neighbours along an axis."""
+    """Places of a weight, in groups of M neighbors along an axis."""
     axis = pattern.axis % len(weight)
     others = [range(n) for i, n in enumerate(weight) if i != axis]
     for rest in itertools.product(*others):

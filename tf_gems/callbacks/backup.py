@@ -1,7 +1,8 @@
-"""Backs training up so that a kill at any moment loses one epoch at most."""
+"""Backs up training: a process that is killed loses at most one epoch."""
 
 import contextlib
 import hashlib
+import inspect
 import json
 import math
 import warnings
@@ -13,11 +14,14 @@ import ml_dtypes
 import numpy as np
 from keras import ops
 
-from tf_gems.callbacks.belonging import fingerprint
+from tf_gems import _keras
+from tf_gems.array_batches import ArrayBatches
 from tf_gems.files import BACKUP
 from tf_gems.files import remove_files
 from tf_gems.files import remove_leftovers
 from tf_gems.files import replacing
+from tf_gems.fingerprint.values import describe_array
+from tf_gems.fingerprint.values import digest
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.targets import check_path
 
@@ -31,32 +35,30 @@ _BEGUN = weakref.WeakKeyDictionary()
 class Backup(keras.callbacks.Callback):
     """Saves the state of training after every epoch, and restores it.
 
-    `keras.callbacks.BackupAndRestore` writes over its only file, and a run
-    that is killed meanwhile cannot be resumed; nor does it save how often
-    dropout has drawn. Here each epoch has a file of its own, renamed into
-    place once it is whole, and a file that is damaged nevertheless, by a
-    single bit, gives way to the one before. With data in an order that
-    follows from the epoch, see `tf_gems.callbacks.SetEpoch`, a run that is
-    killed and started again ends as it would have, bit for bit, on the same
-    kind of device.
+    `keras.callbacks.BackupAndRestore` overwrites its only file, so a run that
+    is killed while it writes cannot be resumed; it does not save the states of
+    random layers either. Here each epoch has its own file, which is renamed
+    into place when it is complete. If a file is damaged, the previous one is
+    used. If the order of the data depends on the epoch only, see
+    `tf_gems.callbacks.SetEpoch`, a run that is killed and restarted gives the
+    same result, bit for bit, on the same kind of device.
 
-    The state is what is in the variables of the model and of its optimizer.
-    The place in the list of callbacks does not matter, unless others change
-    variables when an epoch ends: those come first. What callbacks remember
-    themselves (the patience of `EarlyStopping`) begins anew.
+    The state consists of the variables of the model and of its optimizer. The
+    position in the list of callbacks does not matter, unless others change
+    variables at the end of an epoch: list those first. The state of other
+    callbacks, such as the patience of `EarlyStopping`, is not saved.
 
-    Give the data a length, see `tf.data.experimental.assert_cardinality`: on
-    TensorFlow a reading beyond the end counts as a step of the optimizer, in
-    the first epoch of every process.
+    The data should have a known length, see
+    `tf.data.experimental.assert_cardinality`: on TensorFlow, a read beyond the
+    end counts as a step of the optimizer in the first epoch of every process.
 
-    Of several workers the chief writes, and all read: the directory must be
+    With several workers, the chief writes and all read: the directory must be
     on a file system that they share.
 
-    A backup belongs to one training. It holds digests of the network, of the
-    weights and the random layers' seeds that the training began with, of the
-    optimizer with its learning rate, and of the loss; a training that differs
-    in one of them is refused. So set a seed, as Keras draws other weights in
-    every process. What the callback cannot see is told by `belongs_to`.
+    A backup belongs to one training. It holds digests of the network, its
+    initial weights and seeds, the optimizer and the loss; a training that
+    differs in one of them is refused. So set a seed. List anything else that
+    the training depends on in `belongs_to`.
 
     Args:
         directory: Path of the backups, made when there is something to save.
@@ -102,16 +104,16 @@ class Backup(keras.callbacks.Callback):
         return 0
 
     def on_train_begin(self, logs=None):
-        found = fingerprint(self.model, self.belongs_to)
+        fingerprint = _fingerprint(self.model, self.belongs_to)
         begun = _BEGUN.setdefault(self.model, {})
         key = str(self.directory.absolute())
         if not self.paths:
-            self._fingerprint = begun[key] = found
+            self._fingerprint = begun[key] = fingerprint
             return
         # Of the same model object: how its training began.
         for name in ("its starting weights", "the seeds of its random layers"):
-            found[name] = begun.get(key, found)[name]
-        self._fingerprint = begun[key] = found
+            fingerprint[name] = begun.get(key, fingerprint)[name]
+        self._fingerprint = begun[key] = fingerprint
         with _scope_of(self.model):
             self.model.optimizer.build(self.model.trainable_variables)
         for path in self.paths:
@@ -147,7 +149,7 @@ class Backup(keras.callbacks.Callback):
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         # As `BackupAndRestore` does: `fit` begins with this epoch.
-        self.model._initial_epoch = header["epoch"]
+        _keras.set_initial_epoch(self.model, header["epoch"])
 
     def _refuse_other_training(self, theirs):
         ours = self._fingerprint
@@ -163,10 +165,10 @@ class Backup(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         # Keras never forgets it: the next `fit` would begin there as well.
-        self.model._initial_epoch = None
+        _keras.set_initial_epoch(self.model, None)
 
     def on_train_end(self, logs=None):
-        self.model._initial_epoch = None
+        _keras.set_initial_epoch(self.model, None)
 
     def remove(self):
         """Removes the backups; a kill meanwhile does no harm.
@@ -200,6 +202,83 @@ def random_states(model):
     Each holds a seed, and how often it has been drawn from.
     """
     return [v for v in model.variables if v.name == "seed_generator_state"]
+
+
+def _fingerprint(model, belongs_to):
+    """Returns what tells a training from others, before its first step.
+
+    Returns:
+        Dict from names, for people, to strings.
+    """
+    parts = {
+        "the network": [(tuple(v.shape), str(v.dtype)) for v in model.weights],
+        "its starting weights": list(model.weights),
+        "the seeds of its random layers": random_states(model),
+        "the optimizer": model.optimizer,
+        "the loss": getattr(model, "loss", None),
+        "the data or the settings": list(belongs_to),
+    }
+    return {name: digest(_describe(part)) for name, part in parts.items()}
+
+
+def _describe(value):
+    """Returns JSON that is the same for equal values in another process.
+
+    It is cheaper than `tf_gems.fingerprint`, and refuses nothing. Arrays are
+    described by all their values; data sets that know their epochs by their
+    first batch; sequences of batches by their length and the labels of the
+    first; other data sets by their type, length and element specification;
+    functions by their names; Keras objects by their config, and others by the
+    arguments that they keep under the same name.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_describe(item) for item in value]
+    if isinstance(value, keras.Variable) or ops.is_tensor(value):
+        value = ops.convert_to_numpy(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return describe_array(value)
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, ArrayBatches):
+        read = [value.batch_size, value.shuffle, value.steps]
+        return [name, read, _describe(keras.tree.flatten(value.arrays))]
+    if inspect.isroutine(value) or isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if callable(getattr(value, "set_epoch", None)):
+        value.set_epoch(0)
+        batch = next(iter(value))
+        value.set_epoch(None)
+        return [name, _length(value), _describe(keras.tree.flatten(batch))]
+    if hasattr(value, "__getitem__") and _length(value):
+        # Inputs may be augmented at random; labels are as they are.
+        batch = value[0]
+        labels = batch[1:] if isinstance(batch, tuple) else None
+        return ["batches", _length(value), _describe(labels)]
+    if hasattr(value, "element_spec"):
+        return [name, _length(value), str(value.element_spec)]
+    if callable(getattr(value, "get_config", None)):
+        try:
+            config = dict(value.get_config())
+            config.pop("name", None)  # Keras counts the names of a process
+            return [name, _describe(config)]
+        except NotImplementedError:
+            return name
+    arguments = {
+        key: _describe(vars(value)[key])
+        for key in inspect.signature(type(value).__init__).parameters
+        if key in getattr(value, "__dict__", {})
+    }
+    return [name, _length(value), arguments]
+
+
+def _length(value):
+    try:
+        return len(value)
+    except TypeError:
+        return None
 
 
 def _variables(model):

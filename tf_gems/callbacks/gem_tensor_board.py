@@ -19,8 +19,8 @@ class GemTensorBoard(keras.callbacks.Callback):
     * `scores/<path>`: histogram of the scores that are alive, while mining;
 
     and `density`, `alive_density` and `flips` over all weights. Metrics and
-    losses are written by `keras.callbacks.TensorBoard`, beside which this one
-    may stand, with the same directory. Of several workers the chief writes.
+    losses are written by `keras.callbacks.TensorBoard`, which can use the same
+    directory. With several workers, the chief writes.
 
     Args:
         log_dir: Path of the event files.
@@ -62,7 +62,7 @@ class GemTensorBoard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         masks = self._masks()
-        scalars, histograms = self._summarise(masks)
+        scalars, histograms = self._summarize(masks)
         self._before = masks
         if self._writer is None:
             return
@@ -88,7 +88,7 @@ class GemTensorBoard(keras.callbacks.Callback):
             for mask in gem.masks()
         ]
 
-    def _summarise(self, masks):
+    def _summarize(self, masks):
         """Returns scalars and histograms, dicts by name."""
         scalars, histograms, alive, flips = {}, {}, 0, 0
         weights = [w for gem in self._gems for w in gem.prunable]

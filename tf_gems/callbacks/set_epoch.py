@@ -1,13 +1,13 @@
-"""Tells the data which epoch it is."""
+"""Sets the epoch of the data, from which its order follows."""
 
 import keras
 
 
 class SetEpoch(keras.callbacks.Callback):
-    """Tells a data set the epoch, from which its order follows.
+    """Sets the epoch of a data set, which determines its order.
 
-    Without it a pipeline counts how often it was read, and begins with the
-    first order again when training is resumed.
+    Without it, a data set counts how often it was read, and starts with the
+    order of the first epoch when training is resumed.
 
     Args:
         data: What `tf_gems.datasets.ImageData.batches` or
@@ -15,7 +15,7 @@ class SetEpoch(keras.callbacks.Callback):
             object with a method `set_epoch`.
 
     Raises:
-        ValueError: If the data cannot be told.
+        ValueError: If the data has no method `set_epoch`.
 
     Example:
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems.compaction.channels import Channels
 from tf_gems.compaction.graph import Call
 from tf_gems.compaction.graph import is_graph
@@ -157,7 +158,7 @@ def _is_copied(operation):
     """
     parts = [operation]
     if isinstance(operation, keras.Layer):
-        parts = operation._flatten_layers()
+        parts = _keras.flatten_layers(operation)
     return all(
         type(part).__module__.startswith("keras.src.")
         and not hasattr(part, "adapt")
@@ -169,7 +170,7 @@ def _is_copied(operation):
 def _structure(model):
     if isinstance(model, keras.Sequential):
         return model.inputs[0]
-    return model._inputs_struct
+    return _keras.inputs_struct(model)
 
 
 def _refuse_others(model):
@@ -220,12 +221,28 @@ def _random_inputs(model):
     return keras.tree.pack_sequence_as(_structure(model), batch)
 
 
+def _outputs(model, inputs):
+    """Returns what a model computes, or refuses inputs that it does not take.
+
+    Keras says why in many lines; the first ones that tell anything are kept.
+    """
+    try:
+        return model(inputs, training=False)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            "`inputs` must be a batch as the model takes it. Received: "
+            f"inputs of type {type(inputs).__name__}, which '{model.name}' "
+            f"does not take: {reason} Leave it out, or pass such a batch."
+        ) from error
+
+
 def _difference(model, compacted, inputs):
     """Returns the largest difference as a part of the largest output."""
     found = [
         [ops.convert_to_numpy(x) for x in keras.tree.flatten(outputs)]
         for outputs in (
-            model(inputs, training=False),
+            _outputs(model, inputs),
             compacted(inputs, training=False),
         )
     ]

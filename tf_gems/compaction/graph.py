@@ -4,6 +4,8 @@ import dataclasses
 
 import keras
 
+from tf_gems import _keras
+
 
 @dataclasses.dataclass(eq=False)
 class Call:
@@ -94,7 +96,7 @@ def is_graph(layer):
     if isinstance(layer, keras.Sequential):
         unchanged = type(layer).call is keras.Sequential.call
         return unchanged and _function_of(layer) is not None
-    functional = keras.src.models.Functional
+    functional = _keras.Functional
     if not isinstance(layer, functional):
         return False
     return type(layer).call is functional.call
@@ -103,5 +105,5 @@ def is_graph(layer):
 def _function_of(model):
     """Returns the `keras.Function` of a model, `None` if it has none."""
     if isinstance(model, keras.Sequential):
-        return model._functional if model.built else None
+        return _keras.functional_of(model) if model.built else None
     return model

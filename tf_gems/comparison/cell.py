@@ -13,14 +13,14 @@ from keras import ops
 
 from tf_gems import sanity
 from tf_gems import training_data
-from tf_gems.comparison.data_fingerprint import describe_data
-from tf_gems.comparison.fingerprint import describe
-from tf_gems.comparison.fingerprint import digest
-from tf_gems.comparison.network_fingerprint import describe_network
 from tf_gems.files import BACKUP
 from tf_gems.files import remove_files
 from tf_gems.files import remove_leftovers
 from tf_gems.files import write_text
+from tf_gems.fingerprint.data import describe_data
+from tf_gems.fingerprint.network import describe_network
+from tf_gems.fingerprint.values import describe
+from tf_gems.fingerprint.values import digest
 from tf_gems.methods.method import Method
 from tf_gems.network import gems_of
 from tf_gems.optimizer_copy import config_of
@@ -30,12 +30,11 @@ from tf_gems.text import file_name
 from tf_gems.ticket import Ticket
 from tf_gems.training import clear_session
 from tf_gems.training import train
+from tf_gems.validation import check_model
 
 _OF_SEARCH = (r"round_\d+\.gem", r"rewind\.gem")
 CHECKS = {
-    "shuffled": lambda ticket, model, seed: sanity.shuffle(
-        ticket, model, seed=seed
-    ),
+    "shuffled": sanity.shuffle,
     "reinitialized": sanity.reinitialize,
     "random": sanity.randomize,
 }
@@ -163,7 +162,7 @@ class Protocol:
     def key_of_seed(self, seed):
         """Returns digests of what the cells of a seed depend on."""
         with self._new_session(seed):
-            model = self.build(seed)
+            model = check_model(self.build(seed), "build(seed)")
             network = _network_key(model)
         self.networks[seed] = network, weakref.ref(model)
         data = describe_data(self.data(seed), "train")
@@ -199,7 +198,7 @@ class Cell:
         seed: Integer.
         key: Dict from what the cell depends on to digests of it.
         check: `None`, or a key of `CHECKS`: the ticket of the same cell
-            without a check, with a part of it randomised.
+            without a check, with a part of it randomized.
     """
 
     protocol: Protocol
@@ -331,12 +330,12 @@ class Cell:
         return None if "diverged" in found else Ticket.load(file), found
 
     def _checked(self, model):
-        """A randomised copy of the ticket that the method found."""
+        """A randomized copy of the ticket that the method found."""
         original = dataclasses.replace(self, check=None)
         ticket, found = original._find_ticket()
         if ticket is None:
             return None, found
-        return CHECKS[self.check](ticket, model, self.seed), {
+        return CHECKS[self.check](ticket, model, seed=self.seed), {
             "epochs_of_search": 0
         }
 

@@ -8,20 +8,27 @@ from pathlib import Path
 import keras
 
 from tf_gems import methods as registry
+from tf_gems import training_data
 from tf_gems.comparison.cell import CHECKS
 from tf_gems.comparison.cell import Cell
 from tf_gems.comparison.cell import Protocol
 from tf_gems.comparison.comparison import RESULTS
 from tf_gems.comparison.comparison import Comparison
 from tf_gems.comparison.comparison import refuse_others
-from tf_gems.comparison.fingerprint import describe
-from tf_gems.comparison.fingerprint import digest
 from tf_gems.files import share
+from tf_gems.fingerprint.values import describe
+from tf_gems.fingerprint.values import digest
 from tf_gems.provenance import provenance
 from tf_gems.text import printable
+from tf_gems.validation import check_bool
+from tf_gems.validation import check_callable
 from tf_gems.validation import check_choice
+from tf_gems.validation import check_integer
+from tf_gems.validation import check_list
+from tf_gems.validation import check_number
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
+from tf_gems.validation import check_verbose
 
 
 def compare(
@@ -59,7 +66,7 @@ def compare(
     the metric, the epochs and the backend. Functions and classes are told by
     their source and by what they use. Arrays are told by their contents, and
     other data by a sample, see
-    `tf_gems.comparison.data_fingerprint.describe_data`. Where the directory
+    `tf_gems.fingerprint.data.describe_data`. Where the directory
     holds cells of the same name that differ in any of these, a warning says
     in which; they stay, and are not used.
 
@@ -90,7 +97,7 @@ def compare(
         seeds: Integers. Defaults to `(0, 1, 2)`.
         checks: Names among `"shuffled"`, `"reinitialized"` and `"random"`:
             further cells in which the ticket's mask, its weights, or both are
-            randomised before fine-tuning, see `tf_gems.sanity`. Or a dict
+            randomized before fine-tuning, see `tf_gems.sanity`. Or a dict
             from a sparsity to such names. Defaults to none.
         dense: Whether the unpruned network is trained beside them. Defaults
             to `True`.
@@ -125,16 +132,36 @@ def compare(
     ```
     """
     refuse_others(directory, RESULTS)
+    check_callable(build, "build")
+    _check_loss(loss)
+    _check_metric(metric)
+    if strategy is not None and not hasattr(strategy, "scope"):
+        raise ValueError(
+            "`strategy` is one of `tf.distribute`. Received: "
+            f"strategy={strategy!r:.100}. Leave it out for one device."
+        )
+    _check_batches(test, "test")
+    if not callable(train):
+        _check_batches(train, "train")
+    for sparsity in check_list(sparsities, "sparsities", "fractions of zeros"):
+        check_sparsity(sparsity, "sparsities")
+    for seed in check_list(seeds, "seeds", "integers"):
+        check_integer(seed, "seeds", 0, 2**32 - 2)
+    check_bool(dense, "dense")
+    check_verbose(verbose)
+    schedule = keras.optimizers.schedules.LearningRateSchedule
+    if learning_rate is not None and not isinstance(learning_rate, schedule):
+        check_number(learning_rate, "learning_rate", above=0)
     protocol = Protocol(
         build,
         train,
         test,
-        keras.optimizers.get(optimizer),
+        _optimizer(optimizer),
         loss,
         check_positive_integer(epochs, "epochs"),
         learning_rate,
         metric,
-        steps_per_execution,
+        check_positive_integer(steps_per_execution, "steps_per_execution"),
         Path(directory),
         strategy,
     )
@@ -154,6 +181,69 @@ def compare(
     comparison = Comparison(rows, protocol.settings(), provenance())
     comparison.save(directory)
     return comparison
+
+
+def _optimizer(identifier):
+    """Returns the optimizer that Keras finds, or says that there is none."""
+    try:
+        found = keras.optimizers.get(identifier)
+    except (KeyError, TypeError, ValueError):
+        found = None
+    if found is None:
+        raise ValueError(
+            "`optimizer` is one of Keras. Received: "
+            f"optimizer={identifier!r:.100}. Pass an object such as "
+            "`keras.optimizers.SGD(0.1)`, or its name."
+        )
+    return found
+
+
+def _check_loss(loss):
+    """Raises an error unless Keras finds a loss, or one for each output."""
+    losses = [loss]
+    if isinstance(loss, dict | list | tuple):
+        losses = list(loss.values() if isinstance(loss, dict) else loss)
+    try:
+        found = [keras.losses.get(x) for x in losses]
+    except (TypeError, ValueError):
+        found = []
+    if not any(x is not None for x in found):
+        raise ValueError(
+            f"`loss` is one of Keras. Received: loss={loss!r:.100}. Pass an "
+            "object such as `keras.losses.MeanSquaredError()`, its name, or a "
+            "function."
+        )
+
+
+def _check_metric(metric):
+    """Raises an error unless a metric is one of Keras, or a function."""
+    known = isinstance(metric, keras.metrics.Metric)
+    if isinstance(metric, str) and metric:
+        try:
+            known = keras.metrics.get(metric) is not None
+        except ValueError:
+            known = metric in ("acc", "crossentropy", "ce")
+    elif callable(metric):
+        known = not isinstance(metric, type)
+    if not known:
+        raise ValueError(
+            f"`metric` is one of Keras. Received: metric={metric!r:.100}. Pass "
+            "a name such as 'accuracy', an object or a function."
+        )
+
+
+def _check_batches(data, name):
+    """Raises an error unless data yields inputs with targets."""
+    found = training_data.read(data)
+    batch = None if found is None else next(iter(found), ())
+    if batch is not None and not batch:
+        return  # that it is empty is told where it is described
+    if batch is None or len(batch) < 2 or batch[1] is None:
+        raise ValueError(
+            f"`{name}` yields batches of inputs and targets. Received: {name} "
+            f"of type {type(data).__name__}, without targets. Pass a data "
+            "set, a list of batches, or one batch as a tuple `(x, y)`."
+        )
 
 
 def _refuse_other_scopes(strategy):
@@ -182,8 +272,11 @@ def _kind(strategy):
 
 def _cells(protocol, methods, sparsities, seeds, checks, dense):
     """Returns all cells, or raises before any is run."""
-    if not isinstance(methods, dict):
+    if not isinstance(methods, dict) or not methods:
+        check_list(methods, "methods", "names of methods")
         methods = {_name(method): method for method in methods}
+    if not isinstance(checks, dict | list | tuple):
+        check_list(checks, "checks", "names of checks")
     if not isinstance(checks, dict):
         checks = {sparsity: checks for sparsity in sparsities}
     for name in [name for names in checks.values() for name in names]:

@@ -1,6 +1,6 @@
 """Image data as `tf.data` pipelines, from TFDS, directories or scikit-learn.
 
-A set is held in memory. Images reach the network as float32, normalised by the
+A set is held in memory. Images reach the network as float32, normalized by the
 mean and standard deviation of the training set, channel by channel. Nothing is
 downloaded unless TFDS is allowed to (`download=True`).
 """
@@ -11,8 +11,11 @@ from tf_gems.datasets import in_tfds
 from tf_gems.datasets import tiny_imagenet
 from tf_gems.datasets.by_epoch import by_epoch
 from tf_gems.datasets.image_data import ImageData
+from tf_gems.targets import check_path
+from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_positive_integer
+from tf_gems.validation import is_number
 
 __all__ = ["NAMES", "ImageData", "by_epoch", "load"]
 
@@ -53,10 +56,13 @@ def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
     (8, 8, 1)
     """
     check_choice(name, "name", NAMES)
-    if not 0 < fraction <= 1:
+    check_bool(download, "download")
+    if data_dir is not None:
+        check_path(data_dir, "data_dir", "Name the directory of the data.")
+    if not is_number(fraction) or not 0 < fraction <= 1:
         raise ValueError(
             "`fraction` is the part of the training set in (0, 1]. "
-            f"Received: fraction={fraction}. Use 1.0 for all of it."
+            f"Received: fraction={fraction!r:.100}. Use 1.0 for all of it."
         )
     if name in _RESIZED:
         source = _RESIZED[name]
@@ -74,4 +80,4 @@ def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
         train, test, classes = digits.load(fraction)
     else:
         train, test, classes = in_tfds.load(name, data_dir, fraction, download)
-    return ImageData.normalised(name, train, test, classes)
+    return ImageData.normalized(name, train, test, classes)

@@ -2,6 +2,10 @@
 
 import numpy as np
 
+from tf_gems.validation import check_callable
+from tf_gems.validation import check_integer
+from tf_gems.validation import check_positive_integer
+
 
 def by_epoch(pipeline, seed=0, length=None):
     """Makes a `tf.data.Dataset` that depends on a seed and the epoch alone.
@@ -34,6 +38,10 @@ def by_epoch(pipeline, seed=0, length=None):
     """
     import tensorflow as tf
 
+    check_callable(pipeline, "pipeline")
+    check_integer(seed, "seed")
+    if length is not None:
+        check_positive_integer(length, "length")
     current = _Epoch()
 
     def of_reading(drawn):

@@ -15,8 +15,8 @@ _PADDING = 4
 class ImageData:
     """A classification task held in memory.
 
-    Small images are held as the network takes them, float32 and normalised;
-    large ones as bytes, a quarter of that, which the pipelines normalise.
+    Small images are held as the network takes them, float32 and normalized;
+    large ones as bytes, a quarter of that, which the pipelines normalize.
 
     Args:
         name: String.
@@ -37,8 +37,8 @@ class ImageData:
     deviation: np.ndarray | None = None
 
     @classmethod
-    def normalised(cls, name, train, test, classes):
-        """Holds images normalised by the statistics of the training set.
+    def normalized(cls, name, train, test, classes):
+        """Holds images normalized by the statistics of the training set.
 
         Args:
             name: String.
@@ -49,15 +49,15 @@ class ImageData:
         mean = train[0].mean((0, 1, 2), dtype="float64")
         deviation = train[0].std((0, 1, 2), dtype="float64")
 
-        def normalise(images, labels):
+        def normalize(images, labels):
             images = (images.astype("float32") - mean) / deviation
             return images.astype("float32"), labels.astype("int64")
 
-        return cls(name, normalise(*train), normalise(*test), classes)
+        return cls(name, normalize(*train), normalize(*test), classes)
 
     @classmethod
     def of_bytes(cls, name, train, test, classes):
-        """Holds images as bytes, to be normalised batch by batch.
+        """Holds images as bytes, to be normalized batch by batch.
 
         Args:
             name: String.
@@ -76,7 +76,7 @@ class ImageData:
         """Returns the training set as a shuffled pipeline of batches.
 
         Images of CIFAR and Tiny ImageNet are cropped at random after padding
-        by 4 pixels of the mean colour, and flipped at random, as in the paper
+        by 4 pixels of the mean color, and flipped at random, as in the paper
         (whose padding is black); those of Caltech-101 are flipped. The order
         and the augmentation follow from the seed and the epoch, which
         `tf_gems.callbacks.SetEpoch` tells the pipeline.
@@ -105,14 +105,14 @@ class ImageData:
             if self.name not in _FLIPPED:
                 return data.batch(batch_size).map(
                     lambda places: (
-                        self._normalise(tf.gather(images, places)),
+                        self._normalize(tf.gather(images, places)),
                         tf.gather(labels, places),
                     )
                 )
 
             def example(place):
                 seeds = (tf.random.fold_in(s, place) for s in (crop, flip))
-                image = self._normalise(images[place])
+                image = self._normalize(images[place])
                 return self._augment(image, *seeds), labels[place]
 
             return data.map(example, num_parallel_calls=2).batch(batch_size)
@@ -137,12 +137,12 @@ class ImageData:
         with tf.device("CPU"):
             data = tf.data.Dataset.from_tensor_slices(self.test)
         data = data.batch(batch_size)
-        data = data.map(lambda x, y: (self._normalise(x), y))
+        data = data.map(lambda x, y: (self._normalize(x), y))
         options = tf.data.Options()
         options.autotune.enabled = False  # as for training
         return data.prefetch(2).with_options(options)
 
-    def _normalise(self, images):
+    def _normalize(self, images):
         import tensorflow as tf
 
         if self.mean is None:

@@ -19,8 +19,10 @@ from tf_gems.export.sparse_operators import sparse_operators
 from tf_gems.files import lock
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
+from tf_gems.validation import check_callable
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_integer
+from tf_gems.validation import check_list
 
 _FORMS = (*litert_forms.FORMS, "saved_model", "gem")
 _NAMES = {"saved_model": "saved_model", "gem": "ticket.gem"}
@@ -86,14 +88,22 @@ def deployment_report(
     print(report)
     ```
     """
-    for form in forms:
+    for form in check_list(forms, "forms", "forms of files"):
         check_choice(form, "forms", _FORMS)
+    check_callable(metric, "metric")
+    if not isinstance(data, list | tuple) or len(data) != 2:
+        raise ValueError(
+            "`data` is a pair of inputs and labels. Received: data of type "
+            f"{type(data).__name__}. Pass `(inputs, None)` without labels."
+        )
     runs = check_integer(runs, "runs")
     names = [_NAMES.get(form, f"{form}.tflite") for form in forms]
     check_names(directory, names)
     inputs, labels = data
     network = Network(model, inputs)
     flat = network.signature.flatten(inputs)
+    if representative_data is not None:
+        network.signature.flatten(representative_data)  # or refused
 
     def first(count):
         return keras.tree.map_structure(lambda x: np.asarray(x)[:count], inputs)

@@ -14,11 +14,13 @@ from tf_gems.export.parity import measure_parity
 from tf_gems.export.parity import refuse_non_finite
 from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
+from tf_gems.export.paths import check_tolerance
 from tf_gems.export.report import ExportReport
 from tf_gems.files import replacing_path
 from tf_gems.network_config import config_of
 from tf_gems.pruning_report import unique_paths
 from tf_gems.ticket import Ticket
+from tf_gems.validation import check_choice
 
 _TOLERANCE = 1e-5
 
@@ -64,6 +66,9 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
     """
     check_target(path)
     path = os.fspath(path)
+    if dtype is not None:
+        check_choice(dtype, "dtype", ("float16",))
+    check_tolerance(tolerance)
     network = Network(model, inputs)
     given = network.given(inputs)
     expected = network.outputs([given])

@@ -19,6 +19,7 @@ from tf_gems.export.parity import doubts
 from tf_gems.export.parity import refuse_non_finite
 from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
+from tf_gems.export.paths import check_tolerance
 from tf_gems.export.progress import Progress
 from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
@@ -26,7 +27,9 @@ from tf_gems.export.signature import is_batched
 from tf_gems.export.trial import Trial
 from tf_gems.files import replacing_path
 from tf_gems.files import workplace
+from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
+from tf_gems.validation import check_integer
 
 
 def export_litert(
@@ -156,6 +159,10 @@ def write_litert(
         )
     form = forms.get(form)
     _check_arguments(form, optimize, representative_data, io)
+    if batch_size is not None:
+        check_integer(batch_size, "batch_size", 1, 1 << 20)
+    check_tolerance(tolerance)
+    check_bool(sparse, "sparse")
     given_inputs = representative_data if inputs is None else inputs
     network = Network(model, given_inputs)
     examples = None

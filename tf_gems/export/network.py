@@ -5,7 +5,8 @@ import contextlib
 import keras
 import numpy as np
 
-from tf_gems.export.outputs import named_outputs
+from tf_gems.export.outputs import as_array
+from tf_gems.export.outputs import name_outputs
 from tf_gems.export.signature import Signature
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.network import masked_network
@@ -68,20 +69,35 @@ class Network:
         Returns:
             List of dicts from the names of outputs to arrays.
         """
-        model = self.model if model is None else model
-        with _state_kept(model):
-            return [self._call(model, batch) for batch in batches]
-
-    def _call(self, model, batch):
         import tensorflow as tf
 
-        # Keras takes arrays of strings for something else.
-        tensors = [
-            tf.constant(value, spec.dtype)
-            for value, spec in zip(batch, self.signature.specs, strict=True)
-        ]
-        arguments = self.signature.pack(tensors)
-        return named_outputs(model(*arguments, training=False))
+        model = self.model if model is None else model
+
+        def call(*tensors):
+            # Takes a seed, or what follows would draw what the export draws.
+            tf.random.uniform(())
+            arguments = self.signature.pack(tensors)
+            return name_outputs(model(*arguments, training=False))
+
+        # As `predict` computes it: some layers round otherwise when they are
+        # called eagerly, such as `Resizing` of integers.
+        traced = tf.function(call, autograph=False, reduce_retracing=True)
+        found = []
+        with _state_kept(model):
+            for batch in batches:
+                # Keras takes arrays of strings for something else.
+                tensors = [
+                    tf.constant(value, spec.dtype)
+                    for value, spec in zip(
+                        batch, self.signature.specs, strict=True
+                    )
+                ]
+                try:
+                    outputs = traced(*tensors)
+                except Exception:
+                    outputs = call(*tensors)  # its own error, or eager code
+                found.append({k: as_array(v) for k, v in outputs.items()})
+        return found
 
     def given(self, inputs, batch_size=4):
         """Returns a flat list of arrays: inputs, or examples without any."""

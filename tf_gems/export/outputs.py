@@ -29,13 +29,6 @@ def name_outputs(outputs):
     return found
 
 
-def named_outputs(outputs):
-    """Returns outputs of any structure as NumPy arrays by name."""
-    return {
-        name: as_array(value) for name, value in name_outputs(outputs).items()
-    }
-
-
 def as_array(value):
     """Returns a tensor's values; strings as objects, sparse ones as dense."""
     import tensorflow as tf

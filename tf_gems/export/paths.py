@@ -7,6 +7,7 @@ import tempfile
 
 from tf_gems.targets import check_directory
 from tf_gems.targets import check_file
+from tf_gems.validation import check_number
 
 
 def check_target(path, directory=False):
@@ -24,6 +25,12 @@ def check_target(path, directory=False):
             f"{rule}Received: path={path!r}, but '{parent}' cannot be "
             "written to. Choose another directory, or change its permissions."
         )
+
+
+def check_tolerance(tolerance):
+    """Raises an error unless it is `None` or a number, 0 or more."""
+    if tolerance is not None:
+        check_number(tolerance, "tolerance", 0)
 
 
 def sizes(data):

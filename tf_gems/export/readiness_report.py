@@ -18,6 +18,7 @@ from tf_gems.export.quiet import quiet
 from tf_gems.pointwise import LEAST_SPARSITY
 from tf_gems.tables import Report
 from tf_gems.tables import Table
+from tf_gems.targets import check_path
 
 
 @dataclasses.dataclass
@@ -119,7 +120,13 @@ def readiness_report(model):
     ```
     """
     if isinstance(model, str | os.PathLike):
-        with open(model, "rb") as file:
+        path = check_path(model, "model", "Name a file that ends in .tflite.")
+        if not path.is_file():
+            raise FileNotFoundError(
+                "A TFLite file is looked at, or a model. Received: "
+                f"model='{path}', which is no file. Check its name."
+            )
+        with open(path, "rb") as file:
             return _report(file.read(), ())
     network = Network(model)
     with network.masked() as plain:

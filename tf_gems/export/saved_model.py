@@ -1,6 +1,5 @@
 """Export to a SavedModel."""
 
-import contextlib
 import os
 import shutil
 import tempfile
@@ -17,14 +16,17 @@ from tf_gems.export.parity import measure_parity
 from tf_gems.export.parity import refuse_non_finite
 from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
+from tf_gems.export.paths import check_tolerance
 from tf_gems.export.progress import Progress
 from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
 from tf_gems.export.saved_model_files import ENTRY
 from tf_gems.export.saved_model_files import files_of_saved_model
 from tf_gems.export.sparse_graph import write_sparse_graph
+from tf_gems.export.stored_weights import free
 from tf_gems.files import replace_directory
 from tf_gems.files import workplace
+from tf_gems.validation import check_bool
 
 _TOLERANCE = 1e-4
 
@@ -96,6 +98,8 @@ def write_saved_model(
             dense twin, called while both are there. Defaults to `None`.
     """
     check_target(directory, directory=True)
+    check_bool(overwrite, "overwrite")
+    check_tolerance(tolerance)
     directory = os.fspath(directory)
     own = _refuse_full(directory, overwrite)
     network = Network(model, inputs)
@@ -120,7 +124,7 @@ def write_saved_model(
             notes += traced.notes()
             progress.step("writing it")
             with quiet():
-                tensors, stored = write_sparse_graph(traced, written)
+                tensors = write_sparse_graph(traced, written)
                 traced.save(twin.name)
                 if Stored(written).bytes > Stored(twin.name).bytes:
                     notes.append(
@@ -135,8 +139,7 @@ def write_saved_model(
                         )
                         row["encoding"] = "dense"
         progress.step("running it")
-        with stored.freed() if stored else contextlib.nullcontext():
-            outputs, ran = _run(written, network.signature, given)
+        outputs, ran = _run(written, network.signature, given)
         parity = measure_parity(expected[0], outputs)
         parity.refuse_above(tolerance, f"directory={directory!r}")
         if measure is not None:
@@ -184,7 +187,9 @@ def _run(directory, signature, given):
         for spec, value in zip(signature.specs, given, strict=True)
     }
     with quiet():
-        serve = tf.saved_model.load(directory).signatures["serving_default"]
+        loaded = tf.saved_model.load(directory)
+        serve = loaded.signatures["serving_default"]
         outputs = serve(**feed)
     outputs = {name: as_array(value) for name, value in outputs.items()}
+    free(serve)
     return outputs, f"tensorflow {tf.__version__}"

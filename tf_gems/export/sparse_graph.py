@@ -17,6 +17,7 @@ import numpy as np
 from tf_gems.export import gap_code
 from tf_gems.export.stored_weights import stored_weights
 from tf_gems.export.tracing import nodes
+from tf_gems.export.tracing import save_module
 
 # What the nodes that fill and name one variable need in the file.
 _OVERHEAD_BYTES = 512
@@ -31,9 +32,8 @@ def write_sparse_graph(traced, directory):
         directory: String.
 
     Returns:
-        `(rows, stored)`: a list of dicts, one for each weight of rank 2 or
-        more, see `tf_gems.ExportReport`; and `stored_weights`, or `None`
-        where none is stored sparsely.
+        List of dicts, one for each weight of rank 2 or more, see
+        `tf_gems.ExportReport`.
     """
     with tempfile.TemporaryDirectory(prefix="tf_gems-") as folder:
         return _write(traced, directory, folder)
@@ -103,16 +103,14 @@ def _write(traced, directory, folder):
         )
         return dict(zip(names, results, strict=True))
 
-    tf.saved_model.save(
-        module, directory, signatures=serve.get_concrete_function()
-    )
+    save_module(module, directory, serve.get_concrete_function())
     for row in rows:
         place = row.pop("place")
         if place is not None:
             row["encoding"] = "sparse"
             kept = math.prod(row["shape"]) - row["zeros"]
             row["bytes"] = kept * stored.bytes_per_value(place)
-    return rows, stored
+    return rows
 
 
 def _row(name, value, place):

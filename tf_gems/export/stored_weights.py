@@ -7,7 +7,6 @@ does it by the SavedModel's init operation. As constants of the graph, the
 weights would be copied each time that the graph is, and limited to 2 GB.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import math
@@ -16,10 +15,12 @@ import os
 import numpy as np
 
 from tf_gems.export import gap_code
+from tf_gems.export.tracing import nodes
 
 # Arrays are expanded together up to this number of elements, so that loading
 # takes little memory beside the variables.
 _TOGETHER = 1 << 22
+_PREFIX = "weights_"
 
 
 @dataclasses.dataclass
@@ -65,15 +66,15 @@ def stored_weights(variables, folder):
     names = [name for group in groups for name in group.variables]
     shapes = [tuple(variables[name].shape) for name in names]
     digest.update(repr(shapes).encode())
-    prefix = f"weights_{digest.hexdigest()[:24]}"
+    prefix = f"{_PREFIX}{digest.hexdigest()[:24]}"
     numbers = {name: number for number, name in enumerate(names)}
 
     class StoredWeights(tf.saved_model.experimental.TrackableResource):
         """The variables, and how they are filled.
 
-        Models with the same weights in one process share them, and they live
-        as long as the process, as lookup tables do: they are named by their
-        content.
+        They are named by their content. Those that loading a SavedModel makes
+        live as long as the process: a signature is all that users may keep of
+        it, and does not own them.
         """
 
         assets = [file for g in groups for file in (g.values, g.gaps)]
@@ -122,21 +123,28 @@ def stored_weights(variables, folder):
             gap_bytes = np.dtype(group.gap_type).itemsize
             return variables[name].dtype.size + gap_bytes
 
-        @contextlib.contextmanager
-        def freed(self):
-            """Frees what loading the file within the block leaves behind."""
-            handles = [self.handle(name) for name in names]
-            is_there = tf.raw_ops.VarIsInitializedOp
-            new = [h for h in handles if not is_there(resource=h)]
-            try:
-                yield
-            finally:
-                for handle in new:
-                    tf.raw_ops.DestroyResourceOp(
-                        resource=handle, ignore_lookup_error=True
-                    )
-
     return StoredWeights()
+
+
+def free(function):
+    """Frees the variables of a loaded SavedModel, which cannot run any more.
+
+    Args:
+        function: `ConcreteFunction`, its signature.
+    """
+    import tensorflow as tf
+
+    for node in nodes(function.graph.as_graph_def()):
+        name = node.attr["shared_name"].s.decode()
+        if node.op == "VarHandleOp" and name.startswith(_PREFIX):
+            handle = tf.raw_ops.VarHandleOp(
+                dtype=tf.as_dtype(node.attr["dtype"].type),
+                shape=tf.TensorShape(node.attr["shape"].shape),
+                shared_name=name,  # TensorFlow makes it differ at each loading
+            )
+            tf.raw_ops.DestroyResourceOp(
+                resource=handle, ignore_lookup_error=True
+            )
 
 
 def _grouped(variables):

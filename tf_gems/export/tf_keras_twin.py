@@ -35,6 +35,7 @@ from tf_gems.export import tf_keras_layer
 from tf_gems.export.network import Network
 from tf_gems.export.outputs import as_array
 from tf_gems.export.parity import measure_parity
+from tf_gems.validation import check_model
 
 _TOLERANCE = 1e-4
 
@@ -130,6 +131,13 @@ def from_tf_keras(twin, model, restore_zeros=False):
     plain.save("finetuned.keras")
     ```
     """
+    check_model(model)
+    if not hasattr(twin, "layers"):
+        raise ValueError(
+            "A twin is a model of tf_keras. Received: "
+            f"twin={twin!r:.100}. Pass what `to_tf_keras` returned, or what "
+            "tfmot made of that."
+        )
     theirs = {tf_keras_layer.name_of(layer): layer for layer in _layers(twin)}
     values, lost = [], []
     for layer in _layers(model):

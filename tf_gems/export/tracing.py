@@ -1,6 +1,8 @@
 """A Keras model as a TensorFlow function of its inputs."""
 
 import dataclasses
+import errno
+import os
 
 import keras
 
@@ -81,14 +83,40 @@ class Traced:
         module.variables_read = list(self.function.variables)
         if self.reads_tables():  # look-up tables, which only the model knows
             module.tables = self.tables()
-        tf.saved_model.save(
-            module,
-            directory,
-            signatures=self.function,
-            options=tf.saved_model.SaveOptions(
-                experimental_custom_gradients=False
-            ),
+        options = tf.saved_model.SaveOptions(
+            experimental_custom_gradients=False
         )
+        save_module(module, directory, self.function, options)
+
+
+def save_module(module, directory, signature, options=None):
+    """Writes a SavedModel; a disk that is full is an `OSError`.
+
+    Args:
+        module: `tf.Module`.
+        directory: String.
+        signature: Concrete function.
+        options: `tf.saved_model.SaveOptions`. Defaults to `None`.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    import tensorflow as tf
+
+    numbers = {
+        tf.errors.ResourceExhaustedError: errno.ENOSPC,
+        tf.errors.PermissionDeniedError: errno.EACCES,
+    }
+    try:
+        tf.saved_model.save(module, directory, signature, options)
+    except tuple(numbers) as error:
+        number = numbers[type(error)]
+        raise OSError(
+            number,
+            f"'{directory}' could not be written: {os.strerror(number)}. "
+            "Nothing is left of it, and what was there before is as it was. "
+            "Make room, or choose another place.",
+        ) from error
 
 
 def trace(model, signature):

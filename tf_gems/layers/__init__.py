@@ -1,8 +1,8 @@
 """Layers and masks."""
 
 from tf_gems.layers.gem_layer import GemLayer
-from tf_gems.layers.round_mask import RoundMask
-from tf_gems.layers.straight_through import straight_through
+from tf_gems.layers.mask import RoundMask
+from tf_gems.layers.mask import straight_through
 from tf_gems.layers.top_k_mask import TopKMask
 
 __all__ = ["GemLayer", "RoundMask", "TopKMask", "straight_through"]

@@ -6,6 +6,8 @@ import inspect
 
 import keras
 
+from tf_gems import _keras
+
 
 class RecordingScope(keras.StatelessScope):
     """A scope in which nothing is assigned, that tells what should be."""
@@ -66,7 +68,7 @@ def refuse_other_keras(layer):
 
 def refuse_quantized(layer):
     """Raises an error for a layer with quantized kernels."""
-    for part in layer._flatten_layers():
+    for part in _keras.flatten_layers(layer):
         mode = getattr(part, "quantization_mode", None)
         if mode is not None:
             raise ValueError(
@@ -124,7 +126,7 @@ def _function_holders(layer):
     kind = tf.types.experimental.PolymorphicFunction
     found = [
         (part.name, name)
-        for part in layer._flatten_layers()
+        for part in _keras.flatten_layers(layer)
         for holder in (part, *type(part).__mro__)
         for name, value in list(vars(holder).items())
         if name not in ("train_function", "test_function", "predict_function")

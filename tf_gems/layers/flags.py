@@ -1,4 +1,4 @@
-"""Yes or no for every weight, in one bit each."""
+"""A Boolean flag for every weight, stored in one bit."""
 
 import math
 
@@ -15,10 +15,10 @@ class Flags:
 
     Of `n` flags in `W = ceil(n / 32)` words, word `i` holds those at the places
     `i, i + W, ..., i + 31 W`, from its lowest bit up. So each of the 32 planes
-    of bits is a run of the flags, and reading them in a training step costs
-    what reading a byte for each would.
+    of bits is a contiguous run of flags, and reading them in a training step
+    costs as much as reading bytes.
 
-    It may stand where an array or a tensor of bools may.
+    It can be used in place of an array or tensor of bools.
 
     Args:
         layer: Keras layer that is to own the variable.

@@ -1,4 +1,4 @@
-"""The layer that gives every weight of another layer a trainable mask."""
+"""A layer that prunes another layer by trainable masks."""
 
 import itertools
 import math
@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems import initializers
 from tf_gems import registry
 from tf_gems.layers import wrapped_variable
@@ -19,8 +20,8 @@ from tf_gems.layers.calling import refuse_other_keras
 from tf_gems.layers.calling import refuse_quantized
 from tf_gems.layers.calling import to_symbol
 from tf_gems.layers.calling import with_signature_of
+from tf_gems.layers.mask import RoundMask
 from tf_gems.layers.prunable_weight import PrunableWeight
-from tf_gems.layers.round_mask import RoundMask
 from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.layers.training_guard import forget_steps
 from tf_gems.layers.training_guard import remove_guard
@@ -28,8 +29,11 @@ from tf_gems.layers.training_guard import set_guard
 from tf_gems.layers.zeros import freeze_zeros
 from tf_gems.layers.zeros import nonzero
 from tf_gems.pruning_report import PruningReport
+from tf_gems.pruning_report import check_filters
 from tf_gems.pruning_report import unique_paths
 from tf_gems.validation import check_choice
+from tf_gems.validation import check_integer
+from tf_gems.validation import check_list
 
 MASKS = {"round": RoundMask, "top_k": TopKMask}
 PHASES = ("mining", "finetuning")
@@ -43,14 +47,14 @@ class GemLayer(keras.layers.Wrapper):
     weights `w` fixed: only the scores `p` train, through the straight-through
     gradient of the mask `m`. A frozen weight (`q = 0`) gets no gradient and
     never returns. While fine-tuning it computes `f(w * q; x)` and the weights
-    train. Normalisation statistics move in both phases.
+    train. Normalization statistics move in both phases.
 
-    No layer type is special: the wrapped layer is called as a pure function
-    of its variables, with the masked weights in their places.
+    Any layer can be wrapped: it is called as a pure function of its
+    variables, in which masked weights replace the prunable ones.
 
-    The wrapped layer becomes part of this one: its weights do not train while
-    mining, whatever their `trainable` is set to. `tf_gems.strip` gives the
-    layer itself back.
+    The wrapped layer becomes a part of this one. Its weights do not train
+    while mining, whatever their `trainable` says. `tf_gems.strip` returns the
+    layer itself.
 
     Args:
         layer: Keras layer, or built Keras model.
@@ -113,15 +117,25 @@ class GemLayer(keras.layers.Wrapper):
         refuse_quantized(layer)
         self.autocast = False
         self.supports_masking = layer.supports_masking
+        check_filters(filters)
         self.filters = filters
         self.mask = registry.get(mask, MASKS, "mask")
         self.score_initializer = initializers.get(
-            score_initializer or keras.initializers.RandomUniform(0.0, 1.0),
+            keras.initializers.RandomUniform(0.0, 1.0)
+            if score_initializer is None
+            else score_initializer,
             "score_initializer",
         )
-        self.seed = random.randrange(2**31) if seed is None else seed
+        if seed is None:
+            seed = random.randrange(2**31)
+        self.seed = check_integer(seed, "seed")
         self.phase = check_choice(phase, "phase", PHASES)
         self.candidates = candidates
+        if candidates is not None:
+            if not isinstance(candidates, list | tuple):
+                check_list(candidates, "candidates", "places of weights")
+            for place in candidates:
+                check_integer(place, "candidates")
         self.prunable = []
         # How many weights `tf_gems.strip` took from a ticket that was mined.
         self.lost = 0
@@ -266,7 +280,7 @@ class GemLayer(keras.layers.Wrapper):
             prunable.set_trainable(self.trainable and mining)
         if keras.backend.backend() == "torch":
             for variable in self.layer.weights:
-                variable.trainable = variable._trainable
+                variable.trainable = _keras.own_trainable(variable)
 
     @property
     def trains_weights(self):
@@ -274,7 +288,7 @@ class GemLayer(keras.layers.Wrapper):
         return self.phase == "finetuning" and self.trainable
 
     def take_over(self):
-        """Puts the wrapped layer under the phase of this one."""
+        """Makes the wrapped layer follow the phase of this one."""
         self.taken = True
         candidates = {id(v) for v in self.report.trainable}
         flags = {id(w.weight): w.alive for w in self.prunable}
@@ -285,7 +299,7 @@ class GemLayer(keras.layers.Wrapper):
                 id(variable) in candidates,
                 flags.get(id(variable)),
             )
-        for part in self.layer._flatten_layers():
+        for part in _keras.flatten_layers(self.layer):
             if isinstance(part, keras.Model):
                 set_guard(part, self)
         self._update_trainable()
@@ -295,7 +309,7 @@ class GemLayer(keras.layers.Wrapper):
         self.taken = False
         for variable in self.layer.weights:
             wrapped_variable.unwrap(variable)
-        for part in self.layer._flatten_layers():
+        for part in _keras.flatten_layers(self.layer):
             if isinstance(part, keras.Model):
                 remove_guard(part)
 
@@ -331,9 +345,9 @@ class GemLayer(keras.layers.Wrapper):
     def metrics(self):
         # As in `keras.Model`: what a model within was compiled with, before
         # it was wrapped, does not count.
-        parts = [self, *self.layer._flatten_layers()]
+        parts = [self, *_keras.flatten_layers(self.layer)]
         parts = [p for p in parts if not isinstance(p, keras.Model)]
-        return [metric for part in parts for metric in part._metrics]
+        return [metric for part in parts for metric in _keras.own_metrics(part)]
 
     def masks(self):
         """Returns the masks of this phase, a float32 tensor for each weight.
@@ -381,13 +395,13 @@ class GemLayer(keras.layers.Wrapper):
             outputs = self.layer(*args, **kwargs)
             losses = list(scope.losses)
             # From here on they are this layer's own: counted once.
-            self.layer._clear_losses()
+            _keras.clear_losses(self.layer)
         self.adds_losses = bool(losses)
 
         fixed = self.prunable if self.phase == "mining" else []
         fixed = {id(prunable.weight) for prunable in fixed}
         for variable, value in scope.updates.values():
-            # Some layers normalise their own kernel, which is a masked one.
+            # Some layers normalize their own kernel, which is a masked one.
             if id(variable) not in fixed:
                 variable.assign(value)
         # The penalty counts once, however often the layer is called.
@@ -399,7 +413,7 @@ class GemLayer(keras.layers.Wrapper):
         # Replicas of `tf.distribute` are threads that take turns at every
         # assignment, so losses follow the last: those of others are dropped.
         if self._thread != threading.get_ident():
-            self._clear_losses()
+            _keras.clear_losses(self)
         self._thread = threading.get_ident()
         # Weight regularizers are not among these: Keras collects them from
         # the variables themselves.
@@ -480,7 +494,7 @@ def masked(weight, mask):
 
 def find_gem_layers(model):
     """Returns every `GemLayer` of a model, its own parts included."""
-    layers = model._flatten_layers()
+    layers = _keras.flatten_layers(model)
     return [layer for layer in layers if isinstance(layer, GemLayer)]
 
 

@@ -1,4 +1,4 @@
-"""A weight with what pruning adds to it."""
+"""A prunable weight, with its score and its flags."""
 
 import dataclasses
 
@@ -82,9 +82,8 @@ class PrunableWeight:
         return prunable
 
     def read_score(self):
-        """Returns the score as a NumPy array that is only to be read.
-
-        Where the backend allows it, it is the memory of the score itself.
+        """Returns the score as a read-only NumPy array, without a copy if the
+        backend allows it.
         """
         score = ops.convert_to_tensor(self.score)
         if keras.backend.backend() in ("tensorflow", "jax"):
@@ -94,9 +93,9 @@ class PrunableWeight:
     def shrink(self, shrinkage):
         """Sets by how much the score shrinks after the optimizer's next step.
 
-        A step of JAX hands nothing but gradients from the network to the
-        optimizer. There the value travels as the gradient of a loss of zero,
-        with which Keras overwrites the variable (`overwrite_with_gradient`).
+        On JAX, only gradients pass from the network to the optimizer within a
+        step. So the value is returned as the gradient of a loss of zero, with
+        which Keras overwrites the variable (`overwrite_with_gradient`).
 
         Args:
             shrinkage: Float32 scalar tensor in [0, 1).

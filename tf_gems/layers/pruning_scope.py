@@ -6,9 +6,10 @@ import threading
 import keras
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems.layers.calling import after
 from tf_gems.layers.calling import inlined_functions
-from tf_gems.layers.straight_through import straight_through
+from tf_gems.layers.mask import straight_through
 
 _ACTIVE = threading.local()
 _LOCK = threading.Lock()
@@ -81,7 +82,7 @@ class PruningScope:
         if self.gem.phase == "mining":
             score = self.gem.mask.surrogate(ops.copy(prunable.score))
             mask = ops.where(alive, straight_through(score, mask), 0.0)
-        stored = ops.convert_to_tensor(variable._value)
+        stored = ops.convert_to_tensor(_keras.stored_value(variable))
         return stored * ops.cast(mask, stored.dtype)
 
     def assign(self, variable, value):
@@ -191,11 +192,8 @@ def scores_for_weights(gem):
 
 def _put_scores(gem):
     scores = {id(w.weight): w.score for w in gem.prunable}
-    for part in gem.layer._flatten_layers():
-        for variables in (
-            part._trainable_variables,
-            part._non_trainable_variables,
-        ):
+    for part in _keras.flatten_layers(gem.layer):
+        for variables in _keras.own_variable_lists(part):
             for place, weight in enumerate(variables):
                 if id(weight) in scores:
                     variables[place] = scores[id(weight)]
@@ -219,7 +217,7 @@ def hook(optimizer):
         with suspended_scope() as scope:
             if scope is not None and inner is None:
                 if trainable_variables is None:
-                    trainable_variables = optimizer._trainable_variables
+                    trainable_variables = _keras.optimizer_variables(optimizer)
                 trainable_variables = list(trainable_variables)
                 grads = scope.with_penalty(grads, trainable_variables)
             kind = type(optimizer)

@@ -1,4 +1,4 @@
-"""Masks by rank: scores compete for a fixed number of places."""
+"""Masks by rank: a fixed number of the largest scores is kept."""
 
 import math
 
@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tf_gems.layers.mask import Mask
-from tf_gems.layers.straight_through import straight_through
+from tf_gems.layers.mask import straight_through
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_sparsity
@@ -105,8 +105,8 @@ def largest_in_graph(scores, count, alive):
     Returns:
         Bool tensor like `scores`.
     """
-    # By bits, since processors may take the tiniest numbers for zero. -0.0
-    # equals 0.0, but has the lowest bits, below those of every other number.
+    # Compare bit patterns: some processors flush denormals to zero. -0.0 must
+    # equal 0.0, but its bit pattern is the lowest of all.
     lowest = -(2**31)
     bits = ops.view(scores, "int32")
     bits = ops.where(bits == lowest, 0, bits)

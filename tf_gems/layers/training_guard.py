@@ -5,6 +5,8 @@ import weakref
 
 import keras
 
+from tf_gems import _keras
+
 _HOOK = "make_train_function"
 
 
@@ -55,10 +57,10 @@ def forget_steps(gem):
     """
     for value in gc.get_objects():
         if issubclass(type(value), keras.Model) and any(
-            part is gem for part in value._flatten_layers()
+            part is gem for part in _keras.flatten_layers(value)
         ):
             forget_compilation(value)
-    for part in gem.layer._flatten_layers():
+    for part in _keras.flatten_layers(gem.layer):
         if isinstance(part, keras.Model):
             part.train_function = None
 

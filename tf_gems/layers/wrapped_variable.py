@@ -4,8 +4,9 @@ import weakref
 
 import keras
 from keras import ops
-from keras.src.backend.common.stateless_scope import in_stateless_scope
 
+from tf_gems import _keras
+from tf_gems._keras import in_stateless_scope
 from tf_gems.layers.pruning_scope import active_scope
 
 _CLASSES = {}
@@ -119,7 +120,7 @@ def unwrap(variable):
     if isinstance(variable, WrappedVariable):
         _, variable.__class__ = type(variable).__bases__
         del variable._gem_layer, variable._is_candidate, variable._alive
-        variable.trainable = variable._trainable
+        variable.trainable = _keras.own_trainable(variable)
 
 
 def refuse_wrapped(layer):

@@ -1,4 +1,4 @@
-"""Weights that are zero before anything is pruned: they are not kept."""
+"""Weights that are zero before anything is pruned; they are never kept."""
 
 import numpy as np
 from keras import ops
@@ -7,13 +7,12 @@ from keras import ops
 def nonzero(weight):
     """Returns which entries of a weight count as weights, a bool array.
 
-    A density is of weights that are not zero. In a model that is sparse
-    already, because it was pruned and stripped before, a zero is pruned from
-    the start: it is not alive, no ticket keeps it, and it does not train.
+    Density counts nonzero weights. In a model that is already sparse, because
+    it was pruned and stripped before, zeros are pruned from the start: they
+    are not alive, no ticket keeps them, and they do not train.
 
-    Two kinds of zeros are not pruned ones, and all entries count: a weight
-    that is zero as a whole, as an initializer of zeros leaves it, and a
-    multiple of the identity matrix, as that initializer draws it.
+    All entries count in two cases: a weight that is zero as a whole, as
+    initialized by zeros, and a multiple of the identity matrix.
 
     Args:
         weight: `keras.Variable`.
@@ -82,7 +81,7 @@ def is_untouched(prunable, mask):
 
 
 def refuse_below_zeros(kept, size, target_sparsity, count=None):
-    """Raises an error if more is zero already than a target asks for.
+    """Raises an error if more weights are zero than the target asks for.
 
     Args:
         kept: Integer, how many weights are alive.
@@ -97,8 +96,8 @@ def refuse_below_zeros(kept, size, target_sparsity, count=None):
     count = round((1.0 - target_sparsity) * size) if count is None else count
     if kept < count:
         raise ValueError(
-            "A target counts all zeros among the prunable weights, also those "
-            "that are there before. Received: target_sparsity="
+            "`target_sparsity` counts all zeros among the prunable weights, "
+            "including those that are there before. Received: target_sparsity="
             f"{target_sparsity:g}, which keeps {count:,} weights, for a model "
             f"of {size:,} of which {kept:,} are alive; the others are zero or "
             f"frozen already. Use a target of {1 - kept / size:.4g} or more, "

@@ -10,13 +10,18 @@ import keras
 
 from tf_gems import registry
 from tf_gems.methods.acdc import ACDC
+from tf_gems.methods.acdc import ACDCCallback
 from tf_gems.methods.dynamic_sparse_training import DynamicSparseTraining
+from tf_gems.methods.dynamic_sparse_training import RewiringCallback
 from tf_gems.methods.edge_popup import EdgePopup
+from tf_gems.methods.edge_popup import EdgePopupCallback
 from tf_gems.methods.gem_miner import GemMiner
 from tf_gems.methods.gradual_magnitude import GradualMagnitude
+from tf_gems.methods.gradual_magnitude import GradualMagnitudeCallback
 from tf_gems.methods.grasp import Grasp
 from tf_gems.methods.inverted import Inverted
 from tf_gems.methods.iterative_magnitude import IterativeMagnitude
+from tf_gems.methods.iterative_magnitude import RewindPoint
 from tf_gems.methods.learning_rate_rewinding import LearningRateRewinding
 from tf_gems.methods.magnitude import Magnitude
 from tf_gems.methods.method import Method
@@ -50,6 +55,7 @@ METHODS = {
 
 __all__ = [
     "ACDC",
+    "ACDCCallback",
     "METHODS",
     "DynamicSparseTraining",
     "EdgePopup",
@@ -68,6 +74,10 @@ __all__ = [
     "SparseEvolutionaryTraining",
     "SynFlow",
     "Trained",
+    "RewiringCallback",
+    "EdgePopupCallback",
+    "GradualMagnitudeCallback",
+    "RewindPoint",
     "get",
 ]
 

@@ -4,9 +4,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_gems.callbacks import trained_weights
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.methods.trained import Trained
+from tf_gems.methods.trained import log_sparsity
+from tf_gems.methods.trained import read_weights
+from tf_gems.methods.trained import refuse_restoring
+from tf_gems.methods.trained import train_weights
+from tf_gems.methods.trained import warn_unfinished
+from tf_gems.methods.trained import weights_in_training
 from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.selection import distributions
 from tf_gems.selection import patterns
@@ -82,7 +87,7 @@ class ACDCCallback(keras.callbacks.Callback):
     sparse = tf_gems.SparseModel(model, start="trained")
     sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
     sparse.fit(data, epochs=100, callbacks=[
-        tf_gems.callbacks.ACDCCallback(0.9)])
+        tf_gems.methods.ACDCCallback(0.9)])
     ```
 
     Reference: Peste et al., 2021, "AC/DC: Alternating Compressed/DeCompressed
@@ -116,19 +121,15 @@ class ACDCCallback(keras.callbacks.Callback):
         epochs = self.epochs or arguments["epochs"]
         dense = [e for e in range(epochs) if not is_compressed(e, epochs)]
         last = dense[-1] + 1 if dense else 0
-        trained_weights.refuse_restoring(
-            arguments["callbacks"], last, type(self).__name__
-        )
-        trained_weights.train_weights(model)
+        refuse_restoring(arguments["callbacks"], last, type(self).__name__)
+        train_weights(model)
 
     def on_train_begin(self, logs=None):
-        self._weights = trained_weights.weights_in_training(
-            self.model, type(self).__name__
-        )
+        self._weights = weights_in_training(self.model, type(self).__name__)
         refuse_too_few_zeros(find_gem_layers(self.model), self.target_sparsity)
 
     def on_epoch_begin(self, epoch, logs=None):
-        values, alive = trained_weights.read(self._weights)
+        values, alive = read_weights(self._weights)
         if epoch == 0 and not all(a.all() for a in alive):
             raise ValueError(
                 "AC/DC makes all weights alive again in its dense phases, so "
@@ -173,11 +174,11 @@ class ACDCCallback(keras.callbacks.Callback):
         return self.epochs or self.params["epochs"]
 
     def on_epoch_end(self, epoch, logs=None):
-        trained_weights.log_sparsity(self._weights, logs)
+        log_sparsity(self._weights, logs)
 
     def on_train_end(self, logs=None):
         if self._epochs <= self.params["epochs"]:  # else another `fit` follows
-            trained_weights.warn_unfinished(self._weights, self.target_sparsity)
+            warn_unfinished(self._weights, self.target_sparsity)
 
     def get_config(self):
         return {
@@ -198,7 +199,7 @@ class ACDCCallback(keras.callbacks.Callback):
 class ACDC(Trained):
     """Trains the weights in alternating compressed and dense phases.
 
-    `tf_gems.callbacks.ACDCCallback` in a `fit` of its own. The ticket holds
+    `tf_gems.methods.ACDCCallback` in a `fit` of its own. The ticket holds
     the trained weights: it is accurate as it is. Magnitudes are compared
     relative to their layer by default, see `tf_gems.methods.Magnitude`.
 

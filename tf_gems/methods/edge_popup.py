@@ -5,13 +5,227 @@ import numpy as np
 from keras import ops
 
 from tf_gems import schedules
-from tf_gems.callbacks.edge_popup_callback import EdgePopupCallback
+from tf_gems import training_logic
 from tf_gems.layers.top_k_mask import TopKMask
+from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.methods.trained import Trained
 from tf_gems.methods.trained import alive_masks
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
+from tf_gems.pointwise import refuse_too_few_zeros
+from tf_gems.selection import distributions
+from tf_gems.selection.masks import keep_largest
 from tf_gems.validation import check_bool
+from tf_gems.validation import check_positive_integer
+from tf_gems.validation import check_sparsity
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class EdgePopupCallback(keras.callbacks.Callback):
+    """Sets how many weights the top-k masks keep while `fit` trains scores.
+
+    The masks are computed by `tf_gems.layers.TopKMask` at every forward pass,
+    so the model must be built with it. This callback sets the number of kept
+    weights and the weight of the penalty on the scores. Both depend only on
+    the epoch and on the model's variables, so a resumed run gives the same
+    result.
+
+    With `gradual`, `n` prunable weights and target density `d`, the masks keep
+    `round(n * d ** (i / N))` weights in the `i`-th period of `freeze_period`
+    epochs, where `N = epochs // freeze_period - 1`. The first period also uses
+    `i = 1`, as in the authors' code. No weight is frozen.
+
+    In a model of several `GemLayer`s, the number is divided among the layers
+    at the beginning of each epoch, by ranking all scores together. Each layer
+    keeps at least one weight.
+
+    Epoch logs: `sparsity` and `density` of the masks, and `regularization`.
+
+    Args:
+        target_sparsity: Float in [0, 1), the fraction of zeros in the end.
+        distribution: `"global"` or `"uniform"`, see
+            `tf_gems.methods.EdgePopup`. Defaults to `"uniform"`.
+        gradual: Whether the number of kept weights falls. Defaults to
+            `False`.
+        freeze_period: Integer, epochs between reductions, if `gradual`.
+            Defaults to `5`.
+        regularization: Float or `tf_gems.schedules.Schedule` over the
+            progress of training, the weight of the penalty
+            `regularization * sum(p ** 2)`. Defaults to `0.0`.
+        epochs: Integer, the length of the search. Defaults to `None`: the
+            epochs of `fit`.
+
+    Raises:
+        ValueError: If an argument is out of range, or the model has other
+            masks.
+
+    Example:
+
+    ```python
+    mask = tf_gems.layers.TopKMask(0.98, scope="layerwise", magnitude=True)
+    sparse = tf_gems.SparseModel(
+        model, mask=mask, score_initializer=keras.initializers.VarianceScaling(
+            1 / 3, "fan_in", "uniform"))
+    sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
+    sparse.fit(data, epochs=150, callbacks=[
+        tf_gems.methods.EdgePopupCallback(0.98, regularization=5e-4)])
+    ```
+
+    Reference: Sreenivasan et al., 2022, "Rare Gems", section 4.3, table 3.
+    """
+
+    def __init__(
+        self,
+        target_sparsity,
+        distribution="uniform",
+        gradual=False,
+        freeze_period=5,
+        regularization=0.0,
+        epochs=None,
+    ):
+        super().__init__()
+        self.target_sparsity = check_sparsity(target_sparsity)
+        self.distribution = distributions.get(distribution)
+        self.gradual = check_bool(gradual, "gradual")
+        if type(self.distribution) not in _SCOPES:
+            raise ValueError(
+                "Edge-popup ranks scores over all layers together or within "
+                f"each. Received: distribution={_name(self.distribution)}. Use "
+                '`distribution="global"` or `"uniform"`.'
+            )
+        if self.gradual and self.scope == "layerwise":
+            raise ValueError(
+                "`gradual` is for scores that rank over all layers together. "
+                "Received: gradual=True, distribution="
+                f'{_name(self.distribution)}. Use `distribution="global"`.'
+            )
+        self.freeze_period = check_positive_integer(
+            freeze_period, "freeze_period"
+        )
+        self.regularization = schedules.get(regularization, "regularization")
+        least = min(self.regularization(0.0), self.regularization(1.0))
+        if not least >= 0:
+            raise ValueError(
+                "`regularization` must not be negative, or scores would grow "
+                f"without bound. Received: regularization={least:g}."
+            )
+        self.epochs = epochs
+        if epochs is not None:
+            self.epochs = check_positive_integer(epochs, "epochs")
+            self._count_reductions(self.epochs)
+        self._gems = []
+        self._counts = []
+
+    @property
+    def scope(self):
+        """The `scope` of the `TopKMask` that belongs to the distribution."""
+        return _SCOPES[type(self.distribution)]
+
+    def on_train_begin(self, logs=None):
+        self._gems = gems_of(self.model)
+        training_logic.require_loss(self.model)
+        for gem in self._gems:
+            self._refuse_other_masks(gem)
+        refuse_too_few_zeros(self._gems, self.target_sparsity)
+        self._epochs = self.epochs or self.params["epochs"]
+        size = sum(gem.size for gem in self._gems)
+        density = 1.0 - self.target_sparsity
+        self._counts = schedules.geometric_counts(
+            size, density, self._count_reductions(self._epochs)
+        )[1:]
+        if self._counts[-1] == 0:
+            raise ValueError(
+                "`target_sparsity` must leave a weight. Received: "
+                f"target_sparsity={self.target_sparsity:g} for a model of "
+                f"{size:,} prunable weights. Use {1 - 1 / size:g} or less."
+            )
+        refuse_frozen_beyond(self._gems, self.target_sparsity, self._counts[-1])
+        for gem in self._gems:
+            # What `ticket` goes by; layers below one place have one.
+            target = self._counts[-1] + len(self._gems) - 1
+            gem.target.assign(target if self.gradual else 0)
+
+    def _refuse_other_masks(self, gem):
+        mask = gem.mask
+        ours = isinstance(mask, TopKMask) and mask.magnitude
+        if not ours or mask.scope != self.scope or gem.phase != "mining":
+            raise ValueError(
+                "`EdgePopupCallback` needs scores that train and masks of "
+                f"the largest magnitudes of scope '{self.scope}'. Received: "
+                f"mask={type(mask).__name__} {mask.get_config()} in phase "
+                f"'{gem.phase}'. Build the model with `mask=tf_gems.layers."
+                f"TopKMask(sparsity, '{self.scope}', magnitude=True)`."
+            )
+
+    def _count_reductions(self, epochs):
+        reductions = epochs // self.freeze_period - 1
+        if not self.gradual:
+            return 1
+        if reductions < 1:
+            raise ValueError(
+                "`freeze_period` must leave time to go on training: at least "
+                "two periods in all. Received: "
+                f"freeze_period={self.freeze_period}, epochs={epochs}. Use "
+                f"freeze_period={max(1, epochs // 4)} or more epochs."
+            )
+        return reductions
+
+    def on_epoch_begin(self, epoch, logs=None):
+        weight = self.regularization(min(1.0, epoch / self._epochs))
+        for gem in self._gems:
+            gem.penalty.weight.assign(weight)
+        if self.scope == "global":
+            period = max(1, epoch // self.freeze_period)
+            period = min(period, len(self._counts))
+            self._share_out(self._counts[period - 1])
+
+    def _share_out(self, count):
+        """Divides the number of kept weights among the `GemLayer`s."""
+        weights = [w for gem in self._gems for w in gem.prunable]
+        scores = [np.abs(ops.convert_to_numpy(w.score)) for w in weights]
+        alive = [np.asarray(w.alive) for w in weights]
+        count = min(count, sum(int(np.count_nonzero(a)) for a in alive))
+        kept = iter(keep_largest(scores, count, alive))
+        for gem in self._gems:
+            places = sum(int(next(kept).sum()) for _ in gem.prunable)
+            gem.places.assign(max(1, places))  # 0 would mean: by its sparsity
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is None:
+            return
+        masks = [mask for gem in self._gems for mask in gem.masks()]
+        size = sum(gem.size for gem in self._gems)
+        density = sum(int(ops.count_nonzero(mask)) for mask in masks) / size
+        logs["sparsity"] = 1.0 - density
+        logs["density"] = density
+        weight = self._gems[0].penalty.weight
+        logs["regularization"] = float(ops.convert_to_numpy(weight))
+
+    def get_config(self):
+        return {
+            "target_sparsity": self.target_sparsity,
+            "distribution": keras.saving.serialize_keras_object(
+                self.distribution
+            ),
+            "gradual": self.gradual,
+            "freeze_period": self.freeze_period,
+            "regularization": keras.saving.serialize_keras_object(
+                self.regularization
+            ),
+            "epochs": self.epochs,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def _name(distribution):
+    return type(distribution).__name__
+
+
+_SCOPES = {distributions.Global: "global", distributions.Uniform: "layerwise"}
+
 
 # Uniform in +-1 / sqrt(fan_in): Kaiming's with `a = sqrt(5)`.
 SCORES = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
@@ -19,25 +233,25 @@ SCORES = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class EdgePopup(Trained):
-    """Trains scores, and computes with the weights of the largest ones.
+    """Trains scores; only the weights of the largest scores are used.
 
-    At every forward pass a weight counts if the magnitude `|p|` of its score
-    is among the `k` largest; a weight that drops out comes back as soon as
-    its score has grown again. The gradient of the loss goes through the mask
-    unchanged: `dL / dp = sign(p) * dL / dm`. Scores start uniform in
+    A weight is used in a forward pass if the magnitude `|p|` of its score is
+    among the `k` largest. A weight that drops out comes back when its score
+    grows again. The gradient of the loss passes through the mask unchanged:
+    `dL / dp = sign(p) * dL / dm`. Scores start uniform in
     `+-1 / sqrt(fan_in)` and are not clipped.
 
-    Weights stay what they are, so they should be worth choosing from: the
-    papers start from `SparseModel(model, kernel_initializer=
-    "signed_constant")`. (The code of "Rare Gems" scales these by the fraction
-    of pruned weights, in the wrong direction; that is not repeated here.)
+    The weights do not train, so their initial values matter: the papers use
+    `SparseModel(model, kernel_initializer="signed_constant")`. (The code of
+    "Rare Gems" scales these by the fraction of pruned weights, in the wrong
+    direction; that is not repeated here.)
 
     The four variants of table 3 of "Rare Gems" are
 
     - edge-popup: `distribution="uniform"`, the largest of each weight;
     - Global EP: `distribution="global"`, the largest of all layers together;
-    - the same with `gradual=True`: the density falls geometrically, see
-      `tf_gems.callbacks.EdgePopupCallback`;
+    - Global EP with `gradual=True`: the density falls geometrically, see
+      `tf_gems.methods.EdgePopupCallback`;
     - the same with `regularization=1e-4`.
 
     The ticket keeps exactly the target number of weights of the largest

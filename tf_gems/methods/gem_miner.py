@@ -4,7 +4,7 @@ import keras
 
 from tf_gems.gem_miner import GemMinerCallback
 from tf_gems.gem_miner import get_regularization
-from tf_gems.layers.round_mask import RoundMask
+from tf_gems.layers.mask import RoundMask
 from tf_gems.methods.trained import Trained
 from tf_gems.network import gems_of
 from tf_gems.validation import check_bool
@@ -48,7 +48,7 @@ class GemMiner(Trained):
     """
 
     kernel_initializer = "signed_constant"
-    warns_at_floor = False
+    warns_at_minimum = False
 
     def __init__(
         self,

@@ -27,6 +27,8 @@ def gradient(function):
     import tensorflow as tf
 
     def of_values(values, *rest):
+        # Arrays arrive where `run_functions_eagerly` is on.
+        values = [tf.convert_to_tensor(value) for value in values]
         with tf.GradientTape() as tape:
             tape.watch(values)
             result = function(values, *rest)

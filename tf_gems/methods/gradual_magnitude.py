@@ -1,18 +1,242 @@
-"""Gradual magnitude pruning as a method beside others."""
+"""Gradual magnitude pruning: while weights train, the smallest are pruned."""
 
 import keras
+import numpy as np
 
-from tf_gems.callbacks.gradual_magnitude_callback import (
-    GradualMagnitudeCallback,
-)
+from tf_gems import schedules
+from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.methods.trained import Trained
+from tf_gems.methods.trained import log_sparsity
+from tf_gems.methods.trained import read_weights
+from tf_gems.methods.trained import refuse_restoring
+from tf_gems.methods.trained import train_weights
+from tf_gems.methods.trained import warn_unfinished
+from tf_gems.methods.trained import weights_in_training
+from tf_gems.pointwise import refuse_too_few_zeros
+from tf_gems.selection import distributions
+from tf_gems.selection import patterns
+from tf_gems.validation import check_positive_integer
+from tf_gems.validation import check_sparsity
+from tf_gems.validation import is_number
+
+_END = 0.75  # fraction of training
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class GradualMagnitudeCallback(keras.callbacks.Callback):
+    """Prunes the weights of the smallest magnitude, more of them every epoch.
+
+    When an epoch begins, the weights of the largest `|w|` stay alive, and the
+    others are pruned for good. The density follows a schedule between `begin`
+    and `end`, in whole epochs. From `end` on, and in the last epoch in any
+    case, it is exactly the target, so that the network can recover. With a
+    distribution that has a fixed density for each layer, all layers approach
+    their densities in proportion; one that ranks, such as `"lamp"`, ranks the
+    weights that are alive at each epoch.
+
+    In a new `tf_gems.SparseModel`, `fit` trains the weights from the start,
+    whatever its `start`. Otherwise call `prepare(model)` of
+    `tf_gems.methods.GradualMagnitude`, and `compile`, first.
+
+    Pruning depends only on the epoch and on the model's variables, so a
+    resumed run gives the same result.
+
+    Epoch logs: `sparsity` and `density`.
+
+    Args:
+        target_sparsity: Float in [0, 1), the fraction of zeros in the end.
+        begin: Float, the fraction of training before pruning begins. Defaults
+            to `0.0`.
+        end: Float, the fraction of training at which it ends. Defaults to
+            `None`: 0.75, and at least two epochs before training ends.
+        schedule: `tf_gems.schedules.Schedule` of the density, or a sparsity
+            schedule of TF Model Optimization, see `tf_gems.schedules.get`.
+            Defaults to `None`: the cubic one of the paper from 1 to the
+            target.
+        epochs: Integer, the length of training. Defaults to `None`: the
+            epochs of `fit`.
+        distribution: How what is alive is spread over the weights, see
+            `tf_gems.distributions.get`. Defaults to `"lamp"`.
+        pattern: What is pruned together, see `tf_gems.patterns.get`. Defaults
+            to `"unstructured"`.
+
+    Raises:
+        ValueError: If an argument is out of range, the model prunes nothing
+            or is mining, or more of it is zero already than the target.
+
+    Example:
+
+    ```python
+    sparse = tf_gems.SparseModel(model, start="trained")
+    sparse.compile(keras.optimizers.Adam(1e-4), loss, metrics=["accuracy"])
+    sparse.fit(data, epochs=12, validation_data=validation, callbacks=[
+        tf_gems.GradualMagnitudeCallback(0.9)])
+    ```
+
+    Reference: Zhu & Gupta, 2017, "To prune, or not to prune: exploring the
+    efficacy of pruning for model compression", equation 1.
+    """
+
+    def __init__(
+        self,
+        target_sparsity,
+        begin=0.0,
+        end=None,
+        schedule=None,
+        epochs=None,
+        distribution="lamp",
+        pattern="unstructured",
+    ):
+        super().__init__()
+        self.target_sparsity = check_sparsity(target_sparsity)
+        last = _END if end is None else end
+        numbers = is_number(begin) and is_number(last)
+        if not (numbers and 0 <= begin < last <= 1):
+            raise ValueError(
+                "Pruning begins and ends within training, `0 <= begin < end "
+                f"<= 1`. Received: begin={begin!r}, end={end!r}."
+            )
+        self.begin = float(begin)
+        self.end = None if end is None else float(end)
+        self.schedule = schedules.Polynomial(1.0, 1.0 - self.target_sparsity)
+        if schedule is not None:
+            self.schedule = schedules.get(schedule)
+            ends = self.schedule(0.0), self.schedule(1.0)
+            if not all(0 <= end <= 1 for end in ends):
+                raise ValueError(
+                    "`schedule` is one of densities, in [0, 1]. Received: "
+                    f"schedule={schedule!r:.300}, from {ends[0]:g} to "
+                    f"{ends[1]:g}. Densities are 1 minus sparsities."
+                )
+        self.epochs = epochs
+        if epochs is not None:
+            self.epochs = check_positive_integer(epochs, "epochs")
+        self.distribution = distributions.get(distribution)
+        self.pattern = patterns.get(pattern)
+        patterns.refuse_too_dense(self.pattern, self.target_sparsity)
+        self._weights = []
+        self._at_minimum = set()
+
+    def before_fit(self, model, arguments):
+        """Called by `SparseModel.fit`, before anything is traced.
+
+        Args:
+            model: `SparseModel`.
+            arguments: Dict of the arguments of `fit`.
+        """
+        epochs = self.epochs or arguments["epochs"]
+        refuse_restoring(
+            arguments["callbacks"], self._times(epochs)[1], type(self).__name__
+        )
+        train_weights(model)
+
+    def on_train_begin(self, logs=None):
+        self._weights = weights_in_training(self.model, type(self).__name__)
+        gems = find_gem_layers(self.model)
+        refuse_too_few_zeros(gems, self.target_sparsity)
+        refuse_frozen_beyond(gems, self.target_sparsity)
+        self._at_minimum = set()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        size = sum(weight.alive.size for weight in self._weights)
+        for gem in find_gem_layers(self.model):
+            # Until then `ticket` refuses: more is alive than was asked for.
+            gem.target.assign(round((1.0 - self.target_sparsity) * size))
+        self._prune(self.density(epoch, self._epochs))
+
+    @property
+    def _epochs(self):
+        return self.epochs or self.params["epochs"]
+
+    def _prune(self, density):
+        values, alive = read_weights(self._weights)
+        size = sum(value.size for value in values)
+        if sum(a.sum() for a in alive) <= round(density * size):
+            return
+        sizes = [np.abs(value) for value in values]
+        masks = self._keep(sizes, density, alive)
+        for weight, mask in zip(self._weights, masks, strict=True):
+            weight.alive.assign(mask)
+        self._at_minimum |= distributions.warn_at_minimum(
+            self.distribution,
+            {w.path: (w.alive.count(), w.alive.size) for w in self._weights},
+            self._at_minimum,
+        )
+
+    def density(self, epoch, epochs):
+        """Returns the density from the beginning of an epoch on.
+
+        Args:
+            epoch: Integer, counted from zero.
+            epochs: Integer, the length of training.
+        """
+        target = 1.0 - self.target_sparsity
+        first, last = self._times(epochs)
+        if epoch >= last:
+            return target
+        progress = max(0, epoch - first) / max(1, last - first)
+        return min(1.0, max(target, self.schedule(progress)))
+
+    def _times(self, epochs):
+        """Returns the epochs with which pruning begins and ends."""
+        last = round((_END if self.end is None else self.end) * epochs)
+        # The last epoch trains at the target in any case.
+        last = max(0, min(last, epochs - (2 if self.end is None else 1)))
+        return min(round(self.begin * epochs), last), last
+
+    def _keep(self, scores, density, alive):
+        """Returns masks of the largest scores among those alive."""
+        target = 1.0 - self.target_sparsity
+        paths = [weight.path for weight in self._weights]
+        counts = self.distribution([s.shape for s in scores], target, paths)
+        if counts is None:
+            return self.distribution.keep(
+                scores, density, paths, self.pattern, alive
+            )
+        counts = distributions.within(
+            [np.count_nonzero(here) for here in alive], counts
+        )
+        # A distribution at each density would not do: as the density falls,
+        # one of them may ask for more of a weight than are left.
+        share = (1.0 - density) / (1.0 - target)
+        masks = []
+        for score, count, here in zip(scores, counts, alive, strict=True):
+            count = round(score.size - share * (score.size - count))
+            count = min(count, np.count_nonzero(here))
+            masks += self.pattern.keep_largest([score], count, [here])
+        return masks
+
+    def on_epoch_end(self, epoch, logs=None):
+        log_sparsity(self._weights, logs)
+
+    def on_train_end(self, logs=None):
+        if self._epochs <= self.params["epochs"]:  # else another `fit` follows
+            warn_unfinished(self._weights, self.target_sparsity)
+
+    def get_config(self):
+        return {
+            "target_sparsity": self.target_sparsity,
+            "begin": self.begin,
+            "end": self.end,
+            "schedule": keras.saving.serialize_keras_object(self.schedule),
+            "epochs": self.epochs,
+            "distribution": keras.saving.serialize_keras_object(
+                self.distribution
+            ),
+            "pattern": keras.saving.serialize_keras_object(self.pattern),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class GradualMagnitude(Trained):
     """Trains the weights, and prunes the smallest until the target is reached.
 
-    `tf_gems.callbacks.GradualMagnitudeCallback` in a `fit` of its own. The
+    `tf_gems.GradualMagnitudeCallback` in a `fit` of its own. The
     ticket holds the trained weights: it is accurate as it is. Magnitudes are
     compared relative to their layer by default, see
     `tf_gems.methods.Magnitude`.
@@ -44,7 +268,7 @@ class GradualMagnitude(Trained):
     """
 
     phase = "finetuning"
-    warns_at_floor = False  # the callback does
+    warns_at_minimum = False  # the callback does
 
     def __init__(
         self,

@@ -2,12 +2,12 @@
 
 import keras
 
-from tf_gems.methods.batches import mean_over
 from tf_gems.methods.gradients import compiled
 from tf_gems.methods.gradients import gradient
 from tf_gems.methods.gradients import hessian_product
 from tf_gems.methods.method import present_weights
 from tf_gems.methods.saliency import Saliency
+from tf_gems.methods.saliency import mean_over
 from tf_gems.validation import is_number
 
 

@@ -1,21 +1,27 @@
-"""Iterative magnitude pruning, with rewound weights."""
+"""Iterative magnitude pruning: rounds of training, with rewound weights."""
+
+from pathlib import Path
 
 import keras
+import numpy as np
+from keras import ops
 
-from tf_gems.callbacks.rewind_point import RewindPoint
 from tf_gems.methods.learning_rate_rewinding import LearningRateRewinding
+from tf_gems.network import network_weights
+from tf_gems.network import prunable_weights
+from tf_gems.targets import check_path
+from tf_gems.ticket import Ticket
+from tf_gems.validation import is_integer
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class IterativeMagnitude(LearningRateRewinding):
-    """Trains, prunes, and takes the weights back to an early step: IMP.
+    """Trains, prunes, and rewinds the weights to an early step: IMP.
 
-    The rounds are those of `tf_gems.methods.LearningRateRewinding`. After
-    each one all that the network has, biases and normalisation included,
-    returns to its values of step `rewind_steps` of the first round; only the
-    masks stay. The ticket holds these values.
-
-    In `directory` they are kept as `rewind.gem`, a ticket that prunes nothing.
+    The rounds are those of `tf_gems.methods.LearningRateRewinding`. After each
+    round, all weights, including biases and normalization, are reset to their
+    values at step `rewind_steps` of the first round; only the masks stay. The
+    ticket holds these values. In `directory` they are saved as `rewind.gem`.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -78,3 +84,114 @@ class IterativeMagnitude(LearningRateRewinding):
 
     def get_config(self):
         return {**super().get_config(), "rewind_steps": self.rewind_steps}
+
+
+class RewindPoint(keras.callbacks.Callback):
+    """Saves all weights of the network at an early step of training.
+
+    They are saved in the first `fit`; with `steps_per_execution`, at the end
+    of the execution that contains the step. Training that is resumed later
+    reads them from the file.
+
+    Args:
+        steps: Integer of at least zero, steps of the optimizer.
+        path: Path of the file, a `tf_gems.Ticket` that prunes nothing.
+            Defaults to `None`: they are kept in memory.
+
+    Raises:
+        FileExistsError: If the file at `path` prunes something, or is no
+            ticket: it is not replaced.
+        ValueError: If `steps` is out of range, or training is shorter.
+
+    Example:
+
+    ```python
+    point = tf_gems.methods.RewindPoint(1000)
+    sparse.fit(data, epochs=150, callbacks=[point])
+    point.rewind(sparse)
+    ```
+
+    Reference: Frankle et al., 2020, "Linear Mode Connectivity and the Lottery
+    Ticket Hypothesis", section 4.
+    """
+
+    def __init__(self, steps, path=None):
+        super().__init__()
+        if not is_integer(steps):
+            raise ValueError(
+                "`rewind_steps` is a number of steps, at least 0, the initial "
+                f"values. Received: rewind_steps={steps!r}."
+            )
+        self.steps = int(steps)
+        self.path = None
+        if path is not None:
+            self.path = Path(check_path(path, "path"))
+        self.ticket = None
+
+    def rewind(self, model):
+        """Resets the weights of a model to that step; its masks stay."""
+        if self.ticket is None:
+            self.ticket = Ticket.load(self.path)
+        for variable, value in zip(
+            network_weights(model), self.ticket.weights.values(), strict=True
+        ):
+            variable.assign(value)
+
+    def on_train_begin(self, logs=None):
+        self._refuse_other_file()
+        steps = self.params.get("steps")
+        if steps:
+            self._refuse_later_than(steps * self.params["epochs"])
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Here, not when training begins: a backup is restored after that.
+        if self.ticket is None and self._step() == self.steps:
+            self._take()
+        elif self.ticket is None and self._step() > self.steps:
+            self.ticket = Ticket.load(self.path)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.ticket is not None:
+            return
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        if self._step() >= self.steps:
+            self._take()
+
+    def on_train_end(self, logs=None):
+        if self.ticket is None and not (self.path and self.path.exists()):
+            self._refuse_later_than(self._step())
+
+    def _step(self):
+        return int(ops.convert_to_numpy(self.model.optimizer.iterations))
+
+    def _take(self):
+        shapes = [w.weight.shape for w in prunable_weights(self.model)]
+        whole = [np.ones(shape, bool) for shape in shapes]
+        self.ticket = Ticket.from_masks(self.model, whole)
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.ticket.save(self.path)
+
+    def _refuse_other_file(self):
+        """Refuses a file that prunes something: it is not a rewind point."""
+        if self.ticket is not None or not self.path or not self.path.exists():
+            return
+        try:
+            masks = Ticket.load(self.path).masks.values()
+        except (OSError, ValueError):
+            masks = None
+        if masks is None or not all(mask.all() for mask in masks):
+            raise FileExistsError(
+                "The weights to come back to are kept in a file of their own. "
+                f"Received: path='{self.path}', which holds something else. "
+                "Choose another directory, or move it away."
+            )
+
+    def _refuse_later_than(self, length):
+        if self.steps > length:
+            raise ValueError(
+                "Weights can be rewound to a step of the first training. "
+                f"Received: rewind_steps={self.steps}, for a training of "
+                f"{length} steps. Lower it, or train for more epochs."
+            )

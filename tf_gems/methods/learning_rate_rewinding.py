@@ -1,4 +1,4 @@
-"""Rounds of training and pruning, in which the weights are kept."""
+"""Rounds of training and pruning, without rewinding the weights."""
 
 import json
 import math
@@ -7,9 +7,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_gems import training_data
 from tf_gems.methods.method import present_weights
-from tf_gems.methods.method import warn_at_floor
+from tf_gems.methods.method import warn_at_minimum
 from tf_gems.methods.trained import Trained
 from tf_gems.methods.trained import alive_masks
 from tf_gems.methods.trained import locked
@@ -22,7 +21,7 @@ from tf_gems.validation import is_number
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class LearningRateRewinding(Trained):
-    """Trains and prunes in rounds; the learning rate alone starts again.
+    """Trains and prunes in rounds; only the learning rate is rewound.
 
     Each of `N` rounds trains the weights for `epochs` epochs, with a fresh
     optimizer and schedule, and then keeps the largest `|w|` of those alive:
@@ -33,8 +32,8 @@ class LearningRateRewinding(Trained):
     default, see `tf_gems.methods.Magnitude`; the paper ranks them together,
     `distribution="global"`.
 
-    In `directory` every finished round leaves its ticket, `round_1.gem` and
-    so on, and the epochs of the present one are backed up.
+    In `directory`, every finished round saves its ticket, `round_1.gem` and so
+    on, and the epochs of the current round are backed up.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -104,24 +103,14 @@ class LearningRateRewinding(Trained):
         """Returns the `RewindPoint` of a new search; here `None`."""
         return None
 
-    def find(
-        self,
-        model,
-        x=None,
-        y=None,
-        directory=None,
-        verbose="auto",
-        callbacks=(),
-        **arguments,
-    ):
-        data = training_data.read(x, y, model, **arguments)
+    def find_ticket(self, model, data, directory, verbose, callbacks):
         self.prepare(model)
         self._rehearse(model)
         with locked(directory, model):
             directory = None if directory is None else Path(directory)
-            return self._find(model, data, directory, verbose, callbacks)
+            return self._rounds_of(model, data, directory, verbose, callbacks)
 
-    def _find(self, model, data, directory, verbose, callbacks):
+    def _rounds_of(self, model, data, directory, verbose, callbacks):
         point = self.rewind_point(directory)
         ticket = Ticket.from_masks(model, alive_masks(model))
         for number in range(1, self.rounds + 1):
@@ -152,11 +141,11 @@ class LearningRateRewinding(Trained):
                 directory.mkdir(parents=True, exist_ok=True)
                 ticket.save(file)
         ticket.apply(model)
-        warn_at_floor(self.distribution, model, alive_masks(model))
+        warn_at_minimum(self.distribution, model, alive_masks(model))
         return ticket
 
     def _rehearse(self, model):
-        """Refuses what would fail after rounds of training only."""
+        """Prunes all rounds without training, so that errors come first."""
         masks = alive_masks(model)
         for number in range(1, self.rounds + 1):
             masks = self._prune(model, number, masks)

@@ -1,6 +1,4 @@
-"""What a pruning method looks like."""
-
-import warnings
+"""The base class of pruning methods."""
 
 import keras
 import numpy as np
@@ -21,10 +19,9 @@ from tf_gems.validation import check_sparsity
 class Method:
     """Base class: scores for all prunable weights, and the ticket they give.
 
-    A method overrides `scores`. What it has in common with the others is done
-    here: as many of the largest scores as the distribution says are kept, ties
-    are broken by index, and the ticket starts from the model's present
-    weights. The model itself stays as it is.
+    A method overrides `scores`. The base class keeps the largest scores, as
+    many as the distribution says, breaks ties by index, and returns a ticket
+    with the current weights of the model. The model does not change.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -79,8 +76,8 @@ class Method:
     ):
         """Returns the ticket that this method finds in a model.
 
-        What is zero in the model already is not kept: pruning a sparse model
-        goes on from its zeros, see `tf_gems.layers.nonzero`.
+        Weights that are already zero are never kept, see
+        `tf_gems.layers.zeros.nonzero`.
 
         Args:
             model: `SparseModel`, or Keras model that holds `GemLayer`s.
@@ -90,8 +87,8 @@ class Method:
                 `tf_gems.training_data.read`. Defaults to `None`, for methods
                 without data.
             y: Targets, if `x` is arrays. Defaults to `None`.
-            directory: Where methods that train back their work up, so that
-                the same call goes on after a crash. Defaults to `None`.
+            directory: Where methods that train save backups. After a crash, the
+                same call resumes from them. Defaults to `None`.
             verbose: As for `fit`, for methods that train. Defaults to
                 `"auto"`, which shows every epoch; `0` is silent.
             callbacks: Keras callbacks for the `fit` of methods that train.
@@ -118,13 +115,25 @@ class Method:
         ticket = tf_gems.methods.Snip(0.98).find(sparse, x, y, batch_size=128)
         ```
         """
+        data = training_data.read(x, y, model, **arguments)
+        return self.find_ticket(model, data, directory, verbose, callbacks)
+
+    def find_ticket(self, model, data, directory, verbose, callbacks):
+        """Returns the ticket of `find`, whose data has been read.
+
+        Args:
+            model: As for `find`.
+            data: `tf_gems.training_data.TrainingData`, or `None`.
+            directory: As for `find`.
+            verbose: As for `find`.
+            callbacks: As for `find`.
+        """
         refuse_too_few_zeros(gems_of(model), self.target_sparsity)
         among = self._nonzero(model)
-        data = training_data.read(x, y, model, **arguments)
         density = 1.0 - self.target_sparsity
         scores = self.scores(model, data)
         masks = self.keep(model, scores, density, among)
-        warn_at_floor(self.distribution, model, masks)
+        warn_at_minimum(self.distribution, model, masks)
         return self.ticket(model, masks)
 
     def _nonzero(self, model):
@@ -148,7 +157,7 @@ class Method:
         )
 
     def ticket(self, model, masks):
-        """Joins masks with the present weights of a model, after a check."""
+        """Returns a ticket of masks and the current weights of a model."""
         for weight, mask in zip(prunable_weights(model), masks, strict=True):
             if not self.pattern.matches(mask):
                 raise ValueError(
@@ -177,10 +186,10 @@ class Method:
 
 
 def refuse_no_ranking(scores, name):
-    """Raises an error if scores are no numbers, or all of them are equal.
+    """Raises an error if scores are not finite, or all of them are equal.
 
-    Ties are broken by position, so that a ticket of equal scores would be the
-    first weights of the network, whatever they are.
+    Ties are broken by position: a ticket of equal scores would keep the first
+    weights of the network.
     """
     low = min(np.min(s, initial=np.inf) for s in scores)
     high = max(np.max(s, initial=-np.inf) for s in scores)
@@ -209,26 +218,16 @@ def present_weights(model):
     ]
 
 
-def warn_at_floor(distribution, model, masks):
-    """Warns of weights that only the floor of a distribution keeps alive.
+def warn_at_minimum(distribution, model, masks):
+    """Warns of layers that are down to the minimum of a distribution.
 
     Args:
         distribution: `tf_gems.distributions.Distribution`.
         model: `SparseModel`, or Keras model that holds `GemLayer`s.
         masks: List of bool arrays, one for each prunable weight.
     """
-    least = getattr(distribution, "minimum", 0)
-    weights = prunable_weights(model)
-    found = [
-        f"'{weight.path}' ({np.count_nonzero(mask)} of {mask.size:,})"
-        for weight, mask in zip(weights, masks, strict=True)
-        if np.count_nonzero(mask) <= least < mask.size
-    ]
-    if found:
-        warnings.warn(
-            "Layers are down to what the distribution keeps alive, and hold up "
-            f"what flows through them: {', '.join(found)}. Lower "
-            "`target_sparsity`, or give these layers their share by "
-            "`distribution`, such as 'erk'.",
-            stacklevel=3,
-        )
+    kept = {
+        weight.path: (np.count_nonzero(mask), mask.size)
+        for weight, mask in zip(prunable_weights(model), masks, strict=True)
+    }
+    distributions.warn_at_minimum(distribution, kept)

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_gems.methods.batches import mean_over
 from tf_gems.methods.gradients import compiled
 from tf_gems.methods.gradients import gradient
 from tf_gems.methods.method import present_weights
 from tf_gems.methods.saliency import Saliency
+from tf_gems.methods.saliency import mean_over
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 from tf_gems.validation import is_integer

@@ -7,11 +7,11 @@ import numpy as np
 from keras import ops
 
 from tf_gems import training_data
-from tf_gems.methods.batches import take_batches
 from tf_gems.methods.dynamic_sparse_training import DynamicSparseTraining
 from tf_gems.methods.gradients import compiled
 from tf_gems.methods.gradients import gradient
 from tf_gems.methods.saliency import Saliency
+from tf_gems.methods.saliency import take_batches
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 

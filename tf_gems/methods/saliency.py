@@ -1,21 +1,27 @@
-"""What methods share that look at the loss on data."""
+"""What methods share that score weights by the loss on data."""
+
+import contextlib
+import itertools
 
 import keras
+import numpy as np
 
-from tf_gems.methods.batches import take_batches
-from tf_gems.methods.dense_network import weights_replaced
+from tf_gems import _keras
+from tf_gems import training_data
 from tf_gems.methods.method import Method
 from tf_gems.methods.method import refuse_no_ranking
+from tf_gems.network import gems_of
+from tf_gems.network import prunable_weights
 from tf_gems.validation import is_integer
 
 
 class Saliency(Method):
     """Base class of methods that differentiate the compiled loss.
 
-    The weights scored are those the model has now, so initialize it, or load
-    weights, before. The loss is that of `compile`, as `fit` computes it, with
-    batch statistics in normalisation, but without penalties on the weights;
-    no mask is in force. State does not move.
+    The current weights of the model are scored. The loss is that of `compile`,
+    as computed by `fit`, with batch statistics in normalization, but without
+    weight regularizers and without masks. The state of the model does not
+    change.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -79,3 +85,106 @@ class Saliency(Method):
 
     def get_config(self):
         return {**super().get_config(), "batches": self.batches}
+
+
+def take_batches(data, count):
+    """Returns `count` batches of data, as tuples of arrays; `None` for all.
+
+    Args:
+        data: See `tf_gems.training_data.read`.
+        count: Positive integer, or `None`.
+
+    Raises:
+        ValueError: If there are fewer, or none.
+    """
+    data = training_data.read(data)
+    if data is None:
+        raise ValueError(
+            "This method looks at data. Received: data=None. Pass what `fit` "
+            "takes: arrays `x` and `y`, or a data set of batches `(x, y)`."
+        )
+    if count is None and _never_ends(data):
+        raise ValueError(
+            "All batches of an epoch are taken. Received: batches=None, of "
+            f"data of type {type(data.source).__name__}, which never ends. "
+            "Give `steps_per_epoch`, or a number of `batches`."
+        )
+    found = list(itertools.islice(data, count))
+    if len(found) < (count or 1):
+        raise ValueError(
+            "`data` must hold as many batches as asked for. Received: "
+            f"{len(found)} batches, for batches={count}. Lower `batches`."
+        )
+    return [keras.tree.map_structure(_to_array, batch) for batch in found]
+
+
+def mean_over(batches, function):
+    """Averages lists of arrays over batches, each example counting once.
+
+    Args:
+        batches: List of tuples of arrays.
+        function: Takes a batch, returns a list of means over its examples.
+    """
+    total = None
+    sizes = [int(keras.tree.flatten(b)[0].shape[0]) for b in batches]
+    for batch, size in zip(batches, sizes, strict=True):
+        parts = [size * np.asarray(mean) for mean in function(*batch)]
+        if total is None:
+            total = parts
+        else:
+            total = [a + b for a, b in zip(total, parts, strict=True)]
+    return [part / sum(sizes) for part in total]
+
+
+def _to_array(value):
+    composite = type(value).__name__ in ("RaggedTensor", "SparseTensor")
+    if value is None or composite:
+        return value
+    if hasattr(value, "detach"):  # of torch, perhaps on an accelerator
+        value = value.detach().cpu()
+    return np.asarray(value)
+
+
+def _never_ends(data):
+    """Whether a data set says so itself; of a generator nobody knows."""
+    if data.steps is not None:
+        return False
+    if training_data.is_indexed(data.source):
+        return data.source.num_batches is None
+    return bool(getattr(data.source, "cardinality", int)() == -1)
+
+
+@contextlib.contextmanager
+def weights_replaced(model, values, others=()):
+    """Computes with other values, and with all masks one; changes nothing.
+
+    Args:
+        model: `SparseModel`, or Keras model that holds `GemLayer`s.
+        values: List of tensors, one for each prunable weight.
+        others: Pairs of a further variable and its value.
+    """
+    gems = gems_of(model)
+    weights = prunable_weights(model)
+    flags = [weight.alive for weight in weights]
+    mapping = [
+        *zip((w.weight for w in weights), values, strict=True),
+        *((f.packed, f.all_true()) for f in flags),
+        *others,
+    ]
+    phases = [gem.phase for gem in gems]
+    for gem in gems:
+        gem.phase = "finetuning"  # in which the masks are the flags alone
+    before = [(v, v.trainable) for gem in gems for v in gem.layer.weights]
+    try:
+        for variable, _ in before:
+            # Penalties on weights that do not train are no part of the loss:
+            # no mask changes them.
+            variable.trainable = False
+        with keras.StatelessScope(mapping, collect_losses=True):
+            yield
+    finally:
+        for variable, trainable in before:
+            variable.trainable = trainable
+        for gem, phase in zip(gems, phases, strict=True):
+            gem.phase = phase
+        _keras.clear_losses(model)

@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 
-from tf_gems.methods.batches import mean_over
 from tf_gems.methods.gradients import compiled
 from tf_gems.methods.gradients import gradient
 from tf_gems.methods.method import present_weights
 from tf_gems.methods.saliency import Saliency
+from tf_gems.methods.saliency import mean_over
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")

@@ -1,18 +1,21 @@
 """SynFlow: pruning without data that does not cut the network in two."""
 
+import contextlib
+
 import keras
 import numpy as np
+from keras import layers
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems.layers.zeros import nonzero
-from tf_gems.methods.batches import take_batches
-from tf_gems.methods.dense_network import weights_replaced
 from tf_gems.methods.gradients import compiled
 from tf_gems.methods.gradients import double_precision
 from tf_gems.methods.gradients import gradient
-from tf_gems.methods.linear import linear
 from tf_gems.methods.method import Method
 from tf_gems.methods.method import present_weights
+from tf_gems.methods.saliency import take_batches
+from tf_gems.methods.saliency import weights_replaced
 from tf_gems.network import network_weights
 from tf_gems.network import prunable_weights
 from tf_gems.schedules import Geometric
@@ -28,22 +31,21 @@ class SynFlow(Method):
 
     The flow `R` of a network is the sum of its outputs for an input of ones,
     with every weight replaced by its absolute value, and without biases,
-    normalisation and activations: the sum over all paths of the products of
+    normalization and activations: the sum over all paths of the products of
     the weights along them. The score of a weight is `|w| dR / d|w|`, its share
     of the flow. Scores are computed anew in each of `rounds` rounds, with the
-    density falling geometrically, so that no layer loses its last weights as
-    long as others have more to give.
+    density falling geometrically, so that no layer is emptied while
+    others have weights left.
 
     The network is computed in float64, and the logarithm of its flow is
-    differentiated, so that deep networks do not overflow. Normalisation is
+    differentiated, so that deep networks do not overflow. Normalization is
     left out as a whole: a scale of zero, with which many residual branches
     start, would hide all weights of the branch.
 
-    The promise of the paper is for layers that all paths go through. A
-    residual branch beside an identity can lose all its weights (at 99.9 %,
-    ResNet-20 loses two to six of its convolutions) but for the one entry that
-    `"global"` keeps of each; `tf_gems.distributions.Global(minimum=0)` is the
-    paper's own.
+    The guarantee of the paper holds for layers on all paths. A residual branch
+    beside an identity can lose all its weights (at 99.9 %, ResNet-20 loses two
+    to six of its convolutions), except for the one entry of each that
+    `"global"` keeps; the paper uses `tf_gems.distributions.Global(minimum=0)`.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -154,7 +156,64 @@ def _refuse_no_flow(shares, round_):
         raise ValueError(
             "SynFlow needs a positive, finite flow from inputs to outputs. "
             f"Received: scores of at most {largest:g} in round {round_}. "
-            "Activations and normalisation must be Keras layers or "
+            "Activations and normalization must be Keras layers or "
             "`activation` arguments to be left out; one written as a function "
             "stops the flow if it saturates, as softmax does."
         )
+
+
+_LEFT_OUT = (
+    layers.BatchNormalization,
+    layers.ELU,
+    layers.GroupNormalization,
+    layers.LayerNormalization,
+    layers.LeakyReLU,
+    layers.PReLU,
+    layers.RMSNormalization,
+    layers.ReLU,
+    layers.Softmax,
+    layers.UnitNormalization,
+)
+_ACTIVATIONS = ("activation", "recurrent_activation")
+
+
+class _InFloat64(keras.DTypePolicy):
+    """Float32 weights, float64 computation."""
+
+    @property
+    def compute_dtype(self):
+        return "float64"
+
+
+@contextlib.contextmanager
+def linear(model):
+    """Disables activations and normalization, and computes in float64.
+
+    Within this context, these layers of the model return their inputs.
+
+    Args:
+        model: Keras model.
+    """
+    policy = _InFloat64("float32")
+    before = []
+    try:
+        for layer in _keras.flatten_layers(model):
+            # Not by `setattr`: a layer that is built takes no new state.
+            attributes = vars(layer)
+            new = {name: _same for name in _ACTIVATIONS if name in attributes}
+            new["_dtype_policy"] = policy
+            if isinstance(layer, _LEFT_OUT):
+                new["call"] = _same
+            old = {name: attributes[name] for name in new if name in attributes}
+            before.append((attributes, old, new))
+            attributes.update(new)
+        yield
+    finally:
+        for attributes, old, new in reversed(before):
+            for name in new:
+                del attributes[name]
+            attributes.update(old)
+
+
+def _same(inputs, *args, **kwargs):
+    return inputs

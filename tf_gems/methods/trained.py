@@ -1,18 +1,21 @@
-"""What methods share that train the network to find a ticket."""
+"""The base class of methods that train the network to find a ticket."""
 
 import contextlib
+import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
-from tf_gems import training_data
 from tf_gems.callbacks.backup import is_chief
 from tf_gems.files import lock
+from tf_gems.layers.gem_layer import built_gem_layers
+from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.training_guard import forget_compilation
+from tf_gems.layers.zeros import is_untouched
 from tf_gems.methods.method import Method
-from tf_gems.methods.method import warn_at_floor
+from tf_gems.methods.method import warn_at_minimum
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 from tf_gems.pointwise import refuse_too_few_zeros
@@ -26,10 +29,10 @@ from tf_gems.validation import is_number
 class Trained(Method):
     """Base class of methods that train scores, or weights, while they prune.
 
-    `find` trains the model in place: with its loss, with a fresh copy of its
-    optimizer, and from its present weights. A subclass says what trains
-    (`phase`) and what prunes meanwhile (`callback`), and reads the masks.
-    The callback can also be passed to a `fit` of your own.
+    `find` trains the model in place, from its current weights, with its loss
+    and a fresh copy of its optimizer. A subclass defines what trains (`phase`)
+    and what prunes (`callback`), and reads the masks. The callback can also be
+    passed to `fit` directly.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -41,7 +44,7 @@ class Trained(Method):
     """
 
     phase = "mining"  # in which scores train; "finetuning": weights
-    warns_at_floor = True  # unless the callback does
+    warns_at_minimum = True  # unless the callback does
 
     def __init__(self, target_sparsity, epochs, learning_rate=None, **kwargs):
         super().__init__(target_sparsity, **kwargs)
@@ -75,9 +78,10 @@ class Trained(Method):
         return [self.callback()]
 
     def prepare(self, model):
-        """Gives a model this method's masks and phase; all weights alive.
+        """Sets the masks and the phase of this method; all weights are alive.
 
-        All but those that are zero already, see `tf_gems.layers.nonzero`.
+        Weights that are already zero are not, see
+        `tf_gems.layers.zeros.nonzero`.
         """
         refuse_too_few_zeros(gems_of(model), self.target_sparsity)
         self._nonzero(model)
@@ -86,17 +90,7 @@ class Trained(Method):
             gem.set_phase(self.phase)
         forget_compilation(model)
 
-    def find(
-        self,
-        model,
-        x=None,
-        y=None,
-        directory=None,
-        verbose="auto",
-        callbacks=(),
-        **arguments,
-    ):
-        data = training_data.read(x, y, model, **arguments)
+    def find_ticket(self, model, data, directory, verbose, callbacks):
         self.prepare(model)
         with locked(directory, model):
             train(
@@ -110,8 +104,8 @@ class Trained(Method):
             )
         masks = self.masks(model)
         self.refuse_unfinished(model, masks)
-        if self.warns_at_floor:
-            warn_at_floor(self.distribution, model, masks)
+        if self.warns_at_minimum:
+            warn_at_minimum(self.distribution, model, masks)
         return self.ticket(model, masks)
 
     def refuse_unfinished(self, model, masks):
@@ -121,7 +115,7 @@ class Trained(Method):
         target = round((1.0 - self.target_sparsity) * size)
         if kept > target:
             raise RuntimeError(
-                "A search ends when its target is reached. Received: "
+                "The search ended before its target was reached. Received: "
                 f"'{model.name}', of which {kept:,} of {size:,} weights are "
                 f"alive, for a target of {target:,}. A callback such as "
                 "`EarlyStopping` stopped the training, or the data ended "
@@ -145,9 +139,9 @@ class Trained(Method):
 
 
 def locked(directory, model):
-    """Returns a context in which a search alone works in its directory.
+    """Returns a context in which one search locks its directory.
 
-    Of several workers, which share it, the chief holds it.
+    With several workers, the chief locks it.
 
     Args:
         directory: String, path or `None`.
@@ -163,7 +157,7 @@ def locked(directory, model):
 
 
 def _refuse_no_config(learning_rate):
-    """Refuses now what could not be recorded once training is done."""
+    """Refuses a schedule without config before training, not after it."""
     schedule = keras.optimizers.schedules.LearningRateSchedule
     if isinstance(learning_rate, schedule):
         try:
@@ -181,3 +175,103 @@ def _refuse_no_config(learning_rate):
 def alive_masks(model):
     """Returns which weights are alive, a bool array for each."""
     return [ops.convert_to_numpy(w.alive) > 0 for w in prunable_weights(model)]
+
+
+def weights_in_training(model, name):
+    """Returns every `PrunableWeight` of a model whose weights train.
+
+    Args:
+        model: Keras model that a callback was given.
+        name: Name of the callback, for messages.
+
+    Raises:
+        ValueError: If there is none, or if scores train instead.
+    """
+    gems = built_gem_layers(model, name)
+    if any(gem.phase != "finetuning" for gem in gems):
+        raise ValueError(
+            f"`{name}` prunes weights while they train. Received: model "
+            f"'{model.name}', which is mining: only scores train. Call "
+            "`prepare(model)` of the method, and `compile`, before `fit`."
+        )
+    return [weight for gem in gems for weight in gem.prunable]
+
+
+def read_weights(weights):
+    """Returns the values, float32, and the flags, bool, of some weights."""
+    values = [
+        ops.convert_to_numpy(ops.cast(w.weight, "float32")) for w in weights
+    ]
+    return values, [ops.convert_to_numpy(w.alive) > 0 for w in weights]
+
+
+def log_sparsity(weights, logs):
+    """Adds `sparsity` and `density` to the logs of an epoch."""
+    if logs is not None:
+        _, alive = read_weights(weights)
+        kept, size = sum(a.sum() for a in alive), sum(a.size for a in alive)
+        logs["sparsity"], logs["density"] = 1.0 - kept / size, kept / size
+
+
+def train_weights(model):
+    """Lets the weights of a model that was just wrapped train.
+
+    A model that was mined, or trained, since it was wrapped stays as it is.
+
+    Args:
+        model: `SparseModel`, compiled, before `fit`.
+    """
+    gems = find_gem_layers(model)
+    untouched = all(
+        gem.built
+        and gem.phase == "mining"
+        and not int(ops.convert_to_numpy(gem.target))
+        and all(is_untouched(w, w.alive.read()) for w in gem.prunable)
+        for gem in gems
+    )
+    if not untouched or getattr(model.optimizer, "built", True):
+        return
+    for gem in gems:
+        gem.set_phase("finetuning")
+    # Its optimizer holds no variables yet: nothing has to be compiled again.
+    model.compiled = True
+
+
+def refuse_restoring(callbacks, epoch, name):
+    """Raises an error for callbacks that would bring pruned weights back.
+
+    Args:
+        callbacks: List of the callbacks of `fit`.
+        epoch: Integer, the epoch that begins with the last pruning.
+        name: Name of the callback that prunes, for messages.
+    """
+    for callback in callbacks:
+        if (
+            isinstance(callback, keras.callbacks.EarlyStopping)
+            and callback.restore_best_weights
+            and callback.start_from_epoch < epoch
+        ):
+            raise ValueError(
+                "The best weights must be those of an epoch after the last "
+                "pruning: earlier ones would bring pruned weights back. "
+                "Received: EarlyStopping(restore_best_weights=True, "
+                f"start_from_epoch={callback.start_from_epoch}) beside "
+                f"`{name}`, which prunes until epoch {epoch}. Use "
+                f"start_from_epoch={epoch}."
+            )
+
+
+def warn_unfinished(weights, target_sparsity):
+    """Warns if training ended with fewer zeros than were asked for."""
+    _, alive = read_weights(weights)
+    size = sum(a.size for a in alive)
+    kept = sum(a.sum() for a in alive)
+    if kept > round((1 - target_sparsity) * size):
+        warnings.warn(
+            "Training ended before pruning did. Received: "
+            f"target_sparsity={target_sparsity:g}, of which "
+            f"{1 - kept / size:.4f} was reached. Let `fit` run to its last "
+            "epoch: an `EarlyStopping` needs a `start_from_epoch` after the "
+            "last pruning.",
+            stacklevel=2,
+        )

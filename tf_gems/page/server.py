@@ -8,7 +8,9 @@ import sys
 import urllib.parse
 from pathlib import Path
 
+from tf_gems.targets import check_path
 from tf_gems.text import printable
+from tf_gems.validation import check_integer
 
 HOST = "127.0.0.1"
 _HERE = Path(__file__).parent
@@ -76,6 +78,7 @@ def serve(directory, port=8000):
     tf_gems.page.serve("runs/mnist")
     ```
     """
+    check_integer(port, "port", 0, 65535)
     check_page(page_directory(directory))
     with make_server(directory, port) as server:
         print(f"http://{HOST}:{server.server_port}/ (Ctrl+C stops it)")
@@ -102,6 +105,7 @@ def make_server(directory, port=0):
             installed beside the page.
     """
     directory = page_directory(directory)
+    check_integer(port, "port", 0, 65535)
     _check_directory(directory)
     check_packages()
     handler = functools.partial(
@@ -120,7 +124,7 @@ def page_directory(directory):
 
     Recipes write the page of a run into a folder of the run's own.
     """
-    directory = Path(directory)
+    directory = check_path(directory, "directory", "Name that of a run.")
     within = directory / "page"
     if (directory / "page.json").exists() or not within.is_dir():
         return directory

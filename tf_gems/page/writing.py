@@ -17,6 +17,8 @@ from tf_gems.page.server import FILES
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
 from tf_gems.text import printable
+from tf_gems.validation import check_bool
+from tf_gems.validation import check_choice
 from tf_gems.validation import is_number
 
 
@@ -83,7 +85,10 @@ def write_page(
     tf_gems.page.serve("runs/mnist")
     ```
     """
-    inputs = np.asarray(inputs, "float32")
+    try:
+        inputs = np.asarray(inputs, "float32")
+    except (OverflowError, TypeError, ValueError):
+        inputs = np.zeros(())
     if inputs.ndim not in (3, 4) or not len(inputs):
         raise ValueError(
             "The page shows images: (count, height, width, channels) or "
@@ -91,19 +96,21 @@ def write_page(
             f"{inputs.shape}."
         )
     check_names(directory, FILES)
+    check_choice(optimize, "optimize", ("size", "latency"))
     network = Network(model, inputs)
+    channels = inputs.shape[3] if inputs.ndim == 4 else 1
     settings = {
-        "labels": None if labels is None else [int(y) for y in labels],
-        "classes": [printable(text) for text in classes],
-        "name": printable(name or network.name),
-        "logits": bool(logits),
+        "mean": _by_channel(mean, "mean", channels),
+        "deviation": _by_channel(deviation, "deviation", channels, 0),
+        "labels": _labels(labels, len(inputs)),
+        "classes": _classes(classes),
+        "name": printable(_name(name) or network.name),
+        "logits": check_bool(logits, "logits"),
         "accuracy": _fraction(accuracy, "accuracy"),
         "dense_accuracy": _fraction(dense_accuracy, "dense_accuracy"),
         # Without black, which is the background of a dark page.
         "palette": [c for c in colors.CYCLE if c != colors.BLACK],
-        "history": {
-            printable(k): _curve(v) for k, v in (history or {}).items()
-        },
+        "history": _history(history),
     }
     with lock(directory), claiming(directory, FILES) as directory:
         return _write(
@@ -111,16 +118,12 @@ def write_page(
             network,
             directory,
             inputs,
-            mean,
-            deviation,
             optimize,
             settings,
         )
 
 
-def _write(
-    model, network, directory, inputs, mean, deviation, optimize, settings
-):
+def _write(model, network, directory, inputs, optimize, settings):
     report = export_litert(
         model,
         directory / "sparse.tflite",
@@ -140,15 +143,10 @@ def _write(
     }.items():
         with replacing(directory / file) as opened:
             opened.write(content)
-    channels = inputs.shape[3] if inputs.ndim == 4 else 1
     sizes = [int(np.prod(tensor["shape"])) for tensor in report.tensors]
     page = {
         **settings,
         "shape": [1, *inputs.shape[1:]],
-        "mean": np.broadcast_to(mean, channels).astype(float).tolist(),
-        "deviation": np.broadcast_to(deviation, channels)
-        .astype(float)
-        .tolist(),
         "sparsity": report.zeros / sum(sizes),
         "bytes": {"dense": len(dense), "sparse": report.bytes},
         "tensors": [
@@ -161,6 +159,67 @@ def _write(
     text = json.dumps(page, indent=2, allow_nan=False)
     write_text(directory / "page.json", f"{text}\n")
     return report
+
+
+def _by_channel(value, name, channels, above=-np.inf):
+    """Returns a list of finite numbers, one for each channel."""
+    try:
+        found = np.broadcast_to(value, channels).astype(float)
+        numbers = np.asarray(value).dtype.kind in "iuf"
+        if numbers and np.all(np.isfinite(found) & (found > above)):
+            return found.tolist()
+    except (OverflowError, TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"`{name}` is a finite number, or one for each of {channels} channels"
+        f"{', above 0' if above == 0 else ''}. "
+        f"Received: {name}={value!r:.100}. Give what images were scaled by."
+    )
+
+
+def _labels(labels, count):
+    """Returns labels as integers, one for each image."""
+    if labels is None:
+        return None
+    found = np.asarray(labels)
+    if found.shape != (count,) or found.dtype.kind not in "iu":
+        raise ValueError(
+            f"`labels` are integers, one for each of {count} images. Received: "
+            f"labels={labels!r:.100}. Leave them out if there are none."
+        )
+    return found.tolist()
+
+
+def _classes(classes):
+    """Returns names of classes, or their numbers, as they can be shown."""
+    if not isinstance(classes, list | tuple | range) or not all(
+        isinstance(name, str | int) for name in classes
+    ):
+        raise ValueError(
+            f"`classes` is a list of names. Received: classes={classes!r:.100}."
+            " Leave it out to show numbers."
+        )
+    return [printable(name) for name in classes]
+
+
+def _name(name):
+    if name is None or isinstance(name, str):
+        return name
+    raise ValueError(f"`name` is a string. Received: name={name!r:.100}.")
+
+
+def _history(history):
+    """Returns what `fit` recorded, as JSON values."""
+    history = {} if history is None else history
+    try:
+        if isinstance(history, dict):
+            return {printable(k): _curve(v) for k, v in history.items()}
+    except (TypeError, ValueError):  # no numbers
+        pass
+    raise ValueError(
+        "`history` is a dict of lists of numbers, as `fit` returns it in its "
+        f"`history`. Received: history={history!r:.100}."
+    )
 
 
 def _curve(values):

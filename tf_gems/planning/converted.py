@@ -48,7 +48,7 @@ class Weight:
 
         Args:
             sparsity: Float in [0, 1).
-            in_blocks: Whether four neighbours are zero together.
+            in_blocks: Whether four neighbors are zero together.
             optimize: As for `tf_gems.export_litert`.
         """
         rows, columns = self.size // self.shape[-1], self.shape[-1]

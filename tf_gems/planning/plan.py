@@ -70,7 +70,7 @@ class Plan(Report):
         return {name: getattr(self, name) for name in names}
 
     def to_dict(self):
-        """Returns the plan as plain, JSON-serialisable values."""
+        """Returns the plan as plain, JSON-serializable values."""
         return {
             **dataclasses.asdict(self),
             "bytes_are": COMPUTED,

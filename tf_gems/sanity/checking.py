@@ -2,10 +2,18 @@
 
 import keras
 
+from tf_gems.network import gems_of
 from tf_gems.sanity.sanity_report import verdict
 from tf_gems.sanity.variants import randomize
 from tf_gems.sanity.variants import reinitialize
 from tf_gems.sanity.variants import shuffle
+from tf_gems.ticket import Ticket
+from tf_gems.validation import check_callable
+from tf_gems.validation import check_integer
+from tf_gems.validation import check_list
+from tf_gems.validation import check_model
+from tf_gems.validation import check_number
+from tf_gems.validation import check_verbose
 
 
 def check(
@@ -66,6 +74,21 @@ def check(
     print(tf_gems.sanity.check(ticket, fit, evaluate, model=sparse))
     ```
     """
+    for name, value in (("ticket", ticket), ("inverted", inverted)):
+        left_out = name == "inverted" and value is None
+        if not isinstance(value, Ticket) and not left_out:
+            raise ValueError(
+                f"`{name}` is a `tf_gems.Ticket`. Received: {name}="
+                f"{value!r:.100}. Pass what a method found."
+            )
+    check_callable(fit, "fit")
+    check_callable(evaluate, "evaluate")
+    for seed in check_list(seeds, "seeds", "integers"):
+        check_integer(seed, "seeds", 0, 2**32 - 1)
+    check_number(tolerance, "tolerance", 0)
+    check_verbose(verbose)
+    if model is not None:
+        gems_of(check_model(model))
     branches = {
         "ticket": lambda seed: ticket,
         "shuffled": lambda seed: shuffle(ticket, model, seed=seed),

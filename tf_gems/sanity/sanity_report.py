@@ -105,7 +105,7 @@ class SanityReport(Report):
         )
 
     def to_dict(self):
-        """Returns the report as plain, JSON-serialisable values."""
+        """Returns the report as plain, JSON-serializable values."""
         found = {}
         for branch, runs in self._branches():
             row = found[branch] = {

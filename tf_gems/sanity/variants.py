@@ -1,4 +1,4 @@
-"""Tickets that have lost their mask, or their weights."""
+"""Tickets with other masks, or other weights."""
 
 import random
 
@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import _keras
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.network import custom_objects
 from tf_gems.network import network_weights
@@ -46,11 +47,10 @@ def shuffle(ticket, model=None, *, seed):
 def reinitialize(ticket, model, *, seed):
     """Returns a ticket with the same masks and weights that are drawn anew.
 
-    Every weight is drawn as the network's first ones were: by the
-    `kernel_initializer` of a `SparseModel` that has one, or else by a copy of
-    the layer that holds it, from another seed. Biases and normalisation go
-    back to their initial values. What the user froze stays, and so does what
-    a layer was adapted to.
+    Every weight is initialized as before, from another seed: by the
+    `kernel_initializer` of a `SparseModel` that has one, otherwise by a copy
+    of its layer. Biases and normalization are reset to their initial values.
+    Layers that do not train, or were adapted to data, keep theirs.
 
     Args:
         ticket: `tf_gems.Ticket`.
@@ -80,8 +80,8 @@ def reinitialize(ticket, model, *, seed):
 def randomize(ticket, model, *, seed):
     """Returns a random ticket of the same layer densities.
 
-    Both `shuffle` and `reinitialize`: nothing is left of the ticket but the
-    number of weights that it keeps in every layer.
+    Both `shuffle` and `reinitialize`: only the number of weights that are kept
+    in each layer stays.
 
     Args:
         ticket: `tf_gems.Ticket`.
@@ -173,7 +173,8 @@ def _drawn_anew(ticket, model, seed):
     weights = network_weights(model)
     drawn = _drawn_kernels(model, int(seed))
     holders = {}
-    for layer in model._flatten_layers():  # parents come before their parts
+    # Parents come before their parts.
+    for layer in _keras.flatten_layers(model):
         holders |= {id(v): layer for v in layer.weights}
     copies = {}
     found = {}

@@ -1,10 +1,10 @@
-"""How a budget of weights is spread over the layers of a network.
+"""How the weights that are kept are distributed over the layers.
 
 A distribution is called with the shapes of the prunable weights, in the
 network's order, and the density of the whole. It returns how many entries of
 each are kept, integers whose sum is exactly `round(density * size)`; or `None`
-if the scores of the whole network shall decide. `keep` goes from scores to
-masks. `get` accepts a name, a config, an instance, or a dict for `PerPath`.
+if all scores are ranked together. `keep` computes masks from scores.
+`get` accepts a name, a config, an instance, or a dict for `PerPath`.
 """
 
 import math

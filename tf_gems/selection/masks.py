@@ -1,15 +1,15 @@
 """Masks as pure functions of NumPy arrays: exact counts, in linear time.
 
-A freeze has to find the `k` largest of up to 10^8 scores. The k-th largest
-alone decides, and is found as a radix sort would find it: by counting the
-upper halves of all scores, then the lower halves of those whose upper half is
-that of the k-th. `np.partition` is faster where all scores differ, but takes
-seconds where most are equal, as projected scores and frozen ones are. Nothing
-is copied whole: memory that is touched for the first time costs most.
+A freeze selects the `k` largest of up to 10^8 scores. The k-th largest is
+found as in a radix sort: the upper halves of all scores are counted, then the
+lower halves of those with the upper half of the k-th. `np.partition` is faster
+if all scores differ, but takes seconds if most are equal, as clipped and
+frozen scores are. No array is copied as a whole, since first access to new
+memory dominates the time.
 
-Ties are common, because projected scores pile up at exactly 0 and 1. They are
-broken by position: the score that comes first is kept first. So a mask always
-has exactly as many ones as were asked for.
+Ties are common, because many scores are clipped to exactly 0 or 1. They are
+broken by position: the first is kept. So a mask always has exactly the
+requested number of ones.
 """
 
 import numpy as np

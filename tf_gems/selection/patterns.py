@@ -1,7 +1,7 @@
-"""Which entries of a weight stay together: N of M, blocks, or channels.
+"""Which entries of a weight are kept together: N of M, blocks, channels.
 
-A pattern is called as `masks.keep_largest` is, and like it marks the largest of
-all scores that are ranked together. Axes are those of Keras kernels:
+A pattern selects the largest of all scores that are ranked together, like
+`masks.keep_largest`. Axes are those of Keras kernels:
 `(..., inputs, outputs)`. `get` accepts a name, a string such as `"2:4"` or
 `"4x1"`, a config or an instance.
 """
@@ -64,7 +64,7 @@ class Pattern:
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Unstructured(Pattern):
-    """Lets every entry decide alone; counts are exact."""
+    """Keeps single entries; counts are exact."""
 
     def keep_largest(self, scores, count, among=None):
         return keep_largest(scores, count, among)
@@ -75,7 +75,7 @@ class Unstructured(Pattern):
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class NOfM(Pattern):
-    """Keeps at most `n` of each `m` neighbours along an axis; counts are exact.
+    """Keeps at most `n` of each `m` neighbors along an axis; counts are exact.
 
     Above the density `n / m` the pattern is not possible yet: it keeps the
     `n` largest of each group and the largest of the others, so that a gradual
@@ -102,7 +102,7 @@ class NOfM(Pattern):
         self.m = check_positive_integer(m, "m")
         if self.n > self.m:
             raise ValueError(
-                "N:M keeps `n` of each `m` neighbours, with n <= m. "
+                "N:M keeps `n` of each `m` neighbors, with n <= m. "
                 f"Received: n={n!r}, m={m!r}. Did you mean {m}:{n}?"
             )
         self.axis = check_integer(axis, "axis", -32, 31)

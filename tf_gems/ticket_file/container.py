@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 
 from tf_gems.files import replacing
+from tf_gems.targets import check_path
 from tf_gems.ticket_file import header
 from tf_gems.ticket_file import positions
 from tf_gems.ticket_file import values
@@ -87,6 +88,8 @@ def read(path, max_bytes=MAX_BYTES):
         ValueError: If the file is no ticket, is damaged, or needs more
             memory.
     """
+    path = check_path(path, "path", "Name a ticket file.")
+    check_positive_integer(max_bytes, "max_bytes")
     with _refusing(f"path='{path}'"):
         return _decode(_load(path, max_bytes), max_bytes)
 
@@ -100,6 +103,8 @@ def inspect(path, max_bytes=MAX_BYTES):
         Pair of `Contents` without masks and weights, and of a dict from the
         paths of prunable weights to the bits of their positions.
     """
+    path = check_path(path, "path", "Name a ticket file.")
+    check_positive_integer(max_bytes, "max_bytes")
     with _refusing(f"path='{path}'"):
         parts = _parse(_load(path, max_bytes), max_bytes)
         masked = [e for e in parts.entries if e.kept is not None]
@@ -175,6 +180,7 @@ def decode(data, max_bytes=MAX_BYTES):
             "A ticket file is bytes. Received: data of type "
             f"{type(data).__name__}. Use `read` for a path."
         )
+    check_positive_integer(max_bytes, "max_bytes")
     with _refusing(f"data of {len(data)} bytes"):
         return _decode(data, max_bytes)
 
@@ -333,7 +339,6 @@ def _check_memory(needed, max_bytes):
 
 def _check_prefix(start, length, max_bytes):
     """Returns the lengths that the first bytes tell, if they can be true."""
-    check_positive_integer(max_bytes, "max_bytes")
     if start[:4] == b"PK\x03\x04":
         raise ValueError("it is a zip archive, as tickets of version 1 were.")
     if len(start) < _PREFIX.size or start[:4] != MAGIC:

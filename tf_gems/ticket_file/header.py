@@ -71,10 +71,17 @@ def fingerprint(shapes, prunable):
     >>> fingerprint([(2, 3), (3,)], [True, False])
     'ae10afd604ae78be'
     """
-    described = [
-        [list(shape), bool(masked)]
-        for shape, masked in zip(shapes, prunable, strict=True)
-    ]
+    try:
+        described = [
+            [list(shape), bool(masked)]
+            for shape, masked in zip(shapes, prunable, strict=True)
+        ]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "A fingerprint is of a list of shapes, and of as many bools. "
+            f"Received: shapes={shapes!r:.100}, prunable={prunable!r:.100} "
+            f"({error})."
+        ) from error
     text = json.dumps(described, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

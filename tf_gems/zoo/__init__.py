@@ -1,4 +1,4 @@
-"""Networks of the paper, without biases, with non-affine normalisation.
+"""Networks of the paper, without biases, with non-affine normalization.
 
 `mobilenet_v1` and `mobilenet_v2_sparse_ready` are not of the paper: they are
 laid out so that their zeros save time, see `tf_gems.export.xnnpack`.

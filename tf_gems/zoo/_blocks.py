@@ -5,7 +5,7 @@ from keras import layers
 
 
 def norm(x, name, affine=False):
-    """Normalises by batch, by default without scale and offset.
+    """Normalizes by batch, by default without scale and offset.
 
     Args:
         x: Keras tensor.
@@ -30,7 +30,7 @@ class Blocks:
     Args:
         kernel_initializer: Keras initializer.
         kernel_regularizer: Keras regularizer.
-        affine: Whether the normalisation learns a scale and an offset.
+        affine: Whether the normalization learns a scale and an offset.
             Defaults to `False`.
         relu_limit: Float at which ReLU is capped. Defaults to `None`: nowhere.
     """
@@ -62,17 +62,17 @@ class Blocks:
         )(x)
 
     def convolution_norm(self, x, filters, size, stride=1, *, name):
-        """Convolves and normalises."""
+        """Convolves and normalizes."""
         x = self.convolution(x, filters, size, stride, name=name)
         return self.norm(x, f"{name}_norm")
 
     def convolution_norm_relu(self, x, filters, size, stride=1, *, name):
-        """Convolves, normalises and rectifies."""
+        """Convolves, normalizes and rectifies."""
         x = self.convolution_norm(x, filters, size, stride, name=name)
         return layers.ReLU(self._relu_limit, name=f"{name}_relu")(x)
 
     def depthwise_norm_relu(self, x, size, stride=1, *, name):
-        """Convolves every channel by itself, normalises and rectifies."""
+        """Convolves every channel by itself, normalizes and rectifies."""
         x, padding = self._pad(x, size, stride, name)
         x = layers.DepthwiseConv2D(
             size,
@@ -87,7 +87,7 @@ class Blocks:
         return layers.ReLU(self._relu_limit, name=f"{name}_relu")(x)
 
     def norm(self, x, name):
-        """Normalises by batch."""
+        """Normalizes by batch."""
         return norm(x, name, self._affine)
 
     def model(self, inputs, x, classes, name):

@@ -1,4 +1,4 @@
-"""Conv-4: a small VGG without normalisation."""
+"""Conv-4: a small VGG without normalization."""
 
 import keras
 from keras import layers
@@ -17,7 +17,7 @@ def conv4(
 
     Two pairs of 3x3 convolutions of 64 and 128 filters, each pair followed by
     2x2 max pooling, then dense layers of 256, 256 and `classes`; ReLU between
-    them, no biases, no normalisation.
+    them, no biases, no normalization.
 
     Args:
         input_shape: Tuple of integers, without the batch.

@@ -14,7 +14,7 @@ def lenet_300_100(
     kernel_initializer="he_normal",
     kernel_regularizer=None,
 ):
-    """Returns LeNet-300-100 with normalisation, 266,200 weights on MNIST.
+    """Returns LeNet-300-100 with normalization, 266,200 weights on MNIST.
 
     Three dense layers without bias; the hidden ones are followed by
     non-affine `BatchNormalization` and ReLU.

@@ -38,7 +38,7 @@ def mobilenet_v1(
     """Returns MobileNetV1 with 4,209,088 weights for 1,000 classes.
 
     A 3x3 stem of stride 2; thirteen blocks of a 3x3 convolution of each
-    channel by itself and a 1x1 convolution, each normalised and capped by
+    channel by itself and a 1x1 convolution, each normalized and capped by
     ReLU6; global average pooling, a classifier. No biases;
     `BatchNormalization` without scale and offset.
 
@@ -67,7 +67,7 @@ def mobilenet_v1(
         alpha: Float that multiplies the filters of every layer. Defaults to
             `1.0`.
         stem: `"imagenet"`, `"small"` or `"cifar"`. Defaults to `"imagenet"`.
-        affine: Whether the normalisation learns a scale and an offset, which
+        affine: Whether the normalization learns a scale and an offset, which
             are not pruned. Defaults to `False`.
 
     Returns:

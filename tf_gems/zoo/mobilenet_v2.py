@@ -34,7 +34,7 @@ def mobilenet_v2(
     It differs from the network for ImageNet: the stem and the second stage
     have stride 1; ReLU is not capped at 6; the first block expands too, by
     one; and every block of stride 1 has a shortcut, which is a 1x1
-    convolution and normalisation where the number of channels changes.
+    convolution and normalization where the number of channels changes.
 
     Keras' initializers count all channels in the fan-in of a depthwise kernel,
     so these begin smaller than He's; `tf_gems.SparseModel` counts one channel

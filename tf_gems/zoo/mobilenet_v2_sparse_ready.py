@@ -49,7 +49,7 @@ def mobilenet_v2_sparse_ready(
             rounded to multiples of eight, as in `keras.applications`. Above
             1, the last 1x1 convolution grows too. Defaults to `1.0`.
         stem: `"imagenet"`, `"small"` or `"cifar"`. Defaults to `"imagenet"`.
-        affine: Whether the normalisation learns a scale and an offset, which
+        affine: Whether the normalization learns a scale and an offset, which
             are not pruned. Defaults to `False`.
 
     Returns:

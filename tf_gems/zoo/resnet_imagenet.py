@@ -21,7 +21,7 @@ def resnet18(
     A stem; four stages of two basic blocks with 64, 128, 256 and 512 filters;
     global average pooling, a classifier. No biases; `BatchNormalization`
     without scale and offset. The first block of stages two to four has stride
-    2, and a shortcut by a 1x1 convolution and normalisation.
+    2, and a shortcut by a 1x1 convolution and normalization.
 
     The authors' code prunes all but those three convolutions, which have
     172,032 weights; here they are pruned and counted like all others.
@@ -76,7 +76,7 @@ def resnet50(
     stages of 3, 4, 6 and 3 bottlenecks that end in 256, 512, 1024 and 2048
     filters; global average pooling, a classifier. No biases. The first block
     of stages two to four has stride 2, in its 3x3 convolution; the first of
-    every stage a shortcut by a 1x1 convolution and normalisation.
+    every stage a shortcut by a 1x1 convolution and normalization.
 
     The authors keep 1,000 logits on the 200 classes of Tiny ImageNet. Their
     code prunes all but the four shortcuts, which have 2,768,896 weights; here
@@ -93,7 +93,7 @@ def resnet50(
         classes: Integer, number of logits.
         kernel_initializer: Keras initializer. Defaults to `"he_normal"`.
         kernel_regularizer: Keras regularizer. Defaults to `None`.
-        affine: Whether the normalisation learns a scale and an offset, which
+        affine: Whether the normalization learns a scale and an offset, which
             are not pruned; the authors do so on Caltech-101 only. Defaults to
             `False`.
 

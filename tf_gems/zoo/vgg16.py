@@ -1,4 +1,4 @@
-"""VGG-16 for 32x32 images, with normalisation and one dense layer."""
+"""VGG-16 for 32x32 images, with normalization and one dense layer."""
 
 import keras
 from keras import layers

@@ -17,12 +17,12 @@ def wide_resnet28_2(
     """Returns WRN-28-2 with 1,463,984 weights on CIFAR-10.
 
     A 3x3 stem of 16 filters, three stages of four blocks with 32, 64 and 128
-    filters, normalisation and ReLU, global average pooling, a classifier. In a
-    block, normalisation and ReLU come before each of two 3x3 convolutions,
+    filters, normalization and ReLU, global average pooling, a classifier. In a
+    block, normalization and ReLU come before each of two 3x3 convolutions,
     `y = conv2(relu(norm2(conv1(a))))` with `a = relu(norm1(x))`. It returns
     `x + y`, and where the number of channels changes, in the first block of
     every stage, `shortcut(a) + y`, where the shortcut is a 1x1 convolution
-    without normalisation. The first block of stages two and three has stride
+    without normalization. The first block of stages two and three has stride
     2. No biases, no dropout; `BatchNormalization` without scale and offset.
 
     Args:

@@ -9,9 +9,9 @@ import numpy as np
 
 from tf_gems import training_data
 from tf_gems.array_batches import ArrayBatches
-from tf_gems.comparison.fingerprint import describe
-from tf_gems.comparison.fingerprint import describe_array
 from tf_gems.device_data import DeviceData
+from tf_gems.fingerprint.values import describe
+from tf_gems.fingerprint.values import describe_array
 
 _SAMPLE_BYTES = 1 << 26  # of data that comes in the same order again
 _WHOLE_BYTES = 1 << 30  # of data that does not

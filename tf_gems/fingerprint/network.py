@@ -6,12 +6,13 @@ import warnings
 import keras
 import numpy as np
 
-from tf_gems.comparison.fingerprint import bookkeeping
-from tf_gems.comparison.fingerprint import describe
-from tf_gems.comparison.fingerprint import describe_array
-from tf_gems.comparison.fingerprint import describe_class
-from tf_gems.comparison.fingerprint import is_library
-from tf_gems.comparison.fingerprint import is_of_user
+from tf_gems import _keras
+from tf_gems.fingerprint.values import bookkeeping
+from tf_gems.fingerprint.values import describe
+from tf_gems.fingerprint.values import describe_array
+from tf_gems.fingerprint.values import describe_class
+from tf_gems.fingerprint.values import is_library
+from tf_gems.fingerprint.values import is_of_user
 
 _TELLING = (bool, int, float, str, type(None), np.ndarray, types.FunctionType)
 
@@ -50,7 +51,7 @@ def _describe(layer, above):
             warnings.simplefilter("ignore")  # of lambdas: nothing is saved
             found["config"] = describe(layer.get_config())
     except Exception as error:  # whatever a user's config runs into
-        if isinstance(layer, keras.src.models.Functional):
+        if isinstance(layer, _keras.Functional):
             raise ValueError(
                 "A cell is found again by its network. Received: model "
                 f"'{layer.name}', whose config cannot be had: {error} Give "
@@ -66,7 +67,7 @@ def _describe(layer, above):
         and _is_telling(part)
         and (own or is_of_user(part))
     ]
-    parts = layer._flatten_layers(include_self=False, recursive=False)
+    parts = _keras.flatten_layers(layer, include_self=False, recursive=False)
     found["parts"] = [
         _describe(part, above)
         for part in parts

@@ -57,7 +57,7 @@ def describe_array(value):
     if value.dtype.kind == "O":
         content = json.dumps([str(v) for v in value.ravel()]).encode()
     else:
-        content = np.ascontiguousarray(value).data
+        content = np.ascontiguousarray(value)
     return {
         "dtype": value.dtype.str,
         "shape": list(value.shape),
@@ -109,7 +109,7 @@ def _describe(value, above):
     ):
         return _name(value)
     if isinstance(value, keras.layers.Layer):
-        from tf_gems.comparison.network_fingerprint import describe_network
+        from tf_gems.fingerprint.network import describe_network
 
         return describe_network(value)
     return _describe_object(value, above)

@@ -16,9 +16,9 @@ from keras import layers
 from keras import ops
 
 from tf_gems import methods
-from tf_gems.comparison.data_fingerprint import describe_data
-from tf_gems.comparison.fingerprint import describe
-from tf_gems.comparison.network_fingerprint import describe_network
+from tf_gems.fingerprint.data import describe_data
+from tf_gems.fingerprint.network import describe_network
+from tf_gems.fingerprint.values import describe
 
 SCALE = 1.0
 

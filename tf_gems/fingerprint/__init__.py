@@ -1,0 +1,1 @@
+"""Fingerprints of values, data and networks, equal in every process."""
