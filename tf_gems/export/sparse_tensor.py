@@ -33,7 +33,10 @@ def encode(array, schema, block=1):
         # A constant without data would be read as no constant at all.
         kept[0, 0] = True
     segments = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
-    indices = np.nonzero(kept)[1]
+    # Not by `nonzero`, which makes 16 bytes of each.
+    count = kept.shape[1]
+    places = np.arange(count, dtype=np.min_scalar_type(count))
+    indices = np.broadcast_to(places, kept.shape)[kept]
 
     axes = [_dense(schema, size) for size in rows]
     axes.append(_sparse(schema, segments, indices))
@@ -43,7 +46,8 @@ def encode(array, schema, block=1):
         parameters.blockMap = np.array([len(rows)], "int32")
     parameters.traversalOrder = np.arange(len(axes), dtype="int32")
     parameters.dimMetadata = axes
-    return groups[kept].ravel(), parameters
+    values = groups[..., 0][kept] if block == 1 else groups[kept].ravel()
+    return values, parameters
 
 
 def decode(values, parameters, shape):
