@@ -90,7 +90,7 @@ def test_reproduce_the_paper(run):
     names = run("reproduce_the_paper")
     assert names["ticket"].density == pytest.approx(0.05, abs=1e-3)
     assert names["accuracy"] > 0.5
-    assert gems.presets.get_preset("paper") == names["preset"]
+    assert names["preset"] == gems.gem_miner.get_preset("paper")
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)

@@ -116,12 +116,7 @@ def start(directory, *arguments, part=TABLE, backend="jax"):
             *("--epochs=0.02", "--batch_size=32"),
             *(f"--data_dir={data}", f"--output_dir={directory}", *arguments),
         ],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            # Most of the time goes to compiling for these few steps.
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        },
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -130,8 +125,11 @@ def start(directory, *arguments, part=TABLE, backend="jax"):
 
 def run(*arguments, **keywords):
     """Runs the harness to its end."""
-    process = start(*arguments, **keywords)
-    output, errors = process.communicate(timeout=500)
+    with start(*arguments, **keywords) as process:
+        try:
+            output, errors = process.communicate(timeout=500)
+        finally:
+            process.kill()
     return subprocess.CompletedProcess(
         process.args, process.returncode, output, errors
     )

@@ -133,8 +133,9 @@ def _owned(partial):
     nothing to another container. Where files cannot be locked there is none.
     """
     lock = filelock.FileLock(f"{partial}.lock")
-    with contextlib.suppress(OSError, NotImplementedError):
-        lock.acquire()
+    if partial.parent.is_dir():  # which `filelock` would make
+        with contextlib.suppress(OSError, NotImplementedError):
+            lock.acquire()
     try:
         yield
     finally:

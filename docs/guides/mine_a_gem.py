@@ -123,6 +123,9 @@ print(f"{gem_accuracy:.1%} as mined, {tuned_accuracy:.1%} fine-tuned")
 
 # %% [markdown]
 """
+Both accuracies vary with the seed. Over the seeds 0 to 4, the medians are 91.7 %
+as mined and 93.5 % after fine-tuning.
+
 ## Your own model back
 
 `strip` returns the model that was wrapped, the same object, with exact zeros
