@@ -186,8 +186,8 @@ class MakesGemLayers(keras.Model):
         self.gem = tf_gems.GemLayer(layers.Dense(3), seed=0)
         self.dense = layers.Dense(2)
 
-    def call(self, x):
-        return self.dense(self.gem(x))
+    def call(self, x, training=None):
+        return self.dense(self.gem(x, training=training))
 
 
 def test_a_subclassed_model_may_make_gem_layers_and_be_stripped():
