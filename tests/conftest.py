@@ -18,6 +18,19 @@ if keras.backend.backend() == "tensorflow":
     )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Gives each worker whole modules, so that each is set up once.
+
+    A worker that is done takes tests from another.
+    """
+    if config.option.dist != "load":
+        return None  # another was asked for
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 def pytest_collection_finish():
     """What is imported stays: collecting garbage need not look at it."""
     gc.freeze()

@@ -169,8 +169,8 @@ def test_leftovers_go_when_the_run_goes_on(tmp_path):
     process = start(KILLED, tmp_path)
     assert process.wait() == -signal.SIGKILL
     run = tmp_path / "run"
-    left, lock = sorted(run.glob("*.partial-*"))
-    assert lock.name == f"{left.name}.lock"
+    left, beside = sorted(run.glob("*.partial-*"))
+    assert beside.name == f"{left.name}.lock"
     users = [
         *("notes.partial-1", "x.partial-0123456789AB", "a.partial-xyz"),
         *("ticket.gem.partial-123", "partial-0123456789ab"),
@@ -277,10 +277,10 @@ def test_the_next_writer_of_a_file_removes_what_killed_ones_left(tmp_path):
                     path.write_text("whole")
             # What is left is of the process that lives.
             [part] = {p for p in parts if p.exists()}
-            [lock] = {p for p in locks if p.exists()}
-            assert lock.name == f"{part.name}.lock"
+            [beside] = {p for p in locks if p.exists()}
+            assert beside.name == f"{part.name}.lock"
             assert all(path.read_text() == "mine" for path in others)
-            theirs += [part, lock]
+            theirs += [part, beside]
         assert all(path.exists() for path in theirs)
         # Who holds the directory leaves the living alone as well.
         with lock(tmp_path):

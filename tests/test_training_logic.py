@@ -359,6 +359,94 @@ def test_a_scaled_loss_trains_what_an_unscaled_one_trains(phase):
     assert difference(*trained) < 1e-2
 
 
+class Follows(keras.Model):
+    """A target network that follows the one that trains, as in BYOL."""
+
+    def __init__(self, follower_trains=False):
+        super().__init__()
+        self.online, self.target = Plain(), Plain()
+        self.target.trainable = follower_trains
+
+    def call(self, x, training=False):
+        self.target(x)
+        return self.online(x, training=training)
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            z = self.online(x, training=True) - self.target(x)
+            loss = ops.mean(ops.square(z - y))
+        variables = self.online.trainable_variables
+        squares = sum(ops.sum(ops.square(v)) for v in variables)
+        gradients = tape.gradient(loss, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        for theirs, ours in zip(
+            self.target.weights, self.online.weights, strict=True
+        ):
+            theirs.assign(ours)
+        return {"own": loss, "squares": squares}
+
+
+@on_tensorflow
+def test_what_a_step_calls_its_weights_reads_masked():
+    """Not the scores, which train in the places of weights."""
+    x, y = data()
+    model = built(Follows)
+    sparse = tf_gems.SparseModel(model, seed=0)
+    assert len(sparse.gem.prunable) == 2
+    sparse.compile(keras.optimizers.SGD(0.0), "mse")
+    history = sparse.fit(x, y, batch_size=32, verbose=0).history
+    expected = {v.path: np.array(v) for v in model.online.weights}
+    for prunable, mask in zip(
+        sparse.gem.prunable, sparse.gem.masks(), strict=True
+    ):
+        expected[prunable.weight.path] *= np.asarray(mask)
+    found = values(model.target)
+    assert difference(found, list(expected.values())) == 0.0
+    squares = [
+        np.sum(np.square(expected[w.weight.path])) for w in sparse.gem.prunable
+    ]
+    assert history["squares"] == [pytest.approx(sum(squares), rel=1e-5)]
+    # What trains, follows and is pruned cannot be all right.
+    keras.utils.set_random_seed(1)
+    model = Follows(follower_trains=True)
+    model(x[:1])
+    sparse = tf_gems.SparseModel(model, seed=0)
+    with pytest.raises(ValueError, match="assigns to '.*trainable=False"):
+        mine(sparse, x, y)
+
+
+class SharpnessAware(Plain):
+    """Takes its gradients beside where it is, and goes back there first."""
+
+    def train_step(self, data):
+        x, y = data
+        variables = self.trainable_variables
+        for sign in (1.0, -1.0):
+            with tf.GradientTape() as tape:
+                loss = ops.mean(ops.square(self(x, training=True) - y))
+            gradients = tape.gradient(loss, variables)
+            if sign > 0:
+                steps = [0.05 * g for g in gradients]
+            for variable, step in zip(variables, steps, strict=True):
+                variable.assign_add(sign * step)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return {"own": loss}
+
+
+@on_tensorflow
+def test_a_step_that_goes_aside_comes_back():
+    x, y = data()
+    sparse = tf_gems.SparseModel(built(SharpnessAware), seed=0)
+    sparse.compile(keras.optimizers.SGD(0.0), "mse")
+    before = values([w.score for w in sparse.gem.prunable])
+    sparse.fit(x, y, batch_size=8, verbose=0)
+    after = values([w.score for w in sparse.gem.prunable])
+    assert difference(before, after) < 1e-6
+    history = mine(sparse, x, y).history
+    assert history["own"][-1] < history["own"][0]
+
+
 class OwnLoops(Plain):
     calls = 0
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.layers.gem_layer import built_gem_layers
 from tf_gems.targets import check_path
 from tf_gems.validation import check_integer
 
@@ -43,13 +43,7 @@ class GemTensorBoard(keras.callbacks.Callback):
         self._gems, self._before, self._writer = [], None, None
 
     def on_train_begin(self, logs=None):
-        self._gems = find_gem_layers(self.model)
-        if not self._gems:
-            raise ValueError(
-                "`GemTensorBoard` shows prunable weights. Received: model "
-                f"'{self.model.name}', which holds no `GemLayer`. Wrap it: "
-                "`tf_gems.SparseModel(model)`."
-            )
+        self._gems = built_gem_layers(self.model, "GemTensorBoard")
         strategy = getattr(self.model, "distribute_strategy", None)
         if strategy is None or strategy.extended.should_checkpoint:
             import tensorflow as tf  # whatever the backend

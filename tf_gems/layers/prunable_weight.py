@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from tf_gems.layers.flags import Flags
+from tf_gems.layers.wrapped_variable import wrap_score
 
 
 class UnitInterval(keras.constraints.Constraint):
@@ -66,6 +67,7 @@ class PrunableWeight:
             initializer=initializer,
             autocast=False,
         )
+        wrap_score(score, weight)
         alive = Flags(layer, f"{name}_alive", weight.shape)
         shrinkage = layer.add_weight(
             name=f"{name}_shrinkage",

@@ -54,7 +54,8 @@ class PruningScope:
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(inlined_functions(gem.layer))
         # Outside the user's tape, once: ranking is costly, and has no gradient.
-        masks = [ops.stop_gradient(mask) for mask in gem.masks()]
+        with suspended_scope():  # of a step that calls another one
+            masks = [ops.stop_gradient(mask) for mask in gem.masks()]
         alive = [prunable.alive.read() for prunable in gem.prunable]
         self._masks = masks
         self._of_weight = {
@@ -80,7 +81,8 @@ class PruningScope:
             return None
         prunable, mask, alive = self._of_weight[id(variable)]
         if self.gem.phase == "mining":
-            score = self.gem.mask.surrogate(ops.copy(prunable.score))
+            score = ops.convert_to_tensor(prunable.score._value)
+            score = self.gem.mask.surrogate(score)
             mask = ops.where(alive, straight_through(score, mask), 0.0)
         stored = ops.convert_to_tensor(_keras.stored_value(variable))
         return stored * ops.cast(mask, stored.dtype)

@@ -8,6 +8,7 @@ from keras import ops
 from tf_gems import _keras
 from tf_gems._keras import in_stateless_scope
 from tf_gems.layers.pruning_scope import active_scope
+from tf_gems.layers.pruning_scope import suspended_scope
 
 _CLASSES = {}
 
@@ -81,6 +82,63 @@ class WrappedVariable:
         kind.constraint.fset(self, value)
 
 
+class ScoreVariable:
+    """Mixin for a score, which stands in its weight's place in a step.
+
+    Within a `PruningScope` a user meets it in `weights` and
+    `trainable_variables`, and takes it for the weight: to average it into a
+    target network, say, or to add its norm to the loss. So it reads as the
+    masked weight there, with the gradient to the score.
+    """
+
+    @property
+    def value(self):
+        scope = active_scope()
+        if scope is not None and not in_stateless_scope():
+            value = scope.value_of(self._weight)
+            if value is not None:
+                return value
+        return super().value
+
+    @property
+    def handle(self):
+        return self._value.handle
+
+    def assign(self, value):
+        scope = active_scope()
+        if scope is not None and scope.value_of(self._weight) is not None:
+            raise ValueError(
+                "While a model is mined, its weights rest and scores train. "
+                "Received: a training method that assigns to "
+                f"'{self._weight.path}'. If it follows another part of the "
+                "model, set `trainable=False` on the layers it belongs to "
+                "before the model is wrapped: those are not pruned."
+            )
+        return super().assign(value)
+
+    def assign_add(self, value):
+        with suspended_scope():  # a change of what trains, as optimizers make
+            return super().assign_add(value)
+
+    def assign_sub(self, value):
+        with suspended_scope():
+            return super().assign_sub(value)
+
+
+def wrap_score(score, weight):
+    """Makes a variable the score of a weight."""
+    _change_class(score, ScoreVariable)
+    score._weight = weight
+
+
+def _change_class(variable, mixin):
+    kind = type(variable)
+    if not issubclass(kind, mixin):
+        if (mixin, kind) not in _CLASSES:
+            _CLASSES[mixin, kind] = type(kind.__name__, (mixin, kind), {})
+        variable.__class__ = _CLASSES[mixin, kind]
+
+
 class _KeepZeros:
     """The user's own constraint, and then the mask."""
 
@@ -105,11 +163,7 @@ def wrap(variable, gem, is_candidate, alive=None):
             when the layer was wrapped, and rest.
         alive: `Flags` of a prunable weight. Defaults to `None`: not prunable.
     """
-    kind = type(variable)
-    if not issubclass(kind, WrappedVariable):
-        if kind not in _CLASSES:
-            _CLASSES[kind] = type(kind.__name__, (WrappedVariable, kind), {})
-        variable.__class__ = _CLASSES[kind]
+    _change_class(variable, WrappedVariable)
     variable._gem_layer = weakref.ref(gem)
     variable._is_candidate = is_candidate
     variable._alive = alive

@@ -7,6 +7,8 @@ from keras import ops
 
 import tf_gems as gems
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(32, 10)).astype("float32")
 Y = np.argmax(X[:, :3], axis=1)
