@@ -208,7 +208,7 @@ def test_layers_at_their_floor_are_named():
     sparse = network()
     kernel = sparse.model.layers[1].kernel
     kernel.assign(1e-6 * np.ones(kernel.shape))
-    with pytest.warns(UserWarning, match=r"b/kernel' \(1 of 30\)"):
+    with pytest.warns(UserWarning, match=r"b/kernel' \(1 of 30 weights\)"):
         methods.Magnitude(0.5, distribution="global").find(sparse)
 
 

@@ -204,7 +204,7 @@ def test_both_networks_answer_as_keras_does(opened, run):
     )
     assert above < first == same < last
     ticks = page.locator("#curves figure:nth-child(2) > svg text")
-    assert {"1 %", "10 %", "100 %", "epoch"} <= {*ticks.all_inner_texts()}
+    assert {"1 %", "10 %", "100 %", "epoch"} <= {*ticks.all_text_contents()}
     # A layer's figures are on the screen, not beyond its edge.
     for cell in page.locator("#layers td, #layers th").all():
         box = cell.bounding_box()
