@@ -136,6 +136,14 @@ def arguments():
                 "histogram_freq": {"zero", "large"},
             },
         ),
+        methods.ACDCCallback: (
+            s,
+            {
+                **METHOD,
+                "target_sparsity": SPARSITY,
+                "epochs": OPTIONAL | COUNT,
+            },
+        ),
         gems.GradualMagnitudeCallback: (
             s,
             {

@@ -139,7 +139,9 @@ class GuardedMining(keras.callbacks.Callback):
                 "Mining trains the scores of layers that are called with "
                 "`training=True`. Received: epoch "
                 f"{epoch + 1} of '{self.model.name}', in which no `GemLayer` "
-                "was called so. In a `train_step` of your own pass "
+                "was called so. Give `call` of your model a `training` "
+                "argument and pass it to the layers, or wrap the whole model "
+                "in a `SparseModel`. In a `train_step` of your own pass "
                 "`training=True`, and add `sum(self.losses)` to the loss, "
                 "which holds the penalty of the scores."
             )
