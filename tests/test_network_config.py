@@ -57,7 +57,7 @@ def test_a_ticket_builds_its_network(tmp_path):
     ticket.save(tmp_path / "short.gem", config=False)
     short = tf_gems.Ticket.load(tmp_path / "short.gem")
     assert os.path.getsize(tmp_path / "short.gem") < os.path.getsize(path)
-    with pytest.raises(ValueError, match="has none"):
+    with pytest.raises(ValueError, match="no model config"):
         short.network()
     for name, said in (("many", "yes"), ("short", "no")):
         summary = tf_gems.Ticket.inspect(tmp_path / f"{name}.gem")
