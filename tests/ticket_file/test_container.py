@@ -563,7 +563,7 @@ def test_summary(path):
     for name in ticket.weights:
         assert name in table
     for text in (
-        f"{summary.bytes:,}  bytes in all",
+        f"{summary.bytes:,}  total",
         f"{summary.ratio:.3f} times their entropy",
         'method: "gem_miner"',
         ticket.fingerprint,
