@@ -75,17 +75,30 @@ def __dir__():
     return sorted({*globals(), *__all__})
 
 
-def _is_importing():
-    """Whether a module of this package is in the middle of its import."""
+def _is_importing(besides=None):
+    """Whether another module of this package is in the middle of its import."""
     return any(
         name.startswith(f"{__name__}.")
+        and name != besides
         and getattr(module.__spec__, "_initializing", False)
         for name, module in list(sys.modules.items())
     )
 
 
-@wrapt.when_imported("keras")
-def _register(keras):
-    """Registers the layers with Keras."""
-    if not _is_importing():  # or the module that is imported sees to it
+def _register(module):
+    """Registers the layers with Keras, once a module has been imported."""
+    if not _is_importing(besides=module.__name__):
         importlib.import_module("tf_gems.api")
+
+
+# A part of this package that is imported first may import Keras itself.
+for _name in (
+    "keras",
+    "tf_gems.callbacks",
+    "tf_gems.gem_miner",
+    "tf_gems.layers",
+    "tf_gems.methods",
+    "tf_gems.sparse_model",
+    "tf_gems.ticket",
+):
+    wrapt.register_post_import_hook(_register, _name)

@@ -99,16 +99,23 @@ def test_inspect_needs_no_tensorflow(files, tmp_path, monkeypatch):
         "import tf_gems, keras",
         "import keras, tf_gems",
         "import tf_gems; tf_gems.export; import keras",
-        "from tf_gems.layers import GemLayer; import keras, tf_gems",
+        "from tf_gems.layers import GemLayer; import keras",
+        "from tf_gems.callbacks import Backup; import keras",
+        "from tf_gems.sparse_model import SparseModel; import keras",
     ],
 )
 def test_keras_knows_the_layers_in_any_order_of_imports(monkeypatch, imports):
     monkeypatch.setenv("KERAS_BACKEND", "numpy")  # which starts soonest
-    found = "keras.saving.get_registered_object('tf_gems>SparseModel')"
-    done = run(
-        *("-W", "ignore", "-c"),
-        f"{imports}; tf_gems.zoo; assert {found} is tf_gems.SparseModel",
-    )
+    names = ["SparseModel", "GemLayer", "Lamp", "HyperbolicStep"]
+    code = f"""{imports}
+for name in {names}:
+    found = keras.saving.get_registered_object(f"tf_gems>{{name}}")
+    assert found.__name__ == name
+import tf_gems
+assert keras.saving.get_registered_object("tf_gems>GemLayer") is (
+    tf_gems.GemLayer)
+"""
+    done = run("-W", "ignore", "-c", code)
     assert (done.returncode, done.stderr) == (0, "")
 
 
