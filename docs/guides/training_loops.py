@@ -77,9 +77,12 @@ Refused before anything is trained:
 ## Several optimizers, and other steps of your own
 
 What is refused above works the other way round. Put the `SparseModel`s, or
-`GemLayer`s, inside the model that has its own training step. Call them with `training=True`, and add `sum(self.losses)` to the loss:
-these hold the score penalty. Here both parts of a GAN are pruned, each with
-its own optimizer.
+`GemLayer`s, inside the model that has its own training step. Call them with
+`training=True`, and add `sum(self.losses)` to the loss: these hold the score
+penalty. A model with its own `call(self, inputs, training=None)` passes
+`training` on to them; Keras does not train layers of a model whose `call` has
+no such argument. Here both parts of a GAN are pruned, each with its own
+optimizer.
 """
 
 
