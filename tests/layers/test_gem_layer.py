@@ -208,6 +208,9 @@ class Noisy(layers.Layer):
         return self.dense(x) + keras.random.normal((3,))
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="Keras refuses unseeded noise"
+)
 def test_metrics_and_unseeded_noise_go_on():
     [x] = data([(2, 4)])
     gem = tf_gems.GemLayer(Noisy(), seed=0)
@@ -273,7 +276,9 @@ def test_trainable_never_lets_both_phases_train():
     gem = tf_gems.GemLayer(network, seed=0)
 
     def trained():
-        return [v.path.split("/")[-1] for v in gem.trainable_variables]
+        # On JAX the shrinkage of scores travels as a gradient.
+        names = [v.path.split("/")[-1] for v in gem.trainable_variables]
+        return [name for name in names if not name.endswith("_shrinkage")]
 
     [score] = trained()
     assert "free" in score and score.endswith("score")
