@@ -5,7 +5,7 @@ The digits recipe mines and fine-tunes in a process of its own, which gets
 ticket and its fine-tuned weights are compared with those of a run that was
 left alone, bit for bit.
 
-python benchmarks/crash.py --kills=50 --longest=6
+python benchmarks/crash.py --kills=100 --longest=8
 
 In turns: with `--minutes=10` it stops after so many, and the same command goes
 on from what it wrote.

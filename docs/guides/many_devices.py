@@ -143,7 +143,7 @@ print(f"{sparse.ticket().density:.1%}")
 """
 A run that is killed and started again loses the epoch that was interrupted, and
 nothing else. On the same kind of device it ends with the same bits as a run
-that was left alone: `python benchmarks/crash.py --kills=50` kills mining and
+that was left alone: `python benchmarks/crash.py --kills=100` kills mining and
 fine-tuning at random and compares.
 
 * Pipelines of your own become a function of the epoch by
