@@ -122,3 +122,16 @@ def test_a_compiled_model_comes_back_from_its_file(tmp_path):
 def test_what_is_refused(optimizer, arguments, message):
     with pytest.raises(ValueError, match=message):
         hyperbolic_step(optimizer, **arguments)
+
+
+def test_scores_take_no_hyperbolic_step():
+    sparse = gems.SparseModel(network(), seed=0)
+    sparse.compile(hyperbolic_step(keras.optimizers.SGD(0.1)), "mse")
+    with pytest.raises(ValueError, match="Mine with the plain optimizer"):
+        sparse.fit(
+            X,
+            Y,
+            epochs=4,
+            verbose=0,
+            callbacks=[gems.GemMinerCallback(0.5, freeze_period=1)],
+        )

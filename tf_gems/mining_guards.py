@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from tf_gems import training_logic
+from tf_gems.optimizers import HyperbolicStep
 
 
 class GuardedMining(keras.callbacks.Callback):
@@ -206,6 +207,13 @@ def check_compilation(model):
     inner = getattr(optimizer, "inner_optimizer", None)
     parts = [inner] if inner else getattr(optimizer, "optimizers", [optimizer])
     for part in parts:
+        if isinstance(part, HyperbolicStep):
+            raise ValueError(
+                "A hyperbolic step is for weights, whose signs it changes; "
+                "scores have none. Received: optimizer="
+                f"{type(part).__name__} while mining. Mine with the plain "
+                "optimizer, and fine-tune with `hyperbolic_step`."
+            )
         if type(part).__name__ in ("Ftrl", "ScheduleFreeAdamW"):
             raise ValueError(
                 "Scores train from the values that they are drawn with. "

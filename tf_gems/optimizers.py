@@ -133,7 +133,7 @@ def _refuse_no_optimizer(kind):
     if (
         not is_one
         or issubclass(kind, others)
-        or kind.update_step is (keras.optimizers.Optimizer.update_step)
+        or kind.update_step is keras.optimizers.Optimizer.update_step
     ):
         raise ValueError(
             "A hyperbolic step follows that of a Keras optimizer which updates "
