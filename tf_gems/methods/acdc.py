@@ -4,19 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.methods.trained import Trained
-from tf_gems.methods.trained import log_sparsity
+from tf_gems.methods.trained import WeightPruner
 from tf_gems.methods.trained import read_weights
-from tf_gems.methods.trained import refuse_restoring
-from tf_gems.methods.trained import train_weights
-from tf_gems.methods.trained import warn_unfinished
-from tf_gems.methods.trained import weights_in_training
-from tf_gems.pointwise import refuse_too_few_zeros
-from tf_gems.selection import distributions
-from tf_gems.selection import patterns
-from tf_gems.validation import check_positive_integer
-from tf_gems.validation import check_sparsity
 
 # Of 100 epochs, the paper trains 10 dense ones, then phases of 5 each, of
 # which the last dense one takes 10, and 15 compressed ones.
@@ -49,7 +39,7 @@ def is_compressed(epoch, epochs):
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
-class ACDCCallback(keras.callbacks.Callback):
+class ACDCCallback(WeightPruner):
     """Alternates compressed and dense training, and ends compressed.
 
     When a compressed phase begins, the weights of the largest `|w|` stay
@@ -101,32 +91,11 @@ class ACDCCallback(keras.callbacks.Callback):
         distribution="lamp",
         pattern="unstructured",
     ):
-        super().__init__()
-        self.target_sparsity = check_sparsity(target_sparsity)
-        self.epochs = epochs
-        if epochs is not None:
-            self.epochs = check_positive_integer(epochs, "epochs")
-        self.distribution = distributions.get(distribution)
-        self.pattern = patterns.get(pattern)
-        patterns.refuse_too_dense(self.pattern, self.target_sparsity)
-        self._weights = []
+        super().__init__(target_sparsity, epochs, distribution, pattern)
 
-    def before_fit(self, model, arguments):
-        """Called by `SparseModel.fit`, before anything is traced.
-
-        Args:
-            model: `SparseModel`.
-            arguments: Dict of the arguments of `fit`.
-        """
-        epochs = self.epochs or arguments["epochs"]
+    def last_pruning(self, epochs):
         dense = [e for e in range(epochs) if not is_compressed(e, epochs)]
-        last = dense[-1] + 1 if dense else 0
-        refuse_restoring(arguments["callbacks"], last, type(self).__name__)
-        train_weights(model)
-
-    def on_train_begin(self, logs=None):
-        self._weights = weights_in_training(self.model, type(self).__name__)
-        refuse_too_few_zeros(find_gem_layers(self.model), self.target_sparsity)
+        return dense[-1] + 1 if dense else 0
 
     def on_epoch_begin(self, epoch, logs=None):
         values, alive = read_weights(self._weights)
@@ -137,10 +106,7 @@ class ACDCCallback(keras.callbacks.Callback):
                 ", of which some weights are pruned already. Start from dense "
                 "weights, or use `GradualMagnitudeCallback`."
             )
-        size = sum(value.size for value in values)
-        for gem in find_gem_layers(self.model):
-            # While more is alive than this, `ticket` refuses.
-            gem.target.assign(round((1.0 - self.target_sparsity) * size))
+        self.set_target()
         if not is_compressed(epoch, self._epochs):
             # Optimizers may have moved what was pruned: it starts from zero.
             masks = [np.ones(value.shape, bool) for value in values]
@@ -168,31 +134,6 @@ class ACDCCallback(keras.callbacks.Callback):
                 value = ops.cast(value * here, weight.weight.dtype)
                 weight.weight.assign(value)
             weight.alive.assign(mask)
-
-    @property
-    def _epochs(self):
-        return self.epochs or self.params["epochs"]
-
-    def on_epoch_end(self, epoch, logs=None):
-        log_sparsity(self._weights, logs)
-
-    def on_train_end(self, logs=None):
-        if self._epochs <= self.params["epochs"]:  # else another `fit` follows
-            warn_unfinished(self._weights, self.target_sparsity)
-
-    def get_config(self):
-        return {
-            "target_sparsity": self.target_sparsity,
-            "epochs": self.epochs,
-            "distribution": keras.saving.serialize_keras_object(
-                self.distribution
-            ),
-            "pattern": keras.saving.serialize_keras_object(self.pattern),
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")

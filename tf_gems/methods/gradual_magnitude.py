@@ -7,24 +7,16 @@ from tf_gems import schedules
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.methods.trained import Trained
-from tf_gems.methods.trained import log_sparsity
+from tf_gems.methods.trained import WeightPruner
 from tf_gems.methods.trained import read_weights
-from tf_gems.methods.trained import refuse_restoring
-from tf_gems.methods.trained import train_weights
-from tf_gems.methods.trained import warn_unfinished
-from tf_gems.methods.trained import weights_in_training
-from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.selection import distributions
-from tf_gems.selection import patterns
-from tf_gems.validation import check_positive_integer
-from tf_gems.validation import check_sparsity
 from tf_gems.validation import is_number
 
 _END = 0.75  # fraction of training
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
-class GradualMagnitudeCallback(keras.callbacks.Callback):
+class GradualMagnitudeCallback(WeightPruner):
     """Prunes the weights of the smallest magnitude, more of them every epoch.
 
     When an epoch begins, the weights of the largest `|w|` stay alive, and the
@@ -88,8 +80,7 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
         distribution="lamp",
         pattern="unstructured",
     ):
-        super().__init__()
-        self.target_sparsity = check_sparsity(target_sparsity)
+        super().__init__(target_sparsity, epochs, distribution, pattern)
         last = _END if end is None else end
         numbers = is_number(begin) and is_number(last)
         if not (numbers and 0 <= begin < last <= 1):
@@ -109,45 +100,20 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
                     f"schedule={schedule!r:.300}, from {ends[0]:g} to "
                     f"{ends[1]:g}. Densities are 1 minus sparsities."
                 )
-        self.epochs = epochs
-        if epochs is not None:
-            self.epochs = check_positive_integer(epochs, "epochs")
-        self.distribution = distributions.get(distribution)
-        self.pattern = patterns.get(pattern)
-        patterns.refuse_too_dense(self.pattern, self.target_sparsity)
-        self._weights = []
         self._at_minimum = set()
 
-    def before_fit(self, model, arguments):
-        """Called by `SparseModel.fit`, before anything is traced.
-
-        Args:
-            model: `SparseModel`.
-            arguments: Dict of the arguments of `fit`.
-        """
-        epochs = self.epochs or arguments["epochs"]
-        refuse_restoring(
-            arguments["callbacks"], self._times(epochs)[1], type(self).__name__
-        )
-        train_weights(model)
+    def last_pruning(self, epochs):
+        return self._times(epochs)[1]
 
     def on_train_begin(self, logs=None):
-        self._weights = weights_in_training(self.model, type(self).__name__)
+        super().on_train_begin(logs)
         gems = find_gem_layers(self.model)
-        refuse_too_few_zeros(gems, self.target_sparsity)
         refuse_frozen_beyond(gems, self.target_sparsity)
         self._at_minimum = set()
 
     def on_epoch_begin(self, epoch, logs=None):
-        size = sum(weight.alive.size for weight in self._weights)
-        for gem in find_gem_layers(self.model):
-            # Until then `ticket` refuses: more is alive than was asked for.
-            gem.target.assign(round((1.0 - self.target_sparsity) * size))
+        self.set_target()
         self._prune(self.density(epoch, self._epochs))
-
-    @property
-    def _epochs(self):
-        return self.epochs or self.params["epochs"]
 
     def _prune(self, density):
         values, alive = read_weights(self._weights)
@@ -207,29 +173,13 @@ class GradualMagnitudeCallback(keras.callbacks.Callback):
             masks += self.pattern.keep_largest([score], count, [here])
         return masks
 
-    def on_epoch_end(self, epoch, logs=None):
-        log_sparsity(self._weights, logs)
-
-    def on_train_end(self, logs=None):
-        if self._epochs <= self.params["epochs"]:  # else another `fit` follows
-            warn_unfinished(self._weights, self.target_sparsity)
-
     def get_config(self):
         return {
-            "target_sparsity": self.target_sparsity,
+            **super().get_config(),
             "begin": self.begin,
             "end": self.end,
             "schedule": keras.saving.serialize_keras_object(self.schedule),
-            "epochs": self.epochs,
-            "distribution": keras.saving.serialize_keras_object(
-                self.distribution
-            ),
-            "pattern": keras.saving.serialize_keras_object(self.pattern),
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")

@@ -20,9 +20,12 @@ from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.registry import deserialize
+from tf_gems.selection import distributions
+from tf_gems.selection import patterns
 from tf_gems.targets import check_directory
 from tf_gems.training import train
 from tf_gems.validation import check_positive_integer
+from tf_gems.validation import check_sparsity
 from tf_gems.validation import is_number
 
 
@@ -136,6 +139,85 @@ class Trained(Method):
             "epochs": self.epochs,
             "learning_rate": rate,
         }
+
+
+class WeightPruner(keras.callbacks.Callback):
+    """Base class of callbacks that prune weights while `fit` trains them.
+
+    A subclass sets the masks when an epoch begins, and tells the epoch from
+    which they have the target sparsity (`last_pruning`).
+
+    Args:
+        target_sparsity: Float in [0, 1), the fraction of zeros in the end.
+        epochs: Integer, the length of training. Defaults to `None`: the
+            epochs of `fit`.
+        distribution: See `tf_gems.distributions.get`.
+        pattern: See `tf_gems.patterns.get`.
+    """
+
+    def __init__(self, target_sparsity, epochs, distribution, pattern):
+        super().__init__()
+        self.target_sparsity = check_sparsity(target_sparsity)
+        self.epochs = epochs
+        if epochs is not None:
+            self.epochs = check_positive_integer(epochs, "epochs")
+        self.distribution = distributions.get(distribution)
+        self.pattern = patterns.get(pattern)
+        patterns.refuse_too_dense(self.pattern, self.target_sparsity)
+        self._weights = []
+
+    def last_pruning(self, epochs):
+        """Returns the epoch from which the target sparsity holds.
+
+        Args:
+            epochs: Integer, the length of training.
+        """
+        raise NotImplementedError
+
+    def before_fit(self, model, arguments):
+        """Called by `SparseModel.fit`, before anything is traced.
+
+        Args:
+            model: `SparseModel`.
+            arguments: Dict of the arguments of `fit`.
+        """
+        last = self.last_pruning(self.epochs or arguments["epochs"])
+        refuse_restoring(arguments["callbacks"], last, type(self).__name__)
+        train_weights(model)
+
+    def on_train_begin(self, logs=None):
+        self._weights = weights_in_training(self.model, type(self).__name__)
+        refuse_too_few_zeros(find_gem_layers(self.model), self.target_sparsity)
+
+    def set_target(self):
+        """Records the target: while more is alive, `ticket` refuses."""
+        size = sum(weight.alive.size for weight in self._weights)
+        for gem in find_gem_layers(self.model):
+            gem.target.assign(round((1.0 - self.target_sparsity) * size))
+
+    @property
+    def _epochs(self):
+        return self.epochs or self.params["epochs"]
+
+    def on_epoch_end(self, epoch, logs=None):
+        log_sparsity(self._weights, logs)
+
+    def on_train_end(self, logs=None):
+        if self._epochs <= self.params["epochs"]:  # else another `fit` follows
+            warn_unfinished(self._weights, self.target_sparsity)
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "target_sparsity": self.target_sparsity,
+            "epochs": self.epochs,
+            "distribution": serialize(self.distribution),
+            "pattern": serialize(self.pattern),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
 
 
 def locked(directory, model):
