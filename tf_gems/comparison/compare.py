@@ -15,6 +15,8 @@ from tf_gems.comparison.cell import Protocol
 from tf_gems.comparison.comparison import RESULTS
 from tf_gems.comparison.comparison import Comparison
 from tf_gems.comparison.comparison import refuse_others
+from tf_gems.comparison.executors import check_executor
+from tf_gems.comparison.executors import run_on
 from tf_gems.files import share
 from tf_gems.fingerprint.values import describe
 from tf_gems.fingerprint.values import digest
@@ -48,6 +50,7 @@ def compare(
     dense=True,
     steps_per_execution=1,
     strategy=None,
+    executor=None,
     verbose=1,
 ) -> Comparison:
     """Compares pruning methods at equal numbers of training epochs.
@@ -59,7 +62,8 @@ def compare(
 
     Finished cells lie in `directory` and are never run again; a cell that was
     killed goes on with its last epoch. Processes that run the same comparison,
-    on several devices say, share its cells.
+    on several devices say, share its cells. With an `executor`, its workers
+    run the cells.
 
     A cell is found again by all that its numbers depend on: the network's
     layers and initial weights, the data, the method, the optimizer, the loss,
@@ -106,6 +110,13 @@ def compare(
         strategy: `tf.distribute.MirroredStrategy` in whose scope every model
             is made. Defaults to `None`: one device, or on JAX those that
             `keras.distribution.set_distribution` was told.
+        executor: `concurrent.futures.Executor` whose workers run the cells,
+            those that need the same ticket in one worker. They get the other
+            arguments by pickling, and see the same directory. Threads, and
+            processes that are forked, are refused: pass
+            `ProcessPoolExecutor(2, mp_context=get_context("spawn"))`, or the
+            executor of loky, Dask or MPI. It is not shut down. Defaults to
+            `None`: this process runs the cells.
         verbose: `0` is silent, `1` shows progress by cell. Defaults to `1`.
 
     Returns:
@@ -117,8 +128,9 @@ def compare(
         ValueError: If an argument is out of range, or a method's search
             leaves nothing of the epochs, the strategy is one of several
             workers or only entered, the data is empty or has targets that are
-            NaN, or something that the cells depend on cannot be told by its
-            contents. Nothing has been run then.
+            NaN, something that the cells depend on cannot be told by its
+            contents, or the workers of the executor cannot run cells. Nothing
+            has been run then.
 
     Example:
 
@@ -162,22 +174,25 @@ def compare(
         learning_rate,
         metric,
         check_positive_integer(steps_per_execution, "steps_per_execution"),
-        Path(directory),
+        Path(directory).absolute(),  # workers may be elsewhere
         strategy,
     )
     _refuse_other_scopes(strategy)
+    check_executor(executor, strategy)
     cells = _cells(protocol, methods, sparsities, seeds, checks, dense)
     _warn_of_others(cells)
     bar = keras.utils.Progbar(len(cells), unit_name="cell", verbose=verbose)
 
-    def run(cell):
-        row = cell.row()
+    def report(row):
         bar.add(1)
         if verbose:
             print(f"  {_line(row)}", flush=True)
         return row
 
-    rows = share(cells, lambda cell: cell.lock, run)
+    if executor is None:
+        rows = share(cells, lambda cell: cell.lock, lambda c: report(c.row()))
+    else:
+        rows = run_on(executor, cells, report)
     comparison = Comparison(rows, protocol.settings(), provenance())
     comparison.save(directory)
     return comparison
