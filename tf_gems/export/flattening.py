@@ -23,17 +23,17 @@ def graph_of(layer):
 
 
 def flat_copy(model):
-    """Returns a copy of a model in which models within are taken apart.
+    """Returns a copy of a model in which nested models are flattened.
 
-    The copy has the same weights and computes the same. A layer within whose
-    name is taken already is named after its model as well.
+    The copy has the same weights and outputs. If the name of a nested layer is
+    already used, it gets the name of its model as a prefix.
 
     Args:
         model: Functional or Sequential Keras model.
 
     Returns:
         `(copy, names)`: a functional Keras model, and the names of the models
-        that were taken apart. If there are none, the model itself.
+        that were flattened. Without any, the model itself.
     """
     graph = graph_of(model)
     within = [
@@ -74,7 +74,7 @@ class _Walk:
 
     Attributes:
         copies: Dict from ids to pairs of an operation and its copy.
-        names: Names of the models that were taken apart.
+        names: Names of the models that were flattened.
     """
 
     def __init__(self, graph):
