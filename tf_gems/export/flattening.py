@@ -2,24 +2,14 @@
 
 import keras
 
-_FUNCTIONAL = keras.src.models.Functional
+from tf_gems import _keras
+from tf_gems.compaction.graph import function_of
+from tf_gems.compaction.graph import is_graph
 
 
 def graph_of(layer):
-    """Returns the graph of layers that a model is, or `None`.
-
-    A subclass that computes in a `call` of its own is no graph.
-
-    Args:
-        layer: Keras layer, model or operation.
-    """
-    if isinstance(layer, keras.Sequential) and layer.built:
-        if type(layer).call is keras.Sequential.call:
-            return layer._functional
-    elif isinstance(layer, _FUNCTIONAL):
-        if type(layer).call is _FUNCTIONAL.call:
-            return layer
-    return None
+    """Returns the graph of layers that a model is, or `None`."""
+    return function_of(layer) if is_graph(layer) else None
 
 
 def flat_copy(model):
@@ -47,7 +37,7 @@ def flat_copy(model):
         graph.input,
     )
     outputs = walk.through(graph, inputs, model.name, {})
-    copy = _FUNCTIONAL(inputs, outputs, name=model.name)
+    copy = _keras.Functional(inputs, outputs, name=model.name)
     for old, new in walk.copies.values():
         carry_weights(old, new)
     return copy, walk.names

@@ -15,8 +15,10 @@ from tf_gems.export import sparse_tensor
 # The reason for a dense weight with too few zeros.
 SMALLER = "that is smaller"
 # What the format needs for one more tensor and one more operator.
-_OVERHEAD_BYTES = 256
-_BLOCK = 4
+OVERHEAD_BYTES = 256
+BLOCK = 4
+# The largest fraction of nonzero blocks: measured to be 1.8 times faster.
+MOST_BLOCKS = 0.2
 _INT8_BLOCK = 16
 _SPARSE_FULLY_CONNECTED = 8
 # Operators that LiteRT runs correctly with sparse weights, by type of weights.
@@ -73,7 +75,7 @@ def sparsify(model, safe, optimize):
             continue
         values, parameters = sparse_tensor.encode(value, schema, block)
         size = values.nbytes + sparse_tensor.index_bytes(parameters)
-        if size + _OVERHEAD_BYTES >= value.nbytes:
+        if size + OVERHEAD_BYTES >= value.nbytes:
             reasons[number, index] = SMALLER
             continue
         if block > 1:
@@ -99,7 +101,7 @@ def _native_block(model, graph, index, readers, value, optimize):
         and value.dtype == "<f4"
         and _faster_in_blocks(value)
     ):
-        return _BLOCK
+        return BLOCK
     is_int8 = _kind(model, graph, index) == "int8"
     return _INT8_BLOCK if is_int8 and not value.shape[1] % _INT8_BLOCK else 1
 
@@ -140,12 +142,12 @@ def _data(name):
 
 
 def _faster_in_blocks(matrix):
-    """Whether four of five blocks are zero: measured from 1.8 times faster."""
+    """Whether enough blocks are zero for the sparse kernel to be faster."""
     rows, columns = matrix.shape
-    if columns % _BLOCK:
+    if columns % BLOCK:
         return False
-    groups = matrix.reshape(rows, -1, _BLOCK)
-    return (groups != 0).any(axis=-1).mean() <= 0.2
+    groups = matrix.reshape(rows, -1, BLOCK)
+    return (groups != 0).any(axis=-1).mean() <= MOST_BLOCKS
 
 
 def _densify(model, graph, index):
