@@ -7,6 +7,9 @@ import numpy as np
 # Smaller outputs are compared at this fraction of the largest one, as their
 # rounding errors have the magnitude of the terms that were added.
 _LEAST_SHARE = 1e-3
+# Processors, XNNPACK and TensorFlow differ in whether they round floats to
+# zero that are smaller than the smallest normal one.
+_SMALLEST_NORMAL = float(np.finfo("float32").tiny)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Parity:
         """The difference as a fraction of the magnitude."""
         if not np.isfinite(self.difference):
             return np.inf
-        if self.difference == 0:
+        if self.difference <= _SMALLEST_NORMAL:
             return 0.0
         return self.difference / self.magnitude if self.magnitude else np.inf
 
