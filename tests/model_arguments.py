@@ -122,6 +122,7 @@ def _of_exports(sparse):
         "tolerance": {"none", "zero", *POSITIVE},
         "io": set(),
         "sparse": SWITCH,
+        "compact": SWITCH,
     }
     data = np.ones((2, 2)), None
     return {
@@ -138,6 +139,7 @@ def _of_exports(sparse):
                 "inputs": inputs,
                 "overwrite": SWITCH,
                 "tolerance": {"none", "zero", *POSITIVE},
+                "compact": SWITCH,
             },
         ),
         exports.deployment_report: (
@@ -150,6 +152,7 @@ def _of_exports(sparse):
                 "representative_data": inputs,
                 "runs": {"zero", "large"},
                 "metric": {"function", "class"},
+                "compact": SWITCH,
             },
         ),
         gems.page.write_page: (

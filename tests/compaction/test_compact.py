@@ -348,3 +348,39 @@ def test_weights_that_are_not_finite_are_refused():
     model.layers[0].bias.assign([np.nan, 0.0])
     with pytest.raises(ValueError, match="not finite"):
         gems.compact(model)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
+def test_networks_in_half_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(16, 3, activation="relu"),
+            layers.BatchNormalization(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(5),
+        ]
+    )
+    keras.config.set_dtype_policy("float32")
+    zero_channels(model, 0.5, 0)
+    compacted, report = gems.compact(model)
+    assert report.parameters[1] < report.parameters[0]
+    assert [x.compute_dtype for x in compacted.layers[1:]] == [
+        x.compute_dtype for x in model.layers
+    ]
+
+
+def test_the_state_of_a_recurrent_network_stays():
+    inputs = keras.Input(batch_shape=(2, 4, 3))
+    x = layers.LSTM(5, stateful=True)(layers.Dense(6)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(7)(x)))
+    zero_channels(model, 0.5, 0)
+    lstm = model.layers[2]
+    model(np.ones((2, 4, 3), "float32"))
+    before = [keras.ops.convert_to_numpy(state) for state in lstm.states]
+    assert any(state.any() for state in before)
+    _, report = gems.compact(model)
+    assert lstm.name in report.shared
+    for state, old in zip(lstm.states, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(state), old)
