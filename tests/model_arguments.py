@@ -131,6 +131,22 @@ def _of_exports(sparse):
             {"model": sparse, "path": "new.tflite"},
             litert,
         ),
+        exports.export_ethos_u: (
+            {
+                "model": sparse,
+                "path": "new.tflite",
+                "representative_data": np.ones((2, 2)),
+            },
+            {
+                "model": set(),
+                "path": set(),
+                "representative_data": set(),
+                "accelerator": set(),
+                "inputs": inputs,
+                "tolerance": {"none", "zero", *POSITIVE},
+                "compact": SWITCH,
+            },
+        ),
         exports.export_saved_model: (
             {"model": sparse, "directory": "new"},
             {

@@ -36,6 +36,7 @@ __all__ = [
     "compact",
     "compare",
     "datasets",
+    "export_ethos_u",
     "export_litert",
     "deployment_report",
     "export_saved_model",

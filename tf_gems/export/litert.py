@@ -158,8 +158,15 @@ def write_litert(
     io="float32",
     sparse=True,
     compact=False,
+    finish=None,
 ):
-    """Does what `export_litert` does; returns the dense twin's bytes, too."""
+    """Does what `export_litert` does; returns the dense twin's bytes, too.
+
+    Args:
+        model: As there, and so the others.
+        finish: Function of the `Attempt` and of a folder, called before
+            anything is written. It may change what is. Defaults to `None`.
+    """
     check_target(path)
     path = os.fspath(path)
     if not path.endswith(".tflite"):
@@ -192,7 +199,7 @@ def write_litert(
         workplace(Path(os.path.realpath(path))) as inside,
     ):
         for sizes in _sizes_to_try(network.signature, batch_size, given):
-            attempt = _Attempt(
+            attempt = Attempt(
                 network, form, optimize, sizes, progress, io, sparse, compact
             )
             try:
@@ -210,6 +217,8 @@ def write_litert(
                 "TFLite cannot leave the batch size of this network open: the "
                 f"file takes {_plural(sizes)} at a time."
             )
+        if finish is not None:
+            finish(attempt, inside)
         with replacing_path(path) as partial:
             partial.write_bytes(attempt.data)
             report = attempt.report(path, partial)
@@ -217,7 +226,7 @@ def write_litert(
     return report, attempt.dense
 
 
-class _Attempt:
+class Attempt:
     """One try to write a network, for one batch size.
 
     Args:
@@ -228,6 +237,13 @@ class _Attempt:
             first axis of each input.
         progress: `Progress`.
         io, sparse, compact: See `export_litert`.
+
+    Attributes:
+        data: Bytes, what is to be written.
+        dense: Bytes of the dense twin.
+        trial: `Trial` that ran it, with its inputs and what Keras computes.
+        parity: `Parity` of both.
+        ran: List of strings, what ran it.
     """
 
     def __init__(
@@ -279,6 +295,7 @@ class _Attempt:
             )
         feeds = [self.signature.feed(batch) for batch in batches]
         trial = Trial(path, self.form, tolerance, feeds, expected, inside)
+        self.trial = trial
         self.progress.step("running the file")
         twin, parity = trial.dense(data)
         self.data, self.parity, self.reasons = data, parity, {}
