@@ -147,6 +147,21 @@ def _of_exports(sparse):
                 "compact": SWITCH,
             },
         ),
+        exports.export_micro: (
+            {
+                "model": sparse,
+                "path": "new.tflite",
+                "representative_data": np.ones((2, 2)),
+            },
+            {
+                "model": set(),
+                "path": set(),
+                "representative_data": set(),
+                "inputs": inputs,
+                "tolerance": {"none", "zero", *POSITIVE},
+                "compact": SWITCH,
+            },
+        ),
         exports.export_saved_model: (
             {"model": sparse, "directory": "new"},
             {

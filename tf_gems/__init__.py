@@ -38,6 +38,7 @@ __all__ = [
     "datasets",
     "export_ethos_u",
     "export_litert",
+    "export_micro",
     "deployment_report",
     "export_saved_model",
     "gem_miner",

@@ -6,6 +6,7 @@ from tf_gems.export.ethos_u import EthosUReport
 from tf_gems.export.ethos_u import export_ethos_u
 from tf_gems.export.gem import export_gem
 from tf_gems.export.litert import export_litert
+from tf_gems.export.micro import export_micro
 from tf_gems.export.readiness_report import ReadinessReport
 from tf_gems.export.readiness_report import readiness_report
 from tf_gems.export.report import ExportReport
@@ -27,6 +28,7 @@ __all__ = [
     "export_ethos_u",
     "export_gem",
     "export_litert",
+    "export_micro",
     "deployment_report",
     "export_saved_model",
     "from_tf_keras",
