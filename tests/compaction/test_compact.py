@@ -79,6 +79,31 @@ def test_a_constant_at_a_padded_border_is_not_folded(padding):
     assert_equal(model, compacted)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Conv2D(3, 3, padding="same"),
+        lambda: layers.Conv2D(3, 3, 2, padding="same", use_bias=False),
+        lambda: layers.Conv2DTranspose(3, 3, 2, padding="same"),
+    ],
+)
+def test_one_constant_carries_the_others_over_a_padded_border(layer):
+    model = keras.Sequential(
+        [keras.Input((5, 5, 1)), layers.Conv2D(6, 1), layer()]
+    )
+    zero_channels(model, 0, 0)
+    kernel, bias, *rest = model.get_weights()
+    kernel[..., 1:5] = 0
+    bias = np.array([1.0, 1e-4, 3.0, -2.0, 0.0, 0.5])
+    model.set_weights([kernel, bias, *rest])
+    compacted, report = gems.compact(model)
+    # Channels 0 and 5 vary, and 2 is the largest of the constants.
+    assert report.rows[0]["channels"] == (6, 3)
+    _, found, *_ = compacted.get_weights()
+    np.testing.assert_array_equal(found, [1.0, 3.0, 0.5])
+    assert_equal(model, compacted)
+
+
 def test_sums_lose_only_channels_that_nothing_reads():
     inputs = keras.Input((4,))
     one = layers.Dense(3, name="one")(inputs)

@@ -9,13 +9,13 @@ from keras import ops
 
 from tf_gems import _keras
 from tf_gems.compaction.channels import Channels
+from tf_gems.compaction.choice import rule_for
 from tf_gems.compaction.graph import Call
 from tf_gems.compaction.graph import is_graph
 from tf_gems.compaction.graph import run
 from tf_gems.compaction.graph import trace
 from tf_gems.compaction.report import CompactionReport
 from tf_gems.compaction.report import rows_of
-from tf_gems.compaction.rules import rule_for
 from tf_gems.half_precision import HALF_TOLERANCE
 from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
