@@ -8,9 +8,10 @@ Two kinds of networks:
   zero, as they are before fine-tuning. Fine-tuning moves the shifts of batch
   normalization, which makes constants of dead channels that are not zero.
   Rows "shifts drawn" have such shifts, drawn at random.
-* Networks of which whole channels are zero (`pattern="channel"`), in all
-  layers but the last. Which ones is drawn at random, and so are all weights,
-  statistics and shifts: these rows tell time, and nothing about accuracy.
+* Networks of which whole channels are zero (`pattern="channel"`), in the
+  kernels that `tf_gems.plan` names for it. Which ones is drawn at random, and
+  so are all weights, statistics and shifts: these rows tell time, and nothing
+  about accuracy.
 
 Each export is compared with the Keras model before it is timed. Times are
 processor times of LiteRT on one thread, for one example, dense and compact in
@@ -34,6 +35,7 @@ import tf_gems
 from tf_gems import zoo
 from tf_gems.export.litert import write_litert
 from tf_gems.export.quiet import quiet
+from tf_gems.planning.channels import removable_kernels
 from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
@@ -91,9 +93,12 @@ def cases():
     for network, build in CHANNELS.items():
         for sparsity in map(float, FLAGS.sparsities):
             model = build()
-            last = [layer for layer in model.layers if layer.weights][-1].name
+            kernels = {id(kernel) for kernel in removable_kernels(model)}
             sparse = tf_gems.SparseModel(
-                model, f"^(?!.*{last}/)", seed=0, start="trained"
+                model,
+                lambda variable, kernels=kernels: id(variable) in kernels,
+                seed=0,
+                start="trained",
             )
             method = tf_gems.methods.RandomPruning(
                 sparsity, 0, pattern="channel", distribution="uniform"

@@ -12,6 +12,7 @@ trained, and the ranges of activations are those of random inputs, which
 change neither cycles nor bytes much.
 """
 
+import dataclasses
 import json
 import sys
 import tempfile
@@ -97,7 +98,6 @@ def main(_):
                     accelerator=FLAGS.accelerator,
                     tolerance=0.5,  # estimates do not depend on exactness
                 )
-            found = report.to_dict()
             version = report.version
             one, dense = report.estimate, report.dense
             rows.append(
@@ -105,8 +105,8 @@ def main(_):
                     "network": name,
                     "sparsity": sparsity,
                     "masks": masks,
-                    "estimate": found["estimate"],
-                    "dense": found["dense"],
+                    "estimate": dataclasses.asdict(one),
+                    "dense": dataclasses.asdict(dense),
                     "int8_bytes": report.export.bytes,
                     "compiled_bytes": report.compiled_bytes,
                 }

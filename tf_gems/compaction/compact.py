@@ -67,8 +67,8 @@ def compact(model, inputs=None):
     _refuse_others(model)
     _refuse_not_finite(model)
     inputs = _random_inputs(model) if inputs is None else inputs
-    plan = _Plan(model)
-    compacted, calls = plan.build()
+    found = Compaction(model)
+    compacted, calls = found.build()
     difference = _difference(model, compacted, inputs)
     tolerance = max(TOLERANCE, HALF_TOLERANCE[half_precision(model)])
     if not difference <= tolerance:
@@ -76,15 +76,15 @@ def compact(model, inputs=None):
             "A compact model must compute what the model computes, up to "
             f"{tolerance:g} of the largest output. Received: '{model.name}', "
             f"of which the outputs differ by {difference:.2g}. Its layers "
-            f"that were left as they are: {', '.join(plan.kept) or 'none'}. "
+            f"that were left as they are: {', '.join(found.kept) or 'none'}. "
             "Keep the model as it is."
         )
     return compacted, CompactionReport(
-        rows_of(plan.calls, calls), plan.kept, plan.shared, difference
+        rows_of(found.calls, calls), found.kept, found.shared, difference
     )
 
 
-class _Plan:
+class Compaction:
     """Which channels of a model stay, and how the rest is built.
 
     Attributes:
