@@ -40,6 +40,14 @@ def test_each_output_is_compared_on_its_own_scale():
     assert both.share < 1e-8
 
 
+def test_denormal_outputs_may_be_rounded_to_zero():
+    denormal, normal = np.float32([4.3e-39]), np.float32([4.3e-37])
+    for tiny, agrees in ((denormal, True), (normal, False)):
+        for pair in ((tiny, 0 * tiny), (0 * tiny, tiny)):
+            both = measure_parity({"y": pair[0]}, {"y": pair[1]})
+            assert both.within(1e-4) == agrees
+
+
 def test_integers_and_text_are_right_or_wrong():
     assert share([3, 900], [7, 900]) == 0.5
     assert share([True, False], [True, False]) == 0.0

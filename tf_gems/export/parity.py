@@ -7,6 +7,9 @@ import numpy as np
 # Outputs that are this much smaller than the largest are compared with that
 # share of it: the noise of their sums is of the size of what was summed.
 _LEAST_SHARE = 1e-3
+# Processors, XNNPACK and TensorFlow differ in whether they round floats to
+# zero that are smaller than the smallest normal one.
+_SMALLEST_NORMAL = float(np.finfo("float32").tiny)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Parity:
         """The difference as a fraction of the magnitude."""
         if not np.isfinite(self.difference):
             return np.inf
-        if self.difference == 0:
+        if self.difference <= _SMALLEST_NORMAL:
             return 0.0
         return self.difference / self.magnitude if self.magnitude else np.inf
 
