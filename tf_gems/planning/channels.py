@@ -1,5 +1,9 @@
 """Which channels of a network can be pruned so that its zeros go away."""
 
+import dataclasses
+import math
+import re
+
 import keras
 import numpy as np
 
@@ -13,7 +17,12 @@ from tf_gems.compaction.mixing import Mixing
 from tf_gems.compaction.report import rows_of
 from tf_gems.compaction.rules import TRANSPOSED
 from tf_gems.compaction.rules import Depthwise
+from tf_gems.planning import speeds
 from tf_gems.selection.patterns import Channel
+
+# Of channels: with more, layers have few left to learn with.
+_MOST = 0.9
+_STEP = 0.004
 
 
 def removable_kernels(model):
@@ -109,3 +118,72 @@ def after_pruning(model, kernels, sparsity):
         tuple(sum(row[column][side] for row in rows) for side in (0, 1))
         for column in ("parameters", "multiply_adds")
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelPolicy:
+    """Whole channels are pruned, and then removed, for any runtime.
+
+    Speed-ups were measured as a function of the share of multiply-adds that
+    is gone, so what a sparsity removes of this very network is computed.
+
+    Args:
+        model: Built Keras model.
+        kernels: List of `keras.Variable`, see `removable_kernels`.
+        dense_bytes: Integer, the bytes of the file with no zeros.
+        table: `tf_gems.planning.speeds.Speeds`.
+    """
+
+    model: keras.Model
+    kernels: list
+    dense_bytes: int
+    table: speeds.Speeds
+
+    pattern = "channel"
+    optimize = "size"
+    distribution = "uniform"
+
+    @property
+    def filters(self):
+        """Regular expressions of the paths of the kernels."""
+        return [f"^{re.escape(kernel.path)}$" for kernel in self.kernels]
+
+    def left(self, sparsity):
+        """Returns what `after_pruning` returns."""
+        return after_pruning(self.model, self.kernels, sparsity)
+
+    def bytes(self, sparsity):
+        """Returns about how many bytes the compact file takes."""
+        before, after = self.left(sparsity)[0]
+        return self.dense_bytes - 4 * (before - after)
+
+    def estimate(self, sparsity):
+        """Returns the `Estimate` of the speed-up."""
+        before, after = self.left(sparsity)[1]
+        return self.table.at([math.log(before)], 1 - after / before)
+
+    def enough(self, sparsity, max_bytes, speedup):
+        """Whether a sparsity reaches what is asked for."""
+        fast = speedup is None or self.estimate(sparsity).speedup >= speedup
+        return fast and self.bytes(sparsity) <= (max_bytes or math.inf)
+
+    def least(self, max_bytes, speedup):
+        """Returns the least sparsity that is enough, `None` if none is."""
+        low, high = 0.0, _MOST
+        if not self.enough(high, max_bytes, speedup):
+            return None
+        while high - low > _STEP:
+            middle = (low + high) / 2
+            if self.enough(middle, max_bytes, speedup):
+                high = middle
+            else:
+                low = middle
+        return round(high, 3)
+
+    def best(self):
+        """Returns in words what it gives at most."""
+        return (
+            f"about {self.bytes(_MOST):,} bytes and "
+            f"{self.estimate(_MOST).speedup:.1f} times as fast at sparsity "
+            f"{_MOST:g} (pattern='channel', compact=True)"
+        )
