@@ -7,7 +7,6 @@ import tempfile
 import keras
 import numpy as np
 
-from tf_gems.export.network import HALF_TOLERANCE
 from tf_gems.export.network import Network
 from tf_gems.export.parity import doubts
 from tf_gems.export.parity import measure_parity
@@ -17,6 +16,7 @@ from tf_gems.export.paths import check_target
 from tf_gems.export.paths import check_tolerance
 from tf_gems.export.report import ExportReport
 from tf_gems.files import replacing_path
+from tf_gems.half_precision import HALF_TOLERANCE
 from tf_gems.network_config import config_of
 from tf_gems.pruning_report import unique_paths
 from tf_gems.ticket import Ticket

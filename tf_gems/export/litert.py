@@ -9,9 +9,10 @@ import numpy as np
 
 from tf_gems.export import flatbuffer
 from tf_gems.export import forms
+from tf_gems.export.compacted import compacted
+from tf_gems.export.compacted import refuse_if_unknown
 from tf_gems.export.conversion import convert
 from tf_gems.export.conversion import traced_or_refused
-from tf_gems.export.network import HALF_TOLERANCE
 from tf_gems.export.network import Network
 from tf_gems.export.network import computed_in_float32
 from tf_gems.export.network import kept_patterns
@@ -27,6 +28,7 @@ from tf_gems.export.signature import is_batched
 from tf_gems.export.trial import Trial
 from tf_gems.files import replacing_path
 from tf_gems.files import workplace
+from tf_gems.half_precision import HALF_TOLERANCE
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_integer
@@ -43,6 +45,7 @@ def export_litert(
     tolerance=None,
     io="float32",
     sparse=True,
+    compact=False,
 ) -> ExportReport:
     """Writes a TFLite file that stores only the kept weights where it can.
 
@@ -101,6 +104,10 @@ def export_litert(
             devices without floats want it. Defaults to `"float32"`.
         sparse: Whether to store zeros sparsely. Pass `False` for devices
             whose runtime has no `DENSIFY` operator. Defaults to `True`.
+        compact: Whether to remove the channels that zeros have cut off
+            first, as `tf_gems.compact` does. The file is compared with the
+            model that was passed in, and so are its bytes. Defaults to
+            `False`.
 
     Returns:
         `tf_gems.ExportReport`.
@@ -112,7 +119,8 @@ def export_litert(
             outputs of the file differ. The message names the layer, if it is
             known.
         ValueError: If an argument is out of range, the model is not a built
-            Keras 3 model, or its weights or outputs are not finite.
+            Keras 3 model, its weights or outputs are not finite, or it is to
+            be compacted and its graph is not known.
 
     Example:
 
@@ -132,6 +140,7 @@ def export_litert(
         tolerance,
         io,
         sparse,
+        compact,
     )
     return report
 
@@ -147,8 +156,17 @@ def write_litert(
     tolerance=None,
     io="float32",
     sparse=True,
+    compact=False,
+    finish=None,
 ):
-    """Implements `export_litert`; also returns the bytes of the dense twin."""
+    """Implements `export_litert`; also returns the bytes of the dense twin.
+
+    Args:
+        model: As for `export_litert`, and so are the others.
+        finish: Function of the `Attempt` and of a directory, called before
+            anything is written. It may change the bytes that are written.
+            Defaults to `None`.
+    """
     check_target(path)
     path = os.fspath(path)
     if not path.endswith(".tflite"):
@@ -162,8 +180,11 @@ def write_litert(
         check_integer(batch_size, "batch_size", 1, 1 << 20)
     check_tolerance(tolerance)
     check_bool(sparse, "sparse")
+    check_bool(compact, "compact")
     given_inputs = representative_data if inputs is None else inputs
     network = Network(model, given_inputs)
+    if compact:
+        refuse_if_unknown(network.user_model)
     examples = None
     if representative_data is not None:
         examples = network.signature.flatten(representative_data)
@@ -178,8 +199,8 @@ def write_litert(
         workplace(Path(os.path.realpath(path))) as inside,
     ):
         for sizes in _sizes_to_try(network.signature, batch_size, given):
-            attempt = _Attempt(
-                network, form, optimize, sizes, progress, io, sparse
+            attempt = Attempt(
+                network, form, optimize, sizes, progress, io, sparse, compact
             )
             try:
                 attempt.run(path, given, examples, tolerance, inside)
@@ -196,6 +217,8 @@ def write_litert(
                 "TFLite needs a fixed batch size for this network: the file "
                 f"takes {_plural(sizes)} at a time."
             )
+        if finish is not None:
+            finish(attempt, inside)
         with replacing_path(path) as partial:
             partial.write_bytes(attempt.data)
             report = attempt.report(path, partial)
@@ -203,7 +226,7 @@ def write_litert(
     return report, attempt.dense
 
 
-class _Attempt:
+class Attempt:
     """One try to write a network, for one batch size.
 
     Args:
@@ -213,16 +236,27 @@ class _Attempt:
         sizes: `None` for any batch size, else a list of the sizes of the
             first axis of each input.
         progress: `Progress`.
-        io, sparse: See `export_litert`.
+        io, sparse, compact: See `export_litert`.
+
+    Attributes:
+        data: Bytes, what is to be written.
+        dense: Bytes of the dense twin.
+        trial: `Trial` that ran it, with its inputs and what Keras computes.
+        parity: `Parity` of both.
+        ran: List of strings, what ran it.
     """
 
-    def __init__(self, network, form, optimize, sizes, progress, io, sparse):
+    def __init__(
+        self, network, form, optimize, sizes, progress, io, sparse, compact
+    ):
         self.network = network
         self.form = form
         self.optimize = optimize
         self.progress = progress
         self.io = io
         self.sparse = sparse
+        self.compact = compact
+        self.compaction = None
         self.signature = network.signature.with_sizes(sizes).in_float32()
         self.size = sizes and sizes[0]
         self.notes = []
@@ -238,45 +272,37 @@ class _Attempt:
             given = network.examples(4 * (self.size or 1))
         self.progress.step("running the Keras model")
         batches, expected = _expected(network, given, self.size)
-        directory = os.path.join(inside, "graph")
-        self.progress.step("tracing the network")
-        with network.masked() as plain, computed_in_float32(plain) as types:
-            if types:
-                notes.append(
-                    f"The network computes in {' and '.join(types)}, the file "
-                    "in float32."
-                )
-            traced = traced_or_refused(plain, self.signature)
-            notes += traced.notes()
-            self.patterns = kept_patterns(plain)
-            with quiet():
-                traced.save(directory)
-        self.progress.step("converting it")
         calibrated = []
         if examples is not None and self.form.name == "int8":
             calibrated = [
                 self.signature.feed(batch)
                 for batch in _batches(examples, self.size or 1)
             ]
-        try:
-            self.dense = convert(
-                traced, directory, self.form, calibrated, self.io
-            )
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+        with network.masked() as plain:
+            self.dense, found = self._converted(plain, calibrated, inside)
+            data = self.dense
+            if self.compact:
+                self.progress.step("removing channels")
+                plain, self.compaction = compacted(
+                    plain, network.signature, given
+                )
+                data, found = self._converted(plain, calibrated, inside)
+            self.patterns = kept_patterns(plain)
+        notes += found
         if tolerance is None:
             tolerance = max(
                 self.form.tolerance, HALF_TOLERANCE[network.half_precision]
             )
         feeds = [self.signature.feed(batch) for batch in batches]
         trial = Trial(path, self.form, tolerance, feeds, expected, inside)
+        self.trial = trial
         self.progress.step("running the file")
-        twin, parity = trial.dense(self.dense)
-        self.data, self.parity, self.reasons = self.dense, parity, {}
+        twin, parity = trial.dense(data)
+        self.data, self.parity, self.reasons = data, parity, {}
         if self.sparse:
             self.progress.step("storing its zeros")
             self.data, self.parity, self.reasons = trial.choose(
-                self.dense, twin, parity, self.optimize, notes
+                data, twin, parity, self.optimize, notes
             )
         self.ran = trial.ran
         notes += doubts(expected)
@@ -290,6 +316,28 @@ class _Attempt:
                 "It was run by TensorFlow's own interpreter. Install "
                 "`tf_gems[litert]` to run it as devices do."
             )
+
+    def _converted(self, plain, calibrated, inside):
+        """Returns a file of a Keras model with dense weights, and notes."""
+        notes = []
+        directory = os.path.join(inside, "graph")
+        self.progress.step("tracing the network")
+        with computed_in_float32(plain) as types:
+            if types:
+                notes.append(
+                    f"The network computes in {' and '.join(types)}, the file "
+                    "in float32."
+                )
+            traced = traced_or_refused(plain, self.signature)
+            notes += traced.notes()
+            with quiet():
+                traced.save(directory)
+        self.progress.step("converting it")
+        try:
+            data = convert(traced, directory, self.form, calibrated, self.io)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+        return data, notes
 
     def report(self, path, written):
         """Returns the `ExportReport`."""
@@ -306,6 +354,7 @@ class _Attempt:
             ran=self.ran,
             notes=self.notes,
             form=self.form.name,
+            compaction=self.compaction,
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from tf_gems.export.outputs import as_array
 from tf_gems.export.outputs import name_outputs
 from tf_gems.export.signature import Signature
+from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.network import masked_network
 from tf_gems.network import refuse_before_mining
@@ -117,13 +118,7 @@ class Network:
     @property
     def half_precision(self):
         """The type of 16 bits that the model computes in, or `None`."""
-        types = {
-            part.compute_dtype for part in self.user_model._flatten_layers()
-        }
-        for name in ("bfloat16", "float16"):
-            if name in types:
-                return name
-        return None
+        return half_precision(self.user_model)
 
 
 def kept_patterns(plain):
@@ -133,11 +128,6 @@ def kept_patterns(plain):
         for variable in plain.weights
         if len(variable.shape) > 1
     ]
-
-
-# What outputs in half precision may differ by, as a share of the largest:
-# a few units in the last of 8 or 11 bits, each layer adding its own.
-HALF_TOLERANCE = {None: 0.0, "float16": 1e-2, "bfloat16": 5e-2}
 
 
 @contextlib.contextmanager

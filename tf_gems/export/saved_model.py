@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tf_gems.export.compacted import compacted
+from tf_gems.export.compacted import refuse_if_unknown
 from tf_gems.export.conversion import traced_or_refused
-from tf_gems.export.network import HALF_TOLERANCE
 from tf_gems.export.network import Network
 from tf_gems.export.outputs import as_array
 from tf_gems.export.parity import doubts
@@ -26,13 +27,19 @@ from tf_gems.export.sparse_graph import write_sparse_graph
 from tf_gems.export.stored_weights import free
 from tf_gems.files import replace_directory
 from tf_gems.files import workplace
+from tf_gems.half_precision import HALF_TOLERANCE
 from tf_gems.validation import check_bool
 
 _TOLERANCE = 1e-4
 
 
 def export_saved_model(
-    model, directory, inputs=None, overwrite=False, tolerance=None
+    model,
+    directory,
+    inputs=None,
+    overwrite=False,
+    tolerance=None,
+    compact=False,
 ) -> ExportReport:
     """Writes a SavedModel that plain TensorFlow loads and serves.
 
@@ -64,6 +71,10 @@ def export_saved_model(
         tolerance: Float, the largest difference of outputs that is accepted,
             as a fraction of the largest output. Defaults to `None`: 1e-4, or
             1e-2 and 5e-2 for networks that compute in float16 and bfloat16.
+        compact: Whether to remove the channels that zeros have cut off
+            first, as `tf_gems.compact` does. The SavedModel is compared with
+            the model that was passed in, and so are its bytes. Defaults to
+            `False`.
 
     Returns:
         `tf_gems.ExportReport`.
@@ -74,8 +85,9 @@ def export_saved_model(
         OSError: If `directory` cannot be written.
         RuntimeError: If nothing has been pruned yet, if Keras does not run on
             TensorFlow, or if the outputs of the SavedModel differ.
-        ValueError: If the model is not a built Keras 3 model, or its weights
-            or outputs are not finite.
+        ValueError: If the model is not a built Keras 3 model, its weights or
+            outputs are not finite, or it is to be compacted and its graph is
+            not known.
 
     Example:
 
@@ -84,11 +96,19 @@ def export_saved_model(
     serve = tf.saved_model.load("exported").signatures["serving_default"]
     ```
     """
-    return write_saved_model(model, directory, inputs, overwrite, tolerance)
+    return write_saved_model(
+        model, directory, inputs, overwrite, tolerance, compact
+    )
 
 
 def write_saved_model(
-    model, directory, inputs, overwrite=False, tolerance=None, measure=None
+    model,
+    directory,
+    inputs,
+    overwrite=False,
+    tolerance=None,
+    compact=False,
+    measure=None,
 ):
     """Implements `export_saved_model`.
 
@@ -100,9 +120,12 @@ def write_saved_model(
     check_target(directory, directory=True)
     check_bool(overwrite, "overwrite")
     check_tolerance(tolerance)
+    check_bool(compact, "compact")
     directory = os.fspath(directory)
     own = _refuse_full(directory, overwrite)
     network = Network(model, inputs)
+    if compact:
+        refuse_if_unknown(network.user_model)
     if tolerance is None:
         tolerance = max(_TOLERANCE, HALF_TOLERANCE[network.half_precision])
     given = network.given(inputs)
@@ -120,18 +143,25 @@ def write_saved_model(
         written = os.path.join(folder, "sparse")
         progress.step("tracing the network")
         with network.masked() as plain:
-            traced = traced_or_refused(plain, network.signature)
+            whole = traced = traced_or_refused(plain, network.signature)
+            dense, compaction = twin.name, None
+            if compact:
+                small, compaction = compacted(plain, network.signature, given)
+                traced = traced_or_refused(small, network.signature)
+                dense = os.path.join(folder, "dense")
             notes += traced.notes()
             progress.step("writing it")
             with quiet():
                 tensors = write_sparse_graph(traced, written)
-                traced.save(twin.name)
-                if Stored(written).bytes > Stored(twin.name).bytes:
+                whole.save(twin.name)
+                if compact:
+                    traced.save(dense)
+                if Stored(written).bytes > Stored(dense).bytes:
                     notes.append(
                         "No weight has enough zeros to be stored sparsely."
                     )
                     shutil.rmtree(written)
-                    shutil.copytree(twin.name, written)
+                    shutil.copytree(dense, written)
                     for row in tensors:
                         size = np.prod(row["shape"], dtype=int)
                         row["bytes"] = int(
@@ -155,6 +185,7 @@ def write_saved_model(
         largest_output=parity.magnitude,
         ran=[ran],
         notes=notes,
+        compaction=compaction,
     )
 
 
