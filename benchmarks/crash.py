@@ -1,11 +1,17 @@
-"""Kills a real run again and again: it must end as if nothing had happened.
+"""Kills real jobs again and again: they must end as if nothing had happened.
 
-The digits recipe mines and fine-tunes in a process of its own, which gets
-`kill -9` at random times and is started again until it is finished. Its
-ticket and its fine-tuned weights are compared with those of a run that was
-left alone, bit for bit.
+    python benchmarks/crash.py --kills=1000
 
-python benchmarks/crash.py --kills=100 --longest=8
+The jobs are those of `crash_stages.py`: a recipe that mines and fine-tunes,
+exports, a comparison, and a search of KerasTuner. Each runs in a process that
+gets `kill -9`, and is started again until it is finished. Half of the kills
+come before a file operation of the process (every one of an undisturbed run
+has its turn), the others at a random time. In the end there must be the files
+of a run that was left alone, each with the same bytes where nothing in it is a
+time, and no others.
+
+Processes are forks of this one, so that TensorFlow is imported once; a kill
+takes the process only, and not the converter that it started.
 
 In turns: with `--minutes=10` it stops after so many, and the same command goes
 on from what it wrote.
@@ -13,142 +19,188 @@ on from what it wrote.
 
 import argparse
 import collections
-import hashlib
 import json
 import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
+import traceback
 from pathlib import Path
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+import crash_stages
+from sweep_models.process import memory_of
+
 RESULTS = Path(__file__).with_name("results") / "crash.json"
-_PROGRAM = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import quiet_tensorflow
-import dataclasses
-from digits import PRESETS
-from experiment import Run
-values = dict(text.split("=") for text in sys.argv[4:])
-settings = dataclasses.replace(
-    PRESETS[sys.argv[3]], **{name: int(n) for name, n in values.items()})
-Run(settings, sys.argv[2]).run_stages("mine", "finetune")
-"""
+_OPERATIONS = re.compile(r"open|(os|shutil|tempfile)\.\w+")
+_READING = ("os.listdir", "os.scandir", "os.walk", "os.fwalk")
+_LONGEST = 600.0  # seconds after which a process hangs
 
 
-def start(directory, preset, *settings):
-    """Starts mining and fine-tuning in a process of its own."""
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-c", _PROGRAM),
-            *(str(RECIPES), str(directory), preset, *settings),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-
-
-class Output:
-    """Reads what a process prints, and tells what it is doing.
+def start(stage, directory, kill_before=None):
+    """Starts a job in a fork of this process.
 
     Args:
-        process: `subprocess.Popen`.
-    """
-
-    def __init__(self, process):
-        self.text = ""
-        self.training = threading.Event()
-        self._stream = process.stdout
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self):
-        for line in self._stream:
-            self.text += line
-            if line.startswith("== "):
-                self.training.set()
-        self.training.set()
-
-    def finish(self):
-        """Returns all that was printed."""
-        self._thread.join()
-        return self.text
-
-    def place(self):
-        """Stage and epoch that were reached."""
-        stages = re.findall(r"^== (\w+)", self.text, re.M)
-        epochs = re.findall(r"^Epoch (\d+)/", self.text, re.M)
-        return (stages or ["start"])[-1], int((epochs or [0])[-1])
-
-
-def fingerprint(directory):
-    """Returns digests of the ticket and of every fine-tuned weight."""
-    import keras
-
-    import tf_gems
-
-    [run] = Path(directory).iterdir()
-    ticket = tf_gems.Ticket.load(run / "ticket.gem")
-    model = keras.models.load_model(run / "finetuned.keras")
-    found = {"ticket.gem": (run / "ticket.gem").read_bytes()}
-    for kind in ("masks", "weights"):
-        for path, value in getattr(ticket, kind).items():
-            found[f"ticket {kind} {path}"] = value.tobytes()
-    for variable in model.weights:
-        found[f"finetuned {variable.path}"] = variable.numpy().tobytes()
-    return {k: hashlib.sha256(v).hexdigest() for k, v in found.items()}
-
-
-def run_killed(directory, preset, settings, delays):
-    """Runs to the end, with a kill after each delay until none is left.
-
-    Args:
-        directory: Path of the output.
-        preset: String.
-        settings: List of strings `name=integer`.
-        delays: Iterator of seconds after training has begun, or gone on.
+        stage: Name in `crash_stages.STAGES`.
+        directory: Path of its own.
+        kill_before: The number of the file operation before which the process
+            ends itself. Defaults to `None`: it does not.
 
     Returns:
-        List of `(stage, epoch)`, where the process was killed.
+        The number of the process. It logs its operations in `DIRECTORY.log`.
     """
-    places = []
-    while True:
-        process = start(directory, preset, *settings)
-        output = Output(process)
-        delay = next(delays, None)
-        if delay is not None:
-            output.training.wait()
-            try:
-                process.wait(delay)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-        code, text = process.wait(), output.finish()
-        if code == 0:
-            return places
-        if code != -signal.SIGKILL:
-            raise RuntimeError(f"The run failed.\n{text[-3000:]}")
-        places.append(output.place())
-        print(f"killed in {places[-1]}", flush=True)
+    sys.stdout.flush()
+    number = os.fork()
+    if number:
+        return number
+    code = 1
+    try:
+        os.setsid()
+        modes = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        log, said = (
+            os.open(f"{directory}.{name}", modes) for name in ("log", "said")
+        )
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(directory.parent)
+        directory.mkdir(exist_ok=True)
+        _count_operations(str(directory) + os.sep, log, kill_before)
+        crash_stages.STAGES[stage](directory)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _count_operations(directory, log, kill_before):
+    """Logs what is done to files below a directory; see `start`."""
+    count = 0
+
+    def hook(event, arguments):
+        nonlocal count
+        if not _OPERATIONS.fullmatch(event) or event in _READING:
+            return
+        paths = [a for a in arguments[:2] if isinstance(a, str | os.PathLike)]
+        paths = [os.fspath(path) for path in paths]
+        if not any(path.startswith(directory) for path in paths):
+            return
+        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            return  # what is read only leaves all as it is
+        count += 1
+        name = re.sub(r"[0-9a-f]{12,}", "*", Path(paths[0]).name)
+        os.write(log, f"{event} {name}\n".encode())
+        if count == kill_before:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def finish(number, seconds=None):
+    """Waits for a process, or kills it after so many seconds.
+
+    Returns:
+        Its exit code; `-9` if it was killed.
+    """
+    end = time.monotonic() + (_LONGEST if seconds is None else seconds)
+    while time.monotonic() < end:
+        found, status = os.waitpid(number, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(number, signal.SIGKILL)
+    _, status = os.waitpid(number, 0)
+    if seconds is None:
+        raise RuntimeError(f"A process took more than {_LONGEST:.0f} seconds.")
+    return os.waitstatus_to_exitcode(status)
+
+
+def _ends(session):
+    """Whether no process of a session is left, after a while."""
+    for _ in range(600):
+        if not memory_of(session):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def operations(directory):
+    """Returns the file operations of the last process, in order."""
+    return Path(f"{directory}.log").read_text("utf-8").splitlines()
+
+
+def left_alone(stage):
+    """Returns files, operations and seconds of a run that nobody kills."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory, begin = Path(folder, "run"), time.monotonic()
+        if finish(start(stage, directory)):
+            raise RuntimeError(Path(f"{directory}.said").read_text("utf-8"))
+        seconds = time.monotonic() - begin
+        return crash_stages.files(directory), operations(directory), seconds
+
+
+def run_killed(stage, whole, first, most, generator):
+    """Runs a job until it is finished, with at most so many kills.
+
+    Args:
+        stage: Name in `crash_stages.STAGES`.
+        whole: What `left_alone` returned.
+        first: Integer, how many kills there were before.
+        most: Integer.
+        generator: `random.Random`.
+
+    Returns:
+        Dict for the report.
+    """
+    files, steps, longest = whole
+    places, sessions, problem = [], [], None
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder, "run")
+        while True:
+            kill = {}
+            if len(places) < most:
+                # Each operation in turn, and a time.
+                turn, by_time = divmod(first + len(places), 2)
+                kill = {"before": 1 + turn % len(steps)}
+                if by_time:
+                    kill = {"seconds": generator.uniform(0, longest)}
+            sessions.append(start(stage, directory, kill.get("before")))
+            code = finish(sessions[-1], kill.get("seconds"))
+            if code != -signal.SIGKILL:
+                break
+            place = "at a random time"
+            if "before" in kill:
+                place = f"before {operations(directory)[-1]}"
+            places.append(place)
+        found = crash_stages.files(directory)
+        if code:
+            problem = Path(f"{directory}.said").read_text("utf-8")[-2000:]
+        elif not all(map(_ends, sessions)):
+            problem = "A converter outlives the process that started it."
+    return {
+        "stage": stage,
+        "kills": len(places),
+        "places": collections.Counter(places),
+        "files_compared": len(files),
+        "different": [k for k in files if files[k] != found.get(k)],
+        "left_behind": [k for k in found if k not in files],
+        "problem": problem,
+    }
 
 
 def parse():
     """Returns what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--preset", default="short")
-    parser.add_argument("--longest", type=float, default=8.0)
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--kills_of_a_run", type=int, default=8)
+    parser.add_argument("--stages", nargs="*", default=crash_stages.STAGES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("settings", nargs="*")
     return parser.parse_args()
 
 
@@ -157,59 +209,67 @@ def read_runs(given, question):
     if not given.output.exists():
         return []
     found = json.loads(given.output.read_text("utf-8"))
-    unfinished = found["kills"] < given.kills
-    return found["runs"] if unfinished and found["of"] == question else []
+    return found["runs"] if found["of"] == question else []
 
 
 def main():
-    """Kills runs until there were enough kills, and writes what differed."""
-    given = parse()
-    question = [given.preset, given.longest, given.seed, *given.settings]
-    runs, begin = read_runs(given, question), time.time()
-    with tempfile.TemporaryDirectory() as directory:
-        run_killed(directory, given.preset, given.settings, iter([]))
-        whole = fingerprint(directory)
-    kills = sum(len(run["places"]) for run in runs)
-    while kills < given.kills:
-        if given.minutes and time.time() - begin > 60 * given.minutes:
-            print(f"{kills} kills: run the command again to go on.")
+    """Kills jobs until there were enough kills, and writes what differed."""
+    given, begin = parse(), time.monotonic()
+    question = [given.kills, given.kills_of_a_run, given.seed, *given.stages]
+    runs = read_runs(given, question)
+    wholes = {stage: left_alone(stage) for stage in given.stages}
+    share = given.kills // len(given.stages)
+    while True:
+        kills = collections.Counter()
+        for run in runs:
+            kills[run["stage"]] += run["kills"]
+        missing = [s for s in given.stages if kills[s] < share]
+        if not missing:
             break
-        generator = random.Random(f"{given.seed} {len(runs)}")
-        start_of_run = time.time()
-        with tempfile.TemporaryDirectory() as directory:
-            delays = (
-                generator.uniform(0, given.longest)
-                for _ in range(given.kills - kills)
-            )
-            places = run_killed(directory, given.preset, given.settings, delays)
-            found = fingerprint(directory)
-        kills += len(places)
+        if given.minutes and time.monotonic() - begin > 60 * given.minutes:
+            print(f"{kills.total()} kills: run the command again to go on.")
+            break
+        stage = min(missing, key=kills.__getitem__)
         runs.append(
-            {
-                "places": places,
-                "tensors_compared": len(whole),
-                "different": [k for k in whole if whole[k] != found.get(k)],
-                "seconds": round(time.time() - start_of_run, 1),
-            }
+            run_killed(
+                stage,
+                wholes[stage],
+                kills[stage],
+                min(given.kills_of_a_run, share - kills[stage]),
+                random.Random(f"{given.seed} {len(runs)}"),
+            )
         )
-        print(f"{kills} kills: {runs[-1]['different']}", flush=True)
-        write(given.output, question, runs, whole)
+        found = runs[-1]
+        print(
+            f"{kills.total() + found['kills']} kills, {stage}:",
+            found["different"] + found["left_behind"],
+            found["problem"] or "",
+            flush=True,
+        )
+        write(given.output, question, runs, wholes)
 
 
-def write(path, question, runs, whole):
+def write(path, question, runs, wholes):
     """Writes what was found up to now."""
     from tf_gems.provenance import provenance
 
-    places = [place for run in runs for place in run["places"]]
+    by_stage, places = collections.Counter(), collections.Counter()
+    for run in runs:
+        by_stage[run["stage"]] += run["kills"]
+        places.update(run["places"])
     report = {
         "command": " ".join(["python", *sys.argv]),
         "of": question,
-        "kills": len(places),
-        "kills_by_stage": collections.Counter(stage for stage, _ in places),
-        "different": [name for run in runs for name in run["different"]],
-        "tensors_compared": sum(run["tensors_compared"] for run in runs),
-        "ticket": whole["ticket.gem"],
-        "seconds": round(sum(run["seconds"] for run in runs)),
+        "kills": by_stage.total(),
+        "kills_by_stage": by_stage,
+        "kills_by_place": dict(places.most_common()),
+        "file_operations_of_a_run": {
+            stage: len(steps) for stage, (_, steps, _) in wholes.items()
+        },
+        "files_compared": sum(run["files_compared"] for run in runs),
+        "different": sum((run["different"] for run in runs), []),
+        "left_behind": sum((run["left_behind"] for run in runs), []),
+        "problems": [run["problem"] for run in runs if run["problem"]],
         "runs": runs,
         "provenance": provenance(),
     }

@@ -8,7 +8,6 @@ backs its training up after every epoch, so that starting again resumes, and a
 finished run only prints its report.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -157,10 +156,9 @@ class Run:
             return self._run_missing(missing)
 
     def _claiming(self):
-        """Claims the names of a new run; those of an older one are its own."""
-        if self.results_path.exists():
-            return contextlib.nullcontext()
-        return claiming(self.directory, _FILES)
+        """Claims the names of a run; in an older one, they are its own."""
+        known = self.results_path.exists()
+        return claiming(self.directory, _FILES, known)
 
     def _run_missing(self, missing):
         for name in missing:

@@ -109,6 +109,27 @@ def test_a_search_of_two_trials(tmp_path):
     assert found["accuracy"] == pytest.approx(max(results), abs=1e-6)
 
 
+def test_a_search_in_which_all_trials_fail_says_why(tmp_path):
+    train, validation = digits()
+
+    class Failing(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            raise OSError("No room.")
+
+    tuner = keras_tuner.RandomSearch(
+        tuning.GemMinerHyperModel(build, target_sparsity=0.8, epochs=2),
+        objective="val_accuracy",
+        max_trials=1,
+        directory=tmp_path,
+        project_name="search",
+    )
+    tuner.search(
+        train, validation_data=validation, callbacks=[Failing()], verbose=0
+    )
+    with pytest.raises(ValueError, match="'search', without any.*No room"):
+        tuning.best_ticket(tuner)
+
+
 def test_the_better_of_two_runs_of_a_trial_is_kept(tmp_path):
     objective = keras_tuner.Objective("val_accuracy", "max")
     path = tmp_path / "ticket.gem"
@@ -183,6 +204,7 @@ class Epochs(keras.callbacks.Callback):
         return Epochs(self.folder)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_hyperband_takes_what_its_search_takes(tmp_path):
     x, y = few()

@@ -300,11 +300,14 @@ def best_ticket(tuner):
             f"tuner={tuner!r:.100}. Pass the tuner whose `search` has ended."
         )
     trials = tuner.oracle.get_best_trials(1)
-    if not trials:
+    # KerasTuner lists those that failed where none has a result.
+    if not trials or trials[0].status != "COMPLETED":
+        errors = [(trial.message or "").splitlines() for trial in trials]
+        failed = "".join(f"; the first ended by {e[-1]}" for e in errors if e)
         raise ValueError(
             "A search finds a ticket when a trial is finished. Received: "
-            f"tuner of project '{tuner.project_name}', without any. Call "
-            "`search` first."
+            f"tuner of project '{tuner.project_name}', without any{failed}. "
+            "Call `search` first, or again when this is mended."
         )
     directory = Path(tuner.get_trial_dir(trials[0].trial_id))
     return Ticket.load(directory / _FILE)

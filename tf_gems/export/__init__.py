@@ -1,4 +1,4 @@
-"""Export: files that store and use the zeros, run before they are named."""
+"""Export to files that store and use the zeros."""
 
 from tf_gems.export.deployment import deployment_report
 from tf_gems.export.deployment_report import DeploymentReport

@@ -44,15 +44,15 @@ def deployment_report(
 ) -> DeploymentReport:
     """Writes a network in several forms, runs them, and reports on them.
 
-    What is measured is measured on the files that were written, by the
-    programs that users run: accuracy on all of `data`, latency in turns with
-    the dense twin of each. A form that cannot run is not written; the report
-    says why.
+    All measurements use the files that were written and the programs that
+    users run. Accuracy is measured on all of `data`. Latency is measured
+    alternately with the dense twin of each file. A form that cannot run is
+    not written, and the report says why.
 
-    Where this machine's processor hides XNNPACK's sparse kernels, and
-    `qemu-x86_64` is installed, files that would use them are timed on an
-    emulated processor without AVX, too. That tells how much work there is,
-    never how long a device takes.
+    If the processor of this machine disables the sparse kernels of XNNPACK
+    and `qemu-x86_64` is installed, files that would use them are also timed on
+    an emulated processor without AVX. Emulated times compare amounts of work.
+    They are not the latency of a device.
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
@@ -78,7 +78,8 @@ def deployment_report(
         `tf_gems.DeploymentReport`.
 
     Raises:
-        FileExistsError: If a file of someone else has the name of a form.
+        FileExistsError: If a file that this function did not write has the
+            name of a form.
         OSError: If `directory` cannot be written.
         RuntimeError: If another process writes there, if nothing has been
             pruned yet, or if Keras does not run on TensorFlow.

@@ -49,14 +49,13 @@ def export_litert(
 ) -> ExportReport:
     """Writes a TFLite file that stores only the kept weights where it can.
 
-    What is traced is the user's own object with `training=False`: look-up
-    tables, adapted statistics, attributes and states are what they are there.
-    TensorFlow's converter runs in a process of its own, so that a network
-    that crashes it is an error. The file is run, with and without XNNPACK, and
-    its outputs are compared with those of the Keras model and with those of
-    its dense twin, before it is given its name: a file at `path` was right on
-    this machine. A weight is stored sparsely if that is smaller and is known
-    to run; the others are stored densely, and the report says why. The forms:
+    The model itself is traced with `training=False`, including its look-up
+    tables, adapted statistics, attributes and states. TensorFlow's converter
+    runs in a child process, so that a crash of the converter raises an error.
+    Before the file is moved to `path`, it is run with and without XNNPACK, and
+    its outputs are compared with those of the Keras model and of a dense twin.
+    A weight is stored sparsely if that is smaller and known to run. The other
+    weights are stored densely, and the report says why. The forms are:
 
     | form | stored sparsely | tolerance |
     | --- | --- | --- |
@@ -71,10 +70,10 @@ def export_litert(
     `"float16"` stores weights in half precision and computes in float32.
     `"dynamic_int8"` stores them as 8-bit integers and rounds activations
     while it runs. `"int8"` computes in 8-bit integers with ranges taken from
-    `representative_data`; its inputs and outputs are still floats, and dense
-    layers in blocks are smaller, but slower than those that are stored
-    densely. Where sparse weights could make XNNPACK wrong on another machine,
-    all are stored densely, in any form.
+    `representative_data`. Its inputs and outputs are floats. Dense layers in
+    blocks are smaller but slower than those that are stored densely. If sparse
+    weights could make XNNPACK compute wrong outputs on another machine, all
+    weights are stored densely, in any form.
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
@@ -117,8 +116,8 @@ def export_litert(
         OSError: If `path` cannot be written.
         RuntimeError: If nothing has been pruned yet, if Keras does not run on
             TensorFlow, if the network has no such form that runs, or if the
-            file computes something else. The message names the layer, where
-            that can be told.
+            outputs of the file differ. The message names the layer, if it is
+            known.
         ValueError: If an argument is out of range, the model is not a built
             Keras 3 model, its weights or outputs are not finite, or it is to
             be compacted and its graph is not known.
@@ -160,12 +159,13 @@ def write_litert(
     compact=False,
     finish=None,
 ):
-    """Does what `export_litert` does; returns the dense twin's bytes, too.
+    """Implements `export_litert`; also returns the bytes of the dense twin.
 
     Args:
-        model: As there, and so the others.
-        finish: Function of the `Attempt` and of a folder, called before
-            anything is written. It may change what is. Defaults to `None`.
+        model: As for `export_litert`, and so are the others.
+        finish: Function of the `Attempt` and of a directory, called before
+            anything is written. It may change the bytes that are written.
+            Defaults to `None`.
     """
     check_target(path)
     path = os.fspath(path)
@@ -212,10 +212,10 @@ def write_litert(
         else:
             raise failure
         if sizes and not network.signature.batch_size and batch_size is None:
-            # Recurrent layers: their lists of states need a known size.
+            # The lists of states of recurrent layers need a known batch size.
             attempt.notes.append(
-                "TFLite cannot leave the batch size of this network open: the "
-                f"file takes {_plural(sizes)} at a time."
+                "TFLite needs a fixed batch size for this network: the file "
+                f"takes {_plural(sizes)} at a time."
             )
         if finish is not None:
             finish(attempt, inside)
@@ -270,7 +270,7 @@ class Attempt:
         network, notes = self.network, self.notes
         if given is None:
             given = network.examples(4 * (self.size or 1))
-        self.progress.step("computing what the Keras model computes")
+        self.progress.step("running the Keras model")
         batches, expected = _expected(network, given, self.size)
         calibrated = []
         if examples is not None and self.form.name == "int8":
@@ -308,8 +308,8 @@ class Attempt:
         notes += doubts(expected)
         if any("int8" in reason for reason in self.reasons.values()):
             notes.append(
-                "form='float16' stores the weights that LiteRT does not run "
-                "sparse in 8 bits sparsely; it may be smaller."
+                "form='float16' also stores weights sparsely that LiteRT "
+                "cannot run sparse in 8 bits. It may be smaller."
             )
         if not self.ran[0].startswith("ai_edge_litert"):
             notes.append(
@@ -359,11 +359,11 @@ class Attempt:
 
 
 def _sizes_to_try(signature, batch_size, given):
-    """Returns the sizes of first axes to try; `None` stands for any.
+    """Returns the sizes of first axes to try; `None` means any size.
 
-    TFLite cannot leave the batch size of some networks open. Inputs that are
-    no batch of examples, such as the nodes and edges of a graph, then have
-    the sizes of what was given.
+    TFLite needs a fixed batch size for some networks. Inputs that are not a
+    batch of examples, such as the nodes and edges of a graph, then get the
+    sizes of the given inputs.
     """
     declared = signature.batch_size
     count = len(signature.specs)
@@ -427,7 +427,7 @@ def _expected(network, given, batch_size):
     expected = network.outputs(batches)
     refuse_non_finite(expected, network.name)
     if batch_size is None and is_batched(given) and count > 1:
-        # Another batch size, unless the first axis is no batch for the model.
+        # Try another batch size too, unless the first axis is not a batch.
         one = _batches(given, 1)[:1]
         with contextlib.suppress(Exception):
             expected = expected + network.outputs(one)
@@ -436,7 +436,7 @@ def _expected(network, given, batch_size):
 
 
 def _batches(flat, size):
-    """Cuts inputs into batches; leaves out what is left over."""
+    """Splits inputs into full batches, and drops the remainder."""
     if not is_batched(flat):
         return [flat]
     count = len(flat[0])

@@ -21,14 +21,14 @@ class ExportReport(Report):
         path: String, what was written.
         format: `"litert"`, `"saved_model"` or `"gem"`.
         written: `tf_gems.export.paths.Stored`, what was written.
-        twin: The same of the dense twin: the network that was passed in, in
+        twin: The same for the dense twin: the network that was passed in, in
             the same format without any use of its zeros.
         tensors: List of dicts, one for each weight that was written: `name`,
             `shape`, `type`, `zeros`, `encoding` (`"sparse"` or `"dense"`),
             `bytes` and `reason`: why it is dense, or `None`.
         largest_difference: Float, the largest absolute difference between
             an output of the Keras model and of what was written. Of several
-            outputs it is that of the one that differs most on its own scale.
+            outputs, the one with the largest relative difference.
         largest_output: Float, the largest absolute value of that output.
         ran: List of strings, the programs that ran what was written.
         notes: List of sentences on what a user should know.
@@ -99,7 +99,7 @@ class ExportReport(Report):
         return sum(tensor["zeros"] for tensor in self.tensors)
 
     def to_dict(self):
-        """Returns the report as plain, JSON-serialisable values.
+        """Returns the report as plain, JSON-serializable values.
 
         It measures the compressed sizes, which takes minutes for large
         networks.

@@ -45,15 +45,15 @@ def export_saved_model(
 
     Weights that are mostly zeros are stored as their kept values and the gaps
     between them, and expanded once, when the SavedModel is loaded; the others
-    are stored as they are. What is written serves, by the signature
-    `"serving_default"`, and needs neither this library nor Keras; it cannot be
-    trained. It is loaded again, and its outputs are compared with those of
-    the Keras model, before it is given its name.
+    are stored as they are. The SavedModel has the signature
+    `"serving_default"`, needs neither this library nor Keras, and cannot be
+    trained. Before it is moved to `directory`, it is loaded, and its outputs
+    are compared with those of the Keras model.
 
-    What is traced is the user's own object with `training=False`: look-up
-    tables, adapted statistics and attributes are what they are there. The
-    dense twin of the report is the same graph with all of its weights, each
-    stored once; `keras.Model.export` stores them twice.
+    The model itself is traced with `training=False`, including its look-up
+    tables, adapted statistics and attributes. The dense twin of the report is
+    the same graph with all of its weights, each stored once.
+    `keras.Model.export` stores them twice.
 
     Variables that the network writes while it predicts, such as the states
     of a stateful recurrent layer, start from their present values; the report
@@ -62,12 +62,12 @@ def export_saved_model(
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
             weights. It is left as it is.
-        directory: String or path. It must not exist, or be empty; never the
-            current directory, or another that people live in.
+        directory: String or path of a directory that is empty or does not
+            exist. It must not be the current or the home directory.
         inputs: Inputs to compare outputs on, as the model takes them.
             Defaults to `None`: random ones, the same each time.
-        overwrite: Whether to replace a SavedModel that is there. Its own files
-            are; whatever else lies beside them stays. Defaults to `False`.
+        overwrite: Whether to replace the files of an existing SavedModel.
+            Other files in the directory stay. Defaults to `False`.
         tolerance: Float, the largest difference of outputs that is accepted,
             as a fraction of the largest output. Defaults to `None`: 1e-4, or
             1e-2 and 5e-2 for networks that compute in float16 and bfloat16.
@@ -84,7 +84,7 @@ def export_saved_model(
             it holds no SavedModel.
         OSError: If `directory` cannot be written.
         RuntimeError: If nothing has been pruned yet, if Keras does not run on
-            TensorFlow, or if the SavedModel computes something else.
+            TensorFlow, or if the outputs of the SavedModel differ.
         ValueError: If the model is not a built Keras 3 model, its weights or
             outputs are not finite, or it is to be compacted and its graph is
             not known.
@@ -110,7 +110,7 @@ def write_saved_model(
     compact=False,
     measure=None,
 ):
-    """Does what `export_saved_model` does.
+    """Implements `export_saved_model`.
 
     Args:
         model: As there, and so the others.
@@ -136,7 +136,7 @@ def write_saved_model(
         Progress(directory) as progress,
         workplace(target) as folder,
     ):
-        progress.step("computing what the Keras model computes")
+        progress.step("running the Keras model")
         expected = network.outputs([given])
         refuse_non_finite(expected, network.name)
         notes = doubts(expected)
@@ -158,7 +158,7 @@ def write_saved_model(
                     traced.save(dense)
                 if Stored(written).bytes > Stored(dense).bytes:
                     notes.append(
-                        "No weight has zeros enough to be stored sparsely."
+                        "No weight has enough zeros to be stored sparsely."
                     )
                     shutil.rmtree(written)
                     shutil.copytree(dense, written)
@@ -203,8 +203,8 @@ def _refuse_full(directory, overwrite):
     if not own:
         raise FileExistsError(
             "`overwrite=True` replaces a SavedModel, and nothing else. "
-            f"Received: directory={directory!r}, which holds none, but other "
-            "files. Choose another directory."
+            f"Received: directory={directory!r}, which contains other files. "
+            "Choose another directory."
         )
     return own
 
