@@ -348,3 +348,16 @@ def test_weights_that_are_not_finite_are_refused():
     model.layers[0].bias.assign([np.nan, 0.0])
     with pytest.raises(ValueError, match="not finite"):
         gems.compact(model)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (np.full((2, 4), np.nan, "float32"), "computes NaN or infinite"),
+        (np.zeros((0, 4), "float32"), "returns no value"),
+    ],
+)
+def test_inputs_on_which_nothing_can_be_compared(inputs, message):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    with pytest.raises(ValueError, match=f"Received: inputs.*{message}"):
+        gems.compact(model, inputs=inputs)

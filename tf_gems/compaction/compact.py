@@ -246,6 +246,12 @@ def _difference(model, compacted, inputs):
             compacted(inputs, training=False),
         )
     ]
+    if not any(np.size(one) for one in found[0]):
+        raise ValueError(
+            "Outputs are compared on a batch of examples. Received: inputs, "
+            f"for which '{model.name}' returns no value. Pass some examples, "
+            "or leave `inputs` out."
+        )
     worst = 0.0
     for one, other in zip(*found, strict=True):
         if one.shape != other.shape:
@@ -253,7 +259,12 @@ def _difference(model, compacted, inputs):
         if not np.size(one):
             continue
         if not np.all(np.isfinite(one)):
-            raise ValueError("its outputs are not finite")
+            raise ValueError(
+                "Outputs are compared where they are finite. Received: "
+                f"inputs, for which '{model.name}' computes NaN or infinite "
+                "values. Pass a batch of finite `inputs`, or check the layers "
+                "that divide or take logarithms."
+            )
         largest = max(float(np.max(np.abs(one))), 1e-30)
         gap = np.max(np.abs(one.astype("float64") - other)) / largest
         worst = max(worst, float(gap))

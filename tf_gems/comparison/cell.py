@@ -14,6 +14,7 @@ from keras import ops
 from tf_gems import sanity
 from tf_gems import training_data
 from tf_gems.files import BACKUP
+from tf_gems.files import read_record
 from tf_gems.files import remove_files
 from tf_gems.files import remove_leftovers
 from tf_gems.files import write_text
@@ -33,6 +34,7 @@ from tf_gems.training import train
 from tf_gems.validation import check_model
 
 _OF_SEARCH = (r"round_\d+\.gem", r"rewind\.gem")
+RECORDED = ("method", "check", "sparsity", "seed")
 CHECKS = {
     "shuffled": sanity.shuffle,
     "reinitialized": sanity.reinitialize,
@@ -235,7 +237,7 @@ class Cell:
     def row(self):
         """Returns the record of a cell, running what is missing of it."""
         if self.path.exists():
-            record = json.loads(self.path.read_text("utf-8"))
+            record = read_record(self.path, *RECORDED)
             record.pop("key", None)
             return record
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -326,7 +328,7 @@ class Cell:
             found |= clock.read("search")
             write_text(cost, json.dumps(found, indent=1))
             remove_files(self._backup("search"), BACKUP, *_OF_SEARCH)
-        found = json.loads(cost.read_text("utf-8"))
+        found = read_record(cost, "epochs_of_search")
         return None if "diverged" in found else Ticket.load(file), found
 
     def _checked(self, model):
