@@ -18,7 +18,6 @@ there is not trained again.
 
 import dataclasses
 import functools
-import json
 import os
 import sys
 import time
@@ -36,6 +35,9 @@ from absl import flags
 import tf_gems as gems
 from tf_gems import datasets
 from tf_gems import zoo
+from tf_gems.comparison.experiment import finetune
+from tf_gems.comparison.experiment import recorded
+from tf_gems.comparison.experiment import searched
 from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
@@ -128,32 +130,32 @@ def mine(task, data, sparsity, directory):
         "paper", task.network(data), seed=SEED, filters=task.filters
     )
     batches = data.batches(BATCH_SIZE, SEED)
-    mining = task.epochs // 2
-
-    def fit(rate, epochs, *callbacks):
-        steps = epochs * -(-len(data.train[1]) // BATCH_SIZE)
-        sparse.compile(
-            keras.optimizers.SGD(
-                keras.optimizers.schedules.CosineDecay(rate, steps), 0.9
-            ),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
-        sparse.fit(
-            batches,
-            epochs=epochs,
-            shuffle=False,  # the pipeline shuffles
-            verbose=2,
-            callbacks=[*callbacks, gems.callbacks.SetEpoch(batches)],
-        )
-
-    miner = gems.GemMinerCallback(sparsity, freeze_period=1)
-    fit(SCORE_LEARNING_RATE, mining, miner)
-    ticket = sparse.ticket()
-    ticket.save(directory / "ticket.gem")
-    sparse.start_finetuning(ticket)
-    before = accuracy_of(sparse, data)
-    fit(LEARNING_RATE, task.epochs - mining)
+    method = gems.methods.GemMiner(
+        sparsity, task.epochs // 2, SCORE_LEARNING_RATE, freeze_period=1
+    )
+    sparse.compile(
+        keras.optimizers.SGD(LEARNING_RATE, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    ticket = searched(
+        directory / "ticket.gem",
+        method,
+        sparse,
+        batches,
+        directory / "search",
+        verbose=2,
+    )
+    before, _, _ = finetune(
+        sparse,
+        ticket,
+        batches,
+        task.epochs - method.epochs_of_search,
+        LEARNING_RATE,
+        lambda model: accuracy_of(model, data),
+        directory / "finetuning",
+        verbose=2,
+    )
     plain = gems.strip(sparse)
     plain.save(directory / "model.keras")
     return {
@@ -249,19 +251,19 @@ def main(_):
         directory = directory_of(
             FLAGS.models, FLAGS.network, sparsity, FLAGS.route
         )
-        if not (directory / "train.json").exists():
-            directory.mkdir(parents=True, exist_ok=True)
-            train(task, data, sparsity, directory)
+        path = directory / "train.json"
+        run = functools.partial(train, task, data, sparsity, directory)
+        print(recorded(path, run), flush=True)
 
 
 def train(task, data, sparsity, directory):
-    """Trains a cell."""
+    """Trains a cell, and returns what there is to record."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(SEED)
     run = mine if FLAGS.route == "gem_miner" else prune_with_tfmot
     begin = time.perf_counter()
     found = run(task, data, sparsity, directory)
-    found |= {
+    return found | {
         "network": FLAGS.network,
         "route": FLAGS.route,
         "target_sparsity": sparsity,
@@ -274,8 +276,6 @@ def train(task, data, sparsity, directory):
         "seconds": round(time.perf_counter() - begin, 1),
         "provenance": provenance(),
     }
-    (directory / "train.json").write_text(json.dumps(found, indent=1), "utf-8")
-    print(found, flush=True)
 
 
 if __name__ == "__main__":

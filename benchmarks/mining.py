@@ -19,8 +19,10 @@ import keras
 from absl import flags
 
 import tf_gems
+from tf_gems.comparison.experiment import finetune
+from tf_gems.comparison.experiment import recorded
+from tf_gems.comparison.experiment import searched
 from tf_gems.provenance import provenance
-from tf_gems.training import train
 
 FLAGS = flags.FLAGS
 _RECORDED = "fraction epochs batch_size learning_rate score_rate".split()
@@ -69,13 +71,13 @@ class Cell:
 
     def row(self, data):
         """Returns what is recorded of a cell, training it if need be."""
-        if self.path(".json").exists():
-            return json.loads(self.path(".json").read_text("utf-8"))
-        Path(FLAGS.directory).mkdir(parents=True, exist_ok=True)
+        return recorded(self.path(".json"), lambda: self._run(data))
+
+    def _run(self, data):
         interrupted = self.path("-search").exists()
         begin = time.perf_counter()
         found = self._train(data)
-        row = {
+        return {
             "method": self.method,
             "sparsity": self.sparsity,
             "seed": self.seed,
@@ -90,8 +92,6 @@ class Cell:
             "provenance": provenance(),
             "command": " ".join(["python", *sys.argv]),
         }
-        self.path(".json").write_text(json.dumps(row, indent=1) + "\n")
-        return row
 
     def _train(self, data):
         keras.utils.clear_session()
@@ -113,25 +113,26 @@ class Cell:
             steps_per_execution=self.steps_per_execution,
         )
         batches = data.batches(FLAGS.batch_size, self.seed)
+        ticket = None
         if pruned:
-            ticket = self._ticket(method, model, batches)
-            ticket.apply(model)
-            model.compiled = True  # a switch of phase changes no metric
-            found["accuracy_before"] = accuracy(model, data)
+            file, search = self.path(".gem"), self.path("-search")
+            ticket = searched(file, method, model, batches, search, verbose=0)
             found["layers"] = {
                 layer["path"]: round(layer["density"], 5)
                 for layer in ticket.layers()
             }
             epochs -= method.epochs_of_search
-        if epochs:
-            train(
-                model,
-                batches,
-                epochs,
-                FLAGS.learning_rate,
-                directory=self.path("-backup"),
-            )
-        found["accuracy"] = accuracy(model, data)
+        before, found["accuracy"], _ = finetune(
+            model,
+            ticket,
+            batches,
+            epochs,
+            FLAGS.learning_rate,
+            lambda model: accuracy(model, data),
+            self.path("-backup"),
+        )
+        if pruned:
+            found["accuracy_before"] = before
         plain = tf_gems.strip(model) if pruned else model
         plain.save(self.path(".keras"))
         return found
@@ -151,16 +152,6 @@ class Cell:
             freeze_period=1,
             **self.arguments,
         )
-
-    def _ticket(self, method, model, batches):
-        """The ticket of a method; searched for once."""
-        file = self.path(".gem")
-        if not file.exists():
-            directory = self.path("-search")
-            method.find(model, batches, directory=directory, verbose=0).save(
-                file
-            )
-        return tf_gems.Ticket.load(file)
 
 
 def accuracy(model, data):

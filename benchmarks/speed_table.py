@@ -2,13 +2,14 @@
 
     python benchmarks/speed_table.py
 
-It reads what `browser.py`, `native.py` and `mined_speed.py` have written to
-`benchmarks/results`, and writes `tf_gems/planning/speeds.json`. Run it again
-after any of them. It prints how far off the table is for each network that is
-left out of it.
+It reads what `browser.py`, `native.py`, `mined_speed.py` and `compaction.py`
+have written to `benchmarks/results`, and writes `tf_gems/planning/speeds.json`.
+Run it again after any of them. It prints how far off the table is for each
+network that is left out of it.
 """
 
 import json
+import math
 from pathlib import Path
 
 import browser  # first: it quiets TensorFlow
@@ -29,7 +30,7 @@ TABLE = Path(speeds.__file__).with_name("speeds.json")
 def cases(name):
     """Yields target, shape, name, function that builds it, row of results."""
     file = RESULTS / f"{name}.json"
-    if not file.exists():
+    if not file.exists() or name == "compaction":
         return
     for row in json.loads(file.read_text("utf-8"))["results"]:
         if not row["sparsity"]:
@@ -64,10 +65,35 @@ def speedups(row):
     return speedup, min(low, speedup), max(high, speedup)
 
 
+def channels():
+    """Returns networks without channels, by the multiply-adds that are gone."""
+    found = {}
+    rows = json.loads((RESULTS / "compaction.json").read_text("utf-8"))
+    for row in rows["results"]:
+        if row["zeros"] != "random channels":
+            continue
+        before, after = row["multiply_adds"]
+        network = found.setdefault(
+            row["network"],
+            {
+                "name": row["network"],
+                "features": [math.log(before)],
+                "points": {},
+            },
+        )
+        low, high = row["speedup_quartiles"]
+        speedup = row["speedup"]
+        point = [1 - after / before, speedup]
+        point += [min(low, speedup), max(high, speedup)]
+        network["points"][point[0]] = [round(value, 4) for value in point]
+    return found
+
+
 def main(_):
     """Writes the table, and prints its errors."""
     targets, sources, features = {}, [], {}
-    for name in ("browser", "native", "mined_speed"):
+    targets["native"] = {"channel": channels()}
+    for name in ("browser", "native", "mined_speed", "compaction"):
         for target, shape, title, build, row in cases(name):
             if title not in features:
                 features[title] = converted.Converted(build()).features

@@ -11,8 +11,6 @@ all devices of a machine train each cell together, with --strategy=mirrored.
 """
 
 import dataclasses
-import hashlib
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +33,7 @@ from tf_gems import methods
 from tf_gems.comparison import pictures
 from tf_gems.comparison.comparison import RESULTS
 from tf_gems.comparison.comparison import refuse_others
+from tf_gems.comparison.experiment import digest
 from tf_gems.targets import check_directory
 from tf_gems.targets import check_names
 
@@ -86,10 +85,8 @@ class Settings:
         settings = dataclasses.asdict(self)
         for name in ("sparsities", "seeds", "checked", "names"):
             del settings[name]
-        text = json.dumps(settings, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         output_dir = check_directory(output_dir, "output_dir")
-        return output_dir / f"compare-{self.dataset}-{digest}"
+        return output_dir / f"compare-{self.dataset}-{digest(settings)[:8]}"
 
 
 PRESETS = {

@@ -8,6 +8,7 @@ import tables
 
 from tf_gems import colors
 from tf_gems.files import replacing
+from tf_gems.tables import Table
 
 _COLUMNS = ("epoch", "density", "accuracy")
 
@@ -46,11 +47,8 @@ def read_curve(path):
 def render(cells, scale):
     """Returns the table beside the paper's numbers."""
     rows = dict.fromkeys((cell["name"], cell["density"]) for cell in cells)
-    width = max(len(name) for name, _ in rows)
-    lines = [
-        f"{'method':<{width}} {'kept':>6}  {'before':>13} {'paper':>6}  "
-        f"{'after':>13} {'paper':>6}  epochs"
-    ]
+    columns = ["method", ">kept", ">before", ">paper", ">after", ">paper"]
+    lines = []
     for name, density in rows:
         same = [
             c for c in cells if (c["name"], c["density"]) == (name, density)
@@ -58,23 +56,29 @@ def render(cells, scale):
         first = same[0]
         if first.get("curve"):
             density = 100 * first["curve"]["density"][-1]
-        lines.append(
-            f"{name:<{width}} {density:>5.3g}%  "
-            f"{_spread([c['before'] for c in same]):>13} "
-            f"{_reported(first['paper_before'])}  "
-            f"{_spread([c['after'] for c in same]):>13} "
-            f"{_reported(first['paper_after'])}  "
-            f"{first.get('epochs_of_search', '')} + "
-            f"{first.get('epochs_of_finetuning', '')}"
-            f"{', the network died' if 'failure' in first else ''}"
+        epochs = (
+            f"{first.get('epochs_of_search')} + "
+            f"{first.get('epochs_of_finetuning')}"
         )
-    if scale.reduced:
         lines.append(
-            f"REDUCED: {scale.epochs:g} of the paper's epochs on "
+            [
+                name,
+                f"{density:.3g}%",
+                _spread([c["before"] for c in same]),
+                _reported(first["paper_before"]),
+                _spread([c["after"] for c in same]),
+                _reported(first["paper_after"]),
+                "the network died" if "failure" in first else epochs,
+            ]
+        )
+    text = str(Table([*columns, "epochs"], lines))
+    if scale.reduced:
+        text += (
+            f"\nREDUCED: {scale.epochs:g} of the paper's epochs on "
             f"{scale.fraction:g} of the training set; its numbers are of the "
             "whole."
         )
-    return "\n".join(lines)
+    return text
 
 
 def draw(part, cells, path):
@@ -194,4 +198,4 @@ def _spread(values):
 
 
 def _reported(value):
-    return f"{'' if value is None else format(value, '.2f'):>6}"
+    return "" if value is None else f"{value:.2f}"

@@ -10,6 +10,7 @@ from matplotlib import pyplot
 
 from tf_gems import colors
 from tf_gems.files import replacing
+from tf_gems.tables import Table
 
 _SERIES = {"linewidth": 1.2}
 
@@ -178,12 +179,20 @@ def render(directory, results):
         f"{settings['network']} on {settings['dataset']}: "
         f"{mine['kept']:,} of {mine['size']:,} weights kept "
         f"({mine['kept'] / mine['size']:.2%})",
-        f"{'':<30}{'test accuracy':>14}{'epochs':>8}{'seconds':>9}",
-    ]
-    lines += [
-        f"{name:<30}{stage['accuracy']:>14.2%}{epochs:>8}"
-        f"{stage['seconds']:>9.0f}"
-        for name, (stage, epochs) in accuracies.items()
+        str(
+            Table(
+                ["network", ">test accuracy", ">epochs", ">seconds"],
+                [
+                    [
+                        name,
+                        f"{stage['accuracy']:.2%}",
+                        epochs,
+                        f"{stage['seconds']:.0f}",
+                    ]
+                    for name, (stage, epochs) in accuracies.items()
+                ],
+            )
+        ),
     ]
     lines += ["", (directory / "export.txt").read_text("utf-8").rstrip()]
     lines += ["", f"ticket   {(directory / 'ticket.gem').stat().st_size} bytes"]

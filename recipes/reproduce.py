@@ -11,7 +11,6 @@ the JAX backend whole epochs run on the device.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -41,9 +40,12 @@ from settings import NETWORKS
 import tf_gems as gems
 from tf_gems import datasets
 from tf_gems.comparison.cell import CHECKS
+from tf_gems.comparison.experiment import digest
+from tf_gems.comparison.experiment import finetune
+from tf_gems.comparison.experiment import recorded
+from tf_gems.comparison.experiment import searched
 from tf_gems.device_data import DeviceData
 from tf_gems.files import lock
-from tf_gems.files import remove_leftovers
 from tf_gems.files import share
 from tf_gems.files import write_text
 from tf_gems.provenance import provenance
@@ -51,7 +53,6 @@ from tf_gems.targets import check_directory
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
 from tf_gems.training import clear_session
-from tf_gems.training import train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +137,8 @@ class Reproduction:
         described = [self.network, config, described, seed]
         described.append(dataclasses.asdict(scale))
         path = self.directory / "cells" / f"{self._digest(described)}.json"
-        if not path.exists():
-            remove_leftovers(path.parent, path.stem)
+
+        def run():
             try:
                 record = self._find_and_finetune(row, method, seed, path)
             except RuntimeError as error:
@@ -145,10 +146,14 @@ class Reproduction:
                     raise
                 record = {"seed": seed, "failure": str(error)}
                 record |= dict.fromkeys(("before", "after", "layers"))
-            record |= {"command": self.command, "provenance": provenance()}
-            write_text(path, json.dumps(record, indent=1))
+            return {
+                **record,
+                "command": self.command,
+                "provenance": provenance(),
+            }
+
         return {
-            **json.loads(path.read_text("utf-8")),
+            **recorded(path, run),
             "name": row.name,
             "density": row.density,
             "paper_before": row.before,
@@ -160,28 +165,25 @@ class Reproduction:
         state.mkdir(parents=True, exist_ok=True)
         model = self._compiled(method, seed)
         data = self._batches(row.batch_size, seed)
-        search = 0
-        layers, before, curve = [], None, None
+        search, layers, curve, ticket = 0, [], None, None
         if method:
             ticket = self._ticket(row, method, seed, state)
             if row.curve:
                 curve = figures.read_curve(state / "curve.csv")
-            ticket.apply(model)
-            model.compiled = True
-            before = self._accuracy(model)
             layers = [layer["density"] for layer in ticket.layers()]
             search = method.epochs_of_search
         epochs = self.scale.count(row.epochs) if row.epochs else 0
         begin = time.time()
-        if epochs:
-            train(
-                model,
-                data,
-                epochs,
-                self._schedule(row, epochs, len(data)),
-                directory=state / "finetuning",
-                verbose=2,
-            )
+        before, after, _ = finetune(
+            model,
+            ticket,
+            data,
+            epochs,
+            self._schedule(row, epochs, len(data)),
+            self._accuracy,
+            state / "finetuning",
+            verbose=2,
+        )
         return {
             "seed": seed,
             "epochs_of_search": search,
@@ -192,37 +194,26 @@ class Reproduction:
             "layers": layers,
             "curve": curve,
             "before": before,
-            "after": self._accuracy(model),
+            "after": after,
         }
 
     def _ticket(self, row, method, seed, state):
         """Returns the ticket that is to be fine-tuned; searched for once."""
-        digest = self._of_ticket(row, seed)
-        file = self.directory / "tickets" / f"{digest}.gem"
+        name = self._of_ticket(row, seed)
+        file = self.directory / "tickets" / f"{name}.gem"
         model = self._compiled(method, seed)
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(file.parent, file.stem)
-            data = self._batches(row.batch_size, seed)
-            search = self.directory / "searches" / digest
-            if row.curve:
-                curve = figures.Curve(state / "curve.csv", self._accuracy)
-                callbacks = [method.callback(), curve]
-                method.prepare(model)
-                train(
-                    model,
-                    data,
-                    method.epochs,
-                    method.learning_rate,
-                    callbacks,
-                    search,
-                    verbose=2,
-                )
-                ticket = method.ticket(model, method.masks(model))
-            else:
-                ticket = method.find(model, data, directory=search, verbose=2)
-            ticket.save(file)
-        ticket = gems.Ticket.load(file)
+        callbacks = []
+        if row.curve:
+            callbacks = [figures.Curve(state / "curve.csv", self._accuracy)]
+        ticket = searched(
+            file,
+            method,
+            model,
+            self._batches(row.batch_size, seed),
+            self.directory / "searches" / name,
+            verbose=2,
+            callbacks=callbacks,
+        )
         if row.check:
             model = self._compiled(method, seed)
             ticket = CHECKS[row.check](ticket, model, seed=seed + 1)
@@ -237,8 +228,7 @@ class Reproduction:
     def _digest(self, described):
         """Returns a name for what was described; backends share nothing."""
         means = [keras.backend.backend(), *(["fused"] if self.fuse else [])]
-        text = json.dumps([described, *means], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return digest([described, *means])[:12]
 
     def _compiled(self, method, seed):
         clear_session(seed)

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
-import json
 from pathlib import Path
 
 import devices
@@ -11,6 +9,7 @@ import paper
 from absl import flags
 
 from tf_gems import zoo
+from tf_gems.comparison.experiment import digest
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_sparsity
 
@@ -150,8 +149,7 @@ class Settings:
             for field in dataclasses.fields(self)
             if getattr(self, field.name) != field.default
         }
-        text = json.dumps(settings, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return digest(settings)[:12]
 
 
 class _NumberOrAuto(flags.ArgumentParser):

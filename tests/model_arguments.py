@@ -122,6 +122,7 @@ def _of_exports(sparse):
         "tolerance": {"none", "zero", *POSITIVE},
         "io": set(),
         "sparse": SWITCH,
+        "compact": SWITCH,
     }
     data = np.ones((2, 2)), None
     return {
@@ -129,6 +130,37 @@ def _of_exports(sparse):
         exports.export_litert: (
             {"model": sparse, "path": "new.tflite"},
             litert,
+        ),
+        exports.export_ethos_u: (
+            {
+                "model": sparse,
+                "path": "new.tflite",
+                "representative_data": np.ones((2, 2)),
+            },
+            {
+                "model": set(),
+                "path": set(),
+                "representative_data": set(),
+                "accelerator": set(),
+                "inputs": inputs,
+                "tolerance": {"none", "zero", *POSITIVE},
+                "compact": SWITCH,
+            },
+        ),
+        exports.export_micro: (
+            {
+                "model": sparse,
+                "path": "new.tflite",
+                "representative_data": np.ones((2, 2)),
+            },
+            {
+                "model": set(),
+                "path": set(),
+                "representative_data": set(),
+                "inputs": inputs,
+                "tolerance": {"none", "zero", *POSITIVE},
+                "compact": SWITCH,
+            },
         ),
         exports.export_saved_model: (
             {"model": sparse, "directory": "new"},
@@ -138,6 +170,7 @@ def _of_exports(sparse):
                 "inputs": inputs,
                 "overwrite": SWITCH,
                 "tolerance": {"none", "zero", *POSITIVE},
+                "compact": SWITCH,
             },
         ),
         exports.deployment_report: (
@@ -150,6 +183,7 @@ def _of_exports(sparse):
                 "representative_data": inputs,
                 "runs": {"zero", "large"},
                 "metric": {"function", "class"},
+                "compact": SWITCH,
             },
         ),
         gems.page.write_page: (

@@ -484,7 +484,10 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("recipe", PROGRAMS)
+@pytest.mark.parametrize(
+    "recipe",
+    ["reproduce", pytest.param("compare", marks=pytest.mark.slow)],
+)
 def test_the_program_of_a_recipe_keeps_to_its_own_files(
     user, recipe, recipes, tmp_path
 ):

@@ -28,6 +28,7 @@ def run(tmp_path, monkeypatch):
     return lambda name: runpy.run_path(ROOT / "docs" / "guides" / f"{name}.py")
 
 
+@pytest.mark.slow
 def test_mine_a_gem(run):
     names = run("mine_a_gem")
     assert names["ticket"].kept == round(0.05 * names["ticket"].size)
@@ -40,6 +41,7 @@ def test_mine_a_gem(run):
     assert loaded.kept == kept and Path("digits.keras").exists()
 
 
+@pytest.mark.slow
 def test_choose_a_method(run):
     names = run("choose_a_method")
     accuracy = names["accuracy"]
@@ -48,6 +50,7 @@ def test_choose_a_method(run):
         assert names["gems"].patterns.get("2:4").matches(mask)
 
 
+@pytest.mark.slow
 def test_deploy(run):
     names = run("deploy")
     files = {path.name: path.stat().st_size for path in Path().glob("*.tflite")}
@@ -59,6 +62,7 @@ def test_deploy(run):
     assert Path("saved_model").is_dir() and Path("exported").is_dir()
 
 
+@pytest.mark.slow
 def test_compare_methods(run):
     names = run("compare_methods")
     methods = {row["method"] for row in names["comparison"].rows}
@@ -66,11 +70,13 @@ def test_compare_methods(run):
     assert names["ticket"].density == pytest.approx(0.1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_training_loops(run):
     names = run("training_loops")
     assert names["plain"] is names["gan"]
 
 
+@pytest.mark.slow
 def test_many_devices(tmp_path):
     # It makes a strategy of its own, of which a process takes one.
     guide = ROOT / "docs" / "guides" / "many_devices.py"
@@ -86,6 +92,7 @@ def test_many_devices(tmp_path):
     assert list((tmp_path / "backup").glob("*.backup"))
 
 
+@pytest.mark.slow
 def test_reproduce_the_paper(run):
     names = run("reproduce_the_paper")
     assert names["ticket"].density == pytest.approx(0.05, abs=1e-3)

@@ -69,6 +69,7 @@ def mirrored(tmp_path_factory):
     return read(path)
 
 
+@pytest.mark.slow
 def test_four_replicas_and_a_second_strategy(mirrored):
     one, four, second = mirrored
     assert [run["devices"] for run in mirrored] == [1, 4, 2]
@@ -87,6 +88,7 @@ def free_ports(count):
     return ports
 
 
+@pytest.mark.slow
 def test_two_workers_on_loopback(mirrored, tmp_path):
     addresses = [f"localhost:{port}" for port in free_ports(2)]
     paths = [tmp_path / str(index) for index in range(2)]
@@ -118,6 +120,7 @@ def test_two_workers_on_loopback(mirrored, tmp_path):
     assert len(first["epochs"]) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="jax is not installed"
 )

@@ -253,6 +253,19 @@ def test_biases_tokens_and_positions_are_no_kernels():
     ]
 
 
+def test_low_rank_adapters_are_not_pruned():
+    model = models.dense_network()
+    first, *rest = [v for v in tf_gems.PruningReport(model).prunable]
+    model.layers[0].enable_lora(2)
+    report = tf_gems.PruningReport(model)
+    reasons = {v.path: reason for v, reason in report.skipped}
+    assert reasons[first.path] == "not trainable"
+    assert list(reasons.values()).count("low-rank adapter") == 2
+    assert [v.path for v in report.prunable] == [v.path for v in rest]
+    with pytest.raises(ValueError, match="nothing but adapters.*enable_lora"):
+        tf_gems.PruningReport(model.layers[0])
+
+
 def test_scores_are_not_prunable():
     model = models.dense_network()
     paths = [v.path for v in tf_gems.PruningReport(model).prunable]

@@ -109,6 +109,7 @@ def test_missing_data_names_the_remedy(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_tiny_imagenet_in_smoke(tmp_path):
     place = directory("tiny_imagenet_20")
     flags = [
@@ -184,6 +185,7 @@ def test_other_recipes_know_their_presets(recipe):
     assert "Paper: 0.9856" in output
 
 
+@pytest.mark.slow
 def test_compare_in_smoke_and_again_from_its_cells(tmp_path):
     flags = ["--preset=smoke", "--names=gem_miner,snip,random_erk"]
     code, output = run(tmp_path, *flags, recipe="compare.py")

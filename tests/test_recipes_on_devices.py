@@ -81,6 +81,7 @@ def wait_for(process, output_dir, pattern):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_mirrored(tmp_path):
     flags = [*SMOKE, "--strategy=mirrored"]  # 359 test images
     code, output = finish(start(tmp_path, *flags, replicas=2))
@@ -126,6 +127,7 @@ def test_killed_workers_go_on_to_the_same_ticket(tmp_path):
     assert stages["mine"]["kept"] == 5020
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="jax is not installed"
 )

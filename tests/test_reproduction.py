@@ -179,6 +179,7 @@ def test_fused_cells_are_their_own(tmp_path):
     assert locks - {fused.stem}, "it searches for a ticket of its own"
 
 
+@pytest.mark.slow
 def test_the_course_of_mining_by_penalty(tmp_path):
     pytest.importorskip("jax")
     part = ["--figure=5", "--only=penalty 0.0001"]

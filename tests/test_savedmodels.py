@@ -29,7 +29,17 @@ def load(card):
     return datasets.load(name, directory)
 
 
-@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(
+            path,
+            id=path.stem,
+            marks=[] if path.stem == "digits" else pytest.mark.slow,
+        )
+        for path in CARDS
+    ],
+)
 def test_artefact_does_what_its_card_says(path):
     card = json.loads(path.read_text("utf-8"))
     promised = card["accuracy"]

@@ -396,6 +396,46 @@ def test_quantize_and_export_are_those_of_the_plain_model(tmp_path):
         tf_gems.SparseModel(plain)
 
 
+def test_wrapped_layers_keep_the_weights_that_they_have():
+    x, y = models.dense_data()
+    model = models.dense_network()
+    sparse = tf_gems.SparseModel(model, seed=0)
+    for part in (model, model.layers[0]):
+        with pytest.raises(ValueError, match="before they are quantized"):
+            part.quantize("int8")
+    with pytest.raises(ValueError, match="`enable_lora` of 'first'"):
+        model.layers[0].enable_lora(2)
+    last = model.layers[-1]
+    last._tracker.unlock()
+    late = last.add_weight(shape=(2, 2), name="late")
+    with pytest.raises(ValueError, match="'dense', to which .*late was added"):
+        mine(sparse, x, y)
+    late.trainable = False
+    mine(sparse, x, y)
+    sparse.start_finetuning()
+    model.layers[0].enable_lora(2)  # of a sparse kernel, which it freezes
+    kernel = np.array(model.layers[0]._kernel)
+    sparse.compile("sgd", "mse")
+    sparse.fit(x, y, verbose=0)
+    assert np.any(model.layers[0].lora_kernel_b)
+    assert np.array_equal(model.layers[0]._kernel, kernel)
+    expected = sparse.predict(x, verbose=0)
+    plain = tf_gems.strip(sparse)
+    assert difference(plain.predict(x, verbose=0), expected) < 1e-6
+    plain.quantize("int8")
+    assert plain.layers[0].quantization_mode == "int8"
+
+
+def test_a_weight_that_is_replaced_is_refused():
+    x, _ = models.dense_data()
+    model = models.dense_network()
+    sparse = tf_gems.SparseModel(model, seed=0)
+    layer = model.layers[0]
+    layer._untrack_variable(layer._kernel)
+    with pytest.raises(ValueError, match="no longer has .*first/kernel"):
+        sparse(x)
+
+
 def test_pruning_again_keeps_weights_that_are_not_zero():
     x, y = models.dense_data()
     model = models.dense_network()

@@ -27,27 +27,32 @@ WHOLE = ("functional_subclass", "adapted_normalization")
 NAMES = (
     *WHOLE,
     "adafactor",
-    "attribute_set_later",
-    "call_with_arguments",
-    "constraints",
     "custom_cell",
     "distillation_by_compute_loss",
-    "equal_names",
-    "lambda_with_a_name",
     "mixture_of_experts",
     "nested_dicts",
-    "nested_models",
-    "own_dense_with_a_counter",
-    "simsiam",
     "string_lookup",
     "subclassed_without_config",
     "tf_function_inside",
+)
+MORE = (
+    "attribute_set_later",
+    "call_with_arguments",
+    "constraints",
+    "equal_names",
+    "lambda_with_a_name",
+    "nested_models",
+    "own_dense_with_a_counter",
+    "simsiam",
     "transfer_learning",
     "vae",
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [*NAMES, *(pytest.param(n, marks=pytest.mark.slow) for n in MORE)],
+)
 def test_every_stage_is_right_or_refused(name, tmp_path):
     case = CASES[name]
     leave_out = () if name in WHOLE else EXPORTS

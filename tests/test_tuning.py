@@ -204,6 +204,7 @@ class Epochs(keras.callbacks.Callback):
         return Epochs(self.folder)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_hyperband_takes_what_its_search_takes(tmp_path):
     x, y = few()

@@ -20,7 +20,9 @@ from tf_gems.comparison import compare
 from tf_gems.export import DeploymentReport
 from tf_gems.export import ExportReport
 from tf_gems.export import deployment_report
+from tf_gems.export import export_ethos_u
 from tf_gems.export import export_litert
+from tf_gems.export import export_micro
 from tf_gems.export import export_saved_model
 from tf_gems.gem_miner import GemMinerCallback
 from tf_gems.layers import GemLayer

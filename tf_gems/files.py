@@ -25,12 +25,11 @@ _PARTS = {"new", "sparse", "dense", "old", "graph", "candidate.tflite"}
 
 @contextlib.contextmanager
 def replacing(path):
-    """Opens a binary file that takes the place of `path` once it is whole.
+    """Opens a binary file that replaces `path` once it is complete.
 
-    It is written beside its target, brought to disk, and renamed. Whatever
-    happens meanwhile, there is either the old file or the new one. What
-    earlier writers of the same file left behind when they were killed is
-    removed.
+    A partial file is written beside the target, flushed to disk and renamed.
+    So there is always either the old file or the new one. Partial files of
+    earlier writers that were killed are removed.
 
     Args:
         path: String or path.
@@ -95,7 +94,7 @@ def replacing_path(path, suffix=""):
 
 
 def write_text(path, text):
-    """Writes a text file that is there whole, or not; see `replacing`.
+    """Writes a text file completely, or not at all; see `replacing`.
 
     Args:
         path: String or path.
@@ -154,10 +153,10 @@ def workplace(target):
 
 @contextlib.contextmanager
 def _owned(partial):
-    """Holds a lock beside what is being written, which ends with the process.
+    """Holds a lock file beside a partial file until the process ends.
 
-    It is the proof that somebody still writes there: ids of processes mean
-    nothing to another container. Where files cannot be locked there is none.
+    It shows that a process still writes there. Process ids would mean nothing
+    in another container. If the file system has no locks, there is none.
     """
     lock = filelock.FileLock(f"{partial}.lock")
     if partial.parent.is_dir():  # which `filelock` would make
@@ -173,7 +172,7 @@ def _owned(partial):
 
 
 def _remove_ownerless(directory, name, suffix=""):
-    """Removes what processes that ended were writing for one target.
+    """Removes partial files of one target whose process has ended.
 
     Args:
         directory: Path.
@@ -187,8 +186,8 @@ def _remove_ownerless(directory, name, suffix=""):
 
 
 def _partials(directory):
-    """Yields paths that somebody is or was writing at, targets, suffixes."""
-    with contextlib.suppress(OSError):  # who writes there says why not
+    """Yields partial files, their targets and suffixes."""
+    with contextlib.suppress(OSError):  # the writer raises the error
         matches = map(_PARTIAL.fullmatch, sorted(os.listdir(directory)))
         for path, *parts in dict.fromkeys(m.groups() for m in matches if m):
             yield (Path(directory, path), *parts)
@@ -211,8 +210,8 @@ def _has_owner(partial):
 def _discard(partial):
     """Removes a partial file, or a folder that is a `workplace`, and its lock.
 
-    An older directory that a kill left aside, before the new one was in its
-    place, stays until there is a new one.
+    An older directory that was moved aside before a kill is kept until the
+    new one is in its place.
     """
     if partial.is_symlink():
         return
@@ -228,18 +227,16 @@ def _discard(partial):
 
 
 def replace_directory(new, target, own, entry):
-    """Puts a directory in the place of an older one of the same kind.
+    """Replaces a directory by a new one of the same kind.
 
-    Only what the older one consists of is removed; all else that lies in its
-    place stays there.
+    Only the files of the older one are removed. Other files stay.
 
     Args:
         new: Path of the directory, in a `workplace`.
         target: Path.
         own: Set of paths, relative to `target`, of the files and folders that
             the older one consists of.
-        entry: String, the file without which the others are nothing: it
-            leaves first, and comes last.
+        entry: String, the main file: it is removed first and added last.
 
     Raises:
         FileExistsError: If something that is not among `own` has the name of
@@ -318,7 +315,7 @@ def remove_files(directory, *patterns, folder=True):
 def remove_leftovers(directory, name=""):
     """Removes what a process that was killed was writing into a directory.
 
-    To be called by who has claimed that directory, or these names in it.
+    The caller must have claimed the directory, or these names in it.
 
     Args:
         directory: Path. There need not be any.
@@ -363,7 +360,7 @@ def claimed(path, wait=False):
         except filelock.Timeout:
             yield False
             return
-        except FileNotFoundError:  # who had it before removed the folder
+        except FileNotFoundError:  # another process removed the folder
             if last:
                 raise
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -422,9 +419,9 @@ def _forget_lock(directory):
 def share(pieces, lock, run):
     """Runs pieces of work, of which other processes may run some.
 
-    Every process calls this with the same pieces: it runs first those that
-    nobody has claimed, and then waits for the others, in turn. What another
-    process left unfinished is run by the one that waited for it.
+    Every process calls this with the same pieces. It first runs those that no
+    other process has claimed, and then waits for the others in order. A piece
+    that another process did not finish is run by the process that waited.
 
     Args:
         pieces: List.

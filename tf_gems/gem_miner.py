@@ -36,7 +36,7 @@ from tf_gems.layers.gem_layer import built_gem_layers
 from tf_gems.layers.zeros import freeze_zeros_above
 from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.mining_guards import GuardedMining
-from tf_gems.mining_guards import check_compilation
+from tf_gems.mining_guards import check_training
 from tf_gems.mining_guards import read_number
 from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.selection import distributions
@@ -201,7 +201,7 @@ class GemMinerCallback(GuardedMining):
                 "masks. Leave the callback out of this `fit`."
             )
         refuse_too_few_zeros(self._gems, self.target_sparsity)
-        check_compilation(self.model)
+        check_training(self.model, self._gems)
         self._epochs = self.epochs or self.params["epochs"]
         freezes = self._epochs // self.freeze_period - 1
         self._refuse_no_freeze(freezes)

@@ -196,12 +196,21 @@ def read_number(variable):
     return float(ops.convert_to_numpy(variable))
 
 
-def check_compilation(model):
-    """Refuses optimizers that do not start from the scores as drawn.
+def check_training(model, gems):
+    """Refuses what trains something else than the scores as drawn.
 
     A model without a loss is refused at its first step.
     """
     training_logic.require_loss(model)
+    for gem in gems:
+        training = [v.path for v in gem.layer.trainable_variables]
+        if training:
+            raise ValueError(
+                "While a network is mined, only the scores of its weights "
+                f"train. Received: '{gem.layer.name}', to which "
+                f"{', '.join(training[:3])} was added after it was wrapped. "
+                "Add it before, or after `start_finetuning()`."
+            )
     optimizer = model.optimizer
     # A scaled loss has one optimizer within, a `MultiOptimizer` several.
     inner = getattr(optimizer, "inner_optimizer", None)

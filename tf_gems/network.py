@@ -241,7 +241,7 @@ def refuse_before_mining(gems, model):
 
 
 def refuse_unfinished_mining(gems, model):
-    """Raises an error if more weights are alive than mining aims at."""
+    """Raises an error if more weights are alive than the target allows."""
     kept = sum(
         int(ops.count_nonzero(mask))
         for gem in gems

@@ -16,9 +16,11 @@ LOW_RANK = "rank below 2"
 NOT_A_KERNEL = "bias or normalization"
 A_VECTOR = "one dimension above 1"
 A_POSITION = "table of positions"
+AN_ADAPTER = "low-rank adapter"
 FILTERED = "excluded by `filters`"
 
 _NOT_KERNELS = {"gamma", "beta", "scale", "offset", "alpha"}
+_ADAPTER = re.compile(r"lora_(kernel|embeddings)_[ab]")
 _POSITION = re.compile(r"(^|_)pos(ition(al|s)?)?(_|$)")
 
 
@@ -26,7 +28,8 @@ class PruningReport(Report):
     """The prunable and the skipped weights of a layer, with reasons.
 
     A weight is prunable if it is trainable, has rank two or more, and is not a
-    bias, normalization scale, PReLU slope, class token or position table. A
+    bias, normalization scale, PReLU slope, class token, position table or
+    low-rank adapter (`enable_lora`), whose product is dense in any case. A
     weight whose name does not end in `kernel` or `embeddings` counts as a
     vector if only one of its dimensions is above 1, and as a bias if its name
     ends in `bias`. A regular expression, or a list of them, restricts this to
@@ -129,6 +132,14 @@ class PruningReport(Report):
                 "`tf_gems.strip` gives back."
             )
         reasons = [reason for _, reason in self.skipped]
+        if AN_ADAPTER in reasons:
+            raise ValueError(
+                "A low-rank adapter is not pruned: added to a sparse kernel "
+                f"its product makes it dense. Received: '{layer.name}', of "
+                "which nothing but adapters trains. Prune the model first, "
+                "and call `enable_lora` on what `tf_gems.strip` gives back, "
+                "or pass a callable as `filters`."
+            )
         policy = filter_policies.get(filters)
         if policy is not None and any(r == policy.reason for r in reasons):
             nothing = policy.nothing.format(name=f"'{layer.name}'")
@@ -207,6 +218,8 @@ def _reason_of_kind(variable):
         return NOT_A_KERNEL
     if len(variable.shape) < 2:
         return LOW_RANK
+    if _ADAPTER.fullmatch(name):
+        return AN_ADAPTER
     if name.endswith("kernel"):
         return None
     if any(_POSITION.search(n) for n in (name, owner.rpartition("/")[2])):

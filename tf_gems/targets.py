@@ -1,10 +1,9 @@
-"""Where this library may write: never over what it did not write itself.
+"""Where this library may write: it replaces only its own files.
 
 Every function that writes, replaces or removes asks here first:
 
-* `check_file` and `check_directory` refuse empty paths, and directories that
-  people live in: the current one, the home directory, the root, and all that
-  hold these. No argument overrides that.
+* `check_file` and `check_directory` refuse empty paths, the current directory,
+  the home directory, the root, and their parents. No argument overrides that.
 * `claiming` lets a function that writes several files into a directory of the
   user's choice replace those that it wrote before, and no others.
 
@@ -82,7 +81,7 @@ def check_file(path, name="path"):
     try:
         mode = os.stat(path).st_mode
     except OSError:
-        return path  # there is none, or whoever writes it says why not
+        return path  # there is none, or writing raises the error
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(
             f"{rule}{received}a directory. Add the name of a file."
@@ -142,9 +141,9 @@ def check_directory(directory, name="directory"):
 def claiming(directory, names, known=False):
     """Makes a directory, and claims names in it for files of this library.
 
-    A claim is an empty file in a folder `.tf_gems` of the directory. It is
-    there before the file itself, and stays as long as that: a later call, also
-    one after a kill, tells by it what it may replace.
+    A claim is an empty file in the folder `.tf_gems` of the directory. It is
+    made before the file itself and stays as long, so that a later call knows,
+    even after a kill, which files it may replace.
 
     Args:
         directory: String or path.

@@ -93,7 +93,7 @@ def _is_of_someone_else(backup):
 def clear_session(seed):
     """Forgets all models and begins from a seed, on the same devices.
 
-    Keras would forget what `keras.distribution.set_distribution` was told.
+    `keras.utils.clear_session` alone would reset the distribution.
     """
     distribution = keras.distribution.distribution()
     keras.utils.clear_session()

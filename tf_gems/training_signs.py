@@ -1,4 +1,4 @@
-"""Whether a model has been trained, as far as it can be told."""
+"""Whether a model seems to have been trained."""
 
 import keras
 import numpy as np

@@ -1,4 +1,8 @@
-"""Checks that state the rule, the value received, and the remedy."""
+"""Checks of arguments.
+
+Each check takes a value and the name of its argument, and returns the value, or
+raises a `ValueError` that states the rule, the value and the remedy.
+"""
 
 import difflib
 import math
@@ -28,15 +32,7 @@ def _short(value):
 
 
 def check_sparsity(value, name="target_sparsity"):
-    """Returns `value` if it is a fraction of zeros in [0, 1).
-
-    Args:
-        value: Number to check.
-        name: Name of the argument, for the message.
-
-    Raises:
-        ValueError: If it is not; the message guesses what was meant.
-    """
+    """Returns `value` if it is a fraction of zeros in [0, 1)."""
     rule = f"`{name}` is the fraction of zeros in [0, 1). "
     received = f"Received: {name}={_short(value)}. "
     if not is_number(value):
@@ -55,16 +51,7 @@ def check_sparsity(value, name="target_sparsity"):
 
 
 def check_choice(value, name, choices):
-    """Returns `value` if it is one of `choices`.
-
-    Args:
-        value: Value to check.
-        name: Name of the argument, for the message.
-        choices: Iterable of strings.
-
-    Raises:
-        ValueError: If it is not; the message names the nearest choices.
-    """
+    """Returns `value` if it is one of `choices`, an iterable of strings."""
     if isinstance(value, str) and value in choices:
         return value
     near = difflib.get_close_matches(f"{value!s:.100}", choices, n=3)
@@ -76,15 +63,7 @@ def check_choice(value, name, choices):
 
 
 def check_positive_integer(value, name):
-    """Returns `value` if it is an integer of at least one.
-
-    Args:
-        value: Number to check.
-        name: Name of the argument, for the message.
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """Returns `value` if it is an integer of at least one."""
     if is_integer(value, 1):
         return int(value)
     raise ValueError(
@@ -97,13 +76,8 @@ def check_integer(value, name, least=0, most=None):
     """Returns `value` if it is an integer within bounds.
 
     Args:
-        value: Number to check.
-        name: Name of the argument, for the message.
         least: Integer. Defaults to `0`; `None` for any.
         most: Integer. Defaults to `None`: any.
-
-    Raises:
-        ValueError: If it is not.
     """
     lowest = -(2**63) if least is None else least
     if is_integer(value, lowest) and (most is None or value <= most):
@@ -117,15 +91,7 @@ def check_integer(value, name, least=0, most=None):
 
 
 def check_seed(value, name="seed"):
-    """Returns `value` if it is a seed of Keras: an integer from 0, or `None`.
-
-    Args:
-        value: Value to check.
-        name: Name of the argument, for the message.
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """Returns `value` if it is a seed: an integer from 0, or `None`."""
     return value if value is None else check_integer(value, name, 0, 2**32 - 1)
 
 
@@ -133,14 +99,9 @@ def check_number(value, name, least=None, most=None, above=None):
     """Returns `value` as a float if it is finite and within bounds.
 
     Args:
-        value: Number to check.
-        name: Name of the argument, for the message.
         least: Float, the smallest allowed. Defaults to `None`: any.
         most: Float, the largest allowed. Defaults to `None`: any.
         above: Float that it must exceed. Defaults to `None`: any.
-
-    Raises:
-        ValueError: If it is not.
     """
     if (
         is_number(value)
@@ -164,11 +125,7 @@ def check_number(value, name, least=None, most=None, above=None):
 
 
 def check_bool(value, name):
-    """Returns `value` if it is `True` or `False`.
-
-    Raises:
-        ValueError: If it is something else, such as `"no"`, which is true.
-    """
+    """Returns `value` if it is `True` or `False`."""
     if isinstance(value, bool):
         return value
     raise ValueError(
@@ -177,11 +134,7 @@ def check_bool(value, name):
 
 
 def check_regex(value, name):
-    """Returns `value` if it is a regular expression.
-
-    Raises:
-        ValueError: If it is no string, or cannot be compiled.
-    """
+    """Returns `value` if it is a regular expression."""
     reason = "it is no string"
     if isinstance(value, str):
         try:
@@ -197,15 +150,7 @@ def check_regex(value, name):
 
 
 def check_model(value, name="model"):
-    """Returns `value` if it is a layer or model of Keras 3.
-
-    Args:
-        value: Value to check.
-        name: Name of the argument, for the message.
-
-    Raises:
-        ValueError: If it is something else.
-    """
+    """Returns `value` if it is a layer or model of Keras 3."""
     import keras
 
     if isinstance(value, keras.layers.Layer):
@@ -218,11 +163,7 @@ def check_model(value, name="model"):
 
 
 def check_callable(value, name):
-    """Returns `value` if it can be called.
-
-    Raises:
-        ValueError: If it cannot.
-    """
+    """Returns `value` if it can be called."""
     if callable(value):
         return value
     raise ValueError(
@@ -231,16 +172,7 @@ def check_callable(value, name):
 
 
 def check_list(value, name, of="values"):
-    """Returns `value` as a list, if it is a list, tuple or array of some.
-
-    Args:
-        value: Value to check.
-        name: Name of the argument, for the message.
-        of: String, what its items are.
-
-    Raises:
-        ValueError: If it is something else, such as a string, or empty.
-    """
+    """Returns `value` as a list, if it is a list, tuple or array of some."""
     listed = isinstance(value, list | tuple | range)
     if (listed or getattr(value, "ndim", None) == 1) and len(value):
         return list(value)
@@ -251,11 +183,7 @@ def check_list(value, name, of="values"):
 
 
 def check_verbose(value, name="verbose"):
-    """Returns `value` if it is a `verbose` of `fit`: 0, 1, 2 or `"auto"`.
-
-    Raises:
-        ValueError: If it is something else.
-    """
+    """Returns `value` if it is a `verbose` of `fit`: 0, 1, 2 or `"auto"`."""
     if isinstance(value, int) and 0 <= value <= 2:
         return value
     if isinstance(value, str) and value == "auto":

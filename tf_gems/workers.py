@@ -9,10 +9,10 @@ from tf_gems import _keras
 def prepare(model):
     """Prepares a model so that `fit` and `evaluate` run on several workers.
 
-    Under `MultiWorkerMirroredStrategy`, Keras 3.15 tries to average the first
-    batch, of which only the shapes matter, and logs that are scalars; both
-    fail. Here the shapes are those of this worker's batch, and the logs are
-    vectors of one entry. A `SparseModel` does this itself.
+    Under `MultiWorkerMirroredStrategy`, Keras 3.15 averages the first batch
+    and scalar logs over the workers, which fails. This uses the shapes of the
+    worker's own batch, and logs that are vectors of one entry. A `SparseModel`
+    needs no such call.
 
     Args:
         model: Keras model, made in the scope of its strategy. Under any other

@@ -5,6 +5,8 @@
 `gems.compare` runs methods, sparsities and seeds at the same number of epochs,
 the search included. It saves each finished cell, so that a run that was killed
 resumes, and processes that are started with the same directory share the work.
+`executor=` runs the cells on the workers of a `concurrent.futures.Executor`
+([many devices](many_devices.py)).
 
 ## A comparison
 """

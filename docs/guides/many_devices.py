@@ -114,6 +114,29 @@ Start the second command once for each device, with one `--output_dir`. Each
 process runs the cells that no other has claimed. `gems.compare` takes
 `strategy=strategy`; a scope around the call would end with its first cell.
 
+`gems.compare` also takes any `concurrent.futures.Executor`, whose workers run
+the cells: processes of this machine, or the executor of loky, Dask or MPI on
+many machines.
+
+    import concurrent.futures
+    import multiprocessing
+
+    if __name__ == "__main__":
+        spawn = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(2, spawn) as executor:
+            gems.compare(..., executor=executor)
+
+* The rows are those of a run without an executor.
+* Workers receive `build`, the data and the other arguments by pickling. Define
+  functions and classes in a module or at the top of the script. Pass a function
+  from a seed to the data in place of a `tf.data.Dataset`. loky and Dask also
+  pickle local functions.
+* Workers that are threads, forked processes, or processes with another backend
+  or another directory are refused before anything runs. A worker that builds
+  another network or reads other data raises an error in place of a row.
+* The cells of one ticket run in one worker. A cell that was interrupted resumes
+  at its last epoch when the comparison is started again.
+
 ## Runs that may be killed
 
 `Backup` saves all variables after each epoch. `SetEpoch` tells the data the

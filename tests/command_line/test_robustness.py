@@ -156,6 +156,7 @@ def test_streams_that_are_closed():
     os.close(writer)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent as a signal")
 def test_an_interrupted_recipe_says_how_it_resumes(tmp_path):
     pytest.importorskip("sklearn")

@@ -79,6 +79,31 @@ def test_a_constant_at_a_padded_border_is_not_folded(padding):
     assert_equal(model, compacted)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Conv2D(3, 3, padding="same"),
+        lambda: layers.Conv2D(3, 3, 2, padding="same", use_bias=False),
+        lambda: layers.Conv2DTranspose(3, 3, 2, padding="same"),
+    ],
+)
+def test_one_constant_carries_the_others_over_a_padded_border(layer):
+    model = keras.Sequential(
+        [keras.Input((5, 5, 1)), layers.Conv2D(6, 1), layer()]
+    )
+    zero_channels(model, 0, 0)
+    kernel, bias, *rest = model.get_weights()
+    kernel[..., 1:5] = 0
+    bias = np.array([1.0, 1e-4, 3.0, -2.0, 0.0, 0.5])
+    model.set_weights([kernel, bias, *rest])
+    compacted, report = gems.compact(model)
+    # Channels 0 and 5 vary, and 2 is the largest of the constants.
+    assert report.rows[0]["channels"] == (6, 3)
+    _, found, *_ = compacted.get_weights()
+    np.testing.assert_array_equal(found, [1.0, 3.0, 0.5])
+    assert_equal(model, compacted)
+
+
 def test_sums_lose_only_channels_that_nothing_reads():
     inputs = keras.Input((4,))
     one = layers.Dense(3, name="one")(inputs)
@@ -353,11 +378,47 @@ def test_weights_that_are_not_finite_are_refused():
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (np.full((2, 4), np.nan, "float32"), "computes NaN or infinite"),
+        (np.full((2, 4), np.nan, "float32"), "holds NaN or infinite"),
         (np.zeros((0, 4), "float32"), "returns no value"),
     ],
 )
 def test_inputs_on_which_nothing_can_be_compared(inputs, message):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
-    with pytest.raises(ValueError, match=f"Received: inputs.*{message}"):
+    with pytest.raises(ValueError, match=f"Received: .*{message}"):
         gems.compact(model, inputs=inputs)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
+def test_networks_in_half_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(16, 3, activation="relu"),
+            layers.BatchNormalization(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(5),
+        ]
+    )
+    keras.config.set_dtype_policy("float32")
+    zero_channels(model, 0.5, 0)
+    compacted, report = gems.compact(model)
+    assert report.parameters[1] < report.parameters[0]
+    assert [x.compute_dtype for x in compacted.layers[1:]] == [
+        x.compute_dtype for x in model.layers
+    ]
+
+
+def test_the_state_of_a_recurrent_network_stays():
+    inputs = keras.Input(batch_shape=(2, 4, 3))
+    x = layers.LSTM(5, stateful=True)(layers.Dense(6)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(7)(x)))
+    zero_channels(model, 0.5, 0)
+    lstm = model.layers[2]
+    model(np.ones((2, 4, 3), "float32"))
+    before = [keras.ops.convert_to_numpy(state) for state in lstm.states]
+    assert any(state.any() for state in before)
+    _, report = gems.compact(model)
+    assert lstm.name in report.shared
+    for state, old in zip(lstm.states, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(state), old)

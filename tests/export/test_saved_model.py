@@ -292,7 +292,7 @@ def test_refusals(tmp_path):
         tf_gems.export_saved_model(model, target)
     assert os.listdir(target) == ["mine"]
     # What holds no SavedModel is not replaced as if it did.
-    with pytest.raises(FileExistsError, match="which holds none"):
+    with pytest.raises(FileExistsError, match="which contains other files"):
         tf_gems.export_saved_model(model, target, overwrite=True)
     assert os.listdir(target) == ["mine"]
     (target / "mine").unlink()

@@ -62,8 +62,7 @@ def scaled_layers(model):
     return [o.name for o in found]
 
 
-@pytest.mark.parametrize("norm", [True, False])
-@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("norm, use_bias", [(True, False), (False, True)])
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_scaling_moves_behind_the_stem_exactly(scaling, norm, use_bias):
     model = network(scaling, norm, use_bias=use_bias)

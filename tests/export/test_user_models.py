@@ -31,7 +31,20 @@ IN_LITERT = [
     users.looked_up,
     *TYPES,
 ]
-IN_SAVED_MODEL = [*IN_LITERT, users.words, users.labels, users.pooled_3d]
+# What no TFLite file holds, and one of each kind that one does.
+IN_SAVED_MODEL = [
+    *(users.text, users.stateful, users.looked_up, users.named_inputs),
+    *(users.words, users.labels, users.pooled_3d, TYPES[0]),
+]
+MORE_IN_SAVED_MODEL = [f for f in IN_LITERT if f not in IN_SAVED_MODEL]
+
+
+def named(builders, more=()):
+    """Returns parameters, of which those of `more` are slow tests."""
+    return [
+        *(pytest.param(f, id=f.__name__) for f in builders),
+        *(pytest.param(f, id=f.__name__, marks=pytest.mark.slow) for f in more),
+    ]
 
 
 def flat(outputs):
@@ -84,7 +97,9 @@ def check(received, expected, share):
         assert error <= share * np.abs(theirs).max()
 
 
-@pytest.mark.parametrize("build", IN_LITERT, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "build", named([f for f in IN_LITERT if f not in TYPES[1:]], TYPES[1:])
+)
 def test_litert_computes_the_same(build, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 
@@ -116,7 +131,7 @@ def test_litert_computes_the_same(build, tmp_path):
     check(received, expected, tolerance(build))
 
 
-@pytest.mark.parametrize("build", IN_SAVED_MODEL, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("build", named(IN_SAVED_MODEL, MORE_IN_SAVED_MODEL))
 def test_saved_model_computes_the_same(build, tmp_path):
     import tensorflow as tf
 

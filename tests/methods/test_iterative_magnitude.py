@@ -157,7 +157,9 @@ def same(ticket, other):
             np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("name", ["imp", "lr_rewinding"])
+@pytest.mark.parametrize(
+    "name", ["imp", pytest.param("lr_rewinding", marks=pytest.mark.slow)]
+)
 def test_an_interrupted_search_goes_on(name, tmp_path):
     more = {"rewind_steps": 6} if name == "imp" else {}
     method = methods.get(

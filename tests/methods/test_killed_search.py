@@ -52,6 +52,7 @@ def search(name, data, directory=None):
     return method.find(sparse, data, directory=directory)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_killed_search_goes_on(name, tmp_path):

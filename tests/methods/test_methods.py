@@ -75,8 +75,18 @@ def arrays(variables):
     return [np.array(ops.convert_to_numpy(v)) for v in variables]
 
 
-@pytest.mark.parametrize("chosen", DISTRIBUTIONS, ids=str)
-@pytest.mark.parametrize("name", methods.METHODS)
+def each_distribution():
+    """Yields names with distributions; training with all of them is slow."""
+    for name, kind in methods.METHODS.items():
+        for chosen in DISTRIBUTIONS:
+            trains = issubclass(kind, methods.Trained)
+            slow = trains and chosen in DISTRIBUTIONS[1:-1]
+            slow = slow and chosen not in REFUSED.get(name, [])
+            marks = [pytest.mark.slow] if slow else []
+            yield pytest.param(name, chosen, marks=marks, id=f"{name}-{chosen}")
+
+
+@pytest.mark.parametrize("name, chosen", each_distribution())
 def test_exact_counts(name, chosen):
     if chosen in REFUSED.get(name, []):
         with pytest.raises(ValueError, match="Received: distribution="):

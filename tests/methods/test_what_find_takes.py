@@ -86,8 +86,17 @@ METHODS = {
 _expected = {}
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form, name",
+    [
+        *((form, "snip") for form in FORMS),
+        *((form, "gradual") for form in ("arrays", "PyDataset", "generator")),
+        *(
+            pytest.param(form, "gradual", marks=pytest.mark.slow)
+            for form in ("tensors", "list", "tf.data", "loader")
+        ),
+    ],
+)
 def test_every_form_gives_the_same_ticket(form, name):
     positional, named = FORMS[form]()
     found = METHODS[name].find(network(), *positional, verbose=0, **named)

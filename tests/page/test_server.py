@@ -92,7 +92,7 @@ def test_a_page_folder_that_is_a_link_is_not_the_runs(packages, run):
         (run / name).unlink()
     (run / "page").symlink_to(run.parent / "secrets")
     assert pages.server.page_directory(run) == run
-    with pytest.raises(FileNotFoundError, match="holds no page.json"):
+    with pytest.raises(FileNotFoundError, match="has no page.json"):
         pages.copy_page(run, run.parent / "site")
 
 
@@ -125,7 +125,7 @@ def test_what_is_no_page_is_told_before_anyone_listens(packages, run, capsys):
     (run / "page.json").unlink()
     assert main(["serve", str(run), "--port=0"]) == 1
     output, errors = capsys.readouterr()
-    assert output == "" and "holds no page.json" in errors
+    assert output == "" and "has no page.json" in errors
 
 
 def test_odd_addresses_get_an_answer(server, run):

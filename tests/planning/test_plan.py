@@ -122,6 +122,7 @@ def test_native_plans_choose_the_shape_that_prunes_least():
         perceptron(784, 300, 100, 10), speedup=3.0, target="native"
     )
     tables = speeds.load("native")
+    tables.pop("channel")  # by the multiply-adds that are gone
     assert plan.pattern == "4x1" and plan.optimize == "latency"
     features = [np.log(784 * 300 + 300 * 100 + 1000)]
     for shape, table in tables.items():
@@ -150,7 +151,7 @@ def test_what_cannot_be_reached_is_refused_with_the_best(mobile):
     convolution = keras.Sequential(
         [keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Flatten()]
     )
-    with pytest.raises(ValueError, match="CONV_2D.* Use target='browser'"):
+    with pytest.raises(ValueError, match="CONV_2D, of which no.* Use target"):
         tf_gems.plan(convolution, speedup=2.0, target="native")
     with pytest.raises(ValueError, match="does not begin.*sparse_ready"):
         tf_gems.plan(perceptron(8, 4), speedup=2.0)

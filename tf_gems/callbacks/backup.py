@@ -144,7 +144,7 @@ class Backup(keras.callbacks.Callback):
             )
         if not _holds(variables, values):
             self._refuse_other_training(header["fingerprint"])
-        # What the training is of was settled when it began.
+        # The first backup defines which training this is.
         self._fingerprint = header["fingerprint"]
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
@@ -205,7 +205,7 @@ def random_states(model):
 
 
 def _fingerprint(model, belongs_to):
-    """Returns what tells a training from others, before its first step.
+    """Returns what identifies a training before its first step.
 
     Returns:
         Dict from names, for people, to strings.

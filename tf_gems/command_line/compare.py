@@ -1,7 +1,7 @@
 """Shows the table of a comparison of methods.
 
-The directory holds the `results.json` that `tf_gems.compare` has written. The
-path of that file will do as well.
+The directory contains the `results.json` that `tf_gems.compare` wrote. The path
+of that file is accepted as well.
 """
 
 import os

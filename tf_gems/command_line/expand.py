@@ -23,8 +23,8 @@ from tf_gems.validation import check_choice
 
 _LARGEST_IMAGE = 1 << 22  # numbers: 1,182 x 1,182 pixels in color
 _MOST_CLASSES = 1 << 20
-# The ticket and what it is read from, the model, its values while they are
-# assigned, and the file of them that Keras writes in memory.
+# The ticket and its bytes, the model, its values while they are assigned, and
+# the file that Keras writes in memory.
 _COPIES = 6
 _BUFFERS = 1 << 25
 
@@ -116,8 +116,8 @@ def _zoo(ticket, values):
     name = values.network or ticket.metadata.get("network")
     if name not in zoo.__all__ and not values.network:
         raise ValueError(
-            "A ticket tells its network by a config or a name. Received: one "
-            f"whose metadata name no network of the zoo, but {name!r}. Give "
+            "The ticket has no config and no name of a network of the zoo. "
+            f"Received: metadata with the network {name!r}. Give "
             f"--model, or --network: {', '.join(zoo.__all__)}."
         )
     make = getattr(zoo, check_choice(name, "network", zoo.__all__))

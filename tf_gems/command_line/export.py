@@ -40,6 +40,11 @@ def define_flags(parser):
         action="store_true",
         help="replace an existing SavedModel (a file is always replaced)",
     )
+    parser.add_argument(
+        "--compact",
+        action="store_true",
+        help="remove the channels that zeros have cut off first",
+    )
 
 
 def run(values):
@@ -67,9 +72,12 @@ def run(values):
             output,
             batch_size=values.batch_size,
             optimize=values.optimize or "size",
+            compact=values.compact,
         )
     else:
-        report = export_saved_model(model, output, overwrite=values.overwrite)
+        report = export_saved_model(
+            model, output, overwrite=values.overwrite, compact=values.compact
+        )
     print(printable(report, lines=True))
 
 

@@ -1,4 +1,4 @@
-"""Shows what a ticket file holds, and where its bytes go.
+"""Shows the contents of a ticket file and the sizes of its parts.
 
 It prints the shape, the number and fraction of kept entries and the bytes of
 each weight. Then it prints the bytes of each part of the file, the size of the

@@ -1,4 +1,4 @@
-"""Finds the command, reads its flags, runs it, and reports what went wrong.
+"""Finds the command, reads its flags, runs it, and reports errors.
 
 A command is a module with a docstring, whose first line is its summary;
 `define_flags(parser)`, which adds arguments to an `argparse` parser; and
@@ -35,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are raised, so that `main` reports them all."""
 
     def print_help(self, file=None):
-        # That of argparse hides a disk that is full.
+        # The method of argparse ignores a full disk.
         print(self.format_help(), end="", file=file or sys.stdout)
 
     def error(self, message):
@@ -72,7 +72,9 @@ def main(arguments=None):
         return _fail(str(error) or type(error).__name__, 1)
     except MemoryError as error:
         return _fail(f"There is not enough memory. {error}", 1)
-    except Exception as error:  # of a library below; `-X dev` shows where
+    except (
+        Exception
+    ) as error:  # of another library; `-X dev` shows the traceback
         if sys.flags.dev_mode:
             raise
         return _fail(f"{type(error).__name__}: {error}", 1)
@@ -127,9 +129,9 @@ def _parser():
 
 
 def _open_closed_streams():
-    """Opens what was closed before Python began, for which it has `None`.
+    """Opens standard streams that were closed before Python started.
 
-    Otherwise, the next file to be opened would get the number of a stream.
+    Otherwise, the next file would get the file descriptor of a stream.
     """
     for number in range(3):
         try:
@@ -142,7 +144,7 @@ def _open_closed_streams():
 
 
 def _drop_output():
-    """Drops what cannot be written. Python would try again when it ends."""
+    """Drops output that cannot be written, which Python would retry at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -150,7 +152,7 @@ def _drop_output():
 
 
 def _fail(message, code):
-    """Writes a message in one line, without what terminals would obey."""
+    """Writes a message in one line, without control characters."""
     text = printable(" ".join(message.split()))
     if len(text) > _LONGEST:
         text = f"{text[:_LONGEST].rstrip()} ..."

@@ -49,6 +49,11 @@ def define_flags(parser):
         metavar="N",
         help="timed runs of each file; 0 for no timing (default: 100)",
     )
+    parser.add_argument(
+        "--compact",
+        action="store_true",
+        help="remove the channels that zeros have cut off first",
+    )
 
 
 def run(values):
@@ -64,7 +69,12 @@ def run(values):
         data = _read(values.data)
     with claiming(values.output, _NAMES) as directory:
         report = deployment_report(
-            model, directory, data, forms=values.forms, runs=values.runs
+            model,
+            directory,
+            data,
+            forms=values.forms,
+            runs=values.runs,
+            compact=values.compact,
         )
         text = json.dumps(report.to_dict(), indent=1)
         write_text(directory / _NAMES[0], text)

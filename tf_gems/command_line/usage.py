@@ -7,7 +7,7 @@ import warnings
 
 
 class UsageError(Exception):
-    """The arguments of a command are not those that it takes."""
+    """Raised if the arguments of a command are wrong."""
 
 
 def integer(least, most=None):
@@ -32,7 +32,7 @@ def words(text):
 
 
 def define_max_bytes(parser, default=1 << 31):
-    """Defines the flag that bounds the memory of reading a file."""
+    """Defines the flag that limits the memory for reading a file."""
     parser.add_argument(
         "--max_bytes",
         type=integer(1),
@@ -54,10 +54,10 @@ def import_keras(backend=None):
         return
     if backend:
         os.environ["KERAS_BACKEND"] = backend
-        # NumPy has no gradients, which are not needed here either.
+        # NumPy has no gradients, and none are needed here.
         warnings.filterwarnings("ignore", "`custom_gradient` for the numpy")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Native code writes past `sys.stderr`.
+    # Native code does not use `sys.stderr`.
     terminal = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -86,8 +86,8 @@ def load_model(path):
         return keras.models.load_model(path, compile=False)
     except Exception as error:
         raise ValueError(
-            "A model is a file that `model.save` of Keras 3 has written, of "
-            "layers of Keras and tf_gems, without code of its own. "
+            "A model must be a file that `model.save` of Keras 3 wrote, with "
+            "layers of Keras and tf_gems only. "
             f"Received: {path!r}, which Keras cannot read: "
             f"{type(error).__name__}: {str(error):.500}"
         ) from error

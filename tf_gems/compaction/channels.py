@@ -61,6 +61,10 @@ class Channels:
         for one, other in zip(ones, others, strict=True):
             self._parents[self._root(other)] = self._root(one)
 
+    def groups(self, tensor):
+        """Returns a number for each channel, the same for tied channels."""
+        return np.array([self._root(n) for n in self._numbers(tensor, None)])
+
     def find_required(self, pinned, requirements):
         """Finds which channels must stay.
 

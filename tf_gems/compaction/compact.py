@@ -1,6 +1,7 @@
 """A smaller model that computes the same, without what zeros cut off."""
 
 import collections
+import contextlib
 
 import keras
 import numpy as np
@@ -8,13 +9,15 @@ from keras import ops
 
 from tf_gems import _keras
 from tf_gems.compaction.channels import Channels
+from tf_gems.compaction.choice import rule_for
 from tf_gems.compaction.graph import Call
 from tf_gems.compaction.graph import is_graph
 from tf_gems.compaction.graph import run
 from tf_gems.compaction.graph import trace
 from tf_gems.compaction.report import CompactionReport
 from tf_gems.compaction.report import rows_of
-from tf_gems.compaction.rules import rule_for
+from tf_gems.half_precision import HALF_TOLERANCE
+from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
 
 # Largest difference of the outputs, as a part of the largest output.
@@ -64,23 +67,24 @@ def compact(model, inputs=None):
     _refuse_others(model)
     _refuse_not_finite(model)
     inputs = _random_inputs(model) if inputs is None else inputs
-    plan = _Plan(model)
-    compacted, calls = plan.build()
+    found = Compaction(model)
+    compacted, calls = found.build()
     difference = _difference(model, compacted, inputs)
-    if not difference <= TOLERANCE:
+    tolerance = max(TOLERANCE, HALF_TOLERANCE[half_precision(model)])
+    if not difference <= tolerance:
         raise RuntimeError(
             "A compact model must compute what the model computes, up to "
-            f"{TOLERANCE:g} of the largest output. Received: '{model.name}', "
+            f"{tolerance:g} of the largest output. Received: '{model.name}', "
             f"of which the outputs differ by {difference:.2g}. Its layers "
-            f"that were left as they are: {', '.join(plan.kept) or 'none'}. "
+            f"that were left as they are: {', '.join(found.kept) or 'none'}. "
             "Keep the model as it is."
         )
     return compacted, CompactionReport(
-        rows_of(plan.calls, calls), plan.kept, plan.shared, difference
+        rows_of(found.calls, calls), found.kept, found.shared, difference
     )
 
 
-class _Plan:
+class Compaction:
     """Which channels of a model stay, and how the rest is built.
 
     Attributes:
@@ -153,8 +157,8 @@ class _Plan:
 def _is_copied(operation):
     """Whether a config and weights are all that an operation consists of.
 
-    Layers of users may hold more, and so do those of Keras that adapt to data
-    or call a function.
+    Layers of users may hold more, and so do those of Keras that adapt to data,
+    call a function or keep a state from batch to batch.
     """
     parts = [operation]
     if isinstance(operation, keras.Layer):
@@ -162,6 +166,7 @@ def _is_copied(operation):
     return all(
         type(part).__module__.startswith("keras.src.")
         and not hasattr(part, "adapt")
+        and not getattr(part, "stateful", False)
         and not isinstance(part, keras.layers.Lambda)
         for part in parts
     )
@@ -237,15 +242,28 @@ def _outputs(model, inputs):
         ) from error
 
 
+@contextlib.contextmanager
+def _state_kept(model):
+    """Puts back what a call assigns: recurrent states, counters, seeds."""
+    variables = list(model.non_trainable_variables)
+    for layer in _keras.flatten_layers(model):
+        variables += keras.tree.flatten(getattr(layer, "states", None) or [])
+    kept = [(variable, ops.copy(variable)) for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
+
+
 def _difference(model, compacted, inputs):
     """Returns the largest difference as a part of the largest output."""
-    found = [
-        [ops.convert_to_numpy(x) for x in keras.tree.flatten(outputs)]
-        for outputs in (
-            _outputs(model, inputs),
-            compacted(inputs, training=False),
-        )
-    ]
+    found = []
+    for network in (model, compacted):
+        with _state_kept(model):  # the two may share layers
+            outputs = _outputs(network, inputs)
+        flat = keras.tree.flatten(outputs)
+        found.append([ops.convert_to_numpy(x) for x in flat])
     if not any(np.size(one) for one in found[0]):
         raise ValueError(
             "Outputs are compared on a batch of examples. Received: inputs, "
@@ -256,14 +274,15 @@ def _difference(model, compacted, inputs):
     for one, other in zip(*found, strict=True):
         if one.shape != other.shape:
             return np.inf
-        if not np.size(one):
+        if one.dtype.kind in "OSU" and not np.array_equal(one, other):
+            return np.inf
+        if one.dtype.kind in "OSU" or not np.size(one):
             continue
         if not np.all(np.isfinite(one)):
             raise ValueError(
-                "Outputs are compared where they are finite. Received: "
-                f"inputs, for which '{model.name}' computes NaN or infinite "
-                "values. Pass a batch of finite `inputs`, or check the layers "
-                "that divide or take logarithms."
+                "Outputs are compared on inputs for which they are finite. "
+                f"Received: '{model.name}', of which an output holds NaN or "
+                "infinite values. Pass real inputs."
             )
         largest = max(float(np.max(np.abs(one))), 1e-30)
         gap = np.max(np.abs(one.astype("float64") - other)) / largest

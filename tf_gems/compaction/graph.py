@@ -63,7 +63,7 @@ def run(model, inputs, call):
 
     # Checked with Keras 3.15: the public `call` cannot substitute
     # operations.
-    return _function_of(model)._run_through_graph(inputs, operation_fn)
+    return function_of(model)._run_through_graph(inputs, operation_fn)
 
 
 def trace(model):
@@ -95,14 +95,14 @@ def is_graph(layer):
     """Whether a layer is a built model whose graph can be followed."""
     if isinstance(layer, keras.Sequential):
         unchanged = type(layer).call is keras.Sequential.call
-        return unchanged and _function_of(layer) is not None
+        return unchanged and function_of(layer) is not None
     functional = _keras.Functional
     if not isinstance(layer, functional):
         return False
     return type(layer).call is functional.call
 
 
-def _function_of(model):
+def function_of(model):
     """Returns the `keras.Function` of a model, `None` if it has none."""
     if isinstance(model, keras.Sequential):
         return _keras.functional_of(model) if model.built else None

@@ -7,52 +7,11 @@ from keras import ops
 
 from tf_gems.compaction.channels import width
 
-# Activations that treat every number alone.
-ELEMENTWISE_ACTIVATIONS = {
-    *("celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid"),
-    *("hard_silu", "hard_tanh", "leaky_relu", "linear", "log_sigmoid", "mish"),
-    *("relu", "relu6", "selu", "sigmoid", "silu", "soft_shrink", "softplus"),
-    *("softsign", "sparse_plus", "squareplus", "tanh", "tanh_shrink"),
-    "threshold",
-}
-ELEMENTWISE = {
-    *(layers.Add, layers.Average, layers.ELU, layers.LeakyReLU),
-    *(layers.Maximum, layers.Minimum, layers.Multiply, layers.ReLU),
-    layers.Subtract,
-}
-ELEMENTWISE_OPS = {
-    *("Absolute", "Add", "Clip", "Divide", "Elu", "Exp", "Gelu"),
-    *("HardSigmoid", "HardSilu", "LeakyRelu", "Maximum", "Minimum"),
-    *("Multiply", "Negative", "Relu", "Relu6", "Sigmoid", "Silu"),
-    *("Softplus", "Square", "Subtract", "Tanh", "TrueDivide"),
-}
-# What returns a constant channel as it is, at inference.
-SAME_CONSTANTS = {
-    *(layers.ActivityRegularization, layers.AlphaDropout),
-    *(layers.AveragePooling1D, layers.AveragePooling2D),
-    *(layers.AveragePooling3D, layers.Cropping1D, layers.Cropping2D),
-    *(layers.Cropping3D, layers.Dropout, layers.GaussianDropout),
-    *(layers.GaussianNoise, layers.GlobalAveragePooling1D),
-    *(layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),
-    *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D),
-    *(layers.GlobalMaxPooling3D, layers.Identity, layers.MaxPooling1D),
-    *(layers.MaxPooling2D, layers.MaxPooling3D, layers.SpatialDropout1D),
-    *(layers.SpatialDropout2D, layers.SpatialDropout3D),
-    *(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D),
-}
-PADDING = {
-    layers.ZeroPadding1D,
-    layers.ZeroPadding2D,
-    layers.ZeroPadding3D,
-}
-CONVOLUTIONS = {layers.Conv1D, layers.Conv2D, layers.Conv3D}
 TRANSPOSED = {
     layers.Conv1DTranspose,
     layers.Conv2DTranspose,
     layers.Conv3DTranspose,
 }
-SEPARABLE = {layers.SeparableConv1D, layers.SeparableConv2D}
-DEPTHWISE = {layers.DepthwiseConv1D, layers.DepthwiseConv2D}
 
 
 class Rule:
@@ -165,12 +124,12 @@ class Elementwise(Tied):
         given = {id(t): channels.constants(t) for t in self.call.inputs}
 
         def value(x):
-            return _tensor(given[id(x)]) if id(x) in given else x
+            return tensor_of(given[id(x)]) if id(x) in given else x
 
         args, kwargs = keras.tree.map_structure(
             value, (self.call.args, self.call.kwargs)
         )
-        found = _array(self.call.operation.call(*args, **kwargs))
+        found = array_of(self.call.operation.call(*args, **kwargs))
         known = np.stack(list(given.values()))
         found = np.where(np.isnan(known).any(axis=0), np.nan, found)
         if type(self.call.operation).__name__ == "Multiply":
@@ -187,13 +146,13 @@ class Scaled(Tied):
     def constants(self, channels):
         layer = self.call.operation
         (tensor,) = self.call.inputs
-        scale = 1 / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
-        shift = -_array(layer.moving_mean) * scale
+        scale = 1 / np.sqrt(array_of(layer.moving_variance) + layer.epsilon)
+        shift = -array_of(layer.moving_mean) * scale
         if layer.scale:
-            gamma = _array(layer.gamma)
+            gamma = array_of(layer.gamma)
             scale, shift = gamma * scale, gamma * shift
         if layer.center:
-            shift = shift + _array(layer.beta)
+            shift = shift + array_of(layer.beta)
         found = channels.constants(tensor) * scale + shift
         return np.where(scale == 0, shift, found)
 
@@ -211,7 +170,7 @@ class Sloped(Tied):
     def constants(self, channels):
         (tensor,) = self.call.inputs
         constants = channels.constants(tensor)
-        alpha = _array(self.call.operation.alpha).reshape(-1, width(tensor))
+        alpha = array_of(self.call.operation.alpha).reshape(-1, width(tensor))
         uniform = (alpha == alpha[0]).all(axis=0)
         below = np.where(uniform, alpha[0] * constants, np.nan)
         return np.where(constants >= 0, constants, below)
@@ -285,7 +244,7 @@ class Depthwise(Tied):
         super().__init__(call)
         layer = call.operation
         self.times = layer.depth_multiplier
-        kernel = _array(layer.kernel)
+        kernel = array_of(layer.kernel)
         self.kernel = kernel.reshape(-1, kernel.shape[-2] * self.times)
 
     def constants(self, channels):
@@ -294,12 +253,12 @@ class Depthwise(Tied):
         given = np.repeat(channels.constants(tensor), self.times)
         zero = ~self.kernel.any(axis=0)
         given = np.where(zero, 0.0, given)
-        if not _is_borderless(layer):
+        if not is_borderless(layer):
             given = np.where(given == 0, given, np.nan)
         found = given * self.kernel.sum(axis=0)
         if layer.use_bias:
-            found = found + _array(layer.bias)
-        return _activate(layer.activation, found)
+            found = found + array_of(layer.bias)
+        return activate(layer.activation, found)
 
     def add_outputs(self, channels):
         (tensor,), (output,) = self.call.inputs, self.call.outputs
@@ -317,218 +276,7 @@ class Depthwise(Tied):
         ]
 
 
-class Mixing(Rule):
-    """A dense layer or convolution: sums over the channels of its input.
-
-    With the kernel `k[t, i, o]` over taps, inputs and outputs, output `o` is
-    constant if every input `i` with any `k[t, i, o] != 0` is a constant `c_i`
-    that can be folded into the bias:
-
-        bias[o] <- bias[o] + sum_i c_i * sum_t k[t, i, o]
-
-    At a padded border fewer taps are added up: there only `c_i = 0` can be
-    folded.
-    """
-
-    removes = True
-
-    def __init__(self, call):
-        super().__init__(call)
-        kernel = self._kernel()
-        self.reads = kernel.any(axis=0)
-        self.gain = kernel.sum(axis=0)
-
-    def _kernel(self):
-        """Returns the kernel by taps, inputs and outputs, in float64."""
-        layer = self.call.operation
-        if type(layer) in SEPARABLE:
-            depthwise = _array(layer.depthwise_kernel)
-            inputs, times = depthwise.shape[-2:]
-            pointwise = _array(layer.pointwise_kernel)
-            pointwise = pointwise.reshape(inputs, times, -1)
-            depthwise = depthwise.reshape(-1, inputs, times)
-            return np.einsum("tim,imo->tio", depthwise, pointwise)
-        kernel = _array(layer.kernel)
-        if type(layer) in TRANSPOSED:
-            kernel = np.swapaxes(kernel, -1, -2)
-        return kernel.reshape(-1, *kernel.shape[-2:])
-
-    def pinned(self):
-        return []
-
-    def add_outputs(self, channels):
-        layer = self.call.operation
-        (tensor,), (output,) = self.call.inputs, self.call.outputs
-        foldable, constants = self._foldable(channels, tensor)
-        varies = self.reads[~foldable].any(axis=0)
-        found = constants @ self.gain
-        if layer.use_bias:
-            found = found + _array(layer.bias)
-        found = np.where(varies, np.nan, found)
-        channels.add(output, _activate(layer.activation, found))
-
-    def requirement(self, channels):
-        (tensor,), (output,) = self.call.inputs, self.call.outputs
-        foldable, _ = self._foldable(channels, tensor)
-        read = self.reads[:, channels.kept(output)].any(axis=1)
-        yield tensor, read & ~foldable
-
-    def _foldable(self, channels, tensor):
-        """Returns which inputs can be folded, and their values (or zero)."""
-        constants = channels.constants(tensor)
-        foldable = ~np.isnan(constants)
-        if not _is_borderless(self.call.operation):
-            foldable &= constants == 0
-        return foldable, np.where(foldable, constants, 0.0)
-
-    def rebuild(self, channels):
-        old = self.call.operation
-        (tensor,), (output,) = self.call.inputs, self.call.outputs
-        inputs, outputs = channels.kept(tensor), channels.kept(output)
-        _, constants = self._foldable(channels, tensor)
-        bias = (constants[~inputs] @ self.gain[~inputs])[outputs]
-        folds = bias.any()
-        if old.use_bias:
-            bias = bias + _array(old.bias)[outputs]
-        count = int(outputs.sum())
-        size = "units" if isinstance(old, layers.Dense) else "filters"
-        layer = type(old).from_config(
-            {
-                **old.get_config(),
-                size: count,
-                "use_bias": bool(old.use_bias or folds),
-            }
-        )
-        weights = self._sliced(inputs, outputs)
-        return layer, [*weights, bias] if layer.use_bias else weights
-
-    def _sliced(self, inputs, outputs):
-        layer = self.call.operation
-        if type(layer) in SEPARABLE:
-            depthwise = keras.ops.convert_to_numpy(layer.depthwise_kernel)
-            pointwise = keras.ops.convert_to_numpy(layer.pointwise_kernel)
-            between = np.repeat(inputs, depthwise.shape[-1])
-            return [
-                depthwise[..., inputs, :],
-                pointwise[..., between, :][..., outputs],
-            ]
-        kernel = keras.ops.convert_to_numpy(layer.kernel)
-        if type(layer) in TRANSPOSED:
-            return [kernel[..., outputs, :][..., inputs]]
-        return [kernel[..., inputs, :][..., outputs]]
-
-
-def rule_for(call, calls_of_operation):
-    """Returns the `Rule` of a call.
-
-    Args:
-        call: `Call`.
-        calls_of_operation: Integer, how often the model calls the operation.
-    """
-    operation, kind = call.operation, type(call.operation)
-    if len(call.outputs) != 1 or not all(map(width, _tensors(call))):
-        return Rule(call, "its channels are not known")
-    if getattr(operation, "data_format", None) == "channels_first":
-        return Rule(call, "its channels are not the last axis")
-    if getattr(operation, "quantization_mode", None):
-        return Rule(call, "it is quantized")
-    if getattr(operation, "lora_enabled", False):
-        return Rule(call, "it has LoRA weights")
-    has_weights = isinstance(operation, keras.Layer) and operation.weights
-    if has_weights and calls_of_operation > 1:
-        return Rule(call, f"it is called {calls_of_operation} times")
-    if kind in CONVOLUTIONS and operation.groups > 1:
-        return Rule(call, "its channels are in groups")
-    if kind in {layers.Dense, *CONVOLUTIONS, *TRANSPOSED, *SEPARABLE}:
-        if not _is_elementwise(operation.activation):
-            # What leaves it stays; what enters it may still be removed.
-            return _PinnedOutputs(call)
-        return Mixing(call)
-    if kind in DEPTHWISE and _is_elementwise(operation.activation):
-        return Depthwise(call)
-    rule = _tied_rule(call)
-    if rule is None:
-        return Rule(call, f"`{kind.__name__}` is not known to keep channels")
-    return rule
-
-
-class _PinnedOutputs(Mixing):
-    """A sum over channels, of which all outputs are read together."""
-
-    def pinned(self):
-        return self.call.outputs
-
-    def add_outputs(self, channels):
-        channels.add(self.call.outputs[0])
-
-
-def _tied_rule(call):
-    operation, kind = call.operation, type(call.operation)
-    tensors, (output,) = call.inputs, call.outputs
-    ranks = {len(tensor.shape) for tensor in _tensors(call)}
-    alike = {width(tensor) for tensor in _tensors(call)}
-    if kind in ELEMENTWISE or _is_op(operation, ELEMENTWISE_OPS):
-        is_same = len(alike) == len(ranks) == 1 and _has_only_scalars(call)
-        return Elementwise(call) if is_same else None
-    if kind is layers.Activation and _is_elementwise(operation.activation):
-        return Elementwise(call)
-    if kind is layers.Rescaling:
-        scalar = np.ndim(operation.scale) == np.ndim(operation.offset) == 0
-        return Elementwise(call) if scalar else None
-    if kind in SAME_CONSTANTS:
-        return Tied(call)
-    if _is_op(operation, {"Pad"}):
-        every = len(operation.pad_width) == len(output.shape)
-        return PaddedChannels(call) if every and _pads_zeros(call) else None
-    if kind in PADDING:
-        return Padding(call)
-    if kind is layers.BatchNormalization:
-        last = operation.axis in (-1, len(tensors[0].shape) - 1)
-        return Scaled(call) if last else None
-    if kind is layers.PReLU:
-        return Sloped(call)
-    if kind is layers.Concatenate or _is_op(operation, {"Concatenate"}):
-        last = operation.axis in (-1, len(output.shape) - 1)
-        return Concatenated(call) if last else None
-    if kind in (layers.Flatten, layers.Reshape):
-        (tensor,) = tensors
-        if width(tensor) == width(output):
-            return (Reshaped if kind is layers.Reshape else Tied)(call)
-        if len(output.shape) == 2 and None not in tensor.shape[1:]:
-            return Flattened(call)
-    return None
-
-
-def _is_op(operation, names):
-    """Whether an operation is one of `keras.ops` of these names."""
-    kind = type(operation)
-    return kind.__module__.startswith("keras.src.ops.") and (
-        kind.__name__ in names
-    )
-
-
-def _pads_zeros(call):
-    """Whether `keras.ops.pad` pads with zeros."""
-    values = [*call.args[1:], *call.kwargs.values()]
-    return call.operation.mode == "constant" and not any(values)
-
-
-def _has_only_scalars(call):
-    """Whether nothing but tensors of the graph and numbers is passed."""
-    values = keras.tree.flatten((call.args, call.kwargs))
-    numbers = (int, float, bool, str, type(None), keras.KerasTensor)
-    return all(isinstance(value, numbers) for value in values)
-
-
-def _is_elementwise(activation):
-    name = getattr(activation, "__name__", "")
-    known = getattr(keras.activations, name, None)
-    return activation is None or (
-        known is activation and name in ELEMENTWISE_ACTIVATIONS
-    )
-
-
-def _is_borderless(layer):
+def is_borderless(layer):
     """Whether every output adds up the same taps of a constant input."""
     if isinstance(layer, layers.Dense):
         return True
@@ -539,20 +287,19 @@ def _is_borderless(layer):
     return type(layer) not in TRANSPOSED and layer.padding == "valid"
 
 
-def _activate(activation, constants):
+def activate(activation, constants):
+    """Returns what an activation makes of constants; NaN stays NaN."""
     if activation is None:
         return constants
-    found = _array(activation(_tensor(constants)))
+    found = array_of(activation(tensor_of(constants)))
     return np.where(np.isnan(constants), np.nan, found)
 
 
-def _tensors(call):
-    return [*call.inputs, *call.outputs]
-
-
-def _tensor(values):
+def tensor_of(values):
+    """Returns an array as a float32 tensor."""
     return ops.convert_to_tensor(np.asarray(values, "float32"))
 
 
-def _array(value):
+def array_of(value):
+    """Returns a tensor as a float64 array."""
     return np.asarray(ops.convert_to_numpy(value), "float64")

@@ -13,15 +13,17 @@ from keras import ops
 
 from tf_gems import sanity
 from tf_gems import training_data
+from tf_gems.comparison.experiment import digest
+from tf_gems.comparison.experiment import finetune
+from tf_gems.comparison.experiment import recorded
+from tf_gems.comparison.experiment import searched
 from tf_gems.files import BACKUP
 from tf_gems.files import read_record
 from tf_gems.files import remove_files
-from tf_gems.files import remove_leftovers
 from tf_gems.files import write_text
 from tf_gems.fingerprint.data import describe_data
 from tf_gems.fingerprint.network import describe_network
 from tf_gems.fingerprint.values import describe
-from tf_gems.fingerprint.values import digest
 from tf_gems.methods.method import Method
 from tf_gems.network import gems_of
 from tf_gems.optimizer_copy import config_of
@@ -30,7 +32,6 @@ from tf_gems.sparse_model import SparseModel
 from tf_gems.text import file_name
 from tf_gems.ticket import Ticket
 from tf_gems.training import clear_session
-from tf_gems.training import train
 from tf_gems.validation import check_model
 
 _OF_SEARCH = (r"round_\d+\.gem", r"rewind\.gem")
@@ -62,6 +63,23 @@ class Protocol:
     strategy: object = None
     networks: dict = dataclasses.field(default_factory=dict)  # by seed
 
+    def __getstate__(self):
+        # Keras pickles objects by its registry: these need not be in it.
+        networks = {
+            seed: (key, None) for seed, (key, _) in self.networks.items()
+        }
+        return vars(self) | {
+            "networks": networks,
+            "optimizer": _Packed(self.optimizer),
+            "loss": keras.tree.map_structure(_Packed, self.loss),
+            "metric": _Packed(self.metric),
+        }
+
+    def __setstate__(self, state):
+        for name in ("optimizer", "loss", "metric"):
+            state[name] = keras.tree.map_structure(_Packed.whole, state[name])
+        vars(self).update(state)
+
     def compiled(self, method, seed):
         """Returns a fresh model, ready for a method."""
         with self._new_session(seed):
@@ -73,7 +91,9 @@ class Protocol:
             sparse.compile(
                 copy_optimizer(self.optimizer),
                 self.loss,
-                metrics=[self.metric],
+                # One that earlier models have updated begins with their
+                # counts: Keras resets it only once it is built.
+                metrics=[_Packed(self.metric).whole()],
                 # Loops of steps of Keras 3.15 fail on several replicas.
                 steps_per_execution=1
                 if self.strategy
@@ -92,7 +112,7 @@ class Protocol:
         """Raises an error if a seed does not give the same network again."""
         known, first = self.networks[seed]
         what = "the model of an earlier call"
-        if first() is not model:
+        if first is None or first() is not model:
             found = _network_key(model)
             parts = [name for name in found if found[name] != known[name]]
             what = f"another {' and '.join(parts)}" if parts else None
@@ -110,7 +130,6 @@ class Protocol:
 
     def accuracy(self, model):
         """Returns the metric on the test set; `None` if it is no number."""
-        model.compiled = True  # a switch of phase changes no metric
         found = model.evaluate(
             training_data.read(self.test).source, verbose=0, return_dict=True
         )
@@ -169,6 +188,29 @@ class Protocol:
         self.networks[seed] = network, weakref.ref(model)
         data = describe_data(self.data(seed), "train")
         return {**network, "training data": digest(data)}
+
+
+class _Packed:
+    """An optimizer, a loss or a metric as a class and what makes it again."""
+
+    def __init__(self, value):
+        self.kind, self.state = None, value
+        if isinstance(value, keras.losses.Loss):
+            self.kind, self.state = type(value), vars(value)
+        elif isinstance(value, keras.metrics.Metric):
+            self.kind, self.state = type(value), value.get_config()
+        elif isinstance(value, keras.optimizers.Optimizer):
+            if not isinstance(value, keras.optimizers.LossScaleOptimizer):
+                self.kind, self.state = type(value), config_of(value)
+
+    def whole(self):
+        if self.kind is None:
+            return self.state
+        if not issubclass(self.kind, keras.losses.Loss):
+            return self.kind.from_config(self.state)
+        loss = object.__new__(self.kind)
+        vars(loss).update(self.state)
+        return loss
 
 
 def _network_key(model):
@@ -236,12 +278,11 @@ class Cell:
 
     def row(self):
         """Returns the record of a cell, running what is missing of it."""
-        if self.path.exists():
-            record = read_record(self.path, *RECORDED)
-            record.pop("key", None)
-            return record
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.path.parent, self.lock.stem)
+        record = recorded(self.path, self._run, self.lock.stem)
+        record.pop("key", None)
+        return record
+
+    def _run(self):
         record = {
             "method": self.name,
             "check": self.check,
@@ -264,32 +305,28 @@ class Cell:
             }
         else:
             record |= self._trained(model, ticket, search)
-        whole = {**record, "key": self.key}
-        write_text(self.path, json.dumps(whole, indent=1))
-        return record
+        return {**record, "key": self.key}
 
     def _trained(self, model, ticket, search):
         """Fine-tunes a ticket, and returns what there is to record."""
-        ticket.apply(model)
+        clock = _Clock(self._backup("finetuning"))
+        before, after, losses = finetune(
+            model,
+            ticket,
+            self.protocol.data(self.seed),
+            self.finetuning_epochs,
+            self.protocol.learning_rate,
+            self.protocol.accuracy,
+            self._backup("finetuning"),
+        )
         record = {
             "kept": ticket.kept,
             "size": ticket.size,
-            "accuracy_before": self.protocol.accuracy(model),
+            "accuracy_before": before,
             **search,
             "epochs_of_finetuning": self.finetuning_epochs,
+            "accuracy": after,
         }
-        clock = _Clock(self._backup("finetuning"))
-        losses = []
-        if self.finetuning_epochs:
-            history = train(
-                model,
-                self.protocol.data(self.seed),
-                self.finetuning_epochs,
-                self.protocol.learning_rate,
-                directory=self._backup("finetuning"),
-            )
-            losses = history.history.get("loss", [])
-        record["accuracy"] = self.protocol.accuracy(model)
         if not all(map(math.isfinite, losses)) or not is_finite(model):
             # A network of NaN still answers, always the same.
             record["accuracy"] = None
@@ -314,13 +351,14 @@ class Cell:
             model = self.protocol.compiled(self.method, self.seed)
             found = {"epochs_of_search": self.method.epochs_of_search}
             try:
-                ticket = self.method.find(
+                searched(
+                    file,
+                    self.method,
                     model,
                     self.protocol.data(self.seed),
-                    directory=self._backup("search"),
+                    self._backup("search"),
                     verbose=0,
                 )
-                ticket.save(file)
             except (RuntimeError, ValueError) as error:
                 if is_finite(model):
                     raise

@@ -15,6 +15,8 @@ from tf_gems.comparison.cell import Protocol
 from tf_gems.comparison.comparison import RESULTS
 from tf_gems.comparison.comparison import Comparison
 from tf_gems.comparison.comparison import refuse_others
+from tf_gems.comparison.executors import check_executor
+from tf_gems.comparison.executors import run_on
 from tf_gems.files import read_record
 from tf_gems.files import share
 from tf_gems.fingerprint.values import describe
@@ -49,35 +51,36 @@ def compare(
     dense=True,
     steps_per_execution=1,
     strategy=None,
+    executor=None,
     verbose=1,
 ) -> Comparison:
     """Compares pruning methods at equal numbers of training epochs.
 
     Every cell (a method at a sparsity with a seed) gets a fresh model. The
-    method finds its ticket, which may take epochs of training; fine-tuning of
-    the ticket gets all epochs that are left of `epochs`, the same for every
-    cell. So a method that trains nothing fine-tunes the longest.
+    method finds its ticket, which may take epochs of training. The rest of
+    `epochs`, which is the same for every cell, fine-tunes the ticket. So a
+    method that does not train fine-tunes the longest.
 
-    Finished cells lie in `directory` and are never run again; a cell that was
-    killed goes on with its last epoch. Processes that run the same comparison,
-    on several devices say, share its cells.
+    Finished cells are saved in `directory` and are not run again. A cell that
+    was killed resumes at its last epoch. Processes that run the same
+    comparison, for example on several devices, share its cells. With an
+    `executor`, its workers run the cells.
 
-    A cell is found again by all that its numbers depend on: the network's
-    layers and initial weights, the data, the method, the optimizer, the loss,
-    the metric, the epochs and the backend. Functions and classes are told by
-    their source and by what they use. Arrays are told by their contents, and
-    other data by a sample, see
-    `tf_gems.fingerprint.data.describe_data`. Where the directory
-    holds cells of the same name that differ in any of these, a warning says
-    in which; they stay, and are not used.
+    A finished cell is reused only if everything that its numbers depend on is
+    the same: the layers and initial weights of the network, the data, the
+    method, the optimizer, the loss, the metric, the epochs and the backend.
+    Functions and classes are compared by their source and by what they use,
+    arrays by their contents, and other data by a sample, see
+    `tf_gems.fingerprint.data.describe_data`. If the directory has cells of the
+    same name that differ, a warning names the differences. Those cells are
+    kept, but not used.
 
-    A cell whose training diverges is marked, and counts in no mean.
+    A cell whose training diverges is marked, and is not part of any mean.
 
     Args:
-        build: Function from a seed to a built Keras model. The weights it has
-            are what methods start from; those that train scores draw signed
-            constants in place of its kernels, see
-            `tf_gems.methods.Method.kernel_initializer`.
+        build: Function from a seed to a built Keras model. Methods start from
+            its weights. Methods that train scores replace its kernels by
+            signed constants, see `tf_gems.methods.Method.kernel_initializer`.
         train: Data for `fit`: a data set of batches, a list of them, or one
             batch as a tuple `(x, y)`; or a function from a seed to it.
         test: Data for `evaluate`.
@@ -86,8 +89,8 @@ def compare(
             function from a sparsity to a method is accepted as well.
         sparsities: List of floats in [0, 1), the fractions of zeros.
         epochs: Positive integer, of search and fine-tuning together.
-        directory: Where cells and results are kept: one that is new, or that
-            this has written.
+        directory: Directory of cells and results: a new one, or one that an
+            earlier call wrote.
         optimizer: `keras.optimizers.Optimizer`, of which each training gets a
             fresh copy.
         loss: As for `compile`.
@@ -105,8 +108,15 @@ def compare(
         steps_per_execution: As for `compile`. Defaults to `1`, which it is
             under a strategy.
         strategy: `tf.distribute.MirroredStrategy` in whose scope every model
-            is made. Defaults to `None`: one device, or on JAX those that
-            `keras.distribution.set_distribution` was told.
+            is made. Defaults to `None`: one device, or on JAX those of
+            `keras.distribution.set_distribution`.
+        executor: `concurrent.futures.Executor` whose workers run the cells,
+            those that need the same ticket in one worker. They get the other
+            arguments by pickling, and see the same directory. Threads, and
+            processes that are forked, are refused: pass
+            `ProcessPoolExecutor(2, mp_context=get_context("spawn"))`, or the
+            executor of loky, Dask or MPI. It is not shut down. Defaults to
+            `None`: this process runs the cells.
         verbose: `0` is silent, `1` shows progress by cell. Defaults to `1`.
 
     Returns:
@@ -114,12 +124,13 @@ def compare(
         directory.
 
     Raises:
-        FileExistsError: If the directory holds results of someone else.
+        FileExistsError: If the directory has results of another program.
         ValueError: If an argument is out of range, or a method's search
             leaves nothing of the epochs, the strategy is one of several
             workers or only entered, the data is empty or has targets that are
-            NaN, or something that the cells depend on cannot be told by its
-            contents. Nothing has been run then.
+            NaN, something that the cells depend on cannot be identified by
+            its contents, or the workers of the executor cannot run cells.
+            Nothing has been run then.
 
     Example:
 
@@ -163,22 +174,25 @@ def compare(
         learning_rate,
         metric,
         check_positive_integer(steps_per_execution, "steps_per_execution"),
-        Path(directory),
+        Path(directory).absolute(),  # workers may be elsewhere
         strategy,
     )
     _refuse_other_scopes(strategy)
+    check_executor(executor, strategy)
     cells = _cells(protocol, methods, sparsities, seeds, checks, dense)
     _warn_of_others(cells)
     bar = keras.utils.Progbar(len(cells), unit_name="cell", verbose=verbose)
 
-    def run(cell):
-        row = cell.row()
+    def report(row):
         bar.add(1)
         if verbose:
             print(f"  {_line(row)}", flush=True)
         return row
 
-    rows = share(cells, lambda cell: cell.lock, run)
+    if executor is None:
+        rows = share(cells, lambda cell: cell.lock, lambda c: report(c.row()))
+    else:
+        rows = run_on(executor, cells, report)
     comparison = Comparison(rows, protocol.settings(), provenance())
     comparison.save(directory)
     return comparison
@@ -238,7 +252,7 @@ def _check_batches(data, name):
     found = training_data.read(data)
     batch = None if found is None else next(iter(found), ())
     if batch is not None and not batch:
-        return  # that it is empty is told where it is described
+        return  # `describe_data` raises an error for empty data
     if batch is None or len(batch) < 2 or batch[1] is None:
         raise ValueError(
             f"`{name}` yields batches of inputs and targets. Received: {name} "

@@ -108,7 +108,7 @@ class Comparison(Report):
             directory: Path, made if it is missing.
 
         Raises:
-            FileExistsError: If it holds files of these names of someone else.
+            FileExistsError: If it has files of these names of another program.
             ValueError: See `tf_gems.targets.check_directory`.
         """
         text = json.dumps(self.to_dict(), indent=1)
@@ -209,7 +209,7 @@ class Comparison(Report):
                 processor seconds of the search) are written.
 
         Raises:
-            FileExistsError: If it holds files of these names of someone else.
+            FileExistsError: If it has files of these names of another program.
             ValueError: See `tf_gems.targets.check_directory`.
         """
         from tf_gems.comparison import pictures
@@ -228,7 +228,7 @@ def _rank(row):
 
 
 def refuse_others(directory, names):
-    """Raises `FileExistsError` if names in a directory are of someone else.
+    """Raises `FileExistsError` if files of these names are of another program.
 
     Returns:
         Whether the directory holds a comparison: then they are its own.

@@ -62,7 +62,7 @@ def by_epoch(pipeline, seed=0, length=None):
 
 
 class _Epoch:
-    """The epoch that a pipeline was told, -1 if none."""
+    """The epoch of a pipeline, -1 if it was not set."""
 
     def __init__(self):
         self.set(None)

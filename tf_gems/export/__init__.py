@@ -1,9 +1,12 @@
-"""Export: files that store and use the zeros, run before they are named."""
+"""Export to files that store and use the zeros."""
 
 from tf_gems.export.deployment import deployment_report
 from tf_gems.export.deployment_report import DeploymentReport
+from tf_gems.export.ethos_u import EthosUReport
+from tf_gems.export.ethos_u import export_ethos_u
 from tf_gems.export.gem import export_gem
 from tf_gems.export.litert import export_litert
+from tf_gems.export.micro import export_micro
 from tf_gems.export.readiness_report import ReadinessReport
 from tf_gems.export.readiness_report import readiness_report
 from tf_gems.export.report import ExportReport
@@ -13,14 +16,19 @@ from tf_gems.export.sparse_operators import sparse_operators
 from tf_gems.export.sparse_ready import make_sparse_ready
 from tf_gems.export.tf_keras_twin import from_tf_keras
 from tf_gems.export.tf_keras_twin import to_tf_keras
+from tf_gems.export.vela import VelaEstimate
 
 __all__ = [
     "DeploymentReport",
+    "EthosUReport",
     "ExportReport",
     "ReadinessReport",
     "RewriteReport",
+    "VelaEstimate",
+    "export_ethos_u",
     "export_gem",
     "export_litert",
+    "export_micro",
     "deployment_report",
     "export_saved_model",
     "from_tf_keras",

@@ -83,11 +83,11 @@ def _first(outputs):
 
 
 def _all(step, flat, size=_BATCH):
-    """Runs all examples by batches; those left over are run with others."""
+    """Runs all examples in batches of equal size."""
     count = len(flat[0])
     outputs = []
     for start in range(0, count, size):
-        # The last batch reaches back, so that it is as large as the others.
+        # The last batch repeats examples, so that all batches have one size.
         first = max(0, min(start, count - size))
         batch = [x[first : first + size] for x in flat]
         values = np.asarray(as_array(step(batch)))

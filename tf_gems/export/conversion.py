@@ -10,7 +10,7 @@ from tf_gems.export.tracing import trace
 
 
 class ConversionError(RuntimeError):
-    """Why a network has no such form.
+    """Raised if a network cannot be converted to a form.
 
     Args:
         message: String.
@@ -22,7 +22,7 @@ class ConversionError(RuntimeError):
         self.final = final
 
 
-# What users wrote, for operators that do not tell it.
+# Hints for operators whose name does not say which Keras call made them.
 _HINTS = {
     "BitwiseAnd": (
         "`keras.ops.argmax` and `argmin` compute with it: return their "
@@ -45,7 +45,7 @@ def convert(traced, directory, form, examples=(), io="float32"):
 
     Raises:
         ConversionError: If the network has no such form. The message names
-            the layer, where that can be told, and the remedy.
+            the layer, if it is known, and the remedy.
     """
     size = sum(_bytes(variable) for variable in traced.function.variables)
     seconds = worker.seconds_for(size, len(examples))
@@ -77,9 +77,9 @@ def _bytes(variable):
 
 
 def _explained(error, traced, form):
-    """Returns an error that says in plain words why the converter failed.
+    """Returns an error that explains why the converter failed.
 
-    What it writes is for its own authors: that stays in the cause.
+    The converter's own message is the cause of the error.
     """
     text = f"{error}\n{error.log}"
     where = f"'{traced.model.name}'"
@@ -88,7 +88,7 @@ def _explained(error, traced, form):
         layers = _named(_layers_with(operators, traced))
         hints = "".join(_HINTS.get(name, "") for name in operators)
         return ConversionError(
-            "A TFLite file holds operators that TFLite has. Received: "
+            "A TFLite file can only contain TFLite operators. Received: "
             f"{where}{layers}, which computes with {' and '.join(operators)} "
             "in a way that TensorFlow's converter cannot write as operators "
             "of TFLite. It fails for the same network without zeros, too. "
@@ -149,12 +149,12 @@ def _located(text, traced):
 
 
 def _layers_of(paths, model):
-    """Returns the layers that names of graph nodes lie in, innermost ones."""
+    """Returns the innermost layers that contain the given graph nodes."""
     names = {part.name for part in model._flatten_layers()} - {model.name}
     found = []
     for path in paths:
         for scope in reversed(path.split("/")[:-1]):
-            # Tracing numbers scopes that it meets again.
+            # Tracing adds a number to the name of a repeated scope.
             options = [scope, re.sub(r"_\d+$", "", scope)]
             known = [name for name in options if name in names]
             if known:
@@ -164,7 +164,7 @@ def _layers_of(paths, model):
 
 
 def _recurrent(model):
-    """Returns the names of recurrent layers: 8 bits of those crash."""
+    """Returns the names of recurrent layers, whose int8 conversion crashes."""
     kinds = keras.layers.RNN | keras.layers.Bidirectional
     inner = {
         id(part)

@@ -10,6 +10,7 @@ from tf_gems.export import accuracy as measured
 from tf_gems.export import forms as litert_forms
 from tf_gems.export import gem
 from tf_gems.export import latency
+from tf_gems.export.compacted import refuse_if_unknown
 from tf_gems.export.deployment_report import DeploymentReport
 from tf_gems.export.litert import calibration_data
 from tf_gems.export.litert import write_litert
@@ -20,6 +21,7 @@ from tf_gems.export.sparse_operators import sparse_operators
 from tf_gems.files import lock
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
+from tf_gems.validation import check_bool
 from tf_gems.validation import check_callable
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_integer
@@ -39,18 +41,19 @@ def deployment_report(
     representative_data=None,
     runs=100,
     metric=measured.accuracy,
+    compact=False,
 ) -> DeploymentReport:
     """Writes a network in several forms, runs them, and reports on them.
 
-    What is measured is measured on the files that were written, by the
-    programs that users run: accuracy on all of `data`, latency in turns with
-    the dense twin of each. A form that cannot run is not written; the report
-    says why.
+    All measurements use the files that were written and the programs that
+    users run. Accuracy is measured on all of `data`. Latency is measured
+    alternately with the dense twin of each file. A form that cannot run is
+    not written, and the report says why.
 
-    Where this machine's processor hides XNNPACK's sparse kernels, and
-    `qemu-x86_64` is installed, files that would use them are timed on an
-    emulated processor without AVX, too. That tells how much work there is,
-    never how long a device takes.
+    If the processor of this machine disables the sparse kernels of XNNPACK
+    and `qemu-x86_64` is installed, files that would use them are also timed on
+    an emulated processor without AVX. Emulated times compare amounts of work.
+    They are not the latency of a device.
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
@@ -68,12 +71,16 @@ def deployment_report(
             Defaults to `100`.
         metric: Function of labels and outputs. Defaults to the share of
             examples whose largest output is their label.
+        compact: Whether to remove the channels that zeros have cut off
+            first, see `tf_gems.export_litert`. A ticket file holds masks of
+            the whole model, and is written as ever. Defaults to `False`.
 
     Returns:
         `tf_gems.DeploymentReport`.
 
     Raises:
-        FileExistsError: If a file of someone else has the name of a form.
+        FileExistsError: If a file that this function did not write has the
+            name of a form.
         OSError: If `directory` cannot be written.
         RuntimeError: If another process writes there, if nothing has been
             pruned yet, or if Keras does not run on TensorFlow.
@@ -92,6 +99,7 @@ def deployment_report(
     for form in check_list(forms, "forms", "forms of files"):
         check_choice(form, "forms", _FORMS)
     check_callable(metric, "metric")
+    check_bool(compact, "compact")
     if not isinstance(data, list | tuple) or len(data) != 2:
         raise ValueError(
             "`data` is a pair of inputs and labels. Received: data of type "
@@ -102,6 +110,8 @@ def deployment_report(
     check_names(directory, names)
     inputs, labels = data
     network = Network(model, inputs)
+    if compact:
+        refuse_if_unknown(network.user_model)
     flat = network.signature.flatten(inputs)
     if representative_data is not None:
         calibration_data(network.signature, representative_data)  # or refused
@@ -114,6 +124,7 @@ def deployment_report(
 
     writer = _Writer(network, os.fspath(directory), first(_COMPARED), runs)
     writer.feed = network.signature.feed([value[:1] for value in flat])
+    writer.compact = compact
     writer.representative_data = representative_data
     if representative_data is None:
         writer.representative_data = first(_CALIBRATED)
@@ -195,6 +206,7 @@ class _Writer:
             os.path.join(self.directory, _NAMES["saved_model"]),
             self.compared,
             overwrite=True,
+            compact=self.compact,
             measure=measure,
         )
 
@@ -207,6 +219,7 @@ class _Writer:
                 self.compared,
                 row["form"],
                 self.representative_data if row["form"] == "int8" else None,
+                compact=self.compact,
             )
         except RuntimeError as error:
             row["refused"] = str(error)

@@ -39,7 +39,7 @@ class DeploymentReport(Report):
     rows: list
 
     def to_dict(self):
-        """Returns the report as plain, JSON-serialisable values."""
+        """Returns the report as plain, JSON-serializable values."""
         rows = [
             {**row, "export": row["export"] and row["export"].to_dict()}
             for row in self.rows
@@ -59,7 +59,7 @@ class DeploymentReport(Report):
             columns = ["form", ">sparse ms", ">dense ms", ">dense/sparse"]
             parts += [
                 "",
-                "Median time of one example, in turns with the twin:",
+                "Median time of one example, alternating with the twin:",
                 Table(
                     [*columns, ">emulated"],
                     # A ticket is read once, whatever its sparsity.
@@ -73,7 +73,7 @@ class DeploymentReport(Report):
         if any(row["emulated_seconds"] for row in written):
             parts.append(
                 "emulated: dense/sparse on an emulated processor without AVX, "
-                "which counts work; it is no device's time."
+                "which compares amounts of work, not times of a device."
             )
         parts += self._why(written)
         for row in written:

@@ -54,7 +54,7 @@ def write(model):
     schema = load_schema()
 
     class AlignedBuffer(schema.BufferT):
-        """Starts data at multiples of 16 bytes, as the format demands."""
+        """Aligns data to 16 bytes, as the format requires."""
 
         def Pack(self, builder):  # noqa: N802
             data = b"" if self.data is None else bytes(self.data)
@@ -71,8 +71,8 @@ def write(model):
 
     for buffer in model.buffers:
         buffer.__class__ = AlignedBuffer
-    # Of its final size from the start, and not copied at the end: otherwise
-    # a large network stands in memory several times.
+    # It has its final size from the start and is not copied at the end, so
+    # that a large network is in memory only once.
     vectors = sum(_size(buffer.data) + 32 for buffer in model.buffers)
     vectors += sum(
         sparse_tensor.index_bytes(tensor.sparsity)
@@ -92,7 +92,7 @@ def _size(data):
 def operator_name(model, operator):
     """Returns the name of an operator, such as `"CONV_2D"`."""
     code = model.operatorCodes[operator.opcodeIndex]
-    # Codes above 127 stand in the newer field only.
+    # Codes above 127 are in the newer field only.
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     for name, value in vars(load_schema().BuiltinOperator).items():
         if value == number:
@@ -130,7 +130,7 @@ def dtype_of(tensor):
 
 
 def stored(model, graph):
-    """Returns where the constants come from that operators expand.
+    """Returns the stored constants that operators expand.
 
     Returns:
         Dict from the index of an output of `DENSIFY` or `DEQUANTIZE` to the
@@ -159,8 +159,8 @@ def readers(model, graph):
 
     Returns:
         Dict from the index of a stored tensor to a list of
-        `(operator, position among its inputs)`; `(None, None)` stands among
-        them for an output of the graph.
+        `(operator, position among its inputs)`. `(None, None)` means an
+        output of the graph.
     """
     sources = stored(model, graph)
     found = {}
@@ -181,9 +181,8 @@ def weights(model):
 
     Returns:
         Dict from `(subgraph, index of the tensor)` to the set of names of
-        the operators that read it; `None` stands among them for a use that is
-        not as a weight. A weight is named by the tensor that is stored, not
-        by its dense copy.
+        the operators that read it. `None` means a use that is not as a
+        weight. The key is the stored tensor, not its dense copy.
     """
     found = {}
     for number, graph in enumerate(model.subgraphs):
@@ -210,7 +209,7 @@ def describe(model, variables=(), reasons=None):
         model: `ModelT`.
         variables: List of `(path, kept)` to name the weights after: the
             path of a variable, and a boolean array of where it is not zero.
-            A weight is named after the variable that is most like it there.
+            A weight is named after the variable with the most similar zeros.
         reasons: Dict, see `sparsify`. Defaults to `None`.
 
     Returns:

@@ -2,38 +2,28 @@
 
 import keras
 
-_FUNCTIONAL = keras.src.models.Functional
+from tf_gems import _keras
+from tf_gems.compaction.graph import function_of
+from tf_gems.compaction.graph import is_graph
 
 
 def graph_of(layer):
-    """Returns the graph of layers that a model is, or `None`.
-
-    A subclass that computes in a `call` of its own is no graph.
-
-    Args:
-        layer: Keras layer, model or operation.
-    """
-    if isinstance(layer, keras.Sequential) and layer.built:
-        if type(layer).call is keras.Sequential.call:
-            return layer._functional
-    elif isinstance(layer, _FUNCTIONAL):
-        if type(layer).call is _FUNCTIONAL.call:
-            return layer
-    return None
+    """Returns the graph of layers that a model is, or `None`."""
+    return function_of(layer) if is_graph(layer) else None
 
 
 def flat_copy(model):
-    """Returns a copy of a model in which models within are taken apart.
+    """Returns a copy of a model in which nested models are flattened.
 
-    The copy has the same weights and computes the same. A layer within whose
-    name is taken already is named after its model as well.
+    The copy has the same weights and outputs. If the name of a nested layer is
+    already used, it gets the name of its model as a prefix.
 
     Args:
         model: Functional or Sequential Keras model.
 
     Returns:
         `(copy, names)`: a functional Keras model, and the names of the models
-        that were taken apart. If there are none, the model itself.
+        that were flattened. Without any, the model itself.
     """
     graph = graph_of(model)
     within = [
@@ -47,7 +37,7 @@ def flat_copy(model):
         graph.input,
     )
     outputs = walk.through(graph, inputs, model.name, {})
-    copy = _FUNCTIONAL(inputs, outputs, name=model.name)
+    copy = _keras.Functional(inputs, outputs, name=model.name)
     for old, new in walk.copies.values():
         carry_weights(old, new)
     return copy, walk.names
@@ -74,7 +64,7 @@ class _Walk:
 
     Attributes:
         copies: Dict from ids to pairs of an operation and its copy.
-        names: Names of the models that were taken apart.
+        names: Names of the models that were flattened.
     """
 
     def __init__(self, graph):

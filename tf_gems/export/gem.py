@@ -7,7 +7,6 @@ import tempfile
 import keras
 import numpy as np
 
-from tf_gems.export.network import HALF_TOLERANCE
 from tf_gems.export.network import Network
 from tf_gems.export.parity import doubts
 from tf_gems.export.parity import measure_parity
@@ -17,6 +16,7 @@ from tf_gems.export.paths import check_target
 from tf_gems.export.paths import check_tolerance
 from tf_gems.export.report import ExportReport
 from tf_gems.files import replacing_path
+from tf_gems.half_precision import HALF_TOLERANCE
 from tf_gems.network_config import config_of
 from tf_gems.pruning_report import unique_paths
 from tf_gems.ticket import Ticket
@@ -53,8 +53,8 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
 
     Raises:
         OSError: If `path` cannot be written.
-        RuntimeError: If nothing has been pruned, or the network that is read
-            computes something else.
+        RuntimeError: If nothing has been pruned, or the outputs of the network
+            that is read differ.
         ValueError: If an argument is out of range, or the model is not a
             built Keras 3 model.
 
@@ -87,7 +87,7 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
         except (RuntimeError, ValueError):
             if ticket.config is None:
                 raise
-            # Attributes, tables and the like: no config tells those.
+            # Attributes and tables are not part of the config.
             ticket = Ticket(
                 ticket.masks, ticket.weights, {"name": network.name}
             )
@@ -97,8 +97,8 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
             parity.refuse_above(tolerance, f"path={path!r}")
         if ticket.config is None:
             notes.append(
-                "The config of the network does not tell all of it, so "
-                "the file holds none: expand it with --model."
+                "The config of the network is not complete, so the file "
+                "has none. Expand it with --model."
             )
         layers = Ticket.inspect(partial).layers
         twin = _keras_twin(plain)
@@ -153,7 +153,7 @@ def ticket_of(plain):
     }
     if not masks:
         raise RuntimeError(
-            "A ticket file stores what is left of a network that was pruned. "
+            "A ticket file stores a pruned network. "
             f"Received: '{plain.name}', none of whose kernels has a zero. "
             "Prune it first, or save it by `model.save`."
         )
@@ -165,7 +165,7 @@ def gem_outputs(path, network, flat):
 
     Args:
         path: String.
-        network: `Network`, which is used if the file does not tell its own.
+        network: `Network`, which is used if the file has no config.
         flat: Flat list of arrays, see `Signature`.
     """
     from tf_gems.export.accuracy import keras_outputs

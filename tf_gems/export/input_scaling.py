@@ -6,11 +6,11 @@ channels, and `t` the mean of the scales,
     sum(K[h, w, c] * (s[c] * x[c] + o[c])) = t * sum(K'[h, w, c] * x[c]) + b,
     K'[h, w, c] = K[h, w, c] * s[c] / t,    b = sum(K[h, w, c] * o[c]),
 
-wherever the convolution reads no padding, which is zero before the offset
-now. The converter folds the factor `t` behind the convolution into its
-kernel; in Keras it stays apart, so that the kernel has the size that it was
-trained with. Batch normalization that follows takes `b` from its moving mean;
-else it goes into the bias.
+wherever the convolution reads no padding. Padding is zero, and is now added
+before the offset. The converter folds the factor `t` into the kernel of the
+convolution. In Keras it stays separate, so that the kernel keeps the magnitude
+that it was trained with. `b` is subtracted from the moving mean of a batch
+normalization that follows, or added to the bias.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class InputScaling:
 
     @property
     def exact(self):
-        """Whether padding by zeros stays what it was."""
+        """Whether the effect of zero padding is unchanged."""
         return not self.offset.any() or (
             self.convolution.padding == "valid" and not self._padded
         )
@@ -58,7 +58,7 @@ class InputScaling:
 
     @property
     def bias(self):
-        """Float array, what each output of the convolution lacks."""
+        """Float array, the bias that is added to each output."""
         kernel = ops.convert_to_numpy(self.convolution.kernel)
         return np.einsum("hwcf,c->f", kernel.astype("float64"), self.offset)
 
@@ -75,7 +75,7 @@ class InputScaling:
 
 
 def find_input_scaling(model, readers):
-    """Returns the `InputScaling` of a model, or `None`, and why not.
+    """Returns the `InputScaling` of a model, or the reason for none.
 
     Args:
         model: Functional Keras model.

@@ -1,4 +1,4 @@
-"""Times of TFLite files and SavedModels, measured in turns."""
+"""Latency of TFLite files and SavedModels, measured alternately."""
 
 import json
 import os
@@ -38,14 +38,14 @@ print(json.dumps([float(np.median(found[2:])) for found in times]))
 
 
 def in_turns(steps, runs):
-    """Returns the median seconds of each function, called in turns.
+    """Returns the median seconds of each function, called alternately.
 
-    What else the machine does then falls on all of them. Every second round
-    goes through them backwards.
+    Other load of the machine then affects all of them. Every second round
+    calls them in reverse order.
 
     Args:
         steps: List of functions without arguments.
-        runs: Integer, calls of each; a tenth more come first, to warm up.
+        runs: Integer, calls of each, after a tenth as many to warm up.
 
     Returns:
         List of floats.
@@ -89,7 +89,7 @@ def litert_seconds(paths, feed, runs):
 def emulated_seconds(paths, runs=5):
     """Returns the median seconds on an emulated processor without AVX.
 
-    Emulated times tell how much work there is, never how long a device takes.
+    Emulated times compare amounts of work. They are not times of a device.
 
     Returns:
         List of floats, or `None` without qemu-x86_64 and `ai_edge_litert`.

@@ -9,9 +9,10 @@ import numpy as np
 
 from tf_gems.export import flatbuffer
 from tf_gems.export import forms
+from tf_gems.export.compacted import compacted
+from tf_gems.export.compacted import refuse_if_unknown
 from tf_gems.export.conversion import convert
 from tf_gems.export.conversion import traced_or_refused
-from tf_gems.export.network import HALF_TOLERANCE
 from tf_gems.export.network import Network
 from tf_gems.export.network import computed_in_float32
 from tf_gems.export.network import kept_patterns
@@ -27,6 +28,7 @@ from tf_gems.export.signature import is_batched
 from tf_gems.export.trial import Trial
 from tf_gems.files import replacing_path
 from tf_gems.files import workplace
+from tf_gems.half_precision import HALF_TOLERANCE
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_integer
@@ -43,17 +45,17 @@ def export_litert(
     tolerance=None,
     io="float32",
     sparse=True,
+    compact=False,
 ) -> ExportReport:
     """Writes a TFLite file that stores only the kept weights where it can.
 
-    What is traced is the user's own object with `training=False`: look-up
-    tables, adapted statistics, attributes and states are what they are there.
-    TensorFlow's converter runs in a process of its own, so that a network
-    that crashes it is an error. The file is run, with and without XNNPACK, and
-    its outputs are compared with those of the Keras model and with those of
-    its dense twin, before it is given its name: a file at `path` was right on
-    this machine. A weight is stored sparsely if that is smaller and is known
-    to run; the others are stored densely, and the report says why. The forms:
+    The model itself is traced with `training=False`, including its look-up
+    tables, adapted statistics, attributes and states. TensorFlow's converter
+    runs in a child process, so that a crash of the converter raises an error.
+    Before the file is moved to `path`, it is run with and without XNNPACK, and
+    its outputs are compared with those of the Keras model and of a dense twin.
+    A weight is stored sparsely if that is smaller and known to run. The other
+    weights are stored densely, and the report says why. The forms are:
 
     | form | stored sparsely | tolerance |
     | --- | --- | --- |
@@ -68,10 +70,10 @@ def export_litert(
     `"float16"` stores weights in half precision and computes in float32.
     `"dynamic_int8"` stores them as 8-bit integers and rounds activations
     while it runs. `"int8"` computes in 8-bit integers with ranges taken from
-    `representative_data`; its inputs and outputs are still floats, and dense
-    layers in blocks are smaller, but slower than those that are stored
-    densely. Where sparse weights could make XNNPACK wrong on another machine,
-    all are stored densely, in any form.
+    `representative_data`. Its inputs and outputs are floats. Dense layers in
+    blocks are smaller but slower than those that are stored densely. If sparse
+    weights could make XNNPACK compute wrong outputs on another machine, all
+    weights are stored densely, in any form.
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
@@ -102,6 +104,10 @@ def export_litert(
             devices without floats want it. Defaults to `"float32"`.
         sparse: Whether to store zeros sparsely. Pass `False` for devices
             whose runtime has no `DENSIFY` operator. Defaults to `True`.
+        compact: Whether to remove the channels that zeros have cut off
+            first, as `tf_gems.compact` does. The file is compared with the
+            model that was passed in, and so are its bytes. Defaults to
+            `False`.
 
     Returns:
         `tf_gems.ExportReport`.
@@ -110,10 +116,11 @@ def export_litert(
         OSError: If `path` cannot be written.
         RuntimeError: If nothing has been pruned yet, if Keras does not run on
             TensorFlow, if the network has no such form that runs, or if the
-            file computes something else. The message names the layer, where
-            that can be told.
+            outputs of the file differ. The message names the layer, if it is
+            known.
         ValueError: If an argument is out of range, the model is not a built
-            Keras 3 model, or its weights or outputs are not finite.
+            Keras 3 model, its weights or outputs are not finite, or it is to
+            be compacted and its graph is not known.
 
     Example:
 
@@ -133,6 +140,7 @@ def export_litert(
         tolerance,
         io,
         sparse,
+        compact,
     )
     return report
 
@@ -148,8 +156,17 @@ def write_litert(
     tolerance=None,
     io="float32",
     sparse=True,
+    compact=False,
+    finish=None,
 ):
-    """Does what `export_litert` does; returns the dense twin's bytes, too."""
+    """Implements `export_litert`; also returns the bytes of the dense twin.
+
+    Args:
+        model: As for `export_litert`, and so are the others.
+        finish: Function of the `Attempt` and of a directory, called before
+            anything is written. It may change the bytes that are written.
+            Defaults to `None`.
+    """
     check_target(path)
     path = os.fspath(path)
     if not path.endswith(".tflite"):
@@ -163,8 +180,11 @@ def write_litert(
         check_integer(batch_size, "batch_size", 1, 1 << 20)
     check_tolerance(tolerance)
     check_bool(sparse, "sparse")
+    check_bool(compact, "compact")
     given_inputs = representative_data if inputs is None else inputs
     network = Network(model, given_inputs)
+    if compact:
+        refuse_if_unknown(network.user_model)
     examples = None
     if representative_data is not None:
         examples = calibration_data(network.signature, representative_data)
@@ -179,8 +199,8 @@ def write_litert(
         workplace(Path(os.path.realpath(path))) as inside,
     ):
         for sizes in _sizes_to_try(network.signature, batch_size, given):
-            attempt = _Attempt(
-                network, form, optimize, sizes, progress, io, sparse
+            attempt = Attempt(
+                network, form, optimize, sizes, progress, io, sparse, compact
             )
             try:
                 attempt.run(path, given, examples, tolerance, inside)
@@ -192,11 +212,13 @@ def write_litert(
         else:
             raise failure
         if sizes and not network.signature.batch_size and batch_size is None:
-            # Recurrent layers: their lists of states need a known size.
+            # The lists of states of recurrent layers need a known batch size.
             attempt.notes.append(
-                "TFLite cannot leave the batch size of this network open: the "
-                f"file takes {_plural(sizes)} at a time."
+                "TFLite needs a fixed batch size for this network: the file "
+                f"takes {_plural(sizes)} at a time."
             )
+        if finish is not None:
+            finish(attempt, inside)
         with replacing_path(path) as partial:
             partial.write_bytes(attempt.data)
             report = attempt.report(path, partial)
@@ -204,7 +226,7 @@ def write_litert(
     return report, attempt.dense
 
 
-class _Attempt:
+class Attempt:
     """One try to write a network, for one batch size.
 
     Args:
@@ -214,16 +236,27 @@ class _Attempt:
         sizes: `None` for any batch size, else a list of the sizes of the
             first axis of each input.
         progress: `Progress`.
-        io, sparse: See `export_litert`.
+        io, sparse, compact: See `export_litert`.
+
+    Attributes:
+        data: Bytes, what is to be written.
+        dense: Bytes of the dense twin.
+        trial: `Trial` that ran it, with its inputs and what Keras computes.
+        parity: `Parity` of both.
+        ran: List of strings, what ran it.
     """
 
-    def __init__(self, network, form, optimize, sizes, progress, io, sparse):
+    def __init__(
+        self, network, form, optimize, sizes, progress, io, sparse, compact
+    ):
         self.network = network
         self.form = form
         self.optimize = optimize
         self.progress = progress
         self.io = io
         self.sparse = sparse
+        self.compact = compact
+        self.compaction = None
         self.signature = network.signature.with_sizes(sizes).in_float32()
         self.size = sizes and sizes[0]
         self.notes = []
@@ -237,11 +270,59 @@ class _Attempt:
         network, notes = self.network, self.notes
         if given is None:
             given = network.examples(4 * (self.size or 1))
-        self.progress.step("computing what the Keras model computes")
+        self.progress.step("running the Keras model")
         batches, expected = _expected(network, given, self.size)
+        calibrated = []
+        if examples is not None and self.form.name == "int8":
+            calibrated = [
+                self.signature.feed(batch)
+                for batch in _batches(examples, self.size or 1)
+            ]
+        with network.masked() as plain:
+            self.dense, found = self._converted(plain, calibrated, inside)
+            data = self.dense
+            if self.compact:
+                self.progress.step("removing channels")
+                plain, self.compaction = compacted(
+                    plain, network.signature, given
+                )
+                data, found = self._converted(plain, calibrated, inside)
+            self.patterns = kept_patterns(plain)
+        notes += found
+        if tolerance is None:
+            tolerance = max(
+                self.form.tolerance, HALF_TOLERANCE[network.half_precision]
+            )
+        feeds = [self.signature.feed(batch) for batch in batches]
+        trial = Trial(path, self.form, tolerance, feeds, expected, inside)
+        self.trial = trial
+        self.progress.step("running the file")
+        twin, parity = trial.dense(data)
+        self.data, self.parity, self.reasons = data, parity, {}
+        if self.sparse:
+            self.progress.step("storing its zeros")
+            self.data, self.parity, self.reasons = trial.choose(
+                data, twin, parity, self.optimize, notes
+            )
+        self.ran = trial.ran
+        notes += doubts(expected)
+        if any("int8" in reason for reason in self.reasons.values()):
+            notes.append(
+                "form='float16' also stores weights sparsely that LiteRT "
+                "cannot run sparse in 8 bits. It may be smaller."
+            )
+        if not self.ran[0].startswith("ai_edge_litert"):
+            notes.append(
+                "It was run by TensorFlow's own interpreter. Install "
+                "`tf_gems[litert]` to run it as devices do."
+            )
+
+    def _converted(self, plain, calibrated, inside):
+        """Returns a file of a Keras model with dense weights, and notes."""
+        notes = []
         directory = os.path.join(inside, "graph")
         self.progress.step("tracing the network")
-        with network.masked() as plain, computed_in_float32(plain) as types:
+        with computed_in_float32(plain) as types:
             if types:
                 notes.append(
                     f"The network computes in {' and '.join(types)}, the file "
@@ -249,48 +330,14 @@ class _Attempt:
                 )
             traced = traced_or_refused(plain, self.signature)
             notes += traced.notes()
-            self.patterns = kept_patterns(plain)
             with quiet():
                 traced.save(directory)
         self.progress.step("converting it")
-        calibrated = []
-        if examples is not None and self.form.name == "int8":
-            calibrated = [
-                self.signature.feed(batch)
-                for batch in _batches(examples, self.size or 1)
-            ]
         try:
-            self.dense = convert(
-                traced, directory, self.form, calibrated, self.io
-            )
+            data = convert(traced, directory, self.form, calibrated, self.io)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
-        if tolerance is None:
-            tolerance = max(
-                self.form.tolerance, HALF_TOLERANCE[network.half_precision]
-            )
-        feeds = [self.signature.feed(batch) for batch in batches]
-        trial = Trial(path, self.form, tolerance, feeds, expected, inside)
-        self.progress.step("running the file")
-        twin, parity = trial.dense(self.dense)
-        self.data, self.parity, self.reasons = self.dense, parity, {}
-        if self.sparse:
-            self.progress.step("storing its zeros")
-            self.data, self.parity, self.reasons = trial.choose(
-                self.dense, twin, parity, self.optimize, notes
-            )
-        self.ran = trial.ran
-        notes += doubts(expected)
-        if any("int8" in reason for reason in self.reasons.values()):
-            notes.append(
-                "form='float16' stores the weights that LiteRT does not run "
-                "sparse in 8 bits sparsely; it may be smaller."
-            )
-        if not self.ran[0].startswith("ai_edge_litert"):
-            notes.append(
-                "It was run by TensorFlow's own interpreter. Install "
-                "`tf_gems[litert]` to run it as devices do."
-            )
+        return data, notes
 
     def report(self, path, written):
         """Returns the `ExportReport`."""
@@ -307,6 +354,7 @@ class _Attempt:
             ran=self.ran,
             notes=self.notes,
             form=self.form.name,
+            compaction=self.compaction,
         )
 
 
@@ -328,11 +376,11 @@ def calibration_data(signature, data):
 
 
 def _sizes_to_try(signature, batch_size, given):
-    """Returns the sizes of first axes to try; `None` stands for any.
+    """Returns the sizes of first axes to try; `None` means any size.
 
-    TFLite cannot leave the batch size of some networks open. Inputs that are
-    no batch of examples, such as the nodes and edges of a graph, then have
-    the sizes of what was given.
+    TFLite needs a fixed batch size for some networks. Inputs that are not a
+    batch of examples, such as the nodes and edges of a graph, then get the
+    sizes of the given inputs.
     """
     declared = signature.batch_size
     count = len(signature.specs)
@@ -396,7 +444,7 @@ def _expected(network, given, batch_size):
     expected = network.outputs(batches)
     refuse_non_finite(expected, network.name)
     if batch_size is None and is_batched(given) and count > 1:
-        # Another batch size, unless the first axis is no batch for the model.
+        # Try another batch size too, unless the first axis is not a batch.
         one = _batches(given, 1)[:1]
         with contextlib.suppress(Exception):
             expected = expected + network.outputs(one)
@@ -405,7 +453,7 @@ def _expected(network, given, batch_size):
 
 
 def _batches(flat, size):
-    """Cuts inputs into batches; leaves out what is left over."""
+    """Splits inputs into full batches, and drops the remainder."""
     if not is_batched(flat):
         return [flat]
     count = len(flat[0])

@@ -8,6 +8,7 @@ import numpy as np
 from tf_gems.export.outputs import as_array
 from tf_gems.export.outputs import name_outputs
 from tf_gems.export.signature import Signature
+from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.network import masked_network
 from tf_gems.network import refuse_before_mining
@@ -17,22 +18,21 @@ from tf_gems.sparse_model import SparseModel
 class Network:
     """A model that is to be exported, and what it computes.
 
-    A model is more than its weights and its config, so nothing is copied:
-    what is traced is the user's own object, its kernels multiplied by their
-    masks for as long as the tracing takes. What is written is compared with
-    the model that was passed in.
+    The model is not copied, as it may have state besides its weights and its
+    config. It is traced itself, and its kernels are multiplied by their masks
+    while it is traced. The export is compared with the model that was passed.
 
     Args:
         model: `tf_gems.SparseModel`, Keras model that holds
             `tf_gems.GemLayer`s, or plain Keras model.
-        inputs: Inputs that tell the dtypes of a model that does not declare
-            them. Defaults to `None`.
+        inputs: Inputs, for the dtypes of a model that does not declare them.
+            Defaults to `None`.
 
     Raises:
         RuntimeError: If nothing has been pruned yet, or Keras does not run on
             TensorFlow.
-        ValueError: If the model is not of Keras 3, is not built, does not
-            tell its inputs, or holds weights that are not finite.
+        ValueError: If the model is not a Keras 3 model, is not built, does
+            not declare its inputs, or has weights that are not finite.
     """
 
     def __init__(self, model, inputs=None):
@@ -49,7 +49,7 @@ class Network:
         self.signature = Signature.of(self.user_model, inputs)
 
     def masked(self):
-        """Gives the user's own model as long as a block lasts.
+        """Yields the model itself, masked within the block.
 
         See `tf_gems.network.masked_network`.
         """
@@ -58,8 +58,8 @@ class Network:
     def outputs(self, batches, model=None):
         """Returns what the model computes, one dict of arrays for each batch.
 
-        Its state (that of recurrent layers, of random generators, counters)
-        moves from batch to batch as in any use, and is then put back.
+        State, such as that of recurrent layers and random generators, changes
+        from batch to batch and is restored at the end.
 
         Args:
             batches: List of flat lists of arrays, see `Signature`.
@@ -74,7 +74,7 @@ class Network:
         model = self.model if model is None else model
 
         def call(*tensors):
-            # Takes a seed, or what follows would draw what the export draws.
+            # This draws a seed: later code must not draw the same numbers.
             tf.random.uniform(())
             arguments = self.signature.pack(tensors)
             return name_outputs(model(*arguments, training=False))
@@ -85,7 +85,7 @@ class Network:
         found = []
         with _state_kept(model):
             for batch in batches:
-                # Keras takes arrays of strings for something else.
+                # Keras does not treat arrays of strings as inputs.
                 tensors = [
                     tf.constant(value, spec.dtype)
                     for value, spec in zip(
@@ -118,13 +118,7 @@ class Network:
     @property
     def half_precision(self):
         """The type of 16 bits that the model computes in, or `None`."""
-        types = {
-            part.compute_dtype for part in self.user_model._flatten_layers()
-        }
-        for name in ("bfloat16", "float16"):
-            if name in types:
-                return name
-        return None
+        return half_precision(self.user_model)
 
 
 def kept_patterns(plain):
@@ -134,11 +128,6 @@ def kept_patterns(plain):
         for variable in plain.weights
         if len(variable.shape) > 1
     ]
-
-
-# What outputs in half precision may differ by, as a share of the largest:
-# a few units in the last of 8 or 11 bits, each layer adding its own.
-HALF_TOLERANCE = {None: 0.0, "float16": 1e-2, "bfloat16": 5e-2}
 
 
 @contextlib.contextmanager
@@ -214,17 +203,17 @@ def _refuse_non_finite(model):
         bad = np.size(value) - np.count_nonzero(np.isfinite(value))
         if bad:  # the sum may overflow where no value does
             raise ValueError(
-                "Only a network of finite weights can be exported. Received: "
+                "All weights must be finite. Received: "
                 f"weight '{variable.path}' of '{model.name}', in which "
                 f"{bad:,} of {np.size(value):,} values are NaN or infinite. "
-                "Its training diverged: go back to an earlier checkpoint, or "
+                "Its training diverged. Load an earlier checkpoint, or "
                 "train with a smaller learning rate or `clipnorm`."
             )
 
 
 @contextlib.contextmanager
 def _state_kept(model):
-    """Puts back what a call of a model assigns to its variables."""
+    """Restores the variables that a call of the model assigns."""
     import tensorflow as tf
 
     # A tensor shares the memory of its variable until that is assigned to.
@@ -237,10 +226,10 @@ def _state_kept(model):
 
 
 def _state(model):
-    """Returns the variables that a call may assign: none that trains.
+    """Returns the non-trainable variables that a call may assign.
 
-    Layers also hold variables that Keras does not count among theirs: the
-    states of recurrent layers, and variables of TensorFlow's own.
+    They include variables that Keras does not list: the states of recurrent
+    layers, and variables of TensorFlow.
     """
     import tensorflow as tf
 
@@ -257,7 +246,7 @@ def _state(model):
 
 
 def attributes(layer):
-    """Yields what the attributes of a layer hold, lists and dicts opened."""
+    """Yields the values of attributes of a layer, with lists and dicts flat."""
     todo = list(vars(layer).values())
     while todo:
         value = todo.pop()

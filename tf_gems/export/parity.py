@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-# Outputs that are this much smaller than the largest are compared with that
-# share of it: the noise of their sums is of the size of what was summed.
+# Smaller outputs are compared at this fraction of the largest one, as their
+# rounding errors have the magnitude of the terms that were added.
 _LEAST_SHARE = 1e-3
 # Processors, XNNPACK and TensorFlow differ in whether they round floats to
 # zero that are smaller than the smallest normal one.
@@ -14,12 +14,12 @@ _SMALLEST_NORMAL = float(np.finfo("float32").tiny)
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """How far outputs differ, that one of them which differs most.
+    """The difference of the output that differs most.
 
     Each output is compared on its own scale, so a small output beside a large
     one is not lost. Floats and complex numbers differ by the largest absolute
-    difference. Integers, booleans and strings are right or wrong: their
-    difference is the share of wrong ones, beside a magnitude of 1.
+    difference. For integers, booleans and strings the difference is the
+    fraction of wrong values, with a magnitude of 1.
 
     Args:
         difference: Float, the largest absolute difference; infinite if an
@@ -64,7 +64,7 @@ class Parity:
             )
             remedy = "If `inputs` hold NaN or infinite values, leave them out."
         raise RuntimeError(
-            "An export must compute what the Keras model computes. Received: "
+            "An export must have the outputs of the Keras model. Received: "
             f"{what}, {received}; tolerance={tolerance:g}. Nothing was "
             f"written. {remedy}"
         )
@@ -125,7 +125,7 @@ def refuse_non_finite(batches, name):
     for outputs in batches:
         if not outputs:
             raise ValueError(
-                "Only a network that returns something can be exported. "
+                "A model must return a tensor to be exported. "
                 f"Received: '{name}', whose call returns no tensor."
             )
         for output, value in outputs.items():
@@ -141,7 +141,7 @@ def refuse_non_finite(batches, name):
 
 
 def doubts(batches):
-    """Returns sentences on what a comparison of outputs could not see.
+    """Returns sentences on what a comparison of outputs cannot detect.
 
     Args:
         batches: List of dicts from names to arrays, the outputs of a Keras
@@ -151,16 +151,16 @@ def doubts(batches):
         if _varies([np.asarray(outputs[name]) for outputs in batches]):
             return []
     return [
-        "The outputs hardly depend on the inputs that were tried, so the "
-        "comparison says little. Pass real `inputs`, several of them."
+        "The outputs hardly depend on the inputs that were used, so the "
+        "comparison proves little. Pass several real `inputs`."
     ]
 
 
 def _varies(values):
     """Whether an output differs between examples.
 
-    The examples of a batch are the rows of its output, unless the first axis
-    is no batch; batches of equal shapes are compared as a whole.
+    The rows of an output are the examples of the batch, unless the first axis
+    is not a batch. Then batches of equal shapes are compared as a whole.
     """
     rows = []
     for value in values:

@@ -51,14 +51,13 @@ def directory_sizes(directory):
 class Stored:
     """A file or directory, and its sizes.
 
-    Compressing takes much longer than exporting: gzip and zstd at their
-    highest levels, for the numbers of a report. So it is done when one of
-    these numbers is asked for, and then once.
+    Compressing at the highest levels of gzip and zstd takes much longer than
+    exporting. So it is done once, when one of these sizes is first read.
 
     Args:
         path: String. It must not change until the compressed sizes are read.
-        holder: `tempfile.TemporaryDirectory` to keep as long as this object,
-            if the path lies in one. Defaults to `None`.
+        holder: `tempfile.TemporaryDirectory` that contains the path, to keep
+            as long as this object. Defaults to `None`.
     """
 
     def __init__(self, path, holder=None):

@@ -11,7 +11,7 @@ _SILENT_SECONDS = 2.0
 class Progress:
     """Prints the steps of an export that takes longer than two seconds.
 
-    Lines go to the terminal's stderr, past whatever redirects it meanwhile.
+    Lines go to the stderr of the terminal, even while it is redirected.
 
     Args:
         what: String, what is written.

@@ -10,9 +10,9 @@ import tempfile
 def quiet():
     """Sends what the process writes to stdout and stderr to a file.
 
-    TensorFlow and its converter write their logs past `sys.stderr`, so only
-    the file descriptors help. An error that is raised meanwhile passes, with
-    the end of the log as a note.
+    TensorFlow and its converter do not use `sys.stderr`, so the file
+    descriptors are redirected. An error that is raised meanwhile gets the end
+    of the log as a note.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -27,7 +27,7 @@ def quiet():
             log.seek(0)
             tail = log.read()[-2000:].decode("utf-8", "replace").strip()
             if tail:
-                error.add_note(f"It was logged meanwhile:\n{tail}")
+                error.add_note(f"The log ends with:\n{tail}")
             raise
 
 

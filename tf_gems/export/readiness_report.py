@@ -24,7 +24,7 @@ from tf_gems.targets import check_path
 
 @dataclasses.dataclass
 class ReadinessReport(Report):
-    """What XNNPACK can make of the zeros of a model.
+    """Which zeros of a model XNNPACK can use.
 
     Args:
         obstacle: Why XNNPACK computes no part of the model by channels, a
@@ -57,11 +57,11 @@ class ReadinessReport(Report):
 
     @property
     def faster(self):
-        """Whether there are zeros enough for XNNPACK to use them."""
+        """Whether there are enough zeros for XNNPACK to use them."""
         return self.sparsity > LEAST_SPARSITY
 
     def to_dict(self):
-        """Returns the report as plain, JSON-serialisable values."""
+        """Returns the report as plain, JSON-serializable values."""
         return {
             **dataclasses.asdict(self),
             "eligible": self.eligible,
@@ -96,10 +96,10 @@ class ReadinessReport(Report):
 def readiness_report(model):
     """Says which 1x1 convolutions of a model run faster for their zeros.
 
-    The model is converted, and what TFLite would run is looked at, not what
-    Keras was told: normalisation is folded, padding merged. XNNPACK uses
-    zeros on ARM, on x86 without AVX, and in browsers; on x86 with AVX it
-    computes all 1x1 convolutions densely. See `tf_gems.export.xnnpack`.
+    The model is converted, and the converted graph is examined: the converter
+    folds normalization and merges padding. XNNPACK uses zeros on ARM, on x86
+    without AVX, and in browsers. On x86 with AVX it computes all 1x1
+    convolutions densely. See `tf_gems.export.xnnpack`.
 
     Args:
         model: Keras model, `tf_gems.SparseModel` with a ticket, or path of a
@@ -124,8 +124,8 @@ def readiness_report(model):
         path = check_path(model, "model", "Name a file that ends in .tflite.")
         if not path.is_file():
             raise FileNotFoundError(
-                "A TFLite file is looked at, or a model. Received: "
-                f"model='{path}', which is no file. Check its name."
+                "`model` must be a model or a path of a file. Received: "
+                f"model='{path}', which is not a file. Check its name."
             )
         try:
             return _report(path.read_bytes(), ())

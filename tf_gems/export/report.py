@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 
+from tf_gems.compaction import CompactionReport
 from tf_gems.export.paths import Stored
 from tf_gems.tables import Report
 from tf_gems.tables import Table
@@ -20,18 +21,20 @@ class ExportReport(Report):
         path: String, what was written.
         format: `"litert"`, `"saved_model"` or `"gem"`.
         written: `tf_gems.export.paths.Stored`, what was written.
-        twin: The same of the dense twin: the network in the same format
-            without any use of its zeros.
+        twin: The same for the dense twin: the network that was passed in, in
+            the same format without any use of its zeros.
         tensors: List of dicts, one for each weight that was written: `name`,
             `shape`, `type`, `zeros`, `encoding` (`"sparse"` or `"dense"`),
             `bytes` and `reason`: why it is dense, or `None`.
         largest_difference: Float, the largest absolute difference between
             an output of the Keras model and of what was written. Of several
-            outputs it is that of the one that differs most on its own scale.
+            outputs, the one with the largest relative difference.
         largest_output: Float, the largest absolute value of that output.
         ran: List of strings, the programs that ran what was written.
         notes: List of sentences on what a user should know.
         form: String, how the weights are stored. Defaults to `"float32"`.
+        compaction: `tf_gems.compaction.CompactionReport` of the channels that
+            were removed first. Defaults to `None`: none were to be.
 
     Attributes:
         bytes: Integer, size of what was written.
@@ -58,6 +61,7 @@ class ExportReport(Report):
     ran: list
     notes: list
     form: str = "float32"
+    compaction: CompactionReport | None = None
 
     @property
     def bytes(self):
@@ -95,7 +99,7 @@ class ExportReport(Report):
         return sum(tensor["zeros"] for tensor in self.tensors)
 
     def to_dict(self):
-        """Returns the report as plain, JSON-serialisable values.
+        """Returns the report as plain, JSON-serializable values.
 
         It measures the compressed sizes, which takes minutes for large
         networks.
@@ -103,8 +107,9 @@ class ExportReport(Report):
         plain = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("written", "twin")
+            if field.name not in ("written", "twin", "compaction")
         }
+        plain["compaction"] = self.compaction and self.compaction.to_dict()
         for name in ("bytes", "gzip_bytes", "zstd_bytes"):
             plain[name] = getattr(self, name)
             plain[f"dense_{name}"] = getattr(self, f"dense_{name}")
@@ -131,6 +136,7 @@ class ExportReport(Report):
             f"  {self.bytes:,} bytes, {self.bytes / self.dense_bytes:.1%} of "
             f"the dense twin's {self.dense_bytes:,}",
             *self._compressed(),
+            *self._compacted(),
             f"  outputs up to {self.largest_output:.4g} differ from Keras by "
             f"at most {self.largest_difference:.2g}",
             f"  ran: {'; '.join(self.ran)}",
@@ -146,6 +152,24 @@ class ExportReport(Report):
             f"{self.gzip_bytes / self.dense_gzip_bytes:.1%} of "
             f"{self.dense_gzip_bytes:,}"
         ]
+
+    def _compacted(self):
+        """Returns the line on the channels that were removed, if any."""
+        if self.compaction is None:
+            return []
+        before, after = zip(
+            self.compaction.parameters,
+            self.compaction.multiply_adds,
+            strict=True,
+        )
+        lines = [
+            f"  compact: {after[0]:,} of {before[0]:,} parameters and "
+            f"{after[1]:,} of {before[1]:,} multiply-adds are left"
+        ]
+        if self.compaction.kept:
+            names = ", ".join(self.compaction.kept)
+            lines.append(f"  not made compact, see `compaction`: {names}")
+        return lines
 
     def reasons(self):
         """Returns a sentence for each reason to store weights densely."""

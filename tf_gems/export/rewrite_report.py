@@ -9,7 +9,7 @@ from tf_gems.tables import Table
 
 @dataclasses.dataclass
 class RewriteReport(Report):
-    """What was changed, what could not be, and what XNNPACK makes of it.
+    """The layers that were changed, and those that could not be.
 
     Args:
         changes: List of dicts, one for each layer that was changed: `layer`,
@@ -42,7 +42,7 @@ class RewriteReport(Report):
         return self.xnnpack.eligible
 
     def to_dict(self):
-        """Returns the report as plain, JSON-serialisable values."""
+        """Returns the report as plain, JSON-serializable values."""
         return {
             "changes": self.changes,
             "left": self.left,

@@ -39,10 +39,10 @@ def run_litert(path, feeds):
             names = match(feeds[0], taken)
             outputs.append(
                 [
-                    _in_floats(
+                    in_floats(
                         runner(
                             **{
-                                names[k]: _in_integers(v, taken[names[k]])
+                                names[k]: in_integers(v, taken[names[k]])
                                 for k, v in feed.items()
                             }
                         ),
@@ -54,7 +54,7 @@ def run_litert(path, feeds):
     return outputs, [f"{program} {kind}" for kind in kinds]
 
 
-def _in_integers(value, detail):
+def in_integers(value, detail):
     """Returns floats as the integers that an input stands for them by."""
     scale, zero = detail["quantization"]
     if not scale or not np.issubdtype(value.dtype, np.floating):
@@ -64,7 +64,7 @@ def _in_integers(value, detail):
     return np.clip(rounded, limits.min, limits.max).astype(detail["dtype"])
 
 
-def _in_floats(outputs, details):
+def in_floats(outputs, details):
     """Returns outputs with integers as the floats that they stand for."""
     found = {}
     for name, value in outputs.items():

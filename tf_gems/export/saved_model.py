@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tf_gems.export.compacted import compacted
+from tf_gems.export.compacted import refuse_if_unknown
 from tf_gems.export.conversion import traced_or_refused
-from tf_gems.export.network import HALF_TOLERANCE
 from tf_gems.export.network import Network
 from tf_gems.export.outputs import as_array
 from tf_gems.export.parity import doubts
@@ -26,27 +27,33 @@ from tf_gems.export.sparse_graph import write_sparse_graph
 from tf_gems.export.stored_weights import free
 from tf_gems.files import replace_directory
 from tf_gems.files import workplace
+from tf_gems.half_precision import HALF_TOLERANCE
 from tf_gems.validation import check_bool
 
 _TOLERANCE = 1e-4
 
 
 def export_saved_model(
-    model, directory, inputs=None, overwrite=False, tolerance=None
+    model,
+    directory,
+    inputs=None,
+    overwrite=False,
+    tolerance=None,
+    compact=False,
 ) -> ExportReport:
     """Writes a SavedModel that plain TensorFlow loads and serves.
 
     Weights that are mostly zeros are stored as their kept values and the gaps
     between them, and expanded once, when the SavedModel is loaded; the others
-    are stored as they are. What is written serves, by the signature
-    `"serving_default"`, and needs neither this library nor Keras; it cannot be
-    trained. It is loaded again, and its outputs are compared with those of
-    the Keras model, before it is given its name.
+    are stored as they are. The SavedModel has the signature
+    `"serving_default"`, needs neither this library nor Keras, and cannot be
+    trained. Before it is moved to `directory`, it is loaded, and its outputs
+    are compared with those of the Keras model.
 
-    What is traced is the user's own object with `training=False`: look-up
-    tables, adapted statistics and attributes are what they are there. The
-    dense twin of the report is the same graph with all of its weights, each
-    stored once; `keras.Model.export` stores them twice.
+    The model itself is traced with `training=False`, including its look-up
+    tables, adapted statistics and attributes. The dense twin of the report is
+    the same graph with all of its weights, each stored once.
+    `keras.Model.export` stores them twice.
 
     Variables that the network writes while it predicts, such as the states
     of a stateful recurrent layer, start from their present values; the report
@@ -55,15 +62,19 @@ def export_saved_model(
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
             weights. It is left as it is.
-        directory: String or path. It must not exist, or be empty; never the
-            current directory, or another that people live in.
+        directory: String or path of a directory that is empty or does not
+            exist. It must not be the current or the home directory.
         inputs: Inputs to compare outputs on, as the model takes them.
             Defaults to `None`: random ones, the same each time.
-        overwrite: Whether to replace a SavedModel that is there. Its own files
-            are; whatever else lies beside them stays. Defaults to `False`.
+        overwrite: Whether to replace the files of an existing SavedModel.
+            Other files in the directory stay. Defaults to `False`.
         tolerance: Float, the largest difference of outputs that is accepted,
             as a fraction of the largest output. Defaults to `None`: 1e-4, or
             1e-2 and 5e-2 for networks that compute in float16 and bfloat16.
+        compact: Whether to remove the channels that zeros have cut off
+            first, as `tf_gems.compact` does. The SavedModel is compared with
+            the model that was passed in, and so are its bytes. Defaults to
+            `False`.
 
     Returns:
         `tf_gems.ExportReport`.
@@ -73,9 +84,10 @@ def export_saved_model(
             it holds no SavedModel.
         OSError: If `directory` cannot be written.
         RuntimeError: If nothing has been pruned yet, if Keras does not run on
-            TensorFlow, or if the SavedModel computes something else.
-        ValueError: If the model is not a built Keras 3 model, or its weights
-            or outputs are not finite.
+            TensorFlow, or if the outputs of the SavedModel differ.
+        ValueError: If the model is not a built Keras 3 model, its weights or
+            outputs are not finite, or it is to be compacted and its graph is
+            not known.
 
     Example:
 
@@ -84,13 +96,21 @@ def export_saved_model(
     serve = tf.saved_model.load("exported").signatures["serving_default"]
     ```
     """
-    return write_saved_model(model, directory, inputs, overwrite, tolerance)
+    return write_saved_model(
+        model, directory, inputs, overwrite, tolerance, compact
+    )
 
 
 def write_saved_model(
-    model, directory, inputs, overwrite=False, tolerance=None, measure=None
+    model,
+    directory,
+    inputs,
+    overwrite=False,
+    tolerance=None,
+    compact=False,
+    measure=None,
 ):
-    """Does what `export_saved_model` does.
+    """Implements `export_saved_model`.
 
     Args:
         model: As there, and so the others.
@@ -100,9 +120,12 @@ def write_saved_model(
     check_target(directory, directory=True)
     check_bool(overwrite, "overwrite")
     check_tolerance(tolerance)
+    check_bool(compact, "compact")
     directory = os.fspath(directory)
     own = _refuse_full(directory, overwrite)
     network = Network(model, inputs)
+    if compact:
+        refuse_if_unknown(network.user_model)
     if tolerance is None:
         tolerance = max(_TOLERANCE, HALF_TOLERANCE[network.half_precision])
     given = network.given(inputs)
@@ -113,25 +136,32 @@ def write_saved_model(
         Progress(directory) as progress,
         workplace(target) as folder,
     ):
-        progress.step("computing what the Keras model computes")
+        progress.step("running the Keras model")
         expected = network.outputs([given])
         refuse_non_finite(expected, network.name)
         notes = doubts(expected)
         written = os.path.join(folder, "sparse")
         progress.step("tracing the network")
         with network.masked() as plain:
-            traced = traced_or_refused(plain, network.signature)
+            whole = traced = traced_or_refused(plain, network.signature)
+            dense, compaction = twin.name, None
+            if compact:
+                small, compaction = compacted(plain, network.signature, given)
+                traced = traced_or_refused(small, network.signature)
+                dense = os.path.join(folder, "dense")
             notes += traced.notes()
             progress.step("writing it")
             with quiet():
                 tensors = write_sparse_graph(traced, written)
-                traced.save(twin.name)
-                if Stored(written).bytes > Stored(twin.name).bytes:
+                whole.save(twin.name)
+                if compact:
+                    traced.save(dense)
+                if Stored(written).bytes > Stored(dense).bytes:
                     notes.append(
-                        "No weight has zeros enough to be stored sparsely."
+                        "No weight has enough zeros to be stored sparsely."
                     )
                     shutil.rmtree(written)
-                    shutil.copytree(twin.name, written)
+                    shutil.copytree(dense, written)
                     for row in tensors:
                         size = np.prod(row["shape"], dtype=int)
                         row["bytes"] = int(
@@ -155,6 +185,7 @@ def write_saved_model(
         largest_output=parity.magnitude,
         ran=[ran],
         notes=notes,
+        compaction=compaction,
     )
 
 
@@ -172,8 +203,8 @@ def _refuse_full(directory, overwrite):
     if not own:
         raise FileExistsError(
             "`overwrite=True` replaces a SavedModel, and nothing else. "
-            f"Received: directory={directory!r}, which holds none, but other "
-            "files. Choose another directory."
+            f"Received: directory={directory!r}, which contains other files. "
+            "Choose another directory."
         )
     return own
 

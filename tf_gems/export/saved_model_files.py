@@ -14,7 +14,7 @@ def files_of_saved_model(directory):
 
     Returns:
         Set of relative paths of files and folders that are there, without
-        links; empty if the directory holds no SavedModel.
+        links; empty if the directory has no SavedModel.
     """
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
@@ -45,7 +45,7 @@ def files_of_saved_model(directory):
 
 
 def _is_own(directory, name):
-    """Whether a name leads to something that lies in the directory itself."""
+    """Whether a name refers to a file inside the directory."""
     place, parts = directory, PurePosixPath(name).parts
     if ".." in parts or PurePosixPath(name).is_absolute():
         return False

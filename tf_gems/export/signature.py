@@ -1,4 +1,4 @@
-"""What a network takes: names, shapes and dtypes of its inputs."""
+"""The names, shapes and dtypes of the inputs of a network."""
 
 import inspect
 import re
@@ -12,9 +12,8 @@ _UNKNOWN_SIZE = 32
 class Signature:
     """The inputs of a network, as a flat list of named specs.
 
-    Inputs are matched by name where they have names: a dict that is passed
-    to a model of a list of inputs is never paired with that list by sorted
-    key.
+    Inputs that have names are matched by name. A dict of inputs is never
+    matched with a list by sorted keys.
 
     Args:
         arguments: List of structures of `keras.InputSpec`, one for each
@@ -36,17 +35,17 @@ class Signature:
     def of(cls, model, inputs=None):
         """Returns the signature of a model.
 
-        A functional model declares its inputs. Of a subclassed model Keras
-        records the shapes of the first call, not the dtypes, so `inputs`
-        tell those.
+        A functional model declares its inputs. For a subclassed model Keras
+        records the shapes of the first call, but not the dtypes, which are
+        read from `inputs`.
 
         Args:
             model: Built Keras model.
             inputs: Inputs as the model takes them. Defaults to `None`.
 
         Raises:
-            ValueError: If the model does not tell its inputs and there are
-                none to tell them.
+            ValueError: If the model does not declare its inputs and `inputs`
+                is `None`.
         """
         declared = getattr(model, "inputs", None)  # unless built by a call
         if isinstance(model, keras.Sequential) and declared:
@@ -164,7 +163,7 @@ class Signature:
         missing = [name for name in names if name not in inputs]
         if missing and len(inputs) != len(names):
             raise ValueError(
-                "A dict of inputs holds an array for each input of the "
+                "A dict of inputs must have an array for each input of the "
                 f"model. Received: keys {list(map(str, inputs))}; missing: "
                 f"{missing}. Pass those, too."
             )
@@ -217,7 +216,7 @@ def is_batched(flat):
 
 
 def _named(arguments, flat):
-    """Returns the specs with distinct names that TensorFlow leaves alone."""
+    """Returns the specs with distinct names that TensorFlow accepts."""
     keys = [None] * len(flat)
     if len(arguments) == 1 and isinstance(arguments[0], dict):
         if len(arguments[0]) == len(flat):

@@ -5,8 +5,7 @@ of weights that are mostly zeros are replaced by others that are in no
 checkpoint: `stored_weights` fills those when the SavedModel is loaded.
 
 Small weights that are stored densely become constants of the graph. All other
-variables are the network's own and stand in the checkpoint, those that it
-writes among them.
+variables, including those that the network assigns, are in the checkpoint.
 """
 
 import math
@@ -45,7 +44,7 @@ def _write(traced, directory, folder):
     function = traced.function
     graph = function.graph.as_graph_def()
     for node in nodes(graph):
-        # Gradients of users' own are of no use in a file that only serves;
+        # Custom gradients are not needed in a file that only serves;
         # TensorFlow cannot store them, those of `silu` among them.
         node.attr.pop("_gradient_op_type", None)
     places = {id(outer): inner.op.name for outer, inner in _captures(function)}
@@ -142,7 +141,7 @@ def _is_smaller(value):
 def _freeze(graph, values):
     """Turns variables that are only read into constants.
 
-    Those that are handed to a loop or a function stay variables.
+    Those that are passed to a loop or a function stay variables.
 
     Args:
         graph: `GraphDef` to change.
@@ -173,7 +172,7 @@ def _freeze(graph, values):
 
 
 def _shorten(graph):
-    """Renames nodes to numbers; drops what only debuggers read.
+    """Renames nodes to numbers, and drops debug information.
 
     Long names are most of a small graph's bytes: every input repeats one.
 

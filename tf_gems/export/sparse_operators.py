@@ -8,11 +8,11 @@ from tf_gems.export import xnnpack
 
 
 def sparse_operators(path):
-    """Says of each layer of a TFLite file whether its zeros save time.
+    """Returns for each layer of a TFLite file whether its zeros save time.
 
-    It reads the file and runs nothing: what it says is what LiteRT's engine
-    XNNPACK does with such a layer, not a measurement. It never raises: a file
-    that it cannot read gives one row that says so.
+    The file is read, not run: the answer is what XNNPACK, the engine of
+    LiteRT, does with such a layer, not a measurement. For a file that cannot
+    be read, one row contains the reason.
 
     Args:
         path: String or path of a TFLite file, or its bytes.
@@ -36,7 +36,7 @@ def sparse_operators(path):
                 data = file.read()
         model = flatbuffer.read(data)
         return [row for graph in model.subgraphs for row in _rows(model, graph)]
-    except Exception as error:  # a report must not end what it reports on
+    except Exception as error:  # a report must not stop the export
         return [
             {
                 "layer": "",
@@ -52,7 +52,7 @@ def host_has_sparse_kernels():
     """Whether XNNPACK uses its sparse kernels on this machine's processor.
 
     Returns:
-        Boolean, or `None` where that cannot be told.
+        Boolean, or `None` if it is not known.
     """
     machine = platform.machine().lower()
     if machine in ("arm64", "aarch64") or machine.startswith("armv"):
@@ -95,7 +95,7 @@ def _rows(model, graph):
         elif name == "FULLY_CONNECTED":
             reason = (
                 "Expanded when loaded; optimize='latency' stores it in blocks "
-                "where it has zeros enough."
+                "if it has enough zeros."
             )
         elif name != "CONV_2D" or max(value.shape[1:3]) > 1:
             reason = (

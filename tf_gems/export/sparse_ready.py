@@ -12,7 +12,7 @@ from tf_gems.layers.gem_layer import find_gem_layers
 
 layers = keras.layers
 
-# What works alike on maps of one pixel and without these two axes.
+# Layers that compute the same with and without two axes of size one.
 _BY_CHANNEL = (
     layers.Activation,
     layers.BatchNormalization,
@@ -104,13 +104,13 @@ def _refuse_others(model):
     if find_gem_layers(model):
         raise ValueError(
             "A model is rewritten before it is wrapped, or after it is "
-            f"stripped. Received: '{model.name}', which holds a `GemLayer`. "
+            f"stripped. Received: '{model.name}', which contains a `GemLayer`. "
             "Use `make_sparse_ready(tf_gems.strip(model))`."
         )
 
 
 class _Plan:
-    """What becomes of each layer of a functional model.
+    """The plan of how each layer of a functional model is rewritten.
 
     Attributes:
         changes: List of dicts: `layer`, `change` and `exact`.
@@ -123,7 +123,7 @@ class _Plan:
             self.changes.append(
                 {
                     "layer": name,
-                    "change": "is taken apart into its layers",
+                    "change": "is replaced by its layers",
                     "exact": True,
                 }
             )
@@ -292,7 +292,7 @@ class _Plan:
         return copy
 
     def call(self, layer, *args, **kwargs):
-        """Calls a new layer where the model called the one it is for."""
+        """Calls the replacement of a layer."""
         if layer.name in self._dropped:
             return args[0]
         if layer.name in self._pads:
@@ -315,7 +315,7 @@ class _Plan:
         return scaling is not None and layer.name == scaling.convolution.name
 
     def carry_weights(self):
-        """Gives every new layer the weights of the one it stands for."""
+        """Copies the weights of every layer to its replacement."""
         for layer, copy in self._copies.values():
             if self._scales(layer):
                 self._scaling.carry(copy)

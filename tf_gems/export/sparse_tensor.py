@@ -6,7 +6,7 @@ the kept values are `values[segments[r]:segments[r + 1]]`, in the columns
 `indices[segments[r]:segments[r + 1]]`.
 
 With a block of 4, a matrix is stored by groups of four columns: a group is
-kept if it holds any value but zero, and then all of it is stored.
+kept as a whole if any of its values is not zero.
 """
 
 import math
@@ -30,10 +30,10 @@ def encode(array, schema, block=1):
     groups = array.reshape(-1, columns // block, block)
     kept = (groups != 0).any(axis=-1)
     if not kept.any():
-        # A constant without data would be read as no constant at all.
+        # A tensor without data would not be read as a constant.
         kept[0, 0] = True
     segments = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
-    # Not by `nonzero`, which makes 16 bytes of each.
+    # `nonzero` would take 16 bytes for each entry.
     count = kept.shape[1]
     places = np.arange(count, dtype=np.min_scalar_type(count))
     indices = np.broadcast_to(places, kept.shape)[kept]
@@ -98,7 +98,7 @@ def _sparse(schema, segments, indices):
 
 
 def _vector(schema, numbers):
-    """Returns numbers in the smallest type that holds them."""
+    """Returns numbers in the smallest integer type that fits."""
     largest = numbers.max(initial=0)
     for bits, name in ((8, "Uint8Vector"), (16, "Uint16Vector")):
         if largest < 1 << bits:

@@ -1,10 +1,10 @@
 """Sparse weights as assets of a SavedModel, which fill variables at loading.
 
-The gap code (`gap_code`) of kept weights stands in files of their own, and a
-function of the SavedModel reads them into variables. That is how TensorFlow
-initializes lookup tables: `tf.saved_model.load` does it, and TensorFlow Serving
-does it by the SavedModel's init operation. As constants of the graph, the
-weights would be copied each time that the graph is, and limited to 2 GB.
+The gap code (`gap_code`) of kept weights is stored in separate files, and a
+function of the SavedModel reads them into variables. TensorFlow initializes
+lookup tables in the same way: `tf.saved_model.load` calls the function, and
+TensorFlow Serving runs the init operation of the SavedModel. As constants, the
+weights would be copied with the graph, and limited to 2 GB.
 """
 
 import dataclasses
@@ -72,9 +72,9 @@ def stored_weights(variables, folder):
     class StoredWeights(tf.saved_model.experimental.TrackableResource):
         """The variables, and how they are filled.
 
-        They are named by their content. Those that loading a SavedModel makes
-        live as long as the process: a signature is all that users may keep of
-        it, and does not own them.
+        They are named by their content. Variables of a loaded SavedModel live
+        as long as the process, as users may keep only a signature, which does
+        not own them.
         """
 
         assets = [file for g in groups for file in (g.values, g.gaps)]
@@ -127,7 +127,7 @@ def stored_weights(variables, folder):
 
 
 def free(function):
-    """Frees the variables of a loaded SavedModel, which cannot run any more.
+    """Frees the variables of a loaded SavedModel, which can no longer run.
 
     Args:
         function: `ConcreteFunction`, its signature.

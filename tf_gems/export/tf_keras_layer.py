@@ -22,7 +22,7 @@ _OF_WRAPPERS = ("quant_", "prune_low_magnitude_")
 
 
 def convert(operation):
-    """Returns what computes the same in a graph of `tf_keras`.
+    """Returns the equivalent of an operation in `tf_keras`.
 
     Args:
         operation: Keras 3 layer, or operation of `keras.ops`.
@@ -36,7 +36,7 @@ def convert(operation):
     kind = type(operation)
     if not kind.__module__.startswith("keras."):
         raise ValueError(
-            f"{kind.__name__} from `{kind.__module__}` is no layer of Keras"
+            f"{kind.__name__} from `{kind.__module__}` is not a Keras layer"
         )
     if not isinstance(operation, keras.layers.Layer):
         return _function(operation)
@@ -52,7 +52,7 @@ def convert(operation):
             continue  # weights are copied
         if key not in known:
             if value in (None, False):
-                continue  # what only Keras 3 can do, and is not done
+                continue  # a feature of Keras 3 that is not used
             raise ValueError(
                 f"{kind.__name__} of `tf_keras` takes no {key}={value!r:.60}"
             )
@@ -77,7 +77,7 @@ def weights_like(ours, theirs):
     """
     if not _is_wrapper(theirs):
         return theirs.get_weights()
-    # Wrappers mix the weights of a layer with their own, in another order.
+    # A wrapper lists weights of its own among those of the layer.
     found = {v.name.split("/")[-1].split(":")[0]: v for v in theirs.weights}
     names = [weight.path.rsplit("/", 1)[-1] for weight in ours.weights]
     names = [n if n in found else f"depthwise_{n}" for n in names]

@@ -23,9 +23,9 @@ aware.fit(images, labels)
 from_tf_keras(aware, plain)  # trained weights; zeros are zero still
 ```
 
-tfmot sets `TF_USE_LEGACY_KERAS` when it is imported, from which `tf.keras`
-and all child processes become Keras 2: give it a process of its own. In it
-`import keras`, and thus this library, are Keras 3 as ever.
+tfmot sets `TF_USE_LEGACY_KERAS` when it is imported, which makes `tf.keras` in
+this process and in child processes Keras 2. So use it in a separate process.
+There, `import keras` and this library still use Keras 3.
 """
 
 import keras
@@ -43,10 +43,10 @@ _TOLERANCE = 1e-4
 def to_tf_keras(model):
     """Builds the same network in `tf_keras`, with the same weights.
 
-    Layers and the graph between them are built anew; outputs of both are
-    compared on random inputs. Activations, regularizers and constraints are
-    those of `tf_keras` with the same names. Initializers are not taken along,
-    nor is what `compile` was given.
+    A new graph of `tf_keras` layers is built, and the outputs of both models
+    are compared on random inputs. Activations, regularizers and constraints
+    are those of `tf_keras` with the same names. Initializers and the arguments
+    of `compile` are not converted.
 
     Args:
         model: `tf_gems.SparseModel`, or plain
@@ -57,7 +57,7 @@ def to_tf_keras(model):
 
     Raises:
         ImportError: If there is no `tf_keras`.
-        RuntimeError: If the twin computes something else, nothing has been
+        RuntimeError: If the outputs of the twin differ, nothing has been
             pruned yet, or Keras does not run on TensorFlow.
         ValueError: If the model is subclassed, or has layers or operations
             that cannot be converted: all of them are named, with the reason.
@@ -91,7 +91,7 @@ def to_tf_keras(model):
     )
     if not parity.within(_TOLERANCE):
         raise RuntimeError(
-            "A twin must compute what the model computes. Received: "
+            "A twin must have the outputs of the model. Received: "
             f"model='{plain.name}', whose twin differs by "
             f"{parity.difference:.3g}, where the largest output is "
             f"{parity.magnitude:.3g}. Export the model as it is."
@@ -102,9 +102,8 @@ def to_tf_keras(model):
 def from_tf_keras(twin, model, restore_zeros=False):
     """Gives a Keras 3 model the weights of its twin, changed or not.
 
-    What tfmot wraps around layers to prune them or to train them aware of
-    quantisation is seen through; its own variables, such as ranges of
-    activations, stay behind.
+    Wrappers of tfmot for pruning and quantization-aware training are removed.
+    Their variables, such as ranges of activations, are not copied.
 
     Args:
         twin: `tf_keras` model, made from that of `to_tf_keras` by `fit` or by
@@ -165,8 +164,8 @@ def from_tf_keras(twin, model, restore_zeros=False):
             values.append((weight, value))
     if lost and not restore_zeros:
         raise RuntimeError(
-            "What is pruned stays pruned. Received: a twin in which zeros of "
-            f"the model are none: {'; '.join(lost)}. Train it with tfmot's "
+            "Pruned weights must stay zero. Received: a twin in which they are "
+            f"not: {'; '.join(lost)}. Train it with tfmot's "
             "`Default8BitPrunePreserveQuantizeScheme`, or pass "
             "`restore_zeros=True`."
         )
@@ -179,7 +178,7 @@ def _import_tf_keras():
         import tf_keras
     except ImportError as error:
         raise ImportError(
-            "A twin is a model of `tf_keras`. Received: none installed. "
+            "A twin needs the package `tf_keras`, which is not installed. "
             "`pip install tf_gems[tfmot]`."
         ) from error
     return tf_keras

@@ -4,10 +4,9 @@ import dataclasses
 import errno
 import os
 
-import keras
-
 from tf_gems.export.network import attributes
 from tf_gems.export.outputs import name_outputs
+from tf_gems.layers.calling import RecordingScope
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,13 +133,13 @@ def trace(model, signature):
         return Traced(function, [], model)
     # Layers with dropout draw new seeds even where they drop nothing. What
     # is written, but changes no output, is left out.
-    scope = _Scope()
+    scope = RecordingScope()
     try:
         with scope:
             pure = _function(model, signature)
     except Exception:
         return Traced(function, ["its variables"], model)
-    written = {id(v.value.handle): v.path for v in scope.written.values()}
+    written = {id(v.value.handle): v.path for v, _ in scope.updates.values()}
     state = [
         written[id(captured)]
         for captured in _captures_read(pure)
@@ -157,18 +156,6 @@ def trace(model, signature):
         if not name.endswith("seed_generator_state")  # as nothing is drawn
     ]
     return Traced(pure, [], model, left_out)
-
-
-class _Scope(keras.StatelessScope):
-    """A scope in which nothing is assigned, that tells what should be."""
-
-    def __init__(self):
-        super().__init__()
-        self.written = {}
-
-    def add_update(self, update):
-        super().add_update(update)
-        self.written[id(update[0])] = update[0]
 
 
 def _function(model, signature):

@@ -138,5 +138,5 @@ def _encode(dense, optimize, notes):
         if len(sparse) < len(dense):
             return sparse, reasons
     if reason is None and set(reasons.values()) <= {SMALLER}:
-        notes.append("No weight has zeros enough to be stored sparsely.")
+        notes.append("No weight has enough zeros to be stored sparsely.")
     return dense, reasons

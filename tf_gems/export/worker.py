@@ -99,6 +99,16 @@ def run(path, feeds, seconds):
     return ways, reply["ran"]
 
 
+def run_micro(path, feeds, seconds):
+    """Runs a TFLite file, in the process, see `run_micro.run_micro`."""
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = os.path.join(folder, "inputs.npz")
+        outputs = os.path.join(folder, "outputs.npz")
+        _write_arrays(inputs, feeds)
+        _ask("run_micro", seconds, path=path, inputs=inputs, outputs=outputs)
+        return _read_arrays(outputs)
+
+
 def _write_arrays(path, dicts):
     """Writes a list of dicts of arrays, without pickle."""
     arrays = {}
@@ -230,7 +240,7 @@ def serve():
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is expected
-    tasks = {"convert": _convert, "run": _run}
+    tasks = {"convert": _convert, "run": _run, "run_micro": _run_micro}
     for line in sys.stdin:
         request = json.loads(line)
         _limit(request.pop("seconds"))
@@ -284,3 +294,10 @@ def _run(path, inputs, outputs):
     ways, ran = run_litert(path, _read_arrays(inputs))
     _write_arrays(outputs, [feed for way in ways for feed in way])
     return {"ran": ran}
+
+
+def _run_micro(path, inputs, outputs):
+    from tf_gems.export.run_micro import run_micro
+
+    _write_arrays(outputs, run_micro(path, _read_arrays(inputs)))
+    return {}

@@ -71,7 +71,7 @@ def obstacle(model):
 
     Returns:
         String that ends a sentence, or `None` if it computes all between the
-        stem and the global average by channels, once there are zeros enough.
+        stem and the global average by channels, if there are enough zeros.
     """
     return _Graph(model, model.subgraphs[0]).obstacle()
 

@@ -18,17 +18,17 @@ _WHOLE_BYTES = 1 << 30  # of data that does not
 
 
 def describe_data(data, name):
-    """Returns JSON that tells one data set from others.
+    """Returns JSON that identifies a data set.
 
-    Arrays, and lists of batches, are told by all their contents. Of other
-    data it is the number of batches, and
+    Arrays and lists of batches are identified by all their contents. Other
+    data is identified by the number of batches, and
 
     - if two readings give the same batches in the same order: their first
       64 MiB, in order;
     - if not, because the data is shuffled: the examples of a whole epoch, up
       to 1 GiB, in any order. What differs even so, as images that are
       augmented at random, is left out, and a warning says that such data
-      cannot be told by its contents.
+      cannot be identified by its contents.
 
     Args:
         data: See `tf_gems.training_data.read`.
@@ -75,8 +75,8 @@ def describe_data(data, name):
     if "random" in found["examples"]:
         warnings.warn(
             f"The contents of `{name}` differ from reading to reading, so that "
-            "finished cells are told by its number of batches, dtypes and "
-            "shapes where nothing else is the same. Keep one directory for "
+            "finished cells are identified only by its number of batches, "
+            "dtypes and shapes. Keep one directory for "
             "one data set, or pass a function from a seed to the data whose "
             "random numbers follow from the seed.",
             stacklevel=2,

@@ -18,11 +18,11 @@ _TELLING = (bool, int, float, str, type(None), np.ndarray, types.FunctionType)
 
 
 def describe_network(model):
-    """Returns JSON that tells a network from all others.
+    """Returns JSON that identifies a network.
 
-    A layer is told by the source of its class, if that is the user's, by its
-    config if it has one, and by those attributes that are plain values,
-    functions or objects with a config: a class without config is told too.
+    A layer is identified by the source of a custom class, by its config if it
+    has one, and by attributes that are plain values, functions or objects with
+    a config. So classes without a config are supported.
 
     Args:
         model: Built Keras layer or model, made in a new session, so that what
@@ -78,14 +78,14 @@ def _describe(layer, above):
 
 def _is_telling(part):
     if isinstance(part, (keras.layers.Layer, keras.Variable)):
-        return False  # told beside
+        return False  # described separately
     if isinstance(part, (*_TELLING, list, tuple, dict)):
         return True
     return hasattr(part, "get_config")
 
 
 def _telling(part):
-    """Returns a structure without what is told elsewhere."""
+    """Returns a structure without what is described elsewhere."""
     if isinstance(part, dict):
         return {k: _telling(v) for k, v in part.items() if _is_telling(v)}
     if isinstance(part, list | tuple):

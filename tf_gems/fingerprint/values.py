@@ -3,8 +3,8 @@
 A cell of a comparison is found again by what it depends on. `describe` says
 what a value is by its contents: a function by its qualified name, its source,
 its defaults, and what it uses from outside; an object by its class and its
-state; an array by a digest. Nothing is told by its place in memory, and what
-cannot be told by its contents is refused by name.
+state; an array by a digest. Nothing is identified by its memory address. An
+error names what cannot be identified by its contents.
 """
 
 import enum
@@ -36,7 +36,7 @@ def digest(value):
 
 
 def describe(value, above=()):
-    """Returns JSON that tells a value from all others.
+    """Returns JSON that identifies a value by its contents.
 
     Args:
         value: Function, class, Keras object, array, or structure of these.
@@ -46,7 +46,7 @@ def describe(value, above=()):
         JSON value, the same in every process.
 
     Raises:
-        ValueError: If a part can be told by its place in memory only.
+        ValueError: If a part can only be identified by its memory address.
     """
     return _describe(value, above)
 
@@ -167,13 +167,13 @@ def _describe_object(value, above):
     config = _config(value)
     if config is not None:
         found["config"] = _describe(config, above)
-    # Functions are in a config by their names only; a config of one's own
-    # need not tell all.
+    # A config has only the names of functions, and the config of a custom
+    # class may be incomplete.
     state = _state(value)
     if state is None and config is None:
         state = _reduced(value)
     if config is not None and is_library(type(value)):
-        # Whose config tells all but functions, and seeds that nobody chose.
+        # Their config is complete, except for functions and random seeds.
         state = {k: v for k, v in (state or {}).items() if is_of_user(v)}
     found["state"] = _describe(state, above)
     return found
@@ -235,7 +235,7 @@ _BASES = {
 
 
 def is_of_user(part):
-    """Whether an attribute may be what a config tells by its name only."""
+    """Whether a config may have only the name of an attribute."""
     return callable(part) or not is_library(type(part))
 
 
@@ -245,8 +245,8 @@ def _reduced(value):
         return list(value.__reduce_ex__(4))
     except TypeError as error:
         raise ValueError(
-            "A cell is found again by what it depends on, which must be told "
-            "by its contents. Received: an object of type "
+            "What a cell depends on must be identified by its contents. "
+            "Received: an object of type "
             f"'{_name(type(value))}', which has neither `get_config` nor "
             f"attributes: {error}. Give it `get_config`, or leave it out of "
             "the loss, the metric or the method."

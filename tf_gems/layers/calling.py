@@ -10,9 +10,9 @@ from tf_gems import _keras
 
 
 class RecordingScope(keras.StatelessScope):
-    """A scope in which nothing is assigned, that tells what should be."""
+    """A scope that records assignments instead of executing them."""
 
-    def __init__(self, state_mapping, collect_losses):
+    def __init__(self, state_mapping=None, collect_losses=False):
         super().__init__(state_mapping, collect_losses=collect_losses)
         self.updates = {}
 

@@ -24,8 +24,8 @@ from tf_gems.layers.mask import RoundMask
 from tf_gems.layers.prunable_weight import PrunableWeight
 from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.layers.training_guard import forget_steps
-from tf_gems.layers.training_guard import remove_guard
-from tf_gems.layers.training_guard import set_guard
+from tf_gems.layers.training_guard import remove_guards
+from tf_gems.layers.training_guard import set_guards
 from tf_gems.layers.zeros import freeze_zeros
 from tf_gems.layers.zeros import nonzero
 from tf_gems.pruning_report import PruningReport
@@ -309,8 +309,7 @@ class GemLayer(keras.layers.Wrapper):
                 flags.get(id(variable)),
             )
         for part in _keras.flatten_layers(self.layer):
-            if isinstance(part, keras.Model):
-                set_guard(part, self)
+            set_guards(part, self)
         self._update_trainable()
 
     def give_back(self):
@@ -319,8 +318,7 @@ class GemLayer(keras.layers.Wrapper):
         for variable in self.layer.weights:
             wrapped_variable.unwrap(variable)
         for part in _keras.flatten_layers(self.layer):
-            if isinstance(part, keras.Model):
-                remove_guard(part)
+            remove_guards(part)
 
     def prune_for_good(self):
         """Sets the pruned weights to zero; the masks are fixed from now on.
@@ -389,6 +387,14 @@ class GemLayer(keras.layers.Wrapper):
     def call(self, *args, training=None, **kwargs):
         variables = [*self.layer.variables, *self.layer.metrics_variables]
         values = {id(v): v.value for v in variables}
+        for prunable in self.prunable:
+            if id(prunable.weight) not in values:
+                raise ValueError(
+                    "A wrapped layer keeps the weights that it was wrapped "
+                    f"with. Received: '{self.layer.name}', which no longer "
+                    f"has '{prunable.path}'. Change its weights before it is "
+                    "wrapped, or after `tf_gems.strip`."
+                )
         masks = self.masks()
         if training and self.phase == "mining":
             masks = self.penalty.pull(masks)

@@ -88,7 +88,7 @@ class PruningScope:
         return stored * ops.cast(mask, stored.dtype)
 
     def assign(self, variable, value):
-        """Keeps a masked kernel from being stored; tells if that was one."""
+        """Keeps a masked kernel from being stored; returns whether it was."""
         kept = self.gem.phase == "mining" and id(variable) in self._of_weight
         if kept:
             self._assigned[id(variable)] = value

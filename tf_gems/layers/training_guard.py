@@ -1,4 +1,4 @@
-"""A model that is being mined does not train by its own `fit`."""
+"""What a wrapped model refuses to do on its own."""
 
 import gc
 import weakref
@@ -7,41 +7,85 @@ import keras
 
 from tf_gems import _keras
 
-_HOOK = "make_train_function"
+_TRAINS = "make_train_function"
 
 
-def set_guard(model, gem):
-    """Makes the own `fit` of a wrapped model an error while mining.
+def set_guards(layer, gem):
+    """Refuses what would train or replace wrapped weights behind the masks.
 
-    Its weights do not train then, so that Keras would go through the epochs
-    and change nothing.
+    `fit` of a wrapped model is refused while mining: its weights do not train
+    then, so that Keras would go through the epochs and change nothing.
+    `enable_lora` is refused while mining, too, which trains nothing but
+    scores. `quantize` is refused always: it replaces the weights.
 
     Args:
-        model: Keras model that is, or is a part of, what `gem` wraps.
+        layer: Keras layer that is, or is a part of, what `gem` wraps.
         gem: `GemLayer`.
     """
+    if isinstance(layer, keras.Model):
+        _guard(layer, gem, _TRAINS, _refuse_fit)
+        layer.train_function = None  # was traced with weights that come back
+        _guard(layer, gem, "quantize", _refuse_quantize)
+    if hasattr(type(layer), "enable_lora"):
+        _guard(layer, gem, "enable_lora", _refuse_adapter)
+        _guard(layer, gem, "quantize", _refuse_quantize)
+
+
+def remove_guards(layer):
+    """Takes back what `set_guards` did."""
+    for name in (_TRAINS, "quantize", "enable_lora"):
+        guard = vars(layer).get(name)
+        if hasattr(guard, "guards"):
+            del vars(layer)[name]
+            if guard.guards is not None:
+                vars(layer)[name] = guard.guards
+
+
+def _guard(layer, gem, name, refuse):
+    """Calls `refuse` with the name and the phase before a method."""
     holder = weakref.ref(gem)
+    # Keras itself sets `quantize` of each layer that is built from a class.
+    former = vars(layer).get(name)
+    former = getattr(former, "guards", former)
 
-    def make_train_function(*args, **kwargs):
+    def method(*args, **kwargs):
         gem = holder()
-        if gem is not None and gem.phase == "mining":
-            raise ValueError(
-                "While a model is mined, it trains as a part of the model that "
-                f"prunes it. Received: `fit` of '{model.name}'. Call `fit` "
-                "of the `tf_gems.SparseModel`; or call `start_finetuning()` "
-                "first; or "
-                "`tf_gems.unwrap`, which gives the model back unpruned."
-            )
-        return getattr(type(model), _HOOK)(model, *args, **kwargs)
+        if gem is not None:
+            refuse(layer.name, gem.phase)
+        if former is not None:
+            return former(*args, **kwargs)
+        return getattr(type(layer), name)(layer, *args, **kwargs)
 
-    # Past Keras' tracking: it is no part of the model, and not saved.
-    vars(model)[_HOOK] = make_train_function
-    model.train_function = None  # was traced with weights that come back
+    method.guards = former
+    # Past Keras' tracking: it is no part of the layer, and not saved.
+    vars(layer)[name] = method
 
 
-def remove_guard(model):
-    """Takes back what `set_guard` did."""
-    vars(model).pop(_HOOK, None)
+def _refuse_fit(name, phase):
+    if phase == "mining":
+        raise ValueError(
+            "While a model is mined, it trains as a part of the model that "
+            f"prunes it. Received: `fit` of '{name}'. Call `fit` of the "
+            "`tf_gems.SparseModel`; or call `start_finetuning()` first; or "
+            "`tf_gems.unwrap`, which gives the model back unpruned."
+        )
+
+
+def _refuse_adapter(name, phase):
+    if phase == "mining":
+        raise ValueError(
+            "Mining trains scores and no other weights. Received: "
+            f"`enable_lora` of '{name}', which is being mined. Call it after "
+            "`start_finetuning()`, or of what `tf_gems.strip` gives back."
+        )
+
+
+def _refuse_quantize(name, phase):
+    raise ValueError(
+        "Weights are pruned before they are quantized. Received: `quantize` "
+        f"of '{name}', which is wrapped for pruning. Quantize what "
+        "`tf_gems.strip` gives back: `tf_gems.strip(sparse).quantize(...)`."
+    )
 
 
 def forget_steps(gem):

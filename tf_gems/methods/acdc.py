@@ -52,8 +52,8 @@ class ACDCCallback(WeightPruner):
     In a `tf_gems.SparseModel` that was just wrapped, `fit` trains the weights
     from the start, whatever its `start`. Elsewhere call `prepare(model)` of
     `tf_gems.methods.ACDC`, and `compile`, before. What is pruned depends on
-    the epoch and on the model's variables alone, so a run that is interrupted
-    and resumed goes on as if it had not been.
+    the epoch and on the variables of the model only, so an interrupted run
+    that is resumed gives the same result.
 
     Epoch logs: `sparsity` and `density`.
 

@@ -131,7 +131,7 @@ class RewiringCallback(keras.callbacks.Callback):
         log_sparsity(self._weights, logs)
 
     def _reach(self, step):
-        """Updates if that has fallen due by some step of this epoch."""
+        """Updates if an update is due at a step since the last one."""
         step += self._epoch * self.params["steps"]
         before, self._step = self._step, step
         update = step // self.update_period

@@ -141,7 +141,7 @@ class EdgePopupCallback(keras.callbacks.Callback):
             )
         refuse_frozen_beyond(self._gems, self.target_sparsity, self._counts[-1])
         for gem in self._gems:
-            # What `ticket` goes by; layers below one place have one.
+            # `ticket` checks this number. A layer keeps at least one weight.
             target = self._counts[-1] + len(self._gems) - 1
             gem.target.assign(target if self.gradual else 0)
 

@@ -1,4 +1,4 @@
-"""What methods share that score weights by the loss on data."""
+"""The base class of methods that score weights by the loss."""
 
 import contextlib
 import itertools
@@ -67,7 +67,7 @@ class Saliency(Method):
         return loss
 
     def outputs(self, outputs):
-        """Returns what the loss sees of the model's outputs."""
+        """Returns the outputs that the loss is computed from."""
         return outputs
 
     def take(self, data):
@@ -105,14 +105,14 @@ def take_batches(data, count):
         )
     if count is None and _never_ends(data):
         raise ValueError(
-            "All batches of an epoch are taken. Received: batches=None, of "
+            "`batches=None` needs data that ends. Received: batches=None, for "
             f"data of type {type(data.source).__name__}, which never ends. "
             "Give `steps_per_epoch`, or a number of `batches`."
         )
     found = list(itertools.islice(data, count))
     if len(found) < (count or 1):
         raise ValueError(
-            "`data` must hold as many batches as asked for. Received: "
+            "`data` must have at least `batches` batches. Received: "
             f"{len(found)} batches, for batches={count}. Lower `batches`."
         )
     return [keras.tree.map_structure(_to_array, batch) for batch in found]
@@ -146,7 +146,7 @@ def _to_array(value):
 
 
 def _never_ends(data):
-    """Whether a data set says so itself; of a generator nobody knows."""
+    """Whether a data set is known to be infinite."""
     if data.steps is not None:
         return False
     if training_data.is_indexed(data.source):
@@ -156,7 +156,7 @@ def _never_ends(data):
 
 @contextlib.contextmanager
 def weights_replaced(model, values, others=()):
-    """Computes with other values, and with all masks one; changes nothing.
+    """Replaces the weights within a block, with all masks one.
 
     Args:
         model: `SparseModel`, or Keras model that holds `GemLayer`s.

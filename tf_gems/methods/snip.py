@@ -15,8 +15,7 @@ class Snip(Saliency):
     """Keeps the weights whose masks the loss is most sensitive to.
 
     The score is `|dL / dm| = |g * w|` at `m = 1`, with the gradient `g` of the
-    loss averaged over the batches. The weights scored are those that the
-    model has now: nothing is initialized anew.
+    loss averaged over the batches. The current weights of the model are scored.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.

@@ -33,7 +33,7 @@ class SynFlow(Method):
     with every weight replaced by its absolute value, and without biases,
     normalization and activations: the sum over all paths of the products of
     the weights along them. The score of a weight is `|w| dR / d|w|`, its share
-    of the flow. Scores are computed anew in each of `rounds` rounds, with the
+    of the flow. Scores are recomputed in each of `rounds` rounds, with the
     density falling geometrically, so that no layer is emptied while
     others have weights left.
 
@@ -107,7 +107,7 @@ class SynFlow(Method):
                 ]
                 _refuse_no_flow(shares, round_)
                 if round_ < self.rounds:
-                    # What is left competes, which also costs the less.
+                    # Rank only the remaining weights, which is also faster.
                     masks = self.keep(
                         model, shares, density(round_ / self.rounds), masks
                     )
@@ -198,7 +198,7 @@ def linear(model):
     before = []
     try:
         for layer in _keras.flatten_layers(model):
-            # Not by `setattr`: a layer that is built takes no new state.
+            # `setattr` fails: Keras allows no new state in a built layer.
             attributes = vars(layer)
             new = {name: _same for name in _ACTIVATIONS if name in attributes}
             new["_dtype_policy"] = policy

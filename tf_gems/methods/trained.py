@@ -144,8 +144,8 @@ class Trained(Method):
 class WeightPruner(keras.callbacks.Callback):
     """Base class of callbacks that prune weights while `fit` trains them.
 
-    A subclass sets the masks when an epoch begins, and tells the epoch from
-    which they have the target sparsity (`last_pruning`).
+    A subclass sets the masks at the beginning of an epoch, and implements
+    `last_pruning`, the epoch from which they have the target sparsity.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros in the end.
@@ -167,7 +167,7 @@ class WeightPruner(keras.callbacks.Callback):
         self._weights = []
 
     def last_pruning(self, epochs):
-        """Returns the epoch from which the target sparsity holds.
+        """Returns the epoch from which the target sparsity is reached.
 
         Args:
             epochs: Integer, the length of training.
@@ -190,7 +190,7 @@ class WeightPruner(keras.callbacks.Callback):
         refuse_too_few_zeros(find_gem_layers(self.model), self.target_sparsity)
 
     def set_target(self):
-        """Records the target: while more is alive, `ticket` refuses."""
+        """Records the target; `ticket` raises an error while more is alive."""
         size = sum(weight.alive.size for weight in self._weights)
         for gem in find_gem_layers(self.model):
             gem.target.assign(round((1.0 - self.target_sparsity) * size))
@@ -315,7 +315,7 @@ def train_weights(model):
         return
     for gem in gems:
         gem.set_phase("finetuning")
-    # Its optimizer holds no variables yet: nothing has to be compiled again.
+    # Its optimizer has no variables yet, so `compile` is not needed again.
     model.compiled = True
 
 

@@ -1,4 +1,4 @@
-"""A local page that runs sparse beside dense networks in the browser."""
+"""A local page that compares sparse and dense networks in the browser."""
 
 from tf_gems.page.server import make_server
 from tf_gems.page.server import serve

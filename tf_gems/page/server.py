@@ -1,4 +1,4 @@
-"""A server for this machine alone, with what WebAssembly threads need."""
+"""A local server with the headers that WebAssembly threads need."""
 
 import functools
 import http.server
@@ -17,7 +17,7 @@ _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
 PACKAGES = _HERE / "node_modules"
 
-# What a page of a run consists of; the last one makes it one.
+# The files of a page. A directory with the last one has a page.
 FILES = (
     "sparse.tflite",
     "dense.tflite",
@@ -27,7 +27,7 @@ FILES = (
 )
 _SECONDS = 30  # that a client may be silent
 _PIECE = 1 << 16  # bytes of a file that are in memory
-# A page of these two headers is isolated: it may use threads and exact clocks.
+# These two headers isolate a page, so that it may use threads and exact clocks.
 _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -35,7 +35,7 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Nothing from elsewhere; WebAssembly, and the import map of the page.
+    # Allow WebAssembly and the import map, and nothing from other hosts.
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self' 'unsafe-inline' "
         "'wasm-unsafe-eval' blob:; worker-src 'self' blob:; "
@@ -43,7 +43,7 @@ _HEADERS = {
         "connect-src 'self' blob: data:"
     ),
 }
-# A run may hold what others wrote. None of it is ever a document that acts.
+# Files of a run may come from others: never execute them as documents.
 _OF_RUN = {"Content-Security-Policy": "default-src 'none'; sandbox"}
 _TYPES = {
     ".bin": "application/octet-stream",
@@ -63,12 +63,12 @@ def serve(directory, port=8000):
 
     Args:
         directory: String or path: of a recipe's run, or what
-            `tf_gems.page.write_page` wrote. Files of others can be looked at
-            under `/run/`.
+            `tf_gems.page.write_page` wrote. Other files in it are served as
+            plain text under `/run/`.
         port: Integer, `0` for any that is free. Defaults to `8000`.
 
     Raises:
-        FileNotFoundError: If there is no such directory, or it holds no page,
+        FileNotFoundError: If there is no such directory, or it has no page,
             or LiteRT.js is not installed beside the page.
         OSError: If the port is taken.
 
@@ -91,7 +91,7 @@ def serve(directory, port=8000):
 def make_server(directory, port=0):
     """Returns a server, to be run by `serve_forever`.
 
-    It listens on the loopback interface only: nobody else reaches it.
+    It listens on the loopback interface only.
 
     Args:
         directory: String or path.
@@ -120,26 +120,27 @@ def make_server(directory, port=0):
 
 
 def page_directory(directory):
-    """Returns where the page of a directory is: there, or in `page` there.
+    """Returns the directory itself or its folder `page`, whichever has a page.
 
-    Recipes write the page of a run into a folder of the run's own.
+    Recipes write the page into the folder `page` of a run.
     """
     directory = check_path(directory, "directory", "Name that of a run.")
     within = directory / "page"
     if (directory / "page.json").exists() or not within.is_dir():
         return directory
     if within.resolve().parent != directory.resolve():
-        return directory  # a link to a folder of someone else
+        return directory  # a link out of the directory
     return within
 
 
 def check_page(directory):
-    """Raises `FileNotFoundError` if a directory holds no page."""
+    """Raises `FileNotFoundError` if a directory has no page."""
     _check_directory(directory)
     if find_file(directory, "page.json") is None:
         raise FileNotFoundError(
-            "A page is what `tf_gems.page.write_page` or a recipe has written. "
-            f"Received: directory='{directory}', which holds no page.json. "
+            "The directory must contain a page, written by "
+            "`tf_gems.page.write_page` or a recipe. Received: directory="
+            f"'{directory}', which has no page.json. "
             "Name the directory of a run that is finished."
         )
 
@@ -177,13 +178,13 @@ def find_file(root, name):
 def _check_directory(directory):
     if not directory.is_dir():
         raise FileNotFoundError(
-            "The page shows what a directory holds. Received: "
-            f"directory='{directory}', which is none."
+            "`directory` must be an existing directory. Received: "
+            f"directory='{directory}'."
         )
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Says nothing of clients that leave."""
+    """Does not report clients that disconnect."""
 
     daemon_threads = True
 
@@ -195,7 +196,7 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    """Answers GET and HEAD from a few directories, by their prefixes."""
+    """Serves GET and HEAD requests from a few directories."""
 
     server_version = "tf_gems"
     sys_version = ""
@@ -213,7 +214,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, body):
         if not self._is_for_this_machine():
-            self._send_text(403, "This page is for this machine alone.", body)
+            self._send_text(403, "This page is for this machine only.", body)
             return
         path = self.path.partition("?")[0].partition("#")[0]
         path = urllib.parse.unquote(path)
@@ -233,12 +234,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self._send_file(file, size)
 
     def _is_for_this_machine(self):
-        """Refuses names of other sites that point here (DNS rebinding)."""
+        """Whether the host name is local; guards against DNS rebinding."""
         name = self.headers.get("Host", "").rsplit(":", 1)[0]
         return name in (HOST, "localhost")
 
     def _open(self, path):
-        """Returns the file of a path, `None` if there is none within."""
+        """Returns the file of a path, or `None` if there is none."""
         for prefix, root in self.roots.items():
             if path.startswith(prefix):
                 file = find_file(root, path.removeprefix(prefix))
@@ -264,7 +265,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def _send_file(self, file, size):
-        """Sends as many bytes as were announced, whatever happens to it."""
+        """Sends as many bytes as announced, even if the file changes."""
         while size > 0:
             piece = file.read(min(size, _PIECE))
             if not piece:
@@ -274,11 +275,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             size -= len(piece)
 
     def log_message(self, *args):
-        pass  # the terminal is for what the user asked for
+        pass  # no log of requests in the terminal
 
 
 def _list(root):
-    """Returns the names of a directory's files, as far as they are served."""
+    """Returns the names of the files of a directory that are served."""
     names = []
     for folder, _, files in os.walk(root):
         for name in files:

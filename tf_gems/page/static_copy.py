@@ -1,4 +1,4 @@
-"""The page as a folder that any web server can give away."""
+"""The page as a folder for any static web server."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ _PARTS = (
 def copy_page(directory, target):
     """Copies the page and what it needs, about 20 MB, into a new folder.
 
-    The folder is there whole, or not at all.
+    The folder is written completely, or not at all.
 
     Args:
         directory: String or path: of a recipe's run, or what
@@ -37,8 +37,8 @@ def copy_page(directory, target):
             directory. Its files refer to each other by relative addresses.
 
     Raises:
-        FileExistsError: If the target holds anything.
-        FileNotFoundError: If the directory holds no page, or LiteRT.js is not
+        FileExistsError: If the target is not empty.
+        FileNotFoundError: If the directory has no page, or LiteRT.js is not
             installed.
         PermissionError: If a file of the page is a link out of its directory.
         ValueError: See `tf_gems.targets.check_directory`.
@@ -53,7 +53,7 @@ def copy_page(directory, target):
     if target.is_dir() and any(target.iterdir()):
         raise FileExistsError(
             "A page is copied into a new folder. Received: "
-            f"target='{target}', which holds files. Choose another name."
+            f"target='{target}', which contains files. Choose another name."
         )
     directory = page_directory(directory)
     check_page(directory)
@@ -79,15 +79,15 @@ def copy_page(directory, target):
 
 
 def _within(directory, name):
-    """Returns the file of a run that is to be copied for all to see."""
+    """Returns a file of a run, or raises an error if it leads out of it."""
     file = find_file(directory, name)
     if file is not None:
         return file
     if os.path.lexists(directory / name):
         raise PermissionError(
-            "Only files of the run's own directory are copied. Received: "
-            f"'{directory / name}', which is none, but leads elsewhere. Put "
-            "the file itself there."
+            "Only files inside the directory of the run are copied. Received: "
+            f"'{directory / name}', which is a link out of it. Copy the file "
+            "into the directory."
         )
     raise FileNotFoundError(
         f"A page consists of {', '.join(FILES)}. Received: directory="

@@ -1,4 +1,4 @@
-"""Writes what the page shows."""
+"""Writes the files of the page."""
 
 import json
 import math
@@ -39,9 +39,9 @@ def write_page(
 ):
     """Writes a pruned network and its dense twin for the page.
 
-    Both files take one example at a time, as LiteRT.js wants them, and hold
-    the same weights. What Keras computes for the examples is written beside
-    them: the page compares each file with it before it shows any time.
+    Both files take one example at a time, as LiteRT.js requires, and have the
+    same weights. The outputs of Keras for the examples are written as well:
+    the page compares each file with them before it shows a time.
 
     Args:
         model: `tf_gems.SparseModel` with a ticket, or plain Keras model with
@@ -73,10 +73,11 @@ def write_page(
         `tf_gems.ExportReport` of the sparse file.
 
     Raises:
-        FileExistsError: If a file of someone else has the name of a page's.
+        FileExistsError: If a file of the page exists and was not written by
+            an earlier call.
         RuntimeError: If another process writes the page, and as for
             `tf_gems.export_litert`.
-        ValueError: If the inputs are no images.
+        ValueError: If the inputs are not images.
 
     Example:
 
@@ -108,7 +109,7 @@ def write_page(
         "logits": check_bool(logits, "logits"),
         "accuracy": _fraction(accuracy, "accuracy"),
         "dense_accuracy": _fraction(dense_accuracy, "dense_accuracy"),
-        # Without black, which is the background of a dark page.
+        # No black: it is the background in dark mode.
         "palette": [c for c in colors.CYCLE if c != colors.BLACK],
         "history": _history(history),
     }
@@ -191,7 +192,7 @@ def _labels(labels, count):
 
 
 def _classes(classes):
-    """Returns names of classes, or their numbers, as they can be shown."""
+    """Returns the names of the classes, or their numbers."""
     if not isinstance(classes, list | tuple | range) or not all(
         isinstance(name, str | int) for name in classes
     ):

@@ -9,13 +9,12 @@ import numpy as np
 from tf_gems.export import flatbuffer
 from tf_gems.export import xnnpack
 from tf_gems.export.readiness_report import dense_file
+from tf_gems.export.sparsify import BLOCK
+from tf_gems.export.sparsify import MOST_BLOCKS
+from tf_gems.export.sparsify import OVERHEAD_BYTES
 
 # A sparse tensor's description and its `DENSIFY` operator, as measured.
 _DESCRIPTION_BYTES = 300
-# As in `tf_gems.export.sparsify`, which decides by them.
-_OVERHEAD_BYTES = 256
-_BLOCK = 4
-_MOST_BLOCKS = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,19 +52,19 @@ class Weight:
         """
         rows, columns = self.size // self.shape[-1], self.shape[-1]
         kept = (1 - sparsity) * self.size
-        share = 1 - sparsity if in_blocks else 1 - sparsity**_BLOCK
+        share = 1 - sparsity if in_blocks else 1 - sparsity**BLOCK
         entries, length, columns_of_entry = kept, kept, columns
         if (
             optimize == "latency"
             and self.reader == "FULLY_CONNECTED"
-            and columns % _BLOCK == 0
-            and share <= _MOST_BLOCKS
+            and columns % BLOCK == 0
+            and share <= MOST_BLOCKS
         ):
-            entries = share * self.size / _BLOCK
-            length, columns_of_entry = entries * _BLOCK, columns // _BLOCK
+            entries = share * self.size / BLOCK
+            length, columns_of_entry = entries * BLOCK, columns // BLOCK
         stored = 4 * length + entries * _width(columns_of_entry - 1)
         stored += (rows + 1) * _width(entries)
-        if not sparsity or stored + _OVERHEAD_BYTES >= 4 * self.size:
+        if not sparsity or stored + OVERHEAD_BYTES >= 4 * self.size:
             return 4 * self.size
         return stored + _DESCRIPTION_BYTES
 

@@ -6,6 +6,8 @@ import math
 import keras
 
 from tf_gems.planning import speeds
+from tf_gems.planning.channels import ChannelPolicy
+from tf_gems.planning.channels import removable_kernels
 from tf_gems.planning.converted import Converted
 from tf_gems.pointwise import POLICY
 from tf_gems.tables import Report
@@ -25,9 +27,10 @@ class Plan(Report):
     Args:
         target_sparsity: Float in [0, 1), for `tf_gems.GemMinerCallback` and
             every other method.
-        filters: For `tf_gems.SparseModel`: `"pointwise"`, or `None` for all
-            kernels.
-        pattern: `"unstructured"`, or `"4x1"`: blocks of four along the inputs.
+        filters: For `tf_gems.SparseModel`: `"pointwise"`, `None` for all
+            kernels, or a list of regular expressions of their paths.
+        pattern: `"unstructured"`, `"4x1"`: blocks of four along the inputs, or
+            `"channel"`: whole channels, which the export then removes.
         distribution: `"uniform"` if it is to be faster: so were the networks
             that were measured; else `"global"`.
         optimize: For `tf_gems.export_litert`.
@@ -39,6 +42,9 @@ class Plan(Report):
         max_bytes: Integer that was asked for, or `None`.
         least_speedup: Float that was asked for, or `None`.
         sources: List of strings, what the estimate of speed rests on.
+        compact: For `tf_gems.export_litert`. Defaults to `False`.
+        multiply_adds: Pair of integers, before and after channels are
+            removed, or `None`. Defaults to `None`.
 
     Example:
 
@@ -51,7 +57,7 @@ class Plan(Report):
     """
 
     target_sparsity: float
-    filters: str | None
+    filters: str | list | None
     pattern: str
     distribution: str
     optimize: str
@@ -62,6 +68,8 @@ class Plan(Report):
     max_bytes: int | None
     least_speedup: float | None
     sources: list
+    compact: bool = False
+    multiply_adds: tuple | None = None
 
     @property
     def settings(self):
@@ -79,14 +87,24 @@ class Plan(Report):
 
     def _parts(self):
         what = "1x1 convolutions" if self.filters else "all kernels"
-        if self.pattern != "unstructured":
+        filters = repr(self.filters)
+        if self.pattern == "channel":
+            what = f"the channels of {len(self.filters)} kernels"
+            filters = "plan.filters"
+        elif self.pattern != "unstructured":
             what += f", in blocks {self.pattern}"
         lines = [
             f"Prune {self.target_sparsity:.1%} of {what} "
-            f"(filters={self.filters!r}, pattern={self.pattern!r}, "
+            f"(filters={filters}, pattern={self.pattern!r}, "
             f"distribution={self.distribution!r}).",
             f"Bytes: about {self.bytes:,} of {self.dense_bytes:,}, {COMPUTED}.",
         ]
+        if self.compact:
+            before, after = self.multiply_adds
+            lines.append(
+                f"Multiply-adds: about {after:,} of {before:,} are left, once "
+                "an export with `compact=True` removes the channels."
+            )
         estimate = self.speedup
         if estimate is None:
             lines.append("Speed: not measured for what is pruned.")
@@ -116,9 +134,11 @@ def plan(
     Of the policies that reach what is asked for, the one that prunes the
     smallest part of what it prunes is chosen. In a browser these are the 1x1
     convolutions (`filters="pointwise"`), of which XNNPACK uses the zeros if
-    they are more than two thirds; natively, on x86 with AVX, networks of dense
-    layers only, single weights or blocks of four. If only the size counts,
-    all kernels are pruned.
+    they are more than two thirds; natively, on x86 with AVX, in networks of
+    dense layers only, single weights or blocks of four. Natively, in all other
+    networks, whole channels are pruned (`pattern="channel"`), in the kernels
+    of which `tf_gems.compact` can remove them. If only the size counts, all
+    kernels are pruned.
 
     Bytes are those of the float32 file of `tf_gems.export_litert`, computed
     from the format. Speed-ups rest on a table of measurements, see
@@ -159,9 +179,7 @@ def plan(
             "Pass one of them, or both."
         )
     converted = Converted(model)
-    if speedup is not None:
-        _refuse_no_faster(converted, target)
-    policies = _policies(converted, target, speedup)
+    policies = _policies(model, converted, target, speedup)
     reached = [policy.least(max_bytes, speedup) for policy in policies]
     reached = [
         (sparsity, policy)
@@ -177,7 +195,25 @@ def plan(
             "smaller to begin with."
         )
     sparsity, policy = min(reached, key=lambda pair: pair[0])
-    return policy.plan(sparsity, max_bytes, speedup)
+    estimate, left = policy.estimate(sparsity), None
+    if policy.pattern == "channel":
+        left = policy.left(sparsity)[1]
+    return Plan(
+        target_sparsity=sparsity,
+        filters=policy.filters,
+        pattern=policy.pattern,
+        distribution=policy.distribution,
+        optimize=policy.optimize,
+        target=target,
+        bytes=policy.bytes(sparsity),
+        dense_bytes=converted.dense_bytes,
+        speedup=estimate,
+        max_bytes=max_bytes,
+        least_speedup=speedup,
+        sources=[] if estimate is None else speeds.table()["sources"],
+        compact=left is not None,
+        multiply_adds=left,
+    )
 
 
 def _check(name, value, least):
@@ -188,8 +224,8 @@ def _check(name, value, least):
         )
 
 
-def _refuse_no_faster(converted, target):
-    if target == "browser" and not converted.eligible_work:
+def _refuse_no_faster(converted):
+    if not converted.eligible_work:
         reason = converted.obstacle or "it has no 1x1 convolution"
         raise ValueError(
             "No zero of this model saves time in a browser, as far as was "
@@ -197,26 +233,33 @@ def _refuse_no_faster(converted, target):
             f"sparsely: {reason}. See `tf_gems.export.make_sparse_ready`, or "
             "ask for `max_bytes` alone."
         )
-    others = {w.reader for w in converted.weights} - {"FULLY_CONNECTED"}
-    if target == "native" and (others or not converted.weights):
-        raise ValueError(
-            "On x86 with AVX, XNNPACK expands sparse weights of all but dense "
-            "layers, so their zeros save no time. Received: a model with "
-            f"{', '.join(sorted(others)) or 'no weights'}. Use "
-            "target='browser', or ask for `max_bytes` alone."
-        )
 
 
-def _policies(converted, target, speedup):
+def _policies(model, converted, target, speedup):
     if speedup is None:
         return [_Policy(converted, target, None, "unstructured", None)]
     tables = speeds.load(target)
     if target == "browser":
+        _refuse_no_faster(converted)
         table = tables["unstructured"]
         return [
             _Policy(converted, target, filters, "unstructured", table)
             for filters in (POLICY, None)
         ]
+    others = {w.reader for w in converted.weights} - {"FULLY_CONNECTED"}
+    channels = tables.pop("channel")
+    if others or not converted.weights:
+        kernels = removable_kernels(model)
+        if not kernels:
+            raise ValueError(
+                "On x86 with AVX, XNNPACK expands sparse weights of all but "
+                "dense layers, so only whole channels that are removed save "
+                f"time. Received: '{model.name}' with "
+                f"{', '.join(sorted(others)) or 'no weights'}, of which no "
+                "channels can be removed: see `tf_gems.compact`. Use "
+                "target='browser', or ask for `max_bytes` alone."
+            )
+        return [ChannelPolicy(model, kernels, converted.dense_bytes, channels)]
     return [
         _Policy(converted, target, None, pattern, table)
         for pattern, table in tables.items()
@@ -278,22 +321,6 @@ class _Policy:
             converted += f" and {self.estimate(most).speedup:.1f} times as fast"
         return f"{converted} at sparsity {most:g} ({what})"
 
-    def plan(self, sparsity, max_bytes, speedup):
-        """Returns the `Plan` of a sparsity."""
-        estimate, sources = self.estimate(sparsity), []
-        if estimate is not None:
-            sources = speeds.table()["sources"]
-        return Plan(
-            target_sparsity=sparsity,
-            filters=self.filters,
-            pattern=self.pattern,
-            distribution="global" if speedup is None else "uniform",
-            optimize=self.optimize,
-            target=self.target,
-            bytes=self.bytes(sparsity),
-            dense_bytes=self.converted.dense_bytes,
-            speedup=estimate,
-            max_bytes=max_bytes,
-            least_speedup=speedup,
-            sources=sources,
-        )
+    @property
+    def distribution(self):
+        return "global" if self.table is None else "uniform"

@@ -14,6 +14,7 @@ from tf_gems.network import prunable_weights
 from tf_gems.selection import patterns
 from tf_gems.ticket import Ticket
 from tf_gems.validation import check_integer
+from tf_gems.validation import check_model
 
 
 def shuffle(ticket, model=None, *, seed):
@@ -39,7 +40,7 @@ def shuffle(ticket, model=None, *, seed):
     """
     seed = _check(ticket, seed)
     if model is not None:
-        _check_model(model)
+        check_model(model)
     weights = _with_pruned_weights(ticket, model)
     return _shuffled(ticket, weights, "shuffled", seed)
 
@@ -66,7 +67,7 @@ def reinitialize(ticket, model, *, seed):
             copied through its config.
     """
     seed = _check(ticket, seed)
-    _check_model(model)
+    check_model(model)
     ticket.refuse_other_network(model)
     weights = _drawn_anew(ticket, model, seed)
     return Ticket(
@@ -92,7 +93,7 @@ def randomize(ticket, model, *, seed):
         `tf_gems.Ticket`.
     """
     seed = _check(ticket, seed)
-    _check_model(model)
+    check_model(model)
     ticket.refuse_other_network(model)
     return _shuffled(ticket, _drawn_anew(ticket, model, seed), "random", seed)
 
@@ -105,14 +106,6 @@ def _check(ticket, seed):
             f"ticket={ticket!r:.300}. See `SparseModel.ticket`."
         )
     return check_integer(seed, "seed")
-
-
-def _check_model(model):
-    if not isinstance(model, keras.Layer):
-        raise ValueError(
-            "`model` must be the `SparseModel` or Keras model that the ticket "
-            f"is of. Received: model={model!r:.300}."
-        )
 
 
 def _shuffled(ticket, weights, variant, seed):

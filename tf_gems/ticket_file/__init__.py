@@ -16,7 +16,7 @@ All integers are little-endian. Lengths are in bytes.
        T-4           4   CRC-32 (of zlib and PNG) of all before it
 
 The header is an object of `"weights"`, `"fingerprint"`, `"metadata"` and, if
-the file tells its network, `"config"`. What else it holds is not read.
+the file has a model config, `"config"`. Other keys are ignored.
 `"weights"` holds lists with an item for each weight of the network, in its
 order:
 

@@ -60,7 +60,7 @@ class Entry:
 
 
 def fingerprint(shapes, prunable):
-    """Returns 16 hexadecimal digits that tell networks apart.
+    """Returns 16 hexadecimal digits that identify a network.
 
     Args:
         shapes: List of the shapes of all weights, in the network's order.

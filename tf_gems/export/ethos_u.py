@@ -1,0 +1,214 @@
+"""Export for Arm Ethos-U NPUs."""
+
+import dataclasses
+import os
+import tempfile
+
+import numpy as np
+
+from tf_gems.export import flatbuffer
+from tf_gems.export import vela
+from tf_gems.export.litert import write_litert
+from tf_gems.export.paths import check_target
+from tf_gems.export.report import ExportReport
+from tf_gems.files import replacing_path
+from tf_gems.tables import Report
+from tf_gems.tables import Table
+from tf_gems.validation import check_choice
+
+# Kernels of a symmetric 8-bit type: their largest value is 127, as a rule
+# about three standard deviations.
+_DEVIATION = 127 / 3
+
+
+@dataclasses.dataclass
+class EthosUReport(Report):
+    """What was written for an NPU, and what its compiler estimates.
+
+    Args:
+        export: `tf_gems.ExportReport` of the int8 file.
+        compiled_path: String, the file that Vela made of it.
+        compiled_bytes: Integer, its size.
+        accelerator: String, the NPU.
+        version: String, the version of Vela.
+        estimate: `tf_gems.export.VelaEstimate` of the file.
+        dense: The same of its dense twin: the same network, with numbers
+            drawn at random in the places of its zeros.
+
+    Example:
+
+    ```python
+    report = tf_gems.export_ethos_u(sparse, "model.tflite", images[:200])
+    print(report.dense.cycles / report.estimate.cycles)
+    ```
+    """
+
+    export: ExportReport
+    compiled_path: str
+    compiled_bytes: int
+    accelerator: str
+    version: str
+    estimate: vela.VelaEstimate
+    dense: vela.VelaEstimate
+
+    def to_dict(self):
+        """Returns the report as plain, JSON-serializable values."""
+        found = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+        }
+        for name in ("estimate", "dense"):
+            estimate = found[name]
+            found[name] = {
+                **dataclasses.asdict(estimate),
+                "npu_share": estimate.npu_share,
+            }
+        return {**found, "export": self.export.to_dict()}
+
+    def _parts(self):
+        rows = []
+        for name, attribute, form in (
+            ("cycles", "cycles", "{:,}"),
+            ("microseconds", "seconds", "{:,.0f}"),
+            ("SRAM, bytes", "sram_bytes", "{:,}"),
+            ("weights, bytes", "weight_bytes", "{:,}"),
+            ("operators on the NPU", "npu_share", "{:.0%}"),
+        ):
+            factor = 1e6 if attribute == "seconds" else 1
+            values = [
+                factor * getattr(x, attribute)
+                for x in (self.estimate, self.dense)
+            ]
+            times = f"{values[1] / values[0]:.2f}" if values[0] else ""
+            rows.append([name, *map(form.format, values), times])
+        return [
+            str(self.export),
+            f"{self.compiled_path} ({self.accelerator})",
+            f"  {self.compiled_bytes:,} bytes",
+            f"Estimates of Vela {self.version}, not measurements "
+            f"({self.estimate.system}):",
+            Table(["", ">pruned", ">dense twin", ">dense : pruned"], rows),
+        ]
+
+
+def export_ethos_u(
+    model,
+    path,
+    representative_data,
+    accelerator="ethos-u55-128",
+    inputs=None,
+    tolerance=None,
+    compact=False,
+) -> EthosUReport:
+    """Writes an int8 file and compiles it for an Arm Ethos-U NPU.
+
+    The file at `path` computes in 8-bit integers, with integer inputs and
+    outputs and a batch size of one. It is run and compared with the Keras
+    model. Vela, Arm's compiler, then compiles it to a file beside it, whose
+    name ends in `_vela.tflite`, which is what a device runs. Vela encodes
+    weights without loss, and runs of zeros take little space. It needs
+    `pip install tf_gems[ethos-u]`.
+
+    The report holds what Vela estimates of the file and of its dense twin.
+    These are estimates of a compiler: no NPU was there to measure. The dense
+    twin is the file with 8-bit numbers in the places of its zeros, drawn from
+    a normal distribution whose third deviation is the largest number.
+
+    Args:
+        model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
+            weights. It is left as it is.
+        path: String or path that ends in `.tflite`. A file there is replaced,
+            and so is the compiled file beside it.
+        representative_data: Inputs, as the model takes them, from which the
+            ranges of activations are learned: a hundred real examples or
+            more.
+        accelerator: `"ethos-u55-32"`, `-64`, `-128` or `-256`;
+            `"ethos-u65-256"` or `-512`; `"ethos-u85-128"`, `-256`, `-512`,
+            `-1024` or `-2048`. Defaults to `"ethos-u55-128"`.
+        inputs: Inputs to compare outputs on. Defaults to `None`: the
+            representative data.
+        tolerance: Float, see `tf_gems.export_litert`. Defaults to `None`:
+            1e-1.
+        compact: Whether to remove dead channels first, see
+            `tf_gems.export_litert`. Defaults to `False`.
+
+    Returns:
+        `tf_gems.export.EthosUReport`.
+
+    Raises:
+        OSError: If a file cannot be written.
+        RuntimeError: If Vela is not installed or fails, or as for
+            `tf_gems.export_litert`. Nothing is written then.
+        ValueError: If an argument is out of range, or as there.
+
+    Example:
+
+    ```python
+    report = tf_gems.export_ethos_u(sparse, "model.tflite", images[:200])
+    print(report)
+    ```
+    """
+    check_target(path)
+    check_choice(accelerator, "accelerator", vela.ACCELERATORS)
+    if representative_data is None:
+        raise ValueError(
+            "The ranges of 8-bit activations are learned from examples. "
+            "Received: representative_data=None. Pass a hundred real inputs "
+            "or more."
+        )
+    version = vela.version()
+    path = os.fspath(path)
+    compiled_path = path.removesuffix(".tflite") + "_vela.tflite"
+    estimates = []
+
+    def compiled(data, inside):
+        with tempfile.TemporaryDirectory(dir=inside) as folder:
+            data, estimate = vela.compile_for_npu(data, accelerator, folder)
+        estimates.append(estimate)
+        return data
+
+    with replacing_path(compiled_path) as partial:
+
+        def finish(attempt, inside):
+            attempt.progress.step("compiling it")
+            partial.write_bytes(compiled(attempt.data, inside))
+            compiled(without_zeros(attempt.dense), inside)
+
+        export, _ = write_litert(
+            *(model, path, inputs, "int8", representative_data),
+            batch_size=1,
+            tolerance=tolerance,
+            io="int8",
+            sparse=False,
+            compact=compact,
+            finish=finish,
+        )
+    return EthosUReport(
+        export=export,
+        compiled_path=compiled_path,
+        compiled_bytes=os.path.getsize(compiled_path),
+        accelerator=accelerator,
+        version=version,
+        estimate=estimates[0],
+        dense=estimates[1],
+    )
+
+
+def without_zeros(data):
+    """Returns a TFLite file whose 8-bit weights have numbers for zeros.
+
+    Args:
+        data: Bytes of a file with dense weights.
+    """
+    model = flatbuffer.read(data)
+    random = np.random.default_rng(0)
+    for number, index in flatbuffer.weights(model):
+        tensor = model.subgraphs[number].tensors[index]
+        value = flatbuffer.constant(model, tensor)
+        if value.dtype != np.int8:
+            continue
+        drawn = np.round(random.normal(0, _DEVIATION, value.shape))
+        drawn = np.clip(np.where(drawn == 0, 1, drawn), -127, 127)
+        filled = np.where(value == 0, drawn, value).astype("int8")
+        model.buffers[tensor.buffer].data = filled.tobytes()
+    return bytes(flatbuffer.write(model))

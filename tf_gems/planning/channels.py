@@ -1,0 +1,189 @@
+"""Which channels of a network can be pruned so that its zeros go away."""
+
+import dataclasses
+import math
+import re
+
+import keras
+import numpy as np
+
+from tf_gems.compaction.channels import Channels
+from tf_gems.compaction.choice import rule_for
+from tf_gems.compaction.compact import Compaction
+from tf_gems.compaction.graph import is_graph
+from tf_gems.compaction.graph import trace
+from tf_gems.compaction.mixing import SEPARABLE
+from tf_gems.compaction.mixing import Mixing
+from tf_gems.compaction.report import rows_of
+from tf_gems.compaction.rules import TRANSPOSED
+from tf_gems.compaction.rules import Depthwise
+from tf_gems.planning import speeds
+from tf_gems.selection.patterns import Channel
+
+# Of channels: with more, layers have few left to learn with.
+_MOST = 0.9
+_STEP = 0.004
+
+
+def removable_kernels(model):
+    """Returns the kernels whose pruned channels `tf_gems.compact` removes.
+
+    Of channels that can only be removed together, one kernel decides. These
+    are no channels that are added up with those of another kernel, such as
+    the trunk of a residual network, and no outputs of the model. A channel
+    that a depthwise convolution reads is pruned there, as its zeros stop
+    what enters it as well.
+
+    Args:
+        model: Built Keras model.
+
+    Returns:
+        List of `keras.Variable`; empty if the graph is not known.
+    """
+    if not is_graph(model):
+        return []
+    channels, rules, roots = Channels(), [], {}
+    inputs, calls, outputs = trace(model)
+    for tensor in inputs:
+        channels.add(tensor)
+    for call in calls:
+        rules.append(rule_for(call, _uses(call, calls)))
+        rules[-1].add_outputs(channels)
+    pinned = [*inputs, *keras.tree.flatten(outputs)]
+    for rule in rules:
+        pinned += rule.pinned()
+    taken = {root for x in pinned for root in channels.groups(x).tolist()}
+    producers = {}
+    for rule in rules:
+        [output, *_] = rule.call.outputs
+        roots[id(rule)] = channels.groups(output).tolist()
+        if type(rule) is Mixing:
+            for root in set(roots[id(rule)]):
+                producers[root] = producers.get(root, 0) + 1
+    taken |= {root for root, count in producers.items() if count > 1}
+    found = []
+    for kind in (Depthwise, Mixing):
+        for rule in rules:
+            kernel = _kernel(rule)
+            mine = set(roots[id(rule)])
+            if type(rule) is kind and kernel is not None and not mine & taken:
+                found.append(kernel)
+                taken |= mine
+    return found
+
+
+def _uses(call, calls):
+    return sum(other.operation is call.operation for other in calls)
+
+
+def _kernel(rule):
+    """Returns the kernel whose last axis is the outputs, or `None`."""
+    layer = rule.call.operation
+    if type(rule) is Depthwise:
+        return layer.kernel if layer.depth_multiplier == 1 else None
+    if type(rule) is not Mixing or type(layer) in TRANSPOSED:
+        return None
+    return layer.pointwise_kernel if type(layer) in SEPARABLE else layer.kernel
+
+
+def after_pruning(model, kernels, sparsity):
+    """Returns what is left of a model once channels are pruned and removed.
+
+    Channels are chosen at random, the same share of each kernel. The weights
+    of the model are restored, bit for bit.
+
+    Args:
+        model: Built Keras model.
+        kernels: List of `keras.Variable`, see `removable_kernels`.
+        sparsity: Float, share of zeros of each kernel.
+
+    Returns:
+        `(parameters, multiply_adds)`: pairs of integers, before and after.
+    """
+    random = np.random.default_rng(0)
+    before = [kernel.numpy() for kernel in kernels]
+    try:
+        for kernel, value in zip(kernels, before, strict=True):
+            count = round((1 - sparsity) * value.size)
+            scores = random.random(value.shape)
+            [mask] = Channel().keep_largest([scores], count)
+            kernel.assign(value * mask)
+        compaction = Compaction(model)
+        _, calls = compaction.build()
+        rows = rows_of(compaction.calls, calls)
+    finally:
+        for kernel, value in zip(kernels, before, strict=True):
+            kernel.assign(value)
+    return tuple(
+        tuple(sum(row[column][side] for row in rows) for side in (0, 1))
+        for column in ("parameters", "multiply_adds")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelPolicy:
+    """Whole channels are pruned, and then removed, for any runtime.
+
+    Speed-ups were measured as a function of the share of multiply-adds that
+    is gone, so what a sparsity removes of this very network is computed.
+
+    Args:
+        model: Built Keras model.
+        kernels: List of `keras.Variable`, see `removable_kernels`.
+        dense_bytes: Integer, the bytes of the file with no zeros.
+        table: `tf_gems.planning.speeds.Speeds`.
+    """
+
+    model: keras.Model
+    kernels: list
+    dense_bytes: int
+    table: speeds.Speeds
+
+    pattern = "channel"
+    optimize = "size"
+    distribution = "uniform"
+
+    @property
+    def filters(self):
+        """Regular expressions of the paths of the kernels."""
+        return [f"^{re.escape(kernel.path)}$" for kernel in self.kernels]
+
+    def left(self, sparsity):
+        """Returns what `after_pruning` returns."""
+        return after_pruning(self.model, self.kernels, sparsity)
+
+    def bytes(self, sparsity):
+        """Returns about how many bytes the compact file takes."""
+        before, after = self.left(sparsity)[0]
+        return self.dense_bytes - 4 * (before - after)
+
+    def estimate(self, sparsity):
+        """Returns the `Estimate` of the speed-up."""
+        before, after = self.left(sparsity)[1]
+        return self.table.at([math.log(before)], 1 - after / before)
+
+    def enough(self, sparsity, max_bytes, speedup):
+        """Whether a sparsity reaches what is asked for."""
+        fast = speedup is None or self.estimate(sparsity).speedup >= speedup
+        return fast and self.bytes(sparsity) <= (max_bytes or math.inf)
+
+    def least(self, max_bytes, speedup):
+        """Returns the least sparsity that is enough, `None` if none is."""
+        low, high = 0.0, _MOST
+        if not self.enough(high, max_bytes, speedup):
+            return None
+        while high - low > _STEP:
+            middle = (low + high) / 2
+            if self.enough(middle, max_bytes, speedup):
+                high = middle
+            else:
+                low = middle
+        return round(high, 3)
+
+    def best(self):
+        """Returns in words what it gives at most."""
+        return (
+            f"about {self.bytes(_MOST):,} bytes and "
+            f"{self.estimate(_MOST).speedup:.1f} times as fast at sparsity "
+            f"{_MOST:g} (pattern='channel', compact=True)"
+        )
