@@ -36,7 +36,7 @@ from sweep_models.process import memory_of
 RESULTS = Path(__file__).with_name("results") / "crash.json"
 _OPERATIONS = re.compile(r"open|(os|shutil|tempfile)\.\w+")
 _READING = ("os.listdir", "os.scandir", "os.walk", "os.fwalk")
-_LONGEST = 600.0  # seconds after which a process hangs
+_LONGEST = 3600.0  # seconds after which a process hangs
 
 
 def start(stage, directory, kill_before=None):

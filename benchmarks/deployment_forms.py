@@ -111,7 +111,7 @@ def forms_of_gems(directory, data):
         )
         network = gems.Ticket.load(half).network()
         size = export.bytes, export.gzip_bytes, export.zstd_bytes
-        outputs = measured.keras_outputs(network, [images])
+        outputs = network.predict(images, verbose=0)
         rows.append(
             row(
                 "gem_float16",
@@ -121,7 +121,7 @@ def forms_of_gems(directory, data):
             )
         )
     ticket = gems.Ticket.load(directory / "ticket.gem")
-    outputs = measured.keras_outputs(ticket.network(), [images])
+    outputs = ticket.network().predict(images, verbose=0)
     rows.append(
         row(
             "ticket before fine-tuning",

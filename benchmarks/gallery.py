@@ -95,9 +95,7 @@ def measure(name, data_dir, runs):
         data.image_shape, data.classes
     )
     ticket.apply(network)
-    before = measured.accuracy(
-        labels, measured.keras_outputs(network, [images])
-    )
+    before = measured.accuracy(labels, network.predict(images, verbose=0))
     sparse = (directory / f"{name}.tflite").read_bytes()
     dense = densified(sparse)
 

@@ -34,6 +34,7 @@ from tf_gems import workers
 from tf_gems.export.run_litert import run_litert
 from tf_gems.files import BACKUP
 from tf_gems.files import lock
+from tf_gems.files import read_record
 from tf_gems.files import remove_files
 from tf_gems.files import replacing
 from tf_gems.files import replacing_path
@@ -124,7 +125,7 @@ class Run:
 
     def _read_results(self):
         if self.results_path.exists():
-            self.results = json.loads(self.results_path.read_text("utf-8"))
+            self.results = read_record(self.results_path, "stages")
 
     def start(self):
         """Runs the stages that are not finished, then prints the report."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tf_gems import files
+from tf_gems import targets
 from tf_gems.files import claimed
 from tf_gems.files import lock
 from tf_gems.files import remove_files
@@ -361,3 +362,23 @@ def test_what_was_claimed_is_known_after_a_kill(tmp_path):
     with pytest.raises(FileExistsError, match="'b.txt' of someone else"):
         with claiming(tmp_path, ["a.txt", "b.txt"]):
             pass
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "1", "null", "[" * 100_000, '{"b": 1}', "\xff", "[[1]]"],
+)
+def test_a_record_that_is_damaged_is_named(tmp_path, text):
+    path = tmp_path / "record.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match="record.json'.* Remove this file"):
+        files.read_record(path, "a")
+    path.write_text('{"a": 1}')
+    assert files.read_record(path, "a") == {"a": 1}
+
+
+def test_a_name_that_no_file_can_have(tmp_path):
+    with pytest.raises(ValueError, match="a file can be named by"):
+        targets.check_path("a\ud800")
+    path = os.fsdecode(b"latin-\xff")  # what Linux allows
+    assert targets.check_path(path).name == path

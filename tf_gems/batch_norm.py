@@ -99,7 +99,7 @@ def recalibrate_batch_norm(
 def _call(model, inputs):
     try:
         model(inputs, training=True)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
             "`x` holds inputs as the model takes them. Received: a batch of "

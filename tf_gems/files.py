@@ -1,6 +1,7 @@
 """Files that are whole or not there, and work that processes share."""
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -104,6 +105,32 @@ def write_text(path, text):
     """
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def read_record(path, *keys):
+    """Returns the dict of a JSON file that `write_text` has written.
+
+    Args:
+        path: Path.
+        *keys: Strings, what it must hold.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If it has been damaged since.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        missing = [key for key in keys if key not in dict(found)]
+        problem = f"it holds no '{missing[0]}'" if missing else None
+    except (RecursionError, TypeError, ValueError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    if problem:
+        raise ValueError(
+            "What a run has recorded is read as it was written. Received: "
+            f"'{path}', which is damaged ({problem}). Remove this file, and "
+            "what it recorded is run again."
+        )
+    return found
 
 
 @contextlib.contextmanager

@@ -42,6 +42,13 @@ def check_path(value, name="path", remedy=_REMEDY):
             f"`{name}` must not be empty. Received: {name}={text!r}; an unset "
             f"variable, perhaps. {remedy}"
         )
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"`{name}` is text that a file can be named by. Received: "
+            f"{name}={text!r}. {remedy}"
+        ) from None
     path = Path(text)
     if path.parts[:1] == ("~",):
         raise ValueError(

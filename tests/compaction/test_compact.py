@@ -375,6 +375,19 @@ def test_weights_that_are_not_finite_are_refused():
         gems.compact(model)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (np.full((2, 4), np.nan, "float32"), "holds NaN or infinite"),
+        (np.zeros((0, 4), "float32"), "returns no value"),
+    ],
+)
+def test_inputs_on_which_nothing_can_be_compared(inputs, message):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    with pytest.raises(ValueError, match=f"Received: .*{message}"):
+        gems.compact(model, inputs=inputs)
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
 def test_networks_in_half_precision(policy):
     keras.config.set_dtype_policy(policy)

@@ -283,6 +283,11 @@ def test_other_cells_of_a_directory_are_said_and_not_used(tmp_path):
         (path.with_name(f"old-{path.name}")).write_text(json.dumps(record))
     with pytest.warns(UserWarning, match="a version that did not record it"):
         compare(tmp_path, **arguments)
+    # One that a disk has damaged is named, and not taken for another.
+    [path, *_] = (tmp_path / "cells").glob("magnitude*.json")
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(ValueError, match=f"{path.name}.*Remove this file"):
+        compare(tmp_path, **arguments)
 
 
 def test_what_diverges_is_marked_and_in_no_mean(tmp_path):

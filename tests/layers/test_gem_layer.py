@@ -358,3 +358,12 @@ def test_keras_2_is_refused():
     tf_keras = pytest.importorskip("tf_keras")
     with pytest.raises(ValueError, match="Keras 2 .`tf_keras`. object"):
         tf_gems.GemLayer(tf_keras.layers.Dense(3))
+
+
+def test_candidates_are_places_of_weights():
+    layer = tf_gems.GemLayer(layers.Dense(3), candidates=range(1))
+    layer.build((None, 2))
+    assert layer.candidates == [0]
+    layer = tf_gems.GemLayer(layers.Dense(3), candidates=[0, 5])
+    with pytest.raises(ValueError, match=r"\[0, 5\].*has 2 weights"):
+        layer.build((None, 2))

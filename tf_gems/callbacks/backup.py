@@ -192,7 +192,7 @@ class Backup(keras.callbacks.Callback):
         with replacing(self.directory / f"{epoch + 1:09d}.backup") as file:
             _write(file, header, values)
         for useless in self.paths[_KEPT:]:
-            useless.unlink()
+            useless.unlink(missing_ok=True)
         remove_leftovers(self.directory)  # of a run that was killed
 
 

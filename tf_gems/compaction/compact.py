@@ -264,6 +264,12 @@ def _difference(model, compacted, inputs):
             outputs = _outputs(network, inputs)
         flat = keras.tree.flatten(outputs)
         found.append([ops.convert_to_numpy(x) for x in flat])
+    if not any(np.size(one) for one in found[0]):
+        raise ValueError(
+            "Outputs are compared on a batch of examples. Received: inputs, "
+            f"for which '{model.name}' returns no value. Pass some examples, "
+            "or leave `inputs` out."
+        )
     worst = 0.0
     for one, other in zip(*found, strict=True):
         if one.shape != other.shape:

@@ -18,6 +18,7 @@ from tf_gems.comparison.experiment import finetune
 from tf_gems.comparison.experiment import recorded
 from tf_gems.comparison.experiment import searched
 from tf_gems.files import BACKUP
+from tf_gems.files import read_record
 from tf_gems.files import remove_files
 from tf_gems.files import write_text
 from tf_gems.fingerprint.data import describe_data
@@ -34,6 +35,7 @@ from tf_gems.training import clear_session
 from tf_gems.validation import check_model
 
 _OF_SEARCH = (r"round_\d+\.gem", r"rewind\.gem")
+RECORDED = ("method", "check", "sparsity", "seed")
 CHECKS = {
     "shuffled": sanity.shuffle,
     "reinitialized": sanity.reinitialize,
@@ -364,7 +366,7 @@ class Cell:
             found |= clock.read("search")
             write_text(cost, json.dumps(found, indent=1))
             remove_files(self._backup("search"), BACKUP, *_OF_SEARCH)
-        found = json.loads(cost.read_text("utf-8"))
+        found = read_record(cost, "epochs_of_search")
         return None if "diverged" in found else Ticket.load(file), found
 
     def _checked(self, model):

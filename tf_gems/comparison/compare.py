@@ -1,7 +1,6 @@
 """Methods x sparsities x seeds, on one model and one data pipeline."""
 
 import dataclasses
-import json
 import warnings
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import keras
 from tf_gems import methods as registry
 from tf_gems import training_data
 from tf_gems.comparison.cell import CHECKS
+from tf_gems.comparison.cell import RECORDED
 from tf_gems.comparison.cell import Cell
 from tf_gems.comparison.cell import Protocol
 from tf_gems.comparison.comparison import RESULTS
@@ -17,6 +17,7 @@ from tf_gems.comparison.comparison import Comparison
 from tf_gems.comparison.comparison import refuse_others
 from tf_gems.comparison.executors import check_executor
 from tf_gems.comparison.executors import run_on
+from tf_gems.files import read_record
 from tf_gems.files import share
 from tf_gems.fingerprint.values import describe
 from tf_gems.fingerprint.values import digest
@@ -339,7 +340,7 @@ def _warn_of_others(cells):
     parts, count = {}, 0
     directory = cells[0].protocol.directory if cells else Path()
     for path in sorted(directory.glob("cells/*.json")):
-        found = json.loads(path.read_text("utf-8"))
+        found = read_record(path, *RECORDED)
         place = found["method"], f"{found['sparsity']:.6g}", str(found["seed"])
         cell = missing.get((*place, found["check"]))
         if cell is None or path == cell.path:

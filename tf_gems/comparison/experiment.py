@@ -7,6 +7,7 @@ depend on, so that the same call finds it again and runs nothing.
 import json
 from pathlib import Path
 
+from tf_gems.files import read_record
 from tf_gems.files import remove_leftovers
 from tf_gems.files import write_text
 from tf_gems.fingerprint.values import digest as digest
@@ -25,13 +26,16 @@ def recorded(path, run, stem=None):
 
     Returns:
         Dict.
+
+    Raises:
+        ValueError: If the file is damaged.
     """
     path = Path(path)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent, stem or path.stem)
         write_text(path, json.dumps(run(), indent=1))
-    return json.loads(path.read_text("utf-8"))
+    return read_record(path)
 
 
 def searched(file, method, model, data, directory, **arguments):

@@ -12,6 +12,7 @@ from tf_gems.export import gem
 from tf_gems.export import latency
 from tf_gems.export.compacted import refuse_if_unknown
 from tf_gems.export.deployment_report import DeploymentReport
+from tf_gems.export.litert import calibration_data
 from tf_gems.export.litert import write_litert
 from tf_gems.export.network import Network
 from tf_gems.export.saved_model import write_saved_model
@@ -113,7 +114,7 @@ def deployment_report(
         refuse_if_unknown(network.user_model)
     flat = network.signature.flatten(inputs)
     if representative_data is not None:
-        network.signature.flatten(representative_data)  # or refused
+        calibration_data(network.signature, representative_data)  # or refused
 
     def first(count):
         return keras.tree.map_structure(lambda x: np.asarray(x)[:count], inputs)

@@ -187,7 +187,7 @@ def write_litert(
         refuse_if_unknown(network.user_model)
     examples = None
     if representative_data is not None:
-        examples = network.signature.flatten(representative_data)
+        examples = calibration_data(network.signature, representative_data)
     given = (
         None
         if given_inputs is None
@@ -356,6 +356,23 @@ class Attempt:
             form=self.form.name,
             compaction=self.compaction,
         )
+
+
+def calibration_data(signature, data):
+    """Returns representative data as a flat list of arrays, if it is finite.
+
+    Raises:
+        ValueError: If it does not fit, or holds NaN or infinite values.
+    """
+    flat = signature.flatten(data)
+    for value, spec in zip(flat, signature.specs, strict=True):
+        if "float" in spec.dtype and not np.isfinite(value).all():
+            raise ValueError(
+                "The ranges of 8-bit activations are learned from finite "
+                "examples. Received: representative_data with NaN or infinite "
+                f"values for input '{spec.name}'. Leave such examples out."
+            )
+    return flat
 
 
 def _sizes_to_try(signature, batch_size, given):

@@ -53,16 +53,20 @@ class Parity:
             f"whose output '{self.output}' differs by {self.difference:.3g}, "
             f"where the largest is {self.magnitude:.3g}"
         )
+        remedy = (
+            "If the model is that sensitive to rounding, raise `tolerance`; if "
+            "`inputs` were random, pass real ones."
+        )
         if not np.isfinite(self.difference):
             received = (
                 f"whose output '{self.output}' is missing, has another shape "
                 "or is not finite"
             )
+            remedy = "If `inputs` hold NaN or infinite values, leave them out."
         raise RuntimeError(
             "An export must have the outputs of the Keras model. Received: "
             f"{what}, {received}; tolerance={tolerance:g}. Nothing was "
-            "written. If the model is that sensitive to rounding, raise "
-            "`tolerance`; if `inputs` were random, pass real ones."
+            f"written. {remedy}"
         )
 
 

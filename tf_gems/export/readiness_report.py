@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import struct
 import tempfile
 
 import numpy as np
@@ -126,8 +127,17 @@ def readiness_report(model):
                 "`model` must be a model or a path of a file. Received: "
                 f"model='{path}', which is not a file. Check its name."
             )
-        with open(path, "rb") as file:
-            return _report(file.read(), ())
+        try:
+            return _report(path.read_bytes(), ())
+        except (
+            *(ArithmeticError, AttributeError, LookupError, MemoryError),
+            *(TypeError, ValueError, struct.error),
+        ) as error:
+            raise ValueError(
+                "What TFLite runs is read from a TFLite file. Received: "
+                f"model='{path}', which is not one, or is damaged "
+                f"({type(error).__name__}). Name a file that ends in .tflite."
+            ) from error
     network = Network(model)
     with network.masked() as plain:
         patterns = kept_patterns(plain)

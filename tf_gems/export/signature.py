@@ -140,10 +140,17 @@ class Signature:
                 f"{', '.join(repr(spec.name) for spec in self.specs)}. Pass "
                 "one array for each."
             )
-        return [
+        flat = [
             _fitted(value, spec)
             for value, spec in zip(flat, self.specs, strict=True)
         ]
+        if not any(value.size for value in flat):
+            raise ValueError(
+                "`inputs` must hold a batch of examples at least. Received: "
+                f"inputs of shapes {[value.shape for value in flat]}. Pass "
+                "some, or leave them out."
+            )
+        return flat
 
     def _by_name(self, inputs):
         structure = self._arguments

@@ -133,7 +133,9 @@ class GemLayer(keras.layers.Wrapper):
         self.candidates = candidates
         if candidates is not None:
             if not isinstance(candidates, list | tuple):
-                check_list(candidates, "candidates", "places of weights")
+                self.candidates = check_list(
+                    candidates, "candidates", "places of weights"
+                )
             for place in candidates:
                 check_integer(place, "candidates")
         self.prunable = []
@@ -165,6 +167,13 @@ class GemLayer(keras.layers.Wrapper):
                 for place, weight in enumerate(self.layer.weights)
                 if id(weight) in trainable
             ]
+        count = len(self.layer.weights)
+        if any(place >= count for place in self.candidates):
+            raise ValueError(
+                "`candidates` are places in the weights of a layer. Received: "
+                f"candidates={self.candidates!r:.100}, where "
+                f"'{self.layer.name}' has {count} weights, from 0 on."
+            )
         candidates = [self.layer.weights[place] for place in self.candidates]
         self.report = PruningReport(self.layer, self.filters, candidates)
         # How many weights of the whole model mining may leave; 0: any number.

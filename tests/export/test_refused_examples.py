@@ -1,0 +1,71 @@
+"""An export is compared on examples that say something, or refused."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tf_gems as gems
+from tf_gems.export import parity
+from tf_gems.export import readiness_report
+from tf_gems.export.gem import export_gem
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="exports need Keras on TensorFlow",
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    model.layers[0].kernel.assign(np.eye(4, 3))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("export", "name"),
+    [
+        (export_gem, "new.gem"),
+        (gems.export_litert, "new.tflite"),
+        (gems.export_saved_model, "new"),
+    ],
+)
+def test_no_example_at_all(model, tmp_path, export, name):
+    with pytest.raises(ValueError, match=r"examples at least.*\(0, 4\)"):
+        export(model, tmp_path / name, inputs=np.zeros((0, 4)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_examples_to_calibrate_on_are_finite(model, tmp_path, bad):
+    data = np.ones((5, 4))
+    data[3, 1] = bad
+    with pytest.raises(ValueError, match="representative_data with NaN or"):
+        gems.export_litert(
+            model, tmp_path / "a.tflite", data, "int8", representative_data=data
+        )
+    with pytest.raises(ValueError, match="representative_data with NaN or"):
+        gems.deployment_report(
+            model,
+            tmp_path / "all",
+            (np.ones((5, 4)), np.zeros(5, int)),
+            representative_data=data,
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_that_are_not_finite_ask_for_other_inputs():
+    found = parity.measure_parity(
+        {"y": np.ones(3)}, {"y": np.array([1, np.nan, 1])}
+    )
+    with pytest.raises(RuntimeError, match="`inputs` hold NaN or infinite"):
+        found.refuse_above(1e-4, "path='a'")
+
+
+@pytest.mark.parametrize("data", [b"", b"no", bytes(range(256)) * 40])
+def test_a_file_that_is_not_of_tflite(tmp_path, data):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="'.*model.tflite', which is not one"):
+        readiness_report(path)
