@@ -41,6 +41,9 @@ from tf_gems.provenance import provenance
 FLAGS = flags.FLAGS
 flags.DEFINE_list("sparsities", ["0.3", "0.5", "0.7"], "Of channels.")
 flags.DEFINE_integer("rounds", 101, "Of one run of each file, in turns.")
+flags.DEFINE_string(
+    "only", "", "Text in the kinds of zeros to measure; the file's rows stay."
+)
 flags.DEFINE_string("output", None, "JSON file to write.")
 
 TICKETS = Path(__file__).parents[1] / "savedmodels"
@@ -82,7 +85,7 @@ def cases():
             model = build()
             tf_gems.Ticket.load(TICKETS / f"{name}.gem").apply(model)
             if shifts == "shifts drawn":
-                if not any("gamma" in w.path for w in model.weights):
+                if not any("moving_mean" in w.path for w in model.weights):
                     continue
                 draw_normalizations(model)
             zeros = f"mined, savedmodels/{name}.gem, {shifts}"
@@ -162,12 +165,27 @@ def measure(model):
     }
 
 
+def key(row):
+    """Returns what tells rows apart."""
+    return row["zeros"], row["network"], row["sparsity"]
+
+
+def known():
+    """Returns the rows that are measured already, if only some are to be."""
+    if not (FLAGS.only and FLAGS.output and Path(FLAGS.output).exists()):
+        return {}
+    found = json.loads(Path(FLAGS.output).read_text("utf-8"))["results"]
+    return {key(row): row for row in found}
+
+
 def main(_):
     """Measures, prints a table, writes JSON."""
-    rows = []
+    rows = known()
     for row, model in cases():
+        if FLAGS.only not in row["zeros"]:
+            continue
         row |= measure(model)
-        rows.append(row)
+        rows[key(row)] = row
         shares = [
             1 - row[name][1] / row[name][0]
             for name in ("parameters", "multiply_adds")
@@ -188,7 +206,7 @@ def main(_):
             "times": "processor time of one thread; other work ran beside it",
             "command": " ".join(["python", *sys.argv]),
             "provenance": provenance(),
-            "results": rows,
+            "results": list(rows.values()),
         }
         Path(FLAGS.output).write_text(json.dumps(report, indent=1) + "\n")
 

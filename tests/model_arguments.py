@@ -267,6 +267,7 @@ def _of_runs():
                 "dense": SWITCH,
                 "steps_per_execution": {"none", *COUNT},
                 "strategy": {"none"},
+                "executor": {"none"},
                 "verbose": {"zero", "true"},
             },
         ),

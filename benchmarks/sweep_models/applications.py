@@ -12,6 +12,8 @@ from sweep_models.case import uniform
 
 # The smallest input that the constructor takes, where it is not 32.
 _SIZES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
+# Keras itself computes NaN for these at 0.01, which the others are trained at.
+_RATES = {"EfficientNetB7": 1e-4, "EfficientNetV2L": 1e-4}
 
 
 def networks():
@@ -43,7 +45,7 @@ def build(name):
         sparsity=0.5,
         # Statistics of two pictures of a pixel each make gradients explode.
         optimizer=functools.partial(
-            keras.optimizers.SGD, 0.01, global_clipnorm=1.0
+            keras.optimizers.SGD, _RATES.get(name, 0.01), global_clipnorm=1.0
         ),
     )
 

@@ -10,7 +10,7 @@ spread over the layers.
 | --- | --- | --- |
 | a trained model | `SparseModel(model, start="trained")` and `GradualMagnitudeCallback` | a quarter to a half of the training |
 | a trained model, and no training budget | `methods.Magnitude(...).find(sparse, data)` | one pass over a few batches |
-| an untrained model, and more than 97 % zeros as the goal | `GemMinerCallback` | one training |
+| an untrained model, and a target above 97 % zeros | `GemMinerCallback` | one training |
 | an untrained model, and no budget for a search | `methods.Snip` or `methods.SynFlow` | a few passes |
 | a budget of twenty trainings | `methods.IterativeMagnitude` or `methods.LearningRateRewinding` | many trainings |
 

@@ -82,7 +82,7 @@ print(ticket)
 | `"snip"`, `"grasp"`, `"synflow"`, `"prospr"` | saliency at initialization | nothing |
 | `"magnitude"`, `"random"` | one shot | nothing |
 | `"imp"`, `"lr_rewinding"` | rounds of training and pruning, with rewound weights or a rewound learning rate | weights |
-| `"gradual_magnitude"`, `"rigl"`, `"set"`, `"acdc"` | prune, rewire, or prune and revive by turns, within one training | weights |
+| `"gradual_magnitude"`, `"rigl"`, `"set"`, `"acdc"` | prune, rewire, or alternate compressed and dense phases, within one training | weights |
 
 Methods that train use the loss and the optimizer that the model is compiled
 with. `find(..., directory=...)` lets them resume after a crash.
