@@ -166,8 +166,8 @@ print(f"{sparse.ticket().density:.1%}")
 """
 A run that is killed and started again loses the epoch that was interrupted, and
 nothing else. On the same kind of device it ends with the same bits as a run
-that was left alone: `python benchmarks/crash.py --kills=100` kills mining and
-fine-tuning at random and compares.
+that was left alone: `python benchmarks/crash.py --kills=100` kills mining,
+fine-tuning, exports, comparisons and searches, and compares.
 
 * Pipelines of your own become a function of the epoch by
   `gems.datasets.by_epoch`. `fit(x, y, shuffle=True)` is not: Keras draws that

@@ -1,4 +1,4 @@
-"""An export is compared on examples that say something, or refused."""
+"""Exports are compared on examples that say something; files of one name."""
 
 import keras
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import tf_gems as gems
+from tf_gems import files
 from tf_gems.export import parity
 from tf_gems.export import readiness_report
 from tf_gems.export.gem import export_gem
@@ -69,3 +70,19 @@ def test_a_file_that_is_not_of_tflite(tmp_path, data):
     path.write_bytes(data)
     with pytest.raises(ValueError, match="'.*model.tflite', which is not one"):
         readiness_report(path)
+
+
+def test_a_gem_is_written_under_one_name_before_its_own(
+    model, tmp_path, monkeypatch
+):
+    """The next writer removes what a kill leaves by the name of its target."""
+    opened, token = [], files.secrets.token_hex
+
+    def counted(size):
+        opened.append(token(size))
+        return opened[-1]
+
+    monkeypatch.setattr(files.secrets, "token_hex", counted)
+    export_gem(model, tmp_path / "a.gem", inputs=np.eye(4))
+    assert len(opened) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gem"]
