@@ -20,7 +20,7 @@ from tf_gems.network_limits import normalizations
 from tf_gems.network_limits import sanitized
 from tf_gems.network_limits import without_normalizations
 
-LARGEST = 1 << 19
+LARGEST = 1 << 20
 _UNINITIALIZED = "uninitialized_variables"
 
 

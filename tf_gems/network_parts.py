@@ -74,6 +74,7 @@ _PARTS = {
     ("keras.src.ops.image", "Resize"),
     ("keras.src.applications.convnext", "LayerScale"),
     ("keras.src.applications.convnext", "StochasticDepth"),
+    ("keras.src.applications.inception_resnet_v2", "CustomScaleLayer"),
     *(("keras.regularizers", name) for name in ("L1", "L2", "L1L2")),
     ("keras.regularizers", "OrthogonalRegularizer"),
     *(

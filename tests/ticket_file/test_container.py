@@ -528,8 +528,8 @@ def test_half_precision_is_a_wish(tmp_path):
 
 def test_large_metadata_are_refused_when_they_are_written(tmp_path):
     ticket = example()
-    ticket.metadata["curve"] = "x" * 2**20
-    with pytest.raises(ValueError, match="metadata in at most 1,048,576"):
+    ticket.metadata["curve"] = "x" * 2**21
+    with pytest.raises(ValueError, match="metadata in at most 2,097,152"):
         ticket.save(tmp_path / "large.gem")
     assert not list(tmp_path.iterdir())
 

@@ -10,7 +10,7 @@ import numpy as np
 from tf_gems.ticket_file import positions
 from tf_gems.ticket_file import values
 
-LARGEST_HEADER = 1 << 20
+LARGEST_HEADER = 1 << 21
 LARGEST_NETWORK = 1 << 31
 LONGEST_PATH = 1024
 DTYPES = (
