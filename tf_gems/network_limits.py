@@ -298,6 +298,8 @@ def _fits_its_key(value, key):
 def _check_text(value, key):
     if len(value) > _LONGEST_TEXT:
         raise ValueError(f"{key or 'a text'} has {len(value)} characters.")
+    if "\0" in value:  # no file could hold it
+        raise ValueError(f"{key or 'a text'} holds a null character.")
     if key == "dtype" and value not in network_parts.POLICIES:
         raise ValueError(f"{value!r} is no dtype.")
     if key not in ("class_name", "module", "name"):
