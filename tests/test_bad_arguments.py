@@ -363,6 +363,7 @@ LEFT_OUT = {
     *("Comparison", "DeploymentReport", "ExportReport", "Plan", "ImageData"),
     *("CompactionReport", "ReadinessReport", "RewriteReport", "Contents"),
     *("SanityReport", "TicketSummary", "straight_through", "sparse_operators"),
+    *("EthosUReport", "VelaEstimate"),
 }
 
 
