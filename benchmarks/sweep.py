@@ -97,7 +97,9 @@ def run_model(case, keep):
         stages, seconds = found["stages"], found["seconds"]
         if process.problem or found["stage"]:
             stage = found["stage"] or "end"
-            stages[stage] = f"failed: the process ended: {process.problem}"
+            # Nothing of the library runs before the model is built.
+            word = "keras_fails" if stage == "build" else "failed"
+            stages[stage] = f"{word}: the process ended: {process.problem}"
         for stage, step in KERAS_STEP.items():
             outcome = stages.get(stage, "ok")
             early = stage == "mine" and outcome.startswith("refused")
