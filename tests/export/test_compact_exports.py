@@ -131,7 +131,8 @@ def test_models_of_users(build, tmp_path):
         report = tf_gems.export_saved_model(
             sparse, tmp_path / "m", inputs, compact=True
         )
-    assert report.bytes <= report.dense_bytes
+    # Of some nothing can be removed; the copy may have longer names.
+    assert report.bytes < report.dense_bytes + 100
     assert report.compaction.parameters[0] == model.count_params()
 
 

@@ -157,7 +157,7 @@ def test_models_within_are_taken_apart(build):
     before = [np.array(w) for w in model.weights]
     ready, report = make_sparse_ready(model)
     assert not any(isinstance(o, keras.Model) for o in ready.operations)
-    apart = [c["layer"] for c in report.changes if "apart" in c["change"]]
+    apart = [c["layer"] for c in report.changes if "replaced" in c["change"]]
     assert apart[0] == "base" and len(apart) == 2
     x = [IMAGES, IMAGES[::-1]] if len(model.inputs) > 1 else IMAGES
     np.testing.assert_allclose(ready(x), model(x), atol=1e-4)
