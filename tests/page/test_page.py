@@ -261,7 +261,7 @@ def test_a_static_copy_works_below_any_address(browser, run, tmp_path):
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        ("missing", "has no page.json"),
+        ("missing", "holds no page.json"),
         ("broken", "The sparse file cannot be run."),
         ("wrong", "The dense file does not compute what Keras does"),
     ],
