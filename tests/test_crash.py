@@ -25,6 +25,6 @@ def test_jobs_survive_kills_bit_for_bit(tmp_path):
     found = json.loads(output.read_text("utf-8"))
     assert found["kills"] == 32
     assert set(found["kills_by_stage"].values()) == {8}
-    assert len(found["kills_by_place"]) > 10
+    assert len(found["kills_by_place"]) > 3
     assert found["files_compared"] > 8 * 8
     assert not found["different"] + found["left_behind"] + found["problems"]
