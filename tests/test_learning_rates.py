@@ -153,12 +153,12 @@ class Jump(keras.callbacks.Callback):
             self.model.optimizer.learning_rate = 0.5
 
 
-def check_rate(rate, make_callback=None, **kwargs):
-    """Compares with a good constant weight at the same rates, by two seeds."""
+def check_rate(rate, make_callback=None, seeds=1, **kwargs):
+    """Compares with a good constant weight at the same rates."""
     accuracies = {"auto": [], 1e-3: []}
     options = {"gradient_accumulation_steps": kwargs.pop("accumulate", None)}
     for regularization, found in accuracies.items():
-        for seed in range(2):
+        for seed in range(seeds):
             optimizer = keras.optimizers.SGD(rate, momentum=0.9, **options)
             callbacks = [make_callback()] if make_callback else []
             sparse, logs = mine(
@@ -220,7 +220,9 @@ CALLBACKS = {
 def test_rates_that_callbacks_change(name):
     if keras.backend.backend() == "jax" and name == "jump":
         pytest.skip("Keras reads such a change on JAX in the next epoch")
-    check_rate(0.5 if name == "plateau" else 0.0005, CALLBACKS[name])
+    # What comes of a jump, and of rates that a loss decides on, varies.
+    seeds = 1 if name == "scheduler" else 2
+    check_rate(0.5 if name == "plateau" else 0.0005, CALLBACKS[name], seeds)
 
 
 @pytest.mark.slow
