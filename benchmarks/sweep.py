@@ -203,7 +203,8 @@ def main(_):
             return FLAGS.rerun or row is None or again
 
         run([case for case in cases if wanted(case)])
-    Path(FLAGS.table).write_text(render(read()), "utf-8")
+    names = {suite: list(load(suite)) for suite in SUITES}
+    Path(FLAGS.table).write_text(render(read(), names), "utf-8")
 
 
 if __name__ == "__main__":

@@ -102,10 +102,11 @@ def test_the_table_counts_outcomes():
     outcomes["litert"] = "keras_fails: no | tf_gems: failed: no"
     rows = [("a", outcomes), ("b", {**outcomes, "strip": "failed: a | b"})]
     records = {
-        name: {"suite": "patterns", "name": name, "stages": found}
+        ("patterns", name): {"suite": "patterns", "name": name, "stages": found}
         for name, found in rows
     }
-    page = table.render(records)
+    page = table.render(records, {"patterns": ["a", "b", "c"]})
+    assert "Not run yet: c." in page
     assert "1 of 2 models right or refused by name" in page
     assert "| strip | 1 | 0 | 0 | 1 |" in page
     assert "| litert | 0 | 0 | 2 | 0 |" in page

@@ -29,14 +29,23 @@ process of its own, and compares each result with the model that its user holds.
 """
 
 
-def render(records):
-    """Returns the page for records by suite and name."""
+def render(records, names):
+    """Returns the page for records by suite and name.
+
+    Args:
+        records: Dict from pairs of a suite and a name to records.
+        names: Dict from suites to the names of all their models.
+    """
     lines = [_HEAD]
     for suite, title in _TITLES.items():
         rows = [row for row in records.values() if row["suite"] == suite]
         if rows:
             rows.sort(key=lambda row: row["name"])
-            lines += [f"## {title}", "", *_counts(rows), "", *_table(rows), ""]
+            lines += [f"## {title}", "", *_counts(rows), ""]
+            left = [n for n in names[suite] if (suite, n) not in records]
+            if left:
+                lines += [f"Not run yet: {', '.join(sorted(left))}.", ""]
+            lines += [*_table(rows), ""]
             lines += _messages(rows)
     return "\n".join(lines).rstrip() + "\n"
 
