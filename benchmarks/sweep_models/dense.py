@@ -45,6 +45,10 @@ def _fit(problem, directory):
 
 
 def _keras_file(problem, directory):
+    # After training, as the model that was stripped.
+    trainer = problem.trainer(problem.model)
+    problem.compile_model(trainer)
+    problem.train(trainer, 1)
     path = directory / "plain.keras"
     expected = answer(problem.model, problem.probe())
     problem.model.save(path)
