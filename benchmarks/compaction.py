@@ -21,7 +21,6 @@ that of the same network with none of its zeros used.
 
 import importlib.metadata
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -30,13 +29,13 @@ import mining  # noqa: F401  # first: it quiets TensorFlow
 import numpy as np
 from absl import app
 from absl import flags
+from results_file import write_results
 
 import tf_gems
 from tf_gems import zoo
 from tf_gems.export.litert import write_litert
 from tf_gems.export.quiet import quiet
 from tf_gems.planning.channels import removable_kernels
-from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("sparsities", ["0.3", "0.5", "0.7"], "Of channels.")
@@ -199,16 +198,13 @@ def main(_):
             f"  {row['zeros']}",
             flush=True,
         )
-    if FLAGS.output:
-        report = {
-            "benchmark": "compaction",
-            "ai_edge_litert": importlib.metadata.version("ai-edge-litert"),
-            "times": "processor time of one thread; other work ran beside it",
-            "command": " ".join(["python", *sys.argv]),
-            "provenance": provenance(),
-            "results": list(rows.values()),
-        }
-        Path(FLAGS.output).write_text(json.dumps(report, indent=1) + "\n")
+    write_results(
+        FLAGS.output,
+        "compaction",
+        list(rows.values()),
+        ai_edge_litert=importlib.metadata.version("ai-edge-litert"),
+        times="processor time of one thread; other work ran beside it",
+    )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app
 from absl import flags
+from results_file import write_results
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("turns", 2, "Of each kind.")
@@ -150,7 +151,6 @@ def main(_):
     if FLAGS.kind:
         Path(FLAGS.output).write_text(json.dumps(train(FLAGS.kind)), "utf-8")
         return
-    from tf_gems.provenance import provenance
 
     speeds, tickets = {kind: [] for kind in KINDS}, {}
     for _ in range(FLAGS.turns):
@@ -176,14 +176,11 @@ def main(_):
             }
         )
         print(f"{kind:<20}{speed:>10.1f}{ratio:>8.2f}")
-    if FLAGS.output:
-        report = {
-            "benchmark": "devices_cost",
-            "command": " ".join(["python", *sys.argv]),
-            "provenance": provenance(),
-            "results": rows,
-        }
-        Path(FLAGS.output).write_text(json.dumps(report, indent=2) + "\n")
+    write_results(
+        FLAGS.output,
+        "devices_cost",
+        rows,
+    )
 
 
 if __name__ == "__main__":

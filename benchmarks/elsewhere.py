@@ -11,9 +11,7 @@ and its outputs, also with its option for sparse weights. Nothing is timed.
 
 import gzip
 import importlib.metadata
-import json
 import re
-import sys
 import tempfile
 from pathlib import Path
 
@@ -22,8 +20,7 @@ import mining  # noqa: F401  # first: it quiets TensorFlow
 import numpy as np
 from absl import app
 from absl import flags
-
-from tf_gems.provenance import provenance
+from results_file import write_results
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", None, "JSON file to write.")
@@ -113,14 +110,11 @@ def main(_):
                 }
             )
             print(rows[-1], flush=True)
-    if FLAGS.output:
-        report = {
-            "benchmark": "elsewhere",
-            "command": " ".join(["python", *sys.argv]),
-            "provenance": provenance(),
-            "results": rows,
-        }
-        Path(FLAGS.output).write_text(json.dumps(report, indent=1) + "\n")
+    write_results(
+        FLAGS.output,
+        "elsewhere",
+        rows,
+    )
 
 
 if __name__ == "__main__":

@@ -11,12 +11,10 @@ installed. Reported are medians, and their ratios to dense training and to
 PyTorch.
 """
 
-import json
 import os
 import statistics
 import sys
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if "--backend=jax" in sys.argv:  # before Keras is imported
@@ -28,12 +26,12 @@ import numpy as np
 import torch_resnet
 from absl import app
 from absl import flags
+from results_file import write_results
 
 import tf_gems as gems
 from tf_gems import datasets
 from tf_gems import zoo
 from tf_gems.device_data import DeviceData
-from tf_gems.provenance import provenance
 from tf_gems.training import train
 
 FLAGS = flags.FLAGS
@@ -140,20 +138,17 @@ def main(_):
             "" if ratio is None else f"{ratio:.3f}" for ratio in ratios.values()
         ]
         print(f"{kind:<16}{seconds:>9.3f}{texts[0]:>10}{texts[1]:>12}")
-    if FLAGS.output:
-        report = {
-            "benchmark": "epoch_cost",
-            "network": "resnet20",
-            "command": " ".join(["python", *sys.argv]),
-            "provenance": provenance(),
-            "pytorch": torch_resnet.version(),
-            "settings": {
-                name: FLAGS[name].value
-                for name in ("images", "batch_size", "turns", "epochs")
-            },
-            "results": rows,
-        }
-        Path(FLAGS.output).write_text(json.dumps(report, indent=1) + "\n")
+    write_results(
+        FLAGS.output,
+        "epoch_cost",
+        rows,
+        network="resnet20",
+        pytorch=torch_resnet.version(),
+        settings={
+            name: FLAGS[name].value
+            for name in ("images", "batch_size", "turns", "epochs")
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ change neither cycles nor bytes much.
 """
 
 import dataclasses
-import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -24,10 +22,10 @@ from absl import app
 from absl import flags
 from keras import layers
 from keras import models
+from results_file import write_results
 
 import tf_gems
 from tf_gems import zoo
-from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("sparsities", ["0.9", "0.95", "0.9856"], "Of zeros.")
@@ -126,17 +124,14 @@ def main(_):
                 f"{one.sram_bytes:>9,}{one.npu_share:>6.0%}  {masks}",
                 flush=True,
             )
-    if FLAGS.output:
-        report = {
-            "benchmark": "ethos_u",
-            "estimates_of": f"Vela {version}; nothing was measured",
-            "accelerator": FLAGS.accelerator,
-            "masks": "see each row; only those of tickets were mined",
-            "command": " ".join(["python", *sys.argv]),
-            "provenance": provenance(),
-            "results": rows,
-        }
-        Path(FLAGS.output).write_text(json.dumps(report, indent=1) + "\n")
+    write_results(
+        FLAGS.output,
+        "ethos_u",
+        rows,
+        estimates_of=f"Vela {version}; nothing was measured",
+        accelerator=FLAGS.accelerator,
+        masks="see each row; only those of tickets were mined",
+    )
 
 
 if __name__ == "__main__":

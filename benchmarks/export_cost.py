@@ -9,7 +9,6 @@ of its own, is not in it.
     python benchmarks/export_cost.py --network=vgg16 --sparsity=0.95
 """
 
-import json
 import os
 import tempfile
 import time
@@ -19,6 +18,7 @@ import keras
 import numpy as np
 from absl import app
 from absl import flags
+from results_file import write_results
 
 import tf_gems
 
@@ -139,16 +139,15 @@ def main(_):
         ours, theirs = found[f"{kind}, ours"], found[f"{kind}, Keras"]
         found[f"{kind}, ratio"] = ours["seconds"] / theirs["seconds"]
         print(f"{kind}: {found[f'{kind}, ratio']:.2f} times Keras' time")
-    if FLAGS.output:
-        found |= {
-            "network": FLAGS.network,
-            "sparsity": FLAGS.sparsity,
-            "weight_bytes": weights,
-            "wall_seconds": time.perf_counter() - begin,
-        }
-        with open(FLAGS.output, "w") as file:
-            json.dump(found, file, indent=1)
-            file.write("\n")
+    write_results(
+        FLAGS.output,
+        "export_cost",
+        found,
+        network=FLAGS.network,
+        sparsity=FLAGS.sparsity,
+        weight_bytes=weights,
+        wall_seconds=time.perf_counter() - begin,
+    )
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ With `--step`, it stands beside a training step of ResNet-50, on whatever
 device there is.
 """
 
-import json
 import math
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -27,9 +25,9 @@ import numpy as np
 import tensorflow as tf
 from absl import app
 from absl import flags
+from results_file import write_results
 
 import tf_gems as gems
-from tf_gems.provenance import provenance
 from tf_gems.selection.masks import keep_largest
 
 FLAGS = flags.FLAGS
@@ -227,17 +225,14 @@ def main(_):
             f"{'wall s':>9}{'cpu s':>9}{'ns/score':>10}"
         )
         rows = measure()
-    if FLAGS.output:
-        report = {
-            "benchmark": "freeze_cost",
-            "numpy": np.__version__,
-            "command": " ".join(["python", *sys.argv]),
-            "provenance": provenance(),
-            "results": rows,
-        }
-        Path(FLAGS.output).write_text(json.dumps(report, indent=2) + "\n")
-        if not FLAGS.step:
-            draw_plot(rows, Path(FLAGS.output).with_suffix(".png"))
+    write_results(
+        FLAGS.output,
+        "freeze_cost",
+        rows,
+        numpy=np.__version__,
+    )
+    if FLAGS.output and not FLAGS.step:
+        draw_plot(rows, Path(FLAGS.output).with_suffix(".png"))
 
 
 if __name__ == "__main__":

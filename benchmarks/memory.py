@@ -11,7 +11,6 @@ activations too, and what is computed on the way: the masked weights, which
 a dense network has not, live from the forward to the backward pass.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -23,9 +22,9 @@ import keras
 import numpy as np
 from absl import app
 from absl import flags
+from results_file import write_results
 
 import tf_gems as gems
-from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("width", 2240, "Of five square kernels.")
@@ -169,16 +168,13 @@ def main(_):
             f"{place:<20}{dense / size:>9.3f}{mining / size:>9.3f}{'':>9}"
             f"{mining / dense:>9.3f}"
         )
-    if FLAGS.output:
-        report = {
-            "benchmark": "memory",
-            "weights": size,
-            "bound": BOUND,
-            "command": " ".join(["python", *sys.argv]),
-            "provenance": provenance(),
-            "results": rows,
-        }
-        Path(FLAGS.output).write_text(json.dumps(report, indent=2) + "\n")
+    write_results(
+        FLAGS.output,
+        "memory",
+        rows,
+        weights=size,
+        bound=BOUND,
+    )
 
 
 if __name__ == "__main__":

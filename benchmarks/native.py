@@ -13,11 +13,8 @@ mined on MNIST, in place of random zeros.
 """
 
 import importlib.metadata
-import json
-import sys
 import tempfile
 import time
-from pathlib import Path
 
 import mining  # first: it quiets TensorFlow
 import numpy as np
@@ -27,9 +24,9 @@ from absl import flags
 from keras import models
 from perceptrons import PATTERNS
 from perceptrons import perceptron
+from results_file import write_results
 
 from tf_gems.export.quiet import quiet
-from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("sparsities", ["0", "0.9", "0.95", "0.98"], "Of zeros.")
@@ -141,15 +138,12 @@ def main(_):
                 f"{max(row['relative_errors']):>9.1e}",
                 flush=True,
             )
-    if FLAGS.output:
-        report = {
-            "benchmark": "native",
-            "ai_edge_litert": importlib.metadata.version("ai-edge-litert"),
-            "command": " ".join(["python", *sys.argv]),
-            "provenance": provenance(),
-            "results": rows,
-        }
-        Path(FLAGS.output).write_text(json.dumps(report, indent=2) + "\n")
+    write_results(
+        FLAGS.output,
+        "native",
+        rows,
+        ai_edge_litert=importlib.metadata.version("ai-edge-litert"),
+    )
 
 
 if __name__ == "__main__":

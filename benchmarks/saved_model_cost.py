@@ -8,12 +8,10 @@ loaded by plain TensorFlow; runs of the two alternate, and each pair is run in
 both orders, so that what else the machine does hits both.
 """
 
-import json
 import os
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -22,10 +20,10 @@ import numpy as np
 import tensorflow as tf
 from absl import app
 from absl import flags
+from results_file import write_results
 
 from tf_gems import zoo
 from tf_gems.export import export_saved_model
-from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("runs", 300, "Predictions of each model.")
@@ -124,10 +122,7 @@ def main(_):
                         f"{sparse / dense:>7.2f}",
                         flush=True,
                     )
-    if FLAGS.output:
-        Path(FLAGS.output).write_text(
-            json.dumps({"provenance": provenance(), "rows": rows}, indent=1)
-        )
+    write_results(FLAGS.output, "saved_model_cost", rows)
 
 
 if __name__ == "__main__":

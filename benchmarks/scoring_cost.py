@@ -10,12 +10,9 @@ batches or rounds: the difference tells what one of them costs, and the rest
 is the start. Reported are medians over the turns.
 """
 
-import json
 import os
 import statistics
-import sys
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -23,12 +20,12 @@ import keras
 import numpy as np
 from absl import app
 from absl import flags
+from results_file import write_results
 
 import tf_gems as gems
 from tf_gems.methods.gradients import compiled
 from tf_gems.methods.gradients import gradient
 from tf_gems.methods.method import present_weights
-from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("turns", 3, "Turns of everything.")
@@ -156,24 +153,21 @@ def main(_):
             f"{row['wall_seconds']:>9.2f}{row['wall_passes']:>8.1f}"
             f"{one[0]:>9.2f}{one[1]:>8.2f}"
         )
-    if FLAGS.output:
-        report = {
-            "benchmark": "scoring_cost",
-            "network": "resnet50",
-            "weights": model.gem.size,
-            "command": " ".join(["python", *sys.argv]),
-            "provenance": provenance(),
-            "load_average_before_and_after": [load[0], os.getloadavg()[0]],
-            "settings": {
-                name: FLAGS[name].value
-                for name in (
-                    *("turns", "passes", "batch_size", "image_size"),
-                    *("batches", "rounds"),
-                )
-            },
-            "results": rows,
-        }
-        Path(FLAGS.output).write_text(json.dumps(report, indent=2) + "\n")
+    write_results(
+        FLAGS.output,
+        "scoring_cost",
+        rows,
+        network="resnet50",
+        weights=model.gem.size,
+        load_average_before_and_after=[load[0], os.getloadavg()[0]],
+        settings={
+            name: FLAGS[name].value
+            for name in (
+                *("turns", "passes", "batch_size", "image_size"),
+                *("batches", "rounds"),
+            )
+        },
+    )
 
 
 if __name__ == "__main__":

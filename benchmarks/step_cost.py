@@ -10,12 +10,9 @@ steps of the same round, for wall time and for CPU time (all threads). With
 in any case.
 """
 
-import json
 import os
 import statistics
-import sys
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -23,10 +20,10 @@ import keras
 import numpy as np
 from absl import app
 from absl import flags
+from results_file import write_results
 
 import tf_gems as gems
 from tf_gems import zoo
-from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 12, "Rounds, after one that is not counted.")
@@ -115,22 +112,19 @@ def main(_):
             f"{row['wall_ratio']:>8.3f}{1e3 * row['cpu_seconds']:>10.1f}"
             f"{row['cpu_ratio']:>8.3f}"
         )
-    if FLAGS.output:
-        report = {
-            "benchmark": "step_cost",
-            "network": "resnet20",
-            "command": " ".join(["python", *sys.argv]),
-            "provenance": provenance(),
-            "settings": {
-                name: FLAGS[name].value
-                for name in (
-                    *("rounds", "steps", "batch_size", "sparsity"),
-                    "jit_compile",
-                )
-            },
-            "results": rows,
-        }
-        Path(FLAGS.output).write_text(json.dumps(report, indent=2) + "\n")
+    write_results(
+        FLAGS.output,
+        "step_cost",
+        rows,
+        network="resnet20",
+        settings={
+            name: FLAGS[name].value
+            for name in (
+                *("rounds", "steps", "batch_size", "sparsity"),
+                "jit_compile",
+            )
+        },
+    )
 
 
 if __name__ == "__main__":

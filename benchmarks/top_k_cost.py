@@ -7,10 +7,7 @@ threshold bit by bit and breaks ties by position; the mask of `top_k`'s indices;
 and that of a full sort, as the authors of edge-popup wrote it.
 """
 
-import json
 import os
-import sys
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -21,9 +18,9 @@ from absl import flags
 from in_turns import compare
 from in_turns import in_turns
 from in_turns import render
+from results_file import write_results
 
 from tf_gems.layers.top_k_mask import largest_in_graph
-from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("sizes", ["100000", "1000000", "3000000"], "Scores.")
@@ -71,14 +68,11 @@ def main(_):
         rows = compare(seconds, "tf.math.top_k")
         print(render(rows, f"the largest tenth of {size:,} scores"))
         results += [{"scores": size, **row} for row in rows]
-    if FLAGS.output:
-        report = {
-            "benchmark": "top_k_cost",
-            "command": " ".join(["python", *sys.argv]),
-            "provenance": provenance(),
-            "results": results,
-        }
-        Path(FLAGS.output).write_text(json.dumps(report, indent=2) + "\n")
+    write_results(
+        FLAGS.output,
+        "top_k_cost",
+        results,
+    )
 
 
 if __name__ == "__main__":
