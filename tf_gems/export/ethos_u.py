@@ -150,12 +150,6 @@ def export_ethos_u(
     """
     check_target(path)
     check_choice(accelerator, "accelerator", vela.ACCELERATORS)
-    if representative_data is None:
-        raise ValueError(
-            "The ranges of 8-bit activations are learned from examples. "
-            "Received: representative_data=None. Pass a hundred real inputs "
-            "or more."
-        )
     version = vela.version()
     path = os.fspath(path)
     compiled_path = path.removesuffix(".tflite") + "_vela.tflite"

@@ -420,10 +420,11 @@ def _check_arguments(form, optimize, representative_data, io):
             f"them. Received: io='int8', form={form.name!r}. Pass form='int8'."
         )
     if form.name == "int8" and representative_data is None:
+        other = ", or form='dynamic_int8', which needs none"
         raise ValueError(
             "The ranges of 8-bit activations are learned from examples. "
-            "Received: form='int8', representative_data=None. Pass a hundred "
-            "real inputs or more, or form='dynamic_int8', which needs none."
+            "Received: representative_data=None. Pass a hundred real inputs "
+            f"or more{other if io == 'float32' else ''}."
         )
 
 

@@ -10,7 +10,6 @@ from tf_gems.export import worker
 from tf_gems.export.litert import write_litert
 from tf_gems.export.parity import measure_parity
 from tf_gems.export.parity import worst
-from tf_gems.export.paths import check_target
 from tf_gems.export.report import ExportReport
 
 
@@ -65,13 +64,6 @@ def export_micro(
     print(report)
     ```
     """
-    check_target(path)
-    if representative_data is None:
-        raise ValueError(
-            "The ranges of 8-bit activations are learned from examples. "
-            "Received: representative_data=None. Pass a hundred real inputs "
-            "or more."
-        )
     runtime = run_micro.version()
     tensors = []
 
