@@ -27,10 +27,10 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 
 import crash_stages
+from sweep_models.process import fork
 from sweep_models.process import memory_of
 
 RESULTS = Path(__file__).with_name("results") / "crash.json"
@@ -51,30 +51,16 @@ def start(stage, directory, kill_before=None):
     Returns:
         The number of the process. It logs its operations in `DIRECTORY.log`.
     """
-    sys.stdout.flush()
-    number = os.fork()
-    if number:
-        return number
-    code = 1
-    try:
-        os.setsid()
+
+    def run():
         modes = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        log, said = (
-            os.open(f"{directory}.{name}", modes) for name in ("log", "said")
-        )
-        os.dup2(said, 1)
-        os.dup2(said, 2)
+        log = os.open(f"{directory}.log", modes)
         os.environ["TMPDIR"] = tempfile.tempdir = str(directory.parent)
         directory.mkdir(exist_ok=True)
         _count_operations(str(directory) + os.sep, log, kill_before)
         crash_stages.STAGES[stage](directory)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+
+    return fork(run, f"{directory}.said")
 
 
 def _count_operations(directory, log, kill_before):

@@ -13,6 +13,38 @@ import traceback
 from pathlib import Path
 
 
+def fork(function, log):
+    """Runs a function in a fork of this process, in a session of its own.
+
+    Args:
+        function: Function of nothing. If it raises, the exit code is 1.
+        log: Path for what it prints.
+
+    Returns:
+        The number of the process.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    number = os.fork()
+    if number:
+        return number
+    code = 1
+    try:
+        os.setsid()
+        stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(stream, 1)
+        os.dup2(stream, 2)
+        faulthandler.enable()
+        function()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 class Process:
     """A fork that runs a function.
 
@@ -28,28 +60,7 @@ class Process:
         self.end = time.monotonic() + seconds
         self.seconds, self.gigabytes = seconds, gigabytes
         self.problem = None
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self.number = os.fork()
-        if not self.number:
-            self._run(function)
-
-    def _run(self, function):
-        code = 1
-        try:
-            os.setsid()
-            stream = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(stream, 1)
-            os.dup2(stream, 2)
-            faulthandler.enable()
-            function()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+        self.number = fork(function, self.log)
 
     def is_done(self):
         """Whether it has ended; ends it where it is beyond a limit.
