@@ -124,6 +124,19 @@ def _of_exports(sparse):
         "sparse": SWITCH,
         "compact": SWITCH,
     }
+    int8 = {
+        "model": set(),
+        "path": set(),
+        "representative_data": set(),
+        "inputs": inputs,
+        "tolerance": {"none", "zero", *POSITIVE},
+        "compact": SWITCH,
+    }
+    given = {
+        "model": sparse,
+        "path": "new.tflite",
+        "representative_data": np.ones((2, 2)),
+    }
     data = np.ones((2, 2)), None
     return {
         **found,
@@ -131,37 +144,8 @@ def _of_exports(sparse):
             {"model": sparse, "path": "new.tflite"},
             litert,
         ),
-        exports.export_ethos_u: (
-            {
-                "model": sparse,
-                "path": "new.tflite",
-                "representative_data": np.ones((2, 2)),
-            },
-            {
-                "model": set(),
-                "path": set(),
-                "representative_data": set(),
-                "accelerator": set(),
-                "inputs": inputs,
-                "tolerance": {"none", "zero", *POSITIVE},
-                "compact": SWITCH,
-            },
-        ),
-        exports.export_micro: (
-            {
-                "model": sparse,
-                "path": "new.tflite",
-                "representative_data": np.ones((2, 2)),
-            },
-            {
-                "model": set(),
-                "path": set(),
-                "representative_data": set(),
-                "inputs": inputs,
-                "tolerance": {"none", "zero", *POSITIVE},
-                "compact": SWITCH,
-            },
-        ),
+        exports.export_ethos_u: (given, {**int8, "accelerator": set()}),
+        exports.export_micro: (given, int8),
         exports.export_saved_model: (
             {"model": sparse, "directory": "new"},
             {

@@ -376,7 +376,7 @@ def is_vector(variable):
 
 def is_refusal(error):
     """Whether an error of tf_gems names a rule, what was received, a remedy."""
-    kinds = (ValueError, TypeError, RuntimeError, NotImplementedError, OSError)
+    kinds = (ValueError, TypeError, RuntimeError, OSError)
     message = " ".join(str(error).split())
     rule, found, rest = message.partition("Received:")
     remedy = re.search(r"[.)\]'\"] +\S.{10,}[.`'\")]$", rest)
