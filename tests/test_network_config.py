@@ -215,7 +215,8 @@ def named(name, module="keras.layers", registered=None, **config):
         (named("Map", "keras.src.ops.core", function="f"), "Map"),
         (named("Dense", units=float("nan")), "nan"),
         (named("Permute", dims="x" * 2000), "2000 characters"),
-        (named("Permute", dims="a\0b"), "a null character"),
+        (named("Permute", dims="a\0b"), "that no file can hold"),
+        (named("Permute", dims="a\ud800"), "that no file can hold"),
     ],
 )
 def test_only_listed_parts_of_keras_are_built(add, message):

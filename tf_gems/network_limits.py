@@ -298,8 +298,11 @@ def _fits_its_key(value, key):
 def _check_text(value, key):
     if len(value) > _LONGEST_TEXT:
         raise ValueError(f"{key or 'a text'} has {len(value)} characters.")
-    if "\0" in value:  # no file could hold it
-        raise ValueError(f"{key or 'a text'} holds a null character.")
+    # Null characters and lone surrogates, which HDF5 and UTF-8 do not have.
+    if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError(
+            f"{key or 'a text'} holds a character that no file can hold."
+        )
     if key == "dtype" and value not in network_parts.POLICIES:
         raise ValueError(f"{value!r} is no dtype.")
     if key not in ("class_name", "module", "name"):
