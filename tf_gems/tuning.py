@@ -37,7 +37,7 @@ from tf_gems.sparse_model import SparseModel
 from tf_gems.ticket import Ticket
 from tf_gems.training import renew_optimizer
 from tf_gems.training import train
-from tf_gems.validation import check_callable
+from tf_gems.validation import check_function
 from tf_gems.validation import check_integer
 from tf_gems.validation import check_number
 from tf_gems.validation import check_positive_integer
@@ -114,7 +114,7 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
         **kwargs,
     ):
         super().__init__(name)
-        self.build_network = check_callable(build, "build")
+        self.build_network = check_function(build, "build")
         self.target_sparsity = check_sparsity(target_sparsity)
         self.epochs = epochs
         if epochs is not None:
