@@ -376,6 +376,7 @@ def _evaluate(model, data):
 
 def _save_if_best(ticket, path, objective):
     """Saves a ticket, unless a trial of several runs found a better one."""
+    remove_leftovers(path.parent, path.name)  # a trial has one process
     found = objective.get_value(ticket.metadata["results"])
     if path.exists():
         before = Ticket.load(path).metadata["results"]
@@ -383,7 +384,6 @@ def _save_if_best(ticket, path, objective):
         if found is None or before is not None:
             if found is None or not objective.better_than(found, before):
                 return
-    remove_leftovers(path.parent, path.name)  # a trial has one process
     ticket.save(path)
 
 

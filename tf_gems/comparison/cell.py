@@ -366,7 +366,8 @@ class Cell:
                 found["diverged"] = f"search: {error}"
             found |= clock.read("search")
             write_text(cost, json.dumps(found, indent=1))
-            remove_files(self._backup("search"), BACKUP, *_OF_SEARCH)
+        # Also if a process was killed after it had written the record.
+        remove_files(self._backup("search"), BACKUP, *_OF_SEARCH)
         found = read_record(cost, "epochs_of_search")
         return None if "diverged" in found else Ticket.load(file), found
 
