@@ -7,9 +7,8 @@ so most kinds of them mend the lengths and the checksum of what they change, or
 change what lies under the compression, to reach the code behind. The reader
 may refuse an input by a ValueError, or accept what is a ticket after all (as
 with another value, or other metadata); it may do nothing else, and not take
-much memory, neither at once nor by and by: the most that a process has had may
-not rise any more after its first 10,000 inputs, within what one of them may
-take. An input follows from the seed and its number; the first hundred that
+much memory, neither at once nor by and by: what a process holds may not rise
+any more after its first 10,000 inputs, within what one of them may take. An input follows from the seed and its number; the first hundred that
 fail are reported by them.
 """
 
@@ -107,9 +106,11 @@ def shorten(error):
     return " ".join(words) or type(error).__name__
 
 
-def largest_memory():
-    """Returns the most bytes that the process has had so far."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def resident_memory():
+    """Returns how many bytes the process holds, without garbage."""
+    gc.collect()
+    pages = Path("/proc/self/statm").read_text("utf-8").split()[1]
+    return int(pages) * resource.getpagesize()
 
 
 def read(data, path, through_file):
@@ -144,7 +145,7 @@ def feed(first, inputs):
     Returns:
         Counters of verdicts by kind, counter of reasons, list of failures, the
         most memory of an input, its seconds, the number of the process and the
-        most memory that it has had.
+        memory that it holds.
     """
     valid = tickets()
     for data in valid:
@@ -180,7 +181,7 @@ def feed(first, inputs):
     if largest[0] > MAX_PEAK:
         failures.append([largest[1], "all", f"took {largest[0]} bytes"])
     seconds = time.process_time() - start
-    memory = os.getpid(), largest_memory()
+    memory = os.getpid(), resident_memory()
     return counts, reasons, failures, largest, seconds, memory
 
 
