@@ -4,12 +4,13 @@
 
 Every input is a valid file that has been changed. Checksums stop most changes,
 so most kinds of them mend the lengths and the checksum of what they change, or
-change what lies under the compression, to reach the code behind. The reader
-may refuse an input by a ValueError, or accept what is a ticket after all (as
-with another value, or other metadata); it may do nothing else, and not take
-much memory, neither at once nor by and by: what a process holds may not rise
-any more after its first 10,000 inputs, within what one of them may take. An input follows from the seed and its number; the first hundred that
-fail are reported by them.
+change what lies under the compression, to reach the code behind. The reader may
+refuse an input by a ValueError, or accept what is a ticket after all (as with
+another value, or other metadata); it may do nothing else, and not take much
+memory, neither at once nor by and by: what a process holds may not rise any
+more after its first 10,000 inputs, within what one of them may take. An input
+follows from the seed and its number; the first hundred that fail are reported
+by them.
 """
 
 import collections
