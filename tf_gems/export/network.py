@@ -10,6 +10,7 @@ from tf_gems.export.outputs import name_outputs
 from tf_gems.export.signature import Signature
 from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.layers.wrapped_variable import mined_weight
 from tf_gems.network import masked_network
 from tf_gems.network import refuse_before_mining
 from tf_gems.sparse_model import SparseModel
@@ -40,6 +41,8 @@ class Network:
         gems = find_gem_layers(model)
         if gems:
             refuse_before_mining(gems, model)
+        else:
+            _refuse_mined(model)
         self.model = model
         self.user_model = model
         if isinstance(model, SparseModel):
@@ -189,6 +192,19 @@ def _refuse_others(model):
             f"keras.backend.backend()={backend!r}. Write the network with "
             "`tf_gems.strip(model).save('plain.keras')`, then load and export "
             "it in a process with KERAS_BACKEND=tensorflow."
+        )
+
+
+def _refuse_mined(model):
+    """Refuses the user's model, or a part of it, that a wrapper is mining."""
+    weight = mined_weight(model)
+    if weight is not None:
+        raise ValueError(
+            "While a model is mined, its own weights are not pruned: the "
+            "masks belong to the model that wraps it. Received: "
+            f"'{model.name}', whose weight '{weight.path}' is being mined. "
+            "Pass the `tf_gems.SparseModel`, or what `tf_gems.strip` returns "
+            "for it."
         )
 
 
