@@ -8,6 +8,7 @@ import numpy as np
 from tf_gems.export.outputs import as_array
 from tf_gems.export.outputs import name_outputs
 from tf_gems.export.signature import Signature
+from tf_gems.export.signature import is_batched
 from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.wrapped_variable import mined_weight
@@ -103,10 +104,23 @@ class Network:
         return found
 
     def given(self, inputs, batch_size=4):
-        """Returns a flat list of arrays: inputs, or examples without any."""
-        if inputs is not None:
-            return self.signature.flatten(inputs)
-        return self.examples(self.signature.batch_size or batch_size)
+        """Returns a flat list of arrays: inputs, or examples without any.
+
+        They are one batch, of the size that the model declares.
+        """
+        size = self.signature.batch_size
+        if inputs is None:
+            return self.examples(size or batch_size)
+        flat = self.signature.flatten(inputs)
+        if size is None or not is_batched(flat):
+            return flat
+        if len(flat[0]) < size:
+            raise ValueError(
+                "`inputs` must hold a batch of examples at least. Received: "
+                f"inputs of {len(flat[0])} examples, where '{self.name}' "
+                f"takes {size} at a time. Pass more."
+            )
+        return [value[:size] for value in flat]
 
     def examples(self, batch_size):
         """Returns inputs for the model, see `Signature.examples`."""
