@@ -99,3 +99,60 @@ def test_a_model_is_not_exported_past_what_mines_it(export, tmp_path):
     export(sparse, tmp_path / "m.tflite", x)
     sparse.start_finetuning()
     export(model, tmp_path / "fine.tflite", x)
+
+
+class Sampling(layers.Layer):
+    """Draws from TensorFlow's own generator, as older examples do."""
+
+    def call(self, x):
+        import tensorflow as tf
+
+        return x + tf.random.normal(tf.shape(x))
+
+
+def test_random_numbers_that_cannot_be_compared_are_named(tmp_path):
+    inputs = keras.Input((9,))
+    x = layers.Dense(24)(inputs)
+    outputs = [layers.Dense(3)(x), layers.Dense(9)(Sampling(name="z")(x))]
+    sparse = users.pruned(keras.Model(inputs, outputs))
+    x = users.floats(4, 9)
+    for export in EXPORTS[:2]:
+        for compact in (False, True):
+            with pytest.raises(RuntimeError, match="'z', which draws other"):
+                export(sparse, tmp_path / "m.tflite", x, compact=compact)
+    assert not os.listdir(tmp_path)
+    path = tmp_path / "m.tflite"
+    tf_gems.export_litert(sparse, path, x, tolerance=100)
+    serve, [name] = runner(path)
+    received = serve(**{name: x})["output_0"]
+    np.testing.assert_allclose(received, np.asarray(sparse(x)[0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["inputs", "representative_data"])
+def test_a_dataset_in_place_of_arrays_is_refused_by_name(name, tmp_path):
+    import tensorflow as tf
+
+    x = users.floats(8, 9)
+    model = users.pruned(perceptron()).model
+    for wrong in (
+        tf.data.Dataset.from_tensor_slices(x).batch(4),
+        lambda: ([row[None]] for row in x),
+    ):
+        given = {"representative_data": x, name: wrong}
+        kind = type(wrong).__name__
+        with pytest.raises(ValueError, match=rf"{kind} for input .* taken fro"):
+            tf_gems.export_litert(
+                model, tmp_path / "m.tflite", form="int8", **given
+            )
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("export", EXPORTS)
+def test_a_declared_batch_size_takes_more_examples(export, tmp_path):
+    model, x = users.stateful()
+    sparse = users.pruned(model)
+    more = users.floats(9, *x.shape[1:])
+    report = export(sparse, tmp_path / "m.tflite", more)
+    assert report.largest_difference <= 1e-4 * report.largest_output
+    with pytest.raises(ValueError, match="`inputs` must hold a batch.*3 exam"):
+        export(sparse, tmp_path / "other.tflite", more[:3])

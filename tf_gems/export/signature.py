@@ -53,8 +53,7 @@ class Signature:
             spec = _declared(declared[0])
             if spec.shape and not _has_states(model):
                 # It may be that of the first call: Keras tells no difference.
-                shape = (None, *spec.shape[1:])
-                spec = keras.InputSpec(shape=shape, dtype=spec.dtype)
+                spec.shape = (None, *spec.shape[1:])
             return cls([spec])
         if isinstance(model, keras.src.models.Functional):
             return cls(
@@ -287,13 +286,16 @@ def _fitted(value, spec):
             "An export needs every input of the model. Received: "
             f"None for input '{spec.name}'. Pass an array."
         )
+    kind = type(value).__name__
     value = _as_array(value)
     is_text = value.dtype.kind in "OSU"
     if is_text != (spec.dtype == "string"):
+        if value.dtype != object:
+            kind = value.dtype
         raise ValueError(
             "`inputs` are arrays of the dtypes that the model takes. "
-            f"Received: {value.dtype} for input '{spec.name}' of "
-            f"{spec.dtype}. Pass such an array."
+            f"Received: {kind} for input '{spec.name}' of {spec.dtype}. Pass "
+            "such an array; of a dataset, examples that are taken from it."
         )
     value = value.astype(object if is_text else _numpy(spec.dtype))
     rank = len(spec.shape)
