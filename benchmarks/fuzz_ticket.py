@@ -15,6 +15,7 @@ fail are reported by them.
 
 import collections
 import concurrent.futures
+import gc
 import json
 import multiprocessing
 import os
@@ -51,6 +52,7 @@ flags.DEFINE_string("output", None, "JSON file to write.")
 MAX_BYTES = 1 << 23
 MAX_PEAK = MAX_BYTES
 PART = 10_000  # inputs that a process is given at a time
+TIDY = 500  # inputs between two collections of garbage
 # What a process may take beyond what it begins with, of addresses.
 MAX_MORE = 1 << 28
 
@@ -153,6 +155,8 @@ def feed(first, inputs):
     path = Path(directory.name) / "fuzz.gem"
     start = time.process_time()
     for number in range(first, first + inputs):
+        if number % TIDY == 0:
+            gc.collect()  # networks are cycles: a leak is what is left
         kind, data = make(FLAGS.seed, number, valid)
         through_file = number % 20 == 0
         try:
@@ -183,6 +187,8 @@ def feed(first, inputs):
 def begin(seed):
     """Prepares a process: it fails where an input takes much memory."""
     FLAGS(["fuzz_ticket.py", f"--seed={seed}"])
+    for data in tickets():  # TensorFlow starts its threads, with their memory
+        check(ticket_file.decode(data, MAX_BYTES), data)
     pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
     limit = pages * resource.getpagesize() + MAX_MORE
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
