@@ -4,13 +4,13 @@
 
 Every input is a valid file that has been changed. Checksums stop most changes,
 so most kinds of them mend the lengths and the checksum of what they change, or
-change what lies under the compression, to reach the code behind. The reader
-may refuse an input by a ValueError, or accept what is a ticket after all (as
-with another value, or other metadata); it may do nothing else, and not take
-much memory, neither at once nor by and by: the most that a process has had may
-not rise any more after its first 10,000 inputs, within what one of them may
-take. An input follows from the seed and its number; the first hundred that
-fail are reported by them.
+change what lies under the compression, to reach the code behind. The reader may
+refuse an input by a ValueError, or accept what is a ticket after all (as with
+another value, or other metadata); it may do nothing else, and not take much
+memory, neither at once nor by and by: what a process holds may not rise any
+more after its first 10,000 inputs, within what one of them may take. An input
+follows from the seed and its number; the first hundred that fail are reported
+by them.
 """
 
 import collections
@@ -19,6 +19,7 @@ import gc
 import json
 import multiprocessing
 import os
+import re
 import resource
 import sys
 import tempfile
@@ -107,9 +108,15 @@ def shorten(error):
     return " ".join(words) or type(error).__name__
 
 
-def largest_memory():
-    """Returns the most bytes that the process has had so far."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def held_memory():
+    """Returns how many bytes the process holds, without garbage.
+
+    Pages of files do not count, and those that were swapped out do.
+    """
+    gc.collect()
+    status = Path("/proc/self/status").read_text("utf-8")
+    found = re.findall(r"^(?:RssAnon|VmSwap):\s+(\d+) kB$", status, re.M)
+    return 1024 * sum(map(int, found))
 
 
 def read(data, path, through_file):
@@ -144,7 +151,7 @@ def feed(first, inputs):
     Returns:
         Counters of verdicts by kind, counter of reasons, list of failures, the
         most memory of an input, its seconds, the number of the process and the
-        most memory that it has had.
+        memory that it holds.
     """
     valid = tickets()
     for data in valid:
@@ -180,7 +187,7 @@ def feed(first, inputs):
     if largest[0] > MAX_PEAK:
         failures.append([largest[1], "all", f"took {largest[0]} bytes"])
     seconds = time.process_time() - start
-    memory = os.getpid(), largest_memory()
+    memory = os.getpid(), held_memory()
     return counts, reasons, failures, largest, seconds, memory
 
 
