@@ -30,6 +30,10 @@ _HINTS = {
         "`keras.ops.argmax` and `argmin` compute with it: return their "
         "argument, and take the largest outside of the model. "
     ),
+    "StridedSlice": (
+        "A causal mask of a length that is not known computes with it: give "
+        "`keras.Input` the length of the sequences. "
+    ),
 }
 
 
