@@ -142,7 +142,7 @@ def trace(number, valid):
 
 
 def largest_of(numbers, valid):
-    """Returns the largest `trace`, from a fork: tracing leaves memory behind."""
+    """Returns the largest `trace`; from a fork, as it leaves memory behind."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
