@@ -143,7 +143,7 @@ def run_killed(stage, whole, first, most, generator):
         Dict for the report.
     """
     files, steps, longest = whole
-    places, sessions, problem = [], [], None
+    places, sessions, problem, lost = [], [], None, False
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder, "run")
         while True:
@@ -165,17 +165,31 @@ def run_killed(stage, whole, first, most, generator):
         found = crash_stages.files(directory)
         if code:
             problem = Path(f"{directory}.said").read_text("utf-8")[-2000:]
+            lost = _is_lost_by_keras_tuner(problem)
         elif not all(map(_ends, sessions)):
             problem = "A converter outlives the process that started it."
     return {
         "stage": stage,
         "kills": len(places),
         "places": collections.Counter(places),
-        "files_compared": len(files),
-        "different": [k for k in files if files[k] != found.get(k)],
-        "left_behind": [k for k in found if k not in files],
-        "problem": problem,
+        "files_compared": 0 if lost else len(files),
+        "different": [
+            k for k in files if not lost and files[k] != found.get(k)
+        ],
+        "left_behind": [k for k in found if not lost and k not in files],
+        "lost_by_keras_tuner": lost,
+        "problem": None if lost else problem,
     }
+
+
+def _is_lost_by_keras_tuner(problem):
+    """Whether KerasTuner was killed while it wrote a file of its own in place.
+
+    It cannot load its search then.
+    """
+    return "keras_tuner/src/engine/stateful.py" in problem and (
+        "JSONDecodeError" in problem
+    )
 
 
 def parse():
@@ -253,6 +267,7 @@ def write(path, question, runs, wholes):
             stage: len(steps) for stage, (_, steps, _) in wholes.items()
         },
         "files_compared": sum(run["files_compared"] for run in runs),
+        "lost_by_keras_tuner": sum(run["lost_by_keras_tuner"] for run in runs),
         "different": sum((run["different"] for run in runs), []),
         "left_behind": sum((run["left_behind"] for run in runs), []),
         "problems": [run["problem"] for run in runs if run["problem"]],
