@@ -11,7 +11,8 @@ of a run that was left alone, each with the same bytes where nothing in it is a
 time, and no others.
 
 Processes are forks of this one, so that TensorFlow is imported once; a kill
-takes the process only, and not the converter that it started.
+takes the process only, and not the converter that it started. KerasTuner writes
+its `oracle.json` in place: searches that it lost at such a moment are counted.
 
 In turns: with `--minutes=10` it stops after so many, and the same command goes
 on from what it wrote.
