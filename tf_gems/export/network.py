@@ -7,6 +7,8 @@ import numpy as np
 
 from tf_gems.export.outputs import as_array
 from tf_gems.export.outputs import name_outputs
+from tf_gems.export.quantized import is_quantized
+from tf_gems.export.quantized import quantized_network
 from tf_gems.export.signature import Signature
 from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
@@ -41,6 +43,7 @@ class Network:
         if gems:
             refuse_before_mining(gems, model)
         self.model = model
+        self.quantized = is_quantized(model)
         self.user_model = model
         if isinstance(model, SparseModel):
             self.user_model = model.model
@@ -51,8 +54,12 @@ class Network:
     def masked(self):
         """Yields the model itself, masked within the block.
 
-        See `tf_gems.network.masked_network`.
+        See `tf_gems.network.masked_network`; and
+        `tf_gems.export.quantized.quantized_network` for what is yielded of a
+        `tf_gems.QuantizationAwareModel`.
         """
+        if self.quantized:
+            return quantized_network(self.model)
         return masked_network(self.model)
 
     def outputs(self, batches, model=None):
