@@ -76,13 +76,16 @@ def quantize_kernel(kernel, axes=(-1,)):
 def quantize_activation(x, low, high):
     """Fake-quantizes a tensor with one range, asymmetrically.
 
-    With 8-bit integers `q` in [-128, 127]:
+    With 8-bit integers `q` in [-128, 127], of which one stands for zero, so
+    that padding is exact:
 
-        scale = (high - low) / 255
-        zero_point = round(-128 - low / scale)
+        zero_point = round(-128 - low / ((high - low) / 255))
+        scale = max(-low / (zero_point + 128), high / (127 - zero_point))
 
-    The range is moved by less than half a step, so that zero is one of the
-    values: padding is exact.
+    Rounding the zero point moves the range by up to half a step. The scale is
+    the smallest with which it still contains both `low` and `high`. Otherwise
+    the lowest value of a range such as [-1, 1], often that of most pixels,
+    would lie half-way between two steps.
 
     Args:
         x: Float32 tensor.
@@ -98,7 +101,27 @@ def quantize_activation(x, low, high):
     >>> quantize_activation(x, 0.0, 255.0).numpy().tolist()
     [0.0, 0.0, 1.0, 255.0]
     """
-    return keras.quantizers.fake_quant_with_min_max_vars(x, low, high)
+    low = ops.convert_to_tensor(low, "float32")
+    high = ops.convert_to_tensor(high, "float32")
+    return keras.quantizers.fake_quant_with_min_max_vars(x, *nudged(low, high))
+
+
+def nudged(low, high):
+    """Returns the range that is rounded to, see `quantize_activation`.
+
+    Args:
+        low: Float32 scalar array or tensor, at most 0.
+        high: Float32 scalar array or tensor, at least 0, and larger.
+
+    Returns:
+        `(low, high)`, of which zero is one of 256 equidistant values.
+    """
+    below = ops.round(-low / ((high - low) / 255))  # steps below zero
+    above = 255 - below
+    scale = ops.maximum(
+        -low / ops.maximum(below, 1), high / ops.maximum(above, 1)
+    )
+    return -below * scale, above * scale
 
 
 def quantize_constant(value):
