@@ -98,7 +98,10 @@ class _Walk:
     def _call(self, operation, args, kwargs, training, path):
         own = kwargs.get("training")
         training = training if own is None else bool(own)
-        path = f"{path}/{operation.name}" if path else operation.name
+        name = type(operation).__name__.lower()  # of operations: not numbered
+        if isinstance(operation, keras.layers.Layer):
+            name = operation.name
+        path = f"{path}/{name}" if path else name
         if not self.is_known(operation) and _can_be_followed(operation):
             return self.through(operation, args, kwargs, training, path)
         kwargs = {k: v for k, v in kwargs.items() if k != "training"}

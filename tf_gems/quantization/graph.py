@@ -9,6 +9,22 @@ from tf_gems.quantization.operators import Writer
 from tf_gems.quantization.operators import is_known
 from tf_gems.quantization.operators import split_normalization
 
+# What is computed before an output is rounded, if nothing else reads it. A
+# concatenation rounds each of its values alike: once is enough.
+_ABSORBED_BY = {
+    "linear": ("clip", "normalization", "concatenation"),
+    "transposed": ("normalization", "concatenation"),
+    "normalization": ("clip", "concatenation"),
+    "arithmetic": ("clip", "concatenation"),
+    "clip": ("concatenation",),
+    "own": ("concatenation",),
+    "concatenation": ("concatenation",),
+    "fixed": (),
+    "same": (),
+    "rounded": (),
+    "identity": (),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Rounding:
@@ -94,16 +110,18 @@ class Graph:
             reader = readers.get(output, [])
             reader = reader[0] if len(reader) == 1 else None
             rounding = None
-            if last.kind in ("linear", "normalization", "arithmetic"):
-                absorbs = ("clip",)
-                if last.kind == "linear":
-                    absorbs = ("clip", "normalization")
-                if reader is None or reader.kind not in absorbs:
-                    rounding = self._own(operator.name)
-            elif last.kind in ("clip", "own"):
-                rounding = self._own(operator.name)
-            elif last.kind == "fixed":
+            absorbed = _ABSORBED_BY[last.kind]
+            if last.kind == "normalization" and before.kind == "transposed":
+                absorbed = ("concatenation",)
+            if last.kind == "fixed":
                 rounding = Rounding(None, operator.range, False)
+            elif last.kind == "clip" and _kind(made_by, inputs) == "rounded":
+                # Both are one operator, with one range.
+                before = found[inputs[0]]
+                rounding = Rounding(before.place, before.range, False)
+            elif last.kind not in ("same", "rounded", "identity"):
+                if reader is None or reader.kind not in absorbed:
+                    rounding = self._own(operator.name)
             found[output] = rounding
             if last.kind in ("same", "identity"):
                 found[output] = found[inputs[0]]
@@ -142,6 +160,12 @@ class Graph:
                 value = round_(value, rounding)
             values[operator.output] = value
         return keras.tree.map_structure(lambda x: values[x], self.outputs)
+
+
+def _kind(made_by, inputs):
+    """Returns the kind of the operator that makes an input."""
+    operator = made_by.get(inputs[0])
+    return operator and operator.kind
 
 
 def _refuse(refused, model):

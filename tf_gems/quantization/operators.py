@@ -6,10 +6,12 @@ kind of an operator says how its output is rounded:
 | kind | its output |
 | --- | --- |
 | `"linear"` | A convolution or matrix product. A normalization or clipping that alone reads it is computed before rounding. |
+| `"transposed"` | A transposed convolution. A normalization that alone reads it is computed before rounding. |
 | `"normalization"` | Folded into a linear operator, or a product and a sum. |
 | `"arithmetic"` | A sum, difference or product. A clipping that alone reads it is computed before rounding. |
 | `"clip"` | ReLU or ReLU6, rounded to a range of its own. |
 | `"own"` | Rounded to a range of its own. |
+| `"concatenation"` | Rounded to a range of its own, and so is what it alone reads. |
 | `"fixed"` | Rounded to a range that LiteRT prescribes. |
 | `"same"` | Values of its input, not rounded again. |
 | `"rounded"` | Rounded to the range of its input. |
@@ -161,16 +163,15 @@ def _simple(kind, fixed=None):
 # Layers with kernels.
 
 
-def _linear(attribute="kernel", axes=(-1,)):
+def _linear(axes=(-1,), kind="linear"):
     def rule(writer, call, output):
-        layer = call.operation
-        writer.add_kernel(getattr(layer, attribute), axes)
-        _activated(writer, call, call.inputs, call.compute, output)
+        writer.add_kernel(call.operation.kernel, axes)
+        _activated(writer, call, call.inputs, call.compute, output, kind)
 
     return rule
 
 
-def _activated(writer, call, inputs, compute, output):
+def _activated(writer, call, inputs, compute, output, kind="linear"):
     """Adds a linear operator and the activation of its layer."""
     layer = call.operation
 
@@ -179,9 +180,9 @@ def _activated(writer, call, inputs, compute, output):
             return compute(values)
 
     if layer.activation in (None, keras.activations.linear):
-        writer.add("linear", compute, inputs, call, output)
+        writer.add(kind, compute, inputs, call, output)
         return
-    between = writer.add("linear", without_activation, inputs, call)
+    between = writer.add(kind, without_activation, inputs, call)
     writer.activate(layer.activation, between, call, output)
 
 
@@ -336,7 +337,6 @@ _ACTIVATIONS = {
     "hard_silu": _own(ops.hard_silu),
     "gelu": _own(keras.activations.gelu),
     "leaky_relu": _own(keras.activations.leaky_relu),
-    "elu": _own(ops.elu),
 }
 
 
@@ -495,9 +495,9 @@ _SAME = _simple("same")
 _LAYERS = {
     layers.Conv1D: _linear(),
     layers.Conv2D: _linear(),
-    layers.Conv2DTranspose: _linear(axes=(-2,)),
-    layers.DepthwiseConv1D: _linear(axes=(-2, -1)),
-    layers.DepthwiseConv2D: _linear(axes=(-2, -1)),
+    layers.Conv2DTranspose: _linear((-2,), "transposed"),
+    layers.DepthwiseConv1D: _linear((-2, -1)),
+    layers.DepthwiseConv2D: _linear((-2, -1)),
     layers.SeparableConv1D: _separable,
     layers.SeparableConv2D: _separable,
     layers.Dense: _linear(),
@@ -505,12 +505,11 @@ _LAYERS = {
     layers.Activation: _activation,
     layers.ReLU: _relu,
     layers.LeakyReLU: _simple("own"),
-    layers.ELU: _simple("own"),
     layers.Softmax: _softmax,
     layers.Add: _merge(ops.add),
     layers.Subtract: _merge(ops.subtract),
     layers.Multiply: _merge(ops.multiply),
-    layers.Concatenate: _simple("own"),
+    layers.Concatenate: _simple("concatenation"),
     layers.MaxPooling1D: _SAME,
     layers.MaxPooling2D: _SAME,
     layers.GlobalMaxPooling1D: _SAME,
@@ -554,9 +553,8 @@ _OPERATIONS = {
     "HardSilu": _named("hard_silu"),
     "Gelu": _simple("own"),
     "LeakyRelu": _simple("own"),
-    "Elu": _simple("own"),
     "Softmax": _softmax,
-    "Concatenate": _simple("own"),
+    "Concatenate": _simple("concatenation"),
     "Mean": _simple("own"),
     "Max": _SAME,
     "MaxPool": _SAME,

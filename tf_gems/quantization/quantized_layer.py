@@ -103,12 +103,16 @@ class QuantizedLayer(GemLayer):
 
     def _observe(self, x, rounding):
         if rounding.learns:
-            found = ops.convert_to_numpy(ops.stack(fq.range_of(x)))
-            self._observed.setdefault(rounding.place, []).append(found)
+            low, high = map(float, fq.range_of(x))
+            before = self._observed.get(rounding.place, (low, high))
+            self._observed[rounding.place] = (
+                min(low, before[0]),
+                max(high, before[1]),
+            )
         return x
 
     def calibrate(self, batches):
-        """Sets the ranges to the average extremes of batches.
+        """Sets the ranges to the extremes of all batches.
 
         Args:
             batches: Iterable of inputs.
@@ -120,11 +124,10 @@ class QuantizedLayer(GemLayer):
         try:
             for count, inputs in enumerate(batches, 1):
                 self(inputs, training=False)
-            found, self._observed = self._observed, None
         finally:
-            self._observed = None
-        for place, limits in found.items() if count else ():
-            self.ranges[place].assign(sum(limits) / len(limits))
+            found, self._observed = self._observed, None
+        for place, limits in found.items():
+            self.ranges[place].assign(limits)
         return count
 
     def limits(self):
