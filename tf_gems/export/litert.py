@@ -74,7 +74,9 @@ def export_litert(
     `"float16"` stores weights in half precision and computes in float32.
     `"dynamic_int8"` stores them as 8-bit integers and rounds activations
     while it runs. `"int8"` computes in 8-bit integers with ranges taken from
-    `representative_data`. Its inputs and outputs are floats. Dense layers in
+    `representative_data`, or with those that a
+    `tf_gems.QuantizationAwareModel` has learned, which has no other form. Its
+    inputs and outputs are floats. Dense layers in
     blocks are smaller but slower than those that are stored densely. If sparse
     weights could make XNNPACK compute wrong outputs on another machine, all
     weights are stored densely, in any form.
@@ -90,7 +92,8 @@ def export_litert(
             to `"float32"`.
         representative_data: Inputs, as the model takes them, from which
             `"int8"` learns the ranges of activations: a hundred real
-            examples or more. Defaults to `None`.
+            examples or more. A `tf_gems.QuantizationAwareModel` has its
+            ranges and is only compared on them. Defaults to `None`.
         batch_size: Integer that the file is fixed to. Defaults to `None`:
             the one that the model declares, or any, which LiteRT allows for
             most networks; for others it is 1, and the report says so.
@@ -189,7 +192,7 @@ def write_litert(
     check_bool(sparse, "sparse")
     check_bool(compact, "compact")
     given_inputs = representative_data if inputs is None else inputs
-    network = Network(model, given_inputs)
+    network = Network(model, given_inputs, quantized=True)
     if compact:
         refuse_if_unknown(network.user_model)
     examples = None

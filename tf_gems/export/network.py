@@ -29,6 +29,8 @@ class Network:
             `tf_gems.GemLayer`s, or plain Keras model.
         inputs: Inputs, for the dtypes of a model that does not declare them.
             Defaults to `None`.
+        quantized: Whether the export is an 8-bit file, which a
+            `tf_gems.QuantizationAwareModel` may be. Defaults to `False`.
 
     Raises:
         RuntimeError: If nothing has been pruned yet, or Keras does not run on
@@ -37,13 +39,15 @@ class Network:
             not declare its inputs, or has weights that are not finite.
     """
 
-    def __init__(self, model, inputs=None):
+    def __init__(self, model, inputs=None, quantized=False):
         _refuse_others(model)
         gems = find_gem_layers(model)
         if gems:
             refuse_before_mining(gems, model)
         self.model = model
         self.quantized = is_quantized(model)
+        if self.quantized and not quantized:
+            _refuse_quantized(model)
         self.user_model = model
         if isinstance(model, SparseModel):
             self.user_model = model.model
@@ -197,6 +201,15 @@ def _refuse_others(model):
             "`tf_gems.strip(model).save('plain.keras')`, then load and export "
             "it in a process with KERAS_BACKEND=tensorflow."
         )
+
+
+def _refuse_quantized(model):
+    raise ValueError(
+        "A quantization-aware model is exported as what it computes, an 8-bit "
+        f"TFLite file. Received: '{model.name}'. Call "
+        '`tf_gems.export_litert(aware, path, form="int8")`, or pass the float '
+        "model that `tf_gems.strip` gives back."
+    )
 
 
 def _refuse_non_finite(model):

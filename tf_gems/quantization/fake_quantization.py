@@ -80,12 +80,14 @@ def quantize_activation(x, low, high):
     that padding is exact:
 
         zero_point = round(-128 - low / ((high - low) / 255))
-        scale = max(-low / (zero_point + 128), high / (127 - zero_point))
+        needed = max(-low / (zero_point + 128), high / (127 - zero_point))
+        scale = min(needed, (high - low) / 254)
 
-    Rounding the zero point moves the range by up to half a step. The scale is
-    the smallest with which it still contains both `low` and `high`. Otherwise
-    the lowest value of a range such as [-1, 1], often that of most pixels,
-    would lie half-way between two steps.
+    Rounding the zero point moves the range by up to half a step. `needed` is
+    the smallest scale with which it still contains `low` and `high`. It is
+    taken where it costs one of the 255 steps at most. Otherwise the lowest
+    value of a range such as [-1, 1], often that of most pixels, would lie
+    half-way between two steps.
 
     Args:
         x: Float32 tensor.
@@ -118,9 +120,10 @@ def nudged(low, high):
     """
     below = ops.round(-low / ((high - low) / 255))  # steps below zero
     above = 255 - below
-    scale = ops.maximum(
+    needed = ops.maximum(
         -low / ops.maximum(below, 1), high / ops.maximum(above, 1)
     )
+    scale = ops.minimum(needed, (high - low) / 254)
     return -below * scale, above * scale
 
 
