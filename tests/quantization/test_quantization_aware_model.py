@@ -21,7 +21,10 @@ def network():
             layers.Conv2D(6, 3, use_bias=False, name="conv"),
             layers.BatchNormalization(),
             layers.ReLU(),
-            layers.DepthwiseConv2D(3, activation="relu", name="depthwise"),
+            layers.DepthwiseConv2D(
+                3, bias_initializer="ones", name="depthwise"
+            ),
+            layers.ReLU(),
             layers.Dropout(0.1),
             layers.Flatten(),
             layers.Dense(4, name="dense"),
@@ -112,7 +115,7 @@ def test_ranges_are_moving_averages_of_the_extremes():
     )
 
 
-def test_a_saved_model_goes_on(tmp_path):
+def test_a_saved_model_goes_on(tmp_path, eagerly):
     aware = aware_of(network())
     aware.fit(X, Y, batch_size=32, verbose=0)
     aware.save(tmp_path / "aware.keras")
@@ -183,7 +186,7 @@ def subclassed():
     return model
 
 
-def test_subclassed_models_train_and_keep_no_trace():
+def test_subclassed_models_train_and_keep_no_trace(eagerly):
     model = subclassed()
     nodes = [len(part._inbound_nodes) for part in model._flatten_layers()]
     aware = aware_of(model)
@@ -196,7 +199,7 @@ def test_subclassed_models_train_and_keep_no_trace():
     assert 0 < np.abs(float_ - rounded).max() < 0.1 * np.abs(float_).max()
 
 
-def test_a_part_that_rests_keeps_its_statistics():
+def test_a_part_that_rests_keeps_its_statistics(eagerly):
     base = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -251,7 +254,7 @@ REFUSED = {
     "a changed convolution": (
         lambda: sequential(Standardized(3, 3, name="ws")),
         X,
-        "'ws'",
+        "'ws/conv'",
     ),
     "half precision": (
         lambda: sequential(layers.Conv2D(3, 3, dtype="mixed_bfloat16")),

@@ -93,8 +93,7 @@ def refuse_floats(data, name):
         for operator in graph.operators:
             kind = flatbuffer.operator_name(file, operator)
             types = {
-                flatbuffer.dtype_of(graph.tensors[i])
-                for i in operator.outputs
+                flatbuffer.dtype_of(graph.tensors[i]) for i in operator.outputs
             }
             if kind != "DEQUANTIZE" and any(
                 t is not None and t.kind == "f" for t in types

@@ -288,9 +288,7 @@ def _clip(writer, x, call, output, limit=None):
 
 def _fixed(function, limits):
     def rule(writer, x, call, output):
-        writer.add(
-            "fixed", lambda v: function(v[0]), [x], call, output, limits
-        )
+        writer.add("fixed", lambda v: function(v[0]), [x], call, output, limits)
 
     return rule
 
@@ -304,7 +302,9 @@ def _own(function):
 
 def _silu(writer, x, call, output):
     """`x * sigmoid(x)`, two operators."""
-    s = writer.add("fixed", lambda v: ops.sigmoid(v[0]), [x], call, None, fq.UNIT)
+    s = writer.add(
+        "fixed", lambda v: ops.sigmoid(v[0]), [x], call, None, fq.UNIT
+    )
     writer.add("arithmetic", _product, [x, s], call, output)
 
 

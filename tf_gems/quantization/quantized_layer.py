@@ -152,9 +152,11 @@ class QuantizedLayer(GemLayer):
 
 def flat_inputs(model, args, kwargs):
     """Returns the tensors of a call in the order of the model's inputs."""
-    function = _keras.functional_of(model) if isinstance(
-        model, keras.Sequential
-    ) else model
+    function = (
+        _keras.functional_of(model)
+        if isinstance(model, keras.Sequential)
+        else model
+    )
     if isinstance(function, _keras.Functional):
         return _keras.standardize_inputs(function, args[0])
     return keras.tree.flatten((args, kwargs))
