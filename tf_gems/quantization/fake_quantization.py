@@ -5,7 +5,8 @@ An integer `q` stands for the float `scale * (q - zero_point)` (Jacob et al.,
 Integer-Arithmetic-Only Inference", equation 1). Fake quantization rounds to
 the nearest of these floats (equation 12):
 
-    fq(x) = scale * (round(clip(x, low, high) / scale + zero_point) - zero_point)
+    q = round(clip(x, low, high) / scale + zero_point)
+    fq(x) = scale * (q - zero_point)
 
 Rounding has the derivative zero almost everywhere. It is replaced by the
 straight-through estimate: the gradient passes where `low <= x <= high`, and is
@@ -73,7 +74,7 @@ def quantize_kernel(kernel, axes=(-1,)):
     return ops.transpose(rows, [order.index(a) for a in range(rank)])
 
 
-def quantize_activation(x, low, high):
+def quantize_activation(x, low, high, ties_away=False):
     """Fake-quantizes a tensor with one range, asymmetrically.
 
     With 8-bit integers `q` in [-128, 127], of which one stands for zero, so
@@ -93,6 +94,9 @@ def quantize_activation(x, low, high):
         x: Float32 tensor.
         low: Float or float32 scalar tensor, at most 0.
         high: Float or float32 scalar tensor, at least 0.
+        ties_away: Whether a value half-way between two integers is rounded
+            away from the integer zero, as LiteRT does in average pooling,
+            where this is frequent. Defaults to `False`: up.
 
     Returns:
         Float32 tensor of the same shape.
@@ -105,7 +109,11 @@ def quantize_activation(x, low, high):
     """
     low = ops.convert_to_tensor(low, "float32")
     high = ops.convert_to_tensor(high, "float32")
-    return keras.quantizers.fake_quant_with_min_max_vars(x, *nudged(low, high))
+    low, high = nudged(low, high)
+    if ties_away:
+        scale = (high - low) / 255
+        x = x + 1e-3 * scale * ops.sign(x - (low + 128 * scale))
+    return keras.quantizers.fake_quant_with_min_max_vars(x, low, high)
 
 
 def nudged(low, high):

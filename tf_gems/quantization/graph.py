@@ -22,8 +22,11 @@ _ABSORBED_BY = {
     "fixed": (),
     "same": (),
     "rounded": (),
+    "averaged": (),
     "identity": (),
 }
+# What has the range of its input.
+_OF_INPUT = ("same", "rounded", "averaged", "identity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +37,13 @@ class Rounding:
         place: Integer, the place of its range; `None` for a fixed one.
         range: `(low, high)` of a fixed one, or `None`.
         learns: Whether the range follows this tensor.
+        ties_away: See `quantize_activation`. Defaults to `False`.
     """
 
     place: int | None
     range: tuple | None
     learns: bool
+    ties_away: bool = False
 
 
 class Graph:
@@ -115,19 +120,27 @@ class Graph:
                 absorbed = ("concatenation",)
             if last.kind == "fixed":
                 rounding = Rounding(None, operator.range, False)
-            elif last.kind == "clip" and _kind(made_by, inputs) == "rounded":
+            elif last.kind == "clip" and _kind(made_by, inputs) in (
+                "rounded",
+                "averaged",
+            ):
                 # Both are one operator, with one range.
                 before = found[inputs[0]]
                 rounding = Rounding(before.place, before.range, False)
-            elif last.kind not in ("same", "rounded", "identity"):
+            elif last.kind not in _OF_INPUT:
                 if reader is None or reader.kind not in absorbed:
                     rounding = self._own(operator.name)
             found[output] = rounding
             if last.kind in ("same", "identity"):
                 found[output] = found[inputs[0]]
-            elif last.kind == "rounded":
+            elif last.kind in ("rounded", "averaged"):
                 before = found[inputs[0]]
-                rounding = Rounding(before.place, before.range, False)
+                rounding = Rounding(
+                    before.place,
+                    before.range,
+                    False,
+                    last.kind == "averaged",
+                )
                 found[output] = rounding
             self._append(last, rounding)
 

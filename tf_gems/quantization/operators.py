@@ -15,6 +15,7 @@ kind of an operator says how its output is rounded:
 | `"fixed"` | Rounded to a range that LiteRT prescribes. |
 | `"same"` | Values of its input, not rounded again. |
 | `"rounded"` | Rounded to the range of its input. |
+| `"averaged"` | Likewise, of average pooling. |
 | `"identity"` | No operator at all in LiteRT. |
 """  # noqa: E501
 
@@ -514,8 +515,8 @@ _LAYERS = {
     layers.MaxPooling2D: _SAME,
     layers.GlobalMaxPooling1D: _SAME,
     layers.GlobalMaxPooling2D: _SAME,
-    layers.AveragePooling1D: _simple("rounded"),
-    layers.AveragePooling2D: _simple("rounded"),
+    layers.AveragePooling1D: _simple("averaged"),
+    layers.AveragePooling2D: _simple("averaged"),
     layers.GlobalAveragePooling1D: _simple("own"),
     layers.GlobalAveragePooling2D: _simple("own"),
     layers.Flatten: _SAME,
@@ -558,7 +559,7 @@ _OPERATIONS = {
     "Mean": _simple("own"),
     "Max": _SAME,
     "MaxPool": _SAME,
-    "AveragePool": _simple("rounded"),
+    "AveragePool": _simple("averaged"),
     "Reshape": _SAME,
     "Transpose": _SAME,
     "Squeeze": _SAME,

@@ -91,7 +91,9 @@ class QuantizedLayer(GemLayer):
         limits = rounding.range
         if limits is None:
             limits = ops.convert_to_tensor(self.ranges[rounding.place])
-        return fq.quantize_activation(x, limits[0], limits[1])
+        return fq.quantize_activation(
+            x, limits[0], limits[1], rounding.ties_away
+        )
 
     def _round_and_learn(self, x, rounding):
         if rounding.learns:
@@ -116,19 +118,15 @@ class QuantizedLayer(GemLayer):
 
         Args:
             batches: Iterable of inputs.
-
-        Returns:
-            Integer, the number of batches.
         """
-        count, self._observed = 0, {}
+        self._observed = {}
         try:
-            for count, inputs in enumerate(batches, 1):
+            for inputs in batches:
                 self(inputs, training=False)
         finally:
             found, self._observed = self._observed, None
         for place, limits in found.items():
             self.ranges[place].assign(limits)
-        return count
 
     def limits(self):
         """Returns the ranges as a list of `(low, high)`, floats."""
