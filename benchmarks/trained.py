@@ -7,9 +7,18 @@ a `fit` of a few epochs that begins with the same weights. Rows that the file
 already has are not run again.
 
     python benchmarks/trained.py --output=benchmarks/results/trained.json
+
+With `--ways=gradual,tfmot` TF Model Optimization prunes a twin in `tf_keras`
+with the same weights, data, epochs, optimizer and schedule:
+
+    python benchmarks/trained.py --networks=digits,keywords --seeds=0,1,2 \\
+        "--distributions=lamp (no_depthwise),tfmot" --ways=gradual,tfmot \\
+        --sparsities=0.8,0.9,0.95 --prune_epochs=24 \\
+        --output=benchmarks/results/trained_tfmot.json
 """
 
 import json
+import math
 import os
 import statistics
 from pathlib import Path
@@ -25,8 +34,9 @@ from absl import flags
 import tf_gems as gems
 from tf_gems.provenance import provenance
 
-# By name: filters and argument. The last is TF Model Optimization's policy,
-# every layer at the same sparsity and depthwise kernels left out.
+# By name: filters and argument. The last two are the policy of TF Model
+# Optimization, every layer at the same sparsity and depthwise kernels left out:
+# in this library, and in its own.
 DISTRIBUTIONS = {
     "global": (None, "global"),
     "lamp": (None, "lamp"),
@@ -36,10 +46,11 @@ DISTRIBUTIONS = {
     "erk (no_depthwise)": ("no_depthwise", "erk"),
     "lamp (no_depthwise)": ("no_depthwise", "lamp"),
     "uniform (no_depthwise)": ("no_depthwise", "uniform"),
+    "tfmot": ("no_depthwise", "uniform"),
 }
 
 # Each but the first trains for as many epochs, with the same optimizer.
-WAYS = ["one shot", "gradual", "gradual with hyperbolic step", "acdc"]
+WAYS = ["one shot", "gradual", "gradual with hyperbolic step", "acdc", "tfmot"]
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", list(trained_networks.NETWORKS), "Which.")
@@ -47,6 +58,7 @@ flags.DEFINE_list("sparsities", ["0.8", "0.9", "0.95", "0.98"], "Zeros.")
 flags.DEFINE_list("seeds", ["0"], "Which.")
 flags.DEFINE_list("distributions", list(DISTRIBUTIONS), "Which.")
 flags.DEFINE_list("ways", WAYS, "How to prune.")
+flags.DEFINE_integer("prune_epochs", None, "Defaults to the network's own.")
 flags.DEFINE_string("output", None, "JSON file, written row by row.")
 flags.DEFINE_string("render", None, "Only print the tables of a JSON file.")
 
@@ -67,6 +79,8 @@ class Dense:
         found = trained_networks.NETWORKS[name](seed)
         self.model, self.train, self.test, self.settings = found
         self.name, self.seed = name, seed
+        if FLAGS.prune_epochs:
+            self.settings["prune"] = FLAGS.prune_epochs
         epochs, size = self.settings["epochs"], self.settings["batch_size"]
         steps = -(-len(self.train[0]) // size) * epochs
         rate = keras.optimizers.schedules.CosineDecay(3e-3, steps)
@@ -101,6 +115,10 @@ class Dense:
     def prune(self, way, distribution, sparsity):
         """Returns the row of one way, distribution and sparsity."""
         filters, spread = DISTRIBUTIONS[distribution]
+        if way == "tfmot":
+            return self._row(
+                way, distribution, sparsity, *self._tfmot(sparsity)
+            )
         sparse = self.sparse(filters, way.endswith("hyperbolic step"))
         if way == "one shot":
             method = gems.methods.Magnitude(sparsity, spread)
@@ -123,29 +141,76 @@ class Dense:
                 callbacks=[callback],
             )
         kept = [w.alive.count() for w in sparse.gem.prunable]
+        zeros = sum(w.alive.size for w in sparse.gem.prunable) - sum(kept)
+        found = accuracy(sparse, self.test), kept, zeros
+        return self._row(way, distribution, sparsity, *found)
+
+    def _tfmot(self, sparsity):
+        """Prunes by TF Model Optimization.
+
+        Returns:
+            Accuracy, numbers of kept weights, number of zeros.
+        """
+        import tensorflow_model_optimization as tfmot
+        import tf_keras
+
+        from tf_gems.export import to_tf_keras
+
+        self.model.set_weights(self._weights)
+        keras.utils.set_random_seed(self.seed)
+        size, epochs = self.settings["batch_size"], self.settings["prune"]
+        steps = -(-len(self.train[0]) // size)
+        callback = gems.GradualMagnitudeCallback(sparsity)
+        schedule = tfmot.sparsity.keras.PolynomialDecay(
+            0.0,
+            sparsity,
+            begin_step=0,
+            end_step=callback.last_pruning(epochs) * steps,
+            frequency=max(1, steps // 4),
+        )
+        twin = tfmot.sparsity.keras.prune_low_magnitude(
+            to_tf_keras(self.model), pruning_schedule=schedule
+        )
+        twin.compile(
+            tf_keras.optimizers.Adam(1e-3),
+            tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        twin.fit(
+            *self.train,
+            batch_size=size,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[tfmot.sparsity.keras.UpdatePruningStep()],
+        )
+        plain = tfmot.sparsity.keras.strip_pruning(twin)
+        plain.compile(loss=twin.loss, metrics=["accuracy"])
+        pruned = [
+            kernel.numpy()
+            for layer in twin.layers
+            for kernel, _, _ in getattr(layer, "pruning_vars", ())
+        ]
+        kept = [int(np.count_nonzero(kernel)) for kernel in pruned]
+        zeros = sum(kernel.size for kernel in pruned) - sum(kept)
+        return accuracy(plain, self.test), kept, zeros
+
+    def _row(self, way, distribution, sparsity, found, kept, zeros):
+        kernels = gems.PruningReport(self.model).prunable
         return {
             "network": self.name,
             "seed": self.seed,
             "way": way,
             "distribution": distribution,
             "sparsity": sparsity,
-            "sparsity_of_all_kernels": self._zeros(sparse),
+            "sparsity_of_all_kernels": zeros
+            / sum(math.prod(kernel.shape) for kernel in kernels),
             "dense": self.accuracy,
-            "accuracy": accuracy(sparse, self.test),
+            "accuracy": found,
             "least_kept": min(kept),
             "kernels_of_at_most_4": sum(k <= 4 for k in kept),
             "epochs": self.settings["epochs"],
             "prune_epochs": self.settings["prune"],
         }
-
-    def _zeros(self, sparse):
-        """Returns the sparsity over all kernels, those left out too."""
-        kernels = gems.PruningReport(sparse.model).prunable
-        size = sum(np.prod(v.shape) for v in kernels)
-        pruned = sum(
-            w.alive.size - w.alive.count() for w in sparse.gem.prunable
-        )
-        return float(pruned / size)
 
 
 def render(rows):
@@ -200,6 +265,7 @@ def main(_):
                 for sparsity in FLAGS.sparsities
                 for way in FLAGS.ways
                 if (name, seed, way, distribution, float(sparsity)) not in done
+                and (way == "tfmot") == (distribution == "tfmot")
             ]
             dense = Dense(name, seed) if cells else None
             for cell in cells:

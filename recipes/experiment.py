@@ -8,6 +8,7 @@ backs its training up after every epoch, so that starting again resumes, and a
 finished run only prints its report.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -40,6 +41,7 @@ from tf_gems.files import replacing
 from tf_gems.files import replacing_path
 from tf_gems.files import write_text
 from tf_gems.provenance import provenance
+from tf_gems.targets import FOLDER
 from tf_gems.targets import check_directory
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
@@ -145,6 +147,7 @@ class Run:
         """
         missing = [n for n in names if n not in self.results["stages"]]
         if not missing:
+            self._tidy_up()
             return True
         if not self.results_path.exists():
             check_names(self.directory, _FILES)
@@ -154,7 +157,21 @@ class Run:
         # One process a run: it ends for others before anything is changed.
         with lock(self.directory), self._claiming():
             self._read_results()
+            self._remove_backups()
             return self._run_missing(missing)
+
+    def _tidy_up(self):
+        """Removes what a process left that was killed after its last stage."""
+        left = self.directory / FOLDER / "lock"
+        if not self.devices.chief or not left.exists():
+            return
+        with contextlib.suppress(RuntimeError):  # another process works here
+            with lock(self.directory), self._claiming():
+                self._remove_backups()
+
+    def _remove_backups(self):
+        for stage in self.results["stages"]:
+            remove_files(self._backup(stage), BACKUP)
 
     def _claiming(self):
         """Claims the names of a run; in an older one, they are its own."""
@@ -372,7 +389,7 @@ class Run:
             return
         self.results["stages"][stage] = found
         write_text(self.results_path, json.dumps(self.results, indent=1))
-        remove_files(self._backup(stage), BACKUP)
+        self._remove_backups()
 
     def _backup(self, stage):
         return self.directory / f"backup-{stage}"

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 
 # What a user, a script or a file may pass by mistake. No generator and no
@@ -28,6 +29,7 @@ HOSTILE = {
     "object": object(),
     "class": int,
     "function": len,
+    "layer": keras.layers.Dense(2),
     "array": np.array([math.nan, 1.0]),
     "complex": 1j,
 }

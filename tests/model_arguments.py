@@ -34,7 +34,7 @@ def of_models():
             {"layer": layer},
             {
                 **NETWORK,
-                "layer": set(),
+                "layer": {"layer"},
                 "filters": {"none", "function", "text"},
                 "candidates": {"none", "empty_list"},
             },
@@ -62,7 +62,7 @@ def of_models():
         gems.recalibrate_batch_norm: (
             {"model": _normalized(), "x": np.ones((2, 2))},
             {
-                "model": set(),
+                "model": {"layer"},
                 "x": set(),
                 "batches": COUNT,
             },
@@ -243,7 +243,7 @@ def _of_runs():
                 "epochs": COUNT,
                 "directory": {"text"},
                 "optimizer": set(),
-                "loss": {"function", "class"},
+                "loss": {"function", "class", "layer"},
                 "learning_rate": {"none", *POSITIVE},
                 "metric": {"function"},
                 "seeds": set(),

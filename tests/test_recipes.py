@@ -84,8 +84,19 @@ def test_digits_survives_a_kill_resumes_and_then_is_a_no_op(tmp_path):
     # TensorFlow's own lines stay out of the way.
     assert "oneDNN" not in output and "cuda" not in output
 
+    # As if it had been killed after its last stage, in the midst of tidying.
+    left = [
+        run_directory / "backup-dense" / "000000003.backup",
+        run_directory / ".tf_gems" / "lock",
+    ]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
     code, again = run(tmp_path, *flags)
     assert code == 0
+    assert not any(path.exists() for path in left)
+    assert not left[0].parent.exists()
     assert "Epoch" not in again
     assert again.strip() == output[output.index("lenet_300_100 on") :].strip()
 

@@ -133,13 +133,16 @@ def test_a_search_in_which_all_trials_fail_says_why(tmp_path):
 def test_the_better_of_two_runs_of_a_trial_is_kept(tmp_path):
     objective = keras_tuner.Objective("val_accuracy", "max")
     path = tmp_path / "ticket.gem"
+    left = tmp_path / "ticket.gem.partial-0123456789ab.lock"
     for accuracy, expected in [(0.5, 0.5), (0.4, 0.5), (0.6, 0.6)]:
         ticket = gems.Ticket(
             {"w": np.ones((2, 2), bool)},
             {"w": np.ones((2, 2), "float32")},
             {"results": {"val_accuracy": accuracy}},
         )
+        left.touch()  # by a run that was killed when it had saved
         tuning._save_if_best(ticket, path, objective)
+        assert not left.exists()
         kept = gems.Ticket.load(path).metadata["results"]["val_accuracy"]
         assert kept == expected
 

@@ -258,10 +258,12 @@ def check_filters(filters):
     """
     if filters is None:
         return None
-    if isinstance(filters, type):
+    if isinstance(filters, type | keras.layers.Layer):
+        kind = "class" if isinstance(filters, type) else "layer"
         raise ValueError(
             "`filters` chooses weights, not layers. Received: "
-            f"filters={filters.__name__}, a class. Pass a regular expression "
+            f"filters={getattr(filters, '__name__', filters)!s:.100}, a "
+            f"{kind}. Pass a regular expression "
             'for their paths, such as `filters="conv"`, or a callable that '
             "takes a `keras.Variable`."
         )

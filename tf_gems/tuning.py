@@ -37,7 +37,7 @@ from tf_gems.sparse_model import SparseModel
 from tf_gems.ticket import Ticket
 from tf_gems.training import renew_optimizer
 from tf_gems.training import train
-from tf_gems.validation import check_callable
+from tf_gems.validation import check_function
 from tf_gems.validation import check_integer
 from tf_gems.validation import check_number
 from tf_gems.validation import check_positive_integer
@@ -114,7 +114,7 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
         **kwargs,
     ):
         super().__init__(name)
-        self.build_network = check_callable(build, "build")
+        self.build_network = check_function(build, "build")
         self.target_sparsity = check_sparsity(target_sparsity)
         self.epochs = epochs
         if epochs is not None:
@@ -376,6 +376,7 @@ def _evaluate(model, data):
 
 def _save_if_best(ticket, path, objective):
     """Saves a ticket, unless a trial of several runs found a better one."""
+    remove_leftovers(path.parent, path.name)  # a trial has one process
     found = objective.get_value(ticket.metadata["results"])
     if path.exists():
         before = Ticket.load(path).metadata["results"]
@@ -383,7 +384,6 @@ def _save_if_best(ticket, path, objective):
         if found is None or before is not None:
             if found is None or not objective.better_than(found, before):
                 return
-    remove_leftovers(path.parent, path.name)  # a trial has one process
     ticket.save(path)
 
 

@@ -162,9 +162,14 @@ def check_model(value, name="model"):
     )
 
 
-def check_callable(value, name):
-    """Returns `value` if it can be called."""
-    if callable(value):
+def is_function(value):
+    """Whether `value` can be called and is no layer, which takes tensors."""
+    return callable(value) and not hasattr(value, "add_weight")
+
+
+def check_function(value, name):
+    """Returns `value` if it `is_function`."""
+    if is_function(value):
         return value
     raise ValueError(
         f"`{name}` must be a function. Received: {name}={_short(value)}."

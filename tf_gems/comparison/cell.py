@@ -33,6 +33,7 @@ from tf_gems.text import file_name
 from tf_gems.ticket import Ticket
 from tf_gems.training import clear_session
 from tf_gems.validation import check_model
+from tf_gems.validation import is_function
 
 _OF_SEARCH = (r"round_\d+\.gem", r"rewind\.gem")
 RECORDED = ("method", "check", "sparsity", "seed")
@@ -126,7 +127,7 @@ class Protocol:
 
     def data(self, seed):
         """Returns the training set in the order of a seed."""
-        return self.train(seed) if callable(self.train) else self.train
+        return self.train(seed) if is_function(self.train) else self.train
 
     def accuracy(self, model):
         """Returns the metric on the test set; `None` if it is no number."""
@@ -365,7 +366,8 @@ class Cell:
                 found["diverged"] = f"search: {error}"
             found |= clock.read("search")
             write_text(cost, json.dumps(found, indent=1))
-            remove_files(self._backup("search"), BACKUP, *_OF_SEARCH)
+        # Also if a process was killed after it had written the record.
+        remove_files(self._backup("search"), BACKUP, *_OF_SEARCH)
         found = read_record(cost, "epochs_of_search")
         return None if "diverged" in found else Ticket.load(file), found
 

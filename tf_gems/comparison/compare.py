@@ -24,14 +24,15 @@ from tf_gems.fingerprint.values import digest
 from tf_gems.provenance import provenance
 from tf_gems.text import printable
 from tf_gems.validation import check_bool
-from tf_gems.validation import check_callable
 from tf_gems.validation import check_choice
+from tf_gems.validation import check_function
 from tf_gems.validation import check_integer
 from tf_gems.validation import check_list
 from tf_gems.validation import check_number
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
 from tf_gems.validation import check_verbose
+from tf_gems.validation import is_function
 
 
 def compare(
@@ -144,7 +145,7 @@ def compare(
     ```
     """
     refuse_others(directory, RESULTS)
-    check_callable(build, "build")
+    check_function(build, "build")
     _check_loss(loss)
     _check_metric(metric)
     if strategy is not None and not hasattr(strategy, "scope"):
@@ -153,7 +154,7 @@ def compare(
             f"strategy={strategy!r:.100}. Leave it out for one device."
         )
     _check_batches(test, "test")
-    if not callable(train):
+    if not is_function(train):
         _check_batches(train, "train")
     for sparsity in check_list(sparsities, "sparsities", "fractions of zeros"):
         check_sparsity(sparsity, "sparsities")
@@ -238,8 +239,8 @@ def _check_metric(metric):
             known = keras.metrics.get(metric) is not None
         except ValueError:
             known = metric in ("acc", "crossentropy", "ce")
-    elif callable(metric):
-        known = not isinstance(metric, type)
+    elif not known:
+        known = is_function(metric) and not isinstance(metric, type)
     if not known:
         raise ValueError(
             f"`metric` is one of Keras. Received: metric={metric!r:.100}. Pass "

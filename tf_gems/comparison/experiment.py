@@ -31,9 +31,10 @@ def recorded(path, run, stem=None):
         ValueError: If the file is damaged.
     """
     path = Path(path)
+    # Also of a process that was killed after it had written the record.
+    remove_leftovers(path.parent, stem or path.stem)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent, stem or path.stem)
         write_text(path, json.dumps(run(), indent=1))
     return read_record(path)
 
@@ -53,9 +54,9 @@ def searched(file, method, model, data, directory, **arguments):
         `tf_gems.Ticket`, as it is read from the file.
     """
     file = Path(file)
+    remove_leftovers(file.parent, file.stem)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(file.parent, file.stem)
         method.find(model, data, directory=directory, **arguments).save(file)
     return Ticket.load(file)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tf_gems.validation import check_callable
+from tf_gems.validation import check_function
 from tf_gems.validation import check_integer
 from tf_gems.validation import check_positive_integer
 
@@ -38,7 +38,7 @@ def by_epoch(pipeline, seed=0, length=None):
     """
     import tensorflow as tf
 
-    check_callable(pipeline, "pipeline")
+    check_function(pipeline, "pipeline")
     check_integer(seed, "seed")
     if length is not None:
         check_positive_integer(length, "length")

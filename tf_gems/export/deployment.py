@@ -22,8 +22,8 @@ from tf_gems.files import lock
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
 from tf_gems.validation import check_bool
-from tf_gems.validation import check_callable
 from tf_gems.validation import check_choice
+from tf_gems.validation import check_function
 from tf_gems.validation import check_integer
 from tf_gems.validation import check_list
 
@@ -98,7 +98,7 @@ def deployment_report(
     """
     for form in check_list(forms, "forms", "forms of files"):
         check_choice(form, "forms", _FORMS)
-    check_callable(metric, "metric")
+    check_function(metric, "metric")
     check_bool(compact, "compact")
     if not isinstance(data, list | tuple) or len(data) != 2:
         raise ValueError(

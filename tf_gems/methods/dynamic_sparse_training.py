@@ -17,6 +17,7 @@ from tf_gems.selection.masks import keep_largest
 from tf_gems.selection.patterns import Unstructured
 from tf_gems.validation import check_integer
 from tf_gems.validation import check_positive_integer
+from tf_gems.validation import is_function
 from tf_gems.validation import is_number
 
 
@@ -64,7 +65,7 @@ class RewiringCallback(keras.callbacks.Callback):
 
     def __init__(self, growth, update_period=100, fraction=0.3, end=0.75):
         super().__init__()
-        if growth is not None and not callable(growth):
+        if growth is not None and not is_function(growth):
             raise ValueError(
                 "`growth` is a function that scores the weights that may grow. "
                 f"Received: growth={growth!r:.300}. See `tf_gems.methods.RigL`."

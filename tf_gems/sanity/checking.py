@@ -8,7 +8,7 @@ from tf_gems.sanity.variants import randomize
 from tf_gems.sanity.variants import reinitialize
 from tf_gems.sanity.variants import shuffle
 from tf_gems.ticket import Ticket
-from tf_gems.validation import check_callable
+from tf_gems.validation import check_function
 from tf_gems.validation import check_integer
 from tf_gems.validation import check_list
 from tf_gems.validation import check_model
@@ -81,11 +81,11 @@ def check(
                 f"`{name}` is a `tf_gems.Ticket`. Received: {name}="
                 f"{value!r:.100}. Pass what a method found."
             )
-    check_callable(fit, "fit")
-    check_callable(evaluate, "evaluate")
+    check_function(fit, "fit")
+    check_function(evaluate, "evaluate")
     for seed in check_list(seeds, "seeds", "integers"):
         check_integer(seed, "seeds", 0, 2**32 - 1)
-    check_number(tolerance, "tolerance", 0)
+    check_number(tolerance, "tolerance", 0, 1)
     check_verbose(verbose)
     if model is not None:
         gems_of(check_model(model))

@@ -36,11 +36,12 @@ def shuffle(ticket, model=None, *, seed):
         `tf_gems.Ticket`.
 
     Raises:
-        ValueError: If the weights that the ticket prunes are not to be had.
+        ValueError: If the model is of another network, or the weights that
+            the ticket prunes are missing.
     """
     seed = _check(ticket, seed)
     if model is not None:
-        check_model(model)
+        ticket.refuse_other_network(check_model(model))
     weights = _with_pruned_weights(ticket, model)
     return _shuffled(ticket, weights, "shuffled", seed)
 

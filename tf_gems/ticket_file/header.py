@@ -9,6 +9,7 @@ import numpy as np
 
 from tf_gems.ticket_file import positions
 from tf_gems.ticket_file import values
+from tf_gems.validation import check_integer
 
 LARGEST_HEADER = 1 << 21
 LARGEST_NETWORK = 1 << 31
@@ -73,7 +74,7 @@ def fingerprint(shapes, prunable):
     """
     try:
         described = [
-            [list(shape), bool(masked)]
+            [[check_integer(size, "shapes") for size in shape], bool(masked)]
             for shape, masked in zip(shapes, prunable, strict=True)
         ]
     except (TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from tf_gems import initializers
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_integer
 from tf_gems.validation import check_number
+from tf_gems.validation import is_function
 
 _LARGEST_EDGE = 1 << 14
 _MOST_CLASSES = 1 << 20
@@ -50,7 +51,7 @@ def _regularizer(value):
         found = keras.regularizers.get(value)
     except (TypeError, ValueError):
         found = value
-    if value is not None and not callable(found):
+    if value is not None and not is_function(found):
         _refuse(found, (), "kernel_regularizer", value)
 
 
