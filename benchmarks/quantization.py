@@ -71,6 +71,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def compiled(model, rate):
+    """Compiles a model, and returns it."""
     model.compile(keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"])
     return model
 
@@ -180,6 +181,7 @@ def table(rows):
 
 
 def main(_):
+    """Runs what is missing, and prints the table."""
     if FLAGS.render:
         print(table(json.loads(Path(FLAGS.render).read_text())["results"]))
         return
