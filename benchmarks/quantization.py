@@ -82,16 +82,16 @@ def accuracy(path, data):
     interpreter = Interpreter(str(path))
     [inputs] = interpreter.get_input_details()
     [outputs] = interpreter.get_output_details()
-    shape = (50, *images.shape[1:])
-    interpreter.resize_tensor_input(inputs["index"], shape)
-    interpreter.allocate_tensors()
-    found = []
-    for start in range(0, len(images) - 49, 50):
-        interpreter.set_tensor(inputs["index"], images[start : start + 50])
+    right = 0
+    for start in range(0, len(images), 50):
+        batch = images[start : start + 50]
+        interpreter.resize_tensor_input(inputs["index"], batch.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(inputs["index"], batch)
         interpreter.invoke()
-        found.append(interpreter.get_tensor(outputs["index"]).argmax(1))
-    found = np.concatenate(found)
-    return float((found == labels[: len(found)]).mean())
+        found = interpreter.get_tensor(outputs["index"]).argmax(1)
+        right += int((found == labels[start : start + 50]).sum())
+    return right / len(images)
 
 
 def run(network, seed, sparsity, epochs, rate):

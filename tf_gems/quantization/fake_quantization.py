@@ -54,9 +54,9 @@ def quantize_kernel(kernel, axes=(-1,)):
 
     Example:
 
-    >>> kernel = keras.ops.convert_to_tensor([[0.0, 1.0], [0.3, 127.0]])
-    >>> quantize_kernel(kernel).numpy().round(4).tolist()
-    [[0.0, 1.0], [0.3, 127.0]]
+    >>> kernel = keras.ops.convert_to_tensor([[0.0, 1.4], [0.5, 127.0]])
+    >>> quantize_kernel(kernel).numpy().round(2).tolist()
+    [[0.0, 1.0], [0.5, 127.0]]
     """
     kernel = ops.convert_to_tensor(kernel)
     rank = len(kernel.shape)

@@ -1,6 +1,7 @@
 """A Keras model that trains as its 8-bit file will compute."""
 
 import itertools
+import re
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ from tf_gems import _keras
 from tf_gems import training_data
 from tf_gems import training_logic
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.network import unwrap
 from tf_gems.quantization.quantized_layer import QuantizedLayer
 from tf_gems.sparse_model import SparseModel
 from tf_gems.validation import check_model
@@ -40,7 +42,7 @@ class QuantizationAwareModel(SparseModel):
         representative_data: Inputs, as `fit` takes them, from which the first
             ranges are taken: a hundred real examples or more. Arrays, or a
             dataset that yields inputs or tuples of inputs and targets.
-        momentum: Float in [0, 1), how much of a range stays at each training
+        momentum: Float in [0, 1], how much of a range stays at each training
             step. Defaults to `0.99`.
         batches: Positive integer, the most batches to read of the
             representative data. Defaults to `100`.
@@ -72,19 +74,16 @@ class QuantizationAwareModel(SparseModel):
         momentum=0.99,
         batches=100,
         filters="all",
-        inputs=None,
         **kwargs,
     ):
-        check_number(momentum, "momentum", least=0.0)
+        check_number(momentum, "momentum", least=0.0, most=1.0)
         check_positive_integer(batches, "batches")
         _refuse(model)
         data = None
+        inputs = kwargs.pop("inputs", None)  # of a model that was saved
         if inputs is None:
-            data = _inputs_of(representative_data, model)
-            first = next(iter(data), None)
-            if first is None:
-                _refuse_no_data(representative_data)
-            inputs = _described(model, first)
+            data = _Inputs(representative_data, model)
+            inputs = _described(model, data.first())
         self._inputs_described = inputs
         self._momentum = momentum
         kwargs.setdefault("start", "trained")
@@ -92,7 +91,11 @@ class QuantizationAwareModel(SparseModel):
             kwargs.pop("start")
         super().__init__(model, filters=filters, **kwargs)
         if data is not None:
-            self.gem.calibrate(itertools.islice(data, batches))
+            try:
+                self.gem.calibrate(itertools.islice(data, batches))
+            except Exception as error:
+                unwrap(self)  # the model is as it was
+                raise data.refusal(error) from error
 
     def _wrapped(self, model, **kwargs):
         inputs = _symbols(self._inputs_described)
@@ -167,29 +170,42 @@ def _refuse_own_training(model):
         )
 
 
-def _refuse_no_data(data):
-    raise ValueError(
-        "The first ranges of activations are taken from examples. Received: "
-        f"representative_data={data!r:.60}. Pass a hundred real inputs or "
-        "more, as `fit` takes them."
-    )
-
-
-def _inputs_of(data, model):
-    """Returns an iterable of the inputs of batches."""
-    if data is None:
-        _refuse_no_data(data)
-    read = training_data.read(data, None, model)
-    return _Inputs(read)
-
-
 class _Inputs:
-    def __init__(self, data):
-        self.data = data
+    """The inputs of representative data, batch by batch.
+
+    Args:
+        data: See `QuantizationAwareModel`.
+        model: Keras model.
+    """
+
+    def __init__(self, data, model):
+        self.given = data
+        self.model = model
 
     def __iter__(self):
-        for batch in self.data:
+        for batch in training_data.read(self.given, None, self.model):
             yield batch[0]
+
+    def first(self):
+        """Returns the first batch."""
+        try:
+            return next(iter(self))
+        except StopIteration:
+            raise self.refusal("it has no batch") from None
+        except Exception as error:
+            raise self.refusal(error) from error
+
+    def refusal(self, reason):
+        """Returns the error for data that cannot be used."""
+        given = " ".join(repr(self.given).split())[:80]
+        reason = re.sub(r"\x1b\[\d*m", "", str(reason))  # Keras is bold
+        reason = " ".join(reason.split())[:300].rstrip(".")
+        return ValueError(
+            "The first ranges of activations are taken from examples. "
+            f"Received: representative_data={given} for '{self.model.name}': "
+            f"{reason}. Pass a hundred real inputs or more, as `fit` takes "
+            "them."
+        )
 
 
 def _described(model, inputs):

@@ -1,6 +1,7 @@
 """A `GemLayer` that computes with fake-quantized weights and activations."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from tf_gems import _keras
@@ -34,7 +35,6 @@ class QuantizedLayer(GemLayer):
         super().__init__(layer, **kwargs)
 
     def build(self, input_shape=None):
-        super().build(input_shape)
         self._graphs = {
             training: Graph(self.layer, self._symbols, training)
             for training in (False, True)
@@ -47,6 +47,7 @@ class QuantizedLayer(GemLayer):
                 "depends on `training` by more than its layers do. Leave the "
                 "decision to layers, such as `Dropout`."
             )
+        super().build(input_shape)
         self.ranges = [
             self.add_weight(
                 name=f"range_{place}",
@@ -125,6 +126,8 @@ class QuantizedLayer(GemLayer):
                 self(inputs, training=False)
         finally:
             found, self._observed = self._observed, None
+        if not np.isfinite(list(found.values())).all():
+            raise ValueError("activations are NaN or infinite")
         for place, limits in found.items():
             self.ranges[place].assign(limits)
 
