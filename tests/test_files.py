@@ -299,9 +299,9 @@ def test_a_directory_that_a_kill_left_aside_stays(tmp_path):
     for _ in range(2):
         with workplace(tmp_path / "saved") as folder:
             assert (left / "old" / "saved_model.pb").exists()
-    (tmp_path / "saved").mkdir()  # a new one has come
     with workplace(tmp_path / "saved") as folder:
-        assert not left.exists()
+        (tmp_path / "saved").mkdir()  # the new one
+    assert not left.exists()
     assert not folder.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 

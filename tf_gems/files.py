@@ -149,6 +149,8 @@ def workplace(target):
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            # What was moved aside before a kill: the new one is in its place.
+            _remove_ownerless(target.parent, name)
 
 
 @contextlib.contextmanager
