@@ -101,7 +101,7 @@ class Writer:
         if all(variable is not known for known, _ in self.kernels):
             self.kernels.append((variable, axes))
 
-    def activate(self, activation, x, call, output, fuses=True):
+    def activate(self, activation, x, call, output):
         """Adds an activation function, given as a function of Keras."""
         name = getattr(activation, "__name__", str(activation))
         rule = _ACTIVATIONS.get(name)
@@ -142,10 +142,11 @@ def _rule_of(operation):
             # A user's subclass must compute what its base computes.
             return None if changed & _METHODS else _LAYERS[kind]
         changed |= set(vars(kind))
-    for prefix in ("Random", "CenterCrop"):  # no change while it predicts
-        if type(operation).__name__.startswith(prefix) and prefix == "Random":
-            of_keras = type(operation).__module__.startswith("keras.src.")
-            return _simple("identity") if of_keras else None
+    kind = type(operation)
+    if kind.__name__.startswith("Random") and kind.__module__.startswith(
+        "keras.src."
+    ):
+        return _simple("identity")  # augmentation, in training only
     return None
 
 
@@ -453,20 +454,15 @@ def _rescaling(writer, call, output):
 def _affine(writer, call, x, scale, offset, output):
     """`x * scale + offset`, two operators."""
 
-    def constant(value):
-        if isinstance(value, int | float):
-            return value
-        return fq.quantize_constant(value)
-
     x = writer.add(
         "arithmetic",
-        lambda v: ops.multiply(v[0], constant(scale)),
+        lambda v: ops.multiply(v[0], _constant(scale)),
         [x],
         call,
     )
     writer.add(
         "arithmetic",
-        lambda v: ops.add(v[0], constant(offset)),
+        lambda v: ops.add(v[0], _constant(offset)),
         [x],
         call,
         output,
