@@ -19,6 +19,7 @@ import gc
 import json
 import multiprocessing
 import os
+import re
 import resource
 import sys
 import tempfile
@@ -107,11 +108,15 @@ def shorten(error):
     return " ".join(words) or type(error).__name__
 
 
-def resident_memory():
-    """Returns how many bytes the process holds, without garbage."""
+def held_memory():
+    """Returns how many bytes the process holds, without garbage.
+
+    Pages of files do not count, and those that were swapped out do.
+    """
     gc.collect()
-    pages = Path("/proc/self/statm").read_text("utf-8").split()[1]
-    return int(pages) * resource.getpagesize()
+    status = Path("/proc/self/status").read_text("utf-8")
+    found = re.findall(r"^(?:RssAnon|VmSwap):\s+(\d+) kB$", status, re.M)
+    return 1024 * sum(map(int, found))
 
 
 def read(data, path, through_file):
@@ -182,7 +187,7 @@ def feed(first, inputs):
     if largest[0] > MAX_PEAK:
         failures.append([largest[1], "all", f"took {largest[0]} bytes"])
     seconds = time.process_time() - start
-    memory = os.getpid(), resident_memory()
+    memory = os.getpid(), held_memory()
     return counts, reasons, failures, largest, seconds, memory
 
 
