@@ -13,6 +13,7 @@ _MODULES = {
         "patterns_sequences",
         "patterns_vision",
         "patterns_compile",
+        "patterns_graphs",
     ),
 }
 SUITES = tuple(_MODULES)

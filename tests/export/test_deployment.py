@@ -194,3 +194,80 @@ def test_in_turns_times_each_the_same_number_of_times():
     )
     assert calls.count(0) == calls.count(1) == 22 and min(times) >= 0
     assert {0, 1} == {calls[0], calls[2]}  # forwards, then backwards
+
+
+def test_accuracy_of_a_single_output_is_that_of_probabilities():
+    outputs = np.array([[0.1], [0.8], [0.6], [0.4]])
+    for labels in ([0, 1, 0, 1], [[0], [1], [0], [1]], [False, True] * 2):
+        assert accuracy(labels, outputs) == 0.5
+    assert accuracy([1, 1, 1, 1], outputs[:, 0]) == 0.5
+
+
+@pytest.mark.parametrize(
+    "labels, outputs, said",
+    [
+        ([[0.3], [1.7]], [[0.2], [1.5]], "from 0.2 to 1.5"),  # a regression
+        ([0, 1], [[-2.0], [3.0]], "from -2 to 3"),  # logits
+        ([[1, 1], [0, 0]], [[0.9, 0.8], [0.1, 0.3]], "several classes"),
+        ([0, 2], [[0.9, 0.1], [0.1, 0.9]], "labels from 0 to 2"),
+        ([0, 1, 1], [[0.9, 0.1], [0.1, 0.9]], r"labels of shape \(3,\)"),
+    ],
+)
+def test_accuracy_of_anything_else_is_refused(labels, outputs, said):
+    with pytest.raises(ValueError, match=rf"Received: .*{said}.* `metric`"):
+        accuracy(labels, np.array(outputs))
+
+
+def report_on(sparse, x, y, directory, runs=0):
+    """Returns the accuracies of Keras and of the files."""
+    report = tf_gems.deployment_report(
+        sparse, directory, (x, y), ("float32", "saved_model"), runs=runs
+    )
+    return [report.accuracy, *(row["accuracy"] for row in report.rows)]
+
+
+def test_labels_name_the_output_that_they_belong_to(tmp_path):
+    inputs = keras.Input((64,))
+    x = layers.Dense(64)(inputs)
+    outputs = {"a": layers.Dense(2)(x), "z": layers.Dense(5)(x)}
+    sparse, _ = prune(keras.Model(inputs, outputs), 0.5)
+    x = np.random.default_rng(0).normal(size=(30, 64)).astype("float32")
+    with pytest.raises(ValueError, match=r"outputs \['a', 'z'\]"):
+        report_on(sparse, x, np.zeros(30, int), tmp_path)
+    assert not list(tmp_path.iterdir())
+    z = np.asarray(sparse(x)["z"]).argmax(-1)
+    assert report_on(sparse, x, {"z": z}, tmp_path) == [1.0, 1.0, 1.0]
+
+
+def test_a_graph_is_run_as_a_whole(tmp_path):
+    """Nodes and edges are no batch: neither is cut to so many rows."""
+
+    class Graph(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(5)
+
+        def call(self, inputs):
+            nodes, edges = inputs
+            return keras.ops.take(self.dense(nodes), edges[:, 0], axis=0)
+
+    random = np.random.default_rng(0)
+    nodes = random.normal(size=(120, 64)).astype("float32")
+    edges = random.integers(0, 120, (150, 2)).astype("int32")
+    model = Graph()
+    model((nodes, edges))
+    sparse, _ = prune(model, 0.5)
+    y = np.asarray(sparse((nodes, edges))).argmax(-1)
+    accuracies = report_on(sparse, (nodes, edges), y, tmp_path)
+    assert accuracies == [1.0, 1.0, 1.0]
+
+
+def test_states_go_on_from_batch_to_batch(tmp_path):
+    inputs = keras.Input(batch_shape=(4, 3, 8))
+    x = layers.SimpleRNN(32, stateful=True)(inputs)
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    x = np.random.default_rng(0).normal(size=(12, 3, 8)).astype("float32")
+    sparse, _ = prune(model, 0.5)
+    y = sparse.predict(x, batch_size=4, verbose=0).argmax(-1)
+    model.layers[1].reset_state()
+    assert report_on(sparse, x, y, tmp_path, runs=2) == [1.0, 1.0, 1.0]

@@ -367,3 +367,20 @@ def test_candidates_are_places_of_weights():
     layer = tf_gems.GemLayer(layers.Dense(3), candidates=[0, 5])
     with pytest.raises(ValueError, match=r"\[0, 5\].*has 2 weights"):
         layer.build((None, 2))
+
+
+def test_penalty_is_added_to_a_loss_of_float64():
+    keras.config.set_floatx("float64")
+    try:
+        model = keras.Sequential(
+            [keras.Input((6,)), layers.Dense(8, "tanh"), layers.Dense(2)]
+        )
+        sparse = tf_gems.SparseModel(model, seed=0)
+        sparse.compile("sgd", "mse")
+        callback = tf_gems.GemMinerCallback(0.5, freeze_period=1)
+        x = np.random.default_rng(0).normal(size=(8, 6))
+        sparse.fit(x, x[:, :2], epochs=2, verbose=0, callbacks=[callback])
+    finally:
+        keras.config.set_floatx("float32")
+    assert {v.dtype for v in model.weights} == {"float64"}
+    assert sparse.ticket().kept == sparse.ticket().size // 2

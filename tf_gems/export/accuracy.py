@@ -6,90 +6,162 @@ from tf_gems.export.outputs import as_array
 from tf_gems.export.quiet import quiet
 from tf_gems.export.run_litert import load_interpreter
 from tf_gems.export.run_litert import match
+from tf_gems.export.signature import is_batched
 
 _BATCH = 100
+_OWN = "Pass a function of labels and outputs as `metric`."
 
 
 def accuracy(labels, outputs):
     """Returns the share of examples whose largest output is their label.
 
+    A single output is a probability, as that of a sigmoid, and its label is
+    1 where it exceeds 0.5, as for Keras' `"accuracy"`.
+
     Args:
-        labels: Array of integers, or of one row of classes for each example.
+        labels: Array of integers, or of one row of classes for each example,
+            with a sum of 1.
         outputs: Array `(examples, classes)`.
+
+    Raises:
+        ValueError: If the labels are none of these.
     """
-    labels = np.asarray(labels)
-    if labels.ndim == outputs.ndim and labels.shape[-1] == outputs.shape[-1]:
+    labels, outputs = np.asarray(labels), np.asarray(outputs)
+    if outputs.ndim < 2 or outputs.shape[-1] == 1:
+        return _of_probabilities(labels, outputs)
+    if labels.shape == outputs.shape:
+        if not np.allclose(labels.sum(-1), 1, atol=1e-3):
+            raise ValueError(
+                "Accuracy is the share of examples with the right class. "
+                "Received: labels with rows that do not add to 1: several "
+                f"classes, or none, or no classes at all. {_OWN}"
+            )
         labels = labels.argmax(-1)
+    if labels.size != outputs[..., 0].size:
+        raise ValueError(
+            "Accuracy compares one label with each row of outputs. Received: "
+            f"labels of shape {labels.shape}, outputs of shape "
+            f"{outputs.shape}. {_OWN}"
+        )
     labels = labels.reshape(outputs.shape[:-1])
+    classes = outputs.shape[-1]
+    if not np.isin(labels, np.arange(classes)).all():
+        raise ValueError(
+            "A label is the number of a class, from 0 on. Received: labels "
+            f"from {labels.min()} to {labels.max()}, where the model has "
+            f"{classes} outputs. {_OWN}"
+        )
     return float(np.mean(outputs.argmax(-1) == labels))
 
 
-def keras_outputs(network, flat, model=None):
-    """Returns the first output of a Keras model for all examples.
+def _of_probabilities(labels, outputs):
+    """Returns the share of labels, 0 or 1, that a probability agrees with."""
+    are_labels = labels.size == outputs.size and np.isin(labels, (0, 1)).all()
+    if not are_labels or outputs.min() < 0 or outputs.max() > 1:
+        raise ValueError(
+            "The accuracy of a single output is that of probabilities and of "
+            f"labels 0 and 1. Received: outputs from {outputs.min():.3g} to "
+            f"{outputs.max():.3g}, labels of shape {labels.shape} from "
+            f"{labels.min():.3g} to {labels.max():.3g}. {_OWN}"
+        )
+    return float(np.mean((outputs > 0.5).ravel() == labels.ravel()))
+
+
+def named_labels(labels, names):
+    """Returns the name of the output that labels belong to, and the labels.
+
+    Args:
+        labels: Array, or a dict from the name of one output to an array.
+        names: List of the names of the outputs.
+
+    Raises:
+        ValueError: If the output is not known.
+    """
+    if isinstance(labels, dict) and len(labels) == 1:
+        [(name, labels)] = labels.items()
+        if name in names:
+            return name, labels
+    elif len(names) == 1 and not isinstance(labels, dict):
+        return names[0], labels
+    raise ValueError(
+        "Accuracy is that of one output. Received: labels for "
+        f"{list(labels) if isinstance(labels, dict) else 'no output by name'}, "
+        f"where the model has the outputs {names}. Pass a dict from the name "
+        "of one of them to its labels, or `None` for no accuracy."
+    )
+
+
+def keras_outputs(network, flat, output, model=None):
+    """Returns one output of a Keras model for all examples.
 
     Args:
         network: `tf_gems.export.network.Network`.
         flat: Flat list of arrays, see `Signature`.
+        output: String, its name.
         model: See `Network.outputs`. Defaults to `None`.
     """
+    size = network.signature.batch_size or _BATCH
+    return _all(
+        lambda batches: network.outputs(batches, model), flat, output, size
+    )
 
-    def step(batch):
-        return _first(network.outputs([batch], model)[0])
 
-    return _all(step, flat, network.signature.batch_size or _BATCH)
-
-
-def litert_outputs(path, signature, flat):
-    """Returns the first output of a TFLite file for all examples."""
+def litert_outputs(path, signature, flat, output):
+    """Returns one output of a TFLite file for all examples."""
     interpreter_class, _, _ = load_interpreter()
     with quiet():
         interpreter = interpreter_class(model_path=path)
         runner = interpreter.get_signature_runner()
     details = runner.get_input_details()
     shapes = [d.get("shape_signature", d["shape"]) for d in details.values()]
-    is_fixed = all(shape[0] > 0 for shape in shapes)
+    is_fixed = all(len(shape) and shape[0] > 0 for shape in shapes)
     batch_size = int(shapes[0][0]) if is_fixed else _BATCH
     signature = signature.in_float32()
 
-    def step(batch):
-        feed = signature.feed(batch)
-        names = match(feed, details)
-        outputs = runner(**{names[k]: v for k, v in feed.items()})
-        return _first(outputs)
+    def run(batches):
+        for batch in batches:
+            feed = signature.feed(batch)
+            names = match(feed, details)
+            yield runner(**{names[k]: v for k, v in feed.items()})
 
     with quiet():
-        return _all(step, flat, batch_size)
+        return _all(run, flat, output, batch_size)
 
 
-def saved_model_outputs(directory, signature, flat):
-    """Returns the first output of a SavedModel for all examples."""
+def saved_model_outputs(directory, signature, flat, output):
+    """Returns one output of a SavedModel for all examples."""
     import tensorflow as tf
 
     with quiet():
         serve = tf.saved_model.load(directory).signatures["serving_default"]
 
-    def step(batch):
-        feed = {
-            spec.name: tf.constant(value, spec.dtype)
-            for spec, value in zip(signature.specs, batch, strict=True)
-        }
-        return _first(serve(**feed))
+    def run(batches):
+        for batch in batches:
+            yield serve(
+                **{
+                    spec.name: tf.constant(value, spec.dtype)
+                    for spec, value in zip(signature.specs, batch, strict=True)
+                }
+            )
 
-    return _all(step, flat, signature.batch_size or _BATCH)
-
-
-def _first(outputs):
-    return outputs[min(outputs)]
+    return _all(run, flat, output, signature.batch_size or _BATCH)
 
 
-def _all(step, flat, size=_BATCH):
-    """Runs all examples in batches of equal size."""
+def _all(run, flat, output, size):
+    """Runs all examples in batches of equal size, one after the other.
+
+    Inputs that are no batch of examples, such as graphs, are run as a whole.
+    """
+    if not is_batched(flat):
+        [found] = run([flat])
+        return np.asarray(as_array(found[output]))
     count = len(flat[0])
+    # The last batch repeats examples, so that all batches have one size.
+    starts = range(0, count, size)
+    firsts = [max(0, min(start, count - size)) for start in starts]
+    batches = [[x[first : first + size] for x in flat] for first in firsts]
     outputs = []
-    for start in range(0, count, size):
-        # The last batch repeats examples, so that all batches have one size.
-        first = max(0, min(start, count - size))
-        batch = [x[first : first + size] for x in flat]
-        values = np.asarray(as_array(step(batch)))
+    for start, first, found in zip(starts, firsts, run(batches), strict=True):
+        values = np.array(as_array(found[output]))
         outputs.append(values[start - first :])
     return np.concatenate(outputs)

@@ -1,11 +1,13 @@
 """Conversion of a traced network to a TFLite file with dense weights."""
 
+import contextlib
 import os
 import re
 
 import keras
 
 from tf_gems.export import worker
+from tf_gems.export.tracing import nodes
 from tf_gems.export.tracing import trace
 
 
@@ -28,7 +30,18 @@ _HINTS = {
         "`keras.ops.argmax` and `argmin` compute with it: return their "
         "argument, and take the largest outside of the model. "
     ),
+    "StridedSlice": (
+        "A causal mask of a length that is not known computes with it: give "
+        "`keras.Input` the length of the sequences. "
+    ),
 }
+
+
+# Operators that draw random numbers from a state of their own.
+_DRAWS = re.compile(
+    "Random(Gamma|Poisson|Shuffle|StandardNormal|Uniform)|Multinomial|"
+    "(Parameterized)?TruncatedNormal"
+)
 
 
 def convert(traced, directory, form, examples=(), io="float32"):
@@ -69,6 +82,41 @@ def traced_or_refused(plain, signature):
             f"traced: {_first_line(error)} Write its layers with "
             "`keras.ops` or TensorFlow, without NumPy or Python conditions "
             "on values of tensors."
+        ) from error
+
+
+@contextlib.contextmanager
+def random_numbers_named(traced):
+    """Names what draws random numbers, if a comparison fails in the block.
+
+    TensorFlow's own operators begin anew in each graph, so that two graphs of
+    one network draw different numbers.
+
+    Args:
+        traced: `tracing.Traced`.
+
+    Raises:
+        RuntimeError: In place of another one.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = {
+            node.op for node in nodes(traced.function.graph.as_graph_def())
+        }
+        operators = sorted(filter(_DRAWS.match, found))
+        if not operators:
+            raise
+        layers = _named(_layers_with(operators, traced))
+        raise RuntimeError(
+            "An export must have the outputs of the Keras model. Received: "
+            f"'{traced.model.name}'{layers}, which draws other numbers in "
+            f"each graph, with {' and '.join(operators)}, so that outputs "
+            "cannot be compared. Nothing was written. Leave the noise out of "
+            "the model that is exported; or draw it from `keras.random` with "
+            "a `keras.random.SeedGenerator`, which a SavedModel goes on with; "
+            "or pass a large `tolerance`, such as 100, to write it without "
+            "that comparison."
         ) from error
 
 

@@ -16,6 +16,7 @@ from tf_gems.export.litert import calibration_data
 from tf_gems.export.litert import write_litert
 from tf_gems.export.network import Network
 from tf_gems.export.saved_model import write_saved_model
+from tf_gems.export.signature import is_batched
 from tf_gems.export.sparse_operators import host_has_sparse_kernels
 from tf_gems.export.sparse_operators import sparse_operators
 from tf_gems.files import lock
@@ -61,7 +62,8 @@ def deployment_report(
         directory: String or path, made if it does not exist. Files in it
             that an earlier report wrote are replaced, and no others.
         data: `(inputs, labels)`: real data, inputs as the model takes them.
-            Labels may be `None`: no accuracy then.
+            Labels may be `None`: no accuracy then. Of a model with several
+            outputs, a dict from the name of one to its labels.
         forms: Sequence of forms of `tf_gems.export_litert`,
             `"saved_model"`, and `"gem"`, a ticket file, see
             `tf_gems.export.export_gem`. Defaults to all of them.
@@ -70,7 +72,8 @@ def deployment_report(
         runs: Integer, runs of each file when it is timed; 0 to time nothing.
             Defaults to `100`.
         metric: Function of labels and outputs. Defaults to the share of
-            examples whose largest output is their label.
+            examples whose largest output is their label; of a single output,
+            a probability, to the share of labels 1 where it exceeds 0.5.
         compact: Whether to remove the channels that zeros have cut off
             first, see `tf_gems.export_litert`. A ticket file holds masks of
             the whole model, and is written as ever. Defaults to `False`.
@@ -117,13 +120,25 @@ def deployment_report(
         calibration_data(network.signature, representative_data)  # or refused
 
     def first(count):
+        if not is_batched(flat):  # the nodes and edges of a graph, say
+            return inputs
+        size = network.signature.batch_size or 1
+        count = max(1, count // size) * size
         return keras.tree.map_structure(lambda x: np.asarray(x)[:count], inputs)
 
-    def judged(outputs):
-        return None if labels is None else metric(labels, outputs)
+    of_keras = output = None
+    if labels is not None:
+        [outputs] = network.outputs([network.given(first(1))])
+        output, labels = measured.named_labels(labels, list(outputs))
+        # Before anything is written: labels may not be what `metric` takes.
+        of_keras = metric(labels, measured.keras_outputs(network, flat, output))
 
     writer = _Writer(network, os.fspath(directory), first(_COMPARED), runs)
-    writer.feed = network.signature.feed([value[:1] for value in flat])
+    one = flat
+    if is_batched(flat):
+        one = [value[: network.signature.batch_size or 1] for value in flat]
+    writer.feed = network.signature.feed(one)
+    writer.litert_feed = network.signature.in_float32().feed(one)
     writer.compact = compact
     writer.representative_data = representative_data
     if representative_data is None:
@@ -133,11 +148,10 @@ def deployment_report(
         for form in forms:
             row = writer.write(form)
             if labels is not None and row["export"] is not None:
-                row["accuracy"] = judged(writer.outputs(row["export"], flat))
+                row["accuracy"] = metric(
+                    labels, writer.outputs(row["export"], flat, output)
+                )
             rows.append(row)
-    of_keras = None
-    if labels is not None:
-        of_keras = judged(measured.keras_outputs(network, flat))
     return DeploymentReport(
         name=network.name,
         examples=len(flat[0]),
@@ -173,15 +187,17 @@ class _Writer:
         write.get(form, self._litert)(row)
         return row
 
-    def outputs(self, export, flat):
-        """Returns the first output of what was written for all examples."""
+    def outputs(self, export, flat, output):
+        """Returns one output of what was written for all examples."""
         if export.format == "gem":
-            return gem.gem_outputs(export.path, self.network, flat)
+            return gem.gem_outputs(export.path, self.network, flat, output)
         run = {
             "saved_model": measured.saved_model_outputs,
             "litert": measured.litert_outputs,
         }
-        return run[export.format](export.path, self.network.signature, flat)
+        return run[export.format](
+            export.path, self.network.signature, flat, output
+        )
 
     def _gem(self, row):
         path = os.path.join(self.directory, _NAMES["gem"])
@@ -233,7 +249,7 @@ class _Writer:
             twin.flush()
             paths = [path, twin.name]
             row["seconds"], row["dense_seconds"] = latency.litert_seconds(
-                paths, self.feed, self.runs
+                paths, self.litert_feed, self.runs
             )
             hidden = any(
                 layer["runs_sparse"] == "without AVX" for layer in row["layers"]

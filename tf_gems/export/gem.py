@@ -164,22 +164,25 @@ def ticket_of(plain):
     return Ticket(masks, weights, {"name": plain.name}, config_of(plain))
 
 
-def gem_outputs(path, network, flat):
-    """Returns the first output of a ticket file's network for all examples.
+def gem_outputs(path, network, flat, output):
+    """Returns one output of a ticket file's network for all examples.
 
     Args:
         path: String.
         network: `Network`, which is used if the file has no config.
         flat: Flat list of arrays, see `Signature`.
+        output: String, its name.
     """
     from tf_gems.export.accuracy import keras_outputs
 
     ticket = Ticket.load(path)
     if ticket.config is not None:
-        return keras_outputs(network, flat, ticket.network())
+        return keras_outputs(network, flat, output, ticket.network())
     with network.masked() as plain:
         return _with_weights_of(
-            ticket, plain, lambda: keras_outputs(network, flat, plain)
+            ticket,
+            plain,
+            lambda: keras_outputs(network, flat, output, plain),
         )
 
 

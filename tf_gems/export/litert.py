@@ -12,6 +12,7 @@ from tf_gems.export import forms
 from tf_gems.export.compacted import compacted
 from tf_gems.export.compacted import refuse_if_unknown
 from tf_gems.export.conversion import convert
+from tf_gems.export.conversion import random_numbers_named
 from tf_gems.export.conversion import traced_or_refused
 from tf_gems.export.network import Network
 from tf_gems.export.network import computed_in_float32
@@ -294,9 +295,10 @@ class Attempt:
             data = self.dense
             if self.compact:
                 self.progress.step("removing channels")
-                plain, self.compaction = compacted(
-                    plain, network.signature, given
-                )
+                with random_numbers_named(self.traced):
+                    plain, self.compaction = compacted(
+                        plain, network.signature, given
+                    )
                 data, found = self._converted(plain, calibrated, inside)
             self.patterns = kept_patterns(plain)
         notes += found
@@ -308,7 +310,8 @@ class Attempt:
         trial = Trial(path, self.form, tolerance, feeds, expected, inside)
         self.trial = trial
         self.progress.step("running the file")
-        twin, parity = trial.dense(data)
+        with random_numbers_named(self.traced):
+            twin, parity = trial.dense(data)
         self.data, self.parity, self.reasons = data, parity, {}
         if self.sparse:
             self.progress.step("storing its zeros")
@@ -342,7 +345,7 @@ class Attempt:
                     f"The network computes in {' and '.join(types)}, the file "
                     "in float32."
                 )
-            traced = traced_or_refused(plain, self.signature)
+            self.traced = traced = traced_or_refused(plain, self.signature)
             notes += traced.notes()
             with quiet():
                 traced.save(directory)

@@ -10,8 +10,10 @@ from tf_gems.export.outputs import name_outputs
 from tf_gems.export.quantized import is_quantized
 from tf_gems.export.quantized import quantized_network
 from tf_gems.export.signature import Signature
+from tf_gems.export.signature import is_batched
 from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.layers.wrapped_variable import mined_weight
 from tf_gems.network import masked_network
 from tf_gems.network import refuse_before_mining
 from tf_gems.sparse_model import SparseModel
@@ -44,6 +46,8 @@ class Network:
         gems = find_gem_layers(model)
         if gems:
             refuse_before_mining(gems, model)
+        else:
+            _refuse_mined(model)
         self.model = model
         self.quantized = is_quantized(model)
         if self.quantized and not quantized:
@@ -111,10 +115,23 @@ class Network:
         return found
 
     def given(self, inputs, batch_size=4):
-        """Returns a flat list of arrays: inputs, or examples without any."""
-        if inputs is not None:
-            return self.signature.flatten(inputs)
-        return self.examples(self.signature.batch_size or batch_size)
+        """Returns a flat list of arrays: inputs, or examples without any.
+
+        They are one batch, of the size that the model declares.
+        """
+        size = self.signature.batch_size
+        if inputs is None:
+            return self.examples(size or batch_size)
+        flat = self.signature.flatten(inputs)
+        if size is None or not is_batched(flat):
+            return flat
+        if len(flat[0]) < size:
+            raise ValueError(
+                "`inputs` must hold a batch of examples at least. Received: "
+                f"inputs of {len(flat[0])} examples, where '{self.name}' "
+                f"takes {size} at a time. Pass more."
+            )
+        return [value[:size] for value in flat]
 
     def examples(self, batch_size):
         """Returns inputs for the model, see `Signature.examples`."""
@@ -210,6 +227,19 @@ def _refuse_quantized(model):
         '`tf_gems.export_litert(aware, path, form="int8")`, or pass the float '
         "model that `tf_gems.strip` gives back."
     )
+
+
+def _refuse_mined(model):
+    """Refuses the user's model, or a part of it, that a wrapper is mining."""
+    weight = mined_weight(model)
+    if weight is not None:
+        raise ValueError(
+            "While a model is mined, its own weights are not pruned: the "
+            "masks belong to the model that wraps it. Received: "
+            f"'{model.name}', whose weight '{weight.path}' is being mined. "
+            "Pass the `tf_gems.SparseModel`, or what `tf_gems.strip` returns "
+            "for it."
+        )
 
 
 def _refuse_non_finite(model):

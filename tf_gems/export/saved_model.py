@@ -9,6 +9,7 @@ import numpy as np
 
 from tf_gems.export.compacted import compacted
 from tf_gems.export.compacted import refuse_if_unknown
+from tf_gems.export.conversion import random_numbers_named
 from tf_gems.export.conversion import traced_or_refused
 from tf_gems.export.network import Network
 from tf_gems.export.outputs import as_array
@@ -146,7 +147,10 @@ def write_saved_model(
             whole = traced = traced_or_refused(plain, network.signature)
             dense, compaction = twin.name, None
             if compact:
-                small, compaction = compacted(plain, network.signature, given)
+                with random_numbers_named(whole):
+                    small, compaction = compacted(
+                        plain, network.signature, given
+                    )
                 traced = traced_or_refused(small, network.signature)
                 dense = os.path.join(folder, "dense")
             notes += traced.notes()
@@ -171,7 +175,8 @@ def write_saved_model(
         progress.step("running it")
         outputs, ran = _run(written, network.signature, given)
         parity = measure_parity(expected[0], outputs)
-        parity.refuse_above(tolerance, f"directory={directory!r}")
+        with random_numbers_named(whole):
+            parity.refuse_above(tolerance, f"directory={directory!r}")
         if measure is not None:
             measure(written, twin.name)
         replace_directory(Path(written), target, own, ENTRY)

@@ -1,6 +1,7 @@
 """The names, shapes and dtypes of the inputs of a network."""
 
 import inspect
+import keyword
 import re
 
 import keras
@@ -50,9 +51,9 @@ class Signature:
         declared = getattr(model, "inputs", None)  # unless built by a call
         if isinstance(model, keras.Sequential) and declared:
             spec = _declared(declared[0])
-            if _is_of_first_call(model, spec, inputs):
-                shape = (None, *spec.shape[1:])
-                spec = keras.InputSpec(shape=shape, dtype=spec.dtype)
+            if spec.shape and not _has_states(model):
+                # It may be that of the first call: Keras tells no difference.
+                spec.shape = (None, *spec.shape[1:])
             return cls([spec])
         if isinstance(model, keras.src.models.Functional):
             return cls(
@@ -221,7 +222,8 @@ def _named(arguments, flat):
     if len(arguments) == 1 and isinstance(arguments[0], dict):
         if len(arguments[0]) == len(flat):
             keys = keras.tree.flatten({key: key for key in arguments[0]})
-    named, taken = [], set()
+    # Names of arguments in Python: TensorFlow's own is `self`.
+    named, taken = [], {"self", *keyword.kwlist}
     for number, (spec, key) in enumerate(zip(flat, keys, strict=True)):
         name = spec.name or key or f"input_{number}"
         name = re.sub(r"\W", "_", str(name), flags=re.ASCII)
@@ -235,13 +237,12 @@ def _named(arguments, flat):
     return named
 
 
-def _is_of_first_call(model, spec, inputs):
-    """Whether the batch size of a model is only that of its first call."""
-    if inputs is None or not spec.shape or spec.shape[0] is None:
-        return False
-    states = [part for part in model._flatten_layers() if part is not model]
-    fixed = any(getattr(part, "stateful", False) for part in states)
-    return not fixed and np.shape(inputs)[:1] != spec.shape[:1]
+def _has_states(model):
+    """Whether a layer keeps a state for each example of a batch."""
+    return any(
+        getattr(part, "stateful", False)
+        for part in model._flatten_layers(include_self=False)
+    )
 
 
 def _declared(tensor):
@@ -285,13 +286,16 @@ def _fitted(value, spec):
             "An export needs every input of the model. Received: "
             f"None for input '{spec.name}'. Pass an array."
         )
+    kind = type(value).__name__
     value = _as_array(value)
     is_text = value.dtype.kind in "OSU"
     if is_text != (spec.dtype == "string"):
+        if value.dtype != object:
+            kind = value.dtype
         raise ValueError(
             "`inputs` are arrays of the dtypes that the model takes. "
-            f"Received: {value.dtype} for input '{spec.name}' of "
-            f"{spec.dtype}. Pass such an array."
+            f"Received: {kind} for input '{spec.name}' of {spec.dtype}. Pass "
+            "such an array; of a dataset, examples that are taken from it."
         )
     value = value.astype(object if is_text else _numpy(spec.dtype))
     rank = len(spec.shape)

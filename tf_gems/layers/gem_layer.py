@@ -434,8 +434,9 @@ class GemLayer(keras.layers.Wrapper):
         self._thread = threading.get_ident()
         # Weight regularizers are not among these: Keras collects them from
         # the variables themselves.
-        for loss in losses:
-            self.add_loss(ops.cast(loss, "float32"))
+        dtype = keras.backend.result_type(keras.config.floatx(), "float32")
+        for loss in losses:  # Keras adds them to the loss of the data
+            self.add_loss(ops.cast(loss, dtype))
         return outputs
 
     def variables_of_call(self):

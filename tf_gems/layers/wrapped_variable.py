@@ -177,6 +177,19 @@ def unwrap(variable):
         variable.trainable = _keras.own_trainable(variable)
 
 
+def mined_weight(layer):
+    """Returns a prunable weight of a layer that is being mined, or `None`."""
+    for variable in layer.weights:
+        if (
+            isinstance(variable, WrappedVariable)
+            and variable._alive is not None
+        ):
+            gem = variable._gem_layer()
+            if gem is not None and gem.phase == "mining":
+                return variable
+    return None
+
+
 def refuse_wrapped(layer):
     """Raises an error if another `GemLayer` prunes a weight of a layer."""
     for variable in layer.weights:
