@@ -49,6 +49,16 @@ def of_models():
                 "start": set(),
             },
         ),
+        gems.QuantizationAwareModel: (
+            {"model": _dense(), "representative_data": np.ones((2, 2))},
+            {
+                "model": set(),
+                "representative_data": set(),
+                "momentum": {"zero"},
+                "batches": COUNT,
+                "filters": {"none", "function"},
+            },
+        ),
         gems.strip: ({}, {"model": set()}),
         gems.unwrap: ({}, {"model": set()}),
         gems.compact: (

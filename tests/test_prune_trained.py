@@ -18,8 +18,16 @@ GUIDE = PATH.read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
-def guide():
-    return runpy.run_path(PATH)
+def guide(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("guide"))  # it writes a file
+        return runpy.run_path(PATH)
+
+
+def test_eight_bits_keep_it_too(guide):
+    assert guide["rounded"] > guide["dense"] - 0.05
+    zeros = sum(row["zeros"] for row in guide["int8"].tensors)
+    assert zeros >= 0.8 * guide["sparse"].ticket().size
 
 
 def test_it_keeps_the_accuracy(guide):

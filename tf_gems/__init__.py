@@ -29,6 +29,7 @@ __all__ = [
     "GradualMagnitudeCallback",
     "Plan",
     "PruningReport",
+    "QuantizationAwareModel",
     "SparseModel",
     "Ticket",
     "distributions",

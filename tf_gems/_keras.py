@@ -157,3 +157,11 @@ def build_on_batch(model, batch):
     On several workers Keras would build them on values of other workers.
     """
     model._symbolic_build(data_batch=batch)
+
+
+def standardize_inputs(model, inputs):
+    """Returns what a functional model takes as a flat list of tensors.
+
+    Dicts by name and inputs without a batch axis would be misread.
+    """
+    return model._standardize_inputs(inputs)

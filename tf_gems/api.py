@@ -33,6 +33,7 @@ from tf_gems.planning import Plan
 from tf_gems.planning import plan
 from tf_gems.pretrained import load_pretrained
 from tf_gems.pruning_report import PruningReport
+from tf_gems.quantization import QuantizationAwareModel
 from tf_gems.selection import distributions
 from tf_gems.selection import masks
 from tf_gems.selection import patterns

@@ -120,7 +120,7 @@ class SparseModel(keras.Model):
             self.call = with_signature_of(model, self.call)
         super().__init__(**kwargs)
         self.autocast = False
-        self.gem = GemLayer(
+        self.gem = self._wrapped(
             model,
             filters=filters,
             mask=mask,
@@ -140,6 +140,10 @@ class SparseModel(keras.Model):
             freeze_zeros(self.gem.prunable)
         self.built = True
         workers.prepare(self)
+
+    def _wrapped(self, model, **kwargs):
+        """Returns the `GemLayer` around the model."""
+        return GemLayer(model, **kwargs)
 
     def _initialize_kernels(self):
         for prunable, values in zip(

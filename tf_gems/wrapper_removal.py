@@ -10,14 +10,14 @@ from tf_gems._keras import KerasHistory
 from tf_gems._keras import make_node_key
 from tf_gems.layers.gem_layer import GemLayer
 
-_SPARSE_MODEL = "tf_gems>SparseModel"
+_SPARSE_MODELS = ("tf_gems>SparseModel", "tf_gems>QuantizationAwareModel")
 
 
 def wrapped_by(layer):
     """Returns what a `GemLayer` or `SparseModel` wraps, or the layer itself."""
     if isinstance(layer, GemLayer):
         return layer.layer
-    if keras.saving.get_registered_name(type(layer)) == _SPARSE_MODEL:
+    if keras.saving.get_registered_name(type(layer)) in _SPARSE_MODELS:
         return layer.gem.layer
     return layer
 

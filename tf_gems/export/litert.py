@@ -23,6 +23,10 @@ from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
 from tf_gems.export.paths import check_tolerance
 from tf_gems.export.progress import Progress
+from tf_gems.export.quantized import check_quantized
+from tf_gems.export.quantized import is_quantized
+from tf_gems.export.quantized import output_steps
+from tf_gems.export.quantized import refuse_floats
 from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
 from tf_gems.export.signature import is_batched
@@ -71,7 +75,9 @@ def export_litert(
     `"float16"` stores weights in half precision and computes in float32.
     `"dynamic_int8"` stores them as 8-bit integers and rounds activations
     while it runs. `"int8"` computes in 8-bit integers with ranges taken from
-    `representative_data`. Its inputs and outputs are floats. Dense layers in
+    `representative_data`, or with those that a
+    `tf_gems.QuantizationAwareModel` has learned, which has no other form. Its
+    inputs and outputs are floats. Dense layers in
     blocks are smaller but slower than those that are stored densely. If sparse
     weights could make XNNPACK compute wrong outputs on another machine, all
     weights are stored densely, in any form.
@@ -87,7 +93,8 @@ def export_litert(
             to `"float32"`.
         representative_data: Inputs, as the model takes them, from which
             `"int8"` learns the ranges of activations: a hundred real
-            examples or more. Defaults to `None`.
+            examples or more. A `tf_gems.QuantizationAwareModel` has its
+            ranges and is only compared on them. Defaults to `None`.
         batch_size: Integer that the file is fixed to. Defaults to `None`:
             the one that the model declares, or any, which LiteRT allows for
             most networks; for others it is 1, and the report says so.
@@ -176,14 +183,17 @@ def write_litert(
             f"Received: path={path!r}. Did you mean {path + '.tflite'!r}?"
         )
     form = forms.get(form)
-    _check_arguments(form, optimize, representative_data, io)
+    quantized = is_quantized(model)
+    if quantized:
+        check_quantized(form, compact)
+    _check_arguments(form, optimize, representative_data is None, io, quantized)
     if batch_size is not None:
         check_integer(batch_size, "batch_size", 1, 1 << 20)
     check_tolerance(tolerance)
     check_bool(sparse, "sparse")
     check_bool(compact, "compact")
     given_inputs = representative_data if inputs is None else inputs
-    network = Network(model, given_inputs)
+    network = Network(model, given_inputs, quantized=True)
     if compact:
         refuse_if_unknown(network.user_model)
     examples = None
@@ -274,7 +284,8 @@ class Attempt:
         self.progress.step("running the Keras model")
         batches, expected = _expected(network, given, self.size)
         calibrated = []
-        if examples is not None and self.form.name == "int8":
+        learned = network.quantized  # its ranges are known
+        if examples is not None and self.form.name == "int8" and not learned:
             calibrated = [
                 self.signature.feed(batch)
                 for batch in _batches(examples, self.size or 1)
@@ -308,6 +319,9 @@ class Attempt:
                 data, twin, parity, self.optimize, notes
             )
         self.ran = trial.ran
+        if learned:
+            refuse_floats(self.data, network.name)
+            notes.append(_agreement(self.parity, output_steps(self.data)))
         notes += doubts(expected)
         if any("int8" in reason for reason in self.reasons.values()):
             notes.append(
@@ -408,7 +422,7 @@ def _plural(sizes):
     return "one example" if sizes[0] == 1 else f"{sizes[0]} examples"
 
 
-def _check_arguments(form, optimize, representative_data, io):
+def _check_arguments(form, optimize, no_data, io, quantized):
     check_choice(optimize, "optimize", ("size", "latency"))
     if optimize == "latency" and form.name != "float32":
         raise ValueError(
@@ -422,13 +436,23 @@ def _check_arguments(form, optimize, representative_data, io):
             "Only a file that computes in 8-bit integers takes and returns "
             f"them. Received: io='int8', form={form.name!r}. Pass form='int8'."
         )
-    if form.name == "int8" and representative_data is None:
+    if form.name == "int8" and no_data and not quantized:
         other = ", or form='dynamic_int8', which needs none"
         raise ValueError(
             "The ranges of 8-bit activations are learned from examples. "
             "Received: representative_data=None. Pass a hundred real inputs "
             f"or more{other if io == 'float32' else ''}."
         )
+
+
+def _agreement(parity, step):
+    """Says how far a file is from the fake-quantized Keras model."""
+    steps = round(parity.difference / step) if step else 0
+    plural = "step" if steps == 1 else "steps"
+    return (
+        "The ranges of activations are those of the quantization-aware model. "
+        f"Outputs differ from it by {steps} {plural} of {step:.3g} at most."
+    )
 
 
 def _expected(network, given, batch_size):

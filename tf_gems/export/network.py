@@ -7,6 +7,8 @@ import numpy as np
 
 from tf_gems.export.outputs import as_array
 from tf_gems.export.outputs import name_outputs
+from tf_gems.export.quantized import is_quantized
+from tf_gems.export.quantized import quantized_network
 from tf_gems.export.signature import Signature
 from tf_gems.export.signature import is_batched
 from tf_gems.half_precision import half_precision
@@ -29,6 +31,8 @@ class Network:
             `tf_gems.GemLayer`s, or plain Keras model.
         inputs: Inputs, for the dtypes of a model that does not declare them.
             Defaults to `None`.
+        quantized: Whether the export is an 8-bit file, which a
+            `tf_gems.QuantizationAwareModel` may be. Defaults to `False`.
 
     Raises:
         RuntimeError: If nothing has been pruned yet, or Keras does not run on
@@ -37,7 +41,7 @@ class Network:
             not declare its inputs, or has weights that are not finite.
     """
 
-    def __init__(self, model, inputs=None):
+    def __init__(self, model, inputs=None, quantized=False):
         _refuse_others(model)
         gems = find_gem_layers(model)
         if gems:
@@ -45,6 +49,9 @@ class Network:
         else:
             _refuse_mined(model)
         self.model = model
+        self.quantized = is_quantized(model)
+        if self.quantized and not quantized:
+            _refuse_quantized(model)
         self.user_model = model
         if isinstance(model, SparseModel):
             self.user_model = model.model
@@ -55,8 +62,12 @@ class Network:
     def masked(self):
         """Yields the model itself, masked within the block.
 
-        See `tf_gems.network.masked_network`.
+        See `tf_gems.network.masked_network`; and
+        `tf_gems.export.quantized.quantized_network` for what is yielded of a
+        `tf_gems.QuantizationAwareModel`.
         """
+        if self.quantized:
+            return quantized_network(self.model)
         return masked_network(self.model)
 
     def outputs(self, batches, model=None):
@@ -207,6 +218,15 @@ def _refuse_others(model):
             "`tf_gems.strip(model).save('plain.keras')`, then load and export "
             "it in a process with KERAS_BACKEND=tensorflow."
         )
+
+
+def _refuse_quantized(model):
+    raise ValueError(
+        "A quantization-aware model is exported as what it computes, an 8-bit "
+        f"TFLite file. Received: '{model.name}'. Call "
+        '`tf_gems.export_litert(aware, path, form="int8")`, or pass the float '
+        "model that `tf_gems.strip` gives back."
+    )
 
 
 def _refuse_mined(model):

@@ -275,11 +275,13 @@ def _convert(directory, target, form, examples, io):
         converter.target_spec.supported_types = [tf.float16]
     if form == "int8":
         feeds = _read_arrays(examples)
-        converter.representative_dataset = lambda: iter(feeds)
+        if feeds:  # without, the graph itself holds the ranges
+            converter.representative_dataset = lambda: iter(feeds)
     if io == "int8":
-        converter.target_spec.supported_ops = [
-            tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-        ]
+        if feeds:
+            converter.target_spec.supported_ops = [
+                tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+            ]
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
     data = converter.convert()

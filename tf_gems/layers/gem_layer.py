@@ -386,6 +386,7 @@ class GemLayer(keras.layers.Wrapper):
 
     def call(self, *args, training=None, **kwargs):
         variables = [*self.layer.variables, *self.layer.metrics_variables]
+        variables += self.variables_of_call()
         values = {id(v): v.value for v in variables}
         for prunable in self.prunable:
             if id(prunable.weight) not in values:
@@ -401,13 +402,14 @@ class GemLayer(keras.layers.Wrapper):
         for prunable, mask in zip(self.prunable, masks, strict=True):
             weight = values[id(prunable.weight)]
             values[id(prunable.weight)] = weight * ops.cast(mask, weight.dtype)
+        self.change_weights(values)
 
         before = [(v, values[id(v)]) for v in variables]
         with (
             inlined_functions(self.layer),
             RecordingScope(before, collect_losses=True) as scope,
         ):
-            outputs = self.layer(*args, **kwargs)
+            outputs = self.call_layer(args, kwargs, training)
             losses = list(scope.losses)
             # From here on they are this layer's own: counted once.
             _keras.clear_losses(self.layer)
@@ -436,6 +438,21 @@ class GemLayer(keras.layers.Wrapper):
         for loss in losses:  # Keras adds them to the loss of the data
             self.add_loss(ops.cast(loss, dtype))
         return outputs
+
+    def variables_of_call(self):
+        """Returns variables of this layer that `call_layer` reads."""
+        return []
+
+    def change_weights(self, values):
+        """Changes what the weights of the wrapped layer read as in a call.
+
+        Args:
+            values: Dict from the ids of variables to tensors, already masked.
+        """
+
+    def call_layer(self, args, kwargs, training):
+        """Calls the wrapped layer, whose variables read as changed."""
+        return self.layer(*args, **kwargs)
 
     def compute_output_shape(self, *args, **kwargs):
         return self.layer.compute_output_shape(*args, **kwargs)

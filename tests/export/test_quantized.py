@@ -1,0 +1,271 @@
+"""8-bit files of quantization-aware models compute what Keras computes.
+
+LiteRT multiplies its sums with integers of 32 bits and a shift, and has tables
+for some functions. So a value that lies between two steps may fall to either
+side, within the network as well as at its end.
+"""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+import tf_gems as gems
+from tf_gems.export import flatbuffer
+from tf_gems.export.quantized import output_steps
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("exports need the TensorFlow backend", allow_module_level=True)
+litert = pytest.importorskip("ai_edge_litert.interpreter")
+
+
+def digits_network():
+    """A depthwise separable network for 8 x 8 images."""
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(16, 3, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.DepthwiseConv2D(3, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Conv2D(16, 1, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(10),
+        ]
+    )
+
+
+def one_dimension():
+    return keras.Sequential(
+        [
+            keras.Input((32, 3)),
+            layers.Conv1D(8, 3, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.DepthwiseConv1D(3, depth_multiplier=2),
+            layers.AveragePooling1D(2),
+            layers.ReLU(),
+            layers.SeparableConv1D(8, 3, activation="relu"),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(4),
+        ]
+    )
+
+
+def nested():
+    """Transfer learning: a part that rests, and preparation of pixels."""
+    base = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(8, 3, use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(6.0),
+        ]
+    )
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Rescaling(1 / 2, 0.25)(inputs)
+    x = base(x, training=False)
+    return keras.Model(
+        inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x))
+    )
+
+
+def branches():
+    """Sums, products, concatenations; normalization that cannot be folded."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same")(inputs)
+    y = layers.BatchNormalization()(x)
+    y = layers.Conv2D(8, 3, padding="same", activation="hard_silu")(y)
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(y)
+    gate = layers.Conv2D(8, 1, activation="hard_sigmoid")(gate)
+    x = layers.Add()([layers.Multiply()([y, gate]), x])
+    x = layers.Concatenate()([x, layers.MaxPooling2D(3, 1, "same")(y)])
+    x = layers.Conv2DTranspose(4, 3, strides=2, activation="relu")(x)
+    x = layers.Conv2D(4, 3, activation="silu")(x)
+    return keras.Model(inputs, layers.Conv2D(2, 1)(x))
+
+
+@keras.saving.register_keras_serializable(package="tests.export.quantized")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first = layers.Conv2D(6, 3, padding="same")
+        self.second = layers.Conv2D(6, 3, padding="same", use_bias=False)
+        self.norm = layers.BatchNormalization()
+        self.head = layers.Dense(4, activation="softmax")
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.second.build((*shape[:-1], 6))
+        self.norm.build((*shape[:-1], 6))
+        self.head.build((None, 6))
+        self.gain = self.add_weight(name="gain", shape=(6,))
+
+    def call(self, x, training=None):
+        x = ops.relu(self.first(x))
+        y = self.norm(self.second(x), training=training) * self.gain
+        return self.head(ops.mean(ops.relu(x + y), axis=(1, 2)))
+
+
+def subclassed():
+    model = Subclassed()
+    model.build((None, 8, 8, 3))
+    return model
+
+
+def mobilenet_v3():
+    return keras.applications.MobileNetV3Small(
+        input_shape=(32, 32, 3), weights=None, classes=10
+    )
+
+
+# How many steps of its output a file may be away where it is furthest. Values
+# within the network that have fallen to the other side add up.
+STEPS = {
+    digits_network: 1,
+    one_dimension: 2,
+    nested: 1,
+    branches: 6,
+    subclassed: 1,
+    mobilenet_v3: 2,
+}
+
+
+def examples(model, count=64):
+    random = np.random.default_rng(0)
+    shape = getattr(model, "input_shape", (None, 8, 8, 3))[1:]
+    x = random.normal(size=(count, *shape)).astype("float32")
+    return 128 + 60 * x if shape[0] == 32 and len(shape) == 3 else x
+
+
+def made_sparse(model, x):
+    """Gives a model zeros, and statistics as if it was trained."""
+    random = np.random.default_rng(1)
+    for part in model._flatten_layers():
+        if isinstance(part, layers.BatchNormalization):
+            gamma = random.uniform(0.5, 1.5, part.gamma.shape)
+            gamma *= np.where(random.random(gamma.shape) < 0.1, -1, 1)
+            part.gamma.assign(gamma)
+            part.beta.assign(random.normal(size=part.beta.shape) / 3)
+    gems.recalibrate_batch_norm(model, x, batches=2)
+    for weight in model.weights:
+        if "kernel" in weight.path:
+            weight.assign(weight * (random.random(weight.shape) < 0.5))
+    return model
+
+
+def run(path, x):
+    interpreter = litert.Interpreter(path)
+    [inputs] = interpreter.get_input_details()
+    [outputs] = interpreter.get_output_details()
+    interpreter.resize_tensor_input(inputs["index"], x.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(inputs["index"], x)
+    interpreter.invoke()
+    return interpreter.get_tensor(outputs["index"])
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(b, marks=pytest.mark.slow if b is mobilenet_v3 else [])
+        for b in STEPS
+    ],
+    ids=lambda build: build.__name__,
+)
+def test_a_file_is_as_its_model_up_to_steps(build, tmp_path):
+    model = build()
+    x = examples(model)
+    aware = gems.QuantizationAwareModel(made_sparse(model, x), x)
+    kept = [ops.convert_to_numpy(w) for w in model.weights]
+    path = str(tmp_path / "model.tflite")
+    report = gems.export_litert(aware, path, inputs=x, form="int8")
+    for before, weight in zip(kept, model.weights, strict=True):
+        np.testing.assert_array_equal(before, weight)  # put back
+    data = (tmp_path / "model.tflite").read_bytes()
+    step = output_steps(data)
+    expected = ops.convert_to_numpy(aware(x))
+    steps = np.abs(run(path, x) - expected) / step
+    assert steps.max() < STEPS[build] + 0.01
+    assert (steps > 1.01).mean() < 0.05
+    # Not because nothing was rounded, and more exact than that rounding.
+    rounding = np.abs(ops.convert_to_numpy(model(x)) - expected).max()
+    assert rounding > step / 4
+    assert any("step" in note for note in report.notes)
+    file = flatbuffer.read(data)
+    zeros = {w.size: np.count_nonzero(w == 0) for w in kept if w.ndim > 2}
+    for row in flatbuffer.describe(file):
+        if int(np.prod(row["shape"])) in zeros and len(row["shape"]) > 2:
+            assert row["type"] == "int8" and row["zeros"] > 0
+    assert len(file.subgraphs[0].operators) > 3
+
+
+def small():
+    return made_sparse(digits_network(), examples(digits_network()))
+
+
+@pytest.fixture(scope="module")
+def aware():
+    model = small()
+    return gems.QuantizationAwareModel(model, examples(model))
+
+
+def test_integer_inputs_and_outputs(aware, tmp_path):
+    x = examples(aware.model)
+    report = gems.export_litert(
+        aware,
+        tmp_path / "model.tflite",
+        inputs=x,
+        form="int8",
+        io="int8",
+        batch_size=1,
+        sparse=False,
+    )
+    data = (tmp_path / "model.tflite").read_bytes()
+    graph = flatbuffer.read(data).subgraphs[0]
+    for index in (*graph.inputs, *graph.outputs):
+        assert flatbuffer.dtype_of(graph.tensors[index]) == "int8"
+    assert report.largest_difference < 1.01 * output_steps(data)
+
+
+def test_ranges_in_the_file_are_those_that_were_learned(aware, tmp_path):
+    x = examples(aware.model)
+    before = [ops.convert_to_numpy(r) for r in aware.gem.ranges]
+    try:
+        for variable, value in zip(aware.gem.ranges, before, strict=True):
+            variable.assign(2 * value)
+        gems.export_litert(aware, tmp_path / "a.tflite", inputs=x, form="int8")
+    finally:
+        for variable, value in zip(aware.gem.ranges, before, strict=True):
+            variable.assign(value)
+    wide = output_steps((tmp_path / "a.tflite").read_bytes())
+    gems.export_litert(
+        aware,
+        tmp_path / "b.tflite",
+        representative_data=100 * x,  # of no influence
+        inputs=x,
+        form="int8",
+    )
+    narrow = output_steps((tmp_path / "b.tflite").read_bytes())
+    assert wide == pytest.approx(2 * narrow, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"form": "float32"}, "Received: form='float32'"),
+        ({"form": "int8", "compact": True}, "Received: compact=True"),
+    ],
+)
+def test_what_would_lose_the_ranges_is_refused(
+    aware, tmp_path, arguments, message
+):
+    with pytest.raises(ValueError, match=message):
+        gems.export_litert(aware, tmp_path / "model.tflite", **arguments)
+    with pytest.raises(ValueError, match="8-bit TFLite file"):
+        gems.export_saved_model(aware, tmp_path / "saved")
+    assert not list(tmp_path.iterdir())

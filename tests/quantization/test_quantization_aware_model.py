@@ -1,0 +1,310 @@
+"""Training with fake quantization: zeros, ranges, saving, refusals."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+import tf_gems as gems
+from tf_gems.layers.wrapped_variable import WrappedVariable
+
+random = np.random.default_rng(0)
+X = random.normal(size=(64, 8, 8, 3)).astype("float32")
+Y = random.integers(0, 4, 64)
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def network():
+    random = np.random.default_rng(2)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(6, 3, use_bias=False, name="conv"),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.DepthwiseConv2D(
+                3, bias_initializer="ones", name="depthwise"
+            ),
+            layers.ReLU(),
+            layers.Dropout(0.1),
+            layers.Flatten(),
+            layers.Dense(4, name="dense"),
+        ]
+    )
+    for name in ("conv", "depthwise", "dense"):
+        kernel = model.get_layer(name).kernel
+        kernel.assign(kernel * (random.random(kernel.shape) < 0.4))
+    return model
+
+
+def aware_of(model, x=X):
+    aware = gems.QuantizationAwareModel(model, x)
+    aware.compile(keras.optimizers.Adam(1e-2), LOSS)
+    return aware
+
+
+def kernels(model):
+    return {
+        w.path: ops.convert_to_numpy(w) for w in model.weights if w.ndim > 1
+    }
+
+
+def test_it_computes_what_the_equations_say():
+    model = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(3, name="a"), layers.Softmax()]
+    )
+    x = random.normal(size=(40, 5)).astype("float32")
+    aware = gems.QuantizationAwareModel(model, x)
+
+    def nearest(value, low, high):
+        below = np.round(-low / ((high - low) / 255))
+        needed = max(-low / max(below, 1), high / max(255 - below, 1))
+        scale = min(needed, (high - low) / 254)
+        q = np.clip(np.round(value / scale), -below, 255 - below)
+        return q * scale
+
+    kernel = ops.convert_to_numpy(model.layers[0].kernel)
+    scale = np.abs(kernel).max(0) / 127
+    inputs = nearest(x, x.min(), x.max())
+    logits = inputs @ (np.round(kernel / scale) * scale)
+    low, high = aware.ranges()["a"]
+    float_logits = x @ (np.round(kernel / scale) * scale)
+    assert (low, high) == pytest.approx(
+        (float_logits.min(), float_logits.max()), rel=1e-4
+    )
+    logits = nearest(logits, low, high)
+    odds = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    expected = np.clip(np.floor(odds * 256 + 0.5), 0, 255) / 256
+    found = ops.convert_to_numpy(aware(x))
+    # A logit that lies between two steps may fall to either side.
+    close = np.abs(found - expected).max(1) < 1e-5
+    assert close.mean() > 0.9
+
+
+def test_zeros_stay_exact_and_weights_train():
+    model = network()
+    aware = aware_of(model)
+    before, ranges = kernels(model), aware.ranges()
+    aware.fit(X, Y, batch_size=32, epochs=2, verbose=0)
+    after = kernels(model)
+    for path, value in before.items():
+        assert (after[path][value == 0] == 0).all()
+        # All but those before a ReLU that is never positive.
+        assert (after[path][value != 0] != value[value != 0]).mean() > 0.5
+    assert aware.ranges() != ranges
+    plain = gems.strip(aware)
+    assert plain is model
+    for path, value in kernels(plain).items():
+        assert (value[before[path] == 0] == 0).all()
+
+
+def test_ranges_are_moving_averages_of_the_extremes():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    aware = gems.QuantizationAwareModel(model, X[:, 0, 0], momentum=0.9)
+    name = next(iter(aware.ranges()))
+    [low, high] = aware.ranges()[name]
+    assert (low, high) == pytest.approx(
+        (X[:, 0, 0].min(), X[:, 0, 0].max()), rel=1e-6
+    )
+    batch = np.array([[-9.0, 1.0, 5.0]], "float32")
+    aware(batch, training=True)
+    assert aware.ranges()[name] == pytest.approx(
+        (0.9 * low - 0.9, 0.9 * high + 0.5), rel=1e-5
+    )
+    aware(3 * batch, training=False)
+    assert aware.ranges()[name] == pytest.approx(
+        (0.9 * low - 0.9, 0.9 * high + 0.5), rel=1e-5
+    )
+
+
+def test_a_saved_model_goes_on(tmp_path, eagerly):
+    aware = aware_of(network())
+    aware.fit(X, Y, batch_size=32, verbose=0)
+    aware.save(tmp_path / "aware.keras")
+    loaded = keras.models.load_model(tmp_path / "aware.keras")
+    assert list(loaded.ranges().values()) == list(aware.ranges().values())
+    np.testing.assert_array_equal(
+        loaded.predict(X, verbose=0), aware.predict(X, verbose=0)
+    )
+    zeros = {k: v == 0 for k, v in kernels(loaded.model).items()}
+    loaded.fit(X, Y, batch_size=32, verbose=0)
+    for path, value in kernels(loaded.model).items():
+        assert (value[zeros[path]] == 0).all()
+
+
+def test_a_model_that_was_being_pruned_continues_after_strip():
+    sparse = gems.SparseModel(network(), start="trained")
+    sparse.compile("adam", LOSS)
+    with pytest.raises(ValueError, match="tf_gems.strip"):
+        gems.QuantizationAwareModel(sparse, X)
+    aware = gems.QuantizationAwareModel(gems.strip(sparse), X)
+    assert aware.predict(X, verbose=0).shape == (64, 4)
+
+
+@keras.saving.register_keras_serializable(package="tests.quantization")
+class Residual(layers.Layer):
+    """A user's layer, with layers, an operation and a weight of its own."""
+
+    def build(self, shape):
+        self.conv = layers.Conv2D(shape[-1], 3, padding="same")
+        self.conv.build(shape)
+        self.norm = layers.BatchNormalization()
+        self.norm.build(shape)
+        self.gain = self.add_weight(name="gain", shape=(shape[-1],))
+
+    def call(self, x, training=None):
+        y = self.norm(self.conv(x), training=training)
+        return ops.relu(x + y * self.gain)
+
+
+@keras.saving.register_keras_serializable(package="tests.quantization")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.stem = layers.Conv2D(4, 3)
+        self.blocks = [Residual(), Residual()]
+        self.drop = layers.Dropout(0.5)
+        self.head = layers.Dense(4)
+
+    def build(self, shape):
+        self.stem.build(shape)
+        for block in self.blocks:
+            block.build((None, 6, 6, 4))
+        self.head.build((None, 4))
+
+    def call(self, x, training=None):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x, training=training)
+        x = ops.mean(x, axis=(1, 2))
+        if training:
+            x = self.drop(x, training=training)
+        return self.head(x)
+
+
+def subclassed():
+    model = Subclassed()
+    model.build((None, 8, 8, 3))
+    return model
+
+
+def test_subclassed_models_train_and_keep_no_trace(eagerly):
+    model = subclassed()
+    nodes = [len(part._inbound_nodes) for part in model._flatten_layers()]
+    aware = aware_of(model)
+    aware.fit(X, Y, batch_size=32, verbose=0)
+    assert nodes == [
+        len(part._inbound_nodes) for part in model._flatten_layers()
+    ]
+    float_ = ops.convert_to_numpy(gems.strip(aware)(X))
+    rounded = ops.convert_to_numpy(aware(X))
+    assert 0 < np.abs(float_ - rounded).max() < 0.1 * np.abs(float_).max()
+
+
+def test_a_part_that_rests_keeps_its_statistics(eagerly):
+    base = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3),
+            layers.BatchNormalization(name="norm"),
+        ]
+    )
+    inputs = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(base(inputs, training=False))
+    model = keras.Model(inputs, layers.Dense(4)(x))
+    aware = aware_of(model)
+    aware.fit(X, Y, batch_size=32, verbose=0)
+    mean = base.get_layer("norm").moving_mean
+    assert not ops.convert_to_numpy(mean).any()
+
+
+def sequential(*parts, shape=(8, 8, 3)):
+    return keras.Sequential([keras.Input(shape), *parts])
+
+
+class OwnStep(keras.Model):
+    def train_step(self, data):
+        return {}
+
+
+class Standardized(layers.Conv2D):
+    """Changes its kernel where it is used."""
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel - ops.mean(kernel))
+
+
+def own_step():
+    inputs = keras.Input((3,))
+    return OwnStep(inputs, layers.Dense(2)(inputs))
+
+
+REFUSED = {
+    "not finite": (network, X * np.nan, "activations are NaN"),
+    "another shape": (network, X[:, :2], "representative_data=array([[[["),
+    "no batch": (network, [], "representative_data=[]"),
+    "no data": (network, None, "representative_data=None"),
+    "a recurrent layer": (
+        lambda: sequential(
+            layers.Dense(4), layers.GRU(3, name="memory"), shape=(5, 3)
+        ),
+        X[:, 0, :5],
+        "'memory' of type GRU",
+    ),
+    "an activation": (
+        lambda: sequential(layers.Conv2D(3, 3, activation="mish", name="c")),
+        X,
+        "'c' with the activation `mish`",
+    ),
+    "a changed convolution": (
+        lambda: sequential(Standardized(3, 3, name="ws")),
+        X,
+        "'ws/conv'",
+    ),
+    "half precision": (
+        lambda: sequential(layers.Conv2D(3, 3, dtype="mixed_bfloat16")),
+        X,
+        "dtype='mixed_bfloat16'",
+    ),
+    "an own training step": (own_step, X[:, 0, 0], "train_step"),
+    "integers": (
+        lambda: keras.Sequential(
+            [
+                keras.Input((4,), dtype="int32"),
+                layers.Embedding(5, 3),
+                layers.Flatten(),
+            ]
+        ),
+        np.ones((8, 4), "int32"),
+        "dtype='int32'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_quantized_is_refused_by_name(case):
+    build, data, message = REFUSED[case]
+    model = build()
+    with pytest.raises(ValueError, match="Received: ") as caught:
+        gems.QuantizationAwareModel(model, data)
+    assert message in str(caught.value)
+    # The model is as it was.
+    assert not any(isinstance(w, WrappedVariable) for w in model.weights)
+
+
+def test_all_layers_that_are_refused_are_named():
+    model = sequential(
+        layers.Conv2D(3, 3, activation="mish", name="first"),
+        layers.GroupNormalization(3, name="second"),
+    )
+    with pytest.raises(ValueError, match="'first'.*'second' of type Group"):
+        gems.QuantizationAwareModel(model, X)
+
+
+def test_other_exports_are_refused(tmp_path):
+    aware = aware_of(network())
+    with pytest.raises(ValueError, match="export_litert"):
+        aware.export(tmp_path / "model")
+    with pytest.raises(ValueError, match="tf_gems.strip"):
+        gems.compact(aware)

@@ -1,0 +1,125 @@
+"""A quantization-aware model as a graph that the converter understands."""
+
+import contextlib
+
+from keras import ops
+
+from tf_gems.export import flatbuffer
+from tf_gems.network import masked_network
+from tf_gems.quantization import QuantizationAwareModel
+from tf_gems.quantization.fake_quantization import quantize_kernel
+
+
+def is_quantized(model):
+    """Whether a model has ranges for 8-bit activations."""
+    return isinstance(model, QuantizationAwareModel)
+
+
+def check_quantized(form, compact):
+    """Raises an error for an export that would drop what was learned."""
+    remedy = "pass the float model that `tf_gems.strip` gives back"
+    if form.name != "int8":
+        raise ValueError(
+            "A quantization-aware model is exported as what it computes, "
+            f"8-bit integers. Received: form={form.name!r}. Pass "
+            f"form='int8', or {remedy}."
+        )
+    if compact:
+        raise ValueError(
+            "The ranges of a quantization-aware model are those of its own "
+            "channels. Received: compact=True. Call `tf_gems.compact` before "
+            f"`tf_gems.QuantizationAwareModel`, or {remedy}."
+        )
+
+
+@contextlib.contextmanager
+def quantized_network(model):
+    """Yields what is traced for the 8-bit file of a model.
+
+    Within the block the kernels hold their fake-quantized values. Their
+    largest value in a channel is `127 * scale`, so the converter finds the
+    same scale and the same integers again, also after it has folded a
+    normalization into them. Activations pass through the operator
+    `FakeQuantWithMinMaxVars`, from which it takes their ranges.
+
+    Args:
+        model: `tf_gems.QuantizationAwareModel`.
+
+    Yields:
+        `QuantizedNetwork`.
+    """
+    with masked_network(model) as plain, contextlib.ExitStack() as stack:
+        for kernel, axes in model.gem.kernels:
+            stack.callback(kernel.assign, ops.copy(kernel))
+            kernel.assign(quantize_kernel(kernel, axes))
+        yield QuantizedNetwork(plain, model.gem)
+
+
+class QuantizedNetwork:
+    """What an export needs of a Keras model, computed with rounding.
+
+    Args:
+        model: The user's Keras model.
+        layer: `QuantizedLayer` around it.
+    """
+
+    def __init__(self, model, layer):
+        self.model = model
+        self.layer = layer
+        self.name = model.name
+        self.weights = model.weights
+        self.limits = layer.limits()
+
+    def __call__(self, inputs, training=False):
+        return self.layer.run_exported(inputs, self.limits)
+
+    def _flatten_layers(self, *args, **kwargs):
+        return self.model._flatten_layers(*args, **kwargs)
+
+
+def refuse_floats(data, name):
+    """Raises an error if a file computes with floats.
+
+    Args:
+        data: Bytes of a TFLite file.
+        name: String, the name of the model.
+
+    Raises:
+        RuntimeError: If it does; the message names the operators.
+    """
+    file = flatbuffer.read(data)
+    found = set()
+    for graph in file.subgraphs:
+        for operator in graph.operators:
+            kind = flatbuffer.operator_name(file, operator)
+            types = {
+                flatbuffer.dtype_of(graph.tensors[i]) for i in operator.outputs
+            }
+            if kind != "DEQUANTIZE" and any(
+                t is not None and t.kind == "f" for t in types
+            ):
+                found.add(kind)
+    if found:
+        raise RuntimeError(
+            "The file of a quantization-aware model computes in 8-bit "
+            f"integers. Received: '{name}', for which TensorFlow's converter "
+            f"leaves {', '.join(sorted(found))} in floats. Export what "
+            "`tf_gems.strip` gives back, with `representative_data`."
+        )
+
+
+def output_steps(data):
+    """Returns the largest step of the outputs of an 8-bit file, a float."""
+    file = flatbuffer.read(data)
+    graph = file.subgraphs[0]
+    made_by = {int(o.outputs[0]): o for o in graph.operators if len(o.outputs)}
+    scales = []
+    for index in map(int, graph.outputs):
+        operator = made_by.get(index)
+        if operator is not None:
+            kind = flatbuffer.operator_name(file, operator)
+            index = int(operator.inputs[0]) if kind == "DEQUANTIZE" else index
+        quantization = graph.tensors[index].quantization
+        if quantization is not None and quantization.scale is not None:
+            scales += [float(s) for s in quantization.scale]
+    return max(scales, default=0.0)

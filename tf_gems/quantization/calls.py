@@ -1,0 +1,183 @@
+"""The calls that a model of any kind makes, as a flat list."""
+
+import contextlib
+import dataclasses
+import inspect
+
+import keras
+
+from tf_gems import _keras
+from tf_gems.compaction.graph import function_of
+from tf_gems.compaction.graph import is_graph
+from tf_gems.compaction.graph import tensors_of
+
+
+@dataclasses.dataclass(eq=False)
+class Call:
+    """One call of a layer or operation.
+
+    Args:
+        operation: Keras layer or operation.
+        args: Positional arguments, with symbolic tensors in their places.
+        kwargs: Keyword arguments, `training` among them where the operation
+            takes it.
+        outputs: Structure of symbolic tensors.
+        path: String, the names of the models that it is in, and its own.
+    """
+
+    operation: object
+    args: tuple
+    kwargs: dict
+    outputs: object
+    path: str
+
+    @property
+    def inputs(self):
+        """List of the symbolic tensors among the arguments."""
+        return tensors_of((self.args, self.kwargs))
+
+    def compute(self, values):
+        """Calls the operation on values in the places of its inputs."""
+        args, kwargs = self.filled(values)
+        return self.operation(*args, **kwargs)
+
+    def filled(self, values):
+        """Returns the arguments, with values for the symbolic tensors."""
+        values = iter(values)
+
+        def fill(x):
+            return next(values) if isinstance(x, keras.KerasTensor) else x
+
+        return keras.tree.map_structure(fill, (self.args, self.kwargs))
+
+
+def trace(model, inputs, training, is_known):
+    """Returns the calls of a model in the order in which they are made.
+
+    Models within and layers that hold others are followed: graphs as they
+    stand, others by calling their `call` on symbolic tensors. No layer of the
+    model keeps a trace of it.
+
+    Args:
+        model: Built Keras model.
+        inputs: Structure of symbolic tensors that the model takes.
+        training: Bool.
+        is_known: Function that says whether an operation is a call of its
+            own, and is not to be followed.
+
+    Returns:
+        `(calls, outputs)`: list of `Call`, and structure of symbolic tensors.
+    """
+    walk = _Walk(is_known)
+    outputs = walk.through(model, (inputs,), {}, training, "")
+    return walk.calls, outputs
+
+
+class _Walk:
+    def __init__(self, is_known):
+        self.is_known = is_known
+        self.calls = []
+
+    def through(self, layer, args, kwargs, training, path):
+        """Returns the outputs of a model or layer that is followed."""
+        if is_graph(layer):
+            function, flat = function_of(layer), tensors_of(args)
+        else:
+            function, flat = _recorded(layer, args, kwargs, training)
+
+        def operation_fn(operation):
+            def apply(*args, **kwargs):
+                return self._call(operation, args, kwargs, training, path)
+
+            return apply
+
+        # Checked with Keras 3.15: the public `call` cannot substitute
+        # operations.
+        return function._run_through_graph(flat, operation_fn)
+
+    def _call(self, operation, args, kwargs, training, path):
+        own = kwargs.get("training")
+        training = training if own is None else bool(own)
+        name = type(operation).__name__.lower()  # of operations: not numbered
+        if isinstance(operation, keras.layers.Layer):
+            name = operation.name
+        path = f"{path}/{name}" if path else name
+        if not self.is_known(operation) and _can_be_followed(operation):
+            return self.through(operation, args, kwargs, training, path)
+        kwargs = {k: v for k, v in kwargs.items() if k != "training"}
+        outputs = operation.compute_output_spec(*args, **kwargs)
+        if _takes_training(operation):
+            kwargs["training"] = training
+        self.calls.append(Call(operation, args, kwargs, outputs, path))
+        return outputs
+
+
+def _can_be_followed(operation):
+    if isinstance(operation, keras.Model):
+        return True
+    of_keras = type(operation).__module__.startswith("keras.src.")
+    return isinstance(operation, keras.layers.Layer) and not of_keras
+
+
+def _takes_training(operation):
+    return "training" in inspect.signature(operation.call).parameters
+
+
+def _recorded(layer, args, kwargs, training):
+    """Returns what a layer computes as a `keras.Function`, and its inputs."""
+
+    def fresh(x):
+        if not isinstance(x, keras.KerasTensor):
+            return x
+        return keras.KerasTensor(x.shape, x.dtype, name=x.name)
+
+    kwargs = {k: v for k, v in kwargs.items() if k != "training"}
+    flat = tensors_of((args, kwargs))
+    args, kwargs = keras.tree.map_structure(fresh, (args, kwargs))
+    inputs = tensors_of((args, kwargs))
+    if _takes_training(layer):
+        kwargs["training"] = training
+    with _nodes_removed(layer):
+        try:
+            outputs = layer.call(*args, **kwargs)
+            function = keras.Function(inputs, outputs)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                "What is quantized must be known operation by operation, so "
+                "`call` is traced with symbolic tensors. Received: "
+                f"'{layer.name}' of type {type(layer).__name__}, for which "
+                f"this fails: {reason} Write it with layers and `keras.ops`, "
+                "without conditions on values of tensors."
+            ) from error
+        if any(_losses_of(part) for part in _keras.flatten_layers(layer)):
+            raise ValueError(
+                "A model is traced for quantization without losses of its "
+                f"own. Received: '{layer.name}', whose `call` uses "
+                "`add_loss`. Compute that loss in the loss of `compile`."
+            )
+    return function, flat
+
+
+def _losses_of(layer):
+    return [x for x in layer._losses if isinstance(x, keras.KerasTensor)]
+
+
+@contextlib.contextmanager
+def _nodes_removed(layer):
+    """Forgets what layers note of symbolic calls within the block."""
+    parts = _keras.flatten_layers(layer)
+    before = [
+        (nodes, len(nodes))
+        for part in parts
+        for nodes in (part._inbound_nodes, part._outbound_nodes)
+    ]
+    try:
+        yield
+    finally:
+        for nodes, count in before:
+            del nodes[count:]
+        for part in parts:
+            part._losses[:] = [
+                x for x in part._losses if not isinstance(x, keras.KerasTensor)
+            ]
