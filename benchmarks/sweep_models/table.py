@@ -108,5 +108,8 @@ def _messages(rows):
 
 
 def _short(message, length=240):
-    message = message.replace("<", "&lt;").replace("|", "/").replace("*", "\\*")
+    # What Markdown would take for a tag, a cell, emphasis or a link.
+    marks = {"<": "&lt;", "|": "/", "*": "\\*", "](": "] ("}
+    for mark, plain in marks.items():
+        message = message.replace(mark, plain)
     return message if len(message) <= length else message[:length] + " ..."
