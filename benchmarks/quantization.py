@@ -39,25 +39,10 @@ flags.DEFINE_float("rate", 3e-4, "Learning rate after pruning.")
 flags.DEFINE_string("output", None, "JSON file, written row by row.")
 flags.DEFINE_string("render", None, "Only print the table of a JSON file.")
 
-layers = keras.layers
-
 
 def photographs(seed):
-    """keras.applications.MobileNet x0.25; 4,000 images of CIFAR-10, reduced.
-
-    Its moving statistics have a momentum of 0.9, for so few steps.
-    """
-    model = keras.applications.MobileNet(
-        (32, 32, 3),
-        alpha=0.25,
-        weights=None,
-        classes=10,
-        classifier_activation=None,
-        dropout=1e-3,
-    )
-    for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = 0.9
+    """keras.applications.MobileNet x0.25; 4,000 images of CIFAR-10, reduced."""
+    model = trained_networks.small_mobilenet(3)
     (x, y), test = in_tfds.load("cifar10", None, 4000 / 50_000, False)[:2]
     (x, y), test = (
         ((images[:4000] / 127.5 - 1).astype("float32"), labels[:4000])

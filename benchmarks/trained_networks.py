@@ -122,13 +122,13 @@ def resnet(seed):
     return model, train, test, {"epochs": 12, "prune": 6, "batch_size": 64}
 
 
-def mobilenet(seed):
-    """keras.applications.MobileNet x0.25, 32x32; 3,000 images of MNIST.
+def small_mobilenet(channels):
+    """Returns keras.applications.MobileNet x0.25 for images of 32x32.
 
     Its moving statistics have a momentum of 0.9, for so few steps.
     """
     model = keras.applications.MobileNet(
-        (32, 32, 1),
+        (32, 32, channels),
         alpha=0.25,
         weights=None,
         classes=10,
@@ -138,6 +138,12 @@ def mobilenet(seed):
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.9
+    return model
+
+
+def mobilenet(seed):
+    """keras.applications.MobileNet x0.25, 32x32; 3,000 images of MNIST."""
+    model = small_mobilenet(1)
     found = in_tfds.load("mnist", None, 3000 / 60_000, False)
     sets = []
     for images, labels in found[:2]:
