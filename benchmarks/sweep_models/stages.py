@@ -238,7 +238,8 @@ class Sweep:
 
         path = self.directory / "ticket.gem"
         self.ticket.save(path)
-        loaded = gems.Ticket.load(path)
+        # Its own file, which may be larger than what is read by default.
+        loaded = gems.Ticket.load(path, max_bytes=1 << 33)
         for name, mask in self.ticket.masks.items():
             if not np.array_equal(mask, loaded.masks[name]):
                 raise Wrong(f"the file has another mask of '{name}'")
