@@ -240,7 +240,14 @@ def own_step():
     return OwnStep(inputs, layers.Dense(2)(inputs))
 
 
+def adapted():
+    model = sequential(layers.Dense(4, name="adapted"), shape=(3,))
+    model.get_layer("adapted").enable_lora(2)
+    return model
+
+
 REFUSED = {
+    "a low-rank adapter": (adapted, X[:, 0, 0], "'adapted' whose kernel"),
     "not finite": (network, X * np.nan, "activations are NaN"),
     "another shape": (network, X[:, :2], "representative_data=array([[[["),
     "no batch": (network, [], "representative_data=[]"),

@@ -98,6 +98,8 @@ class Writer:
         return output
 
     def add_kernel(self, variable, axes=(-1,)):
+        if not isinstance(variable, keras.Variable):
+            raise _Refusal("whose kernel is a sum, of a low-rank adapter")
         if all(variable is not known for known, _ in self.kernels):
             self.kernels.append((variable, axes))
 
