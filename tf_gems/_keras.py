@@ -54,6 +54,20 @@ def functional_of(model):
     return model._functional
 
 
+def run_through_graph(function, inputs, operation_fn):
+    """Computes a graph with other operations in the places of its own.
+
+    The public `call` cannot substitute operations: graphs could not be
+    followed, compacted or rewritten.
+
+    Args:
+        function: `keras.Function`, or functional model.
+        inputs: Structure of tensors, as the graph takes them.
+        operation_fn: Function from an operation to what is called for it.
+    """
+    return function._run_through_graph(inputs, operation_fn)
+
+
 def clear_losses(layer):
     """Forgets the losses of the last call; otherwise they count twice."""
     layer._clear_losses()

@@ -61,9 +61,7 @@ def run(model, inputs, call):
 
         return apply
 
-    # Checked with Keras 3.15: the public `call` cannot substitute
-    # operations.
-    return function_of(model)._run_through_graph(inputs, operation_fn)
+    return _keras.run_through_graph(function_of(model), inputs, operation_fn)
 
 
 def trace(model):

@@ -6,6 +6,7 @@ import re
 
 import keras
 
+from tf_gems import _keras
 from tf_gems.export import worker
 from tf_gems.export.tracing import nodes
 from tf_gems.export.tracing import trace
@@ -198,7 +199,7 @@ def _located(text, traced):
 
 def _layers_of(paths, model):
     """Returns the innermost layers that contain the given graph nodes."""
-    names = {part.name for part in model._flatten_layers()} - {model.name}
+    names = {part.name for part in _keras.flatten_layers(model)} - {model.name}
     found = []
     for path in paths:
         for scope in reversed(path.split("/")[:-1]):
@@ -216,13 +217,13 @@ def _recurrent(model):
     kinds = keras.layers.RNN | keras.layers.Bidirectional
     inner = {
         id(part)
-        for layer in model._flatten_layers()
+        for layer in _keras.flatten_layers(model)
         if isinstance(layer, keras.layers.Bidirectional)
         for part in (layer.forward_layer, layer.backward_layer)
     }
     return [
         part.name
-        for part in model._flatten_layers()
+        for part in _keras.flatten_layers(model)
         if isinstance(part, kinds) and id(part) not in inner
     ]
 

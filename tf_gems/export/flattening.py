@@ -91,7 +91,7 @@ class _Walk:
 
             return call
 
-        return graph._run_through_graph(inputs, operation_fn=bind)
+        return _keras.run_through_graph(graph, inputs, bind)
 
     def _call(self, operation, name, args, kwargs):
         graph = graph_of(operation)

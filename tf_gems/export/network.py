@@ -5,6 +5,7 @@ import contextlib
 import keras
 import numpy as np
 
+from tf_gems import _keras
 from tf_gems.export.outputs import as_array
 from tf_gems.export.outputs import name_outputs
 from tf_gems.export.quantized import is_quantized
@@ -136,7 +137,7 @@ class Network:
     def examples(self, batch_size):
         """Returns inputs for the model, see `Signature.examples`."""
         words = []
-        for part in self.user_model._flatten_layers():
+        for part in _keras.flatten_layers(self.user_model):
             if hasattr(part, "get_vocabulary"):
                 words += [w for w in part.get_vocabulary() if w]
         return self.signature.examples(
@@ -170,7 +171,7 @@ def computed_in_float32(model):
     """
     others = [
         (layer, layer.dtype_policy)
-        for layer in model._flatten_layers()
+        for layer in _keras.flatten_layers(model)
         if layer.compute_dtype not in ("float32", None)
         and "float" in layer.compute_dtype
         and not layer.dtype_policy.quantization_mode
@@ -286,7 +287,7 @@ def _state(model):
     known = {id(v): v for v in model.non_trainable_variables}
     trained = {id(v) for v in model.trainable_variables}
     backed = {id(v.value) for v in model.variables}
-    for layer in model._flatten_layers():
+    for layer in _keras.flatten_layers(model):
         for value in attributes(layer):
             if not isinstance(value, keras.Variable | tf.Variable):
                 continue

@@ -7,6 +7,8 @@ import re
 import keras
 import numpy as np
 
+from tf_gems import _keras
+
 _UNKNOWN_SIZE = 32
 
 
@@ -241,7 +243,7 @@ def _has_states(model):
     """Whether a layer keeps a state for each example of a batch."""
     return any(
         getattr(part, "stateful", False)
-        for part in model._flatten_layers(include_self=False)
+        for part in _keras.flatten_layers(model, include_self=False)
     )
 
 
@@ -346,4 +348,6 @@ def _reads_integers(model):
         kinds.StringLookup,
         kinds.TextVectorization,
     )
-    return any(isinstance(part, readers) for part in model._flatten_layers())
+    return any(
+        isinstance(part, readers) for part in _keras.flatten_layers(model)
+    )

@@ -31,6 +31,7 @@ There, `import keras` and this library still use Keras 3.
 import keras
 import numpy as np
 
+from tf_gems import _keras
 from tf_gems.export import tf_keras_layer
 from tf_gems.export.network import Network
 from tf_gems.export.outputs import as_array
@@ -218,8 +219,8 @@ def _twin(model, refused):
         )
         for symbol in graph.inputs
     ]
-    outputs = graph._run_through_graph(
-        inputs, operation_fn=lambda operation: twins[id(operation)]
+    outputs = _keras.run_through_graph(
+        graph, inputs, lambda operation: twins[id(operation)]
     )
     twin = tf_keras.Model(
         keras.tree.pack_sequence_as(graph._inputs_struct, inputs),

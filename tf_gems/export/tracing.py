@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 
+from tf_gems import _keras
 from tf_gems.export.network import attributes
 from tf_gems.export.outputs import name_outputs
 from tf_gems.layers.calling import RecordingScope
@@ -223,7 +224,7 @@ def _tables(model):
 
     return [
         value
-        for layer in model._flatten_layers()
+        for layer in _keras.flatten_layers(model)
         for value in attributes(layer)
         if hasattr(value, "resource_handle")
         and hasattr(value, "_initialize")

@@ -91,9 +91,7 @@ class _Walk:
 
             return apply
 
-        # Checked with Keras 3.15: the public `call` cannot substitute
-        # operations.
-        return function._run_through_graph(flat, operation_fn)
+        return _keras.run_through_graph(function, flat, operation_fn)
 
     def _call(self, operation, args, kwargs, training, path):
         own = kwargs.get("training")
