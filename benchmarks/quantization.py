@@ -28,10 +28,9 @@ from ai_edge_litert.interpreter import Interpreter
 from results_file import write_results
 
 import tf_gems as gems
-from tf_gems.datasets import in_tfds
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("networks", ["digits", "photographs"], "Which.")
+flags.DEFINE_list("networks", ["digits", "mobilenet_half"], "Which.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Which.")
 flags.DEFINE_float("sparsity", 0.9, "Zeros.")
 flags.DEFINE_integer("epochs", 4, "Epochs after pruning.")
@@ -40,18 +39,6 @@ flags.DEFINE_string("output", None, "JSON file, written row by row.")
 flags.DEFINE_string("render", None, "Only print the table of a JSON file.")
 
 
-def photographs(seed):
-    """keras.applications.MobileNet x0.25; 4,000 images of CIFAR-10, reduced."""
-    model = trained_networks.small_mobilenet(3)
-    (x, y), test = in_tfds.load("cifar10", None, 4000 / 50_000, False)[:2]
-    (x, y), test = (
-        ((images[:4000] / 127.5 - 1).astype("float32"), labels[:4000])
-        for images, labels in ((x, y), test)
-    )
-    return model, (x, y), test, {"epochs": 15, "prune": 6, "batch_size": 64}
-
-
-NETWORKS = {**trained_networks.NETWORKS, "photographs": photographs}
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -82,7 +69,7 @@ def accuracy(path, data):
 def run(network, seed, sparsity, epochs, rate):
     """Returns the row of a network and a seed."""
     keras.utils.set_random_seed(seed)
-    build = NETWORKS[network]
+    build = trained_networks.NETWORKS[network]
     model, (x, y), test, plan = build(seed)
     batch = {"batch_size": plan["batch_size"], "verbose": 0}
     compiled(model, 3e-3).fit(x, y, epochs=plan["epochs"], **batch)

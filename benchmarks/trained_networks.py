@@ -1,13 +1,18 @@
 """Small networks, and their data, to be trained and then pruned.
 
 Each is made so that minutes on a CPU suffice. Where it is a stock network, or
-a data set, of which a part is used only, its description says so.
+a data set, of which a part is used only, its description says so. TFDS reads
+CIFAR-10 and MNIST from `TFDS_DATA_DIR`; `TINY_IMAGENET_DIR` names the directory
+of the photographs, with `train` and `val`.
 """
+
+import os
 
 import keras
 import numpy as np
 
 from tf_gems.datasets import in_tfds
+from tf_gems.datasets import tiny_imagenet
 
 layers = keras.layers
 
@@ -100,12 +105,17 @@ def _cifar10(train, test, size, data_dir=None):
     return sets
 
 
-def resnet(seed):
-    """ResNet-8 of width 16; 3,000 images of CIFAR-10, 16x16, reduced."""
-    x = inputs = keras.Input((16, 16, 3))
+def _residual(size, blocks, name):
+    """ResNet of three stages of 16, 32 and 64 channels, for CIFAR-10."""
+    x = inputs = keras.Input((size, size, 3))
     x = layers.Conv2D(16, 3, padding="same", use_bias=False)(x)
     x = layers.ReLU()(_normalization()(x))
-    for filters, strides in ((16, 1), (32, 2), (64, 2)):
+    stages = [
+        (filters, 2 if filters > 16 and not block else 1)
+        for filters in (16, 32, 64)
+        for block in range(blocks)
+    ]
+    for filters, strides in stages:
         y = layers.Conv2D(
             filters, 3, strides=strides, padding="same", use_bias=False
         )(x)
@@ -117,9 +127,21 @@ def resnet(seed):
             x = _normalization()(x)
         x = layers.ReLU()(layers.Add()([x, y]))
     x = layers.GlobalAveragePooling2D()(x)
-    model = keras.Model(inputs, layers.Dense(10)(x), name="resnet")
+    return keras.Model(inputs, layers.Dense(10)(x), name=name)
+
+
+def resnet(seed):
+    """ResNet-8 of width 16; 3,000 images of CIFAR-10, 16x16, reduced."""
+    model = _residual(16, 1, "resnet")
     train, test = _cifar10(3000, 1000, 16)
     return model, train, test, {"epochs": 12, "prune": 6, "batch_size": 64}
+
+
+def resnet20(seed):
+    """ResNet-20; 10,000 images of CIFAR-10, a fifth: reduced."""
+    model = _residual(32, 3, "resnet20")
+    train, test = _cifar10(10_000, 10_000, 32)
+    return model, train, test, {"epochs": 30, "prune": 12, "batch_size": 128}
 
 
 def small_mobilenet(channels):
@@ -152,10 +174,41 @@ def mobilenet(seed):
     return model, *sets, {"epochs": 12, "prune": 6, "batch_size": 64}
 
 
+def _photographs(application):
+    """A network x0.5 of keras.applications, and 20 classes of Tiny ImageNet."""
+    directory = os.environ.get("TINY_IMAGENET_DIR")
+    data = tiny_imagenet.load(directory, 1.0, False)
+    sets = [
+        ((images / 127.5 - 1).astype("float32"), labels)
+        for images, labels in (data.train, data.test)
+    ]
+    model = application(
+        (64, 64, 3),
+        alpha=0.5,
+        weights=None,
+        classes=data.classes,
+        classifier_activation=None,
+    )
+    return model, *sets, {"epochs": 40, "prune": 12, "batch_size": 64}
+
+
+def mobilenet_half(seed):
+    """keras.applications.MobileNet x0.5; 20 classes of Tiny ImageNet."""
+    return _photographs(keras.applications.MobileNet)
+
+
+def mobilenet_v2_half(seed):
+    """keras.applications.MobileNetV2 x0.5; 20 classes of Tiny ImageNet."""
+    return _photographs(keras.applications.MobileNetV2)
+
+
 NETWORKS = {
     "digits": digits,
     "keywords": keywords,
     "recurrent": recurrent,
     "resnet": resnet,
     "mobilenet": mobilenet,
+    "resnet20": resnet20,
+    "mobilenet_half": mobilenet_half,
+    "mobilenet_v2_half": mobilenet_v2_half,
 }
