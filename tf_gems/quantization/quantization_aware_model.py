@@ -181,15 +181,21 @@ class _Inputs:
     def __init__(self, data, model):
         self.given = data
         self.model = model
+        self._batches = None
 
     def __iter__(self):
-        for batch in training_data.read(self.given, None, self.model):
-            yield batch[0]
+        """Returns the iterator over all batches, from the first one."""
+        if self._batches is None:
+            data = training_data.read(self.given, None, self.model)
+            self._batches = (batch[0] for batch in data)
+        return self._batches
 
     def first(self):
-        """Returns the first batch."""
+        """Returns the first batch, which a generator yields only once."""
         try:
-            return next(iter(self))
+            batch = next(iter(self))
+            self._batches = itertools.chain([batch], self._batches)
+            return batch
         except StopIteration:
             raise self.refusal("it has no batch") from None
         except Exception as error:
