@@ -106,8 +106,21 @@ def hyperbolic_step(optimizer, alpha=200.0, beta=1e-3):
             )
     hyperbolic = {"alpha": float(alpha), "beta": float(beta)}
     config = {**config_of(optimizer), "hyperbolic": hyperbolic}
-    kind = _class_of(type(optimizer))
+    kind = _class_of(_without_backend(type(optimizer)))
     return super(HyperbolicStep, kind).from_config(config)
+
+
+def _without_backend(kind):
+    """Returns the class that updates weights one by one.
+
+    On torch, Keras makes optimizers of other classes, which update all
+    weights at once and never call `update_step`.
+    """
+    return next(
+        base
+        for base in kind.__mro__
+        if not base.__module__.startswith("keras.src.backend.")
+    )
 
 
 def _class_of(kind):

@@ -22,6 +22,7 @@ from tf_gems.compaction.report import rows_of
 from tf_gems.half_precision import HALF_TOLERANCE
 from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.validation import check_eager
 
 # Largest difference of the outputs, as a part of the largest output.
 TOLERANCE = 1e-5
@@ -67,6 +68,7 @@ def compact(model, inputs=None):
     compacted.save("compacted.keras")
     ```
     """
+    check_eager()
     _refuse_others(model)
     _refuse_not_finite(model)
     inputs = _random_inputs(model) if inputs is None else inputs

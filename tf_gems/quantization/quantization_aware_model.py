@@ -13,6 +13,7 @@ from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.network import unwrap
 from tf_gems.quantization.quantized_layer import QuantizedLayer
 from tf_gems.sparse_model import SparseModel
+from tf_gems.validation import check_eager
 from tf_gems.validation import check_model
 from tf_gems.validation import check_number
 from tf_gems.validation import check_positive_integer
@@ -76,6 +77,7 @@ class QuantizationAwareModel(SparseModel):
         filters="all",
         **kwargs,
     ):
+        check_eager()
         check_number(momentum, "momentum", least=0.0, most=1.0)
         check_positive_integer(batches, "batches")
         _refuse(model)
