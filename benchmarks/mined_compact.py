@@ -144,9 +144,7 @@ def main(_):
     with browser.chromium() as chromium:
         rows = [
             one.row(data)
-            | measure(
-                one.path(".keras"), inputs, FLAGS.browser and chromium
-            )
+            | measure(one.path(".keras"), inputs, FLAGS.browser and chromium)
             for one in cells
         ]
         write_results(

@@ -50,7 +50,18 @@ DISTRIBUTIONS = {
 }
 
 # Each but the first trains for as many epochs, with the same optimizer.
-WAYS = ["one shot", "gradual", "gradual with hyperbolic step", "acdc", "tfmot"]
+WAYS = [
+    "one shot",
+    "gradual",
+    "gradual with hyperbolic step",
+    "gradual with density scaling",
+    "acdc",
+    "tfmot",
+]
+OPTIMIZERS = {
+    "gradual with hyperbolic step": gems.optimizers.hyperbolic_step,
+    "gradual with density scaling": gems.optimizers.density_scaling,
+}
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", list(trained_networks.NETWORKS), "Which.")
@@ -93,17 +104,18 @@ class Dense:
         self._weights = self.model.get_weights()
         self._made, self._sparse = None, None
 
-    def sparse(self, filters, hyperbolic=False):
+    def sparse(self, filters, way="gradual"):
         """Returns the sparse model with the trained weights, all alive."""
-        if (filters, hyperbolic) != self._made:
+        wrap = OPTIMIZERS.get(way)
+        if (filters, wrap) != self._made:
             self._sparse = gems.SparseModel(
                 self.model, filters=filters, phase="finetuning", seed=0
             )
             optimizer = keras.optimizers.Adam(1e-3)
-            if hyperbolic:
-                optimizer = gems.optimizers.hyperbolic_step(optimizer)
+            if wrap:
+                optimizer = wrap(optimizer)
             self._sparse.compile(optimizer, LOSS, metrics=["accuracy"])
-            self._made = (filters, hyperbolic)
+            self._made = (filters, wrap)
         self.model.set_weights(self._weights)
         self._sparse.gem.reset_mining()
         for variable in self._sparse.optimizer.variables:
@@ -119,7 +131,7 @@ class Dense:
             return self._row(
                 way, distribution, sparsity, *self._tfmot(sparsity)
             )
-        sparse = self.sparse(filters, way.endswith("hyperbolic step"))
+        sparse = self.sparse(filters, way)
         if way == "one shot":
             method = gems.methods.Magnitude(sparsity, spread)
             masks = method.find(sparse).masks.values()
