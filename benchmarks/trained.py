@@ -2,9 +2,10 @@
 
 Each network of `trained_networks.py` is trained once for every seed. From
 those weights every distribution prunes in one shot, after which statistics of
-normalization are re-estimated and the accuracy is measured; and gradually, in
-a `fit` of a few epochs that begins with the same weights. Rows that the file
-already has are not run again.
+normalization are re-estimated and the accuracy is measured; by SNIP in one
+shot, then trained for a few epochs; and gradually, in a `fit` of as many epochs
+that begins with the same weights. Rows that the file already has are not run
+again.
 
     python benchmarks/trained.py --output=benchmarks/results/trained.json
 
@@ -27,6 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import tensorflow as tf
 import trained_networks
 from absl import app
 from absl import flags
@@ -56,6 +58,7 @@ WAYS = [
     "gradual with hyperbolic step",
     "gradual with density scaling",
     "acdc",
+    "snip",
     "tfmot",
 ]
 OPTIMIZERS = {
@@ -140,6 +143,17 @@ class Dense:
             images = self.train[0][:2000]
             batches = [(x, None) for x in np.array_split(images, 8)]
             gems.recalibrate_batch_norm(sparse, batches)
+        elif way == "snip":
+            method = gems.methods.Snip(sparsity, 4, distribution=spread)
+            size = self.settings["batch_size"]
+            batches = tf.data.Dataset.from_tensor_slices(self.train)
+            method.find(sparse, batches.batch(size)).apply(sparse)
+            sparse.fit(
+                *self.train,
+                batch_size=size,
+                epochs=self.settings["prune"],
+                verbose=0,
+            )
         else:
             kind = gems.GradualMagnitudeCallback
             if way == "acdc":
