@@ -84,6 +84,13 @@ def accuracy(model, data):
     return model.evaluate(*data, batch_size=250, verbose=0)[1]
 
 
+def hide(sparse, ticket):
+    """Puts the masks of a ticket on the trained weights of a model."""
+    masks = ticket.masks.values()
+    for weight, mask in zip(sparse.gem.prunable, masks, strict=True):
+        weight.alive.assign(mask)
+
+
 class Dense:
     """A trained network, which can be pruned again and again."""
 
@@ -136,10 +143,7 @@ class Dense:
             )
         sparse = self.sparse(filters, way)
         if way == "one shot":
-            method = gems.methods.Magnitude(sparsity, spread)
-            masks = method.find(sparse).masks.values()
-            for weight, mask in zip(sparse.gem.prunable, masks, strict=True):
-                weight.alive.assign(mask)
+            hide(sparse, gems.methods.Magnitude(sparsity, spread).find(sparse))
             images = self.train[0][:2000]
             batches = [(x, None) for x in np.array_split(images, 8)]
             gems.recalibrate_batch_norm(sparse, batches)
@@ -147,7 +151,7 @@ class Dense:
             method = gems.methods.Snip(sparsity, 4, distribution=spread)
             size = self.settings["batch_size"]
             batches = tf.data.Dataset.from_tensor_slices(self.train)
-            method.find(sparse, batches.batch(size)).apply(sparse)
+            hide(sparse, method.find(sparse, batches.batch(size)))
             sparse.fit(
                 *self.train,
                 batch_size=size,
