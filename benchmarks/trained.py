@@ -261,6 +261,8 @@ def render(rows):
             lines.append(f"{network}, {way}, dense {dense:.2%}")
             lines.append(f"  {'':<24}{head}")
             for name in DISTRIBUTIONS:
+                if all(row["distribution"] != name for row in chosen):
+                    continue
                 cells = []
                 for sparsity in sparsities:
                     found = [
