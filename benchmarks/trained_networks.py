@@ -142,7 +142,7 @@ def resnet20(seed):
     """ResNet-20; 10,000 images of CIFAR-10, a fifth: reduced."""
     model = residual(32, 3, "resnet20")
     train, test = _cifar10(10_000, 10_000, 32)
-    return model, train, test, {"epochs": 30, "prune": 12, "batch_size": 128}
+    return model, train, test, {"epochs": 20, "prune": 8, "batch_size": 128}
 
 
 def small_mobilenet(channels):
