@@ -322,6 +322,10 @@ class SparseModel(keras.Model):
     ):
         if training and self.phase == "mining":
             training_logic.refuse_penalty_alone(self)
+        if self._runs_own_steps:  # which was compiled with the loss
+            return self.model.compute_loss(
+                x, y, y_pred, sample_weight, training
+            )
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     @property

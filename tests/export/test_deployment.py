@@ -262,6 +262,29 @@ def test_a_graph_is_run_as_a_whole(tmp_path):
     assert accuracies == [1.0, 1.0, 1.0]
 
 
+def test_an_adjacency_matrix_is_no_batch_of_its_rows(tmp_path):
+    """Features and adjacency have as many rows, and are one graph still."""
+
+    class Graph(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(5)
+
+        def call(self, inputs):
+            features, adjacency = inputs
+            return keras.ops.matmul(adjacency, self.dense(features))
+
+    random = np.random.default_rng(0)
+    features = random.normal(size=(120, 64)).astype("float32")
+    adjacency = (random.random((120, 120)) < 0.1).astype("float32")
+    model = Graph()
+    model((features, adjacency))
+    sparse, _ = prune(model, 0.5)
+    y = np.asarray(sparse((features, adjacency))).argmax(-1)
+    accuracies = report_on(sparse, (features, adjacency), y, tmp_path)
+    assert accuracies == [1.0, 1.0, 1.0]
+
+
 def test_states_go_on_from_batch_to_batch(tmp_path):
     inputs = keras.Input(batch_shape=(4, 3, 8))
     x = layers.SimpleRNN(32, stateful=True)(inputs)

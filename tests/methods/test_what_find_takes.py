@@ -232,3 +232,27 @@ def test_a_schedule_that_cannot_be_recorded_is_refused_at_once():
     sparse.compile(keras.optimizers.SGD(Own()), LOSS)
     method = methods.GradualMagnitude(0.5, epochs=1)
     assert method.find(sparse, X, Y, verbose=0).kept == 45
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="steps of users' own"
+)
+def test_the_loss_of_a_model_with_its_own_step_is_differentiated():
+    class Own(keras.Model):
+        def train_step(self, data):
+            raise NotImplementedError
+
+        def compute_loss(self, x, y, y_pred, sample_weight, training=True):
+            # Only the first output counts.
+            return ops.mean(ops.square(y_pred[:, :1] - y[:, :1]))
+
+    random = np.random.default_rng(0)
+    x = random.normal(size=(8, 3)).astype("float32")
+    y = random.normal(size=(8, 2)).astype("float32")
+    inputs = keras.Input((3,))
+    outputs = layers.Dense(2, use_bias=False, name="head")(inputs)
+    sparse = gems.SparseModel(Own(inputs, outputs), start="trained")
+    sparse.compile("sgd")
+    ticket = gems.methods.Snip(0.5).find(sparse, (x, y))
+    [mask] = ticket.masks.values()
+    np.testing.assert_array_equal(mask, [[1, 0]] * 3)

@@ -101,7 +101,7 @@ class QuantizedLayer(GemLayer):
             )
         limits = ops.convert_to_tensor(self.ranges[rounding.place])
         empty = _is_empty(limits)
-        limits = ops.where(empty, ops.ones_like(limits) * _ANY, limits)
+        limits = ops.where(empty, ops.convert_to_tensor(_ANY), limits)
         rounded = fq.quantize_activation(
             x, limits[0], limits[1], rounding.ties_away
         )
