@@ -20,16 +20,12 @@ _TFMOT = "tensorflow_model_optimization."
 _MOST_FREEZES = 1_000_000
 
 
-class Schedule:
+class Schedule(registry.Configurable):
     """Base class: a pure function of progress, with a config."""
 
     def __call__(self, progress):
         """Returns the value at `progress`, a float in [0, 1]."""
         raise NotImplementedError
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -50,9 +46,6 @@ class Constant(Schedule):
 
     def __call__(self, progress):
         return self.value
-
-    def get_config(self):
-        return {"value": self.value}
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -83,9 +76,6 @@ class Geometric(Schedule):
 
     def __call__(self, progress):
         return self.initial * (self.final / self.initial) ** progress
-
-    def get_config(self):
-        return {"initial": self.initial, "final": self.final}
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -120,13 +110,6 @@ class Polynomial(Schedule):
         remaining = (1.0 - progress) ** self.power
         return self.final + (self.initial - self.final) * remaining
 
-    def get_config(self):
-        return {
-            "initial": self.initial,
-            "final": self.final,
-            "power": self.power,
-        }
-
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Cosine(Schedule):
@@ -151,9 +134,6 @@ class Cosine(Schedule):
     def __call__(self, progress):
         remaining = (1.0 + math.cos(math.pi * progress)) / 2
         return self.final + (self.initial - self.final) * remaining
-
-    def get_config(self):
-        return {"initial": self.initial, "final": self.final}
 
 
 SCHEDULES = {
@@ -181,11 +161,9 @@ def get(identifier, argument="schedule"):
     """
     if is_number(identifier):
         return Constant(identifier)
-    if isinstance(identifier, Schedule):
-        return identifier
     if type(identifier).__module__.startswith(_TFMOT):
         return _of_tfmot(identifier, argument)
-    return registry.get(identifier, SCHEDULES, argument)
+    return registry.get(identifier, SCHEDULES, argument, Schedule)
 
 
 def _of_tfmot(schedule, argument):

@@ -162,20 +162,19 @@ class SparseModel(keras.Model):
         Returns:
             List of tensors, one for each prunable weight.
         """
-        depthwise = initializers.depthwise_kernels(self.model)
-        drawn = []
-        for index, prunable in enumerate(self.gem.prunable):
-            weight = prunable.weight
-            # Scores use the first seeds, kernels the next.
-            initializer = initializers.reseed(
-                self.kernel_initializer,
-                seed,
-                (1 + draw) * len(self.gem.prunable) + index,
-            )
-            if id(weight) in depthwise:
-                initializer = initializers.per_channel(initializer)
-            drawn.append(initializer(tuple(weight.shape), dtype=weight.dtype))
-        return drawn
+        weights = [prunable.weight for prunable in self.gem.prunable]
+        # Scores use the first seeds, kernels the next.
+        drawn_by = initializers.for_weights(
+            self.kernel_initializer,
+            self.model,
+            weights,
+            seed,
+            (1 + draw) * len(weights),
+        )
+        return [
+            initializer(tuple(weight.shape), dtype=weight.dtype)
+            for weight, initializer in zip(weights, drawn_by, strict=True)
+        ]
 
     @classmethod
     def from_preset(cls, preset, model, **kwargs):
@@ -400,9 +399,7 @@ class SparseModel(keras.Model):
     @property
     def density(self):
         """Fraction of prunable weights that the model computes with now."""
-        masks = self.gem.masks()
-        kept = sum(int(ops.count_nonzero(m)) for m in masks)
-        return kept / self.gem.size
+        return sum(self.gem.count_kept()) / self.gem.size
 
     @property
     def sparsity(self):

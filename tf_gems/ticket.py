@@ -109,16 +109,11 @@ class Ticket(Report):
         if masks == "alive":
             refuse_unfinished_mining(gems, model)
             refuse_lost_weights(gems, model)
-        flags = [
-            mask
+        found = [
+            gem.current_masks() if masks == "rounded" else gem.ticket_masks()
             for gem in gems
-            for mask in (
-                gem.masks() if masks == "rounded" else gem.ticket_masks()
-            )
         ]
-        return cls.from_masks(
-            model, [ops.convert_to_numpy(mask) > 0 for mask in flags]
-        )
+        return cls.from_masks(model, sum(found, []))
 
     @classmethod
     def from_masks(

@@ -1,6 +1,7 @@
 """A model that holds `GemLayer`s, with what they wrap in their places."""
 
 import contextlib
+import functools
 
 import keras
 
@@ -86,24 +87,22 @@ def _children(part):
 
 def _set_item(container, key, value, edits):
     """Sets an entry past Keras' tracking, and notes how to undo it."""
-
-    def assign(value):
-        with DotNotTrackScope():
-            container[key] = value
-
-    edits.callback(assign, container[key])
-    assign(value)
+    _edit(container.__setitem__, key, container[key], value, edits)
 
 
 def _set(owner, name, value, edits):
     """Sets an attribute past Keras' tracking, and notes how to undo it."""
+    assign = functools.partial(setattr, owner)
+    _edit(assign, name, getattr(owner, name), value, edits)
 
-    def assign(value):
+
+def _edit(assign, key, old, new, edits):
+    def untracked(value):
         with DotNotTrackScope():
-            setattr(owner, name, value)
+            assign(key, value)
 
-    edits.callback(assign, getattr(owner, name))
-    assign(value)
+    edits.callback(untracked, old)
+    untracked(new)
 
 
 def _replace_in(part, wrappers, edits):

@@ -12,7 +12,6 @@ from tf_gems.comparison.cell import CHECKS
 from tf_gems.comparison.cell import RECORDED
 from tf_gems.comparison.cell import Cell
 from tf_gems.comparison.cell import Protocol
-from tf_gems.comparison.comparison import RESULTS
 from tf_gems.comparison.comparison import Comparison
 from tf_gems.comparison.comparison import refuse_others
 from tf_gems.comparison.executors import check_executor
@@ -27,8 +26,8 @@ from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_function
 from tf_gems.validation import check_integer
+from tf_gems.validation import check_learning_rate
 from tf_gems.validation import check_list
-from tf_gems.validation import check_number
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
 from tf_gems.validation import check_verbose
@@ -144,7 +143,7 @@ def compare(
     comparison.draw("comparison")
     ```
     """
-    refuse_others(directory, RESULTS)
+    refuse_others(directory)
     check_function(build, "build")
     _check_loss(loss)
     _check_metric(metric)
@@ -162,9 +161,7 @@ def compare(
         check_integer(seed, "seeds", 0, 2**32 - 2)
     check_bool(dense, "dense")
     check_verbose(verbose)
-    schedule = keras.optimizers.schedules.LearningRateSchedule
-    if learning_rate is not None and not isinstance(learning_rate, schedule):
-        check_number(learning_rate, "learning_rate", above=0)
+    check_learning_rate(learning_rate)
     protocol = Protocol(
         build,
         train,

@@ -18,19 +18,18 @@ class Flags:
     of bits is a contiguous run of flags, and reading them in a training step
     costs as much as reading bytes.
 
-    It can be used in place of an array or tensor of bools.
+    `np.asarray(flags)` is a NumPy bool array. In a compiled step, `read`
+    returns a bool tensor.
 
     Args:
-        layer: Keras layer that is to own the variable.
-        name: String, the variable's.
+        layer: Keras layer that owns the variable.
+        name: String, name of the variable.
         shape: Tuple of integers.
 
     Attributes:
         packed: `keras.Variable` of int32, which is in every checkpoint.
         shape: Tuple of integers.
     """
-
-    dtype = "bool"
 
     def __init__(self, layer, name, shape):
         self.shape = tuple(shape)
@@ -50,7 +49,7 @@ class Flags:
         """Sets all flags; not from within a compiled step.
 
         Args:
-            values: Array or tensor of this shape; what is not zero is `True`.
+            values: Array or tensor of this shape; nonzero entries are `True`.
         """
         self.packed.assign(self.pack(ops.convert_to_numpy(values)))
 
@@ -91,12 +90,6 @@ class Flags:
         planes = [packed & bit != 0 for bit in _BITS[:, 0]]
         flags = np.concatenate(planes)[: self.size].reshape(self.shape)
         return flags if dtype is None else flags.astype(dtype)
-
-    def __tf_tensor__(self, dtype=None, name=None):
-        return ops.cast(self.read(), dtype or "bool")
-
-    def __jax_array__(self):
-        return self.read()
 
 
 def pack(values):

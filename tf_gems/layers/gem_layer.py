@@ -214,14 +214,9 @@ class GemLayer(keras.layers.Wrapper):
             prunable.project(isinstance(self.mask, RoundMask))
 
     def _initializers_of_scores(self, weights):
-        depthwise = initializers.depthwise_kernels(self.layer)
-        for index, weight in enumerate(weights):
-            initializer = initializers.reseed(
-                self.score_initializer, self.seed, index
-            )
-            if id(weight) in depthwise:
-                initializer = initializers.per_channel(initializer)
-            yield initializer
+        return initializers.for_weights(
+            self.score_initializer, self.layer, weights, self.seed
+        )
 
     def reset_mining(self):
         """Draws the scores again, and makes all nonzero weights alive."""
@@ -326,11 +321,10 @@ class GemLayer(keras.layers.Wrapper):
         The network computes what it computed before. Mining cannot go on, as
         the starting values of the pruned weights are gone.
         """
-        masks = [ops.convert_to_numpy(mask) > 0 for mask in self.masks()]
-        kept = sum(int(np.count_nonzero(mask)) for mask in masks)
+        masks = self.current_masks()
         if self.phase == "mining":
-            ticket = self.ticket_masks()
-            self.lost = sum(int(ops.count_nonzero(m)) for m in ticket) - kept
+            ticket = sum(map(np.count_nonzero, self.ticket_masks()))
+            self.lost = int(ticket - sum(map(np.count_nonzero, masks)))
         for prunable, mask in zip(self.prunable, masks, strict=True):
             prunable.alive.assign(mask)
             prunable.score.assign(mask.astype("float32"))
@@ -371,14 +365,23 @@ class GemLayer(keras.layers.Wrapper):
         pairs = zip(alive, masks, strict=True)
         return [ops.where(q, m, 0.0) for q, m in pairs]
 
-    def ticket_masks(self):
-        """Returns the masks of the ticket, a bool tensor for each weight.
+    def current_masks(self):
+        """Returns the masks of this phase, a NumPy bool array a weight."""
+        return [ops.convert_to_numpy(mask) > 0 for mask in self.masks()]
 
-        With rounding, what is alive; with `top_k`, what ranks highest now.
+    def ticket_masks(self):
+        """Returns the masks of the ticket, a NumPy bool array a weight.
+
+        With rounding, all weights that are alive; with `top_k`, those that
+        rank highest now.
         """
         if isinstance(self.mask, TopKMask):
-            return [m > 0 for m in self.masks()]
-        return [w.alive.read() for w in self.prunable]
+            return self.current_masks()
+        return [np.asarray(w.alive) for w in self.prunable]
+
+    def count_kept(self):
+        """Returns how many entries of each weight the masks keep now."""
+        return [int(ops.count_nonzero(mask)) for mask in self.masks()]
 
     def score_penalty(self):
         """Returns the sum of squared scores, a float32 scalar tensor."""
@@ -519,10 +522,10 @@ def masked(weight, mask):
 
     Args:
         weight: `keras.Variable` or tensor.
-        mask: Array or tensor of its shape; zeros or `False` are pruned.
+        mask: Bool array of its shape.
     """
     value = ops.convert_to_tensor(weight)
-    return ops.where(ops.cast(mask, "bool"), value, ops.zeros_like(value))
+    return ops.where(mask, value, ops.zeros_like(value))
 
 
 def find_gem_layers(model):

@@ -92,6 +92,10 @@ class PrunableWeight:
             return np.asarray(score)
         return ops.convert_to_numpy(score)
 
+    def read_weight(self):
+        """Returns the weight as a float32 NumPy array, unmasked."""
+        return ops.convert_to_numpy(ops.cast(self.weight, "float32"))
+
     def shrink(self, shrinkage):
         """Sets by how much the score shrinks after the optimizer's next step.
 
@@ -143,6 +147,23 @@ class PrunableWeight:
         self.score.constraint = (
             UnitInterval(self.shrinkage) if projected else None
         )
+
+
+def set_alive(weights, masks):
+    """Sets which entries of weights are alive.
+
+    Args:
+        weights: List of `PrunableWeight`.
+        masks: List of bool arrays, one for each.
+    """
+    for weight, mask in zip(weights, masks, strict=True):
+        weight.alive.assign(mask)
+
+
+def density_of(weights):
+    """Returns the fraction of the entries of weights that is alive."""
+    alive = sum(weight.alive.count() for weight in weights)
+    return alive / sum(weight.alive.size for weight in weights)
 
 
 def _stateless():

@@ -74,9 +74,8 @@ def is_untouched(prunable, mask):
 
     Args:
         prunable: `PrunableWeight` that is mined, so that its weight rests.
-        mask: Bool tensor of its shape.
+        mask: Bool array of its shape.
     """
-    mask = ops.convert_to_numpy(mask)
     return bool(mask.all() or np.array_equal(mask, nonzero(prunable.weight)))
 
 

@@ -64,9 +64,6 @@ class Grasp(Saliency):
         products = mean_over(
             batches, lambda *batch: curvature(weights, gradients, *batch)
         )
-        return self.refuse_equal(
+        return self.check_ranking(
             [p * w for p, w in zip(products, weights, strict=True)]
         )
-
-    def get_config(self):
-        return {**super().get_config(), "temperature": self.temperature}

@@ -82,9 +82,6 @@ class IterativeMagnitude(LearningRateRewinding):
             self.rewind_steps, directory and directory / "rewind.gem"
         )
 
-    def get_config(self):
-        return {**super().get_config(), "rewind_steps": self.rewind_steps}
-
 
 class RewindPoint(keras.callbacks.Callback):
     """Saves all weights of the network at an early step of training.

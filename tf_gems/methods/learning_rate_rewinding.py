@@ -180,8 +180,4 @@ class LearningRateRewinding(Trained):
         return ticket
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "rate": self.rate,
-            "rounds": self._rounds,
-        }
+        return {**super().get_config(), "rounds": self._rounds}

@@ -6,9 +6,9 @@ from keras import ops
 
 from tf_gems import training_data
 from tf_gems.batch_norm import recalibrate_batch_norm
+from tf_gems.layers.prunable_weight import set_alive
 from tf_gems.methods.method import Method
 from tf_gems.methods.method import present_weights
-from tf_gems.methods.method import refuse_no_ranking
 from tf_gems.network import gems_of
 from tf_gems.network import network_weights
 from tf_gems.network import prunable_weights
@@ -48,9 +48,7 @@ class Magnitude(Method):
 
     def scores(self, model, data):
         scores = [np.abs(w) for w in present_weights(model)]
-        if self.target_sparsity:
-            refuse_no_ranking(scores, type(self).__name__)
-        return scores
+        return self.check_ranking(scores) if self.target_sparsity else scores
 
     def find(self, model, x=None, y=None, **arguments):
         ticket = super().find(model, x, y, **arguments)
@@ -76,8 +74,7 @@ def _recalibrated(ticket, model, data):
     try:
         for gem in gems:
             gem.phase = "finetuning"  # in which masks are the flags alone
-        for weight, mask in zip(weights, masks, strict=True):
-            weight.alive.assign(mask)
+        set_alive(weights, masks)
         if not recalibrate_batch_norm(model, data):
             return ticket
         return Ticket.from_masks(model, list(masks), ticket.metadata)

@@ -96,16 +96,9 @@ class ProsPr(Saliency):
         gradients = mean_over(
             last, lambda *batch: slope(weights, rest, steps, *batch)
         )
-        return self.refuse_equal(
+        return self.check_ranking(
             [np.abs(g * w) for g, w in zip(gradients, weights, strict=True)]
         )
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "steps": self.steps,
-            "learning_rate": self.learning_rate,
-        }
 
 
 def _other_weights(model):

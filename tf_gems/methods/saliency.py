@@ -9,7 +9,6 @@ import numpy as np
 from tf_gems import _keras
 from tf_gems import training_data
 from tf_gems.methods.method import Method
-from tf_gems.methods.method import refuse_no_ranking
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 from tf_gems.validation import is_integer
@@ -73,18 +72,6 @@ class Saliency(Method):
     def take(self, data):
         """Returns the batches asked for, as tuples of arrays."""
         return take_batches(data, self.batches)
-
-    def refuse_equal(self, scores):
-        """Returns scores, or raises an error if they rank nothing.
-
-        Args:
-            scores: List of float arrays.
-        """
-        refuse_no_ranking(scores, type(self).__name__)
-        return scores
-
-    def get_config(self):
-        return {**super().get_config(), "batches": self.batches}
 
 
 def take_batches(data, count):

@@ -113,9 +113,6 @@ class SynFlow(Method):
                     )
         return shares
 
-    def get_config(self):
-        return {**super().get_config(), "rounds": self.rounds}
-
 
 def _linear_weights(model):
     """Pairs of the weights that are not pruned, and their values in `R`."""

@@ -17,7 +17,6 @@ Pruning Methods: Random Tickets can Win the Jackpot".
 
 from tf_gems.sanity.checking import check
 from tf_gems.sanity.sanity_report import SanityReport
-from tf_gems.sanity.sanity_report import verdict
 from tf_gems.sanity.variants import randomize
 from tf_gems.sanity.variants import reinitialize
 from tf_gems.sanity.variants import shuffle
@@ -28,5 +27,4 @@ __all__ = [
     "randomize",
     "reinitialize",
     "shuffle",
-    "verdict",
 ]

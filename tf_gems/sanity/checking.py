@@ -3,7 +3,7 @@
 import keras
 
 from tf_gems.network import gems_of
-from tf_gems.sanity.sanity_report import verdict
+from tf_gems.sanity.sanity_report import SanityReport
 from tf_gems.sanity.variants import randomize
 from tf_gems.sanity.variants import reinitialize
 from tf_gems.sanity.variants import shuffle
@@ -107,7 +107,7 @@ def check(
             accuracies[branch].append(accuracy)
             if verbose:
                 print(f"{branch:<14} seed {seed}: {accuracy:.2%}", flush=True)
-    return verdict(accuracies, tolerance)
+    return SanityReport(accuracies, tolerance)
 
 
 def _run(fit, evaluate, ticket, seed):

@@ -5,7 +5,6 @@ from keras import layers
 
 from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
-from tf_gems.zoo._stems import check_alpha
 from tf_gems.zoo._stems import strides_of
 
 # Expansion, filters, blocks, stride of each stage.
@@ -67,7 +66,6 @@ def mobilenet_v2_sparse_ready(
     Reference: Sandler et al., 2018, "MobileNetV2: Inverted Residuals and
     Linear Bottlenecks", table 2.
     """
-    check_alpha(alpha)
     stem_stride, strides = strides_of(stem, [s for *_, s in _STAGES])
     blocks = Blocks(kernel_initializer, kernel_regularizer, affine, 6.0)
     inputs = keras.Input(input_shape, name="image")
