@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and work that processes share."""
+"""Atomic writes of files, and work that is shared by processes."""
 
 import contextlib
 import json
@@ -315,7 +315,7 @@ def remove_files(directory, *patterns, folder=True):
 
 
 def remove_leftovers(directory, name=""):
-    """Removes what a process that was killed was writing into a directory.
+    """Removes partial files of processes that were killed.
 
     The caller must have claimed the directory, or these names in it.
 

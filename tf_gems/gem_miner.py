@@ -44,7 +44,7 @@ from tf_gems.selection import distributions
 from tf_gems.selection import patterns
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
-from tf_gems.validation import check_epochs
+from tf_gems.validation import check_count_or_none
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
 from tf_gems.validation import check_verbose
@@ -170,7 +170,7 @@ class GemMinerCallback(registry.Configurable, GuardedMining):
         self.rounding = check_choice(
             rounding, "rounding", ("exact", "reference")
         )
-        self.epochs = check_epochs(epochs)
+        self.epochs = check_count_or_none(epochs, "epochs")
         self.distribution = distributions.get(distribution)
         self.pattern = patterns.get(pattern)
         patterns.refuse_too_dense(self.pattern, self.target_sparsity)
@@ -203,8 +203,7 @@ class GemMinerCallback(registry.Configurable, GuardedMining):
         refuse_too_few_zeros(self._gems, self.target_sparsity)
         check_training(self.model, self._gems)
         self._epochs = self.epochs or self.params["epochs"]
-        freezes = self._epochs // self.freeze_period - 1
-        self._refuse_no_freeze(freezes)
+        freezes = schedules.count_freezes(self.freeze_period, self._epochs)
         self._counts = schedules.geometric_counts(
             self._size, 1.0 - self.target_sparsity, freezes, self.rounding
         )
@@ -550,7 +549,7 @@ class Adaptive(registry.Configurable):
 
 
 def get_regularization(identifier):
-    """Returns what weighs the penalty: an `Adaptive` or a schedule.
+    """Returns the weight of the penalty: an `Adaptive` or a schedule.
 
     Args:
         identifier: `"auto"`, an `Adaptive`, or what `tf_gems.schedules.get`

@@ -120,6 +120,19 @@ def unwrap(model: keras.Model) -> keras.Model:
 
 
 @contextlib.contextmanager
+def masked_by_flags(gems):
+    """Makes the flags the masks of some `GemLayer`s, within the block."""
+    phases = [gem.phase for gem in gems]
+    try:
+        for gem in gems:
+            gem.phase = "finetuning"
+        yield
+    finally:
+        for gem, phase in zip(gems, phases, strict=True):
+            gem.phase = phase
+
+
+@contextlib.contextmanager
 def masked_network(model):
     """Yields the user's own model, pruned within the block.
 

@@ -97,14 +97,9 @@ class Polynomial(Schedule):
     """
 
     def __init__(self, initial=0.0, final=1.0, power=3.0):
-        if not is_number(power) or power <= 0:
-            raise ValueError(
-                f"`power` must be positive. Received: power={power!r}. "
-                "1 is linear, 3 is Zhu & Gupta's."
-            )
         self.initial = check_number(initial, "initial")
         self.final = check_number(final, "final")
-        self.power = float(power)
+        self.power = check_number(power, "power", above=0)
 
     def __call__(self, progress):
         remaining = (1.0 - progress) ** self.power
@@ -180,6 +175,27 @@ def _of_tfmot(schedule, argument):
         f"are schedules here. Received: {argument}={kind}. Subclass "
         "`tf_gems.schedules.Schedule` instead."
     )
+
+
+def count_freezes(freeze_period, epochs):
+    """Returns `epochs // freeze_period - 1`: the last period only trains.
+
+    Args:
+        freeze_period: Positive integer, epochs between freezes.
+        epochs: Positive integer.
+
+    Raises:
+        ValueError: If no freeze fits into the epochs.
+    """
+    freezes = epochs // freeze_period - 1
+    if freezes < 1:
+        raise ValueError(
+            "`freeze_period` must leave time to freeze and to go on training: "
+            "at least two periods in all. Received: freeze_period="
+            f"{freeze_period}, epochs={epochs}. Use freeze_period="
+            f"{max(1, epochs // 4)} or more epochs."
+        )
+    return freezes
 
 
 def geometric_counts(size, density, freezes, rounding="exact"):

@@ -37,7 +37,7 @@ from tf_gems.sparse_model import SparseModel
 from tf_gems.ticket import Ticket
 from tf_gems.training import renew_optimizer
 from tf_gems.training import train
-from tf_gems.validation import check_epochs
+from tf_gems.validation import check_count_or_none
 from tf_gems.validation import check_function
 from tf_gems.validation import check_integer
 from tf_gems.validation import check_number
@@ -117,7 +117,7 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
         super().__init__(name)
         self.build_network = check_function(build, "build")
         self.target_sparsity = check_sparsity(target_sparsity)
-        self.epochs = check_epochs(epochs)
+        self.epochs = check_count_or_none(epochs, "epochs")
         self.finetuning_epochs = check_integer(
             finetuning_epochs, "finetuning_epochs"
         )

@@ -140,7 +140,7 @@ def check_learning_rate(value, name="learning_rate"):
     )
 
 
-def check_epochs(value, name="epochs"):
+def check_count_or_none(value, name):
     """Returns `value` if it is a positive integer, or `None`."""
     return value if value is None else check_positive_integer(value, name)
 

@@ -197,7 +197,7 @@ def compare(
 
 
 def _optimizer(identifier):
-    """Returns the optimizer that Keras finds, or says that there is none."""
+    """Returns the optimizer of an identifier, or raises an error."""
     try:
         found = keras.optimizers.get(identifier)
     except (KeyError, TypeError, ValueError):
@@ -260,7 +260,7 @@ def _check_batches(data, name):
 
 
 def _refuse_other_scopes(strategy):
-    """Every cell begins a new session, which ends the scope it is in."""
+    """Raises an error within a scope, which the session of a cell would end."""
     if keras.backend.backend() != "tensorflow":
         return
     import tensorflow as tf
@@ -329,7 +329,7 @@ def _cells(protocol, methods, sparsities, seeds, checks, dense):
 
 
 def _warn_of_others(cells):
-    """Says which cells of a directory are not those that are asked for."""
+    """Warns of cells in the directory that differ from the requested ones."""
     missing = {
         (*cell.place, cell.check): cell
         for cell in cells

@@ -18,7 +18,7 @@ _AT_ONCE = 256  # tickets; each is an open lock file of this process
 
 
 def check_executor(executor, strategy):
-    """Raises an error for what is known not to run cells.
+    """Raises an error for an executor that cannot run cells.
 
     Args:
         executor: Value of the argument of `tf_gems.compare`, or `None`.
@@ -133,7 +133,7 @@ def run_cells(cells, settings):
 
 
 def _settings():
-    """What Keras is set to in this process, which workers do not inherit."""
+    """Returns the settings of Keras, which workers do not inherit."""
     names = "floatx", "epsilon", "image_data_format", "dtype_policy"
     return {name: getattr(keras.config, name)() for name in names}
 

@@ -1,9 +1,9 @@
-"""What a value is, as JSON that is the same in every process.
+"""Identifies a value by JSON that is the same in every process.
 
-A cell of a comparison is found again by what it depends on. `describe` says
-what a value is by its contents: a function by its qualified name, its source,
-its defaults, and what it uses from outside; an object by its class and its
-state; an array by a digest. Nothing is identified by its memory address. An
+A cell of a comparison is found again by everything it depends on. `describe`
+identifies a value by its contents: a function by its qualified name, its
+source, its defaults, and what it uses from outside; an object by its class and
+its state; an array by a digest. Nothing is identified by its memory address. An
 error names what cannot be identified by its contents.
 """
 

@@ -59,7 +59,7 @@ class Flags:
         Args:
             values: NumPy array of this shape.
         """
-        # Not the function `pack`, which takes four bytes a flag meanwhile.
+        # The function `pack` would need four bytes a flag.
         if values.shape != self.shape:
             raise ValueError(
                 "Flags have the shape of their weight. Received: shape="
@@ -102,7 +102,7 @@ def pack(values):
     words = -(-size // 32)
     planes = ops.cast(ops.reshape(values, (-1,)), "int32")
     planes = ops.pad(planes, [(0, 32 * words - size)])
-    # Every bit is there once: the sum carries nothing.
+    # Each bit occurs once, so the sum has no carries.
     return ops.sum(ops.reshape(planes, (32, words)) * _BITS, axis=0)
 
 

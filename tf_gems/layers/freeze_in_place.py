@@ -1,4 +1,4 @@
-"""A freeze on the accelerator: only one number a tensor comes to the host."""
+"""Freezes on the accelerator; only one number a tensor goes to the host."""
 
 import functools
 import math
@@ -42,7 +42,7 @@ def freeze_in_place(weights, count, minimum, inverted):
 
 @functools.cache
 def _compiled_select():
-    # By XLA: without it TensorFlow does all arithmetic of int32 on the host.
+    # XLA, because TensorFlow alone computes int32 arithmetic on the host.
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

@@ -344,8 +344,8 @@ class GemLayer(keras.layers.Wrapper):
 
     @property
     def metrics(self):
-        # As in `keras.Model`: what a model within was compiled with, before
-        # it was wrapped, does not count.
+        # As in `keras.Model`, metrics that an inner model was compiled with
+        # do not count.
         parts = [self, *_keras.flatten_layers(self.layer)]
         parts = [p for p in parts if not isinstance(p, keras.Model)]
         return [metric for part in parts for metric in _keras.own_metrics(part)]
@@ -421,7 +421,7 @@ class GemLayer(keras.layers.Wrapper):
         fixed = self.prunable if self.phase == "mining" else []
         fixed = {id(prunable.weight) for prunable in fixed}
         for variable, value in scope.updates.values():
-            # Some layers normalize their own kernel, which is a masked one.
+            # Some layers normalize their own kernel, which is masked here.
             if id(variable) not in fixed:
                 variable.assign(value)
         # The penalty counts once, however often the layer is called.
@@ -430,8 +430,9 @@ class GemLayer(keras.layers.Wrapper):
             with after((args, kwargs)):
                 self._penalty = penalty = self.penalty(masks)
             losses.append(penalty)
-        # Replicas of `tf.distribute` are threads that take turns at every
-        # assignment, so losses follow the last: those of others are dropped.
+        # Replicas of `tf.distribute` are threads that switch at every
+        # assignment. Losses are added after the last one; those of other
+        # threads are dropped.
         if self._thread != threading.get_ident():
             _keras.clear_losses(self)
         self._thread = threading.get_ident()
@@ -447,14 +448,14 @@ class GemLayer(keras.layers.Wrapper):
         return []
 
     def change_weights(self, values):
-        """Changes what the weights of the wrapped layer read as in a call.
+        """Changes the values of the wrapped layer's weights in a call.
 
         Args:
             values: Dict from the ids of variables to tensors, already masked.
         """
 
     def call_layer(self, args, kwargs, training):
-        """Calls the wrapped layer, whose variables read as changed."""
+        """Calls the wrapped layer, whose variables have the changed values."""
         return self.layer(*args, **kwargs)
 
     def compute_output_shape(self, *args, **kwargs):
@@ -479,8 +480,8 @@ class GemLayer(keras.layers.Wrapper):
         phase = self._loaded_phase
         if phase not in (None, self.phase):
             raise ValueError(
-                "Weights are loaded in the phase that they were saved in: "
-                "those of another bring other masks. Received: weights of "
+                "Weights must be loaded in the phase that they were saved in: "
+                "another phase has other masks. Received: weights of "
                 f"phase '{phase}' for '{self.name}', which is in phase "
                 f"'{self.phase}'. Load them into a model made with "
                 f"`phase='{phase}'`, or pass a `Ticket` to `start_finetuning`."

@@ -115,7 +115,7 @@ class PrunableWeight:
         return 0.0
 
     def set_trainable(self, trainable):
-        """Says whether the score trains."""
+        """Sets whether the score trains."""
         self.score.trainable = trainable
         self.shrinkage.trainable = trainable and _stateless()
 
@@ -135,15 +135,15 @@ class PrunableWeight:
         return False
 
     def has_finite_score(self):
-        """Returns whether no number of the score is infinite or NaN."""
+        """Returns whether all numbers of the score are finite."""
         if self.on_accelerator:
             return bool(ops.all(ops.isfinite(self.score)))
-        # No array of as many bools: a NaN is its own minimum.
+        # Without an array of bools: the minimum of NaN and others is NaN.
         score = self.read_score()
         return bool(np.isfinite(np.min(score)) and np.isfinite(np.max(score)))
 
     def project(self, projected):
-        """Says whether updates of the score are projected to [0, 1]."""
+        """Sets whether updates of the score are projected to [0, 1]."""
         self.score.constraint = (
             UnitInterval(self.shrinkage) if projected else None
         )

@@ -33,10 +33,10 @@ def nonzero(weight):
 
 
 def freeze_zeros(prunable):
-    """Freezes what is zero already in weights that are not pruned yet.
+    """Freezes the entries that are zero in weights that are not pruned yet.
 
     Args:
-        prunable: List of `PrunableWeight`, whose layer existed before.
+        prunable: List of `PrunableWeight` of a layer that was built before.
     """
     for weight in prunable:
         mask = nonzero(weight.weight)
@@ -70,10 +70,10 @@ def freeze_zeros_above(weights, count, least):
 
 
 def is_untouched(prunable, mask):
-    """Whether a mask leaves out no more than what was zero already.
+    """Whether a mask removes no entries but those that are zero already.
 
     Args:
-        prunable: `PrunableWeight` that is mined, so that its weight rests.
+        prunable: `PrunableWeight` that is mined: its weight is fixed.
         mask: Bool array of its shape.
     """
     return bool(mask.all() or np.array_equal(mask, nonzero(prunable.weight)))
@@ -113,8 +113,8 @@ def refuse_frozen_beyond(gems, target_sparsity, count=None):
         count: See `refuse_below_zeros`.
 
     Raises:
-        ValueError: See `refuse_below_zeros`. A shape may keep a few less
-            than its target, so one that was begun can go on.
+        ValueError: See `refuse_below_zeros`. A pattern may keep a few less
+            than its target, so pruning that has begun can continue.
     """
     begun = int(ops.convert_to_numpy(gems[0].target))
     if not begun or begun != count:

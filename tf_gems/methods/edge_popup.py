@@ -17,7 +17,7 @@ from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.selection import distributions
 from tf_gems.selection.masks import keep_largest
 from tf_gems.validation import check_bool
-from tf_gems.validation import check_epochs
+from tf_gems.validation import check_count_or_none
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
 
@@ -111,7 +111,7 @@ class EdgePopupCallback(registry.Configurable, keras.callbacks.Callback):
                 "`regularization` must not be negative, or scores would grow "
                 f"without bound. Received: regularization={least:g}."
             )
-        self.epochs = check_epochs(epochs)
+        self.epochs = check_count_or_none(epochs, "epochs")
         if epochs is not None:
             self._count_reductions(self.epochs)
         self._gems = []
@@ -159,17 +159,9 @@ class EdgePopupCallback(registry.Configurable, keras.callbacks.Callback):
             )
 
     def _count_reductions(self, epochs):
-        reductions = epochs // self.freeze_period - 1
         if not self.gradual:
             return 1
-        if reductions < 1:
-            raise ValueError(
-                "`freeze_period` must leave time to go on training: at least "
-                "two periods in all. Received: "
-                f"freeze_period={self.freeze_period}, epochs={epochs}. Use "
-                f"freeze_period={max(1, epochs // 4)} or more epochs."
-            )
-        return reductions
+        return schedules.count_freezes(self.freeze_period, epochs)
 
     def on_epoch_begin(self, epoch, logs=None):
         weight = self.regularization(min(1.0, epoch / self._epochs))
@@ -246,7 +238,7 @@ class EdgePopup(Trained):
         epochs: Positive integer. Defaults to `150`.
         learning_rate: Of the scores, see `tf_gems.methods.Trained`. Defaults
             to `None`: that of the compiled optimizer.
-        gradual: Whether the density falls by and by, with
+        gradual: Whether the density falls gradually, with
             `distribution="global"` only. Defaults to `False`.
         freeze_period: Integer, epochs of equal density, if `gradual`.
             Defaults to `5`.

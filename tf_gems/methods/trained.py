@@ -25,7 +25,7 @@ from tf_gems.selection import distributions
 from tf_gems.selection import patterns
 from tf_gems.targets import check_directory
 from tf_gems.training import train
-from tf_gems.validation import check_epochs
+from tf_gems.validation import check_count_or_none
 from tf_gems.validation import check_learning_rate
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
@@ -142,7 +142,7 @@ class WeightPruner(registry.Configurable, keras.callbacks.Callback):
     def __init__(self, target_sparsity, epochs, distribution, pattern):
         super().__init__()
         self.target_sparsity = check_sparsity(target_sparsity)
-        self.epochs = check_epochs(epochs)
+        self.epochs = check_count_or_none(epochs, "epochs")
         self.distribution = distributions.get(distribution)
         self.pattern = patterns.get(pattern)
         patterns.refuse_too_dense(self.pattern, self.target_sparsity)

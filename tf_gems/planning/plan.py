@@ -1,12 +1,13 @@
 """The sparsity and the policy that a network needs for its target."""
 
 import dataclasses
-import math
 
 import keras
 
 from tf_gems.planning import speeds
 from tf_gems.planning.channels import ChannelPolicy
+from tf_gems.planning.channels import describe
+from tf_gems.planning.channels import is_enough
 from tf_gems.planning.channels import removable_kernels
 from tf_gems.planning.converted import Converted
 from tf_gems.pointwise import POLICY
@@ -129,22 +130,21 @@ def plan(
     speedup: float | None = None,
     target: str = "browser",
 ) -> Plan:
-    """Says how sparse a model must be to be small or fast enough.
+    """Returns how sparse a model must be to be small or fast enough.
 
-    Of the policies that reach what is asked for, the one that prunes the
-    smallest part of what it prunes is chosen. In a browser these are the 1x1
-    convolutions (`filters="pointwise"`), of which XNNPACK uses the zeros if
-    they are more than two thirds; natively, on x86 with AVX, in networks of
-    dense layers only, single weights or blocks of four. Natively, in all other
-    networks, whole channels are pruned (`pattern="channel"`), in the kernels
-    of which `tf_gems.compact` can remove them. If only the size counts, all
-    kernels are pruned.
+    Among the policies that reach the target, the one of the lowest sparsity is
+    chosen. In a browser, the 1x1 convolutions are pruned
+    (`filters="pointwise"`), whose zeros XNNPACK uses if they are more than two
+    thirds. Natively, on x86 with AVX, networks of dense layers are pruned in
+    single weights or blocks of four. In all other networks whole channels are
+    pruned (`pattern="channel"`), in those kernels from which `tf_gems.compact`
+    can remove them. If only the size matters, all kernels are pruned.
 
     Bytes are those of the float32 file of `tf_gems.export_litert`, computed
-    from the format. Speed-ups rest on a table of measurements, see
-    `tf_gems.planning.speeds`: the answer says whether this very network was
-    measured, or others like it, and how far off it may be. The model is
-    converted for this, which takes seconds, and stays as it is.
+    from the format. Speed-ups are estimated from a table of measurements, see
+    `tf_gems.planning.speeds`. The plan tells whether the network itself or
+    similar ones were measured, and how large the error may be. The model is
+    converted for this, which takes seconds; it does not change.
 
     Args:
         model: Built Keras model, not pruned yet.
@@ -268,7 +268,7 @@ def _policies(model, converted, target, speedup):
 
 @dataclasses.dataclass(frozen=True)
 class _Policy:
-    """One way to prune a network, and what it would give."""
+    """One way to prune a network, with its size and speed."""
 
     converted: Converted
     target: str
@@ -307,19 +307,16 @@ class _Policy:
     def least(self, max_bytes, speedup):
         """Returns the least sparsity that is enough, `None` if none is."""
         for sparsity in self.sparsities():
-            fast = speedup is None or self.estimate(sparsity).speedup >= speedup
-            if fast and self.bytes(sparsity) <= (max_bytes or math.inf):
+            if is_enough(self, sparsity, max_bytes, speedup):
                 return sparsity
         return None
 
     def best(self):
-        """Returns in words what it gives at most."""
+        """Describes the smallest and fastest file that the policy can give."""
         *_, most = self.sparsities()
-        what = f"filters={self.filters!r}, pattern={self.pattern!r}"
-        converted = f"about {self.bytes(most):,} bytes"
-        if self.table is not None:
-            converted += f" and {self.estimate(most).speedup:.1f} times as fast"
-        return f"{converted} at sparsity {most:g} ({what})"
+        return describe(
+            self, most, f"filters={self.filters!r}, pattern={self.pattern!r}"
+        )
 
     @property
     def distribution(self):

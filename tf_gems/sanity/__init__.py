@@ -1,9 +1,9 @@
 """Whether it is the mask, or the weights, that make a ticket good.
 
-A ticket is trained beside what is left of it without its mask (*shuffled*:
+A ticket is trained beside its variants without its mask (*shuffled*:
 the same number kept in every layer, anywhere), without its weights
-(*reinitialized*) and without both (*random*). What does worse has lost
-something that matters.
+(*reinitialized*) and without both (*random*). A variant that does worse has
+lost something that matters.
 
 ```python
 report = tf_gems.sanity.check(ticket, fit, evaluate, model=sparse)

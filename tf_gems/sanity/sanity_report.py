@@ -1,4 +1,4 @@
-"""What accuracies say about a ticket."""
+"""The verdict on a ticket, from accuracies."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ _CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class SanityReport(Report):
-    """The accuracies of a ticket and of what is left of it, and verdicts.
+    """The accuracies of a ticket and of its variants, with verdicts.
 
     Two branches are compared by Welch's interval for the difference of their
     means, which holds the true one in 95 of 100 cases:
@@ -31,8 +31,8 @@ class SanityReport(Report):
 
     with sample standard deviations `s` of `n` runs, and the quantile `t` of
     Student's distribution with the degrees of freedom of Welch and
-    Satterthwaite. With three runs a branch `t` is 2.8 to 4.3: few runs decide
-    only what is far apart.
+    Satterthwaite. With three runs a branch, `t` is 2.8 to 4.3: few runs can
+    only distinguish branches that are far apart.
 
     Args:
         accuracies: Dict from a branch to the accuracies of its runs, floats

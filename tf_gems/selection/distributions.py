@@ -119,7 +119,8 @@ class Global(Distribution):
                 f"of which {count} entries may be kept. Lower the sparsity, "
                 "or use `Global(minimum=0)`."
             )
-        # Ranked first, not apart: the pattern is one of all that is kept.
+        # The minimum ranks first, with all others: the pattern has to hold
+        # for everything that is kept.
         pairs = zip(first, scores, strict=True)
         scores = [np.where(mask, np.inf, score) for mask, score in pairs]
         return pattern.keep_largest(scores, count, among)

@@ -115,7 +115,7 @@ class NOfM(Pattern):
         return [a | b for a, b in zip(first, others, strict=True)]
 
     def _largest_of_groups(self, scores, among):
-        """Marks the `n` largest of each group that are among some."""
+        """Marks the `n` largest competing entries of each group."""
         groups = self._groups(np.asarray(scores), 0)
         last = ~self._groups(among, False)  # also below scores of -inf
         ranks = np.lexsort((-groups, last), axis=-1).argsort(axis=-1)
