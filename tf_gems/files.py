@@ -174,14 +174,7 @@ def _owned(partial):
 
 
 def _remove_ownerless(directory, name, suffix=""):
-    """Removes partial files of one target whose process has ended.
-
-    Args:
-        directory: Path.
-        name: String, the target's name.
-        suffix: String that names of its partial files end with. Defaults to
-            `""`.
-    """
+    """Removes partial files of one target whose process has ended."""
     for path, *found in _partials(directory):
         if found == [name, suffix] and _has_owner(path) is False:
             _discard(path)

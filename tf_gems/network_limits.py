@@ -187,11 +187,7 @@ class _Reader:
 
 
 def check_outputs(model):
-    """Raises an error if a network computes very large arrays.
-
-    Args:
-        model: Keras model that was built without memory.
-    """
+    """Raises an error if a network computes very large arrays."""
     for operation, shapes in _outputs(model):
         for shape in shapes:
             if math.prod(n for n in shape if n is not None) > _LARGEST_OUTPUT:
@@ -245,12 +241,7 @@ def without_normalizations(config):
 
 
 def check_constants(model, axes):
-    """Raises an error if `Normalization` layers would hold very much.
-
-    Args:
-        model: Network of `without_normalizations`.
-        axes: Dict that `normalizations` returned.
-    """
+    """Raises an error if `Normalization` layers would hold very much."""
     for operation, shapes in _outputs(model):
         for axis in axes.get(operation.name, ()):
             for shape in shapes:

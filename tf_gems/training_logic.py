@@ -40,15 +40,7 @@ _GUIDE = (
 
 
 def overridden(model, names=STEPS):
-    """Returns which methods of a Keras model a user has written.
-
-    Args:
-        model: Keras layer or model.
-        names: Tuple of strings, what to look for.
-
-    Returns:
-        List of strings.
-    """
+    """Returns which methods of a Keras model a user has written."""
     if not isinstance(model, keras.Model):
         return []
     return [name for name in names if not _is_of_keras(model, name)]
@@ -126,11 +118,7 @@ def refuse_unapplied(model):
 
 
 def refuse_penalty_alone(model):
-    """Raises an error, within a training step, if there is no loss to train by.
-
-    Args:
-        model: Keras model that holds `GemLayer`s and has just been called.
-    """
+    """Raises an error, within a training step, if there is no loss to train by."""
     if model._compile_loss is not None:
         return
     gems = find_gem_layers(model)

@@ -206,11 +206,7 @@ def random_states(model):
 
 
 def _fingerprint(model, belongs_to):
-    """Returns what identifies a training before its first step.
-
-    Returns:
-        Dict from names, for people, to strings.
-    """
+    """Returns what identifies a training before its first step."""
     parts = {
         "the network": [(tuple(v.shape), str(v.dtype)) for v in model.weights],
         "its starting weights": list(model.weights),

@@ -20,10 +20,6 @@ _AT_ONCE = 256  # tickets; each is an open lock file of this process
 def check_executor(executor, strategy):
     """Raises an error for an executor that cannot run cells.
 
-    Args:
-        executor: Value of the argument of `tf_gems.compare`, or `None`.
-        strategy: Likewise.
-
     Raises:
         ValueError: If it is no executor, one of threads, or is given with a
             strategy.
@@ -114,13 +110,6 @@ def run_on(executor, cells, report):
 
 def run_cells(cells, settings):
     """Runs cells of one ticket in a worker.
-
-    Args:
-        cells: List of `Cell`.
-        settings: See `_settings`.
-
-    Returns:
-        List of dicts, their rows.
 
     Raises:
         ValueError: If this worker has other data than the caller.

@@ -87,9 +87,6 @@ def inlined_functions(layer):
     which a scope cannot mask. One that is traced now would keep the masks of
     this step.
 
-    Args:
-        layer: Keras layer; all of its parts are searched.
-
     Raises:
         ValueError: If such a function needs AutoGraph.
     """

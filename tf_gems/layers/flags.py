@@ -93,11 +93,7 @@ class Flags:
 
 
 def pack(values):
-    """Returns the words of flags, an int32 tensor, compiled or not.
-
-    Args:
-        values: Bool tensor of static shape.
-    """
+    """Returns the words of flags, an int32 tensor, compiled or not."""
     size = math.prod(values.shape)
     words = -(-size // 32)
     planes = ops.cast(ops.reshape(values, (-1,)), "int32")
@@ -107,12 +103,7 @@ def pack(values):
 
 
 def unpack(words, shape):
-    """Returns flags as a bool tensor, compiled or not.
-
-    Args:
-        words: Int32 tensor.
-        shape: Tuple of integers, of the flags.
-    """
+    """Returns flags as a bool tensor, compiled or not."""
     # A cast, not a comparison: TensorFlow has no kernel for that of int32 on
     # a GPU, and would take it to the host in every step.
     flags = ops.cast(ops.bitwise_and(words, _BITS), "bool")

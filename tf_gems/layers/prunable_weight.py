@@ -47,18 +47,7 @@ class PrunableWeight:
 
     @classmethod
     def add_to(cls, layer, path, weight, initializer, projected):
-        """Adds the score and the flags of a weight to a layer.
-
-        Args:
-            layer: Keras layer that is to own them.
-            path: String that is unique in the network.
-            weight: `keras.Variable`.
-            initializer: Keras initializer of the score.
-            projected: Whether updates of the score are projected to [0, 1].
-
-        Returns:
-            `PrunableWeight`.
-        """
+        """Adds the score and the flags of a weight to a layer."""
         name = path.replace("/", "_")  # torch takes no dots
         score = layer.add_weight(
             name=f"{name}_score",

@@ -95,15 +95,7 @@ class PruningScope:
         return kept
 
     def with_penalty(self, gradients, variables):
-        """Adds the gradients of the score penalty, once in a step.
-
-        Args:
-            gradients: List of tensors or `None`.
-            variables: List of `keras.Variable`.
-
-        Returns:
-            List of tensors or `None`.
-        """
+        """Adds the gradients of the score penalty, once in a step."""
         gem, gradients = self.gem, list(gradients)
         if gem.phase != "mining":
             return gradients

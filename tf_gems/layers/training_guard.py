@@ -17,10 +17,6 @@ def set_guards(layer, gem):
     then, so Keras would run all epochs and change nothing. `enable_lora` is
     refused while mining as well, since only scores train. `quantize` is always
     refused: it replaces the weights.
-
-    Args:
-        layer: Keras layer that is, or is a part of, what `gem` wraps.
-        gem: `GemLayer`.
     """
     if isinstance(layer, keras.Model):
         _guard(layer, gem, _TRAINS, _refuse_fit)
@@ -95,9 +91,6 @@ def forget_steps(gem):
     phase: a user's model around a `SparseModel` would train scores that no
     longer have an effect. A layer does not know which models hold it, so all
     live models are searched.
-
-    Args:
-        gem: `GemLayer`.
     """
     for value in gc.get_objects():
         if issubclass(type(value), keras.Model) and any(

@@ -33,11 +33,7 @@ def nonzero(weight):
 
 
 def freeze_zeros(prunable):
-    """Freezes the entries that are zero in weights that are not pruned yet.
-
-    Args:
-        prunable: List of `PrunableWeight` of a layer that was built before.
-    """
+    """Freezes the entries that are zero in weights that are not pruned yet."""
     for weight in prunable:
         mask = nonzero(weight.weight)
         if not mask.all() or weight.alive.count() < mask.size:
@@ -106,11 +102,6 @@ def refuse_below_zeros(kept, size, target_sparsity, count=None):
 
 def refuse_frozen_beyond(gems, target_sparsity, count=None):
     """Raises an error if a model has fewer weights alive than a target keeps.
-
-    Args:
-        gems: List of `tf_gems.GemLayer`.
-        target_sparsity: Float in [0, 1).
-        count: See `refuse_below_zeros`.
 
     Raises:
         ValueError: See `refuse_below_zeros`. A pattern may keep a few less

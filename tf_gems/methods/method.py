@@ -119,15 +119,7 @@ class Method(registry.Configurable):
         return self.find_ticket(model, data, directory, verbose, callbacks)
 
     def find_ticket(self, model, data, directory, verbose, callbacks):
-        """Returns the ticket of `find`, whose data has been read.
-
-        Args:
-            model: As for `find`.
-            data: `tf_gems.training_data.TrainingData`, or `None`.
-            directory: As for `find`.
-            verbose: As for `find`.
-            callbacks: As for `find`.
-        """
+        """Returns the ticket of `find`, whose data has been read."""
         refuse_too_few_zeros(gems_of(model), self.target_sparsity)
         among = self._nonzero(model)
         density = 1.0 - self.target_sparsity
@@ -210,13 +202,7 @@ def present_weights(model):
 
 
 def warn_at_minimum(distribution, model, masks):
-    """Warns of layers that are down to the minimum of a distribution.
-
-    Args:
-        distribution: `tf_gems.distributions.Distribution`.
-        model: `SparseModel`, or Keras model that holds `GemLayer`s.
-        masks: List of bool arrays, one for each prunable weight.
-    """
+    """Warns of layers that are down to the minimum of a distribution."""
     kept = {
         weight.path: (np.count_nonzero(mask), mask.size)
         for weight, mask in zip(prunable_weights(model), masks, strict=True)

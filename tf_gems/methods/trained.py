@@ -194,10 +194,6 @@ def locked(directory, model):
 
     With several workers, the chief locks it.
 
-    Args:
-        directory: String, path or `None`.
-        model: Keras model.
-
     Raises:
         RuntimeError: If another search works there.
     """
@@ -231,10 +227,6 @@ def alive_masks(model):
 def weights_in_training(model, name):
     """Returns every `PrunableWeight` of a model whose weights train.
 
-    Args:
-        model: Keras model that a callback was given.
-        name: Name of the callback, for messages.
-
     Raises:
         ValueError: If there is none, or if scores train instead.
     """
@@ -259,9 +251,6 @@ def train_weights(model):
     """Lets the weights of a model that was just wrapped train.
 
     A model that was mined, or trained, since it was wrapped stays as it is.
-
-    Args:
-        model: `SparseModel`, compiled, before `fit`.
     """
     gems = find_gem_layers(model)
     untouched = all(
@@ -280,13 +269,7 @@ def train_weights(model):
 
 
 def refuse_restoring(callbacks, epoch, name):
-    """Raises an error for callbacks that would bring pruned weights back.
-
-    Args:
-        callbacks: List of the callbacks of `fit`.
-        epoch: Integer, the epoch that begins with the last pruning.
-        name: Name of the callback that prunes, for messages.
-    """
+    """Raises an error for callbacks that would bring pruned weights back."""
     for callback in callbacks:
         if (
             isinstance(callback, keras.callbacks.EarlyStopping)

@@ -92,11 +92,6 @@ def after_pruning(model, kernels, sparsity):
     Channels are chosen at random, the same share of each kernel. The weights
     of the model are restored, bit for bit.
 
-    Args:
-        model: Built Keras model.
-        kernels: List of `keras.Variable`, see `removable_kernels`.
-        sparsity: Float, share of zeros of each kernel.
-
     Returns:
         `(parameters, multiply_adds)`: pairs of integers, before and after.
     """

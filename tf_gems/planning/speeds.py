@@ -73,12 +73,7 @@ class Speeds:
         return math.exp(max(errors)) - 1
 
     def at(self, features, sparsity):
-        """Returns the `Estimate` for a network.
-
-        Args:
-            features: List of floats.
-            sparsity: Float from `lowest` to `highest`.
-        """
+        """Returns the `Estimate` for a network."""
         for network in self.networks:
             if _distance(network["features"], features) < _SAME:
                 points = network["points"]
@@ -109,9 +104,6 @@ class Speeds:
 
 def load(target):
     """Returns the measured speed-ups of a target.
-
-    Args:
-        target: `"browser"` or `"native"`.
 
     Returns:
         Dict from a pattern, as `tf_gems.patterns.get` takes it, to `Speeds`.
