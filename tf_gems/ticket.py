@@ -21,6 +21,7 @@ from tf_gems.network_config import network_of
 from tf_gems.pruning_report import unique_paths
 from tf_gems.tables import Report
 from tf_gems.tables import Table
+from tf_gems.ticket_file.container import check_contents
 from tf_gems.validation import check_choice
 from tf_gems.wrapper_removal import wrapped_by
 
@@ -58,9 +59,7 @@ class Ticket(Report):
     def __post_init__(self):
         if self.metadata is None:
             self.metadata = {}
-        ticket_file.check_contents(
-            self.masks, self.weights, self.metadata, self.config
-        )
+        check_contents(self.masks, self.weights, self.metadata, self.config)
 
     @classmethod
     def from_model(cls, model: keras.Model, masks: str = "alive") -> "Ticket":

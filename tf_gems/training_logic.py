@@ -118,7 +118,7 @@ def refuse_unapplied(model):
 
 
 def refuse_penalty_alone(model):
-    """Raises an error, within a training step, if there is no loss to train by."""
+    """Raises an error, within a training step, if there is no loss."""
     if model._compile_loss is not None:
         return
     gems = find_gem_layers(model)

@@ -49,7 +49,6 @@ with `max_bytes`, before it makes them. Version 1 was a zip archive.
 
 from tf_gems.ticket_file.container import MAX_BYTES
 from tf_gems.ticket_file.container import Contents
-from tf_gems.ticket_file.container import check_contents
 from tf_gems.ticket_file.container import decode
 from tf_gems.ticket_file.container import encode
 from tf_gems.ticket_file.container import read
@@ -61,7 +60,6 @@ __all__ = [
     "MAX_BYTES",
     "Contents",
     "TicketSummary",
-    "check_contents",
     "decode",
     "encode",
     "fingerprint",
