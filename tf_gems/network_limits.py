@@ -43,8 +43,7 @@ def sanitized(config):
     network_parts.find(module, name)
     if not network_parts.is_model(module, name):
         raise ValueError(f"{name!r} is a layer alone, and no model.")
-    reader = _Reader()
-    found = reader.part(config, 0, 0)
+    found, _ = _Reader().part(config, 0, 0)
     return found
 
 
@@ -55,11 +54,7 @@ class _Reader:
         self.total = 0
 
     def part(self, config, depth, nesting):
-        """Returns the copy of a serialized class."""
-        return self._part(config, depth, nesting)[0]
-
-    def _part(self, config, depth, nesting):
-        """Returns the copy, and the number of layers that one call runs."""
+        """Returns a copy of a serialized class, and the layers a call runs."""
         module, name = config.get("module"), config.get("class_name")
         network_parts.find(module, name)
         if config.get("registered_name") not in (None, name):
@@ -98,7 +93,7 @@ class _Reader:
         for layer in layers:
             if not isinstance(layer, dict):
                 raise ValueError(f"{layer!r:.100} is no layer.")
-            copy, once = self._part(layer, depth + 1, nesting)
+            copy, once = self.part(layer, depth + 1, nesting)
             nodes = layer.get("inbound_nodes", [None])
             if not isinstance(nodes, list):
                 raise ValueError(f"{nodes!r:.100} are no calls of a layer.")
@@ -165,7 +160,7 @@ class _Reader:
                 raise ValueError(f"{inner!r:.100} is no array.")
             copied, _ = self.value(inner, "", depth, nesting + 1)
             return _literal(name, copied), 0
-        return self._part(value, depth + 1, nesting)
+        return self.part(value, depth + 1, nesting)
 
     def _refuse_many(self, name, config):
         """Raises an error if a call makes very many outputs."""

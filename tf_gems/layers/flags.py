@@ -1,4 +1,13 @@
-"""A Boolean flag for every weight, stored in one bit."""
+"""A Boolean flag for every weight, stored in one bit.
+
+A mask has these forms, and is converted between them in one place each:
+
+* a NumPy bool array, by path in a `tf_gems.Ticket`, wherever no step runs;
+* in a training step, a float32 tensor with a gradient to the scores, which
+  `GemLayer.masks` computes; `GemLayer.current_masks` are its bool arrays;
+* in a variable, and so in every checkpoint, the words of `Flags`;
+* in a ticket file, the Rice code of `tf_gems.ticket_file.positions`.
+"""
 
 import math
 
