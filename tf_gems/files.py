@@ -126,9 +126,9 @@ def read_record(path, *keys):
         problem = f"{type(error).__name__}: {error}"
     if problem:
         raise ValueError(
-            "What a run has recorded is read as it was written. Received: "
+            "The record of a run must be complete. Received: "
             f"'{path}', which is damaged ({problem}). Remove this file, and "
-            "what it recorded is run again."
+            "run the same command again."
         )
     return found
 

@@ -149,7 +149,7 @@ def compare(
     _check_metric(metric)
     if strategy is not None and not hasattr(strategy, "scope"):
         raise ValueError(
-            "`strategy` is one of `tf.distribute`. Received: "
+            "`strategy` must be one of `tf.distribute`. Received: "
             f"strategy={strategy!r:.100}. Leave it out for one device."
         )
     _check_batches(test, "test")
@@ -204,7 +204,7 @@ def _optimizer(identifier):
         found = None
     if found is None:
         raise ValueError(
-            "`optimizer` is one of Keras. Received: "
+            "`optimizer` must be one of Keras. Received: "
             f"optimizer={identifier!r:.100}. Pass an object such as "
             "`keras.optimizers.SGD(0.1)`, or its name."
         )
@@ -222,9 +222,9 @@ def _check_loss(loss):
         found = []
     if not any(x is not None for x in found):
         raise ValueError(
-            f"`loss` is one of Keras. Received: loss={loss!r:.100}. Pass an "
-            "object such as `keras.losses.MeanSquaredError()`, its name, or a "
-            "function."
+            f"`loss` must be one of Keras. Received: loss={loss!r:.100}. Pass "
+            "an object such as `keras.losses.MeanSquaredError()`, its name, or "
+            "a function."
         )
 
 
@@ -240,8 +240,9 @@ def _check_metric(metric):
         known = is_function(metric) and not isinstance(metric, type)
     if not known:
         raise ValueError(
-            f"`metric` is one of Keras. Received: metric={metric!r:.100}. Pass "
-            "a name such as 'accuracy', an object or a function."
+            "`metric` must be one of Keras. Received: "
+            f"metric={metric!r:.100}. Pass a name such as 'accuracy', an "
+            "object or a function."
         )
 
 
@@ -353,11 +354,11 @@ def _warn_of_others(cells):
         )
     if count:
         warnings.warn(
-            "A cell is taken from a directory only if all that it depends on "
+            "A finished cell is reused only if everything that it depends on "
             f"is the same. Received: directory='{directory}', in which "
-            f"{count} cells of the same names differ from those asked for in: "
-            f"{', '.join(parts)}. They stay and are not used. Choose another "
-            "directory to keep results apart.",
+            f"{count} cells of the same names differ from the requested ones "
+            f"in: {', '.join(parts)}. They are kept and not used. Choose "
+            "another directory to keep results apart.",
             stacklevel=3,
         )
 

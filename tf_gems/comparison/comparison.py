@@ -1,4 +1,4 @@
-"""What a comparison found: rows, a table, files and pictures."""
+"""The results of a comparison: rows, a table, files and pictures."""
 
 import csv
 import dataclasses

@@ -23,7 +23,7 @@ _TARGETS = ("browser", "native")
 
 @dataclasses.dataclass(frozen=True)
 class Plan(Report):
-    """What to prune, and how much of it, for a file to be small or fast.
+    """What to prune, and how much, so that a file is small or fast enough.
 
     Args:
         target_sparsity: Float in [0, 1), for `tf_gems.GemMinerCallback` and
@@ -32,17 +32,17 @@ class Plan(Report):
             kernels, or a list of regular expressions of their paths.
         pattern: `"unstructured"`, `"4x1"`: blocks of four along the inputs, or
             `"channel"`: whole channels, which the export then removes.
-        distribution: `"uniform"` if it is to be faster: so were the networks
-            that were measured; else `"global"`.
+        distribution: `"uniform"` if a speed-up is asked for, as in the
+            networks that were measured; otherwise `"global"`.
         optimize: For `tf_gems.export_litert`.
         target: `"browser"` or `"native"`.
-        bytes: Integer, what the file should take.
-        dense_bytes: Integer, what it takes with no zeros.
+        bytes: Integer, estimated bytes of the file.
+        dense_bytes: Integer, bytes of the file without zeros.
         speedup: `tf_gems.planning.speeds.Estimate`, or `None` if there are no
             measurements for what is pruned.
         max_bytes: Integer that was asked for, or `None`.
         least_speedup: Float that was asked for, or `None`.
-        sources: List of strings, what the estimate of speed rests on.
+        sources: List of strings, where the measured speeds come from.
         compact: For `tf_gems.export_litert`. Defaults to `False`.
         multiply_adds: Pair of integers, before and after channels are
             removed, or `None`. Defaults to `None`.
@@ -117,7 +117,7 @@ class Plan(Report):
             )
         if self.least_speedup and estimate.low < self.least_speedup:
             lines.append(
-                f"It may thus be less than {self.least_speedup:g} times: "
+                f"The speed-up may be less than {self.least_speedup:g} times: "
                 "measure the export, or ask for more."
             )
         lines += [f"Source: {source}" for source in self.sources]
@@ -189,10 +189,10 @@ def plan(
     if not reached:
         best = ", ".join(policy.best() for policy in policies)
         raise ValueError(
-            "This is more than the zeros of this network can give. Received: "
+            "Pruning this network does not reach the target. Received: "
             f"max_bytes={max_bytes}, speedup={speedup}, target={target!r}. "
-            f"The best: {best}. Ask for less, or take a network that is "
-            "smaller to begin with."
+            f"The best: {best}. Lower the target, or start from a smaller "
+            "network."
         )
     sparsity, policy = min(reached, key=lambda pair: pair[0])
     estimate, left = policy.estimate(sparsity), None
@@ -228,10 +228,9 @@ def _refuse_no_faster(converted):
     if not converted.eligible_work:
         reason = converted.obstacle or "it has no 1x1 convolution"
         raise ValueError(
-            "No zero of this model saves time in a browser, as far as was "
-            f"measured. Received: a model of which XNNPACK computes nothing "
-            f"sparsely: {reason}. See `tf_gems.export.make_sparse_ready`, or "
-            "ask for `max_bytes` alone."
+            "The zeros of this model save no time in a browser. Received: a "
+            f"model of which XNNPACK computes nothing sparsely: {reason}. See "
+            "`tf_gems.export.make_sparse_ready`, or pass `max_bytes` alone."
         )
 
 
