@@ -30,7 +30,7 @@ STARTS = ("initialization", "trained")
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class SparseModel(keras.Model):
-    """Wraps a model, to find a sparse subnetwork of it and to train that.
+    """Wraps a model to find a sparse subnetwork and train it.
 
     There are two starts. `start="trained"` prunes a trained model: `fit`
     continues to train its weights while a callback such as
@@ -201,8 +201,7 @@ class SparseModel(keras.Model):
         the TensorFlow backend. Its own `evaluate` and `predict` are called as
         they are.
 
-        After `tf_gems.strip` or `tf_gems.unwrap` it takes the wrapped model
-        over again.
+        After `tf_gems.strip` or `tf_gems.unwrap` it wraps the model again.
 
         Args:
             *args: As for `compile` of the wrapped model.
@@ -475,7 +474,7 @@ class SparseModel(keras.Model):
 
 
 def _scores_of(gem):
-    """Returns a context in which a user's `compile` sees what trains."""
+    """Returns a context in which a user's `compile` sees the scores."""
     if gem.phase == "mining":
         return scores_for_weights(gem)
     return contextlib.nullcontext()

@@ -85,7 +85,7 @@ def train(
 
 
 def _is_of_someone_else(backup):
-    """Whether a directory was there before this library wrote into it."""
+    """Whether a directory existed before this library wrote into it."""
     return backup.directory.is_dir() and not backup.paths
 
 
@@ -119,7 +119,7 @@ def renew_optimizer(model, learning_rate, data, epochs):
 
 
 def _refuse_untrainable(data, epochs):
-    """Raises an error for data that would end before training does."""
+    """Raises an error for data that ends before training does."""
     if data is None:
         raise ValueError(
             "This method trains. Received: data=None. Pass what `fit` takes: "

@@ -61,7 +61,7 @@ def prepare(model):
 
         return run_step
 
-    # Past Keras' tracking: they are no parts of the model, and not saved.
+    # Past Keras' tracking: they are neither parts of the model nor saved.
     for name, function in (
         ("_maybe_symbolic_build", build),
         ("train_step", of_vectors(model.train_step)),

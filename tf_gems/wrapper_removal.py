@@ -1,4 +1,4 @@
-"""A model that holds `GemLayer`s, with what they wrap in their places."""
+"""Replaces the `GemLayer`s of a model by the layers that they wrap."""
 
 import contextlib
 import functools
@@ -24,7 +24,7 @@ def wrapped_by(layer):
 
 
 def remove_wrappers(model):
-    """Puts what is wrapped in the places of `GemLayer`s, within a model.
+    """Replaces the `GemLayer`s within a model by the layers that they wrap.
 
     No layer is copied or called: attributes, lists, tuples and dicts that
     Keras tracks, and the graphs of functional models, get the wrapped layer
@@ -229,8 +229,8 @@ def _refuse_remaining(model):
     ]
     if remaining:
         raise ValueError(
-            "A model is stripped where its `GemLayer`s are attributes, or in "
-            f"lists or dicts of them. Received: '{model.name}', in which "
+            "The `GemLayer`s of a model that is stripped must be attributes, "
+            f"or in lists or dicts of them. Received: '{model.name}', in which "
             f"'{remaining[0].name}' is none of these. Build the plain model, "
             "and wrap it in `tf_gems.SparseModel`."
         )
