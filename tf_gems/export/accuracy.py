@@ -6,7 +6,6 @@ from tf_gems.export.outputs import as_array
 from tf_gems.export.quiet import quiet
 from tf_gems.export.run_litert import load_interpreter
 from tf_gems.export.run_litert import match
-from tf_gems.export.signature import is_batched
 
 _BATCH = 100
 _OWN = "Pass a function of labels and outputs as `metric`."
@@ -102,7 +101,11 @@ def keras_outputs(network, flat, output, model=None):
     """
     size = network.signature.batch_size or _BATCH
     return _all(
-        lambda batches: network.outputs(batches, model), flat, output, size
+        lambda batches: network.outputs(batches, model),
+        network.signature,
+        flat,
+        output,
+        size,
     )
 
 
@@ -125,7 +128,7 @@ def litert_outputs(path, signature, flat, output):
             yield runner(**{names[k]: v for k, v in feed.items()})
 
     with quiet():
-        return _all(run, flat, output, batch_size)
+        return _all(run, signature, flat, output, batch_size)
 
 
 def saved_model_outputs(directory, signature, flat, output):
@@ -144,15 +147,16 @@ def saved_model_outputs(directory, signature, flat, output):
                 }
             )
 
-    return _all(run, flat, output, signature.batch_size or _BATCH)
+    size = signature.batch_size or _BATCH
+    return _all(run, signature, flat, output, size)
 
 
-def _all(run, flat, output, size):
+def _all(run, signature, flat, output, size):
     """Runs all examples in batches of equal size, one after the other.
 
     Inputs that are no batch of examples, such as graphs, are run as a whole.
     """
-    if not is_batched(flat):
+    if not signature.is_batched(flat):
         [found] = run([flat])
         return np.asarray(as_array(found[output]))
     count = len(flat[0])

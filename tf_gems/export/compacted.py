@@ -2,7 +2,6 @@
 
 from tf_gems.compaction import compact
 from tf_gems.compaction.graph import is_graph
-from tf_gems.export.signature import is_batched
 
 # Examples on which both models are compared, before the file is.
 _EXAMPLES = 4
@@ -22,7 +21,7 @@ def compacted(plain, signature, given):
     """
     import tensorflow as tf
 
-    if is_batched(given):
+    if signature.is_batched(given):
         given = [x[: signature.batch_size or _EXAMPLES] for x in given]
     tensors = [
         tf.constant(value, spec.dtype)  # Keras takes no objects for strings

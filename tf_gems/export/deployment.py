@@ -16,7 +16,6 @@ from tf_gems.export.litert import calibration_data
 from tf_gems.export.litert import write_litert
 from tf_gems.export.network import Network
 from tf_gems.export.saved_model import write_saved_model
-from tf_gems.export.signature import is_batched
 from tf_gems.export.sparse_operators import host_has_sparse_kernels
 from tf_gems.export.sparse_operators import sparse_operators
 from tf_gems.files import lock
@@ -120,7 +119,9 @@ def deployment_report(
         calibration_data(network.signature, representative_data)  # or refused
 
     def first(count):
-        if not is_batched(flat):  # the nodes and edges of a graph, say
+        if not network.signature.is_batched(
+            flat
+        ):  # the nodes and edges of a graph, say
             return inputs
         size = network.signature.batch_size or 1
         count = max(1, count // size) * size
@@ -135,7 +136,7 @@ def deployment_report(
 
     writer = _Writer(network, os.fspath(directory), first(_COMPARED), runs)
     one = flat
-    if is_batched(flat):
+    if network.signature.is_batched(flat):
         one = [value[: network.signature.batch_size or 1] for value in flat]
     writer.feed = network.signature.feed(one)
     writer.litert_feed = network.signature.in_float32().feed(one)

@@ -29,7 +29,6 @@ from tf_gems.export.quantized import output_steps
 from tf_gems.export.quantized import refuse_floats
 from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
-from tf_gems.export.signature import is_batched
 from tf_gems.export.trial import Trial
 from tf_gems.files import replacing_path
 from tf_gems.files import workplace
@@ -288,7 +287,7 @@ class Attempt:
         if examples is not None and self.form.name == "int8" and not learned:
             calibrated = [
                 self.signature.feed(batch)
-                for batch in _batches(examples, self.size or 1)
+                for batch in _batches(self.signature, examples, self.size or 1)
             ]
         with network.masked() as plain:
             self.dense, found = self._converted(plain, calibrated, inside)
@@ -411,7 +410,7 @@ def _sizes_to_try(signature, batch_size, given):
         return [[declared] * count]
     if batch_size is not None:
         return [[batch_size] * count]
-    if given is None or is_batched(given):
+    if given is None or signature.is_batched(given):
         return [None, [1] * count]
     return [None, [len(x) if np.ndim(x) else None for x in given]]
 
@@ -458,12 +457,13 @@ def _agreement(parity, step):
 def _expected(network, given, batch_size):
     """Returns batches to try, and what the Keras model computes for them."""
     count = len(given[0]) if np.ndim(given[0]) else 1
-    if not is_batched(given):
+    signature = network.signature
+    if not signature.is_batched(given):
         batches = [given]
     elif batch_size is None:
-        batches = _batches(given, count or 1)
+        batches = _batches(signature, given, count or 1)
     else:
-        batches = _batches(given, batch_size)
+        batches = _batches(signature, given, batch_size)
     if not batches:
         raise ValueError(
             "`inputs` must hold a batch of examples at least. Received: "
@@ -471,18 +471,18 @@ def _expected(network, given, batch_size):
         )
     expected = network.outputs(batches)
     refuse_non_finite(expected, network.name)
-    if batch_size is None and is_batched(given) and count > 1:
+    if batch_size is None and signature.is_batched(given) and count > 1:
         # Try another batch size too, unless the first axis is not a batch.
-        one = _batches(given, 1)[:1]
+        one = _batches(signature, given, 1)[:1]
         with contextlib.suppress(Exception):
             expected = expected + network.outputs(one)
             batches = batches + one
     return batches, expected
 
 
-def _batches(flat, size):
+def _batches(signature, flat, size):
     """Splits inputs into full batches, and drops the remainder."""
-    if not is_batched(flat):
+    if not signature.is_batched(flat):
         return [flat]
     count = len(flat[0])
     return [

@@ -11,13 +11,14 @@ from tf_gems.export.outputs import name_outputs
 from tf_gems.export.quantized import is_quantized
 from tf_gems.export.quantized import quantized_network
 from tf_gems.export.signature import Signature
-from tf_gems.export.signature import is_batched
+from tf_gems.export.signature import have_equal_rows
 from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.wrapped_variable import mined_weight
 from tf_gems.network import masked_network
 from tf_gems.network import refuse_before_mining
 from tf_gems.sparse_model import SparseModel
+from tf_gems.validation import check_eager
 
 
 class Network:
@@ -59,6 +60,21 @@ class Network:
         self.name = self.user_model.name
         _refuse_non_finite(model)
         self.signature = Signature.of(self.user_model, inputs)
+        if inputs is not None and len(self.signature.specs) > 1:
+            self.signature.in_one_piece = self._take_one_piece(inputs)
+
+    def _take_one_piece(self, inputs):
+        """Whether inputs of as many rows can be computed as a whole only."""
+        flat = self.signature.flatten(inputs)
+        if self.signature.batch_size or not have_equal_rows(flat):
+            return False
+        try:
+            self.outputs([[value[:1] for value in flat]])
+        except Exception:
+            with contextlib.suppress(Exception):  # not for these inputs at all
+                self.outputs([flat])
+                return True
+        return False
 
     def masked(self):
         """Yields the model itself, masked within the block.
@@ -124,7 +140,7 @@ class Network:
         if inputs is None:
             return self.examples(size or batch_size)
         flat = self.signature.flatten(inputs)
-        if size is None or not is_batched(flat):
+        if size is None or not self.signature.is_batched(flat):
             return flat
         if len(flat[0]) < size:
             raise ValueError(
@@ -211,6 +227,7 @@ def _refuse_others(model):
             f"model='{model.name}', which has no weights yet. Call it once "
             "on data."
         )
+    check_eager()
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise RuntimeError(
