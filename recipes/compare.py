@@ -31,7 +31,6 @@ import tf_gems as gems
 from tf_gems import datasets
 from tf_gems import methods
 from tf_gems.comparison import pictures
-from tf_gems.comparison.comparison import RESULTS
 from tf_gems.comparison.comparison import refuse_others
 from tf_gems.comparison.experiment import digest
 from tf_gems.targets import check_directory
@@ -199,7 +198,7 @@ def run(settings, output_dir, data_dir=None, download=False, devices=None):
     devices = devices or Devices()
     devices.check_batch(settings.batch_size)
     directory = settings.directory(output_dir)
-    refuse_others(directory, RESULTS)
+    refuse_others(directory)
     check_names(directory, pictures.NAMES)
     data = datasets.load(
         settings.dataset, data_dir, settings.fraction, download

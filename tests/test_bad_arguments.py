@@ -278,7 +278,7 @@ def _of_tickets():
             {"ticket": ticket, "model": None, "seed": 0},
             {"ticket": set(), "model": set(), "seed": SEED},
         ),
-        gems.sanity.verdict: (
+        gems.sanity.SanityReport: (
             {"accuracies": {}},
             {"accuracies": set(), "tolerance": {"zero"}},
         ),
@@ -362,7 +362,7 @@ def test_what_is_absurd_is_refused_by_name(function, tmp_path, monkeypatch):
 LEFT_OUT = {
     *("Comparison", "DeploymentReport", "ExportReport", "Plan", "ImageData"),
     *("CompactionReport", "ReadinessReport", "RewriteReport", "Contents"),
-    *("SanityReport", "TicketSummary", "straight_through", "sparse_operators"),
+    *("TicketSummary", "straight_through", "sparse_operators"),
     *("EthosUReport", "VelaEstimate"),
 }
 

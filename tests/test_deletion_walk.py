@@ -349,7 +349,8 @@ def _ticket(files, target):
 
 def _verdict(files, target):
     pytest.importorskip("matplotlib")
-    gems.sanity.verdict({"ticket": [0.9], "shuffled": [0.5]}).draw(target)
+    report = gems.sanity.SanityReport({"ticket": [0.9], "shuffled": [0.5]})
+    report.draw(target)
 
 
 def _text(files, target):

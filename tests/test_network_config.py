@@ -388,5 +388,5 @@ def test_the_file_refuses_a_config_that_is_no_object():
     weights = {"k": np.ones(2, "float32")}
     data = ticket_file.encode(masks, weights, {}, config={"a": [1]})
     assert ticket_file.decode(data).config == {"a": [1]}
-    with pytest.raises(ValueError, match="The config of a ticket file"):
+    with pytest.raises(ValueError, match="The config of a ticket must"):
         ticket_file.encode(masks, weights, {}, config=[1])

@@ -22,13 +22,13 @@ def recalibrate_batch_norm(
 
     Moving means and variances describe the activations of the weights that
     they were collected with. After weights are pruned in one shot they no
-    longer fit, and accuracy is lost that no weight is to blame for. Every
+    longer fit, and the accuracy drops for this reason alone. Every
     layer gets the plain average of the statistics of all batches, which the
     model computes as in training; dropout is active. A layer that is called
     several times gets the average over its calls. Weights and all other state
     stay as they are, and so do layers that do not train.
 
-    Pruning in `fit` needs no such step: there the statistics follow.
+    Pruning in `fit` needs no such step: training updates the statistics.
 
     Args:
         model: Keras model, a `tf_gems.SparseModel` too.

@@ -16,9 +16,9 @@ class DeviceData:
     an epoch, in which Keras' own `train_step` runs. `tf_gems.methods` and
     `tf_gems.training.train` take it in place of a data set.
 
-    What an epoch draws depends on the seed and the epoch alone, so a run that
-    is resumed goes on as it was. The last, smaller batch is left out: steps of
-    one program have one shape.
+    The random numbers of an epoch depend only on the seed and the epoch, so a
+    resumed run gives the same result. The last, smaller batch is left out: all
+    steps of a compiled program have the same shape.
 
     Args:
         images: Array `(n, height, width, channels)`, float32.

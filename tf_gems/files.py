@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and work that processes share."""
+"""Atomic writes of files, and work that is shared by processes."""
 
 import contextlib
 import json
@@ -126,9 +126,9 @@ def read_record(path, *keys):
         problem = f"{type(error).__name__}: {error}"
     if problem:
         raise ValueError(
-            "What a run has recorded is read as it was written. Received: "
+            "The record of a run must be complete. Received: "
             f"'{path}', which is damaged ({problem}). Remove this file, and "
-            "what it recorded is run again."
+            "run the same command again."
         )
     return found
 
@@ -174,14 +174,7 @@ def _owned(partial):
 
 
 def _remove_ownerless(directory, name, suffix=""):
-    """Removes partial files of one target whose process has ended.
-
-    Args:
-        directory: Path.
-        name: String, the target's name.
-        suffix: String that names of its partial files end with. Defaults to
-            `""`.
-    """
+    """Removes partial files of one target whose process has ended."""
     for path, *found in _partials(directory):
         if found == [name, suffix] and _has_owner(path) is False:
             _discard(path)
@@ -315,7 +308,7 @@ def remove_files(directory, *patterns, folder=True):
 
 
 def remove_leftovers(directory, name=""):
-    """Removes what a process that was killed was writing into a directory.
+    """Removes partial files of processes that were killed.
 
     The caller must have claimed the directory, or these names in it.
 

@@ -103,12 +103,7 @@ def get(filters):
 
 
 def choices(layer, kernels):
-    """Returns what each policy prunes: a dict from names to lists.
-
-    Args:
-        layer: Built Keras layer or model.
-        kernels: List of `keras.Variable`, prunable without `filters`.
-    """
+    """Returns what each policy prunes: a dict from names to lists."""
     found = {}
     for name, policy in POLICIES.items():
         allowed = {id(v) for v in policy.weights(layer)}

@@ -33,6 +33,7 @@ from tf_gems import registry
 from tf_gems import schedules
 from tf_gems.layers.freeze_in_place import freeze_in_place
 from tf_gems.layers.gem_layer import built_gem_layers
+from tf_gems.layers.prunable_weight import set_alive
 from tf_gems.layers.zeros import freeze_zeros_above
 from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.mining_guards import GuardedMining
@@ -43,6 +44,7 @@ from tf_gems.selection import distributions
 from tf_gems.selection import patterns
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
+from tf_gems.validation import check_count_or_none
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
 from tf_gems.validation import check_verbose
@@ -68,7 +70,7 @@ def get_preset(name):
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
-class GemMinerCallback(GuardedMining):
+class GemMinerCallback(registry.Configurable, GuardedMining):
     """Freezes weights toward a target sparsity while `fit` trains scores.
 
     Freezes take place when an epoch begins, every `freeze_period` epochs, as
@@ -168,9 +170,7 @@ class GemMinerCallback(GuardedMining):
         self.rounding = check_choice(
             rounding, "rounding", ("exact", "reference")
         )
-        self.epochs = epochs
-        if epochs is not None:
-            self.epochs = check_positive_integer(epochs, "epochs")
+        self.epochs = check_count_or_none(epochs, "epochs")
         self.distribution = distributions.get(distribution)
         self.pattern = patterns.get(pattern)
         patterns.refuse_too_dense(self.pattern, self.target_sparsity)
@@ -203,8 +203,7 @@ class GemMinerCallback(GuardedMining):
         refuse_too_few_zeros(self._gems, self.target_sparsity)
         check_training(self.model, self._gems)
         self._epochs = self.epochs or self.params["epochs"]
-        freezes = self._epochs // self.freeze_period - 1
-        self._refuse_no_freeze(freezes)
+        freezes = schedules.count_freezes(self.freeze_period, self._epochs)
         self._counts = schedules.geometric_counts(
             self._size, 1.0 - self.target_sparsity, freezes, self.rounding
         )
@@ -255,9 +254,9 @@ class GemMinerCallback(GuardedMining):
         self._refuse_no_data(epoch, loss)
         self._refuse_non_finite(epoch, "stopped in", loss)
         kept = {
-            w.path: int(ops.count_nonzero(mask))
+            w.path: count
             for gem in self._gems
-            for w, mask in zip(gem.prunable, gem.masks(), strict=True)
+            for w, count in zip(gem.prunable, gem.count_kept(), strict=True)
         }
         for gem in self._gems:
             gem.penalty.epochs.assign(epoch + 1)
@@ -280,26 +279,6 @@ class GemMinerCallback(GuardedMining):
         if steps is None and epoch:  # data of unknown length
             steps = read_number(self._gems[0].penalty.steps) / epoch
         return steps and steps * self.freeze_period * (len(self._counts) - 1)
-
-    def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "target_sparsity": self.target_sparsity,
-            "freeze_period": self.freeze_period,
-            "regularization": serialize(self.regularization),
-            "stop_at_target": self.stop_at_target,
-            "saturate_scores": self.saturate_scores,
-            "rounding": self.rounding,
-            "epochs": self.epochs,
-            "distribution": serialize(self.distribution),
-            "pattern": serialize(self.pattern),
-            "inverted": self.inverted,
-            "verbose": self.verbose,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
 
 
 def freeze(weights, count, distribution, pattern, inverted=False):
@@ -332,8 +311,7 @@ def freeze(weights, count, distribution, pattern, inverted=False):
     density = count / sum(score.size for score in scores)
     paths = [w.path for w in weights]
     kept = distribution.keep(scores, density, paths, pattern, alive)
-    for weight, mask in zip(weights, kept, strict=True):
-        weight.alive.assign(mask)
+    set_alive(weights, kept)
 
 
 # The largest part of a score that one step may take away.
@@ -527,7 +505,7 @@ def _count(mask):
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
-class Adaptive:
+class Adaptive(registry.Configurable):
     """Adapts the penalty so that the rounded density falls to its target.
 
     Mining minimizes the loss subject to `kept <= limit`, see `ScorePenalty`.
@@ -561,8 +539,7 @@ class Adaptive:
         """
         penalty, final_limit = gem.penalty, max(1, final_limit)
         if steps and not read_number(penalty.gain):
-            kept = sum(int(ops.count_nonzero(mask)) for mask in gem.masks())
-            limit = max(final_limit, kept)
+            limit = max(final_limit, sum(gem.count_kept()))
             descent = min(max(100, self.descent * steps), max(1.0, steps))
             # Scores that begin at the target halve at least.
             rate = math.log(max(2.0, limit / final_limit)) / descent
@@ -570,26 +547,22 @@ class Adaptive:
             penalty.adapt(rate, 10.0 / descent, limit, decay)
         penalty.final_limit.assign(final_limit)
 
-    def get_config(self):
-        return {"descent": self.descent}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
 
 def get_regularization(identifier):
-    """Returns what weighs the penalty: an `Adaptive` or a schedule.
+    """Returns the weight of the penalty: an `Adaptive` or a schedule.
 
     Args:
         identifier: `"auto"`, an `Adaptive`, or what `tf_gems.schedules.get`
             takes, such as a number.
     """
-    if is_number(identifier) or isinstance(identifier, schedules.Schedule):
-        schedule = schedules.get(identifier)
-    else:
-        known = {"auto": Adaptive, **schedules.SCHEDULES}
-        schedule = registry.get(identifier, known, "regularization")
+    if is_number(identifier):
+        identifier = schedules.Constant(identifier)
+    schedule = registry.get(
+        identifier,
+        {"auto": Adaptive, **schedules.SCHEDULES},
+        "regularization",
+        (Adaptive, schedules.Schedule),
+    )
     if isinstance(schedule, Adaptive):
         return schedule
     if not all(schedule(progress) >= 0 for progress in (0.0, 1.0)):

@@ -1,4 +1,4 @@
-"""What computing in 16 bits costs in exactness."""
+"""The precision of computation in 16 bits."""
 
 from tf_gems import _keras
 

@@ -6,12 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_gems import _keras
+from tf_gems.filter_policies import depthwise_kernels
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_number
 from tf_gems.validation import check_seed
-
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -96,15 +94,21 @@ def reseed(initializer, seed, index):
     return type(initializer).from_config(config)
 
 
-def depthwise_kernels(layer):
-    """Returns the ids of the depthwise kernels of a layer."""
-    kernels = [
-        part.kernel
-        for part in _keras.flatten_layers(layer)
-        if isinstance(part, _DEPTHWISE) and part.built
-    ]
-    named = [v for v in layer.weights if "depthwise" in v.path]
-    return {id(v) for v in (*kernels, *named) if len(v.shape) > 2}
+def for_weights(initializer, layer, weights, seed, first=0):
+    """Yields an initializer for each weight of a layer, with its own seed.
+
+    Args:
+        initializer: A `keras.initializers.Initializer`.
+        layer: Keras layer or model that holds the weights.
+        weights: List of `keras.Variable`.
+        seed: Integer, the network's seed.
+        first: Integer, the place of the first weight, see `reseed`. Defaults
+            to `0`.
+    """
+    depthwise = {id(kernel) for kernel in depthwise_kernels(layer)}
+    for index, weight in enumerate(weights, first):
+        own = reseed(initializer, seed, index)
+        yield per_channel(own) if id(weight) in depthwise else own
 
 
 def per_channel(initializer):

@@ -34,15 +34,6 @@ class GuardedMining(keras.callbacks.Callback):
         # Not those of the optimizer: a user's own step may have several.
         return max(int(read_number(gem.penalty.steps)) for gem in self._gems)
 
-    def _refuse_no_freeze(self, freezes):
-        if freezes < 1:
-            raise ValueError(
-                "`freeze_period` must leave time to freeze and to go on "
-                "training: at least two periods in all. Received: "
-                f"freeze_period={self.freeze_period}, epochs={self._epochs}. "
-                f"Use freeze_period={max(1, self._epochs // 4)} or more epochs."
-            )
-
     def _refuse_fewer_than(self, least):
         if self._counts[-1] < least:
             raise ValueError(
@@ -197,7 +188,7 @@ def read_number(variable):
 
 
 def check_training(model, gems):
-    """Refuses what trains something else than the scores as drawn.
+    """Raises an error if anything but the scores would train.
 
     A model without a loss is refused at its first step.
     """

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 
 import keras
+import numpy as np
 from keras import ops
 
 from tf_gems import _keras
@@ -22,9 +23,9 @@ def gems_of(model):
     if gems:
         return gems
     raise ValueError(
-        "A ticket is found in a `tf_gems.SparseModel`, or in a model that "
+        "A model is pruned as a `tf_gems.SparseModel`, or as a model that "
         f"holds `tf_gems.GemLayer`s. Received: '{model.name}' of type "
-        f"{type(model).__name__}. Wrap it first."
+        f"{type(model).__name__}, which is neither. Wrap it first."
     )
 
 
@@ -76,7 +77,7 @@ def strip(model: keras.Model) -> keras.Model:
     plain.save("plain.keras")
     ```
     """
-    gems = _pruned(model)
+    gems = gems_of(check_model(model))
     refuse_before_mining(gems, model)
     plain, _ = remove_wrappers(model)
     for gem in gems:
@@ -110,12 +111,25 @@ def unwrap(model: keras.Model) -> keras.Model:
     model.compile("adam", loss)
     ```
     """
-    gems = _pruned(model)
+    gems = gems_of(check_model(model))
     plain, _ = remove_wrappers(model)
     for gem in gems:
         gem.give_back()
     _forget_compilations(model, plain)
     return plain
+
+
+@contextlib.contextmanager
+def masked_by_flags(gems):
+    """Makes the flags the masks of some `GemLayer`s, within the block."""
+    phases = [gem.phase for gem in gems]
+    try:
+        for gem in gems:
+            gem.phase = "finetuning"
+        yield
+    finally:
+        for gem, phase in zip(gems, phases, strict=True):
+            gem.phase = phase
 
 
 @contextlib.contextmanager
@@ -160,9 +174,11 @@ def borrowed_network(model):
         return
     plain, put_wrappers_back = remove_wrappers(model)
     pruned = [
-        (prunable.weight, ops.cast(mask, "bool"))
+        (prunable.weight, mask)
         for gem in gems
-        for prunable, mask in zip(gem.prunable, gem.masks(), strict=True)
+        for prunable, mask in zip(
+            gem.prunable, gem.current_masks(), strict=True
+        )
     ]
     taken = [gem for gem in gems if gem.taken]
     with contextlib.ExitStack() as stack:
@@ -178,18 +194,6 @@ def borrowed_network(model):
             stack.callback(weight.assign, ops.copy(weight))
             weight.assign(value)
         yield plain
-
-
-def _pruned(model):
-    """Returns the `GemLayer`s of a model, or raises if there are none."""
-    gems = find_gem_layers(check_model(model))
-    if gems:
-        return gems
-    raise ValueError(
-        "Only a pruned model can be stripped. Received: "
-        f"'{model.name}' of type {type(model).__name__}, which holds no "
-        "`tf_gems.GemLayer`."
-    )
 
 
 def _trainers(model):
@@ -243,7 +247,7 @@ def refuse_before_mining(gems, model):
 def refuse_unfinished_mining(gems, model):
     """Raises an error if more weights are alive than the target allows."""
     kept = sum(
-        int(ops.count_nonzero(mask))
+        int(np.count_nonzero(mask))
         for gem in gems
         for mask in gem.ticket_masks()
     )

@@ -1,4 +1,4 @@
-"""The config of a network as data that can be sent to strangers.
+"""The config of a network as data, which may come from an untrusted file.
 
 A ticket file may hold the config of its network, so that whoever has the file
 can build it. It is read as data: only the parts of Keras that are listed in

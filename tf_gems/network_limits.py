@@ -43,8 +43,7 @@ def sanitized(config):
     network_parts.find(module, name)
     if not network_parts.is_model(module, name):
         raise ValueError(f"{name!r} is a layer alone, and no model.")
-    reader = _Reader()
-    found = reader.part(config, 0, 0)
+    found, _ = _Reader().part(config, 0, 0)
     return found
 
 
@@ -55,11 +54,7 @@ class _Reader:
         self.total = 0
 
     def part(self, config, depth, nesting):
-        """Returns the copy of a serialized class."""
-        return self._part(config, depth, nesting)[0]
-
-    def _part(self, config, depth, nesting):
-        """Returns the copy, and the number of layers that one call runs."""
+        """Returns a copy of a serialized class, and the layers a call runs."""
         module, name = config.get("module"), config.get("class_name")
         network_parts.find(module, name)
         if config.get("registered_name") not in (None, name):
@@ -98,7 +93,7 @@ class _Reader:
         for layer in layers:
             if not isinstance(layer, dict):
                 raise ValueError(f"{layer!r:.100} is no layer.")
-            copy, once = self._part(layer, depth + 1, nesting)
+            copy, once = self.part(layer, depth + 1, nesting)
             nodes = layer.get("inbound_nodes", [None])
             if not isinstance(nodes, list):
                 raise ValueError(f"{nodes!r:.100} are no calls of a layer.")
@@ -165,7 +160,7 @@ class _Reader:
                 raise ValueError(f"{inner!r:.100} is no array.")
             copied, _ = self.value(inner, "", depth, nesting + 1)
             return _literal(name, copied), 0
-        return self._part(value, depth + 1, nesting)
+        return self.part(value, depth + 1, nesting)
 
     def _refuse_many(self, name, config):
         """Raises an error if a call makes very many outputs."""
@@ -187,11 +182,7 @@ class _Reader:
 
 
 def check_outputs(model):
-    """Raises an error if a network computes very large arrays.
-
-    Args:
-        model: Keras model that was built without memory.
-    """
+    """Raises an error if a network computes very large arrays."""
     for operation, shapes in _outputs(model):
         for shape in shapes:
             if math.prod(n for n in shape if n is not None) > _LARGEST_OUTPUT:
@@ -245,12 +236,7 @@ def without_normalizations(config):
 
 
 def check_constants(model, axes):
-    """Raises an error if `Normalization` layers would hold very much.
-
-    Args:
-        model: Network of `without_normalizations`.
-        axes: Dict that `normalizations` returned.
-    """
+    """Raises an error if `Normalization` layers would hold very much."""
     for operation, shapes in _outputs(model):
         for axis in axes.get(operation.name, ()):
             for shape in shapes:

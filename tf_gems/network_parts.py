@@ -1,12 +1,12 @@
 """The parts of Keras that a network from a file may be built of.
 
-This is the whole list. A part is named as Keras serializes it, by module and
-class, and it is looked up in that module of Keras itself: neither the registry
-of `keras.saving.register_keras_serializable` nor custom objects are asked, and
-a name that they define anew is refused. Left out is what runs code or opens
-files (`Lambda`, `TFSMLayer`, `JaxLayer`), what holds words or their hashes
-(`StringLookup`, `IntegerLookup`, `TextVectorization`, `Hashing`), and what
-calls functions (`ops.map`, `ops.scan`).
+The list is complete. A part is named as Keras serializes it, by module and
+class, and it is looked up in that module of Keras. Neither the registry of
+`keras.saving.register_keras_serializable` nor custom objects are used, and a
+name that they redefine is refused. Excluded are parts that run code or open
+files (`Lambda`, `TFSMLayer`, `JaxLayer`), that hold words or their hashes
+(`StringLookup`, `IntegerLookup`, `TextVectorization`, `Hashing`), and that call
+functions (`ops.map`, `ops.scan`).
 """
 
 import importlib
@@ -141,9 +141,9 @@ def find(module, name):
 
 
 def refuse_registered(name):
-    """Raises an error if a name is that of a class of the user's own.
+    """Raises an error if a name is that of a user's class.
 
-    Keras asks its registry first, also for names of its own classes.
+    Keras searches its registry first, even for names of its own classes.
     """
     if keras.saving.get_registered_object(name) is not None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a measured result depends on besides its settings."""
+"""The date, machine and versions that a measured result depends on."""
 
 import datetime
 import importlib.metadata

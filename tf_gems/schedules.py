@@ -20,16 +20,12 @@ _TFMOT = "tensorflow_model_optimization."
 _MOST_FREEZES = 1_000_000
 
 
-class Schedule:
+class Schedule(registry.Configurable):
     """Base class: a pure function of progress, with a config."""
 
     def __call__(self, progress):
         """Returns the value at `progress`, a float in [0, 1]."""
         raise NotImplementedError
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -50,9 +46,6 @@ class Constant(Schedule):
 
     def __call__(self, progress):
         return self.value
-
-    def get_config(self):
-        return {"value": self.value}
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -84,9 +77,6 @@ class Geometric(Schedule):
     def __call__(self, progress):
         return self.initial * (self.final / self.initial) ** progress
 
-    def get_config(self):
-        return {"initial": self.initial, "final": self.final}
-
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Polynomial(Schedule):
@@ -107,25 +97,13 @@ class Polynomial(Schedule):
     """
 
     def __init__(self, initial=0.0, final=1.0, power=3.0):
-        if not is_number(power) or power <= 0:
-            raise ValueError(
-                f"`power` must be positive. Received: power={power!r}. "
-                "1 is linear, 3 is Zhu & Gupta's."
-            )
         self.initial = check_number(initial, "initial")
         self.final = check_number(final, "final")
-        self.power = float(power)
+        self.power = check_number(power, "power", above=0)
 
     def __call__(self, progress):
         remaining = (1.0 - progress) ** self.power
         return self.final + (self.initial - self.final) * remaining
-
-    def get_config(self):
-        return {
-            "initial": self.initial,
-            "final": self.final,
-            "power": self.power,
-        }
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -151,9 +129,6 @@ class Cosine(Schedule):
     def __call__(self, progress):
         remaining = (1.0 + math.cos(math.pi * progress)) / 2
         return self.final + (self.initial - self.final) * remaining
-
-    def get_config(self):
-        return {"initial": self.initial, "final": self.final}
 
 
 SCHEDULES = {
@@ -181,11 +156,9 @@ def get(identifier, argument="schedule"):
     """
     if is_number(identifier):
         return Constant(identifier)
-    if isinstance(identifier, Schedule):
-        return identifier
     if type(identifier).__module__.startswith(_TFMOT):
         return _of_tfmot(identifier, argument)
-    return registry.get(identifier, SCHEDULES, argument)
+    return registry.get(identifier, SCHEDULES, argument, Schedule)
 
 
 def _of_tfmot(schedule, argument):
@@ -202,6 +175,27 @@ def _of_tfmot(schedule, argument):
         f"are schedules here. Received: {argument}={kind}. Subclass "
         "`tf_gems.schedules.Schedule` instead."
     )
+
+
+def count_freezes(freeze_period, epochs):
+    """Returns `epochs // freeze_period - 1`: the last period only trains.
+
+    Args:
+        freeze_period: Positive integer, epochs between freezes.
+        epochs: Positive integer.
+
+    Raises:
+        ValueError: If no freeze fits into the epochs.
+    """
+    freezes = epochs // freeze_period - 1
+    if freezes < 1:
+        raise ValueError(
+            "`freeze_period` must leave time to freeze and to go on training: "
+            "at least two periods in all. Received: freeze_period="
+            f"{freeze_period}, epochs={epochs}. Use freeze_period="
+            f"{max(1, epochs // 4)} or more epochs."
+        )
+    return freezes
 
 
 def geometric_counts(size, density, freezes, rounding="exact"):

@@ -31,7 +31,7 @@ STARTS = ("initialization", "trained")
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class SparseModel(keras.Model):
-    """Wraps a model, to find a sparse subnetwork of it and to train that.
+    """Wraps a model to find a sparse subnetwork and train it.
 
     There are two starts. `start="trained"` prunes a trained model: `fit`
     continues to train its weights while a callback such as
@@ -164,20 +164,19 @@ class SparseModel(keras.Model):
         Returns:
             List of tensors, one for each prunable weight.
         """
-        depthwise = initializers.depthwise_kernels(self.model)
-        drawn = []
-        for index, prunable in enumerate(self.gem.prunable):
-            weight = prunable.weight
-            # Scores use the first seeds, kernels the next.
-            initializer = initializers.reseed(
-                self.kernel_initializer,
-                seed,
-                (1 + draw) * len(self.gem.prunable) + index,
-            )
-            if id(weight) in depthwise:
-                initializer = initializers.per_channel(initializer)
-            drawn.append(initializer(tuple(weight.shape), dtype=weight.dtype))
-        return drawn
+        weights = [prunable.weight for prunable in self.gem.prunable]
+        # Scores use the first seeds, kernels the next.
+        drawn_by = initializers.for_weights(
+            self.kernel_initializer,
+            self.model,
+            weights,
+            seed,
+            (1 + draw) * len(weights),
+        )
+        return [
+            initializer(tuple(weight.shape), dtype=weight.dtype)
+            for weight, initializer in zip(weights, drawn_by, strict=True)
+        ]
 
     @classmethod
     def from_preset(cls, preset, model, **kwargs):
@@ -204,8 +203,7 @@ class SparseModel(keras.Model):
         the TensorFlow backend. Its own `evaluate` and `predict` are called as
         they are.
 
-        After `tf_gems.strip` or `tf_gems.unwrap` it takes the wrapped model
-        over again.
+        After `tf_gems.strip` or `tf_gems.unwrap` it wraps the model again.
 
         Args:
             *args: As for `compile` of the wrapped model.
@@ -406,9 +404,7 @@ class SparseModel(keras.Model):
     @property
     def density(self):
         """Fraction of prunable weights that the model computes with now."""
-        masks = self.gem.masks()
-        kept = sum(int(ops.count_nonzero(m)) for m in masks)
-        return kept / self.gem.size
+        return sum(self.gem.count_kept()) / self.gem.size
 
     @property
     def sparsity(self):
@@ -484,7 +480,7 @@ class SparseModel(keras.Model):
 
 
 def _scores_of(gem):
-    """Returns a context in which a user's `compile` sees what trains."""
+    """Returns a context in which a user's `compile` sees the scores."""
     if gem.phase == "mining":
         return scores_for_weights(gem)
     return contextlib.nullcontext()

@@ -1,14 +1,13 @@
 """Where this library may write: it replaces only its own files.
 
-Every function that writes, replaces or removes asks here first:
+Every function that writes, replaces or removes files checks its path here:
 
 * `check_file` and `check_directory` refuse empty paths, the current directory,
   the home directory, the root, and their parents. No argument overrides that.
 * `claiming` lets a function that writes several files into a directory of the
   user's choice replace those that it wrote before, and no others.
 
-What is removed is removed by `tf_gems.files`, by the names that this library
-gives.
+Files are removed by `tf_gems.files`, by the names that this library gives.
 """
 
 import contextlib
@@ -210,7 +209,7 @@ def check_names(directory, names):
 
 
 def check_plain_name(value, name="name"):
-    """Returns a string if it names a file in a directory, and none elsewhere.
+    """Returns a string if it is a plain file name, without directories.
 
     Args:
         value: String.
@@ -232,7 +231,7 @@ def check_plain_name(value, name="name"):
 
 
 def _inhabited(path):
-    """Returns what an existing directory is to people, or `None`."""
+    """Returns what a directory is that must not be used, or `None`."""
     resolved = Path(os.path.realpath(path))
     if resolved.parent == resolved:
         return "the root of the file system"

@@ -35,7 +35,7 @@ def printable(text, lines=False):
 
 
 def file_name(text):
-    """Returns a part of a file's name for any text; others for other texts.
+    """Returns a part of a file name for a text, different for other texts.
 
     Args:
         text: String.

@@ -1,4 +1,4 @@
-"""What a pruning method finds: masks, and the weights to start from."""
+"""Tickets: the masks that a method finds, and the weights to start from."""
 
 import dataclasses
 
@@ -21,6 +21,7 @@ from tf_gems.network_config import network_of
 from tf_gems.pruning_report import unique_paths
 from tf_gems.tables import Report
 from tf_gems.tables import Table
+from tf_gems.ticket_file.container import check_contents
 from tf_gems.validation import check_choice
 from tf_gems.wrapper_removal import wrapped_by
 
@@ -58,35 +59,7 @@ class Ticket(Report):
     def __post_init__(self):
         if self.metadata is None:
             self.metadata = {}
-        for name in ("masks", "weights", "metadata", "config"):
-            value = getattr(self, name)
-            if name == "config" and value is None:
-                continue
-            if not isinstance(value, dict):
-                raise ValueError(
-                    f"The {name} of a ticket are a dict. Received: "
-                    f"{name}={value!r:.300}. See `tf_gems.Ticket`."
-                )
-        for path, mask in self.masks.items():
-            if not isinstance(mask, np.ndarray):
-                raise ValueError(
-                    "A mask must be a bool array. Received: "
-                    f"masks[{path!r:.100}]={mask!r:.300}. Use "
-                    "`numpy.asarray(mask, bool)`."
-                )
-        if not any(mask.size for mask in self.masks.values()):
-            raise ValueError(
-                "A ticket has a mask for at least one weight. Received: "
-                f"masks for {list(self.masks)}."
-            )
-        for path, mask in self.masks.items():
-            shape = np.shape(self.weights.get(path))
-            if mask.dtype != bool or mask.shape != shape:
-                raise ValueError(
-                    "A mask must be a bool array with the shape of its "
-                    f"weight. Received: masks['{path}'] of {mask.dtype} "
-                    f"{mask.shape} for a weight of shape {shape}."
-                )
+        check_contents(self.masks, self.weights, self.metadata, self.config)
 
     @classmethod
     def from_model(cls, model: keras.Model, masks: str = "alive") -> "Ticket":
@@ -109,16 +82,11 @@ class Ticket(Report):
         if masks == "alive":
             refuse_unfinished_mining(gems, model)
             refuse_lost_weights(gems, model)
-        flags = [
-            mask
+        found = [
+            gem.current_masks() if masks == "rounded" else gem.ticket_masks()
             for gem in gems
-            for mask in (
-                gem.masks() if masks == "rounded" else gem.ticket_masks()
-            )
         ]
-        return cls.from_masks(
-            model, [ops.convert_to_numpy(mask) > 0 for mask in flags]
-        )
+        return cls.from_masks(model, sum(found, []))
 
     @classmethod
     def from_masks(
@@ -294,8 +262,7 @@ class Ticket(Report):
             Keras model.
 
         Raises:
-            ValueError: If the ticket does not tell its network, or tells
-                something else.
+            ValueError: If the ticket has no config, or a wrong one.
 
         Example:
 
@@ -318,8 +285,8 @@ class Ticket(Report):
     def save(self, path, dtype=None, config=True):
         """Writes the ticket to a file, in the format of `ticket_file`.
 
-        Only kept values are stored of the weights that are pruned; one bit
-        each where a weight has a single magnitude.
+        For pruned weights only the kept values are stored, with one bit each
+        where a weight has a single magnitude.
 
         Args:
             path: String or path, usually ending in `.gem`.

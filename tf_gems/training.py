@@ -1,11 +1,10 @@
 """Trains a model with a fresh copy of its optimizer."""
 
-import contextlib
-
 import keras
 from keras import ops
 
 from tf_gems import training_data
+from tf_gems import workers
 from tf_gems.callbacks.backup import Backup
 from tf_gems.callbacks.backup import random_states
 from tf_gems.callbacks.set_epoch import SetEpoch
@@ -86,7 +85,7 @@ def train(
 
 
 def _is_of_someone_else(backup):
-    """Whether a directory was there before this library wrote into it."""
+    """Whether a directory existed before this library wrote into it."""
     return backup.directory.is_dir() and not backup.paths
 
 
@@ -113,15 +112,14 @@ def renew_optimizer(model, learning_rate, data, epochs):
         learning_rate = keras.optimizers.schedules.CosineDecay(
             learning_rate, epochs * _count_batches(data)
         )
-    strategy = getattr(model, "distribute_strategy", None)
-    with strategy.scope() if strategy else contextlib.nullcontext():
+    with workers.scope_of(model):
         model.optimizer = copy_optimizer(model.optimizer, learning_rate)
     model.train_function = None
     model.compiled = True
 
 
 def _refuse_untrainable(data, epochs):
-    """Raises an error for data that would end before training does."""
+    """Raises an error for data that ends before training does."""
     if data is None:
         raise ValueError(
             "This method trains. Received: data=None. Pass what `fit` takes: "

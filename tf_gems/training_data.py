@@ -153,7 +153,7 @@ def read(x, y=None, model=None, **arguments):
     if x is None:
         if y is not None:
             raise ValueError(
-                "Targets belong to inputs. Received: x=None, with `y`. Pass "
+                "Targets need inputs. Received: x=None, with `y`. Pass "
                 "the inputs as `x`."
             )
         return None
@@ -215,7 +215,7 @@ def _batches_of(source):
 
 
 def _refuse_beside(x, y, given):
-    """Raises an error for arguments that batches have no use for."""
+    """Raises an error for arguments that do not go with batches."""
     wrong = {"y", "sample_weight", "validation_split"}
     if isinstance(x, DeviceData):
         wrong = {"y", *ARGUMENTS}
@@ -272,7 +272,7 @@ def _read_arrays(
         arrays = (x, y, sample_weight)
     if len(arrays) == 3 and arrays[1] is None and arrays[2] is not None:
         raise ValueError(
-            "A sample weight is that of a target. Received: sample_weight, "
+            "A sample weight needs a target. Received: sample_weight, "
             "without y. Pass `y`, or weigh the loss within the model."
         )
     # Without what was left out; as for `fit`, tuples in place of lists.
@@ -288,8 +288,9 @@ def _read_arrays(
         end = int(size * (1.0 - validation_split))
         if not 0 < end < size:
             raise ValueError(
-                "`validation_split` leaves examples on both sides. Received: "
-                f"validation_split={validation_split!r} of {size} examples."
+                "`validation_split` must leave examples on both sides. "
+                f"Received: validation_split={validation_split!r} of {size} "
+                "examples."
             )
         arrays, held = (
             keras.tree.map_structure(lambda a, p=p: rows(a, p), arrays)

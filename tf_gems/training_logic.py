@@ -1,4 +1,4 @@
-"""What of a model's training a user has written."""
+"""Which training methods of a model a user has overridden."""
 
 import types
 
@@ -8,7 +8,7 @@ from tf_gems import _keras
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.pruning_scope import optimizers_of
 
-# What runs on the user's own model, masked, where a user has overridden it.
+# Methods that run on the user's own model, masked, if they are overridden.
 STEPS = (
     "train_step",
     "test_step",
@@ -21,7 +21,7 @@ STEPS = (
     "reset_metrics",
     "evaluate",
 )
-# What drives the steps: there is no way to run these for another model.
+# Methods that drive the steps, which cannot be run for another model.
 _LOOPS = (
     "fit",
     "train_on_batch",
@@ -40,15 +40,7 @@ _GUIDE = (
 
 
 def overridden(model, names=STEPS):
-    """Returns which methods of a Keras model a user has written.
-
-    Args:
-        model: Keras layer or model.
-        names: Tuple of strings, what to look for.
-
-    Returns:
-        List of strings.
-    """
+    """Returns which methods of a Keras model a user has written."""
     if not isinstance(model, keras.Model):
         return []
     return [name for name in names if not _is_of_keras(model, name)]
@@ -79,7 +71,7 @@ def refuse_loops(model):
 
 
 def refuse_other_backends(model, names):
-    """Raises an error for own steps where Keras does not run TensorFlow."""
+    """Raises an error for overridden steps on other backends."""
     backend = keras.backend.backend()
     names = [name for name in names if name != "compile"]
     if names and backend != "tensorflow":
@@ -126,11 +118,7 @@ def refuse_unapplied(model):
 
 
 def refuse_penalty_alone(model):
-    """Raises an error, within a training step, if there is no loss to train by.
-
-    Args:
-        model: Keras model that holds `GemLayer`s and has just been called.
-    """
+    """Raises an error, within a training step, if there is no loss."""
     if model._compile_loss is not None:
         return
     gems = find_gem_layers(model)

@@ -16,10 +16,10 @@ _CONSTANT = (
 def sign_of_training(model):
     """Returns how it shows that a model was trained, or `None`.
 
-    Two things tell: an optimizer that has taken steps, and weights that begin
-    with a constant and no longer have it, such as biases and the statistics
-    of normalization. A network without any of these that was loaded from a
-    file of weights looks like a new one.
+    There are two signs: an optimizer that has taken steps, and weights that
+    started from a constant and have changed, such as biases and the statistics
+    of normalization. A network without such weights that was loaded from a
+    file cannot be told from a new one.
 
     Args:
         model: Keras layer or model.

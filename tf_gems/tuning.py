@@ -37,6 +37,7 @@ from tf_gems.sparse_model import SparseModel
 from tf_gems.ticket import Ticket
 from tf_gems.training import renew_optimizer
 from tf_gems.training import train
+from tf_gems.validation import check_count_or_none
 from tf_gems.validation import check_function
 from tf_gems.validation import check_integer
 from tf_gems.validation import check_number
@@ -50,18 +51,18 @@ _FILE = "ticket.gem"
 class GemMinerHyperModel(keras_tuner.HyperModel):
     """Mines a network for one target with settings that a tuner chooses.
 
-    A trial mines, fine-tunes if it is told to, and is judged by the metrics
-    of the ticket on the validation data: before fine-tuning, or after. Both
-    are reported, the former as `val_mined_...`, beside the metrics of the
-    last epoch on the training data. The ticket is saved in the directory of
-    the trial, and mining that was interrupted goes on there.
+    A trial mines, and fine-tunes if `finetuning_epochs` is given. Its result is
+    the metrics of the ticket on the validation data, before or after
+    fine-tuning. Both are reported, the former as `val_mined_...`, together
+    with the metrics of the last epoch on the training data. The ticket is saved
+    in the directory of the trial, where interrupted mining resumes.
 
     `search` takes what `fit` takes. Its `epochs` are those of mining. With
-    `keras_tuner.Hyperband` they are those of the bracket, two at least, and
-    every trial mines from the network's first weights: a ticket of few epochs
-    is no beginning of one of many. Callbacks of `search` see mining and
-    fine-tuning, but `EarlyStopping` sees fine-tuning only, as mining that is
-    stopped misses its target.
+    `keras_tuner.Hyperband` they are those of the bracket, at least two, and
+    every trial mines from the network's initial weights: mining for few epochs
+    cannot be continued for many. Callbacks of `search` see mining and
+    fine-tuning, except for `EarlyStopping`, which sees fine-tuning only:
+    mining that is stopped early misses its target.
 
     Args:
         build: Function that returns a compiled model: a `SparseModel`, or a
@@ -116,9 +117,7 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
         super().__init__(name)
         self.build_network = check_function(build, "build")
         self.target_sparsity = check_sparsity(target_sparsity)
-        self.epochs = epochs
-        if epochs is not None:
-            self.epochs = check_positive_integer(epochs, "epochs")
+        self.epochs = check_count_or_none(epochs, "epochs")
         self.finetuning_epochs = check_integer(
             finetuning_epochs, "finetuning_epochs"
         )

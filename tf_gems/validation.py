@@ -124,6 +124,27 @@ def check_number(value, name, least=None, most=None, above=None):
     raise ValueError(f"{rule}. Received: {name}={_short(value)}.")
 
 
+def check_learning_rate(value, name="learning_rate"):
+    """Returns `value` if it is positive, a schedule of Keras, or `None`."""
+    import keras
+
+    schedule = keras.optimizers.schedules.LearningRateSchedule
+    if value is None or isinstance(value, schedule):
+        return value
+    if is_number(value) and value > 0:
+        return value
+    raise ValueError(
+        f"`{name}` must be positive, or a schedule of Keras. Received: "
+        f"{name}={_short(value)}. Leave it out for the learning rate of the "
+        "model's own optimizer."
+    )
+
+
+def check_count_or_none(value, name):
+    """Returns `value` if it is a positive integer, or `None`."""
+    return value if value is None else check_positive_integer(value, name)
+
+
 def check_bool(value, name):
     """Returns `value` if it is `True` or `False`."""
     if isinstance(value, bool):

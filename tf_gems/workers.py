@@ -1,9 +1,17 @@
 """Makes Keras train with several workers of `tf.distribute`."""
 
+import contextlib
+
 import keras
 from keras import ops
 
 from tf_gems import _keras
+
+
+def scope_of(model):
+    """Returns the scope of the strategy of a model, if it has one."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy.scope() if strategy else contextlib.nullcontext()
 
 
 def prepare(model):
@@ -53,7 +61,7 @@ def prepare(model):
 
         return run_step
 
-    # Past Keras' tracking: they are no parts of the model, and not saved.
+    # Past Keras' tracking: they are neither parts of the model nor saved.
     for name, function in (
         ("_maybe_symbolic_build", build),
         ("train_step", of_vectors(model.train_step)),

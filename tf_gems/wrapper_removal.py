@@ -1,6 +1,7 @@
-"""A model that holds `GemLayer`s, with what they wrap in their places."""
+"""Replaces the `GemLayer`s of a model by the layers that they wrap."""
 
 import contextlib
+import functools
 
 import keras
 
@@ -23,7 +24,7 @@ def wrapped_by(layer):
 
 
 def remove_wrappers(model):
-    """Puts what is wrapped in the places of `GemLayer`s, within a model.
+    """Replaces the `GemLayer`s within a model by the layers that they wrap.
 
     No layer is copied or called: attributes, lists, tuples and dicts that
     Keras tracks, and the graphs of functional models, get the wrapped layer
@@ -86,24 +87,22 @@ def _children(part):
 
 def _set_item(container, key, value, edits):
     """Sets an entry past Keras' tracking, and notes how to undo it."""
-
-    def assign(value):
-        with DotNotTrackScope():
-            container[key] = value
-
-    edits.callback(assign, container[key])
-    assign(value)
+    _edit(container.__setitem__, key, container[key], value, edits)
 
 
 def _set(owner, name, value, edits):
     """Sets an attribute past Keras' tracking, and notes how to undo it."""
+    assign = functools.partial(setattr, owner)
+    _edit(assign, name, getattr(owner, name), value, edits)
 
-    def assign(value):
+
+def _edit(assign, key, old, new, edits):
+    def untracked(value):
         with DotNotTrackScope():
-            setattr(owner, name, value)
+            assign(key, value)
 
-    edits.callback(assign, getattr(owner, name))
-    assign(value)
+    edits.callback(untracked, old)
+    untracked(new)
 
 
 def _replace_in(part, wrappers, edits):
@@ -230,8 +229,8 @@ def _refuse_remaining(model):
     ]
     if remaining:
         raise ValueError(
-            "A model is stripped where its `GemLayer`s are attributes, or in "
-            f"lists or dicts of them. Received: '{model.name}', in which "
+            "The `GemLayer`s of a model that is stripped must be attributes, "
+            f"or in lists or dicts of them. Received: '{model.name}', in which "
             f"'{remaining[0].name}' is none of these. Build the plain model, "
             "and wrap it in `tf_gems.SparseModel`."
         )

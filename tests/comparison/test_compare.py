@@ -397,9 +397,9 @@ def test_a_method_whose_config_is_not_whole_is_refused(tmp_path):
     class Powered(methods.Magnitude):
         def __init__(self, target_sparsity, power=1.0, **kwargs):
             super().__init__(target_sparsity, **kwargs)
-            self.power = power
+            self.exponent = power
 
-    with pytest.raises(ValueError, match="Powered.*power=2.0.*get_config"):
+    with pytest.raises(ValueError, match="Powered.*exponent=2.0.*get_config"):
         compare(tmp_path, methods={"mine": Powered(0.5, 2.0)})
 
 

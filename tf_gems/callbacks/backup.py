@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from tf_gems import _keras
+from tf_gems import workers
 from tf_gems.array_batches import ArrayBatches
 from tf_gems.files import BACKUP
 from tf_gems.files import remove_files
@@ -114,7 +115,7 @@ class Backup(keras.callbacks.Callback):
         for name in ("its starting weights", "the seeds of its random layers"):
             fingerprint[name] = begun.get(key, fingerprint)[name]
         self._fingerprint = begun[key] = fingerprint
-        with _scope_of(self.model):
+        with workers.scope_of(self.model):
             self.model.optimizer.build(self.model.trainable_variables)
         for path in self.paths:
             try:
@@ -205,11 +206,7 @@ def random_states(model):
 
 
 def _fingerprint(model, belongs_to):
-    """Returns what identifies a training before its first step.
-
-    Returns:
-        Dict from names, for people, to strings.
-    """
+    """Returns what identifies a training before its first step."""
     parts = {
         "the network": [(tuple(v.shape), str(v.dtype)) for v in model.weights],
         "its starting weights": list(model.weights),
@@ -330,11 +327,6 @@ def _read(path):
 def _dtype(name):
     """Returns the NumPy dtype of a name, also of those that NumPy lacks."""
     return np.dtype(getattr(ml_dtypes, name, name))
-
-
-def _scope_of(model):
-    strategy = getattr(model, "distribute_strategy", None)
-    return strategy.scope() if strategy else contextlib.nullcontext()
 
 
 def is_chief(model):

@@ -2,8 +2,8 @@
 
 import keras
 import numpy as np
-from keras import ops
 
+from tf_gems.callbacks.backup import is_chief
 from tf_gems.layers.gem_layer import built_gem_layers
 from tf_gems.targets import check_path
 from tf_gems.validation import check_integer
@@ -44,8 +44,7 @@ class GemTensorBoard(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._gems = built_gem_layers(self.model, "GemTensorBoard")
-        strategy = getattr(self.model, "distribute_strategy", None)
-        if strategy is None or strategy.extended.should_checkpoint:
+        if is_chief(self.model):
             import tensorflow as tf  # whatever the backend
 
             self._writer = tf.summary.create_file_writer(self.log_dir)
@@ -76,11 +75,7 @@ class GemTensorBoard(keras.callbacks.Callback):
             self._writer.close()
 
     def _masks(self):
-        return [
-            ops.convert_to_numpy(mask) > 0
-            for gem in self._gems
-            for mask in gem.masks()
-        ]
+        return [mask for gem in self._gems for mask in gem.current_masks()]
 
     def _summarize(self, masks):
         """Returns scalars and histograms, dicts by name."""
@@ -90,14 +85,14 @@ class GemTensorBoard(keras.callbacks.Callback):
         for weight, phase, mask, before in zip(
             weights, phases, masks, self._before, strict=True
         ):
-            flags = ops.convert_to_numpy(weight.alive) > 0
+            flags = np.asarray(weight.alive)
             alive += np.count_nonzero(flags)
             flips += np.count_nonzero(mask != before)
             scalars[f"density/{weight.path}"] = np.mean(mask)
             scalars[f"flips/{weight.path}"] = np.mean(mask != before)
             if phase == "mining":
-                scores = ops.convert_to_numpy(weight.score)
-                histograms[f"scores/{weight.path}"] = scores[flags]
+                scores = weight.read_score()[flags]
+                histograms[f"scores/{weight.path}"] = scores
         size = sum(mask.size for mask in masks)
         kept = sum(np.count_nonzero(mask) for mask in masks)
         scalars["density"] = kept / size

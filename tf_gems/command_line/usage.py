@@ -71,9 +71,6 @@ def import_keras(backend=None):
 def load_model(path):
     """Returns the Keras model of a file.
 
-    Args:
-        path: String.
-
     Raises:
         OSError: If there is no such file.
         ValueError: If Keras cannot read it.

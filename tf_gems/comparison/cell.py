@@ -151,23 +151,21 @@ class Protocol:
         return name or self.metric.__name__
 
     def settings(self):
-        """Returns JSON values that say what was compared, for readers."""
+        """Returns JSON values that describe the comparison to readers."""
         loss = self.loss
         if isinstance(loss, keras.losses.Loss):
             loss = {"class": type(loss).__name__, **loss.get_config()}
-            loss = json.loads(json.dumps(loss, default=_readable))
         optimizer = {"class": type(self.optimizer).__name__}
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer |= config_of(self.optimizer)
-        return {
-            "optimizer": json.loads(json.dumps(optimizer, default=_readable)),
-            "loss": json.loads(json.dumps(loss, default=_readable)),
+        settings = {
+            "optimizer": optimizer,
+            "loss": loss,
             "epochs": self.epochs,
-            "learning_rate": json.loads(
-                json.dumps(self.learning_rate, default=_readable)
-            ),
+            "learning_rate": self.learning_rate,
             "metric": self.metric_name,
         }
+        return json.loads(json.dumps(settings, default=_readable))
 
     def key(self):
         """Returns digests of what all cells of a comparison depend on."""
@@ -204,7 +202,7 @@ def _refuse_several_outputs(model):
 
 
 class _Packed:
-    """An optimizer, a loss or a metric as a class and what makes it again."""
+    """An optimizer, a loss or a metric, as its class and its arguments."""
 
     def __init__(self, value):
         self.kind, self.state = None, value
@@ -235,7 +233,7 @@ def _network_key(model):
 
 
 def _readable(value):
-    """What JSON has no words for, in the settings of a comparison."""
+    """Returns a name for a value that JSON cannot represent."""
     if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
         try:
             return keras.optimizers.schedules.serialize(value)

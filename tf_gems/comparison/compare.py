@@ -13,7 +13,6 @@ from tf_gems.comparison.cell import CHECKS
 from tf_gems.comparison.cell import RECORDED
 from tf_gems.comparison.cell import Cell
 from tf_gems.comparison.cell import Protocol
-from tf_gems.comparison.comparison import RESULTS
 from tf_gems.comparison.comparison import Comparison
 from tf_gems.comparison.comparison import refuse_others
 from tf_gems.comparison.executors import check_executor
@@ -28,8 +27,8 @@ from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_function
 from tf_gems.validation import check_integer
+from tf_gems.validation import check_learning_rate
 from tf_gems.validation import check_list
-from tf_gems.validation import check_number
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
 from tf_gems.validation import check_verbose
@@ -146,13 +145,13 @@ def compare(
     comparison.draw("comparison")
     ```
     """
-    refuse_others(directory, RESULTS)
+    refuse_others(directory)
     check_function(build, "build")
     _check_loss(loss)
     _check_metric(metric)
     if strategy is not None and not hasattr(strategy, "scope"):
         raise ValueError(
-            "`strategy` is one of `tf.distribute`. Received: "
+            "`strategy` must be one of `tf.distribute`. Received: "
             f"strategy={strategy!r:.100}. Leave it out for one device."
         )
     _check_batches(test, "test")
@@ -164,9 +163,7 @@ def compare(
         check_integer(seed, "seeds", 0, 2**32 - 2)
     check_bool(dense, "dense")
     check_verbose(verbose)
-    schedule = keras.optimizers.schedules.LearningRateSchedule
-    if learning_rate is not None and not isinstance(learning_rate, schedule):
-        check_number(learning_rate, "learning_rate", above=0)
+    check_learning_rate(learning_rate)
     protocol = Protocol(
         build,
         train,
@@ -202,14 +199,14 @@ def compare(
 
 
 def _optimizer(identifier):
-    """Returns the optimizer that Keras finds, or says that there is none."""
+    """Returns the optimizer of an identifier, or raises an error."""
     try:
         found = keras.optimizers.get(identifier)
     except (KeyError, TypeError, ValueError):
         found = None
     if found is None:
         raise ValueError(
-            "`optimizer` is one of Keras. Received: "
+            "`optimizer` must be one of Keras. Received: "
             f"optimizer={identifier!r:.100}. Pass an object such as "
             "`keras.optimizers.SGD(0.1)`, or its name."
         )
@@ -227,9 +224,9 @@ def _check_loss(loss):
         found = []
     if not any(x is not None for x in found):
         raise ValueError(
-            f"`loss` is one of Keras. Received: loss={loss!r:.100}. Pass an "
-            "object such as `keras.losses.MeanSquaredError()`, its name, or a "
-            "function."
+            f"`loss` must be one of Keras. Received: loss={loss!r:.100}. Pass "
+            "an object such as `keras.losses.MeanSquaredError()`, its name, or "
+            "a function."
         )
 
 
@@ -247,8 +244,9 @@ def _check_metric(metric):
         known = is_function(metric) and not isinstance(metric, type)
     if not known:
         raise ValueError(
-            f"`metric` is one of Keras. Received: metric={metric!r:.100}. Pass "
-            "a name such as 'accuracy', an object or a function."
+            "`metric` must be one of Keras. Received: "
+            f"metric={metric!r:.100}. Pass a name such as 'accuracy', an "
+            "object or a function."
         )
     is_loss = getattr(found, "__module__", "").startswith("keras.src.losses.")
     is_loss = is_loss or metric in ("crossentropy", "ce")
@@ -276,7 +274,7 @@ def _check_batches(data, name):
 
 
 def _refuse_other_scopes(strategy):
-    """Every cell begins a new session, which ends the scope it is in."""
+    """Raises an error within a scope, which the session of a cell would end."""
     if keras.backend.backend() != "tensorflow":
         return
     import tensorflow as tf
@@ -345,7 +343,7 @@ def _cells(protocol, methods, sparsities, seeds, checks, dense):
 
 
 def _warn_of_others(cells):
-    """Says which cells of a directory are not those that are asked for."""
+    """Warns of cells in the directory that differ from the requested ones."""
     missing = {
         (*cell.place, cell.check): cell
         for cell in cells
@@ -369,11 +367,11 @@ def _warn_of_others(cells):
         )
     if count:
         warnings.warn(
-            "A cell is taken from a directory only if all that it depends on "
+            "A finished cell is reused only if everything that it depends on "
             f"is the same. Received: directory='{directory}', in which "
-            f"{count} cells of the same names differ from those asked for in: "
-            f"{', '.join(parts)}. They stay and are not used. Choose another "
-            "directory to keep results apart.",
+            f"{count} cells of the same names differ from the requested ones "
+            f"in: {', '.join(parts)}. They are kept and not used. Choose "
+            "another directory to keep results apart.",
             stacklevel=3,
         )
 

@@ -1,4 +1,4 @@
-"""What a comparison found: rows, a table, files and pictures."""
+"""The results of a comparison: rows, a table, files and pictures."""
 
 import csv
 import dataclasses
@@ -79,7 +79,7 @@ class Comparison(Report):
         accuracies = self._by_check(sparsity, method)
         if len(accuracies) > 1 and "ticket" in accuracies:
             found["checks"] = accuracies
-            report = sanity.verdict(accuracies)
+            report = sanity.SanityReport(accuracies)
             found["verdict"] = {"mask": report.mask, "weights": report.weights}
         return found
 
@@ -118,7 +118,7 @@ class Comparison(Report):
         writer = csv.DictWriter(table, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(self.rows)
-        known = refuse_others(directory, RESULTS)
+        known = refuse_others(directory)
         # Processes that share a comparison all save it.
         with (
             lock(directory, wait=True),
@@ -227,8 +227,8 @@ def _rank(row):
     return row["sparsity"], mean is None, -(mean or 0.0)
 
 
-def refuse_others(directory, names):
-    """Raises `FileExistsError` if files of these names are of another program.
+def refuse_others(directory):
+    """Raises `FileExistsError` if `RESULTS` there are of another program.
 
     Returns:
         Whether the directory holds a comparison: then they are its own.
@@ -237,7 +237,7 @@ def refuse_others(directory, names):
     try:
         Comparison.load(directory / "results.json")
     except (OSError, ValueError):
-        check_names(directory, names)
+        check_names(directory, RESULTS)
         return False
     return True
 

@@ -18,11 +18,7 @@ _AT_ONCE = 256  # tickets; each is an open lock file of this process
 
 
 def check_executor(executor, strategy):
-    """Raises an error for what is known not to run cells.
-
-    Args:
-        executor: Value of the argument of `tf_gems.compare`, or `None`.
-        strategy: Likewise.
+    """Raises an error for an executor that cannot run cells.
 
     Raises:
         ValueError: If it is no executor, one of threads, or is given with a
@@ -115,13 +111,6 @@ def run_on(executor, cells, report):
 def run_cells(cells, settings):
     """Runs cells of one ticket in a worker.
 
-    Args:
-        cells: List of `Cell`.
-        settings: See `_settings`.
-
-    Returns:
-        List of dicts, their rows.
-
     Raises:
         ValueError: If this worker has other data than the caller.
     """
@@ -133,7 +122,7 @@ def run_cells(cells, settings):
 
 
 def _settings():
-    """What Keras is set to in this process, which workers do not inherit."""
+    """Returns the settings of Keras, which workers do not inherit."""
     names = "floatx", "epsilon", "image_data_format", "dtype_policy"
     return {name: getattr(keras.config, name)() for name in names}
 

@@ -29,7 +29,7 @@ def draw(comparison, directory):
 
 
 def _styles(rows):
-    """A style for every method, best first, the same in all pictures."""
+    """Returns a style for every method, best first, for all pictures."""
     accuracies = {}
     for row in rows:
         accuracies.setdefault(row["method"], []).append(row["accuracy"][0])
@@ -80,7 +80,7 @@ def _error(pair):
 
 
 def _accuracy_axis(panels):
-    """Accuracies by the logarithm of their errors: 98 is far from 97."""
+    """Scales the axis by the logarithm of the error."""
     panel = panels[0]  # whose axis they share
     panel.set_yscale("log")
     limits = [limit for p in panels for limit in p.dataLim.intervaly]
@@ -109,7 +109,7 @@ def _density_axis(panel, found):
 
 
 def _layers(path, rows, found, styles):
-    """Density by layer: a dot for each method, in the lane of the layer."""
+    """Draws the density by layer, with a dot for each method."""
     sparsities = sorted({s["sparsity"] for s in found})
     paths = list(
         dict.fromkeys(
@@ -158,7 +158,7 @@ def _layers(path, rows, found, styles):
 
 
 def _cost(path, found, dense):
-    """What a search takes, beside what it gives: a lane for each method."""
+    """Draws the cost of each search beside its accuracy."""
     sparsities = sorted({s["sparsity"] for s in found})
     counts = [sum(s["sparsity"] == x for s in found) for x in sparsities]
     figure, axes = pyplot.subplots(
@@ -245,5 +245,5 @@ def _save(figure, path):
 
 
 def _label(text):
-    """A text as it is: without control characters, and no formula."""
+    """Returns a text without control characters and formulas."""
     return printable(text).replace("$", r"\$")

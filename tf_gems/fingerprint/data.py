@@ -1,4 +1,4 @@
-"""What a data set is, by what it yields."""
+"""Identifies a data set by the batches that it yields."""
 
 import hashlib
 import math

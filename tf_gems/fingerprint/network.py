@@ -1,4 +1,4 @@
-"""What a network is: its layers, the classes of these, and its weights."""
+"""Identifies a network by its layers, their classes, and its weights."""
 
 import types
 import warnings

@@ -1,9 +1,9 @@
-"""What a value is, as JSON that is the same in every process.
+"""Identifies a value by JSON that is the same in every process.
 
-A cell of a comparison is found again by what it depends on. `describe` says
-what a value is by its contents: a function by its qualified name, its source,
-its defaults, and what it uses from outside; an object by its class and its
-state; an array by a digest. Nothing is identified by its memory address. An
+A cell of a comparison is found again by everything it depends on. `describe`
+identifies a value by its contents: a function by its qualified name, its
+source, its defaults, and what it uses from outside; an object by its class and
+its state; an array by a digest. Nothing is identified by its memory address. An
 error names what cannot be identified by its contents.
 """
 
@@ -48,7 +48,53 @@ def describe(value, above=()):
     Raises:
         ValueError: If a part can only be identified by its memory address.
     """
-    return _describe(value, above)
+    if isinstance(value, enum.Enum):
+        return [_name(type(value)), value.name]
+    if isinstance(value, _PLAIN):
+        # JSON cannot represent NaN and infinity.
+        return repr(value) if isinstance(value, float) else value
+    if any(value is other for other in above):
+        return f"<part {len(above)}>"  # of itself
+    above = (*above, value)
+    if isinstance(value, list | tuple):
+        return [describe(part, above) for part in value]
+    if isinstance(value, set | frozenset):
+        parts = [describe(part, above) for part in value]
+        return sorted(parts, key=lambda part: json.dumps(part, sort_keys=True))
+    if isinstance(value, dict):
+        return [
+            [describe(key, above), describe(part, above)]
+            for key, part in value.items()
+        ]
+    if isinstance(value, bytes | np.dtype | range | slice | complex):
+        return repr(value)
+    if isinstance(value, pathlib.PurePath | types.ModuleType):
+        return getattr(value, "__name__", str(value))
+    if _is_array(value):
+        return describe_array(keras.ops.convert_to_numpy(value))
+    if isinstance(value, type):
+        return describe_class(value, above)
+    if isinstance(value, functools.partial):
+        parts = (value.func, value.args, value.keywords)
+        return ["partial", *(describe(part, above) for part in parts)]
+    if isinstance(value, types.MethodType):
+        parts = (value.__func__, value.__self__)
+        return ["method", *(describe(part, above) for part in parts)]
+    if isinstance(value, types.FunctionType):
+        return _describe_function(value, above)
+    if callable(value) and hasattr(value, "__wrapped__"):  # `tf.function`
+        return describe(value.__wrapped__, above)
+    if hasattr(value, "python_function"):
+        return describe(value.python_function, above)
+    if isinstance(value, types.BuiltinFunctionType) or (
+        callable(value) and hasattr(value, "__qualname__")
+    ):
+        return _name(value)
+    if isinstance(value, keras.layers.Layer):
+        from tf_gems.fingerprint.network import describe_network
+
+        return describe_network(value)
+    return _describe_object(value, above)
 
 
 def describe_array(value):
@@ -65,56 +111,6 @@ def describe_array(value):
     }
 
 
-def _describe(value, above):
-    if isinstance(value, enum.Enum):
-        return [_name(type(value)), value.name]
-    if isinstance(value, _PLAIN):
-        # JSON has no words for NaN and infinity.
-        return repr(value) if isinstance(value, float) else value
-    if any(value is other for other in above):
-        return f"<part {len(above)}>"  # of itself
-    above = (*above, value)
-    if isinstance(value, list | tuple):
-        return [_describe(part, above) for part in value]
-    if isinstance(value, set | frozenset):
-        parts = [_describe(part, above) for part in value]
-        return sorted(parts, key=lambda part: json.dumps(part, sort_keys=True))
-    if isinstance(value, dict):
-        return [
-            [_describe(key, above), _describe(part, above)]
-            for key, part in value.items()
-        ]
-    if isinstance(value, bytes | np.dtype | range | slice | complex):
-        return repr(value)
-    if isinstance(value, pathlib.PurePath | types.ModuleType):
-        return getattr(value, "__name__", str(value))
-    if _is_array(value):
-        return describe_array(keras.ops.convert_to_numpy(value))
-    if isinstance(value, type):
-        return describe_class(value, above)
-    if isinstance(value, functools.partial):
-        parts = (value.func, value.args, value.keywords)
-        return ["partial", *(_describe(part, above) for part in parts)]
-    if isinstance(value, types.MethodType):
-        parts = (value.__func__, value.__self__)
-        return ["method", *(_describe(part, above) for part in parts)]
-    if isinstance(value, types.FunctionType):
-        return _describe_function(value, above)
-    if callable(value) and hasattr(value, "__wrapped__"):  # `tf.function`
-        return _describe(value.__wrapped__, above)
-    if hasattr(value, "python_function"):
-        return _describe(value.python_function, above)
-    if isinstance(value, types.BuiltinFunctionType) or (
-        callable(value) and hasattr(value, "__qualname__")
-    ):
-        return _name(value)
-    if isinstance(value, keras.layers.Layer):
-        from tf_gems.fingerprint.network import describe_network
-
-        return describe_network(value)
-    return _describe_object(value, above)
-
-
 def _describe_function(function, above):
     """Describes a function by its source and by what it uses."""
     found = {"function": _name(function)}
@@ -123,17 +119,17 @@ def _describe_function(function, above):
     found["source"] = _source(function)
     if "<lambda>" in function.__qualname__:  # of which a line can hold two
         found["code"] = _code(function.__code__)
-    found["defaults"] = _describe(
+    found["defaults"] = describe(
         [function.__defaults__, function.__kwdefaults__], above
     )
     cells = function.__closure__ or ()
     found["closure"] = [
-        [name, _describe(cell.cell_contents, above)]
+        [name, describe(cell.cell_contents, above)]
         for name, cell in zip(function.__code__.co_freevars, cells, strict=True)
         if _is_set(cell)
     ]
     found["globals"] = [
-        [name, _describe(function.__globals__[name], above)]
+        [name, describe(function.__globals__[name], above)]
         for name in sorted(_names(function.__code__))
         if name in function.__globals__
     ]
@@ -166,7 +162,7 @@ def _describe_object(value, above):
     found = {"class": describe_class(type(value), above)}
     config = _config(value)
     if config is not None:
-        found["config"] = _describe(config, above)
+        found["config"] = describe(config, above)
     # A config has only the names of functions, and the config of a custom
     # class may be incomplete.
     state = _state(value)
@@ -175,7 +171,7 @@ def _describe_object(value, above):
     if config is not None and is_library(type(value)):
         # Their config is complete, except for functions and random seeds.
         state = {k: v for k, v in (state or {}).items() if is_of_user(v)}
-    found["state"] = _describe(state, above)
+    found["state"] = describe(state, above)
     return found
 
 

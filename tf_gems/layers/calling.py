@@ -1,4 +1,4 @@
-"""What it takes to call any layer as a pure function of its variables."""
+"""Helpers that call any layer as a pure function of its variables."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ class RecordingScope(keras.StatelessScope):
 
 
 def with_signature_of(layer, call):
-    """Returns `call` with the parameters of the layer's own, and `training`."""
+    """Returns `call` with the parameters of `layer.call`, and `training`."""
     signature = inspect.signature(layer.call)
     parameters = list(signature.parameters.values())
     if "training" not in signature.parameters:
@@ -50,7 +50,7 @@ def to_symbol(value):
 
 
 def refuse_other_keras(layer):
-    """Raises an error for what is no Keras 3 layer or model."""
+    """Raises an error unless `layer` is a Keras 3 layer or model."""
     if isinstance(layer, keras.layers.Layer):
         return
     kind = layer if isinstance(layer, type) else type(layer)
@@ -83,11 +83,9 @@ def refuse_quantized(layer):
 def inlined_functions(layer):
     """Runs each `tf.function` that a layer holds as the function it wraps.
 
-    A function that was traced reads the variables that it captured, which no
-    scope can mask, and one that is traced now would keep this step's masks.
-
-    Args:
-        layer: Keras layer, all of whose parts are looked at.
+    A function that was traced earlier reads the variables that it captured,
+    which a scope cannot mask. One that is traced now would keep the masks of
+    this step.
 
     Raises:
         ValueError: If such a function needs AutoGraph.
@@ -137,13 +135,14 @@ def _function_holders(layer):
 
 @contextlib.contextmanager
 def after(values):
-    """Does what follows only where some tensors could be computed.
+    """Runs a block only after some tensors have been computed.
 
-    In a graph of TensorFlow, what needs no data runs even if the data have
-    ended, so that a counter would count a step that was none.
+    In a TensorFlow graph, operations that need no data run even if the data
+    has ended. A counter would then count a step that did not take place.
 
     Args:
-        values: Structure of tensors and others, such as the inputs of a call.
+        values: Structure of tensors and other values, such as the inputs of a
+            call.
     """
     if keras.backend.backend() != "tensorflow":
         yield

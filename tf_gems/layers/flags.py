@@ -1,4 +1,13 @@
-"""A Boolean flag for every weight, stored in one bit."""
+"""A Boolean flag for every weight, stored in one bit.
+
+A mask has these forms, and is converted between them in one place each:
+
+* a NumPy bool array, by path in a `tf_gems.Ticket`, wherever no step runs;
+* in a training step, a float32 tensor with a gradient to the scores, which
+  `GemLayer.masks` computes; `GemLayer.current_masks` are its bool arrays;
+* in a variable, and so in every checkpoint, the words of `Flags`;
+* in a ticket file, the Rice code of `tf_gems.ticket_file.positions`.
+"""
 
 import math
 
@@ -18,19 +27,18 @@ class Flags:
     of bits is a contiguous run of flags, and reading them in a training step
     costs as much as reading bytes.
 
-    It can be used in place of an array or tensor of bools.
+    `np.asarray(flags)` is a NumPy bool array. In a compiled step, `read`
+    returns a bool tensor.
 
     Args:
-        layer: Keras layer that is to own the variable.
-        name: String, the variable's.
+        layer: Keras layer that owns the variable.
+        name: String, name of the variable.
         shape: Tuple of integers.
 
     Attributes:
         packed: `keras.Variable` of int32, which is in every checkpoint.
         shape: Tuple of integers.
     """
-
-    dtype = "bool"
 
     def __init__(self, layer, name, shape):
         self.shape = tuple(shape)
@@ -50,7 +58,7 @@ class Flags:
         """Sets all flags; not from within a compiled step.
 
         Args:
-            values: Array or tensor of this shape; what is not zero is `True`.
+            values: Array or tensor of this shape; nonzero entries are `True`.
         """
         self.packed.assign(self.pack(ops.convert_to_numpy(values)))
 
@@ -60,7 +68,7 @@ class Flags:
         Args:
             values: NumPy array of this shape.
         """
-        # Not the function `pack`, which takes four bytes a flag meanwhile.
+        # The function `pack` would need four bytes a flag.
         if values.shape != self.shape:
             raise ValueError(
                 "Flags have the shape of their weight. Received: shape="
@@ -92,34 +100,19 @@ class Flags:
         flags = np.concatenate(planes)[: self.size].reshape(self.shape)
         return flags if dtype is None else flags.astype(dtype)
 
-    def __tf_tensor__(self, dtype=None, name=None):
-        return ops.cast(self.read(), dtype or "bool")
-
-    def __jax_array__(self):
-        return self.read()
-
 
 def pack(values):
-    """Returns the words of flags, an int32 tensor, compiled or not.
-
-    Args:
-        values: Bool tensor of static shape.
-    """
+    """Returns the words of flags, an int32 tensor, compiled or not."""
     size = math.prod(values.shape)
     words = -(-size // 32)
     planes = ops.cast(ops.reshape(values, (-1,)), "int32")
     planes = ops.pad(planes, [(0, 32 * words - size)])
-    # Every bit is there once: the sum carries nothing.
+    # Each bit occurs once, so the sum has no carries.
     return ops.sum(ops.reshape(planes, (32, words)) * _BITS, axis=0)
 
 
 def unpack(words, shape):
-    """Returns flags as a bool tensor, compiled or not.
-
-    Args:
-        words: Int32 tensor.
-        shape: Tuple of integers, of the flags.
-    """
+    """Returns flags as a bool tensor, compiled or not."""
     # A cast, not a comparison: TensorFlow has no kernel for that of int32 on
     # a GPU, and would take it to the host in every step.
     flags = ops.cast(ops.bitwise_and(words, _BITS), "bool")

@@ -1,4 +1,4 @@
-"""A freeze on the accelerator: only one number a tensor comes to the host."""
+"""Freezes on the accelerator; only one number a tensor goes to the host."""
 
 import functools
 import math
@@ -15,16 +15,8 @@ from tf_gems.layers.top_k_mask import largest_in_graph
 def freeze_in_place(weights, count, minimum, inverted):
     """Keeps the `count` alive weights of the largest scores alive.
 
-    Nothing changes if a weight would keep fewer than `minimum`.
-
-    Args:
-        weights: List of `PrunableWeight`, ranked together.
-        count: Positive integer.
-        minimum: Integer.
-        inverted: Whether the smallest scores stay alive instead.
-
-    Returns:
-        Whether it froze.
+    Nothing changes if a weight would keep fewer than `minimum`. Returns whether
+    it froze.
     """
     # A copy is a tensor; `convert_to_tensor` leaves variables as they are.
     scores = [ops.copy(w.score) for w in weights]
@@ -42,7 +34,7 @@ def freeze_in_place(weights, count, minimum, inverted):
 
 @functools.cache
 def _compiled_select():
-    # By XLA: without it TensorFlow does all arithmetic of int32 on the host.
+    # XLA, because TensorFlow alone computes int32 arithmetic on the host.
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

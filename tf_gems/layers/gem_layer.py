@@ -214,14 +214,9 @@ class GemLayer(keras.layers.Wrapper):
             prunable.project(isinstance(self.mask, RoundMask))
 
     def _initializers_of_scores(self, weights):
-        depthwise = initializers.depthwise_kernels(self.layer)
-        for index, weight in enumerate(weights):
-            initializer = initializers.reseed(
-                self.score_initializer, self.seed, index
-            )
-            if id(weight) in depthwise:
-                initializer = initializers.per_channel(initializer)
-            yield initializer
+        return initializers.for_weights(
+            self.score_initializer, self.layer, weights, self.seed
+        )
 
     def reset_mining(self):
         """Draws the scores again, and makes all nonzero weights alive."""
@@ -326,11 +321,10 @@ class GemLayer(keras.layers.Wrapper):
         The network computes what it computed before. Mining cannot go on, as
         the starting values of the pruned weights are gone.
         """
-        masks = [ops.convert_to_numpy(mask) > 0 for mask in self.masks()]
-        kept = sum(int(np.count_nonzero(mask)) for mask in masks)
+        masks = self.current_masks()
         if self.phase == "mining":
-            ticket = self.ticket_masks()
-            self.lost = sum(int(ops.count_nonzero(m)) for m in ticket) - kept
+            ticket = sum(map(np.count_nonzero, self.ticket_masks()))
+            self.lost = int(ticket - sum(map(np.count_nonzero, masks)))
         for prunable, mask in zip(self.prunable, masks, strict=True):
             prunable.alive.assign(mask)
             prunable.score.assign(mask.astype("float32"))
@@ -350,8 +344,8 @@ class GemLayer(keras.layers.Wrapper):
 
     @property
     def metrics(self):
-        # As in `keras.Model`: what a model within was compiled with, before
-        # it was wrapped, does not count.
+        # As in `keras.Model`, metrics that an inner model was compiled with
+        # do not count.
         parts = [self, *_keras.flatten_layers(self.layer)]
         parts = [p for p in parts if not isinstance(p, keras.Model)]
         return [metric for part in parts for metric in _keras.own_metrics(part)]
@@ -371,14 +365,23 @@ class GemLayer(keras.layers.Wrapper):
         pairs = zip(alive, masks, strict=True)
         return [ops.where(q, m, 0.0) for q, m in pairs]
 
-    def ticket_masks(self):
-        """Returns the masks of the ticket, a bool tensor for each weight.
+    def current_masks(self):
+        """Returns the masks of this phase, a NumPy bool array a weight."""
+        return [ops.convert_to_numpy(mask) > 0 for mask in self.masks()]
 
-        With rounding, what is alive; with `top_k`, what ranks highest now.
+    def ticket_masks(self):
+        """Returns the masks of the ticket, a NumPy bool array a weight.
+
+        With rounding, all weights that are alive; with `top_k`, those that
+        rank highest now.
         """
         if isinstance(self.mask, TopKMask):
-            return [m > 0 for m in self.masks()]
-        return [w.alive.read() for w in self.prunable]
+            return self.current_masks()
+        return [np.asarray(w.alive) for w in self.prunable]
+
+    def count_kept(self):
+        """Returns how many entries of each weight the masks keep now."""
+        return [int(ops.count_nonzero(mask)) for mask in self.masks()]
 
     def score_penalty(self):
         """Returns the sum of squared scores, a float32 scalar tensor."""
@@ -418,7 +421,7 @@ class GemLayer(keras.layers.Wrapper):
         fixed = self.prunable if self.phase == "mining" else []
         fixed = {id(prunable.weight) for prunable in fixed}
         for variable, value in scope.updates.values():
-            # Some layers normalize their own kernel, which is a masked one.
+            # Some layers normalize their own kernel, which is masked here.
             if id(variable) not in fixed:
                 variable.assign(value)
         # The penalty counts once, however often the layer is called.
@@ -427,8 +430,9 @@ class GemLayer(keras.layers.Wrapper):
             with after((args, kwargs)):
                 self._penalty = penalty = self.penalty(masks)
             losses.append(penalty)
-        # Replicas of `tf.distribute` are threads that take turns at every
-        # assignment, so losses follow the last: those of others are dropped.
+        # Replicas of `tf.distribute` are threads that switch at every
+        # assignment. Losses are added after the last one; those of other
+        # threads are dropped.
         if self._thread != threading.get_ident():
             _keras.clear_losses(self)
         self._thread = threading.get_ident()
@@ -444,14 +448,14 @@ class GemLayer(keras.layers.Wrapper):
         return []
 
     def change_weights(self, values):
-        """Changes what the weights of the wrapped layer read as in a call.
+        """Changes the values of the wrapped layer's weights in a call.
 
         Args:
             values: Dict from the ids of variables to tensors, already masked.
         """
 
     def call_layer(self, args, kwargs, training):
-        """Calls the wrapped layer, whose variables read as changed."""
+        """Calls the wrapped layer, whose variables have the changed values."""
         return self.layer(*args, **kwargs)
 
     def compute_output_shape(self, *args, **kwargs):
@@ -476,8 +480,8 @@ class GemLayer(keras.layers.Wrapper):
         phase = self._loaded_phase
         if phase not in (None, self.phase):
             raise ValueError(
-                "Weights are loaded in the phase that they were saved in: "
-                "those of another bring other masks. Received: weights of "
+                "Weights must be loaded in the phase that they were saved in: "
+                "another phase has other masks. Received: weights of "
                 f"phase '{phase}' for '{self.name}', which is in phase "
                 f"'{self.phase}'. Load them into a model made with "
                 f"`phase='{phase}'`, or pass a `Ticket` to `start_finetuning`."
@@ -519,10 +523,10 @@ def masked(weight, mask):
 
     Args:
         weight: `keras.Variable` or tensor.
-        mask: Array or tensor of its shape; zeros or `False` are pruned.
+        mask: Bool array of its shape.
     """
     value = ops.convert_to_tensor(weight)
-    return ops.where(ops.cast(mask, "bool"), value, ops.zeros_like(value))
+    return ops.where(mask, value, ops.zeros_like(value))
 
 
 def find_gem_layers(model):

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tf_gems import registry
 from tf_gems.validation import is_number
 
 
@@ -35,7 +36,7 @@ def straight_through(scores, mask):
     return ops.copy(mask), gradient
 
 
-class Mask:
+class Mask(registry.Configurable):
     """Base class: a pure function from scores to zeros and ones."""
 
     def __call__(self, scores, alive, places=None):
@@ -64,10 +65,6 @@ class Mask:
             Tensor of the score's shape: the score itself, by default.
         """
         return score
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -104,6 +101,3 @@ class RoundMask(Mask):
             straight_through(p, ops.cast(p > self.threshold, "float32"))
             for p in scores
         ]
-
-    def get_config(self):
-        return {"threshold": self.threshold}

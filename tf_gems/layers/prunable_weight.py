@@ -47,18 +47,7 @@ class PrunableWeight:
 
     @classmethod
     def add_to(cls, layer, path, weight, initializer, projected):
-        """Adds the score and the flags of a weight to a layer.
-
-        Args:
-            layer: Keras layer that is to own them.
-            path: String that is unique in the network.
-            weight: `keras.Variable`.
-            initializer: Keras initializer of the score.
-            projected: Whether updates of the score are projected to [0, 1].
-
-        Returns:
-            `PrunableWeight`.
-        """
+        """Adds the score and the flags of a weight to a layer."""
         name = path.replace("/", "_")  # torch takes no dots
         score = layer.add_weight(
             name=f"{name}_score",
@@ -92,6 +81,10 @@ class PrunableWeight:
             return np.asarray(score)
         return ops.convert_to_numpy(score)
 
+    def read_weight(self):
+        """Returns the weight as a float32 NumPy array, unmasked."""
+        return ops.convert_to_numpy(ops.cast(self.weight, "float32"))
+
     def shrink(self, shrinkage):
         """Sets by how much the score shrinks after the optimizer's next step.
 
@@ -111,7 +104,7 @@ class PrunableWeight:
         return 0.0
 
     def set_trainable(self, trainable):
-        """Says whether the score trains."""
+        """Sets whether the score trains."""
         self.score.trainable = trainable
         self.shrinkage.trainable = trainable and _stateless()
 
@@ -131,18 +124,35 @@ class PrunableWeight:
         return False
 
     def has_finite_score(self):
-        """Returns whether no number of the score is infinite or NaN."""
+        """Returns whether all numbers of the score are finite."""
         if self.on_accelerator:
             return bool(ops.all(ops.isfinite(self.score)))
-        # No array of as many bools: a NaN is its own minimum.
+        # Without an array of bools: the minimum of NaN and others is NaN.
         score = self.read_score()
         return bool(np.isfinite(np.min(score)) and np.isfinite(np.max(score)))
 
     def project(self, projected):
-        """Says whether updates of the score are projected to [0, 1]."""
+        """Sets whether updates of the score are projected to [0, 1]."""
         self.score.constraint = (
             UnitInterval(self.shrinkage) if projected else None
         )
+
+
+def set_alive(weights, masks):
+    """Sets which entries of weights are alive.
+
+    Args:
+        weights: List of `PrunableWeight`.
+        masks: List of bool arrays, one for each.
+    """
+    for weight, mask in zip(weights, masks, strict=True):
+        weight.alive.assign(mask)
+
+
+def density_of(weights):
+    """Returns the fraction of the entries of weights that is alive."""
+    alive = sum(weight.alive.count() for weight in weights)
+    return alive / sum(weight.alive.size for weight in weights)
 
 
 def _stateless():

@@ -13,7 +13,7 @@ from tf_gems.layers.mask import straight_through
 
 _ACTIVE = threading.local()
 _LOCK = threading.Lock()
-# Of each `GemLayer`: how many scopes are active, and where its scores stand.
+# For each `GemLayer`: the number of active scopes, and its scores' places.
 _IN_PLACE = {}
 
 
@@ -30,12 +30,12 @@ class PruningScope:
     model, in a part of it that the step calls directly, or by the step itself.
     While mining, the score stands in the weight's place in
     `trainable_variables` of the layer that owns the weight, so that the step
-    trains what it calls its trainable variables. What a layer assigns to its
-    own kernel lasts as long as the scope.
+    trains what it calls its trainable variables. A value that a layer assigns
+    to its own kernel lasts until the scope ends.
 
-    The score penalty is added to the gradients that the compiled optimizer
-    gets, once in a step. It is what the penalty as a part of the loss gives,
-    though the step computes its loss itself.
+    The score penalty is added, once a step, to the gradients that the compiled
+    optimizer receives. This is the same as a penalty in the loss, which the
+    user's step computes itself.
 
     Args:
         gem: `GemLayer` around the user's model.
@@ -74,7 +74,7 @@ class PruningScope:
         return self._stack.__exit__(*error)
 
     def value_of(self, variable):
-        """Returns what a variable reads as, or `None`: as it is stored."""
+        """Returns the value to read, or `None` for the stored value."""
         if id(variable) in self._assigned:
             return self._assigned[id(variable)]
         if id(variable) not in self._of_weight:
@@ -88,22 +88,14 @@ class PruningScope:
         return stored * ops.cast(mask, stored.dtype)
 
     def assign(self, variable, value):
-        """Keeps a masked kernel from being stored; returns whether it was."""
+        """Keeps a value for a masked kernel; returns whether it did."""
         kept = self.gem.phase == "mining" and id(variable) in self._of_weight
         if kept:
             self._assigned[id(variable)] = value
         return kept
 
     def with_penalty(self, gradients, variables):
-        """Adds the gradients of the score penalty, once in a step.
-
-        Args:
-            gradients: List of tensors or `None`.
-            variables: List of `keras.Variable`.
-
-        Returns:
-            List of tensors or `None`.
-        """
+        """Adds the gradients of the score penalty, once in a step."""
         gem, gradients = self.gem, list(gradients)
         if gem.phase != "mining":
             return gradients
@@ -160,7 +152,7 @@ class PruningScope:
 
 @contextlib.contextmanager
 def suspended_scope():
-    """Reads and assigns weights as they are stored, for a while.
+    """Suspends the scope: weights are read and assigned unmasked.
 
     Yields:
         The `PruningScope` that is suspended, or `None`.

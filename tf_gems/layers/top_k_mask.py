@@ -83,13 +83,6 @@ class TopKMask(Mask):
             start += size
         return parts
 
-    def get_config(self):
-        return {
-            "sparsity": self.sparsity,
-            "scope": self.scope,
-            "magnitude": self.magnitude,
-        }
-
 
 def largest_in_graph(scores, count, alive):
     """Marks the `count` largest scores that are alive, with static shapes.

@@ -1,4 +1,4 @@
-"""What a wrapped model refuses to do on its own."""
+"""Methods that a wrapped model must not run on its own."""
 
 import gc
 import weakref
@@ -11,16 +11,12 @@ _TRAINS = "make_train_function"
 
 
 def set_guards(layer, gem):
-    """Refuses what would train or replace wrapped weights behind the masks.
+    """Makes methods an error that change wrapped weights behind the masks.
 
     `fit` of a wrapped model is refused while mining: its weights do not train
-    then, so that Keras would go through the epochs and change nothing.
-    `enable_lora` is refused while mining, too, which trains nothing but
-    scores. `quantize` is refused always: it replaces the weights.
-
-    Args:
-        layer: Keras layer that is, or is a part of, what `gem` wraps.
-        gem: `GemLayer`.
+    then, so Keras would run all epochs and change nothing. `enable_lora` is
+    refused while mining as well, since only scores train. `quantize` is always
+    refused: it replaces the weights.
     """
     if isinstance(layer, keras.Model):
         _guard(layer, gem, _TRAINS, _refuse_fit)
@@ -32,7 +28,7 @@ def set_guards(layer, gem):
 
 
 def remove_guards(layer):
-    """Takes back what `set_guards` did."""
+    """Undoes `set_guards`."""
     for name in (_TRAINS, "quantize", "enable_lora"):
         guard = vars(layer).get(name)
         if hasattr(guard, "guards"):
@@ -91,13 +87,10 @@ def _refuse_quantize(name, phase):
 def forget_steps(gem):
     """Makes every model that holds a `GemLayer` ask for `compile`.
 
-    Keras would go on with the step that it traced in the phase before, with
-    no word: a model of the user around a `SparseModel` would train scores that
-    no longer count. A layer does not know what holds it, so all live models
-    are asked.
-
-    Args:
-        gem: `GemLayer`.
+    Keras would silently continue with the step that it traced in the previous
+    phase: a user's model around a `SparseModel` would train scores that no
+    longer have an effect. A layer does not know which models hold it, so all
+    live models are searched.
     """
     for value in gc.get_objects():
         if issubclass(type(value), keras.Model) and any(
@@ -112,7 +105,7 @@ def forget_steps(gem):
 def forget_compilation(model):
     """Makes `fit` and `evaluate` ask for `compile` after a phase switch.
 
-    Keras would go on with the step it traced in the phase before, silently.
+    Keras would silently continue with the step of the previous phase.
     """
     model.compiled = False
     model.train_function = None

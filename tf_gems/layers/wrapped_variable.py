@@ -1,4 +1,4 @@
-"""Variables of a wrapped layer, which the phase of pruning governs."""
+"""Variables of a wrapped layer, which follow the phase of pruning."""
 
 import weakref
 
@@ -85,10 +85,10 @@ class WrappedVariable:
 class ScoreVariable:
     """Mixin for a score, which stands in its weight's place in a step.
 
-    Within a `PruningScope` a user meets it in `weights` and
-    `trainable_variables`, and takes it for the weight: to average it into a
-    target network, say, or to add its norm to the loss. So it reads as the
-    masked weight there, with the gradient to the score.
+    Within a `PruningScope` a user's step finds the score in `weights` and
+    `trainable_variables`, and treats it as the weight. For example, it averages
+    it into a target network, or adds its norm to the loss. So the score reads
+    as the masked weight there, with the gradient to the score.
     """
 
     @property
@@ -108,7 +108,7 @@ class ScoreVariable:
         scope = active_scope()
         if scope is not None and scope.value_of(self._weight) is not None:
             raise ValueError(
-                "While a model is mined, its weights rest and scores train. "
+                "While a model is mined, weights are fixed and scores train. "
                 "Received: a training method that assigns to "
                 f"'{self._weight.path}'. If it follows another part of the "
                 "model, set `trainable=False` on the layers it belongs to "
@@ -117,7 +117,7 @@ class ScoreVariable:
         return super().assign(value)
 
     def assign_add(self, value):
-        with suspended_scope():  # a change of what trains, as optimizers make
+        with suspended_scope():  # an update of the score itself
             return super().assign_add(value)
 
     def assign_sub(self, value):
@@ -159,8 +159,8 @@ def wrap(variable, gem, is_candidate, alive=None):
     Args:
         variable: `keras.Variable`.
         gem: `GemLayer`.
-        is_candidate: Whether it trains while fine-tuning; others were frozen
-            when the layer was wrapped, and rest.
+        is_candidate: Whether it trains while fine-tuning. Others were not
+            trainable when the layer was wrapped, and stay so.
         alive: `Flags` of a prunable weight. Defaults to `None`: not prunable.
     """
     _change_class(variable, WrappedVariable)

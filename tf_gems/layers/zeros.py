@@ -33,11 +33,7 @@ def nonzero(weight):
 
 
 def freeze_zeros(prunable):
-    """Freezes what is zero already in weights that are not pruned yet.
-
-    Args:
-        prunable: List of `PrunableWeight`, whose layer existed before.
-    """
+    """Freezes the entries that are zero in weights that are not pruned yet."""
     for weight in prunable:
         mask = nonzero(weight.weight)
         if not mask.all() or weight.alive.count() < mask.size:
@@ -70,13 +66,12 @@ def freeze_zeros_above(weights, count, least):
 
 
 def is_untouched(prunable, mask):
-    """Whether a mask leaves out no more than what was zero already.
+    """Whether a mask removes no entries but those that are zero already.
 
     Args:
-        prunable: `PrunableWeight` that is mined, so that its weight rests.
-        mask: Bool tensor of its shape.
+        prunable: `PrunableWeight` that is mined: its weight is fixed.
+        mask: Bool array of its shape.
     """
-    mask = ops.convert_to_numpy(mask)
     return bool(mask.all() or np.array_equal(mask, nonzero(prunable.weight)))
 
 
@@ -108,14 +103,9 @@ def refuse_below_zeros(kept, size, target_sparsity, count=None):
 def refuse_frozen_beyond(gems, target_sparsity, count=None):
     """Raises an error if a model has fewer weights alive than a target keeps.
 
-    Args:
-        gems: List of `tf_gems.GemLayer`.
-        target_sparsity: Float in [0, 1).
-        count: See `refuse_below_zeros`.
-
     Raises:
-        ValueError: See `refuse_below_zeros`. A shape may keep a few less
-            than its target, so one that was begun can go on.
+        ValueError: See `refuse_below_zeros`. A pattern may keep a few less
+            than its target, so pruning that has begun can continue.
     """
     begun = int(ops.convert_to_numpy(gems[0].target))
     if not begun or begun != count:

@@ -105,10 +105,7 @@ def get(identifier, **arguments):
     if isinstance(identifier, str):
         known = METHODS[check_choice(identifier, "method", METHODS)]
         return known(**arguments)
-    if isinstance(identifier, dict):  # also of one's own, if registered
-        identifier = registry.deserialize(identifier, "method")
-    if not isinstance(identifier, Method):
-        identifier = registry.get(identifier, METHODS, "method")
+    identifier = registry.get(identifier, METHODS, "method", Method)
     if not arguments:
         return identifier
     config = identifier.get_config()

@@ -6,7 +6,6 @@ from keras import ops
 
 from tf_gems.methods.trained import Trained
 from tf_gems.methods.trained import WeightPruner
-from tf_gems.methods.trained import read_weights
 
 # Of 100 epochs, the paper trains 10 dense ones, then phases of 5 each, of
 # which the last dense one takes 10, and 15 compressed ones.
@@ -98,7 +97,8 @@ class ACDCCallback(WeightPruner):
         return dense[-1] + 1 if dense else 0
 
     def on_epoch_begin(self, epoch, logs=None):
-        values, alive = read_weights(self._weights)
+        values = [w.read_weight() for w in self._weights]
+        alive = [np.asarray(w.alive) for w in self._weights]
         if epoch == 0 and not all(a.all() for a in alive):
             raise ValueError(
                 "AC/DC makes all weights alive again in its dense phases, so "

@@ -6,11 +6,12 @@ from keras import ops
 
 from tf_gems import schedules
 from tf_gems import training_data
+from tf_gems.layers.prunable_weight import density_of
+from tf_gems.layers.prunable_weight import set_alive
 from tf_gems.methods.random_pruning import RandomPruning
 from tf_gems.methods.trained import Trained
 from tf_gems.methods.trained import alive_masks
 from tf_gems.methods.trained import log_sparsity
-from tf_gems.methods.trained import read_weights
 from tf_gems.methods.trained import weights_in_training
 from tf_gems.network import prunable_weights
 from tf_gems.selection.masks import keep_largest
@@ -111,8 +112,7 @@ class RewiringCallback(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch, logs=None):
-        _, alive = read_weights(self._weights)
-        if all(a.all() for a in alive):
+        if density_of(self._weights) == 1:
             raise ValueError(
                 f"`{type(self).__name__}` moves the masks of a sparse "
                 f"network. Received: '{self.model.name}', of which all weights "
@@ -143,7 +143,8 @@ class RewiringCallback(keras.callbacks.Callback):
     def _update(self, update, fraction):
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()
-        values, alive = read_weights(self._weights)
+        alive = [np.asarray(w.alive) for w in self._weights]
+        values = [w.read_weight() for w in self._weights]
         masked = [value * a for value, a in zip(values, alive, strict=True)]
         scores = self.growth(self.model, masked, update)
         for weight, value, before, score in zip(
@@ -264,14 +265,4 @@ class DynamicSparseTraining(Trained):
         scores = random.scores(model, None)
         density = 1.0 - self.target_sparsity
         masks = random.keep(model, scores, density, alive_masks(model))
-        for weight, mask in zip(prunable_weights(model), masks, strict=True):
-            weight.alive.assign(mask)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "update_period": self.update_period,
-            "fraction": keras.saving.serialize_keras_object(self.fraction),
-            "end": self.end,
-            "seed": self.seed,
-        }
+        set_alive(prunable_weights(model), masks)

@@ -2,26 +2,28 @@
 
 import keras
 import numpy as np
-from keras import ops
 
+from tf_gems import registry
 from tf_gems import schedules
 from tf_gems import training_logic
 from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.methods.trained import Trained
 from tf_gems.methods.trained import alive_masks
+from tf_gems.mining_guards import read_number
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.selection import distributions
 from tf_gems.selection.masks import keep_largest
 from tf_gems.validation import check_bool
+from tf_gems.validation import check_count_or_none
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
-class EdgePopupCallback(keras.callbacks.Callback):
+class EdgePopupCallback(registry.Configurable, keras.callbacks.Callback):
     """Sets how many weights the top-k masks keep while `fit` trains scores.
 
     The masks are computed by `tf_gems.layers.TopKMask` at every forward pass,
@@ -109,9 +111,8 @@ class EdgePopupCallback(keras.callbacks.Callback):
                 "`regularization` must not be negative, or scores would grow "
                 f"without bound. Received: regularization={least:g}."
             )
-        self.epochs = epochs
+        self.epochs = check_count_or_none(epochs, "epochs")
         if epochs is not None:
-            self.epochs = check_positive_integer(epochs, "epochs")
             self._count_reductions(self.epochs)
         self._gems = []
         self._counts = []
@@ -158,17 +159,9 @@ class EdgePopupCallback(keras.callbacks.Callback):
             )
 
     def _count_reductions(self, epochs):
-        reductions = epochs // self.freeze_period - 1
         if not self.gradual:
             return 1
-        if reductions < 1:
-            raise ValueError(
-                "`freeze_period` must leave time to go on training: at least "
-                "two periods in all. Received: "
-                f"freeze_period={self.freeze_period}, epochs={epochs}. Use "
-                f"freeze_period={max(1, epochs // 4)} or more epochs."
-            )
-        return reductions
+        return schedules.count_freezes(self.freeze_period, epochs)
 
     def on_epoch_begin(self, epoch, logs=None):
         weight = self.regularization(min(1.0, epoch / self._epochs))
@@ -182,7 +175,7 @@ class EdgePopupCallback(keras.callbacks.Callback):
     def _share_out(self, count):
         """Divides the number of kept weights among the `GemLayer`s."""
         weights = [w for gem in self._gems for w in gem.prunable]
-        scores = [np.abs(ops.convert_to_numpy(w.score)) for w in weights]
+        scores = [np.abs(w.read_score()) for w in weights]
         alive = [np.asarray(w.alive) for w in weights]
         count = min(count, sum(int(np.count_nonzero(a)) for a in alive))
         kept = iter(keep_largest(scores, count, alive))
@@ -193,31 +186,11 @@ class EdgePopupCallback(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if logs is None:
             return
-        masks = [mask for gem in self._gems for mask in gem.masks()]
-        size = sum(gem.size for gem in self._gems)
-        density = sum(int(ops.count_nonzero(mask)) for mask in masks) / size
+        kept = sum(sum(gem.count_kept()) for gem in self._gems)
+        density = kept / sum(gem.size for gem in self._gems)
         logs["sparsity"] = 1.0 - density
         logs["density"] = density
-        weight = self._gems[0].penalty.weight
-        logs["regularization"] = float(ops.convert_to_numpy(weight))
-
-    def get_config(self):
-        return {
-            "target_sparsity": self.target_sparsity,
-            "distribution": keras.saving.serialize_keras_object(
-                self.distribution
-            ),
-            "gradual": self.gradual,
-            "freeze_period": self.freeze_period,
-            "regularization": keras.saving.serialize_keras_object(
-                self.regularization
-            ),
-            "epochs": self.epochs,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
+        logs["regularization"] = read_number(self._gems[0].penalty.weight)
 
 
 def _name(distribution):
@@ -265,7 +238,7 @@ class EdgePopup(Trained):
         epochs: Positive integer. Defaults to `150`.
         learning_rate: Of the scores, see `tf_gems.methods.Trained`. Defaults
             to `None`: that of the compiled optimizer.
-        gradual: Whether the density falls by and by, with
+        gradual: Whether the density falls gradually, with
             `distribution="global"` only. Defaults to `False`.
         freeze_period: Integer, epochs of equal density, if `gradual`.
             Defaults to `5`.
@@ -333,19 +306,6 @@ class EdgePopup(Trained):
         )
 
     def masks(self, model):
-        scores = [
-            np.abs(ops.convert_to_numpy(w.score))
-            for w in prunable_weights(model)
-        ]
+        scores = [np.abs(w.read_score()) for w in prunable_weights(model)]
         density = 1.0 - self.target_sparsity
         return self.keep(model, scores, density, alive_masks(model))
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "gradual": self.gradual,
-            "freeze_period": self.freeze_period,
-            "regularization": keras.saving.serialize_keras_object(
-                self.regularization
-            ),
-        }

@@ -89,15 +89,3 @@ class GemMiner(Trained):
             pattern=self.pattern,
             inverted=self.inverted,
         )
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "freeze_period": self.freeze_period,
-            "regularization": keras.saving.serialize_keras_object(
-                self.regularization
-            ),
-            "stop_at_target": self.stop_at_target,
-            "saturate_scores": self.saturate_scores,
-            "inverted": self.inverted,
-        }

@@ -14,9 +14,6 @@ from keras import ops
 def gradient(function):
     """Returns the gradient of a function, as a function of the same arguments.
 
-    Args:
-        function: See above.
-
     Raises:
         NotImplementedError: On other backends than TensorFlow and JAX.
     """

@@ -5,10 +5,10 @@ import numpy as np
 
 from tf_gems import schedules
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.layers.prunable_weight import set_alive
 from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.methods.trained import Trained
 from tf_gems.methods.trained import WeightPruner
-from tf_gems.methods.trained import read_weights
 from tf_gems.selection import distributions
 from tf_gems.validation import is_number
 
@@ -116,14 +116,12 @@ class GradualMagnitudeCallback(WeightPruner):
         self._prune(self.density(epoch, self._epochs))
 
     def _prune(self, density):
-        values, alive = read_weights(self._weights)
-        size = sum(value.size for value in values)
-        if sum(a.sum() for a in alive) <= round(density * size):
+        alive = [np.asarray(w.alive) for w in self._weights]
+        size = sum(a.size for a in alive)
+        if sum(map(np.count_nonzero, alive)) <= round(density * size):
             return
-        sizes = [np.abs(value) for value in values]
-        masks = self._keep(sizes, density, alive)
-        for weight, mask in zip(self._weights, masks, strict=True):
-            weight.alive.assign(mask)
+        magnitudes = [np.abs(w.read_weight()) for w in self._weights]
+        set_alive(self._weights, self._keep(magnitudes, density, alive))
         self._at_minimum |= distributions.warn_at_minimum(
             self.distribution,
             {w.path: (w.alive.count(), w.alive.size) for w in self._weights},
@@ -172,14 +170,6 @@ class GradualMagnitudeCallback(WeightPruner):
             count = min(count, np.count_nonzero(here))
             masks += self.pattern.keep_largest([score], count, [here])
         return masks
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "begin": self.begin,
-            "end": self.end,
-            "schedule": keras.saving.serialize_keras_object(self.schedule),
-        }
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -253,11 +243,3 @@ class GradualMagnitude(Trained):
             distribution=self.distribution,
             pattern=self.pattern,
         )
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "begin": self.begin,
-            "end": self.end,
-            "schedule": keras.saving.serialize_keras_object(self.schedule),
-        }

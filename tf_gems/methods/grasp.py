@@ -8,7 +8,7 @@ from tf_gems.methods.gradients import hessian_product
 from tf_gems.methods.method import present_weights
 from tf_gems.methods.saliency import Saliency
 from tf_gems.methods.saliency import mean_over
-from tf_gems.validation import is_number
+from tf_gems.validation import check_number
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -42,12 +42,7 @@ class Grasp(Saliency):
 
     def __init__(self, target_sparsity, batches=1, temperature=1.0, **kwargs):
         super().__init__(target_sparsity, batches, **kwargs)
-        if not is_number(temperature) or not temperature > 0:
-            raise ValueError(
-                "`temperature` must be positive. "
-                f"Received: temperature={temperature!r}"
-            )
-        self.temperature = float(temperature)
+        self.temperature = check_number(temperature, "temperature", above=0)
 
     def outputs(self, outputs):
         return keras.tree.map_structure(
@@ -64,9 +59,6 @@ class Grasp(Saliency):
         products = mean_over(
             batches, lambda *batch: curvature(weights, gradients, *batch)
         )
-        return self.refuse_equal(
+        return self.check_ranking(
             [p * w for p, w in zip(products, weights, strict=True)]
         )
-
-    def get_config(self):
-        return {**super().get_config(), "temperature": self.temperature}

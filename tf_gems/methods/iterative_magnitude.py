@@ -1,7 +1,5 @@
 """Iterative magnitude pruning: rounds of training, with rewound weights."""
 
-from pathlib import Path
-
 import keras
 import numpy as np
 from keras import ops
@@ -11,7 +9,7 @@ from tf_gems.network import network_weights
 from tf_gems.network import prunable_weights
 from tf_gems.targets import check_path
 from tf_gems.ticket import Ticket
-from tf_gems.validation import is_integer
+from tf_gems.validation import check_integer
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -82,9 +80,6 @@ class IterativeMagnitude(LearningRateRewinding):
             self.rewind_steps, directory and directory / "rewind.gem"
         )
 
-    def get_config(self):
-        return {**super().get_config(), "rewind_steps": self.rewind_steps}
-
 
 class RewindPoint(keras.callbacks.Callback):
     """Saves all weights of the network at an early step of training.
@@ -117,15 +112,8 @@ class RewindPoint(keras.callbacks.Callback):
 
     def __init__(self, steps, path=None):
         super().__init__()
-        if not is_integer(steps):
-            raise ValueError(
-                "`rewind_steps` is a number of steps, at least 0, the initial "
-                f"values. Received: rewind_steps={steps!r}."
-            )
-        self.steps = int(steps)
-        self.path = None
-        if path is not None:
-            self.path = Path(check_path(path, "path"))
+        self.steps = check_integer(steps, "rewind_steps")
+        self.path = None if path is None else check_path(path, "path")
         self.ticket = None
 
     def rewind(self, model):

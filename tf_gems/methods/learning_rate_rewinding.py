@@ -15,7 +15,7 @@ from tf_gems.methods.trained import locked
 from tf_gems.schedules import Geometric
 from tf_gems.ticket import Ticket
 from tf_gems.training import train
-from tf_gems.validation import check_positive_integer
+from tf_gems.validation import check_count_or_none
 from tf_gems.validation import is_number
 
 
@@ -83,9 +83,7 @@ class LearningRateRewinding(Trained):
                 f"in (0, 1). Received: rate={rate!r}. The papers prune 0.2."
             )
         self.rate = float(rate)
-        if rounds is not None:
-            rounds = check_positive_integer(rounds, "rounds")
-        self._rounds = rounds
+        self._rounds = check_count_or_none(rounds, "rounds")
 
     @property
     def rounds(self):
@@ -180,8 +178,4 @@ class LearningRateRewinding(Trained):
         return ticket
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "rate": self.rate,
-            "rounds": self._rounds,
-        }
+        return {**super().get_config(), "rounds": self._rounds}

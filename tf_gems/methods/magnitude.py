@@ -6,10 +6,11 @@ from keras import ops
 
 from tf_gems import training_data
 from tf_gems.batch_norm import recalibrate_batch_norm
+from tf_gems.layers.prunable_weight import set_alive
 from tf_gems.methods.method import Method
 from tf_gems.methods.method import present_weights
-from tf_gems.methods.method import refuse_no_ranking
 from tf_gems.network import gems_of
+from tf_gems.network import masked_by_flags
 from tf_gems.network import network_weights
 from tf_gems.network import prunable_weights
 from tf_gems.ticket import Ticket
@@ -48,9 +49,7 @@ class Magnitude(Method):
 
     def scores(self, model, data):
         scores = [np.abs(w) for w in present_weights(model)]
-        if self.target_sparsity:
-            refuse_no_ranking(scores, type(self).__name__)
-        return scores
+        return self.check_ranking(scores) if self.target_sparsity else scores
 
     def find(self, model, x=None, y=None, **arguments):
         ticket = super().find(model, x, y, **arguments)
@@ -67,22 +66,17 @@ def _recalibrated(ticket, model, data):
 
     The model computes with the masks meanwhile, and is left as it was.
     """
-    gems, weights = gems_of(model), prunable_weights(model)
+    weights = prunable_weights(model)
     network = network_weights(model)
     flags = [w.alive.packed for w in weights]
     before = [(v, ops.copy(v)) for v in (*network, *flags)]
-    phases = [gem.phase for gem in gems]
-    masks = ticket.masks.values()
+    masks = list(ticket.masks.values())
     try:
-        for gem in gems:
-            gem.phase = "finetuning"  # in which masks are the flags alone
-        for weight, mask in zip(weights, masks, strict=True):
-            weight.alive.assign(mask)
-        if not recalibrate_batch_norm(model, data):
-            return ticket
-        return Ticket.from_masks(model, list(masks), ticket.metadata)
+        set_alive(weights, masks)
+        with masked_by_flags(gems_of(model)):
+            if not recalibrate_batch_norm(model, data):
+                return ticket
+        return Ticket.from_masks(model, masks, ticket.metadata)
     finally:
-        for gem, phase in zip(gems, phases, strict=True):
-            gem.phase = phase
         for variable, value in before:
             variable.assign(value)

@@ -2,8 +2,8 @@
 
 import keras
 import numpy as np
-from keras import ops
 
+from tf_gems import registry
 from tf_gems import training_data
 from tf_gems.layers.zeros import nonzero
 from tf_gems.layers.zeros import refuse_below_zeros
@@ -17,7 +17,7 @@ from tf_gems.validation import check_eager
 from tf_gems.validation import check_sparsity
 
 
-class Method:
+class Method(registry.Configurable):
     """Base class: scores for all prunable weights, and the ticket they give.
 
     A method overrides `scores`. The base class keeps the largest scores, as
@@ -121,15 +121,7 @@ class Method:
         return self.find_ticket(model, data, directory, verbose, callbacks)
 
     def find_ticket(self, model, data, directory, verbose, callbacks):
-        """Returns the ticket of `find`, whose data has been read.
-
-        Args:
-            model: As for `find`.
-            data: `tf_gems.training_data.TrainingData`, or `None`.
-            directory: As for `find`.
-            verbose: As for `find`.
-            callbacks: As for `find`.
-        """
+        """Returns the ticket of `find`, whose data has been read."""
         refuse_too_few_zeros(gems_of(model), self.target_sparsity)
         among = self._nonzero(model)
         density = 1.0 - self.target_sparsity
@@ -158,6 +150,38 @@ class Method:
             scores, density, paths, self.pattern, among
         )
 
+    def check_ranking(self, scores):
+        """Returns scores if they are finite and not all equal.
+
+        Ties are broken by position: a ticket of equal scores would keep the
+        first weights of the network.
+
+        Args:
+            scores: List of float arrays.
+
+        Raises:
+            ValueError: If the scores rank nothing.
+        """
+        name = type(self).__name__
+        low = min(np.min(s, initial=np.inf) for s in scores)
+        high = max(np.max(s, initial=-np.inf) for s in scores)
+        if not all(np.isfinite(s).all() for s in scores):
+            raise ValueError(
+                f"{name} ranks weights by finite scores. Received: scores "
+                "with NaN or infinity. Check the weights, the data and the "
+                "loss for such values."
+            )
+        if low == high and sum(np.size(s) for s in scores) > 1:
+            raise ValueError(
+                f"{name} ranks weights by scores that differ. Received: a "
+                f"score of {low:g} for every weight. The gradient of the loss "
+                "vanishes if the data are all zero or all alike, if the loss "
+                "is constant, or if the network is dead; and all magnitudes "
+                "are equal after `SignedConstant`. Check the data, or "
+                "initialize the weights anew."
+            )
+        return scores
+
     def ticket(self, model, masks):
         """Returns a ticket of masks and the current weights of a model."""
         for weight, mask in zip(prunable_weights(model), masks, strict=True):
@@ -173,61 +197,14 @@ class Method:
         metadata = {"method": keras.saving.serialize_keras_object(self)}
         return Ticket.from_masks(model, masks, metadata)
 
-    def get_config(self):
-        return {
-            "target_sparsity": self.target_sparsity,
-            "distribution": keras.saving.serialize_keras_object(
-                self.distribution
-            ),
-            "pattern": keras.saving.serialize_keras_object(self.pattern),
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-
-def refuse_no_ranking(scores, name):
-    """Raises an error if scores are not finite, or all of them are equal.
-
-    Ties are broken by position: a ticket of equal scores would keep the first
-    weights of the network.
-    """
-    low = min(np.min(s, initial=np.inf) for s in scores)
-    high = max(np.max(s, initial=-np.inf) for s in scores)
-    if not all(np.isfinite(s).all() for s in scores):
-        raise ValueError(
-            f"{name} ranks weights by finite scores. Received: scores with NaN "
-            "or infinity. The weights, the data or the loss hold some: look at "
-            "them."
-        )
-    if low == high and sum(np.size(s) for s in scores) > 1:
-        raise ValueError(
-            f"{name} ranks weights by scores that differ. Received: a score of "
-            f"{low:g} for every weight. The gradient of the loss vanishes if "
-            "the data are all zero or all alike, if the loss is constant, or "
-            "if the network is dead; and magnitudes are equal after "
-            "`SignedConstant`. Look at the data, or initialize the weights "
-            "anew."
-        )
-
 
 def present_weights(model):
     """Returns the values of all prunable weights, as float32 arrays."""
-    return [
-        ops.convert_to_numpy(ops.cast(w.weight, "float32"))
-        for w in prunable_weights(model)
-    ]
+    return [w.read_weight() for w in prunable_weights(model)]
 
 
 def warn_at_minimum(distribution, model, masks):
-    """Warns of layers that are down to the minimum of a distribution.
-
-    Args:
-        distribution: `tf_gems.distributions.Distribution`.
-        model: `SparseModel`, or Keras model that holds `GemLayer`s.
-        masks: List of bool arrays, one for each prunable weight.
-    """
+    """Warns of layers that are down to the minimum of a distribution."""
     kept = {
         weight.path: (np.count_nonzero(mask), mask.size)
         for weight, mask in zip(prunable_weights(model), masks, strict=True)

@@ -11,8 +11,8 @@ from tf_gems.methods.saliency import Saliency
 from tf_gems.methods.saliency import mean_over
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
+from tf_gems.validation import check_number
 from tf_gems.validation import is_integer
-from tf_gems.validation import is_number
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -64,14 +64,11 @@ class ProsPr(Saliency):
                 f"Received: steps={steps!r}, batches={batches!r}. Use "
                 "`batches=None`, or more than `steps`, which is at least 0."
             )
-        if not is_number(learning_rate) or not learning_rate > 0:
-            raise ValueError(
-                "`learning_rate` must be positive. "
-                f"Received: learning_rate={learning_rate!r}"
-            )
         super().__init__(target_sparsity, batches or steps + 1, **kwargs)
         self.steps = int(steps)
-        self.learning_rate = float(learning_rate)
+        self.learning_rate = check_number(
+            learning_rate, "learning_rate", above=0
+        )
 
     def scores(self, model, data):
         weights = present_weights(model)
@@ -96,16 +93,9 @@ class ProsPr(Saliency):
         gradients = mean_over(
             last, lambda *batch: slope(weights, rest, steps, *batch)
         )
-        return self.refuse_equal(
+        return self.check_ranking(
             [np.abs(g * w) for g, w in zip(gradients, weights, strict=True)]
         )
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "steps": self.steps,
-            "learning_rate": self.learning_rate,
-        }
 
 
 def _other_weights(model):

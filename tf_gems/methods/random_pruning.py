@@ -44,6 +44,3 @@ class RandomPruning(Method):
         np.random.default_rng(self.seed).shuffle(ranks)
         parts = np.split(ranks, np.cumsum(sizes)[:-1])
         return [p.reshape(s) for p, s in zip(parts, shapes, strict=True)]
-
-    def get_config(self):
-        return {**super().get_config(), "seed": self.seed}

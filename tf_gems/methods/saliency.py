@@ -9,10 +9,10 @@ import numpy as np
 from tf_gems import _keras
 from tf_gems import training_data
 from tf_gems.methods.method import Method
-from tf_gems.methods.method import refuse_no_ranking
 from tf_gems.network import gems_of
+from tf_gems.network import masked_by_flags
 from tf_gems.network import prunable_weights
-from tf_gems.validation import is_integer
+from tf_gems.validation import check_count_or_none
 
 
 class Saliency(Method):
@@ -32,12 +32,7 @@ class Saliency(Method):
 
     def __init__(self, target_sparsity, batches=1, **kwargs):
         super().__init__(target_sparsity, **kwargs)
-        if batches is not None and not is_integer(batches, 1):
-            raise ValueError(
-                "`batches` must be a positive integer, or `None` for all. "
-                f"Received: batches={batches!r}."
-            )
-        self.batches = batches
+        self.batches = check_count_or_none(batches, "batches")
 
     def loss_of(self, model, others=()):
         """Returns the loss as a function of the weights and of a batch.
@@ -73,18 +68,6 @@ class Saliency(Method):
     def take(self, data):
         """Returns the batches asked for, as tuples of arrays."""
         return take_batches(data, self.batches)
-
-    def refuse_equal(self, scores):
-        """Returns scores, or raises an error if they rank nothing.
-
-        Args:
-            scores: List of float arrays.
-        """
-        refuse_no_ranking(scores, type(self).__name__)
-        return scores
-
-    def get_config(self):
-        return {**super().get_config(), "batches": self.batches}
 
 
 def take_batches(data, count):
@@ -171,20 +154,17 @@ def weights_replaced(model, values, others=()):
         *((f.packed, f.all_true()) for f in flags),
         *others,
     ]
-    phases = [gem.phase for gem in gems]
-    for gem in gems:
-        gem.phase = "finetuning"  # in which the masks are the flags alone
-    before = [(v, v.trainable) for gem in gems for v in gem.layer.weights]
-    try:
-        for variable, _ in before:
-            # Penalties on weights that do not train are no part of the loss:
-            # no mask changes them.
-            variable.trainable = False
-        with keras.StatelessScope(mapping, collect_losses=True):
-            yield
-    finally:
-        for variable, trainable in before:
-            variable.trainable = trainable
-        for gem, phase in zip(gems, phases, strict=True):
-            gem.phase = phase
-        _keras.clear_losses(model)
+    with masked_by_flags(gems):
+        # In this phase a variable tells what the user has set.
+        before = [(v, v.trainable) for gem in gems for v in gem.layer.weights]
+        try:
+            for variable, _ in before:
+                # Penalties on weights that do not train are no part of the
+                # loss: no mask changes them.
+                variable.trainable = False
+            with keras.StatelessScope(mapping, collect_losses=True):
+                yield
+        finally:
+            for variable, trainable in before:
+                variable.trainable = trainable
+            _keras.clear_losses(model)

@@ -40,6 +40,6 @@ class Snip(Saliency):
         gradients = mean_over(
             self.take(data), lambda *batch: slope(weights, *batch)
         )
-        return self.refuse_equal(
+        return self.check_ranking(
             [np.abs(g * w) for g, w in zip(gradients, weights, strict=True)]
         )

@@ -19,7 +19,7 @@ from tf_gems.methods.saliency import weights_replaced
 from tf_gems.network import network_weights
 from tf_gems.network import prunable_weights
 from tf_gems.schedules import Geometric
-from tf_gems.validation import is_integer
+from tf_gems.validation import check_positive_integer
 from tf_gems.wrapper_removal import wrapped_by
 
 _SHIFTS = ("bias", "beta")
@@ -71,12 +71,7 @@ class SynFlow(Method):
         pattern="unstructured",
     ):
         super().__init__(target_sparsity, distribution, pattern)
-        if not is_integer(rounds, 1):
-            raise ValueError(
-                "`rounds` must be a positive integer. "
-                f"Received: rounds={rounds!r}. The authors use 100."
-            )
-        self.rounds = int(rounds)
+        self.rounds = check_positive_integer(rounds, "rounds")
 
     def scores(self, model, data):
         """Returns the scores of the last round, -1 for what it leaves out.
@@ -112,9 +107,6 @@ class SynFlow(Method):
                         model, shares, density(round_ / self.rounds), masks
                     )
         return shares
-
-    def get_config(self):
-        return {**super().get_config(), "rounds": self.rounds}
 
 
 def _linear_weights(model):

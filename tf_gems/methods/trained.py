@@ -8,10 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import registry
 from tf_gems.callbacks.backup import is_chief
 from tf_gems.files import lock
 from tf_gems.layers.gem_layer import built_gem_layers
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.layers.prunable_weight import density_of
 from tf_gems.layers.training_guard import forget_compilation
 from tf_gems.layers.zeros import is_untouched
 from tf_gems.methods.method import Method
@@ -19,14 +21,14 @@ from tf_gems.methods.method import warn_at_minimum
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
 from tf_gems.pointwise import refuse_too_few_zeros
-from tf_gems.registry import deserialize
 from tf_gems.selection import distributions
 from tf_gems.selection import patterns
 from tf_gems.targets import check_directory
 from tf_gems.training import train
+from tf_gems.validation import check_count_or_none
+from tf_gems.validation import check_learning_rate
 from tf_gems.validation import check_positive_integer
 from tf_gems.validation import check_sparsity
-from tf_gems.validation import is_number
 
 
 class Trained(Method):
@@ -53,17 +55,9 @@ class Trained(Method):
         super().__init__(target_sparsity, **kwargs)
         self.epochs = check_positive_integer(epochs, "epochs")
         if isinstance(learning_rate, dict):
-            learning_rate = deserialize(learning_rate, "learning_rate")
-        schedule = keras.optimizers.schedules.LearningRateSchedule
-        if not (learning_rate is None or isinstance(learning_rate, schedule)):
-            if not is_number(learning_rate) or not learning_rate > 0:
-                raise ValueError(
-                    "`learning_rate` must be positive, or a schedule of Keras. "
-                    f"Received: learning_rate={learning_rate!r:.300}. Leave it "
-                    "out for that of the model's own optimizer."
-                )
+            learning_rate = registry.deserialize(learning_rate, "learning_rate")
+        self.learning_rate = check_learning_rate(learning_rate)
         _refuse_no_config(learning_rate)
-        self.learning_rate = learning_rate
 
     @property
     def epochs_of_search(self):
@@ -130,18 +124,8 @@ class Trained(Method):
         """Returns the masks of a model that has been trained."""
         return alive_masks(model)
 
-    def get_config(self):
-        rate = self.learning_rate
-        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            rate = keras.optimizers.schedules.serialize(rate)
-        return {
-            **super().get_config(),
-            "epochs": self.epochs,
-            "learning_rate": rate,
-        }
 
-
-class WeightPruner(keras.callbacks.Callback):
+class WeightPruner(registry.Configurable, keras.callbacks.Callback):
     """Base class of callbacks that prune weights while `fit` trains them.
 
     A subclass sets the masks at the beginning of an epoch, and implements
@@ -158,9 +142,7 @@ class WeightPruner(keras.callbacks.Callback):
     def __init__(self, target_sparsity, epochs, distribution, pattern):
         super().__init__()
         self.target_sparsity = check_sparsity(target_sparsity)
-        self.epochs = epochs
-        if epochs is not None:
-            self.epochs = check_positive_integer(epochs, "epochs")
+        self.epochs = check_count_or_none(epochs, "epochs")
         self.distribution = distributions.get(distribution)
         self.pattern = patterns.get(pattern)
         patterns.refuse_too_dense(self.pattern, self.target_sparsity)
@@ -206,28 +188,11 @@ class WeightPruner(keras.callbacks.Callback):
         if self._epochs <= self.params["epochs"]:  # else another `fit` follows
             warn_unfinished(self._weights, self.target_sparsity)
 
-    def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "target_sparsity": self.target_sparsity,
-            "epochs": self.epochs,
-            "distribution": serialize(self.distribution),
-            "pattern": serialize(self.pattern),
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
 
 def locked(directory, model):
     """Returns a context in which one search locks its directory.
 
     With several workers, the chief locks it.
-
-    Args:
-        directory: String, path or `None`.
-        model: Keras model.
 
     Raises:
         RuntimeError: If another search works there.
@@ -256,15 +221,11 @@ def _refuse_no_config(learning_rate):
 
 def alive_masks(model):
     """Returns which weights are alive, a bool array for each."""
-    return [ops.convert_to_numpy(w.alive) > 0 for w in prunable_weights(model)]
+    return [np.asarray(w.alive) for w in prunable_weights(model)]
 
 
 def weights_in_training(model, name):
     """Returns every `PrunableWeight` of a model whose weights train.
-
-    Args:
-        model: Keras model that a callback was given.
-        name: Name of the callback, for messages.
 
     Raises:
         ValueError: If there is none, or if scores train instead.
@@ -279,36 +240,24 @@ def weights_in_training(model, name):
     return [weight for gem in gems for weight in gem.prunable]
 
 
-def read_weights(weights):
-    """Returns the values, float32, and the flags, bool, of some weights."""
-    values = [
-        ops.convert_to_numpy(ops.cast(w.weight, "float32")) for w in weights
-    ]
-    return values, [ops.convert_to_numpy(w.alive) > 0 for w in weights]
-
-
 def log_sparsity(weights, logs):
     """Adds `sparsity` and `density` to the logs of an epoch."""
     if logs is not None:
-        _, alive = read_weights(weights)
-        kept, size = sum(a.sum() for a in alive), sum(a.size for a in alive)
-        logs["sparsity"], logs["density"] = 1.0 - kept / size, kept / size
+        density = density_of(weights)
+        logs["sparsity"], logs["density"] = 1.0 - density, density
 
 
 def train_weights(model):
     """Lets the weights of a model that was just wrapped train.
 
     A model that was mined, or trained, since it was wrapped stays as it is.
-
-    Args:
-        model: `SparseModel`, compiled, before `fit`.
     """
     gems = find_gem_layers(model)
     untouched = all(
         gem.built
         and gem.phase == "mining"
         and not int(ops.convert_to_numpy(gem.target))
-        and all(is_untouched(w, w.alive.read()) for w in gem.prunable)
+        and all(is_untouched(w, np.asarray(w.alive)) for w in gem.prunable)
         for gem in gems
     )
     if not untouched or getattr(model.optimizer, "built", True):
@@ -320,13 +269,7 @@ def train_weights(model):
 
 
 def refuse_restoring(callbacks, epoch, name):
-    """Raises an error for callbacks that would bring pruned weights back.
-
-    Args:
-        callbacks: List of the callbacks of `fit`.
-        epoch: Integer, the epoch that begins with the last pruning.
-        name: Name of the callback that prunes, for messages.
-    """
+    """Raises an error for callbacks that would bring pruned weights back."""
     for callback in callbacks:
         if (
             isinstance(callback, keras.callbacks.EarlyStopping)
@@ -345,9 +288,8 @@ def refuse_restoring(callbacks, epoch, name):
 
 def warn_unfinished(weights, target_sparsity):
     """Warns if training ended with fewer zeros than were asked for."""
-    _, alive = read_weights(weights)
-    size = sum(a.size for a in alive)
-    kept = sum(a.sum() for a in alive)
+    size = sum(w.alive.size for w in weights)
+    kept = sum(w.alive.count() for w in weights)
     if kept > round((1 - target_sparsity) * size):
         warnings.warn(
             "Training ended before pruning did. Received: "

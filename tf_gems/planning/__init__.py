@@ -1,4 +1,4 @@
-"""How many zeros, and which, a network needs to be as small or as fast."""
+"""How many zeros a network needs to be small or fast enough, and where."""
 
 from tf_gems.planning.plan import Plan
 from tf_gems.planning.plan import plan

@@ -1,4 +1,4 @@
-"""Which channels of a network can be pruned so that its zeros go away."""
+"""Which channels of a network can be pruned and then removed."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ from tf_gems.compaction.rules import Depthwise
 from tf_gems.planning import speeds
 from tf_gems.selection.patterns import Channel
 
-# Of channels: with more, layers have few left to learn with.
+# The largest share of channels: with more, layers cannot learn enough.
 _MOST = 0.9
 _STEP = 0.004
 
@@ -28,11 +28,11 @@ _STEP = 0.004
 def removable_kernels(model):
     """Returns the kernels whose pruned channels `tf_gems.compact` removes.
 
-    Of channels that can only be removed together, one kernel decides. These
-    are no channels that are added up with those of another kernel, such as
-    the trunk of a residual network, and no outputs of the model. A channel
-    that a depthwise convolution reads is pruned there, as its zeros stop
-    what enters it as well.
+    Where channels can only be removed together, one kernel decides. Channels
+    that are added to those of another kernel, such as the trunk of a residual
+    network, are excluded, and so are the outputs of the model. A channel that
+    a depthwise convolution reads is pruned in that convolution, whose zeros
+    stop its input as well.
 
     Args:
         model: Built Keras model.
@@ -87,15 +87,10 @@ def _kernel(rule):
 
 
 def after_pruning(model, kernels, sparsity):
-    """Returns what is left of a model once channels are pruned and removed.
+    """Returns the size of a model after channels are pruned and removed.
 
     Channels are chosen at random, the same share of each kernel. The weights
     of the model are restored, bit for bit.
-
-    Args:
-        model: Built Keras model.
-        kernels: List of `keras.Variable`, see `removable_kernels`.
-        sparsity: Float, share of zeros of each kernel.
 
     Returns:
         `(parameters, multiply_adds)`: pairs of integers, before and after.
@@ -125,7 +120,7 @@ class ChannelPolicy:
     """Whole channels are pruned, and then removed, for any runtime.
 
     Speed-ups were measured as a function of the share of multiply-adds that
-    is gone, so what a sparsity removes of this very network is computed.
+    is removed. This share is computed for the network itself.
 
     Args:
         model: Built Keras model.
@@ -162,28 +157,34 @@ class ChannelPolicy:
         before, after = self.left(sparsity)[1]
         return self.table.at([math.log(before)], 1 - after / before)
 
-    def enough(self, sparsity, max_bytes, speedup):
-        """Whether a sparsity reaches what is asked for."""
-        fast = speedup is None or self.estimate(sparsity).speedup >= speedup
-        return fast and self.bytes(sparsity) <= (max_bytes or math.inf)
-
     def least(self, max_bytes, speedup):
         """Returns the least sparsity that is enough, `None` if none is."""
         low, high = 0.0, _MOST
-        if not self.enough(high, max_bytes, speedup):
+        if not is_enough(self, high, max_bytes, speedup):
             return None
         while high - low > _STEP:
             middle = (low + high) / 2
-            if self.enough(middle, max_bytes, speedup):
+            if is_enough(self, middle, max_bytes, speedup):
                 high = middle
             else:
                 low = middle
         return round(high, 3)
 
     def best(self):
-        """Returns in words what it gives at most."""
-        return (
-            f"about {self.bytes(_MOST):,} bytes and "
-            f"{self.estimate(_MOST).speedup:.1f} times as fast at sparsity "
-            f"{_MOST:g} (pattern='channel', compact=True)"
-        )
+        """Describes the smallest and fastest file that the policy can give."""
+        return describe(self, _MOST, "pattern='channel', compact=True")
+
+
+def is_enough(policy, sparsity, max_bytes, speedup):
+    """Whether a policy reaches the target at a sparsity."""
+    fast = speedup is None or policy.estimate(sparsity).speedup >= speedup
+    return fast and policy.bytes(sparsity) <= (max_bytes or math.inf)
+
+
+def describe(policy, sparsity, settings):
+    """Describes the file that a policy gives at a sparsity."""
+    text = f"about {policy.bytes(sparsity):,} bytes"
+    estimate = policy.estimate(sparsity)
+    if estimate is not None:
+        text += f" and {estimate.speedup:.1f} times as fast"
+    return f"{text} at sparsity {sparsity:g} ({settings})"

@@ -1,4 +1,4 @@
-"""What a plan must know of a network: read off its converted file."""
+"""The properties of a network that a plan needs, from its converted file."""
 
 import dataclasses
 import functools
@@ -122,7 +122,7 @@ class Converted:
 
     @functools.cached_property
     def features(self):
-        """Dict from a target to what decides how much zeros are worth there.
+        """Dict from a target to the features that determine its speed-up.
 
         For `"browser"` the work of the 1x1 convolutions, and all other work
         beside it; for `"native"` the number of weights.

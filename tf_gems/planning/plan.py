@@ -1,12 +1,13 @@
 """The sparsity and the policy that a network needs for its target."""
 
 import dataclasses
-import math
 
 import keras
 
 from tf_gems.planning import speeds
 from tf_gems.planning.channels import ChannelPolicy
+from tf_gems.planning.channels import describe
+from tf_gems.planning.channels import is_enough
 from tf_gems.planning.channels import removable_kernels
 from tf_gems.planning.converted import Converted
 from tf_gems.pointwise import POLICY
@@ -22,7 +23,7 @@ _TARGETS = ("browser", "native")
 
 @dataclasses.dataclass(frozen=True)
 class Plan(Report):
-    """What to prune, and how much of it, for a file to be small or fast.
+    """What to prune, and how much, so that a file is small or fast enough.
 
     Args:
         target_sparsity: Float in [0, 1), for `tf_gems.GemMinerCallback` and
@@ -31,17 +32,17 @@ class Plan(Report):
             kernels, or a list of regular expressions of their paths.
         pattern: `"unstructured"`, `"4x1"`: blocks of four along the inputs, or
             `"channel"`: whole channels, which the export then removes.
-        distribution: `"uniform"` if it is to be faster: so were the networks
-            that were measured; else `"global"`.
+        distribution: `"uniform"` if a speed-up is asked for, as in the
+            networks that were measured; otherwise `"global"`.
         optimize: For `tf_gems.export_litert`.
         target: `"browser"` or `"native"`.
-        bytes: Integer, what the file should take.
-        dense_bytes: Integer, what it takes with no zeros.
+        bytes: Integer, estimated bytes of the file.
+        dense_bytes: Integer, bytes of the file without zeros.
         speedup: `tf_gems.planning.speeds.Estimate`, or `None` if there are no
             measurements for what is pruned.
         max_bytes: Integer that was asked for, or `None`.
         least_speedup: Float that was asked for, or `None`.
-        sources: List of strings, what the estimate of speed rests on.
+        sources: List of strings, where the measured speeds come from.
         compact: For `tf_gems.export_litert`. Defaults to `False`.
         multiply_adds: Pair of integers, before and after channels are
             removed, or `None`. Defaults to `None`.
@@ -116,7 +117,7 @@ class Plan(Report):
             )
         if self.least_speedup and estimate.low < self.least_speedup:
             lines.append(
-                f"It may thus be less than {self.least_speedup:g} times: "
+                f"The speed-up may be less than {self.least_speedup:g} times: "
                 "measure the export, or ask for more."
             )
         lines += [f"Source: {source}" for source in self.sources]
@@ -129,22 +130,21 @@ def plan(
     speedup: float | None = None,
     target: str = "browser",
 ) -> Plan:
-    """Says how sparse a model must be to be small or fast enough.
+    """Returns how sparse a model must be to be small or fast enough.
 
-    Of the policies that reach what is asked for, the one that prunes the
-    smallest part of what it prunes is chosen. In a browser these are the 1x1
-    convolutions (`filters="pointwise"`), of which XNNPACK uses the zeros if
-    they are more than two thirds; natively, on x86 with AVX, in networks of
-    dense layers only, single weights or blocks of four. Natively, in all other
-    networks, whole channels are pruned (`pattern="channel"`), in the kernels
-    of which `tf_gems.compact` can remove them. If only the size counts, all
-    kernels are pruned.
+    Among the policies that reach the target, the one of the lowest sparsity is
+    chosen. In a browser, the 1x1 convolutions are pruned
+    (`filters="pointwise"`), whose zeros XNNPACK uses if they are more than two
+    thirds. Natively, on x86 with AVX, networks of dense layers are pruned in
+    single weights or blocks of four. In all other networks whole channels are
+    pruned (`pattern="channel"`), in those kernels from which `tf_gems.compact`
+    can remove them. If only the size matters, all kernels are pruned.
 
     Bytes are those of the float32 file of `tf_gems.export_litert`, computed
-    from the format. Speed-ups rest on a table of measurements, see
-    `tf_gems.planning.speeds`: the answer says whether this very network was
-    measured, or others like it, and how far off it may be. The model is
-    converted for this, which takes seconds, and stays as it is.
+    from the format. Speed-ups are estimated from a table of measurements, see
+    `tf_gems.planning.speeds`. The plan tells whether the network itself or
+    similar ones were measured, and how large the error may be. The model is
+    converted for this, which takes seconds; it does not change.
 
     Args:
         model: Built Keras model, not pruned yet.
@@ -189,10 +189,10 @@ def plan(
     if not reached:
         best = ", ".join(policy.best() for policy in policies)
         raise ValueError(
-            "This is more than the zeros of this network can give. Received: "
+            "Pruning this network does not reach the target. Received: "
             f"max_bytes={max_bytes}, speedup={speedup}, target={target!r}. "
-            f"The best: {best}. Ask for less, or take a network that is "
-            "smaller to begin with."
+            f"The best: {best}. Lower the target, or start from a smaller "
+            "network."
         )
     sparsity, policy = min(reached, key=lambda pair: pair[0])
     estimate, left = policy.estimate(sparsity), None
@@ -228,10 +228,9 @@ def _refuse_no_faster(converted):
     if not converted.eligible_work:
         reason = converted.obstacle or "it has no 1x1 convolution"
         raise ValueError(
-            "No zero of this model saves time in a browser, as far as was "
-            f"measured. Received: a model of which XNNPACK computes nothing "
-            f"sparsely: {reason}. See `tf_gems.export.make_sparse_ready`, or "
-            "ask for `max_bytes` alone."
+            "The zeros of this model save no time in a browser. Received: a "
+            f"model of which XNNPACK computes nothing sparsely: {reason}. See "
+            "`tf_gems.export.make_sparse_ready`, or pass `max_bytes` alone."
         )
 
 
@@ -268,7 +267,7 @@ def _policies(model, converted, target, speedup):
 
 @dataclasses.dataclass(frozen=True)
 class _Policy:
-    """One way to prune a network, and what it would give."""
+    """One way to prune a network, with its size and speed."""
 
     converted: Converted
     target: str
@@ -307,19 +306,16 @@ class _Policy:
     def least(self, max_bytes, speedup):
         """Returns the least sparsity that is enough, `None` if none is."""
         for sparsity in self.sparsities():
-            fast = speedup is None or self.estimate(sparsity).speedup >= speedup
-            if fast and self.bytes(sparsity) <= (max_bytes or math.inf):
+            if is_enough(self, sparsity, max_bytes, speedup):
                 return sparsity
         return None
 
     def best(self):
-        """Returns in words what it gives at most."""
+        """Describes the smallest and fastest file that the policy can give."""
         *_, most = self.sparsities()
-        what = f"filters={self.filters!r}, pattern={self.pattern!r}"
-        converted = f"about {self.bytes(most):,} bytes"
-        if self.table is not None:
-            converted += f" and {self.estimate(most).speedup:.1f} times as fast"
-        return f"{converted} at sparsity {most:g} ({what})"
+        return describe(
+            self, most, f"filters={self.filters!r}, pattern={self.pattern!r}"
+        )
 
     @property
     def distribution(self):

@@ -1,4 +1,4 @@
-"""Speed-ups that were measured, and what they say about another network.
+"""Measured speed-ups, and estimates for other networks.
 
 The table `speeds.json` is written by `benchmarks/speed_table.py`, which names
 where its figures come from.
@@ -24,10 +24,10 @@ class Estimate:
 
     Args:
         speedup: Float, time of the dense file over that of the sparse one.
-        low: Float; it should not be less than that.
-        high: Float; nor more than that.
-        certainty: String, where it comes from.
-        networks: List of the names of the networks that it rests on.
+        low: Float, the lower end of the likely range.
+        high: Float, the upper end of the likely range.
+        certainty: String that tells how it was obtained.
+        networks: List of the names of the networks that were measured.
     """
 
     speedup: float
@@ -40,11 +40,11 @@ class Estimate:
 class Speeds:
     """Measured speed-ups of one target and one pattern of zeros.
 
-    Each network is a point, by what decides how much zeros are worth (see
+    Each network is a point in a space of features (see
     `tf_gems.planning.converted`), with speed-ups at some sparsities. Between
-    sparsities logarithms are interpolated linearly, between networks with
-    weights by the inverse square of their distance. How wrong that is, is told
-    by leaving each network out and estimating it from the others.
+    sparsities, logarithms are interpolated linearly; between networks, with
+    weights by the inverse square of their distance. The error is estimated by
+    leaving each network out and estimating it from the others.
 
     Args:
         networks: List of dicts: `name`, `features`, and `points`: lists of
@@ -73,12 +73,7 @@ class Speeds:
         return math.exp(max(errors)) - 1
 
     def at(self, features, sparsity):
-        """Returns the `Estimate` for a network.
-
-        Args:
-            features: List of floats.
-            sparsity: Float from `lowest` to `highest`.
-        """
+        """Returns the `Estimate` for a network."""
         for network in self.networks:
             if _distance(network["features"], features) < _SAME:
                 points = network["points"]
@@ -110,9 +105,6 @@ class Speeds:
 def load(target):
     """Returns the measured speed-ups of a target.
 
-    Args:
-        target: `"browser"` or `"native"`.
-
     Returns:
         Dict from a pattern, as `tf_gems.patterns.get` takes it, to `Speeds`.
     """
@@ -140,7 +132,7 @@ def _between(networks, features, sparsity):
 
 
 def _on_curve(points, sparsity, column):
-    """Returns what was measured at a sparsity, or about that."""
+    """Returns the measurement at a sparsity, interpolated."""
     if sparsity <= points[0][0]:
         return points[0][column]
     for before, after in zip(points[:-1], points[1:], strict=True):

@@ -1,9 +1,9 @@
 """Whether it is the mask, or the weights, that make a ticket good.
 
-A ticket is trained beside what is left of it without its mask (*shuffled*:
+A ticket is trained beside its variants without its mask (*shuffled*:
 the same number kept in every layer, anywhere), without its weights
-(*reinitialized*) and without both (*random*). What does worse has lost
-something that matters.
+(*reinitialized*) and without both (*random*). A variant that does worse has
+lost something that matters.
 
 ```python
 report = tf_gems.sanity.check(ticket, fit, evaluate, model=sparse)
@@ -17,7 +17,6 @@ Pruning Methods: Random Tickets can Win the Jackpot".
 
 from tf_gems.sanity.checking import check
 from tf_gems.sanity.sanity_report import SanityReport
-from tf_gems.sanity.sanity_report import verdict
 from tf_gems.sanity.variants import randomize
 from tf_gems.sanity.variants import reinitialize
 from tf_gems.sanity.variants import shuffle
@@ -28,5 +27,4 @@ __all__ = [
     "randomize",
     "reinitialize",
     "shuffle",
-    "verdict",
 ]

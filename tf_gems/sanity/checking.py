@@ -1,9 +1,9 @@
-"""Trains a ticket, and what is left of it."""
+"""Trains a ticket and its randomized variants."""
 
 import keras
 
 from tf_gems.network import gems_of
-from tf_gems.sanity.sanity_report import verdict
+from tf_gems.sanity.sanity_report import SanityReport
 from tf_gems.sanity.variants import randomize
 from tf_gems.sanity.variants import reinitialize
 from tf_gems.sanity.variants import shuffle
@@ -34,15 +34,15 @@ def check(
     Args:
         ticket: `tf_gems.Ticket`.
         fit: Function of a ticket and a seed that applies the ticket to a
-            network, compiles and trains that, and returns it. What else is
-            random in it should follow from the seed.
+            network, compiles and trains that, and returns it. Everything else
+            that is random in it should depend on the seed.
         evaluate: Function of what `fit` returns; returns its accuracy on
             data that no method has seen, a float in [0, 1].
         seeds: Integers, one for each run of a branch. Defaults to
             `(0, 1, 2)`.
         model: `SparseModel` or Keras model of the ticket's network, for its
-            initializers; it stays as it is. Defaults to `None`: weights are
-            not drawn anew, and nothing is said of them.
+            initializers; it does not change. Defaults to `None`: no variant
+            with new weights is trained.
         inverted: Ticket of the method with inverted scores, to be trained as
             well, see `tf_gems.methods.Inverted` and the argument `inverted`
             of `tf_gems.methods.GemMiner`. Defaults to `None`.
@@ -107,7 +107,7 @@ def check(
             accuracies[branch].append(accuracy)
             if verbose:
                 print(f"{branch:<14} seed {seed}: {accuracy:.2%}", flush=True)
-    return verdict(accuracies, tolerance)
+    return SanityReport(accuracies, tolerance)
 
 
 def _run(fit, evaluate, ticket, seed):

@@ -1,4 +1,4 @@
-"""What accuracies say about a ticket."""
+"""The verdict on a ticket, from accuracies."""
 
 import dataclasses
 import math
@@ -9,8 +9,8 @@ from tf_gems.files import replacing
 from tf_gems.tables import Report
 from tf_gems.tables import Table
 from tf_gems.targets import check_file
+from tf_gems.validation import check_list
 from tf_gems.validation import check_number
-from tf_gems.validation import is_number
 
 BRANCHES = ("ticket", "shuffled", "reinitialized", "random", "inverted")
 SPECIFIC = "specific"
@@ -22,7 +22,7 @@ _CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class SanityReport(Report):
-    """The accuracies of a ticket and of what is left of it, and verdicts.
+    """The accuracies of a ticket and of its variants, with verdicts.
 
     Two branches are compared by Welch's interval for the difference of their
     means, which holds the true one in 95 of 100 cases:
@@ -31,8 +31,8 @@ class SanityReport(Report):
 
     with sample standard deviations `s` of `n` runs, and the quantile `t` of
     Student's distribution with the degrees of freedom of Welch and
-    Satterthwaite. With three runs a branch `t` is 2.8 to 4.3: few runs decide
-    only what is far apart.
+    Satterthwaite. With three runs a branch, `t` is 2.8 to 4.3: few runs can
+    only distinguish branches that are far apart.
 
     Args:
         accuracies: Dict from a branch to the accuracies of its runs, floats
@@ -55,13 +55,8 @@ class SanityReport(Report):
     tolerance: float = 0.02
 
     def __post_init__(self):
-        _refuse_wrong_accuracies(self.accuracies)
-        if not is_number(self.tolerance) or self.tolerance < 0:
-            raise ValueError(
-                "`tolerance` is a difference in accuracy that does not "
-                f"matter. Received: tolerance={self.tolerance!r}. Give a "
-                "number such as 0.02."
-            )
+        _check_accuracies(self.accuracies)
+        check_number(self.tolerance, "tolerance", least=0)
 
     @property
     def mask(self):
@@ -197,31 +192,6 @@ class SanityReport(Report):
             figure.savefig(file, format=path.suffix[1:])
 
 
-def verdict(accuracies, tolerance=0.02):
-    """Returns the `SanityReport` of accuracies that have been measured.
-
-    Args:
-        accuracies: See `SanityReport`.
-        tolerance: See `SanityReport`.
-
-    Example:
-
-    >>> verdict({"ticket": [0.8], "shuffled": [0.5]}).mask
-    'undecided'
-    """
-    if not isinstance(accuracies, dict) or not accuracies.get("ticket"):
-        raise ValueError(
-            "`accuracies` is a dict from variants, of which one is 'ticket', "
-            "to lists of accuracies. Received: "
-            f"accuracies={accuracies!r:.300}. See `SanityReport`."
-        )
-    for name, runs in accuracies.items():
-        for run in runs if isinstance(runs, list | tuple) else [None]:
-            check_number(run, f"accuracies[{name!r}]")
-    check_number(tolerance, "tolerance", least=0)
-    return SanityReport(dict(accuracies), tolerance)
-
-
 def _difference(ours, theirs, confidence):
     """Returns the difference of two means, and the ends of its interval."""
     difference = float(np.mean(ours) - np.mean(theirs))
@@ -261,18 +231,18 @@ def _deviation(runs):
     return float(np.std(runs, ddof=1)) if len(runs) > 1 else None
 
 
-def _refuse_wrong_accuracies(accuracies):
-    if "ticket" not in accuracies or set(accuracies) - set(BRANCHES):
+def _check_accuracies(accuracies):
+    if (
+        not isinstance(accuracies, dict)
+        or "ticket" not in accuracies
+        or set(accuracies) - set(BRANCHES)
+    ):
         raise ValueError(
-            "`accuracies` has the branch 'ticket', and others among "
-            f"{', '.join(map(repr, BRANCHES[1:]))}. Received: branches "
-            f"{list(accuracies)}."
+            "`accuracies` is a dict with the key 'ticket', and others among "
+            f"{', '.join(map(repr, BRANCHES[1:]))}. Received: "
+            f"accuracies={accuracies!r:.300}."
         )
     for branch, runs in accuracies.items():
-        if not len(runs) or not all(
-            is_number(float(a)) and 0 <= a <= 1 for a in runs
-        ):
-            raise ValueError(
-                "A branch has the accuracies of its runs, in [0, 1]. "
-                f"Received: accuracies[{branch!r}]={list(runs)}."
-            )
+        name = f"accuracies[{branch!r}]"
+        for run in check_list(runs, name, "floats in [0, 1]"):
+            check_number(run, name, 0, 1)

@@ -39,9 +39,7 @@ def shuffle(ticket, model=None, *, seed):
         ValueError: If the model is of another network, or the weights that
             the ticket prunes are missing.
     """
-    seed = _check(ticket, seed)
-    if model is not None:
-        ticket.refuse_other_network(check_model(model))
+    seed = _check(ticket, seed, model)
     weights = _with_pruned_weights(ticket, model)
     return _shuffled(ticket, weights, "shuffled", seed)
 
@@ -67,9 +65,7 @@ def reinitialize(ticket, model, *, seed):
         ValueError: If the model is of another network, or a layer cannot be
             copied through its config.
     """
-    seed = _check(ticket, seed)
-    check_model(model)
-    ticket.refuse_other_network(model)
+    seed = _check(ticket, seed, check_model(model))
     weights = _drawn_anew(ticket, model, seed)
     return Ticket(
         dict(ticket.masks),
@@ -93,19 +89,19 @@ def randomize(ticket, model, *, seed):
     Returns:
         `tf_gems.Ticket`.
     """
-    seed = _check(ticket, seed)
-    check_model(model)
-    ticket.refuse_other_network(model)
+    seed = _check(ticket, seed, check_model(model))
     return _shuffled(ticket, _drawn_anew(ticket, model, seed), "random", seed)
 
 
-def _check(ticket, seed):
-    """Returns the seed, if both are what they should be."""
+def _check(ticket, seed, model):
+    """Returns the seed, or raises an error if they do not fit together."""
     if not isinstance(ticket, Ticket):
         raise ValueError(
             "`ticket` must be a `tf_gems.Ticket`. Received: "
             f"ticket={ticket!r:.300}. See `SparseModel.ticket`."
         )
+    if model is not None:
+        ticket.refuse_other_network(check_model(model))
     return check_integer(seed, "seed")
 
 
@@ -137,7 +133,6 @@ def _with_pruned_weights(ticket, model):
     if _has_pruned_weights(ticket, weights):
         return weights
     if model is not None:
-        ticket.refuse_other_network(model)
         for path, variable in zip(
             ticket.weights, network_weights(model), strict=True
         ):

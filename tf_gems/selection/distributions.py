@@ -23,7 +23,7 @@ from tf_gems.validation import check_sparsity
 from tf_gems.validation import is_number
 
 
-class Distribution:
+class Distribution(registry.Configurable):
     """Base class: a pure function of shapes, density and paths."""
 
     def __call__(self, shapes, density, paths=None):
@@ -72,13 +72,6 @@ class Distribution:
             masks += pattern.keep_largest([score], count, here)
         return masks
 
-    def get_config(self):
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Global(Distribution):
@@ -126,13 +119,11 @@ class Global(Distribution):
                 f"of which {count} entries may be kept. Lower the sparsity, "
                 "or use `Global(minimum=0)`."
             )
-        # Ranked first, not apart: the pattern is one of all that is kept.
+        # The minimum ranks first, with all others: the pattern has to hold
+        # for everything that is kept.
         pairs = zip(first, scores, strict=True)
         scores = [np.where(mask, np.inf, score) for mask, score in pairs]
         return pattern.keep_largest(scores, count, among)
-
-    def get_config(self):
-        return {"minimum": self.minimum}
 
 
 class _Rescaled(Global):
@@ -318,9 +309,6 @@ class SmartRatio(Distribution):
             excess = wanted - kept[index]
         return kept
 
-    def get_config(self):
-        return {"last": self.last}
-
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class PerPath(Distribution):
@@ -381,9 +369,6 @@ class PerPath(Distribution):
         kept[~named] = others
         return kept
 
-    def get_config(self):
-        return {"sparsities": self.sparsities}
-
 
 DISTRIBUTIONS = {
     "global": Global,
@@ -406,13 +391,9 @@ def get(identifier, argument="distribution"):
     Raises:
         ValueError: If it is none of these.
     """
-    if isinstance(identifier, dict):
-        if "class_name" not in identifier:
-            return PerPath(identifier)
-        identifier = registry.deserialize(identifier, argument)
-    if isinstance(identifier, Distribution):
-        return identifier
-    return registry.get(identifier, DISTRIBUTIONS, argument)
+    if isinstance(identifier, dict) and "class_name" not in identifier:
+        return PerPath(identifier)
+    return registry.get(identifier, DISTRIBUTIONS, argument, Distribution)
 
 
 def _proportional(ratios, sizes, total):

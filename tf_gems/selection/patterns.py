@@ -19,7 +19,7 @@ from tf_gems.validation import check_integer
 from tf_gems.validation import check_positive_integer
 
 
-class Pattern:
+class Pattern(registry.Configurable):
     """Base class: a pure function of scores, with a config.
 
     Attributes:
@@ -53,13 +53,6 @@ class Pattern:
     def matches(self, mask):
         """Whether a mask, a bool array, has this pattern."""
         raise NotImplementedError
-
-    def get_config(self):
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
@@ -122,7 +115,7 @@ class NOfM(Pattern):
         return [a | b for a, b in zip(first, others, strict=True)]
 
     def _largest_of_groups(self, scores, among):
-        """Marks the `n` largest of each group that are among some."""
+        """Marks the `n` largest competing entries of each group."""
         groups = self._groups(np.asarray(scores), 0)
         last = ~self._groups(among, False)  # also below scores of -inf
         ranks = np.lexsort((-groups, last), axis=-1).argsort(axis=-1)
@@ -147,38 +140,9 @@ class NOfM(Pattern):
     def matches(self, mask):
         return bool((self._groups(mask, False).sum(-1) <= self.n).all())
 
-    def get_config(self):
-        return {"n": self.n, "m": self.m, "axis": self.axis}
 
-
-@keras.saving.register_keras_serializable(package="tf_gems")
-class Block(Pattern):
-    """Keeps or prunes whole blocks, by their mean score.
-
-    As many whole blocks are kept as fit: never more entries than asked for,
-    and fewer by less than one block for each call.
-
-    Args:
-        *sizes: Positive integers, the edges of a block along the last axes of
-            a kernel, `(..., inputs, outputs)`: `Block(4, 1)` keeps 4 inputs
-            of an output, `Block(3, 3, 1, 1)` a filter of 3 by 3. Blocks at
-            the end of an axis can be smaller.
-
-    Example:
-
-    >>> [mask] = Block(1, 2).keep_largest([np.array([[1., 2., 3., 4.]])], 2)
-    >>> mask
-    array([[False, False,  True,  True]])
-
-    Reference: Gray et al., 2017, "GPU Kernels for Block-Sparse Weights".
-    """
-
-    def __init__(self, *sizes):
-        if not sizes:
-            raise ValueError(
-                "A block needs edges. Received: none. Use `Block(4, 1)`."
-            )
-        self.sizes = tuple(check_positive_integer(s, "sizes") for s in sizes)
+class _Blocks(Pattern):
+    """Base class: keeps or prunes whole blocks, by their mean score."""
 
     def unit(self, shape):
         return math.prod(self._edges(shape))
@@ -212,9 +176,8 @@ class Block(Pattern):
         return bool(np.isin(part, (0.0, 1.0)).all())
 
     def _edges(self, shape):
-        """Edges of a block in a weight of this shape, for every axis."""
-        sizes = self.sizes[max(len(self.sizes) - len(shape), 0) :]
-        return (*(1,) * (len(shape) - len(sizes)), *sizes)
+        """Returns the edges of a block in a weight, one for every axis."""
+        raise NotImplementedError
 
     def _sum(self, values):
         """Adds up each block."""
@@ -229,6 +192,41 @@ class Block(Pattern):
             blocks = np.repeat(blocks, edge, axis)
         return blocks[tuple(slice(size) for size in shape)]
 
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class Block(_Blocks):
+    """Keeps or prunes whole blocks, by their mean score.
+
+    As many whole blocks are kept as fit: never more entries than asked for,
+    and fewer by less than one block for each call.
+
+    Args:
+        *sizes: Positive integers, the edges of a block along the last axes of
+            a kernel, `(..., inputs, outputs)`: `Block(4, 1)` keeps 4 inputs
+            of an output, `Block(3, 3, 1, 1)` a filter of 3 by 3. Blocks at
+            the end of an axis can be smaller.
+
+    Example:
+
+    >>> [mask] = Block(1, 2).keep_largest([np.array([[1., 2., 3., 4.]])], 2)
+    >>> mask
+    array([[False, False,  True,  True]])
+
+    Reference: Gray et al., 2017, "GPU Kernels for Block-Sparse Weights".
+    """
+
+    def __init__(self, *sizes):
+        if not sizes:
+            raise ValueError(
+                "A block needs edges. Received: none. Use `Block(4, 1)`."
+            )
+        self.sizes = tuple(check_positive_integer(s, "sizes") for s in sizes)
+
+    def _edges(self, shape):
+        """Edges of a block in a weight of this shape, for every axis."""
+        sizes = self.sizes[max(len(self.sizes) - len(shape), 0) :]
+        return (*(1,) * (len(shape) - len(sizes)), *sizes)
+
     def get_config(self):
         return {"sizes": list(self.sizes)}
 
@@ -238,7 +236,7 @@ class Block(Pattern):
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
-class Channel(Block):
+class Channel(_Blocks):
     """Keeps or prunes whole output channels of a kernel, by their mean score.
 
     A channel is what one output of a layer reads: a column of a dense kernel,
@@ -260,20 +258,10 @@ class Channel(Block):
     Reference: Li et al., 2017, "Pruning Filters for Efficient ConvNets".
     """
 
-    def __init__(self):
-        pass
-
     def _edges(self, shape):
         depthwise = len(shape) > 2 and shape[-1] == 1
         axis = len(shape) - (2 if depthwise else 1)
         return tuple(1 if a == axis else n for a, n in enumerate(shape))
-
-    def get_config(self):
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
 
 
 PATTERNS = {
@@ -305,7 +293,7 @@ def get(identifier, argument="pattern"):
         if re.fullmatch(r"\d+(x\d+)+", identifier):
             return Block(*map(int, identifier.split("x")))
         check_choice(identifier, argument, [*PATTERNS, "2:4", "4x1"])
-    return registry.get(identifier, PATTERNS, argument)
+    return registry.get(identifier, PATTERNS, argument, Pattern)
 
 
 def refuse_too_dense(pattern, target_sparsity):

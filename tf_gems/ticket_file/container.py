@@ -134,7 +134,7 @@ def _load(path, max_bytes):
 
 def encode(masks, weights, metadata, dtype=None, config=None):
     """Returns the bytes of a ticket file; see `write`."""
-    _check_dicts(masks, weights, metadata, config)
+    check_contents(masks, weights, metadata, config)
     if dtype is not None:
         check_choice(dtype, "dtype", ("float16",))
     entries, signs, numbers = [], [np.zeros(0, "uint8")], []
@@ -385,7 +385,19 @@ def _refusing(source):
         ) from error
 
 
-def _check_dicts(masks, weights, metadata, config):
+def check_contents(masks, weights, metadata, config):
+    """Raises an error unless a ticket holds what a file can hold.
+
+    Args:
+        masks: Dict from paths of prunable weights to bool arrays.
+        weights: Dict from paths of all weights to arrays.
+        metadata: Dict.
+        config: Dict, or `None`.
+
+    Raises:
+        ValueError: If something else is given, a mask has not the shape of
+            its weight, or there is no mask.
+    """
     for name, value in (
         ("masks", masks),
         ("weights", weights),
@@ -394,17 +406,20 @@ def _check_dicts(masks, weights, metadata, config):
     ):
         if not isinstance(value, dict):
             raise ValueError(
-                f"The {name} of a ticket file are a dict. Received: "
+                f"The {name} of a ticket must be a dict. Received: "
                 f"{name}={value!r:.300}."
             )
     for path, mask in masks.items():
         shape = np.shape(weights.get(path))
-        kind = getattr(getattr(mask, "dtype", None), "kind", None)
-        if kind != "b" or mask.shape != shape:
+        is_bool = isinstance(mask, np.ndarray) and mask.dtype == bool
+        if not is_bool or mask.shape != shape:
+            found = f"{mask!r:.300}"
+            if isinstance(mask, np.ndarray):
+                found = f"an array of {mask.dtype} of shape {mask.shape}"
             raise ValueError(
                 "A mask must be a bool array with the shape of its weight. "
-                f"Received: masks[{path!r:.100}]={mask!r:.300} for a weight "
-                f"of shape {shape}."
+                f"Received: masks[{path!r:.100}]={found} for a weight of "
+                f"shape {shape}. Use `numpy.asarray(mask, bool)`."
             )
     if not any(mask.size for mask in masks.values()):
         raise ValueError(

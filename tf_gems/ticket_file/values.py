@@ -1,4 +1,4 @@
-"""How the stored values of a weight are written, as briefly as is exact.
+"""How the stored values of a weight are encoded, without loss.
 
 Four codings, of which the first that is exact is taken:
 

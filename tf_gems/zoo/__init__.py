@@ -8,7 +8,7 @@ from tf_gems.zoo.conv4 import conv4
 from tf_gems.zoo.lenet import lenet_300_100
 from tf_gems.zoo.mobilenet_v1 import mobilenet_v1
 from tf_gems.zoo.mobilenet_v2 import mobilenet_v2
-from tf_gems.zoo.mobilenet_v2_sparse_ready import mobilenet_v2_sparse_ready
+from tf_gems.zoo.mobilenet_v2 import mobilenet_v2_sparse_ready
 from tf_gems.zoo.resnet_cifar import resnet20
 from tf_gems.zoo.resnet_cifar import resnet32
 from tf_gems.zoo.resnet_imagenet import resnet18

@@ -5,16 +5,7 @@ from keras import layers
 
 
 def norm(x, name, affine=False):
-    """Normalizes by batch, by default without scale and offset.
-
-    Args:
-        x: Keras tensor.
-        name: String, name of the layer.
-        affine: Whether a scale and an offset are learned.
-
-    Returns:
-        Keras tensor.
-    """
+    """Normalizes by batch, by default without scale and offset."""
     return layers.BatchNormalization(
         momentum=0.9,
         epsilon=1e-5,

@@ -1,7 +1,6 @@
 """Stems and strides of the MobileNets, by the size of their images."""
 
 from tf_gems.validation import check_choice
-from tf_gems.validation import is_number
 
 # The stride of the stem, and how many of the next strides are left out.
 _STEMS = {"imagenet": (2, 0), "small": (2, 2), "cifar": (1, 1)}
@@ -29,12 +28,3 @@ def strides_of(stem, strides):
             stride, left_out = 1, left_out - 1
         found.append(stride)
     return first, found
-
-
-def check_alpha(alpha):
-    """Raises an error unless `alpha` is a positive number."""
-    if not is_number(alpha) or alpha <= 0:
-        raise ValueError(
-            "`alpha` multiplies the number of filters, so it must be "
-            f"positive. Received: alpha={alpha!r}. Use 1.0, 0.5 or 0.25."
-        )

@@ -4,7 +4,6 @@ import keras
 
 from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
-from tf_gems.zoo._stems import check_alpha
 from tf_gems.zoo._stems import strides_of
 
 # Filters and stride of each block, by its place.
@@ -85,7 +84,6 @@ def mobilenet_v1(
     Reference: Howard et al., 2017, "MobileNets: Efficient Convolutional
     Neural Networks for Mobile Vision Applications", table 1.
     """
-    check_alpha(alpha)
     stem_stride, strides = strides_of(stem, [s for _, s in _BLOCKS])
     blocks = Blocks(kernel_initializer, kernel_regularizer, affine, 6.0)
     inputs = keras.Input(input_shape, name="image")

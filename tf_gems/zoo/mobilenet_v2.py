@@ -1,21 +1,23 @@
-"""MobileNetV2 for 32x32 images, as in the authors' code."""
+"""MobileNetV2: the authors' network for 32x32 images, and that for ImageNet."""
 
 import keras
 from keras import layers
 
 from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
+from tf_gems.zoo._stems import strides_of
 
-# Expansion, filters, blocks, stride of each stage.
+# Expansion, filters and blocks of each stage, and its stride for ImageNet.
 _STAGES = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 1),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
+    (1, 16, 1),
+    (6, 24, 2),
+    (6, 32, 3),
+    (6, 64, 4),
+    (6, 96, 3),
+    (6, 160, 3),
+    (6, 320, 1),
 )
+_STRIDES = (1, 2, 2, 2, 1, 2, 1)
 
 
 @checked
@@ -60,29 +62,118 @@ def mobilenet_v2(
     blocks = Blocks(kernel_initializer, kernel_regularizer)
     inputs = keras.Input(input_shape, name="image")
     x = blocks.convolution_norm_relu(inputs, 32, 3, name="stem")
-    for stage, (expansion, filters, depth, stride) in enumerate(_STAGES, 1):
-        for index in range(1, depth + 1):
-            x = _inverted_residual(
-                blocks,
-                x,
-                expansion,
-                filters,
-                stride if index == 1 else 1,
-                f"stage{stage}_block{index}",
-            )
+    strides = (1, 1, *_STRIDES[2:])
+    x = _inverted_residuals(blocks, x, strides, 1.0, _with_shortcuts)
     x = blocks.convolution_norm_relu(x, 1280, 1, name="head")
     return blocks.model(inputs, x, classes, "mobilenet_v2")
 
 
-def _inverted_residual(blocks, x, expansion, filters, stride, name):
-    channels = x.shape[-1]
-    y = blocks.convolution_norm_relu(
-        x, expansion * channels, 1, name=f"{name}_expand"
+@checked
+def mobilenet_v2_sparse_ready(
+    input_shape=(224, 224, 3),
+    classes=1000,
+    kernel_initializer="he_normal",
+    kernel_regularizer=None,
+    alpha=1.0,
+    stem="imagenet",
+    affine=False,
+):
+    """Returns MobileNetV2 with 3,469,760 weights for 1,000 classes.
+
+    The network of the paper and of `keras.applications.MobileNetV2`: ReLU6,
+    no expansion in the first block, shortcuts where the shape stays. Unlike
+    `tf_gems.zoo.mobilenet_v2`, the authors' network for 32x32 images, it is
+    laid out so that the zeros of its 1x1 convolutions save time under
+    XNNPACK; see `tf_gems.zoo.mobilenet_v1` for the rules, for when the gain
+    begins, and for the stems.
+
+    Args:
+        input_shape: Tuple of integers, without the batch. XNNPACK's stem
+            reads three channels.
+        classes: Integer, number of logits.
+        kernel_initializer: Keras initializer. Defaults to `"he_normal"`.
+        kernel_regularizer: Keras regularizer. Defaults to `None`.
+        alpha: Float that multiplies the filters of every layer; they are
+            rounded to multiples of eight, as in `keras.applications`. Above
+            1, the last 1x1 convolution grows too. Defaults to `1.0`.
+        stem: `"imagenet"`, `"small"` or `"cifar"`. Defaults to `"imagenet"`.
+        affine: Whether the normalization learns a scale and an offset, which
+            are not pruned. Defaults to `False`.
+
+    Returns:
+        `keras.Model` from float32 images to logits.
+
+    Raises:
+        ValueError: If there is no such stem, or `alpha` is not positive.
+
+    Example:
+
+    >>> model = mobilenet_v2_sparse_ready((64, 64, 3), 20, stem="small")
+    >>> model.get_layer("head_relu").output.shape
+    (None, 8, 8, 1280)
+
+    Reference: Sandler et al., 2018, "MobileNetV2: Inverted Residuals and
+    Linear Bottlenecks", table 2.
+    """
+    stem_stride, strides = strides_of(stem, _STRIDES)
+    blocks = Blocks(kernel_initializer, kernel_regularizer, affine, 6.0)
+    inputs = keras.Input(input_shape, name="image")
+    x = blocks.convolution_norm_relu(
+        inputs, _filters(32, alpha), 3, stem_stride, name="stem"
     )
-    y = blocks.depthwise_norm_relu(y, 3, stride, name=f"{name}_depthwise")
-    y = blocks.convolution_norm(y, filters, 1, name=f"{name}_project")
+    x = _inverted_residuals(blocks, x, strides, alpha, _as_in_the_paper)
+    x = blocks.convolution_norm_relu(
+        x, _filters(1280, max(1.0, alpha)), 1, name="head"
+    )
+    return blocks.model(inputs, x, classes, "mobilenet_v2_sparse_ready")
+
+
+def _inverted_residuals(blocks, x, strides, alpha, block):
+    for stage, stride in enumerate(strides, 1):
+        expansion, filters, depth = _STAGES[stage - 1]
+        for index in range(1, depth + 1):
+            x = block(
+                blocks,
+                x,
+                expansion,
+                _filters(filters, alpha),
+                stride if index == 1 else 1,
+                f"stage{stage}_block{index}",
+            )
+    return x
+
+
+def _with_shortcuts(blocks, x, expansion, filters, stride, name):
+    """Returns a block that has a shortcut wherever its stride is 1."""
+    channels = x.shape[-1]
+    y = _expand(blocks, x, expansion, name)
+    y = _project(blocks, y, filters, stride, name)
     if stride > 1:
         return y
     if channels != filters:
         x = blocks.convolution_norm(x, filters, 1, name=f"{name}_shortcut")
     return layers.Add(name=f"{name}_add")([x, y])
+
+
+def _as_in_the_paper(blocks, x, expansion, filters, stride, name):
+    y = _expand(blocks, x, expansion, name) if expansion > 1 else x
+    y = _project(blocks, y, filters, stride, name)
+    if stride > 1 or x.shape[-1] != filters:
+        return y
+    return layers.Add(name=f"{name}_add")([x, y])
+
+
+def _expand(blocks, x, expansion, name):
+    filters = expansion * x.shape[-1]
+    return blocks.convolution_norm_relu(x, filters, 1, name=f"{name}_expand")
+
+
+def _project(blocks, x, filters, stride, name):
+    x = blocks.depthwise_norm_relu(x, 3, stride, name=f"{name}_depthwise")
+    return blocks.convolution_norm(x, filters, 1, name=f"{name}_project")
+
+
+def _filters(count, alpha):
+    """Returns a multiple of 8 near `count * alpha`, not 10 % below it."""
+    rounded = max(8, int(count * alpha + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * count * alpha else rounded

@@ -4,7 +4,6 @@ import keras
 from keras import layers
 from keras import ops
 
-from tf_gems.validation import check_positive_integer
 from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
 
@@ -83,7 +82,6 @@ def resnet32(
     Recognition", section 4.2; of double width: Su et al., 2020,
     "Sanity-Checking Pruning Methods".
     """
-    check_positive_integer(width, "width")
     blocks = Blocks(kernel_initializer, kernel_regularizer)
     return _resnet("resnet32", blocks, input_shape, classes, 5, width)
 
