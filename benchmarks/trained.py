@@ -45,6 +45,7 @@ DISTRIBUTIONS = {
     "layer_normalized": (None, "layer_normalized"),
     "erk": (None, "erk"),
     "uniform": (None, "uniform"),
+    "global (no_depthwise)": ("no_depthwise", "global"),
     "erk (no_depthwise)": ("no_depthwise", "erk"),
     "lamp (no_depthwise)": ("no_depthwise", "lamp"),
     "uniform (no_depthwise)": ("no_depthwise", "uniform"),
