@@ -23,6 +23,7 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("exports need the TensorFlow backend", allow_module_level=True)
 pytest.importorskip("ai_edge_litert")
 
+import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
 layers = keras.layers
@@ -331,3 +332,18 @@ def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     with pytest.raises(PermissionError, match="cannot be written to"):
         tf_gems.export_litert(model, tmp_path / "model.tflite")
+
+
+class Odd(layers.Layer):
+    """Computes with an operator that TFLite does not have."""
+
+    def call(self, inputs):
+        return tf.math.lgamma(inputs)
+
+
+def test_an_error_names_the_layer_beside_one_with_a_number(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((4,)), Odd(name="odd"), layers.Dense(3, name="odd_1")]
+    )
+    with pytest.raises(RuntimeError, match="layer 'odd', which .* Lgamma"):
+        tf_gems.export_litert(model, tmp_path / "m.tflite")

@@ -40,14 +40,16 @@ def tensors_of(structure):
     return [x for x in flat if isinstance(x, keras.KerasTensor)]
 
 
-def run(model, inputs, call):
+def run(model, inputs, call, within=()):
     """Runs through the graph of a model, and of the models nested in it.
 
     Args:
         model: `keras.Sequential` or functional model.
         inputs: Structure of symbolic tensors that the model is called with.
-        call: Function of an operation, its positional arguments, and its
-            keyword arguments, which returns the outputs.
+        call: Function of an operation, its positional arguments, its keyword
+            arguments, and a tuple of the nested models around it, each with
+            the keyword arguments of its call. It returns the outputs.
+        within: That tuple for `model` itself. Defaults to `()`.
 
     Returns:
         Structure of the outputs.
@@ -56,8 +58,9 @@ def run(model, inputs, call):
     def operation_fn(operation):
         def apply(*args, **kwargs):
             if is_graph(operation):
-                return run(operation, args[0], call)
-            return call(operation, args, kwargs)
+                around = (*within, (operation, kwargs))
+                return run(operation, args[0], call, around)
+            return call(operation, args, kwargs, within)
 
         return apply
 
@@ -78,7 +81,7 @@ def trace(model):
     """
     calls = []
 
-    def call(operation, args, kwargs):
+    def call(operation, args, kwargs, _):
         outputs = operation.compute_output_spec(*args, **kwargs)
         calls.append(Call(operation, args, kwargs, keras.tree.flatten(outputs)))
         return outputs

@@ -50,75 +50,49 @@ class DeploymentReport(Report):
         written = [row for row in self.rows if row["export"]]
         sizes = [line for row in written for line in _size_lines(row)]
         columns = ["form", "", ">bytes", ">gzip", ">zstd", ">zeros"]
+        title = "no labels were given, so no accuracy was measured."
+        if self.accuracy is not None:
+            title = f"Keras' accuracy is {self.accuracy:.2%} on "
+            title += f"{self.examples:,} examples."
         parts = [
-            f"{self.name}: {self._of_keras()}",
+            f"{self.name}: {title}",
             "",
             Table([*columns, ">accuracy", ">parity"], sizes),
         ]
         if any(row["seconds"] for row in written):  # none with `runs=0`
             columns = ["form", ">sparse ms", ">dense ms", ">dense/sparse"]
+            # A ticket is read once, whatever its sparsity.
+            timed = [row for row in written if row["form"] != "gem"]
             parts += [
                 "",
                 "Median time of one example, alternating with the twin:",
-                Table(
-                    [*columns, ">emulated"],
-                    # A ticket is read once, whatever its sparsity.
-                    [
-                        _time_line(row)
-                        for row in written
-                        if row["form"] != "gem"
-                    ],
-                ),
+                Table([*columns, ">emulated"], map(_time_line, timed)),
             ]
         if any(row["emulated_seconds"] for row in written):
             parts.append(
                 "emulated: dense/sparse on an emulated processor without AVX, "
                 "which compares amounts of work, not times of a device."
             )
-        parts += self._why(written)
-        for row in written:
-            notes = row["export"].notes + row["export"].reasons()
-            parts += [f"note, {row['form']}: {note}" for note in notes]
-        parts += [
-            f"not written, {row['form']}: {row['refused']}"
-            for row in self.rows
-            if row["refused"]
-        ]
-        return parts
-
-    def _of_keras(self):
-        if self.accuracy is None:
-            return "no labels were given, so no accuracy was measured."
-        return (
-            f"Keras' accuracy is {self.accuracy:.2%} on {self.examples:,} "
-            "examples."
-        )
-
-    def _why(self, written):
         host = {
             True: "This processor has XNNPACK's sparse kernels.",
             False: "This processor has AVX: XNNPACK's sparse kernels are off.",
             None: "Whether XNNPACK has sparse kernels here is not known.",
         }[self.sparse_host]
-        lines = ["", f"Why, layer by layer. {host}"]
+        parts += ["", f"Why, layer by layer. {host}"]
+        columns = ["weights", "operator", ">zeros", "sparse", "why"]
         for row in written:
-            if not row["layers"]:
-                continue
-            lines += [
-                f"{row['form']}:",
-                Table(
-                    ["weights", "operator", ">zeros", "sparse", "why"],
-                    [
-                        [
-                            *(layer["layer"][-40:], layer["operator"]),
-                            f"{layer['zeros']:.1%}",
-                            *(layer["runs_sparse"], layer["reason"]),
-                        ]
-                        for layer in row["layers"]
-                    ],
-                ),
-            ]
-        return [*lines, ""]
+            if row["layers"]:
+                lines = map(_layer_line, row["layers"])
+                parts += [f"{row['form']}:", Table(columns, lines)]
+        parts.append("")
+        for row in written:
+            notes = row["export"].notes + row["export"].reasons()
+            parts += [f"note, {row['form']}: {note}" for note in notes]
+        return parts + [
+            f"not written, {row['form']}: {row['refused']}"
+            for row in self.rows
+            if row["refused"]
+        ]
 
 
 def _size_lines(row):
@@ -128,29 +102,16 @@ def _size_lines(row):
     is_sparse = any(t["encoding"] == "sparse" for t in export.tensors)
     lines = [
         [
-            row["form"],
-            "sparse" if is_sparse else "dense",
-            f"{export.bytes:,}",
-            f"{export.gzip_bytes:,}",
-            _number(export.zstd_bytes),
+            *(row["form"], "sparse" if is_sparse else "dense"),
+            *map(_number, export.written.sizes),
             f"{export.zeros:,}",
             "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}",
             f"{share:.1e}",
         ]
     ]
     if is_sparse:
-        lines.append(
-            [
-                "",
-                "dense twin",
-                f"{export.dense_bytes:,}",
-                f"{export.dense_gzip_bytes:,}",
-                _number(export.dense_zstd_bytes),
-                "",
-                "",
-                "",
-            ]
-        )
+        sizes = map(_number, export.twin.sizes)
+        lines.append(["", "dense twin", *sizes, "", "", ""])
     return lines
 
 
@@ -162,13 +123,14 @@ def _time_line(row):
     if row["emulated_seconds"]:
         faster = row["emulated_dense_seconds"] / row["emulated_seconds"]
         emulated = f"{faster:.2f}"
-    return [
-        row["form"],
-        f"{1e3 * row['seconds']:.3f}",
-        f"{1e3 * row['dense_seconds']:.3f}",
-        f"{ratio:.2f}",
-        emulated,
-    ]
+    times = [f"{1e3 * row[x]:.3f}" for x in ("seconds", "dense_seconds")]
+    return [row["form"], *times, f"{ratio:.2f}", emulated]
+
+
+def _layer_line(layer):
+    zeros = f"{layer['zeros']:.1%}"
+    line = [layer["layer"][-40:], layer["operator"], zeros]
+    return [*line, layer["runs_sparse"], layer["reason"]]
 
 
 def _number(value):

@@ -5,16 +5,11 @@ import numpy as np
 
 
 def name_outputs(outputs):
-    """Returns outputs of any structure by name.
+    """Returns a dict from names to the outputs of any structure.
 
     The keys of a flat dict are its names. Otherwise they are `"output_0"`
     and so on; deeper structures give the keys on the way, joined by `"_"`.
-
-    Args:
-        outputs: Structure of tensors.
-
-    Returns:
-        Dict from names to tensors, those that are `None` left out.
+    Outputs that are `None` are left out.
     """
     found = {}
     for path, value in keras.tree.flatten_with_path(outputs):
@@ -29,12 +24,18 @@ def name_outputs(outputs):
     return found
 
 
-def as_array(value):
-    """Returns a tensor's values; strings as objects, sparse ones as dense."""
+def as_dense(value):
+    """Returns a tensor without ragged or sparse axes."""
     import tensorflow as tf
 
     if isinstance(value, tf.SparseTensor):
-        value = tf.sparse.to_dense(value)
+        return tf.sparse.to_dense(value)
     if isinstance(value, tf.RaggedTensor):
-        value = value.to_tensor()
+        return value.to_tensor()
+    return value
+
+
+def as_array(value):
+    """Returns a tensor's values as a dense array; strings as objects."""
+    value = as_dense(value)
     return np.asarray(value.numpy() if hasattr(value, "numpy") else value)

@@ -20,8 +20,7 @@ def run_litert(path, feeds):
 
     Returns:
         `(outputs, ran)`: for each way to run it a list of dicts from the names
-        of outputs to arrays, one for each feed; and a list of strings that
-        says what ran it.
+        of outputs to arrays; and a list of strings, what ran it.
     """
     outputs = []
     with quiet():
@@ -37,20 +36,13 @@ def run_litert(path, feeds):
             taken = runner.get_input_details()
             given = runner.get_output_details()
             names = match(feeds[0], taken)
-            outputs.append(
-                [
-                    in_floats(
-                        runner(
-                            **{
-                                names[k]: in_integers(v, taken[names[k]])
-                                for k, v in feed.items()
-                            }
-                        ),
-                        given,
-                    )
-                    for feed in feeds
-                ]
-            )
+            outputs.append([])
+            for feed in feeds:
+                arrays = {
+                    names[key]: in_integers(value, taken[names[key]])
+                    for key, value in feed.items()
+                }
+                outputs[-1].append(in_floats(runner(**arrays), given))
     return outputs, [f"{program} {kind}" for kind in kinds]
 
 

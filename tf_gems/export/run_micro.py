@@ -32,14 +32,9 @@ def version():
 
 
 def run_micro(path, feeds):
-    """Runs a TFLite file, by the interpreter for microcontrollers.
+    """Runs a TFLite file by the interpreter for microcontrollers.
 
-    Args:
-        path: String.
-        feeds: List of dicts from the names of inputs to arrays, floats.
-
-    Returns:
-        List of dicts from the names of outputs to arrays, floats.
+    Feeds and outputs are lists of dicts from names to arrays of floats.
     """
     from tflite_micro.python.tflite_micro import runtime
 
@@ -47,8 +42,10 @@ def run_micro(path, feeds):
         data = file.read()
     model = flatbuffer.read(data)
     graph = model.subgraphs[0]
+    # Memory that is enough for every tensor at once.
+    sizes = [8 * math.prod(map(int, t.shape)) for t in graph.tensors]
     interpreter = runtime.Interpreter.from_bytes(
-        data, arena_size=_arena_bytes(graph)
+        data, arena_size=2 * sum(sizes) + _SLACK_BYTES
     )
     [signature] = model.signatureDefs
     taken = _details(graph, graph.inputs, signature.inputs)
@@ -66,12 +63,6 @@ def run_micro(path, feeds):
         }
         found.append(in_floats(outputs, given))
     return found
-
-
-def _arena_bytes(graph):
-    """Returns memory that is enough for every tensor at once."""
-    sizes = [8 * math.prod(map(int, t.shape)) for t in graph.tensors]
-    return 2 * sum(sizes) + _SLACK_BYTES
 
 
 def _details(graph, indices, named):
