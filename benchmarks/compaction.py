@@ -38,13 +38,6 @@ from tf_gems.export.quiet import quiet
 from tf_gems.planning.channels import removable_kernels
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("sparsities", ["0.3", "0.5", "0.7"], "Of channels.")
-flags.DEFINE_integer("rounds", 101, "Of one run of each file, in turns.")
-flags.DEFINE_string(
-    "only", "", "Text in the kinds of zeros to measure; the file's rows stay."
-)
-flags.DEFINE_string("output", None, "JSON file to write.")
-
 TICKETS = Path(__file__).parents[1] / "savedmodels"
 
 
@@ -129,26 +122,39 @@ def runner(data, example):
     return run
 
 
-def measure(model):
-    """Returns what compaction removes of a network, and times, as a dict."""
-    random = np.random.default_rng(0)
-    shape = (4, *model.input_shape[1:])
-    inputs = random.normal(size=shape).astype("float32")
-    with tempfile.TemporaryDirectory() as folder:
-        report, dense = write_litert(
-            *(model, f"{folder}/m.tflite", inputs, "float32"),
-            batch_size=1,
-            sparse=False,
-            compact=True,
-        )
-        compact = Path(folder, "m.tflite").read_bytes()
-    runs = [runner(data, inputs[:1]) for data in (dense, compact)]
+def in_turns(runs, rounds):
+    """Returns the times of two functions that time themselves, in turns."""
     times = [[], []]
-    for number in range(-5, FLAGS.rounds):
+    for number in range(-5, rounds):
         for which in (0, 1) if number % 2 else (1, 0):
             took = runs[which]()
             if number >= 0:
                 times[which].append(took)
+    return times
+
+
+def measure(model, inputs, folder, rounds):
+    """Measures what compaction removes of a network, and the time it saves.
+
+    Args:
+        model: Keras model with zeros.
+        inputs: Float32 array of a few examples.
+        folder: Path to which `dense.tflite` and `compact.tflite` are written.
+        rounds: Integer, runs of each file.
+
+    Returns:
+        Dict of JSON values.
+    """
+    paths = [Path(folder, f"{k}.tflite") for k in ("dense", "compact")]
+    report, dense = write_litert(
+        *(model, paths[1], inputs, "float32"),
+        batch_size=1,
+        sparse=False,
+        compact=True,
+    )
+    paths[0].write_bytes(dense)
+    runs = [runner(path.read_bytes(), inputs[:1]) for path in paths]
+    times = in_turns(runs, rounds)
     ratios = np.divide(*times)
     return {
         "parameters": report.compaction.parameters,
@@ -183,7 +189,11 @@ def main(_):
     for row, model in cases():
         if FLAGS.only not in row["zeros"]:
             continue
-        row |= measure(model)
+        random = np.random.default_rng(0)
+        shape = (4, *model.input_shape[1:])
+        inputs = random.normal(size=shape).astype("float32")
+        with tempfile.TemporaryDirectory() as folder:
+            row |= measure(model, inputs, folder, FLAGS.rounds)
         rows[key(row)] = row
         shares = [
             1 - row[name][1] / row[name][0]
@@ -208,4 +218,10 @@ def main(_):
 
 
 if __name__ == "__main__":
+    flags.DEFINE_list("sparsities", ["0.3", "0.5", "0.7"], "Of channels.")
+    flags.DEFINE_integer("rounds", 101, "Of one run of each file, in turns.")
+    flags.DEFINE_string(
+        "only", "", "Text in the kinds of zeros to measure; other rows stay."
+    )
+    flags.DEFINE_string("output", None, "JSON file to write.")
     app.run(main)

@@ -2,9 +2,10 @@
 
 Each network of `trained_networks.py` is trained once for every seed. From
 those weights every distribution prunes in one shot, after which statistics of
-normalization are re-estimated and the accuracy is measured; and gradually, in
-a `fit` of a few epochs that begins with the same weights. Rows that the file
-already has are not run again.
+normalization are re-estimated and the accuracy is measured; by SNIP in one
+shot, then trained for a few epochs; and gradually, in a `fit` of as many epochs
+that begins with the same weights. Rows that the file already has are not run
+again.
 
     python benchmarks/trained.py --output=benchmarks/results/trained.json
 
@@ -27,6 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import tensorflow as tf
 import trained_networks
 from absl import app
 from absl import flags
@@ -50,7 +52,19 @@ DISTRIBUTIONS = {
 }
 
 # Each but the first trains for as many epochs, with the same optimizer.
-WAYS = ["one shot", "gradual", "gradual with hyperbolic step", "acdc", "tfmot"]
+WAYS = [
+    "one shot",
+    "gradual",
+    "gradual with hyperbolic step",
+    "gradual with density scaling",
+    "acdc",
+    "snip",
+    "tfmot",
+]
+OPTIMIZERS = {
+    "gradual with hyperbolic step": gems.optimizers.hyperbolic_step,
+    "gradual with density scaling": gems.optimizers.density_scaling,
+}
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", list(trained_networks.NETWORKS), "Which.")
@@ -68,6 +82,13 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 def accuracy(model, data):
     """Returns the accuracy of a compiled model."""
     return model.evaluate(*data, batch_size=250, verbose=0)[1]
+
+
+def hide(sparse, ticket):
+    """Puts the masks of a ticket on the trained weights of a model."""
+    masks = ticket.masks.values()
+    for weight, mask in zip(sparse.gem.prunable, masks, strict=True):
+        weight.alive.assign(mask)
 
 
 class Dense:
@@ -93,17 +114,18 @@ class Dense:
         self._weights = self.model.get_weights()
         self._made, self._sparse = None, None
 
-    def sparse(self, filters, hyperbolic=False):
+    def sparse(self, filters, way="gradual"):
         """Returns the sparse model with the trained weights, all alive."""
-        if (filters, hyperbolic) != self._made:
+        wrap = OPTIMIZERS.get(way)
+        if (filters, wrap) != self._made:
             self._sparse = gems.SparseModel(
                 self.model, filters=filters, phase="finetuning", seed=0
             )
             optimizer = keras.optimizers.Adam(1e-3)
-            if hyperbolic:
-                optimizer = gems.optimizers.hyperbolic_step(optimizer)
+            if wrap:
+                optimizer = wrap(optimizer)
             self._sparse.compile(optimizer, LOSS, metrics=["accuracy"])
-            self._made = (filters, hyperbolic)
+            self._made = (filters, wrap)
         self.model.set_weights(self._weights)
         self._sparse.gem.reset_mining()
         for variable in self._sparse.optimizer.variables:
@@ -119,15 +141,23 @@ class Dense:
             return self._row(
                 way, distribution, sparsity, *self._tfmot(sparsity)
             )
-        sparse = self.sparse(filters, way.endswith("hyperbolic step"))
+        sparse = self.sparse(filters, way)
         if way == "one shot":
-            method = gems.methods.Magnitude(sparsity, spread)
-            masks = method.find(sparse).masks.values()
-            for weight, mask in zip(sparse.gem.prunable, masks, strict=True):
-                weight.alive.assign(mask)
+            hide(sparse, gems.methods.Magnitude(sparsity, spread).find(sparse))
             images = self.train[0][:2000]
             batches = [(x, None) for x in np.array_split(images, 8)]
             gems.recalibrate_batch_norm(sparse, batches)
+        elif way == "snip":
+            method = gems.methods.Snip(sparsity, 4, distribution=spread)
+            size = self.settings["batch_size"]
+            batches = tf.data.Dataset.from_tensor_slices(self.train)
+            hide(sparse, method.find(sparse, batches.batch(size)))
+            sparse.fit(
+                *self.train,
+                batch_size=size,
+                epochs=self.settings["prune"],
+                verbose=0,
+            )
         else:
             kind = gems.GradualMagnitudeCallback
             if way == "acdc":
@@ -231,6 +261,8 @@ def render(rows):
             lines.append(f"{network}, {way}, dense {dense:.2%}")
             lines.append(f"  {'':<24}{head}")
             for name in DISTRIBUTIONS:
+                if all(row["distribution"] != name for row in chosen):
+                    continue
                 cells = []
                 for sparsity in sparsities:
                     found = [

@@ -105,14 +105,15 @@ def _cifar10(train, test, size, data_dir=None):
     return sets
 
 
-def _residual(size, blocks, name):
+def residual(size, blocks, name, width=1.0):
     """ResNet of three stages of 16, 32 and 64 channels, for CIFAR-10."""
+    widths = [round(filters * width) for filters in (16, 32, 64)]
     x = inputs = keras.Input((size, size, 3))
-    x = layers.Conv2D(16, 3, padding="same", use_bias=False)(x)
+    x = layers.Conv2D(widths[0], 3, padding="same", use_bias=False)(x)
     x = layers.ReLU()(_normalization()(x))
     stages = [
-        (filters, 2 if filters > 16 and not block else 1)
-        for filters in (16, 32, 64)
+        (filters, 1 if block or filters == widths[0] else 2)
+        for filters in widths
         for block in range(blocks)
     ]
     for filters, strides in stages:
@@ -132,16 +133,16 @@ def _residual(size, blocks, name):
 
 def resnet(seed):
     """ResNet-8 of width 16; 3,000 images of CIFAR-10, 16x16, reduced."""
-    model = _residual(16, 1, "resnet")
+    model = residual(16, 1, "resnet")
     train, test = _cifar10(3000, 1000, 16)
     return model, train, test, {"epochs": 12, "prune": 6, "batch_size": 64}
 
 
 def resnet20(seed):
     """ResNet-20; 10,000 images of CIFAR-10, a fifth: reduced."""
-    model = _residual(32, 3, "resnet20")
+    model = residual(32, 3, "resnet20")
     train, test = _cifar10(10_000, 10_000, 32)
-    return model, train, test, {"epochs": 30, "prune": 12, "batch_size": 128}
+    return model, train, test, {"epochs": 20, "prune": 8, "batch_size": 128}
 
 
 def small_mobilenet(channels):

@@ -1,12 +1,14 @@
-"""The hyperbolic step against its formula in NumPy."""
+"""Optimizers for sparse weights against their formulas in NumPy."""
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from keras import ops
 
 import tf_gems as gems
+from tf_gems.optimizers import density_scaling
 from tf_gems.optimizers import hyperbolic_step
 
 random = np.random.default_rng(0)
@@ -116,7 +118,7 @@ def test_a_compiled_model_comes_back_from_its_file(tmp_path):
         ),
         (keras.optimizers.SGD(), {"alpha": -1}, "alpha=-1"),
         (keras.optimizers.SGD(), {"beta": float("nan")}, "beta=nan"),
-        (hyperbolic_step(keras.optimizers.SGD()), {}, "takes one already"),
+        (hyperbolic_step(keras.optimizers.SGD()), {}, "not one of"),
     ],
 )
 def test_what_is_refused(optimizer, arguments, message):
@@ -124,9 +126,73 @@ def test_what_is_refused(optimizer, arguments, message):
         hyperbolic_step(optimizer, **arguments)
 
 
-def test_scores_take_no_hyperbolic_step():
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+        keras.optimizers.Adam(0.01),
+        keras.optimizers.RMSprop(0.01),
+    ],
+    ids=lambda optimizer: optimizer.name,
+)
+def test_each_neuron_has_the_learning_rate_of_its_density(optimizer):
+    start = random.normal(size=(3, 4, 3)).astype("float32")
+    start[:, 1:, 1] = 0.0
+    start[0, :2, 2] = 0.0
+    scaled = density_scaling(optimizer)
+    assert isinstance(scaled, type(optimizer))
+    density = np.array([12, 3, 10]) / 12
+    rates = np.sqrt(density / density.mean()) * float(optimizer.learning_rate)
+    # Each neuron trained alone, by the plain optimizer with its own rate.
+    columns = [keras.Variable(start[..., i]) for i in range(3)]
+    plain = []
+    for rate in rates:
+        config = {**optimizer.get_config(), "learning_rate": float(rate)}
+        plain.append(type(optimizer).from_config(config))
+    weight = keras.Variable(start)
+    for _ in range(4):
+        gradient = random.normal(size=start.shape).astype("float32")
+        gradient[start == 0] = 0.0
+        scaled.apply([ops.array(gradient)], [weight])
+        for i, column in enumerate(columns):
+            plain[i].apply([ops.array(gradient[..., i])], [column])
+    found = np.stack([np.array(column) for column in columns], -1)
+    np.testing.assert_allclose(weight, found, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_that_masks_hide_count_as_pruned():
+    sparse = gems.SparseModel(network(), start="trained")
+    sparse.compile(keras.optimizers.SGD(0.05), "mse")
+    gems.methods.Magnitude(0.75).find(sparse).apply(sparse)
+    sparse.compile(density_scaling(keras.optimizers.SGD(0.05)), "mse")
+    before = [np.array(w.weight) for w in sparse.gem.prunable]
+    with tf.GradientTape() as tape:
+        loss = sparse.compute_loss(X, Y, sparse(X, training=True))
+    kernels = [w.weight for w in sparse.gem.prunable]
+    gradients = tape.gradient(loss, [kernel.value for kernel in kernels])
+    sparse.train_on_batch(X, Y)
+    for old, gradient, kernel, prunable in zip(
+        before, gradients, kernels, sparse.gem.prunable, strict=True
+    ):
+        alive = np.array(prunable.alive.read())
+        density = alive.mean(0)
+        step = 0.05 * np.sqrt(density / density.mean()) * gradient
+        expected = old - np.where(alive, step, 0)
+        np.testing.assert_allclose(kernel, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_scaled_optimizer_comes_back_from_its_file(tmp_path):
+    model = network()
+    model.compile(density_scaling(keras.optimizers.SGD(0.1)), "mse")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded.optimizer) is type(model.optimizer)
+
+
+@pytest.mark.parametrize("step", [hyperbolic_step, density_scaling])
+def test_scores_train_by_plain_optimizers(step):
     sparse = gems.SparseModel(network(), seed=0)
-    sparse.compile(hyperbolic_step(keras.optimizers.SGD(0.1)), "mse")
+    sparse.compile(step(keras.optimizers.SGD(0.1)), "mse")
     with pytest.raises(ValueError, match="Mine with the plain optimizer"):
         sparse.fit(
             X,

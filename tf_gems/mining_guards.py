@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from tf_gems import training_logic
-from tf_gems.optimizers import HyperbolicStep
+from tf_gems.optimizers import Step
 
 
 class GuardedMining(keras.callbacks.Callback):
@@ -216,12 +216,11 @@ def check_training(model, gems):
     inner = getattr(optimizer, "inner_optimizer", None)
     parts = [inner] if inner else getattr(optimizer, "optimizers", [optimizer])
     for part in parts:
-        if isinstance(part, HyperbolicStep):
+        if isinstance(part, Step):
             raise ValueError(
-                "A hyperbolic step is for weights, whose signs it changes; "
-                "scores have none. Received: optimizer="
-                f"{type(part).__name__} while mining. Mine with the plain "
-                "optimizer, and fine-tune with `hyperbolic_step`."
+                f"{part.WHAT} is for weights, not for scores. Received: "
+                f"optimizer={type(part).__name__} while mining. Mine with the "
+                "plain optimizer, and fine-tune with this one."
             )
         if type(part).__name__ in ("Ftrl", "ScheduleFreeAdamW"):
             raise ValueError(

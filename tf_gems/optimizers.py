@@ -1,4 +1,6 @@
-"""An optimizer that takes a hyperbolic step after each of its own (HAM)."""
+"""Optimizers for sparse weights, made from those of Keras."""
+
+import functools
 
 import keras
 from keras import ops
@@ -7,9 +9,76 @@ from tf_gems.optimizer_copy import config_of
 from tf_gems.validation import is_number
 
 
+class Step:
+    """Base class of the optimizers that this module makes from others."""
+
+    def get_config(self):
+        kind = type(self).__bases__[1]
+        return {
+            **super().get_config(),
+            "optimizer": keras.saving.get_registered_name(kind),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        name = config.pop("optimizer")
+        kind = keras.saving.get_registered_object(name, custom_objects)
+        kind = kind or getattr(keras.optimizers, str(name), None)
+        # Keras finds the subclass that was made last by the registered name.
+        step = next(c for c in cls.__mro__ if "WHAT" in vars(c))
+        return step.of(kind, config, custom_objects)
+
+    @classmethod
+    def of(cls, kind, config, custom_objects=None):
+        """Returns an optimizer of a subclass of `kind` that takes the step."""
+        cls.refuse(kind)
+        made = super(Step, _class_of(cls, kind))
+        return made.from_config(config, custom_objects)
+
+    @classmethod
+    def refuse(cls, kind):
+        # These compute weights from variables of their own: the step is lost.
+        others = (
+            Step,
+            keras.optimizers.LossScaleOptimizer,
+            keras.optimizers.Ftrl,
+            getattr(
+                keras.optimizers, "ScheduleFreeAdamW", keras.optimizers.Ftrl
+            ),
+        )
+        is_one = isinstance(kind, type) and issubclass(
+            kind, keras.optimizers.Optimizer
+        )
+        if (
+            not is_one
+            or issubclass(kind, others)
+            or kind.update_step is keras.optimizers.Optimizer.update_step
+        ):
+            raise ValueError(
+                f"{cls.WHAT} is added to a Keras optimizer that updates "
+                "weights itself and is not one of `tf_gems.optimizers`. "
+                "Received: optimizer of type "
+                f"{getattr(kind, '__name__', kind)!r:.300}. Pass an optimizer "
+                "such as `SGD` or `Adam`; wrap the result in "
+                "`LossScaleOptimizer`."
+            )
+
+
+@functools.cache
+def _class_of(step, kind):
+    """Returns the subclass of an optimizer's class that takes a step."""
+    name = step.__name__
+    members = {"__module__": step.__module__}
+    found = type(f"{name}{kind.__name__}", (step, kind), members)
+    return keras.saving.register_keras_serializable("tf_gems", name)(found)
+
+
 @keras.saving.register_keras_serializable(package="tf_gems")
-class HyperbolicStep:
+class HyperbolicStep(Step):
     """Base class of the optimizers that `hyperbolic_step` returns."""
+
+    WHAT = "A hyperbolic step"
 
     def __init__(self, *args, hyperbolic, **kwargs):
         super().__init__(*args, **kwargs)
@@ -29,22 +98,25 @@ class HyperbolicStep:
         variable.assign(variable * ops.exp(step))
 
     def get_config(self):
-        kind = type(self).__bases__[1]
-        return {
-            **super().get_config(),
-            "hyperbolic": self.hyperbolic,
-            "optimizer": keras.saving.get_registered_name(kind),
-        }
+        return {**super().get_config(), "hyperbolic": self.hyperbolic}
 
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        name = config.pop("optimizer")
-        kind = keras.saving.get_registered_object(name, custom_objects)
-        kind = kind or getattr(keras.optimizers, str(name), None)
-        _refuse_no_optimizer(kind)
-        kind = _class_of(kind)
-        return super(HyperbolicStep, kind).from_config(config, custom_objects)
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class DensityScaling(Step):
+    """Base class of the optimizers that `density_scaling` returns."""
+
+    WHAT = "Scaling by density"
+
+    def update_step(self, gradient, variable, learning_rate):
+        if len(variable.shape) > 1:
+            kept = ops.cast(ops.not_equal(variable, 0), variable.dtype)
+            # 1 - s of every neuron i, and its mean over the layer.
+            inputs = tuple(range(len(variable.shape) - 1))
+            density = ops.mean(kept, inputs)
+            mean = ops.maximum(ops.mean(density), keras.config.epsilon())
+            rate = ops.cast(learning_rate, variable.dtype)
+            learning_rate = rate * ops.sqrt(density / mean)
+        super().update_step(gradient, variable, learning_rate)
 
 
 def hyperbolic_step(optimizer, alpha=200.0, beta=1e-3):
@@ -91,12 +163,6 @@ def hyperbolic_step(optimizer, alpha=200.0, beta=1e-3):
     Reference: Jacobs et al., 2026, "Hyperbolic Aware Minimization: Implicit
     Bias for Sparsity", equation 3.
     """
-    _refuse_no_optimizer(type(optimizer))
-    if isinstance(optimizer, HyperbolicStep):
-        raise ValueError(
-            "An optimizer takes one hyperbolic step. Received: optimizer of "
-            f"type {type(optimizer).__name__}, which takes one already."
-        )
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not is_number(value) or not 0 <= value < float("inf"):
             raise ValueError(
@@ -105,39 +171,47 @@ def hyperbolic_step(optimizer, alpha=200.0, beta=1e-3):
                 "alpha=200 and beta=1e-3."
             )
     hyperbolic = {"alpha": float(alpha), "beta": float(beta)}
+    HyperbolicStep.refuse(type(optimizer))
     config = {**config_of(optimizer), "hyperbolic": hyperbolic}
-    kind = _class_of(type(optimizer))
-    return super(HyperbolicStep, kind).from_config(config)
+    return HyperbolicStep.of(type(optimizer), config)
 
 
-def _class_of(kind):
-    """Returns the subclass of an optimizer's class that takes the step."""
-    members = {"__module__": HyperbolicStep.__module__}
-    found = type(f"Hyperbolic{kind.__name__}", (HyperbolicStep, kind), members)
-    register = keras.saving.register_keras_serializable(
-        "tf_gems", "HyperbolicStep"
-    )
-    return register(found)
+def density_scaling(optimizer):
+    """Returns an optimizer that scales the step of each neuron by its density.
 
+    Under batch normalization the gradient of a neuron grows as its weights
+    become fewer, so that the sparsest neurons take the largest steps. With the
+    part `s_i` of the inputs of neuron `i` that is pruned, the learning rate of
+    its weights is
 
-def _refuse_no_optimizer(kind):
-    # These compute weights from variables of their own: the step is lost.
-    others = (
-        keras.optimizers.LossScaleOptimizer,
-        keras.optimizers.Ftrl,
-        getattr(keras.optimizers, "ScheduleFreeAdamW", keras.optimizers.Ftrl),
-    )
-    is_one = isinstance(kind, type) and issubclass(
-        kind, keras.optimizers.Optimizer
-    )
-    if (
-        not is_one
-        or issubclass(kind, others)
-        or kind.update_step is keras.optimizers.Optimizer.update_step
-    ):
-        raise ValueError(
-            "A hyperbolic step follows that of a Keras optimizer which updates "
-            "weights itself. Received: optimizer of type "
-            f"{getattr(kind, '__name__', kind)!r:.300}. Pass an optimizer such "
-            "as `SGD` or `Adam`; wrap the result in `LossScaleOptimizer`."
-        )
+        learning_rate * sqrt((1 - s_i) / (1 - s_mean)),
+
+    where `1 - s_mean` is the mean over the neurons of the layer. Weights that
+    are exactly zero count as pruned. Neurons are the last axis of a weight of
+    two or more dimensions; other weights, and layers without zeros, train as
+    they did.
+
+    Args:
+        optimizer: `keras.optimizers.Optimizer` that is not built yet. It is
+            copied. For mixed precision, wrap the result in
+            `keras.optimizers.LossScaleOptimizer`.
+
+    Returns:
+        Optimizer of a subclass of the type of `optimizer`.
+
+    Raises:
+        ValueError: If the optimizer cannot be copied.
+
+    Example:
+
+    >>> optimizer = density_scaling(keras.optimizers.SGD(1.0))
+    >>> weight = keras.Variable([[5.0, 5.0], [5.0, 0.0]])
+    >>> optimizer.apply([ops.array([[1.0, 1.0], [1.0, 0.0]])], [weight])
+    >>> [round(float(w), 3) for w in weight[0]]
+    [3.845, 4.184]
+
+    Reference: Adnan et al., 2026, "SparseOpt: Addressing
+    Normalization-induced Gradient Skew in Sparse Training".
+    """
+    DensityScaling.refuse(type(optimizer))
+    return DensityScaling.of(type(optimizer), config_of(optimizer))
