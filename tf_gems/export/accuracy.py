@@ -4,8 +4,7 @@ import numpy as np
 
 from tf_gems.export.outputs import as_array
 from tf_gems.export.quiet import quiet
-from tf_gems.export.run_litert import load_interpreter
-from tf_gems.export.run_litert import match
+from tf_gems.export.run_litert import load_runner
 from tf_gems.export.signature import is_batched
 
 _BATCH = 100
@@ -106,23 +105,18 @@ def keras_outputs(network, flat, output, model=None):
 
 def litert_outputs(path, signature, flat, output):
     """Returns one output of a TFLite file for all examples."""
-    interpreter_class, _, _ = load_interpreter()
     signature = signature.in_float32()
     with quiet():
-        runner = interpreter_class(model_path=path).get_signature_runner()
-        details = runner.get_input_details()
+        run, details = load_runner(path)
         shapes = [
-            x.get("shape_signature", x["shape"]) for x in details.values()
+            detail.get("shape_signature", detail["shape"])
+            for detail in details.values()
         ]
         fixed = all(len(shape) and shape[0] > 0 for shape in shapes)
-
-        def run(batches):
-            for batch in batches:
-                feed = signature.feed(batch)
-                names = match(feed, details)
-                yield runner(**{names[k]: v for k, v in feed.items()})
-
-        return _all(run, flat, output, int(shapes[0][0]) if fixed else None)
+        return _all(
+            lambda batches: (run(signature.feed(batch)) for batch in batches),
+            *(flat, output, int(shapes[0][0]) if fixed else None),
+        )
 
 
 def saved_model_outputs(directory, signature, flat, output):

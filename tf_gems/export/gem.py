@@ -84,9 +84,8 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
                 *(ticket.masks, ticket.weights, ticket.metadata),
                 *(dtype, ticket.config),
             )
-            partial.write_bytes(
-                data
-            )  # `save` would write beside it, and rename
+            # `Ticket.save` would write to another file, and rename it.
+            partial.write_bytes(data)
             found = Ticket.load(partial)
             run = functools.partial(network.outputs, [given])
             [outputs] = _run(found, plain, run)
