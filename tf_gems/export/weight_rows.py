@@ -22,6 +22,7 @@ _ORDERS = ((0, 0), (-1, 0), (-2, 0), (0, -1))
 # The largest rounding error: a fraction of the largest value of the channel,
 # and what is added to it, which is in steps for integers.
 _ROUNDING = {"float32": (1e-5, 0), "float16": (2e-3, 1e-7), "int8": (0, 0.75)}
+_PIECE = 1 << 20
 
 
 def row(name, value, size, encoding="dense", reason=None):
@@ -138,11 +139,16 @@ def _matches(views, kernel):
 
 def _proportional(ours, theirs):
     """Whether each row is the other one times a factor, up to rounding."""
-    share, more = _ROUNDING[ours.dtype.name]
-    ours = ours.astype("float32")
-    limits = share * np.abs(ours).max(axis=1, keepdims=True) + more
     if ours.any() != theirs.any():
         return False
-    squares = (theirs**2).sum(axis=1)
-    factors = (ours * theirs).sum(axis=1) / np.where(squares, squares, 1)
-    return bool((np.abs(ours - factors[:, None] * theirs) <= limits).all())
+    share, more = _ROUNDING[ours.dtype.name]
+    step = max(1, _PIECE // ours.shape[1])
+    for start in range(0, len(ours), step):  # a large weight takes no memory
+        w = ours[start : start + step].astype("float32")
+        k = theirs[start : start + step]
+        squares = (k**2).sum(axis=1)
+        factors = (w * k).sum(axis=1) / np.where(squares, squares, 1)
+        limits = share * np.abs(w).max(axis=1, keepdims=True) + more
+        if (np.abs(w - factors[:, None] * k) > limits).any():
+            return False
+    return True
