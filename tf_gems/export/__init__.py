@@ -1,7 +1,7 @@
 """Export to files that store and use the zeros."""
 
+from tf_gems.export.deployment import DeploymentReport
 from tf_gems.export.deployment import deployment_report
-from tf_gems.export.deployment_report import DeploymentReport
 from tf_gems.export.ethos_u import EthosUReport
 from tf_gems.export.ethos_u import export_ethos_u
 from tf_gems.export.gem import export_gem

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from tf_gems.export.outputs import as_array
 from tf_gems.export.quiet import quiet
 from tf_gems.export.run_litert import load_runner
+from tf_gems.export.signature import as_array
 from tf_gems.export.signature import is_batched
 
 _BATCH = 100

@@ -8,13 +8,13 @@ import numpy as np
 from tf_gems import _keras
 from tf_gems.compaction import compact as compact_model
 from tf_gems.compaction.graph import is_graph
-from tf_gems.export.outputs import as_array
-from tf_gems.export.outputs import name_outputs
 from tf_gems.export.parity import refuse_non_finite
 from tf_gems.export.quantized import is_quantized
 from tf_gems.export.quantized import quantized_network
 from tf_gems.export.signature import Signature
+from tf_gems.export.signature import as_array
 from tf_gems.export.signature import is_batched
+from tf_gems.export.signature import name_outputs
 from tf_gems.half_precision import HALF_TOLERANCE
 from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers

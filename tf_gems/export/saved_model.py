@@ -11,7 +11,6 @@ import numpy as np
 from tf_gems.export.conversion import random_numbers_named
 from tf_gems.export.conversion import traced_or_refused
 from tf_gems.export.network import Network
-from tf_gems.export.outputs import as_array
 from tf_gems.export.parity import doubts
 from tf_gems.export.parity import measure_parity
 from tf_gems.export.paths import Stored
@@ -19,6 +18,7 @@ from tf_gems.export.paths import check_target
 from tf_gems.export.progress import Progress
 from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
+from tf_gems.export.signature import as_array
 from tf_gems.export.sparse_graph import write_sparse_graph
 from tf_gems.export.stored_weights import free
 from tf_gems.files import replace_directory

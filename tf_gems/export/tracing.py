@@ -6,8 +6,8 @@ import os
 
 from tf_gems import _keras
 from tf_gems.export.network import attributes
-from tf_gems.export.outputs import as_dense
-from tf_gems.export.outputs import name_outputs
+from tf_gems.export.signature import as_dense
+from tf_gems.export.signature import name_outputs
 from tf_gems.layers.calling import RecordingScope
 
 

@@ -77,7 +77,7 @@ def run(path, feeds, seconds):
 
 
 def run_micro(path, feeds, seconds):
-    """Runs a TFLite file, in the process, see `run_micro.run_micro`."""
+    """Runs a TFLite file, in the process, see `micro.run_micro`."""
     return _ask("run_micro", seconds, feeds, path=path)[0]
 
 
@@ -271,6 +271,6 @@ def _run(feeds, path):
 
 
 def _run_micro(feeds, path):
-    from tf_gems.export.run_micro import run_micro
+    from tf_gems.export.micro import run_micro
 
     return run_micro(path, feeds), None
