@@ -118,6 +118,8 @@ class Dense:
         """Returns the sparse model with the trained weights, all alive."""
         wrap = OPTIMIZERS.get(way)
         if (filters, wrap) != self._made:
+            if self._sparse is not None:
+                gems.unwrap(self._sparse)
             self._sparse = gems.SparseModel(
                 self.model, filters=filters, phase="finetuning", seed=0
             )
