@@ -139,9 +139,9 @@ def resnet(seed):
 
 
 def resnet20(seed):
-    """ResNet-20; 10,000 images of CIFAR-10, a fifth: reduced."""
+    """ResNet-20; 5,000 images of CIFAR-10, a tenth: reduced."""
     model = residual(32, 3, "resnet20")
-    train, test = _cifar10(10_000, 10_000, 32)
+    train, test = _cifar10(5_000, 5_000, 32)
     return model, train, test, {"epochs": 20, "prune": 8, "batch_size": 128}
 
 

@@ -96,3 +96,30 @@ def test_a_ticket_of_magnitude_fits_the_pruned_network():
     recalibrate_batch_norm(sparse, BATCHES)
     norm = sparse.model.get_layer("norm")
     np.testing.assert_allclose(norm.moving_mean, mean, atol=1e-5)
+
+
+def test_a_layer_that_is_called_twice_gets_the_average_of_its_calls():
+    inputs = keras.Input((5,))
+    norm = layers.BatchNormalization()
+    outputs = layers.Add()([norm(inputs), norm(3 * inputs)])
+    assert recalibrate_batch_norm(keras.Model(inputs, outputs), BATCHES) == 1
+    means = [2 * x.mean(0) for x, _ in BATCHES]
+    np.testing.assert_allclose(norm.moving_mean, np.mean(means, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "last, message",
+    [
+        (np.full((16, 5), np.nan), "'norm' hold NaN"),
+        (np.zeros((16, 4)), "does not take"),
+    ],
+)
+def test_a_model_is_as_it_was_after_data_that_cannot_be_used(last, message):
+    model = network()
+    before = values(model)
+    with pytest.raises(ValueError, match=message):
+        recalibrate_batch_norm(model, [*BATCHES, (last, None)])
+    for path, value in values(model).items():
+        np.testing.assert_array_equal(value, before[path])
+    assert model.get_layer("norm").momentum == 0.7
+    assert "call" not in vars(model.get_layer("norm"))

@@ -133,6 +133,14 @@ def config_without_learning_rate(optimizer):
         vars(optimizer)["_learning_rate"] = rate
 
 
+def is_lower_better(metric):
+    """Whether Keras knows of a metric that less of it is better.
+
+    Errors would be ranked, and drawn, as accuracies.
+    """
+    return getattr(metric, "_direction", None) == "down"
+
+
 def initial_epoch(model):
     """Returns the epoch with which `fit` begins, as callbacks have set it."""
     return model._initial_epoch

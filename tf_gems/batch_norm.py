@@ -1,12 +1,16 @@
 """Statistics of batch normalization, estimated again after pruning."""
 
+import contextlib
+import inspect
 import itertools
 
 import keras
+import numpy as np
 from keras import ops
 
 from tf_gems import _keras
 from tf_gems import training_data
+from tf_gems.validation import check_eager
 from tf_gems.validation import check_model
 from tf_gems.validation import check_positive_integer
 
@@ -20,8 +24,9 @@ def recalibrate_batch_norm(
     they were collected with. After weights are pruned in one shot they no
     longer fit, and accuracy is lost that no weight is to blame for. Every
     layer gets the plain average of the statistics of all batches, which the
-    model computes as in training; dropout is active. Weights and all other
-    state stay as they are, and so do layers that do not train.
+    model computes as in training; dropout is active. A layer that is called
+    several times gets the average over its calls. Weights and all other state
+    stay as they are, and so do layers that do not train.
 
     Pruning in `fit` needs no such step: there the statistics follow.
 
@@ -38,7 +43,8 @@ def recalibrate_batch_norm(
         Integer, the number of normalization layers.
 
     Raises:
-        ValueError: If the data has no batch.
+        ValueError: If the data has no batch, or gives statistics that are not
+            finite. The model is as it was then.
 
     Example:
 
@@ -50,6 +56,7 @@ def recalibrate_batch_norm(
     Reference: Li et al., 2020, "EagleEye: Fast Sub-net Evaluation for
     Efficient Neural Network Pruning", section 3.3.
     """
+    check_eager()
     check_model(model)
     check_positive_integer(batches, "batches")
     data = training_data.read(x, y, model, **arguments)
@@ -71,29 +78,69 @@ def recalibrate_batch_norm(
         for v in (norm.moving_mean, norm.moving_variance)
     }
     # Seeds of dropout, and whatever else a call moves.
-    others = [v for v in model.variables if id(v) not in statistics]
-    values = [ops.copy(v) for v in others]
-    momenta = [norm.momentum for norm in norms]
-    count = 0
+    before = [(v, ops.copy(v)) for v in model.variables]
+    kept = {id(v) for v in model.variables} - statistics
     try:
-        for count, batch in enumerate(itertools.islice(data, batches), 1):
+        with contextlib.ExitStack() as stack:
             for norm in norms:
-                # With momenta 0, 1/2, 2/3, ... all batches weigh the same.
-                norm.momentum = (count - 1) / count
-            _call(model, batch[0])
+                stack.enter_context(_averaging(norm))
+            _estimate(model, itertools.islice(data, batches))
+        _refuse_not_finite(norms)
+    except Exception:
+        kept |= statistics
+        raise
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for variable, value in zip(others, values, strict=True):
-            variable.assign(value)
+        for variable, value in before:
+            if id(variable) in kept:
+                variable.assign(value)
         _keras.clear_losses(model)
-    if not count:
+    return len(norms)
+
+
+def _estimate(model, batches):
+    batch = None
+    for batch in batches:
+        _call(model, batch[0])
+    if batch is None:
         raise ValueError(
             "Statistics are estimated from data. Received: data without a "
             "batch. Pass a batch `(x, y)`, or an iterable that can be read "
             "again."
         )
-    return len(norms)
+
+
+@contextlib.contextmanager
+def _averaging(norm):
+    """Makes moving statistics the averages over calls within the block."""
+    call, momentum = norm.call, norm.momentum
+    signature = inspect.signature(call)
+    count = 0
+
+    def averaging(*args, **kwargs):
+        nonlocal count
+        if signature.bind(*args, **kwargs).arguments.get("training"):
+            count += 1
+            # With momenta 0, 1/2, 2/3, ... all calls weigh the same.
+            norm.momentum = (count - 1) / count
+        return call(*args, **kwargs)
+
+    vars(norm)["call"] = averaging
+    try:
+        yield
+    finally:
+        del vars(norm)["call"]
+        norm.momentum = momentum
+
+
+def _refuse_not_finite(norms):
+    for norm in norms:
+        for variable in (norm.moving_mean, norm.moving_variance):
+            if not np.all(np.isfinite(ops.convert_to_numpy(variable))):
+                raise ValueError(
+                    "Statistics are finite. Received: `x`, for which those of "
+                    f"'{norm.name}' hold NaN or infinity. Look at the data, "
+                    "and at the weights."
+                )
 
 
 def _call(model, inputs):

@@ -33,7 +33,7 @@ class Step:
     def of(cls, kind, config, custom_objects=None):
         """Returns an optimizer of a subclass of `kind` that takes the step."""
         cls.refuse(kind)
-        made = super(Step, _class_of(cls, kind))
+        made = super(Step, _class_of(cls, _without_backend(kind)))
         return made.from_config(config, custom_objects)
 
     @classmethod
@@ -63,6 +63,19 @@ class Step:
                 "such as `SGD` or `Adam`; wrap the result in "
                 "`LossScaleOptimizer`."
             )
+
+
+def _without_backend(kind):
+    """Returns the class that updates weights one by one.
+
+    On torch, Keras makes optimizers of other classes, which update all
+    weights at once and never call `update_step`.
+    """
+    return next(
+        base
+        for base in kind.__mro__
+        if not base.__module__.startswith("keras.src.backend.")
+    )
 
 
 @functools.cache

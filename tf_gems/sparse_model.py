@@ -24,6 +24,7 @@ from tf_gems.network import masked_network
 from tf_gems.ticket import Ticket
 from tf_gems.training_signs import sign_of_training
 from tf_gems.validation import check_choice
+from tf_gems.validation import check_eager
 
 STARTS = ("initialization", "trained")
 
@@ -108,6 +109,7 @@ class SparseModel(keras.Model):
         start="initialization",
         **kwargs,
     ):
+        check_eager()
         trained = check_choice(start, "start", STARTS) == "trained"
         if trained:
             _refuse_contradictions(phase, kernel_initializer)

@@ -162,6 +162,22 @@ def check_model(value, name="model"):
     )
 
 
+def check_eager():
+    """Raises an error within a graph of TensorFlow: no weight has a value."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    if not tf.executing_eagerly():
+        raise RuntimeError(
+            "Weights are read and written where TensorFlow executes eagerly. "
+            "Received: a call within `tf.Graph().as_default()` or a "
+            "`tf.function`. Call it outside of them."
+        )
+
+
 def is_function(value):
     """Whether `value` can be called and is no layer, which takes tensors."""
     return callable(value) and not hasattr(value, "add_weight")

@@ -422,3 +422,109 @@ def test_the_state_of_a_recurrent_network_stays():
     assert lstm.name in report.shared
     for state, old in zip(lstm.states, before, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(state), old)
+
+
+def tanh_and_more(x):
+    return keras.ops.tanh(x) + 0.1
+
+
+class OwnRegularizer(keras.regularizers.Regularizer):
+    """Has no config."""
+
+    def __call__(self, x):
+        return keras.ops.sum(keras.ops.square(x))
+
+
+def _inner(name):
+    inputs = keras.Input((9, 9, 3))
+    x = layers.Conv2D(8, 3, padding="same", name="conv")(inputs)
+    return keras.Model(inputs, layers.ReLU(name="act")(x), name=name)
+
+
+def _twins(x):
+    """Two models whose layers have the same names, and one outside."""
+    x = layers.Concatenate()([_inner("one")(x), _inner("two")(x)])
+    return layers.Conv2D(8, 3, name="conv")(x)
+
+
+def _activation_twice(x):
+    relu = layers.ReLU()
+    return relu(layers.Conv2D(8, 3)(relu(layers.Conv2D(8, 3)(x))))
+
+
+def _own_functions(x):
+    x = layers.Conv2D(
+        8, 3, activation="relu", kernel_regularizer=OwnRegularizer()
+    )(x)
+    x = layers.Conv2D(8, 3, activation=tanh_and_more)(x)
+    x = layers.Activation(tanh_and_more)(layers.Conv2D(8, 3)(x))
+    return layers.EinsumDense(
+        "bhwc,cd->bhwd", (None, None, 6), kernel_regularizer=OwnRegularizer()
+    )(x)
+
+
+def _one_slope(x):
+    return layers.PReLU(shared_axes=[1, 2, 3])(layers.Conv2D(8, 3)(x))
+
+
+def _by_name(x):
+    """A model with a list of inputs, called with a dict."""
+    one, two = (keras.Input((9, 9, 8), name=name) for name in "ba")
+    outputs = layers.Subtract()([one, layers.Conv2D(8, 1)(two)])
+    inner = keras.Model([one, two], outputs)
+    a, b = (layers.Conv2D(8, 3, padding="same")(x) for _ in range(2))
+    return inner({"a": a, "b": b})
+
+
+def _as_in_training(x):
+    return _normalized((9, 9, 3))(x, training=True)
+
+
+def _normalized(shape):
+    inputs = keras.Input(shape)
+    x = layers.Conv2D(8, 3)(inputs)
+    return keras.Model(inputs, layers.BatchNormalization()(x))
+
+
+def _masked(x):
+    x = layers.Masking()(layers.Reshape((9, 27))(x))
+    x = layers.Dense(8, activation="sigmoid")(x)
+    x = layers.BatchNormalization()(layers.Dense(8)(x))
+    return layers.GlobalAveragePooling1D()(x)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        *(_twins, _activation_twice, _own_functions, _one_slope, _by_name),
+        *(_as_in_training, _masked),
+    ],
+)
+def test_graphs_that_users_write(graph):
+    inputs = keras.Input((9, 9, 3))
+    x = graph(inputs)
+    x = layers.GlobalMaxPooling2D()(x) if len(x.shape) > 2 else x
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    zero_channels(model, 0.5, 3)
+    compacted, _ = gems.compact(model)
+    x = np.random.default_rng(1).normal(size=(3, 9, 9, 3)).astype("float32")
+    x[:, 6:] = 0
+    one, other = (keras.ops.convert_to_numpy(m(x)) for m in (model, compacted))
+    np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(one).max())
+
+
+def test_two_shared_layers_of_one_name_are_refused():
+    class Own(layers.Layer):
+        def call(self, inputs):
+            return 2 * inputs
+
+    def inner():
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, Own(name="own")(inputs))
+
+    inputs = keras.Input((4,))
+    model = keras.Model(
+        inputs, layers.Add()([inner()(inputs), inner()(inputs)])
+    )
+    with pytest.raises(ValueError, match="two layers named 'own'"):
+        gems.compact(model)

@@ -67,6 +67,12 @@ def build(seed):
     )
 
 
+def several(seed):
+    model = build(seed)
+    hidden = model.layers[0].output
+    return keras.Model(model.inputs, [model.output, hidden], name="several")
+
+
 def compare(directory, train=TRAIN, build=build, **arguments):
     settings = {
         "methods": METHODS,
@@ -234,6 +240,11 @@ def test_names_and_functions_are_methods_too(tmp_path):
         ({"sparsities": [80]}, "Did you mean 0.8"),
         ({"methods": ["snup"]}, "Did you mean 'snip'"),
         ({"checks": ["shufled"]}, "Did you mean 'shuffled'"),
+        ({"metric": "mae"}, "metric='mae', of which less is better"),
+        ({"metric": "crossentropy"}, "of which less is better"),
+        ({"metric": keras.losses.mean_squared_error}, "less is better"),
+        ({"metric": "MeanIoU"}, "`metric` is one of Keras"),
+        ({"build": several}, "'several' with 2 outputs"),
         ({"train": []}, "train of type ListedBatches, which is empty"),
         ({"train": iter(TRAIN)}, "does not give each batch again"),
         (

@@ -271,9 +271,15 @@ def test_data_is_told_by_its_contents():
     assert kind == "random" and len(labels) == 64
 
 
+class Endless(keras.utils.PyDataset):
+    def __getitem__(self, index):
+        return X, Y
+
+
 @pytest.mark.parametrize(
     "data, message",
     [
+        (Endless(), "of type Endless, which repeats for ever"),
         ([], "train of type ListedBatches, which is empty"),
         ((X[:0], Y[:0]), "which is empty"),
         ((X, np.where(Y > 9, np.nan, Y)), "2 NaN among the targets of train"),
@@ -283,3 +289,11 @@ def test_data_is_told_by_its_contents():
 def test_data_without_answers_is_refused(data, message):
     with pytest.raises(ValueError, match=message):
         describe_data(data, "train")
+
+
+def test_a_dataset_that_repeats_is_refused():
+    tf = pytest.importorskip("tensorflow")
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+    with pytest.raises(ValueError, match="repeats for ever"):
+        describe_data(data.repeat(), "train")
+    assert describe_data(data.repeat(2), "train")["batches"]

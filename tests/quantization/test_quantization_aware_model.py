@@ -118,6 +118,76 @@ def test_ranges_are_moving_averages_of_the_extremes():
     )
 
 
+def test_a_generator_is_read_from_its_first_batch():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    x = X[:32, 0, 0] * np.linspace(2, 1, 32)[:, None]
+    aware = gems.QuantizationAwareModel(model, (x[i : i + 16] for i in (0, 16)))
+    assert aware.ranges()["input"] == pytest.approx((x.min(), x.max()))
+    gems.strip(aware)
+    aware = gems.QuantizationAwareModel(model, iter([x]))
+    assert aware.ranges()["input"] == pytest.approx((x.min(), x.max()))
+
+
+def test_an_empty_range_is_taken_from_the_first_batch(tmp_path):
+    """Of a clone, for example, which has no weights of the original."""
+    aware = aware_of(network())
+    clone = keras.models.clone_model(aware)
+    assert set(clone.ranges().values()) == {(0.0, 0.0)}
+    float_ = clone.model.predict(X, verbose=0)
+    np.testing.assert_allclose(clone.predict(X, verbose=0), float_, atol=0.1)
+    if keras.backend.backend() == "tensorflow":
+        with pytest.raises(ValueError, match="with empty ranges"):
+            gems.export_litert(clone, tmp_path / "m.tflite", form="int8")
+    clone(X, training=True)
+    assert clone.ranges()["input"] == pytest.approx((X.min(), X.max()))
+    clone.set_weights(aware.get_weights())
+    np.testing.assert_array_equal(
+        clone.predict(X, verbose=0), aware.predict(X, verbose=0)
+    )
+
+
+def _by_name(x):
+    """A model with a list of inputs, called with a dict."""
+    one, two = (keras.Input((8, 8, 4), name=name) for name in "ba")
+    outputs = layers.Subtract()([one, layers.Conv2D(4, 1)(two)])
+    inner = keras.Model([one, two], outputs)
+    a, b = (layers.Conv2D(4, 3, padding="same")(x) for _ in range(2))
+    return inner({"a": a, "b": b})
+
+
+def _by_keyword(x):
+    inner = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3)])
+    return inner(inputs=x)
+
+
+def _active(x):
+    """What is active in training only, in `predict` of Keras."""
+    x = layers.BatchNormalization()(x, training=True)
+    return layers.Dropout(0.9)(x, training=True)
+
+
+def _penalized(x):
+    x = layers.Conv2D(4, 3, activation="relu", activity_regularizer="l2")(x)
+    x = layers.SeparableConv2D(4, 3, activity_regularizer="l2")(x)
+    x = layers.ReLU(activity_regularizer="l1")(x)
+    return layers.ActivityRegularization(0.1)(x)
+
+
+@pytest.mark.parametrize("graph", [_by_name, _by_keyword, _active, _penalized])
+def test_graphs_compute_what_keras_computes(graph):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(graph(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    expected = model.predict(X, verbose=0)
+    model(X, training=False)
+    losses = [float(loss) for loss in model.losses]
+    aware = gems.QuantizationAwareModel(model, X)
+    found = aware.predict(X, verbose=0)
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+    aware(X, training=False)
+    assert [float(x) for x in aware.losses] == pytest.approx(losses, rel=0.05)
+
+
 def test_a_saved_model_goes_on(tmp_path, eagerly):
     aware = aware_of(network())
     aware.fit(X, Y, batch_size=32, verbose=0)
@@ -183,8 +253,8 @@ class Subclassed(keras.Model):
         return self.head(x)
 
 
-def subclassed():
-    model = Subclassed()
+def subclassed(**kwargs):
+    model = Subclassed(**kwargs)
     model.build((None, 8, 8, 3))
     return model
 
@@ -263,6 +333,11 @@ REFUSED = {
         lambda: sequential(layers.Conv2D(3, 3, activation="mish", name="c")),
         X,
         "'c' with the activation `mish`",
+    ),
+    "an activity penalty": (
+        lambda: subclassed(activity_regularizer="l2"),
+        X,
+        "which uses `activity_regularizer`",
     ),
     "a changed convolution": (
         lambda: sequential(Standardized(3, 3, name="ws")),

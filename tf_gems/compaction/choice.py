@@ -52,6 +52,8 @@ PADDING = {
 }
 CONVOLUTIONS = {layers.Conv1D, layers.Conv2D, layers.Conv3D}
 DEPTHWISE = {layers.DepthwiseConv1D, layers.DepthwiseConv2D}
+# A mask may be passed to them as a second tensor.
+ONE_INPUT = {*SAME_CONSTANTS, layers.BatchNormalization}
 
 
 def rule_for(call, calls_of_operation):
@@ -70,9 +72,13 @@ def rule_for(call, calls_of_operation):
         return Rule(call, "it is quantized")
     if getattr(operation, "lora_enabled", False):
         return Rule(call, "it has LoRA weights")
+    if call.kwargs.get("training"):
+        return Rule(call, "it is called with training=True")
     has_weights = isinstance(operation, keras.Layer) and operation.weights
     if has_weights and calls_of_operation > 1:
         return Rule(call, f"it is called {calls_of_operation} times")
+    if len(call.inputs) != 1 and kind in ONE_INPUT:
+        return Rule(call, f"it reads {len(call.inputs)} tensors")
     if kind in CONVOLUTIONS and operation.groups > 1:
         return Rule(call, "its channels are in groups")
     if kind in {layers.Dense, *CONVOLUTIONS, *TRANSPOSED, *SEPARABLE}:
@@ -113,7 +119,8 @@ def _tied_rule(call):
         last = operation.axis in (-1, len(tensors[0].shape) - 1)
         return rules.Scaled(call) if last else None
     if kind is layers.PReLU:
-        return rules.Sloped(call)
+        alone = operation.alpha.shape[-1] == width(output)
+        return rules.Sloped(call) if alone else None
     if kind is layers.Concatenate or _is_op(operation, {"Concatenate"}):
         last = operation.axis in (-1, len(output.shape) - 1)
         return rules.Concatenated(call) if last else None

@@ -10,6 +10,9 @@ from keras import ops
 from tf_gems import _keras
 from tf_gems.compaction.channels import Channels
 from tf_gems.compaction.choice import rule_for
+from tf_gems.compaction.copying import Names
+from tf_gems.compaction.copying import copy_of
+from tf_gems.compaction.copying import is_copied
 from tf_gems.compaction.graph import Call
 from tf_gems.compaction.graph import is_graph
 from tf_gems.compaction.graph import run
@@ -19,6 +22,7 @@ from tf_gems.compaction.report import rows_of
 from tf_gems.half_precision import HALF_TOLERANCE
 from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.validation import check_eager
 
 # Largest difference of the outputs, as a fraction of the largest output.
 TOLERANCE = 1e-5
@@ -64,6 +68,7 @@ def compact(model, inputs=None):
     compacted.save("compacted.keras")
     ```
     """
+    check_eager()
     _refuse_others(model)
     _refuse_not_finite(model)
     inputs = _random_inputs(model) if inputs is None else inputs
@@ -115,16 +120,22 @@ class Compaction:
         self.shared = [
             rule.call.name
             for rule in self._rules
-            if not rule.removes and not _is_copied(rule.call.operation)
+            if not rule.removes and not is_copied(rule.call.operation)
         ]
 
     def build(self):
         """Returns the compact Keras model, and its list of `Call`."""
         rules = iter(self._rules)
         copies, calls = {}, []
+        names = Names(
+            rule.call.operation
+            for rule in self._rules
+            if rule.call.name in self.shared
+        )
 
         def call(old, args, kwargs, _):
             new, weights = self._replace(old, next(rules), copies)
+            names.give(new)
             outputs = new(*args, **kwargs)
             if weights:
                 new.set_weights(weights)
@@ -133,7 +144,12 @@ class Compaction:
             return outputs
 
         inputs = [
-            keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name)
+            keras.Input(
+                batch_shape=x.shape,
+                dtype=x.dtype,
+                sparse=x.sparse,
+                name=x.name,
+            )
             for x in self._model.inputs
         ]
         outputs = run(self._model, inputs, call)
@@ -146,30 +162,12 @@ class Compaction:
         rebuilt = rule.rebuild(self._channels)
         if rebuilt is not None:
             return rebuilt
-        if not _is_copied(old):
+        if not is_copied(old):
             return old, None
         if id(old) not in copies:
-            copies[id(old)] = type(old).from_config(old.get_config())
+            copies[id(old)] = copy_of(old)
         weights = old.get_weights() if isinstance(old, keras.Layer) else None
         return copies[id(old)], weights
-
-
-def _is_copied(operation):
-    """Whether a config and weights are all that an operation consists of.
-
-    Layers of users may hold more, and so do those of Keras that adapt to data,
-    call a function or keep a state from batch to batch.
-    """
-    parts = [operation]
-    if isinstance(operation, keras.Layer):
-        parts = _keras.flatten_layers(operation)
-    return all(
-        type(part).__module__.startswith("keras.src.")
-        and not hasattr(part, "adapt")
-        and not getattr(part, "stateful", False)
-        and not isinstance(part, keras.layers.Lambda)
-        for part in parts
-    )
 
 
 def _structure(model):

@@ -1,6 +1,7 @@
 """A functional model as a flat list of calls, nested models included."""
 
 import dataclasses
+import inspect
 
 import keras
 
@@ -25,8 +26,14 @@ class Call:
 
     @property
     def inputs(self):
-        """List of the symbolic tensors among the arguments."""
-        return tensors_of((self.args, self.kwargs))
+        """List of the symbolic tensors among the arguments but masks."""
+        rest = {k: v for k, v in self.kwargs.items() if not _is_mask(k)}
+        return tensors_of((self.args, rest))
+
+    @property
+    def masks(self):
+        """List of the symbolic tensors that say what is masked."""
+        return tensors_of([v for k, v in self.kwargs.items() if _is_mask(k)])
 
     @property
     def name(self):
@@ -40,15 +47,21 @@ def tensors_of(structure):
     return [x for x in flat if isinstance(x, keras.KerasTensor)]
 
 
-def run(model, inputs, call, within=()):
+def _is_mask(name):
+    return name == "mask" or name.endswith("_mask")
+
+
+def run(model, inputs, call, training=None, within=()):
     """Runs through the graph of a model, and of the models nested in it.
 
     Args:
         model: `keras.Sequential` or functional model.
         inputs: Structure of symbolic tensors that the model is called with.
         call: Function of an operation, its positional arguments, its keyword
-            arguments, and a tuple of the nested models around it, each with
-            the keyword arguments of its call. It returns the outputs.
+            arguments, and the tuple of nested models around it, which returns
+            the outputs.
+        training: Bool, if the model is called with it in the graph of
+            another. Defaults to `None`.
         within: That tuple for `model` itself. Defaults to `()`.
 
     Returns:
@@ -57,14 +70,38 @@ def run(model, inputs, call, within=()):
 
     def operation_fn(operation):
         def apply(*args, **kwargs):
+            if training is not None and takes_training(operation):
+                kwargs["training"] = training
             if is_graph(operation):
-                around = (*within, (operation, kwargs))
-                return run(operation, args[0], call, around)
+                given = kwargs.get("training")
+                flat = inputs_of(operation, args, kwargs)
+                around = (*within, operation)
+                return run(operation, flat, call, given, around)
             return call(operation, args, kwargs, within)
 
         return apply
 
     return _keras.run_through_graph(function_of(model), inputs, operation_fn)
+
+
+def inputs_of(model, args, kwargs):
+    """Returns the tensors of a call in the order of the model's own inputs.
+
+    Args:
+        model: `keras.Sequential` or functional model.
+        args: Positional arguments of the call.
+        kwargs: Keyword arguments.
+    """
+    given = args[0] if args else kwargs["inputs"]
+    own = _keras.inputs_struct(function_of(model))
+    if isinstance(given, dict) and not isinstance(own, dict):
+        return [given[tensor.name] for tensor in tensors_of(own)]
+    return keras.tree.flatten(given)
+
+
+def takes_training(operation):
+    """Whether an operation can be called with `training`."""
+    return "training" in inspect.signature(operation.call).parameters
 
 
 def trace(model):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from tf_gems.compaction.copying import copy_of
 from tf_gems.compaction.rules import TRANSPOSED
 from tf_gems.compaction.rules import Rule
 from tf_gems.compaction.rules import activate
@@ -55,7 +56,7 @@ class Mixing(Rule):
         return kernel.reshape(-1, *kernel.shape[-2:])
 
     def pinned(self):
-        return []
+        return self.call.masks
 
     def add_outputs(self, channels):
         layer = self.call.operation
@@ -109,12 +110,8 @@ class Mixing(Rule):
             bias = bias + array_of(old.bias)[outputs]
         count = int(outputs.sum())
         size = "units" if isinstance(old, layers.Dense) else "filters"
-        layer = type(old).from_config(
-            {
-                **old.get_config(),
-                size: count,
-                "use_bias": bool(old.use_bias or folds),
-            }
+        layer = copy_of(
+            old, **{size: count, "use_bias": bool(old.use_bias or folds)}
         )
         weights = self._sliced(inputs, outputs)
         if type(old) not in SEPARABLE:
@@ -158,7 +155,7 @@ class PinnedOutputs(Mixing):
     """A sum over channels, of which all outputs are read together."""
 
     def pinned(self):
-        return self.call.outputs
+        return [*self.call.masks, *self.call.outputs]
 
     def add_outputs(self, channels):
         channels.add(self.call.outputs[0])

@@ -6,6 +6,7 @@ from keras import layers
 from keras import ops
 
 from tf_gems.compaction.channels import width
+from tf_gems.compaction.copying import copy_of
 
 TRANSPOSED = {
     layers.Conv1DTranspose,
@@ -39,7 +40,8 @@ class Rule:
 
     def pinned(self):
         """Returns the tensors of which every channel stays."""
-        return [*self.call.inputs, *self.call.outputs]
+        call = self.call
+        return [*call.inputs, *call.masks, *call.outputs]
 
     def requirement(self, channels):
         """Yields `(tensor, required)`, given what is known to stay."""
@@ -59,7 +61,7 @@ class Tied(Rule):
     removes = True
 
     def pinned(self):
-        return []
+        return self.call.masks  # their last axis is none of channels
 
     def add_outputs(self, channels):
         (output,) = self.call.outputs
@@ -73,8 +75,7 @@ class Tied(Rule):
         return channels.constants(tensor)
 
     def rebuild(self, channels):
-        operation = self.call.operation
-        return type(operation).from_config(operation.get_config()), []
+        return copy_of(self.call.operation), []
 
 
 class Padding(Tied):

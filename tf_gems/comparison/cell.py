@@ -185,10 +185,22 @@ class Protocol:
         """Returns digests of what the cells of a seed depend on."""
         with self._new_session(seed):
             model = check_model(self.build(seed), "build(seed)")
+            _refuse_several_outputs(model)
             network = _network_key(model)
         self.networks[seed] = network, weakref.ref(model)
         data = describe_data(self.data(seed), "train")
         return {**network, "training data": digest(data)}
+
+
+def _refuse_several_outputs(model):
+    outputs = getattr(model, "outputs", None) or ()
+    if len(outputs) > 1:
+        raise ValueError(
+            "Methods are compared by one metric, of one output. Received: "
+            f"build(seed)='{model.name}' with {len(outputs)} outputs. Build a "
+            "model of one output, such as `keras.Model(model.inputs, "
+            "model.outputs[0])`."
+        )
 
 
 class _Packed:

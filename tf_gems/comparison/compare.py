@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+from tf_gems import _keras
 from tf_gems import methods as registry
 from tf_gems import training_data
 from tf_gems.comparison.cell import CHECKS
@@ -97,8 +98,9 @@ def compare(
         loss: As for `compile`.
         learning_rate: Float, the peak of the cosine decay of fine-tuning.
             Defaults to `None`: the learning rate of the optimizer.
-        metric: A metric of `compile`: a string, a function or a
-            `keras.metrics.Metric`. Defaults to `"accuracy"`.
+        metric: A metric of `compile`, of which more is better and 1 is the
+            best: a string, a function or a `keras.metrics.Metric`. Defaults
+            to `"accuracy"`.
         seeds: Integers. Defaults to `(0, 1, 2)`.
         checks: Names among `"shuffled"`, `"reinitialized"` and `"random"`:
             further cells in which the ticket's mask, its weights, or both are
@@ -233,11 +235,13 @@ def _check_loss(loss):
 
 def _check_metric(metric):
     """Raises an error unless a metric is one of Keras, or a function."""
+    found = metric
     known = isinstance(metric, keras.metrics.Metric)
     if isinstance(metric, str) and metric:
         try:
-            known = keras.metrics.get(metric) is not None
-        except ValueError:
+            found = keras.metrics.get(metric)
+            known = found is not None
+        except (TypeError, ValueError):  # some need arguments
             known = metric in ("acc", "crossentropy", "ce")
     elif not known:
         known = is_function(metric) and not isinstance(metric, type)
@@ -245,6 +249,15 @@ def _check_metric(metric):
         raise ValueError(
             f"`metric` is one of Keras. Received: metric={metric!r:.100}. Pass "
             "a name such as 'accuracy', an object or a function."
+        )
+    is_loss = getattr(found, "__module__", "").startswith("keras.src.losses.")
+    is_loss = is_loss or metric in ("crossentropy", "ce")
+    if is_loss or _keras.is_lower_better(found):
+        raise ValueError(
+            "Methods are ranked by a metric of which more is better, and 1 is "
+            f"the best. Received: metric={metric!r:.100}, of which less is "
+            "better. Pass one such as `keras.metrics.R2Score()`, or a "
+            "function that returns 1 - error."
         )
 
 

@@ -5,7 +5,6 @@ import numpy as np
 from tf_gems.export.quiet import quiet
 from tf_gems.export.run_litert import load_runner
 from tf_gems.export.signature import as_array
-from tf_gems.export.signature import is_batched
 
 _BATCH = 100
 _OWN = "Pass a function of labels and outputs as `metric`."
@@ -100,7 +99,8 @@ def keras_outputs(network, flat, output, model=None):
     def run(batches):
         return network.outputs(batches, model)
 
-    return _all(run, flat, output, network.signature.batch_size)
+    signature = network.signature
+    return _all(run, signature, flat, output, signature.batch_size)
 
 
 def litert_outputs(path, signature, flat, output):
@@ -115,7 +115,7 @@ def litert_outputs(path, signature, flat, output):
         fixed = all(len(shape) and shape[0] > 0 for shape in shapes)
         return _all(
             lambda batches: (run(signature.feed(batch)) for batch in batches),
-            *(flat, output, int(shapes[0][0]) if fixed else None),
+            *(signature, flat, output, int(shapes[0][0]) if fixed else None),
         )
 
 
@@ -131,16 +131,16 @@ def saved_model_outputs(directory, signature, flat, output):
         for batch in batches:
             yield serve(**signature.named_tensors(batch))
 
-    return _all(run, flat, output, signature.batch_size)
+    return _all(run, signature, flat, output, signature.batch_size)
 
 
-def _all(run, flat, output, size):
+def _all(run, signature, flat, output, size):
     """Runs all examples in batches of equal size, one after the other.
 
     Inputs that are no batch of examples, such as graphs, are run as a whole.
     The size is `None` if any batch size is possible.
     """
-    if not is_batched(flat):
+    if not signature.is_batched(flat):
         [found] = run([flat])
         return np.asarray(as_array(found[output]))
     count, size = len(flat[0]), size or _BATCH

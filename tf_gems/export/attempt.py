@@ -21,7 +21,6 @@ from tf_gems.export.paths import Stored
 from tf_gems.export.progress import Progress
 from tf_gems.export.quantized import output_step
 from tf_gems.export.report import ExportReport
-from tf_gems.export.signature import is_batched
 from tf_gems.export.sparsify import SMALLER
 from tf_gems.export.sparsify import sparsify
 
@@ -88,7 +87,7 @@ class Attempt:
         if examples and self.form.name == "int8" and not network.quantized:
             calibrated = [
                 self.signature.feed(batch)
-                for batch in _batches(examples, size or 1)
+                for batch in _batches(self.signature, examples, size or 1)
             ]
         data, names = self._convert(given, calibrated)
         self.progress.step("running the file")
@@ -255,25 +254,26 @@ def _reason(error):
 def _expected(network, given, batch_size):
     """Returns batches to try, and what the Keras model computes for them."""
     count = len(given[0]) if np.ndim(given[0]) else 1
-    batches = _batches(given, batch_size or count or 1)
+    signature = network.signature
+    batches = _batches(signature, given, batch_size or count or 1)
     if not batches:
         raise ValueError(
             "`inputs` must hold at least one batch of examples. Received: "
             f"inputs of {count} examples, batch_size={batch_size}. Pass more."
         )
     expected = network.expected(batches)
-    if batch_size is None and is_batched(given) and count > 1:
+    if batch_size is None and signature.is_batched(given) and count > 1:
         # Try another batch size too, unless the first axis is not a batch.
-        one = _batches(given, 1)[:1]
+        one = _batches(signature, given, 1)[:1]
         with contextlib.suppress(Exception):
             expected = expected + network.outputs(one)
             batches = batches + one
     return batches, expected
 
 
-def _batches(flat, size):
+def _batches(signature, flat, size):
     """Splits inputs into full batches, and drops the remainder."""
-    if not is_batched(flat):
+    if not signature.is_batched(flat):
         return [flat]
     count = len(flat[0])
     return [

@@ -15,7 +15,6 @@ from tf_gems.export.litert import calibration_data
 from tf_gems.export.litert import write_litert
 from tf_gems.export.network import Network
 from tf_gems.export.saved_model import write_saved_model
-from tf_gems.export.signature import is_batched
 from tf_gems.export.sparse_operators import host_has_sparse_kernels
 from tf_gems.export.sparse_operators import sparse_operators
 from tf_gems.files import lock
@@ -213,7 +212,9 @@ def deployment_report(
         calibration_data(signature, representative_data)  # or refused
 
     def first(count):
-        if not is_batched(flat):  # the nodes and edges of a graph, say
+        if not signature.is_batched(
+            flat
+        ):  # the nodes and edges of a graph, say
             return inputs
         size = signature.batch_size or 1
         count = max(1, count // size) * size

@@ -29,20 +29,15 @@ def flat_copy(model):
     copies, names = {}, {}
 
     def call(operation, args, kwargs, within):
-        names.update((nested.name, None) for nested, _ in within)
+        names.update((nested.name, None) for nested in within)
         if id(operation) not in copies:
             config = operation.get_config()
             if id(operation) not in outer:
                 while config["name"] in taken:
-                    config["name"] = f"{within[-1][0].name}_{config['name']}"
+                    config["name"] = f"{within[-1].name}_{config['name']}"
             taken.add(config["name"])
             copy = type(operation).from_config(config)
             copies[id(operation)] = operation, copy
-        if "training" in getattr(operation, "_call_context_args", ()):
-            # As Keras does: the outermost model that is called with it wins.
-            for _, outer_kwargs in reversed(within):
-                if outer_kwargs.get("training") is not None:
-                    kwargs = {**kwargs, "training": outer_kwargs["training"]}
         return copies[id(operation)][1](*args, **kwargs)
 
     inputs = keras.tree.map_structure(

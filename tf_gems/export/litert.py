@@ -14,7 +14,6 @@ from tf_gems.export.progress import Progress
 from tf_gems.export.quantized import check_quantized
 from tf_gems.export.quantized import is_quantized
 from tf_gems.export.report import ExportReport
-from tf_gems.export.signature import is_batched
 from tf_gems.files import replacing_path
 from tf_gems.files import workplace
 from tf_gems.validation import check_bool
@@ -238,7 +237,7 @@ def _sizes_to_try(signature, batch_size, given):
         return [[declared] * count]
     if batch_size is not None:
         return [[batch_size] * count]
-    if given is None or is_batched(given):
+    if given is None or signature.is_batched(given):
         return [None, [1] * count]
     return [None, [len(x) if np.ndim(x) else None for x in given]]
 

@@ -13,7 +13,7 @@ from tf_gems.export.quantized import is_quantized
 from tf_gems.export.quantized import quantized_network
 from tf_gems.export.signature import Signature
 from tf_gems.export.signature import as_array
-from tf_gems.export.signature import is_batched
+from tf_gems.export.signature import have_equal_rows
 from tf_gems.export.signature import name_outputs
 from tf_gems.half_precision import HALF_TOLERANCE
 from tf_gems.half_precision import half_precision
@@ -23,6 +23,7 @@ from tf_gems.network import masked_network
 from tf_gems.network import refuse_before_mining
 from tf_gems.sparse_model import SparseModel
 from tf_gems.validation import check_bool
+from tf_gems.validation import check_eager
 from tf_gems.validation import check_number
 
 # Examples on which a compact model is compared, before the file is.
@@ -83,6 +84,21 @@ class Network:
             )
         _refuse_non_finite(model)
         self.signature = Signature.of(self.user_model, inputs)
+        if inputs is not None and len(self.signature.specs) > 1:
+            self.signature.in_one_piece = self._take_one_piece(inputs)
+
+    def _take_one_piece(self, inputs):
+        """Whether inputs of as many rows can be computed as a whole only."""
+        flat = self.signature.flatten(inputs)
+        if self.signature.batch_size or not have_equal_rows(flat):
+            return False
+        try:
+            self.outputs([[value[:1] for value in flat]])
+        except Exception:
+            with contextlib.suppress(Exception):  # not for these inputs at all
+                self.outputs([flat])
+                return True
+        return False
 
     def masked(self):
         """Yields the model itself, masked within the block.
@@ -98,7 +114,7 @@ class Network:
 
         Both models are compared on the first examples of `given`.
         """
-        if is_batched(given):
+        if self.signature.is_batched(given):
             size = self.signature.batch_size or _COMPARED
             given = [value[:size] for value in given]
         tensors = self.signature.named_tensors(given).values()
@@ -173,7 +189,7 @@ class Network:
         if inputs is None:
             return self.examples(size or batch_size)
         flat = self.signature.flatten(inputs)
-        if size is None or not is_batched(flat):
+        if size is None or not self.signature.is_batched(flat):
             return flat
         if len(flat[0]) < size:
             raise ValueError(
@@ -244,6 +260,7 @@ def _refuse_others(model):
             f"model='{model.name}', which has no weights yet. Call it once "
             "on data."
         )
+    check_eager()
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise RuntimeError(

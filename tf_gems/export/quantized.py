@@ -63,6 +63,13 @@ class QuantizedNetwork:
         self.name = model.name
         self.weights = model.weights
         self.limits = layer.limits()
+        if any(low >= high for low, high in self.limits):
+            raise ValueError(
+                "Ranges of activations are calibrated before they are "
+                f"exported. Received: '{model.name}' with empty ranges. Load "
+                "the weights of the quantization-aware model that it is a "
+                "copy of, or make one with `representative_data`."
+            )
 
     def __call__(self, inputs, training=False):
         return self.layer.run_exported(inputs, self.limits)

@@ -26,7 +26,12 @@ class Signature:
     Attributes:
         specs: List of `keras.InputSpec`, flat, with distinct names.
         batch_size: Integer if the model declares one, else `None`.
+        in_one_piece: Whether inputs of as many rows are no batch of examples,
+            such as the features of the nodes of a graph and its adjacency
+            matrix.
     """
+
+    in_one_piece = False
 
     def __init__(self, arguments):
         self._arguments = arguments
@@ -110,6 +115,7 @@ class Signature:
 
     def _changed(self, change):
         found = Signature(keras.tree.map_structure(change, self._arguments))
+        found.in_one_piece = self.in_one_piece
         for spec, mine in zip(found.specs, self.specs, strict=True):
             spec.name = mine.name
         return found
@@ -166,6 +172,10 @@ class Signature:
                 "each name, or a list."
             )
         return [inputs[name] for name in names]
+
+    def is_batched(self, flat):
+        """Whether arrays are a batch of examples, which can be cut."""
+        return not self.in_one_piece and have_equal_rows(flat)
 
     def examples(self, batch_size, words=()):
         """Returns flat inputs, the same ones each time.
@@ -245,8 +255,8 @@ def as_array(value):
     return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
 
 
-def is_batched(flat):
-    """Whether all arrays have as many examples, so that they can be cut."""
+def have_equal_rows(flat):
+    """Whether all arrays have as many rows."""
     return all(np.ndim(x) for x in flat) and len({len(x) for x in flat}) == 1
 
 

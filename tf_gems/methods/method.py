@@ -13,6 +13,7 @@ from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.selection import distributions
 from tf_gems.selection import patterns
 from tf_gems.ticket import Ticket
+from tf_gems.validation import check_eager
 from tf_gems.validation import check_sparsity
 
 
@@ -115,6 +116,7 @@ class Method:
         ticket = tf_gems.methods.Snip(0.98).find(sparse, x, y, batch_size=128)
         ```
         """
+        check_eager()
         data = training_data.read(x, y, model, **arguments)
         return self.find_ticket(model, data, directory, verbose, callbacks)
 

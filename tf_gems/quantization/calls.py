@@ -2,13 +2,15 @@
 
 import contextlib
 import dataclasses
-import inspect
 
 import keras
+from keras import ops
 
 from tf_gems import _keras
 from tf_gems.compaction.graph import function_of
+from tf_gems.compaction.graph import inputs_of
 from tf_gems.compaction.graph import is_graph
+from tf_gems.compaction.graph import takes_training
 from tf_gems.compaction.graph import tensors_of
 
 
@@ -39,7 +41,22 @@ class Call:
     def compute(self, values):
         """Calls the operation on values in the places of its inputs."""
         args, kwargs = self.filled(values)
-        return self.operation(*args, **kwargs)
+        if self.activity_regularizer is None:
+            return self.operation(*args, **kwargs)
+        with replaced(self.operation, "activity_regularizer", None):
+            return self.operation(*args, **kwargs)
+
+    @property
+    def activity_regularizer(self):
+        """Of the layer, which `compute` leaves out; `None` without one."""
+        return getattr(self.operation, "activity_regularizer", None)
+
+    def add_penalty(self, values):
+        """Adds the activity penalty of an output; returns the output."""
+        [x] = values
+        count = ops.cast(ops.shape(x)[0], x.dtype)
+        self.operation.add_loss(self.activity_regularizer(x) / count)
+        return x
 
     def filled(self, values):
         """Returns the arguments, with values for the symbolic tensors."""
@@ -49,6 +66,17 @@ class Call:
             return next(values) if isinstance(x, keras.KerasTensor) else x
 
         return keras.tree.map_structure(fill, (self.args, self.kwargs))
+
+
+@contextlib.contextmanager
+def replaced(layer, name, value):
+    """Changes an attribute of a layer within the block."""
+    before = vars(layer)[name]
+    vars(layer)[name] = value
+    try:
+        yield
+    finally:
+        vars(layer)[name] = before
 
 
 def trace(model, inputs, training, is_known):
@@ -80,22 +108,26 @@ class _Walk:
 
     def through(self, layer, args, kwargs, training, path):
         """Returns the outputs of a model or layer that is followed."""
-        if is_graph(layer):
-            function, flat = function_of(layer), tensors_of(args)
+        in_graph = is_graph(layer)
+        if in_graph:
+            function = function_of(layer)
+            flat = inputs_of(layer, args, kwargs)
         else:
             function, flat = _recorded(layer, args, kwargs, training)
 
         def operation_fn(operation):
             def apply(*args, **kwargs):
-                return self._call(operation, args, kwargs, training, path)
+                own = kwargs.get("training")
+                own = training if own is None else bool(own)
+                if in_graph:  # as Keras: nothing trains in `predict`
+                    own = own and training
+                return self._call(operation, args, kwargs, own, path)
 
             return apply
 
         return _keras.run_through_graph(function, flat, operation_fn)
 
     def _call(self, operation, args, kwargs, training, path):
-        own = kwargs.get("training")
-        training = training if own is None else bool(own)
         name = type(operation).__name__.lower()  # of operations: not numbered
         if isinstance(operation, keras.layers.Layer):
             name = operation.name
@@ -104,7 +136,7 @@ class _Walk:
             return self.through(operation, args, kwargs, training, path)
         kwargs = {k: v for k, v in kwargs.items() if k != "training"}
         outputs = operation.compute_output_spec(*args, **kwargs)
-        if _takes_training(operation):
+        if takes_training(operation):
             kwargs["training"] = training
         self.calls.append(Call(operation, args, kwargs, outputs, path))
         return outputs
@@ -115,10 +147,6 @@ def _can_be_followed(operation):
         return True
     of_keras = type(operation).__module__.startswith("keras.src.")
     return isinstance(operation, keras.layers.Layer) and not of_keras
-
-
-def _takes_training(operation):
-    return "training" in inspect.signature(operation.call).parameters
 
 
 def _recorded(layer, args, kwargs, training):
@@ -133,7 +161,7 @@ def _recorded(layer, args, kwargs, training):
     flat = tensors_of((args, kwargs))
     args, kwargs = keras.tree.map_structure(fresh, (args, kwargs))
     inputs = tensors_of((args, kwargs))
-    if _takes_training(layer):
+    if takes_training(layer):
         kwargs["training"] = training
     with _nodes_removed(layer):
         try:
@@ -148,11 +176,15 @@ def _recorded(layer, args, kwargs, training):
                 f"this fails: {reason} Write it with layers and `keras.ops`, "
                 "without conditions on values of tensors."
             ) from error
-        if any(_losses_of(part) for part in _keras.flatten_layers(layer)):
+        own = getattr(layer, "activity_regularizer", None) is not None
+        if own or any(
+            _losses_of(part) for part in _keras.flatten_layers(layer)
+        ):
+            what = "activity_regularizer" if own else "add_loss"
             raise ValueError(
                 "A model is traced for quantization without losses of its "
-                f"own. Received: '{layer.name}', whose `call` uses "
-                "`add_loss`. Compute that loss in the loss of `compile`."
+                f"own. Received: '{layer.name}', which uses `{what}`. Compute "
+                "that loss in the loss of `compile`."
             )
     return function, flat
 

@@ -74,7 +74,7 @@ class Graph:
         self.inputs = keras.tree.flatten(inputs)
         self.names = []
         self._training = training
-        self._of_input = [self._own(x.name) for x in self.inputs]
+        self._of_input = [self._own(_name_of(x)) for x in self.inputs]
         self._place(writer.operators)
 
     def _own(self, name):
@@ -173,6 +173,11 @@ class Graph:
                 value = round_(value, rounding)
             values[operator.output] = value
         return keras.tree.map_structure(lambda x: values[x], self.outputs)
+
+
+def _name_of(tensor):
+    """Returns the name that an input was given, not one that is numbered."""
+    return "input" if tensor.name.startswith("keras_tensor") else tensor.name
 
 
 def _kind(made_by, inputs):

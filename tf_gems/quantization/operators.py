@@ -19,7 +19,6 @@ kind of an operator says how its output is rounded:
 | `"identity"` | No operator at all in LiteRT. |
 """  # noqa: E501
 
-import contextlib
 import dataclasses
 import functools
 
@@ -28,6 +27,7 @@ from keras import layers
 from keras import ops
 
 from tf_gems.quantization import fake_quantization as fq
+from tf_gems.quantization.calls import replaced
 
 
 @dataclasses.dataclass(eq=False)
@@ -77,7 +77,12 @@ class Writer:
                 raise _Refusal(_what(call.operation))
             if len(outputs) != 1:
                 raise _Refusal("with several outputs")
-            rule(self, call, outputs[0])
+            if call.activity_regularizer is None:
+                rule(self, call, outputs[0])
+                return
+            between = _Between()
+            rule(self, call, between)
+            self.add("identity", call.add_penalty, [between], call, outputs[0])
         except _Refusal as refusal:
             self.refused[call.path] = str(refusal)
 
@@ -180,7 +185,7 @@ def _activated(writer, call, inputs, compute, output, kind="linear"):
     layer = call.operation
 
     def without_activation(values):
-        with _replaced(layer, "activation", keras.activations.linear):
+        with replaced(layer, "activation", keras.activations.linear):
             return compute(values)
 
     if layer.activation in (None, keras.activations.linear):
@@ -188,16 +193,6 @@ def _activated(writer, call, inputs, compute, output, kind="linear"):
         return
     between = writer.add(kind, without_activation, inputs, call)
     writer.activate(layer.activation, between, call, output)
-
-
-@contextlib.contextmanager
-def _replaced(layer, name, value):
-    before = vars(layer)[name]
-    vars(layer)[name] = value
-    try:
-        yield
-    finally:
-        vars(layer)[name] = before
 
 
 def _separable(writer, call, output):

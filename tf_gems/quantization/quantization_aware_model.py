@@ -14,6 +14,7 @@ from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.network import unwrap
 from tf_gems.quantization.quantized_layer import QuantizedLayer
 from tf_gems.sparse_model import SparseModel
+from tf_gems.validation import check_eager
 from tf_gems.validation import check_model
 from tf_gems.validation import check_number
 from tf_gems.validation import check_positive_integer
@@ -77,6 +78,7 @@ class QuantizationAwareModel(SparseModel):
         filters="all",
         **kwargs,
     ):
+        check_eager()
         check_number(momentum, "momentum", least=0.0, most=1.0)
         check_positive_integer(batches, "batches")
         _refuse(model)
@@ -182,15 +184,21 @@ class _Inputs:
     def __init__(self, data, model):
         self.given = data
         self.model = model
+        self._batches = None
 
     def __iter__(self):
-        for batch in training_data.read(self.given, None, self.model):
-            yield batch[0]
+        """Returns the iterator over all batches, from the first one."""
+        if self._batches is None:
+            data = training_data.read(self.given, None, self.model)
+            self._batches = (batch[0] for batch in data)
+        return self._batches
 
     def first(self):
-        """Returns the first batch."""
+        """Returns the first batch, which a generator yields only once."""
         try:
-            return next(iter(self))
+            batch = next(iter(self))
+            self._batches = itertools.chain([batch], self._batches)
+            return batch
         except StopIteration:
             raise self.refusal("it has no batch") from None
         except Exception as error:

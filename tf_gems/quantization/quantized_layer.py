@@ -10,6 +10,9 @@ from tf_gems.layers.gem_layer import GemLayer
 from tf_gems.quantization import fake_quantization as fq
 from tf_gems.quantization.graph import Graph
 
+# A range that is computed with, and not used.
+_ANY = (-1.0, 1.0)
+
 
 class QuantizedLayer(GemLayer):
     """Computes `f(fq(w * q); fq(x))`, with all activations rounded as well.
@@ -21,6 +24,9 @@ class QuantizedLayer(GemLayer):
     while training (Jacob et al., 2018, section 3.1):
 
         range <- momentum * range + (1 - momentum) * [min(x), max(x)]
+
+    A range is empty until it was calibrated, or taken from a first batch. Its
+    tensor is not rounded.
 
     Args:
         layer: Built Keras model.
@@ -90,19 +96,25 @@ class QuantizedLayer(GemLayer):
         return graph.run(flat_inputs(self.layer, args, kwargs), round_)
 
     def _round(self, x, rounding):
-        limits = rounding.range
-        if limits is None:
-            limits = ops.convert_to_tensor(self.ranges[rounding.place])
-        return fq.quantize_activation(
+        if rounding.range is not None:
+            return fq.quantize_activation(
+                x, *rounding.range, rounding.ties_away
+            )
+        limits = ops.convert_to_tensor(self.ranges[rounding.place])
+        empty = _is_empty(limits)
+        limits = ops.where(empty, ops.ones_like(limits) * _ANY, limits)
+        rounded = fq.quantize_activation(
             x, limits[0], limits[1], rounding.ties_away
         )
+        return ops.where(empty, x, rounded)
 
     def _round_and_learn(self, x, rounding):
         if rounding.learns:
             variable = self.ranges[rounding.place]
             found = ops.stack(fq.range_of(x))
             before = ops.convert_to_tensor(variable)
-            variable.assign(before + (1 - self.momentum) * (found - before))
+            moved = before + (1 - self.momentum) * (found - before)
+            variable.assign(ops.where(_is_empty(before), found, moved))
         return self._round(x, rounding)
 
     def _observe(self, x, rounding):
@@ -133,7 +145,10 @@ class QuantizedLayer(GemLayer):
             self.ranges[place].assign(limits)
 
     def limits(self):
-        """Returns the ranges as a list of `(low, high)`, floats."""
+        """Returns the ranges as a list of `(low, high)`, floats.
+
+        Empty ranges are `(0.0, 0.0)`.
+        """
         return [tuple(ops.convert_to_numpy(r).tolist()) for r in self.ranges]
 
     def run_exported(self, inputs, limits):
@@ -150,6 +165,10 @@ class QuantizedLayer(GemLayer):
 
         flat = flat_inputs(self.layer, (inputs,), {})
         return self._graphs[False].run(flat, round_)
+
+
+def _is_empty(limits):
+    return limits[0] >= limits[1]
 
 
 def flat_inputs(model, args, kwargs):
