@@ -33,8 +33,8 @@ from deployment_train import normalized
 
 import tf_gems as gems
 from tf_gems.export import accuracy as measured
-from tf_gems.export import paths
 from tf_gems.export.litert import write_litert
+from tf_gems.export.paths import Stored
 from tf_gems.export.quiet import quiet
 from tf_gems.provenance import provenance
 
@@ -43,7 +43,7 @@ CALIBRATED = 100
 
 
 def row(form, encoding, size, accuracy=None, refused=None, note=None):
-    """Returns a row of the table; `size` is that of `paths.sizes`."""
+    """Returns a row of the table; `size` is that of `Stored.sizes`."""
     plain, by_gzip, by_zstd = size or (None, None, None)
     return {
         "form": form,
@@ -101,7 +101,7 @@ def forms_of_gems(directory, data):
             row(
                 "float32",
                 "dense",
-                paths.sizes(dense),
+                Stored.of_bytes(dense).sizes,
                 measured.accuracy(labels, outputs),
             )
         )
@@ -126,7 +126,7 @@ def forms_of_gems(directory, data):
         row(
             "ticket before fine-tuning",
             "sparse",
-            paths.sizes((directory / "ticket.gem").read_bytes()),
+            Stored(directory / "ticket.gem").sizes,
             measured.accuracy(labels, outputs),
         )
     )
@@ -191,15 +191,19 @@ def forms_of_tfmot(directory, data):
                         "outputs differ from Keras by more than the largest"
                     )
             rows.append(
-                row(form, encoding, paths.sizes(written), accuracy, refused)
+                row(
+                    form,
+                    encoding,
+                    Stored.of_bytes(written).sizes,
+                    accuracy,
+                    refused,
+                )
             )
         saved = os.path.join(folder, "saved_model")
         with quiet():
             model.save(saved, save_format="tf")
         right = measured.accuracy(labels, expected)
-        rows.append(
-            row("saved_model", "dense", paths.directory_sizes(saved), right)
-        )
+        rows.append(row("saved_model", "dense", Stored(saved).sizes, right))
     return rows, right
 
 

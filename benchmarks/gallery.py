@@ -28,8 +28,8 @@ from tf_gems import zoo
 from tf_gems.export import accuracy as measured
 from tf_gems.export import flatbuffer
 from tf_gems.export import latency
-from tf_gems.export import paths
 from tf_gems.export import sparse_tensor
+from tf_gems.export.paths import Stored
 from tf_gems.export.sparse_operators import host_has_sparse_kernels
 from tf_gems.files import replacing
 from tf_gems.provenance import provenance
@@ -126,8 +126,8 @@ def measure(name, data_dir, runs):
         "size": ticket.size,
         "test_images": len(labels),
         "ticket_bytes": (directory / f"{name}.gem").stat().st_size,
-        "sparse_bytes": paths.sizes(sparse),
-        "dense_bytes": paths.sizes(dense),
+        "sparse_bytes": Stored.of_bytes(sparse).sizes,
+        "dense_bytes": Stored.of_bytes(dense).sizes,
         "accuracy_of_ticket": round(before, 4),
         "accuracy": round(measured.accuracy(labels, ours), 4),
         "accuracy_of_dense_network": card["accuracy"]["dense"],

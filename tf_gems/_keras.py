@@ -187,3 +187,19 @@ def standardize_inputs(model, inputs):
     Dicts by name and inputs without a batch axis would be misread.
     """
     return model._standardize_inputs(inputs)
+
+
+def maker_of(tensor):
+    """Returns the operation whose output a symbolic tensor is.
+
+    What comes before a layer in a graph could not be found without it.
+    """
+    return tensor._keras_history.operation
+
+
+def recorded_shapes(model):
+    """Returns the shapes of the arguments of the call that built a model.
+
+    Subclassed models could not be exported without `inputs`.
+    """
+    return getattr(model, "_build_shapes_dict", None) or {}

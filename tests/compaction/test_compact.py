@@ -311,7 +311,7 @@ def test_shared_layers_and_own_layers_are_left():
     assert "Own" in report.kept["own"]
     # The array is in no config: only the very layer computes the same.
     assert "own" in report.shared
-    assert "'own' is left as it is" in str(report)
+    assert "'own' is left unchanged" in str(report)
     assert_equal(model, compacted)
 
 

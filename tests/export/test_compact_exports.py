@@ -63,10 +63,7 @@ def test_it_is_smaller_and_right(export, tmp_path):
     assert "compact:" not in str(whole)
     if export is tf_gems.export_litert:
         file = flatbuffer.read((tmp_path / "small.tflite").read_bytes())
-        sizes = [
-            tuple(file.subgraphs[0].tensors[index].shape)
-            for _, index in flatbuffer.weights(file)
-        ]
+        sizes = [w.value.shape for w in flatbuffer.weights(file)]
         rows = report.compaction.rows
         kept = [row["channels"][1] for row in rows if "conv" in row["layer"]]
         assert (kept[0], 3, 3, 3) in sizes

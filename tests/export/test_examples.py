@@ -33,7 +33,7 @@ def model():
     ],
 )
 def test_no_example_at_all(model, tmp_path, export, name):
-    with pytest.raises(ValueError, match=r"examples at least.*\(0, 4\)"):
+    with pytest.raises(ValueError, match=r"batch of examples.*\(0, 4\)"):
         export(model, tmp_path / name, inputs=np.zeros((0, 4)))
     assert not list(tmp_path.iterdir())
 

@@ -331,3 +331,16 @@ def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     with pytest.raises(PermissionError, match="cannot be written to"):
         tf_gems.export_litert(model, tmp_path / "model.tflite")
+
+
+def test_an_error_names_the_layer_beside_one_with_a_number(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 4, 2)),
+            layers.MaxPooling3D(name="pool"),
+            layers.Flatten(name="pool_1"),
+            layers.Dense(3),
+        ]
+    )
+    with pytest.raises(RuntimeError, match="layer 'pool', which .* MaxPool3D"):
+        tf_gems.export_litert(model, tmp_path / "m.tflite")

@@ -13,7 +13,8 @@ from keras import ops
 
 import tf_gems as gems
 from tf_gems.export import flatbuffer
-from tf_gems.export.quantized import output_steps
+from tf_gems.export import weight_rows
+from tf_gems.export.quantized import output_step
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("exports need the TensorFlow backend", allow_module_level=True)
@@ -187,7 +188,7 @@ def test_a_file_is_as_its_model_up_to_steps(build, tmp_path):
     for before, weight in zip(kept, model.weights, strict=True):
         np.testing.assert_array_equal(before, weight)  # put back
     data = (tmp_path / "model.tflite").read_bytes()
-    step = output_steps(data)
+    step = output_step(data, "aware")
     expected = ops.convert_to_numpy(aware(x))
     steps = np.abs(run(path, x) - expected) / step
     assert steps.max() < STEPS[build] + 0.01
@@ -198,7 +199,7 @@ def test_a_file_is_as_its_model_up_to_steps(build, tmp_path):
     assert any("step" in note for note in report.notes)
     file = flatbuffer.read(data)
     zeros = {w.size: np.count_nonzero(w == 0) for w in kept if w.ndim > 2}
-    for row in flatbuffer.describe(file):
+    for row in weight_rows.rows(file).values():
         if int(np.prod(row["shape"])) in zeros and len(row["shape"]) > 2:
             assert row["type"] == "int8" and row["zeros"] > 0
     assert len(file.subgraphs[0].operators) > 3
@@ -229,7 +230,7 @@ def test_integer_inputs_and_outputs(aware, tmp_path):
     graph = flatbuffer.read(data).subgraphs[0]
     for index in (*graph.inputs, *graph.outputs):
         assert flatbuffer.dtype_of(graph.tensors[index]) == "int8"
-    assert report.largest_difference < 1.01 * output_steps(data)
+    assert report.largest_difference < 1.01 * output_step(data, "aware")
 
 
 def test_ranges_in_the_file_are_those_that_were_learned(aware, tmp_path):
@@ -242,7 +243,7 @@ def test_ranges_in_the_file_are_those_that_were_learned(aware, tmp_path):
     finally:
         for variable, value in zip(aware.gem.ranges, before, strict=True):
             variable.assign(value)
-    wide = output_steps((tmp_path / "a.tflite").read_bytes())
+    wide = output_step((tmp_path / "a.tflite").read_bytes(), "aware")
     gems.export_litert(
         aware,
         tmp_path / "b.tflite",
@@ -250,7 +251,7 @@ def test_ranges_in_the_file_are_those_that_were_learned(aware, tmp_path):
         inputs=x,
         form="int8",
     )
-    narrow = output_steps((tmp_path / "b.tflite").read_bytes())
+    narrow = output_step((tmp_path / "b.tflite").read_bytes(), "aware")
     assert wide == pytest.approx(2 * narrow, rel=1e-5)
 
 

@@ -11,7 +11,7 @@ class Channels:
     take it as a constant. Two channels are *tied* if they can only be removed
     together, such as those that are added up.
 
-    What is to stay is the smallest set of channels that holds all required
+    The channels that stay are the smallest set that contains all required
     ones and is closed under ties.
     """
 

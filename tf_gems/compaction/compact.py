@@ -1,4 +1,4 @@
-"""A smaller model that computes the same, without what zeros cut off."""
+"""Removal of the channels that the zeros of a model have cut off."""
 
 import collections
 import contextlib
@@ -24,24 +24,24 @@ from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.validation import check_eager
 
-# Largest difference of the outputs, as a part of the largest output.
+# Largest difference of the outputs, as a fraction of the largest output.
 TOLERANCE = 1e-5
 
 
 def compact(model, inputs=None):
     """Removes the channels that the zeros of a pruned model have cut off.
 
-    A channel whose incoming weights are all zero has a constant value, such as
-    what a bias, a normalization and an activation make of zero. Its constant
-    is folded into the bias of the layers that read it, and the channel is
-    removed. A channel that no layer reads is removed as well. What remains is
-    a smaller plain Keras model, with outputs that are equal but for rounding.
+    A channel whose incoming weights are all zero has a constant value, the one
+    that the bias, a normalization and an activation give it. The constant is
+    folded into the bias of the layers that read the channel, and the channel
+    is removed. A channel that no layer reads is removed as well. The result is
+    a smaller plain Keras model with the same outputs up to rounding.
 
-    Followed are dense layers, convolutions of one to three dimensions, also
-    depthwise, separable and transposed ones, batch normalization, activations,
-    pooling, padding, dropout, flattening, concatenation, sums, products and
-    models within the model. Every other layer is left as it is, with all the
-    channels that it reads and makes, and the report says so.
+    Supported are dense layers, convolutions of one to three dimensions
+    (also depthwise, separable and transposed), batch normalization,
+    activations, pooling, padding, dropout, flattening, concatenation, sums,
+    products and nested models. Every other layer is left unchanged with all
+    channels that it reads and writes, and is listed in the report.
 
     Args:
         model: Built `keras.Sequential` or functional model, with zeros; a
@@ -78,11 +78,11 @@ def compact(model, inputs=None):
     tolerance = max(TOLERANCE, HALF_TOLERANCE[half_precision(model)])
     if not difference <= tolerance:
         raise RuntimeError(
-            "A compact model must compute what the model computes, up to "
+            "A compact model must have the outputs of the model, up to "
             f"{tolerance:g} of the largest output. Received: '{model.name}', "
-            f"of which the outputs differ by {difference:.2g}. Its layers "
-            f"that were left as they are: {', '.join(found.kept) or 'none'}. "
-            "Keep the model as it is."
+            f"whose outputs differ by {difference:.2g}. Layers that were left "
+            f"unchanged: {', '.join(found.kept) or 'none'}. Use the model "
+            "without compaction."
         )
     return compacted, CompactionReport(
         rows_of(found.calls, calls), found.kept, found.shared, difference
@@ -133,7 +133,7 @@ class Compaction:
             if rule.call.name in self.shared
         )
 
-        def call(old, args, kwargs):
+        def call(old, args, kwargs, _):
             new, weights = self._replace(old, next(rules), copies)
             names.give(new)
             outputs = new(*args, **kwargs)
@@ -185,8 +185,8 @@ def _refuse_others(model):
         )
     if not (isinstance(model, keras.Model) and is_graph(model)):
         raise ValueError(
-            "Only a built `keras.Sequential` or functional model can be "
-            "compacted, whose graph is known. Received: model="
+            "Only a built `keras.Sequential` or functional model, whose graph "
+            "is known, can be compacted. Received: model="
             f"{getattr(model, 'name', model)!r} of type "
             f"{type(model).__name__}. Build it from `keras.Input` and layers."
         )
@@ -216,19 +216,16 @@ def _random_inputs(model):
             values = generator.integers(0, 2, shape)
         else:
             raise ValueError(
-                "Outputs are compared on numbers that are drawn here, or on "
-                f"yours. Received: '{model.name}' with input "
-                f"'{tensor.name}' of {tensor.dtype}. Pass a batch as `inputs`."
+                "Outputs are compared on random numbers, or on `inputs`. "
+                f"Received: '{model.name}' with input '{tensor.name}' of "
+                f"{tensor.dtype}. Pass a batch as `inputs`."
             )
         batch.append(values.astype(tensor.dtype))
     return keras.tree.pack_sequence_as(_structure(model), batch)
 
 
 def _outputs(model, inputs):
-    """Returns what a model computes, or refuses inputs that it does not take.
-
-    Keras says why in many lines; the first ones that tell anything are kept.
-    """
+    """Returns the outputs of a model, or refuses inputs that do not fit."""
     try:
         return model(inputs, training=False)
     except Exception as error:
@@ -242,7 +239,7 @@ def _outputs(model, inputs):
 
 @contextlib.contextmanager
 def _state_kept(model):
-    """Puts back what a call assigns: recurrent states, counters, seeds."""
+    """Restores what a call assigns: recurrent states, counters, seeds."""
     variables = list(model.non_trainable_variables)
     for layer in _keras.flatten_layers(model):
         variables += keras.tree.flatten(getattr(layer, "states", None) or [])
@@ -255,7 +252,7 @@ def _state_kept(model):
 
 
 def _difference(model, compacted, inputs):
-    """Returns the largest difference as a part of the largest output."""
+    """Returns the largest difference as a fraction of the largest output."""
     found = []
     for network in (model, compacted):
         with _state_kept(model):  # the two may share layers

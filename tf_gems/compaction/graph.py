@@ -51,16 +51,18 @@ def _is_mask(name):
     return name == "mask" or name.endswith("_mask")
 
 
-def run(model, inputs, call, training=None):
+def run(model, inputs, call, training=None, within=()):
     """Runs through the graph of a model, and of the models nested in it.
 
     Args:
         model: `keras.Sequential` or functional model.
         inputs: Structure of symbolic tensors that the model is called with.
-        call: Function of an operation, its positional arguments, and its
-            keyword arguments, which returns the outputs.
+        call: Function of an operation, its positional arguments, its keyword
+            arguments, and the tuple of nested models around it, which returns
+            the outputs.
         training: Bool, if the model is called with it in the graph of
             another. Defaults to `None`.
+        within: That tuple for `model` itself. Defaults to `()`.
 
     Returns:
         Structure of the outputs.
@@ -73,8 +75,9 @@ def run(model, inputs, call, training=None):
             if is_graph(operation):
                 given = kwargs.get("training")
                 flat = inputs_of(operation, args, kwargs)
-                return run(operation, flat, call, given)
-            return call(operation, args, kwargs)
+                around = (*within, operation)
+                return run(operation, flat, call, given, around)
+            return call(operation, args, kwargs, within)
 
         return apply
 
@@ -115,7 +118,7 @@ def trace(model):
     """
     calls = []
 
-    def call(operation, args, kwargs):
+    def call(operation, args, kwargs, _):
         outputs = operation.compute_output_spec(*args, **kwargs)
         calls.append(Call(operation, args, kwargs, keras.tree.flatten(outputs)))
         return outputs

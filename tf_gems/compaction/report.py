@@ -1,4 +1,4 @@
-"""What the removal of channels left of a model, layer by layer."""
+"""The report on a compacted model, layer by layer."""
 
 import dataclasses
 import math
@@ -17,14 +17,14 @@ class CompactionReport(Report):
     Attributes:
         rows: List of dicts, one for each layer with weights: `layer`,
             `channels`, `parameters` and `multiply_adds`, each a pair of
-            integers (before, after). Multiply-adds are those of one input;
-            they are counted at unknown sizes of maps as if these were one.
-        kept: Dict from the name of an operation that was left as it is to the
-            reason.
+            integers (before, after). Multiply-adds are those of one input.
+            Unknown sizes of maps count as one.
+        kept: Dict from the name of an operation that was left unchanged to
+            the reason.
         shared: Names of layers that the compact model shares with the
-            original, because they hold state that a config does not tell.
-        difference: Float, the largest difference of the outputs, as a part of
-            the largest output.
+            original, because they hold state that is not in their config.
+        difference: Float, the largest difference of the outputs, as a
+            fraction of the largest output.
     """
 
     rows: list
@@ -72,7 +72,7 @@ class CompactionReport(Report):
             f"The outputs differ by {self.difference:.1e} of the largest.",
         ]
         for name, reason in self.kept.items():
-            lines.append(f"'{name}' is left as it is: {reason}.")
+            lines.append(f"'{name}' is left unchanged: {reason}.")
         if self.shared:
             lines.append(
                 "Shared with the original model: " + ", ".join(self.shared)

@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from tf_gems.export.outputs import as_array
 from tf_gems.export.quiet import quiet
-from tf_gems.export.run_litert import load_interpreter
-from tf_gems.export.run_litert import match
+from tf_gems.export.run_litert import load_runner
+from tf_gems.export.signature import as_array
 
 _BATCH = 100
 _OWN = "Pass a function of labels and outputs as `metric`."
@@ -14,8 +13,8 @@ _OWN = "Pass a function of labels and outputs as `metric`."
 def accuracy(labels, outputs):
     """Returns the share of examples whose largest output is their label.
 
-    A single output is a probability, as that of a sigmoid, and its label is
-    1 where it exceeds 0.5, as for Keras' `"accuracy"`.
+    A single output is a probability, for example of a sigmoid. The prediction
+    is 1 if it exceeds 0.5, as for Keras' `"accuracy"`.
 
     Args:
         labels: Array of integers, or of one row of classes for each example,
@@ -23,7 +22,7 @@ def accuracy(labels, outputs):
         outputs: Array `(examples, classes)`.
 
     Raises:
-        ValueError: If the labels are none of these.
+        ValueError: If labels or outputs have another form.
     """
     labels, outputs = np.asarray(labels), np.asarray(outputs)
     if outputs.ndim < 2 or outputs.shape[-1] == 1:
@@ -46,7 +45,7 @@ def accuracy(labels, outputs):
     classes = outputs.shape[-1]
     if not np.isin(labels, np.arange(classes)).all():
         raise ValueError(
-            "A label is the number of a class, from 0 on. Received: labels "
+            "A label is the number of a class, starting at 0. Received: labels "
             f"from {labels.min()} to {labels.max()}, where the model has "
             f"{classes} outputs. {_OWN}"
         )
@@ -72,9 +71,6 @@ def named_labels(labels, names):
     Args:
         labels: Array, or a dict from the name of one output to an array.
         names: List of the names of the outputs.
-
-    Raises:
-        ValueError: If the output is not known.
     """
     if isinstance(labels, dict) and len(labels) == 1:
         [(name, labels)] = labels.items()
@@ -99,36 +95,28 @@ def keras_outputs(network, flat, output, model=None):
         output: String, its name.
         model: See `Network.outputs`. Defaults to `None`.
     """
-    size = network.signature.batch_size or _BATCH
-    return _all(
-        lambda batches: network.outputs(batches, model),
-        network.signature,
-        flat,
-        output,
-        size,
-    )
+
+    def run(batches):
+        return network.outputs(batches, model)
+
+    signature = network.signature
+    return _all(run, signature, flat, output, signature.batch_size)
 
 
 def litert_outputs(path, signature, flat, output):
     """Returns one output of a TFLite file for all examples."""
-    interpreter_class, _, _ = load_interpreter()
-    with quiet():
-        interpreter = interpreter_class(model_path=path)
-        runner = interpreter.get_signature_runner()
-    details = runner.get_input_details()
-    shapes = [d.get("shape_signature", d["shape"]) for d in details.values()]
-    is_fixed = all(len(shape) and shape[0] > 0 for shape in shapes)
-    batch_size = int(shapes[0][0]) if is_fixed else _BATCH
     signature = signature.in_float32()
-
-    def run(batches):
-        for batch in batches:
-            feed = signature.feed(batch)
-            names = match(feed, details)
-            yield runner(**{names[k]: v for k, v in feed.items()})
-
     with quiet():
-        return _all(run, signature, flat, output, batch_size)
+        run, details = load_runner(path)
+        shapes = [
+            detail.get("shape_signature", detail["shape"])
+            for detail in details.values()
+        ]
+        fixed = all(len(shape) and shape[0] > 0 for shape in shapes)
+        return _all(
+            lambda batches: (run(signature.feed(batch)) for batch in batches),
+            *(signature, flat, output, int(shapes[0][0]) if fixed else None),
+        )
 
 
 def saved_model_outputs(directory, signature, flat, output):
@@ -136,30 +124,26 @@ def saved_model_outputs(directory, signature, flat, output):
     import tensorflow as tf
 
     with quiet():
-        serve = tf.saved_model.load(directory).signatures["serving_default"]
+        loaded = tf.saved_model.load(directory)
+        serve = loaded.signatures["serving_default"]
 
     def run(batches):
         for batch in batches:
-            yield serve(
-                **{
-                    spec.name: tf.constant(value, spec.dtype)
-                    for spec, value in zip(signature.specs, batch, strict=True)
-                }
-            )
+            yield serve(**signature.named_tensors(batch))
 
-    size = signature.batch_size or _BATCH
-    return _all(run, signature, flat, output, size)
+    return _all(run, signature, flat, output, signature.batch_size)
 
 
 def _all(run, signature, flat, output, size):
     """Runs all examples in batches of equal size, one after the other.
 
     Inputs that are no batch of examples, such as graphs, are run as a whole.
+    The size is `None` if any batch size is possible.
     """
     if not signature.is_batched(flat):
         [found] = run([flat])
         return np.asarray(as_array(found[output]))
-    count = len(flat[0])
+    count, size = len(flat[0]), size or _BATCH
     # The last batch repeats examples, so that all batches have one size.
     starts = range(0, count, size)
     firsts = [max(0, min(start, count - size)) for start in starts]

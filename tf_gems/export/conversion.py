@@ -3,11 +3,14 @@
 import contextlib
 import os
 import re
+import tempfile
 
 import keras
 
 from tf_gems import _keras
 from tf_gems.export import worker
+from tf_gems.export.network import computed_in_float32
+from tf_gems.export.quiet import quiet
 from tf_gems.export.tracing import nodes
 from tf_gems.export.tracing import trace
 
@@ -15,9 +18,7 @@ from tf_gems.export.tracing import trace
 class ConversionError(RuntimeError):
     """Raised if a network cannot be converted to a form.
 
-    Args:
-        message: String.
-        final: Whether another batch size cannot help.
+    It is final if another batch size cannot help.
     """
 
     def __init__(self, message, final):
@@ -45,31 +46,56 @@ _DRAWS = re.compile(
 )
 
 
-def convert(traced, directory, form, examples=(), io="float32"):
-    """Returns a TFLite file's bytes.
+def convert(
+    plain,
+    signature,
+    form,
+    examples=(),
+    io="float32",
+    progress=None,
+    inside=None,
+):
+    """Converts a Keras model to a TFLite file with dense weights.
 
     Args:
-        traced: `tracing.Traced`.
-        directory: String, where it was saved to.
+        plain: Keras model, its kernels masked.
+        signature: `Signature` of the file, in float32.
         form: `forms.Form`.
         examples: List of dicts from the names of inputs to arrays, to
             calibrate `"int8"` on. Defaults to none.
         io: String, the dtype of inputs and outputs of an `"int8"` file.
             Defaults to `"float32"`.
+        progress: `Progress`. Defaults to `None`.
+        inside: String, the folder for temporary files. Defaults to `None`:
+            that of the system.
+
+    Returns:
+        `(data, traced)`: the bytes of the file, and a `tracing.Traced`.
 
     Raises:
-        ConversionError: If the network has no such form. The message names
-            the layer, if it is known, and the remedy.
+        RuntimeError: If the network cannot be traced, or has no such form. The
+            message names the layer, if it is known, and the remedy.
     """
-    size = sum(_bytes(variable) for variable in traced.function.variables)
-    seconds = worker.seconds_for(size, len(examples))
-    target = os.path.join(directory, "dense.tflite")
-    try:
-        worker.convert(directory, target, form.name, examples, io, seconds)
-    except worker.WorkerError as error:
-        raise _explained(error, traced, form) from error
-    with open(target, "rb") as file:
-        return file.read()
+    step = progress.step if progress else lambda _: None
+    with tempfile.TemporaryDirectory(dir=inside) as directory:
+        step("tracing the network")
+        with computed_in_float32(plain):
+            traced = traced_or_refused(plain, signature)
+            with quiet():
+                traced.save(directory)
+        step("converting it")
+        size = sum(
+            variable.shape.num_elements() * variable.dtype.size
+            for variable in traced.function.variables
+        )
+        seconds = worker.seconds_for(size, len(examples))
+        target = os.path.join(directory, "dense.tflite")
+        try:
+            worker.convert(directory, target, form.name, examples, io, seconds)
+        except worker.WorkerError as error:
+            raise _explained(error, traced, form) from error
+        with open(target, "rb") as file:
+            return file.read(), traced
 
 
 def traced_or_refused(plain, signature):
@@ -90,22 +116,14 @@ def traced_or_refused(plain, signature):
 def random_numbers_named(traced):
     """Names what draws random numbers, if a comparison fails in the block.
 
-    TensorFlow's own operators begin anew in each graph, so that two graphs of
-    one network draw different numbers.
-
-    Args:
-        traced: `tracing.Traced`.
-
-    Raises:
-        RuntimeError: In place of another one.
+    TensorFlow's own operators restart in each graph, so two graphs of one
+    network draw different numbers.
     """
     try:
         yield
     except RuntimeError as error:
-        found = {
-            node.op for node in nodes(traced.function.graph.as_graph_def())
-        }
-        operators = sorted(filter(_DRAWS.match, found))
+        graph = traced.function.graph.as_graph_def()
+        operators = sorted({n.op for n in nodes(graph) if _DRAWS.match(n.op)})
         if not operators:
             raise
         layers = _named(_layers_with(operators, traced))
@@ -113,16 +131,12 @@ def random_numbers_named(traced):
             "An export must have the outputs of the Keras model. Received: "
             f"'{traced.model.name}'{layers}, which draws other numbers in "
             f"each graph, with {' and '.join(operators)}, so that outputs "
-            "cannot be compared. Nothing was written. Leave the noise out of "
+            "cannot be compared. Nothing was written. Remove the noise from "
             "the model that is exported; or draw it from `keras.random` with "
-            "a `keras.random.SeedGenerator`, which a SavedModel goes on with; "
+            "a `keras.random.SeedGenerator`, whose state a SavedModel keeps; "
             "or pass a large `tolerance`, such as 100, to write it without "
             "that comparison."
         ) from error
-
-
-def _bytes(variable):
-    return variable.shape.num_elements() * variable.dtype.size
 
 
 def _explained(error, traced, form):
@@ -140,14 +154,17 @@ def _explained(error, traced, form):
             "A TFLite file can only contain TFLite operators. Received: "
             f"{where}{layers}, which computes with {' and '.join(operators)} "
             "in a way that TensorFlow's converter cannot write as operators "
-            "of TFLite. It fails for the same network without zeros, too. "
+            "of TFLite. It fails for the same network without zeros. "
             f"{hints}Use `tf_gems.export_saved_model`, which takes every "
-            "operator of TensorFlow, or replace the layer. What prepares "
-            "inputs, such as look-ups of strings, can be left out of the "
-            "model that is exported.",
+            "operator of TensorFlow, or replace the layer. Preprocessing, such "
+            "as look-ups of strings, can be left out of the model that is "
+            "exported.",
             final=False,  # some operators need a known batch size
         )
-    layers = _located(text, traced)
+    # The converter's own locations.
+    lines = [x for x in text.splitlines() if "error" in x or "loc(" in x]
+    paths = re.findall(r'"([\w./>-]+)@__inference', "\n".join(lines))
+    layers = _layers_of(paths[:1], traced.model)
     if error.crashed and not layers and form.name == "int8":
         layers = _recurrent(traced.model)
     if error.crashed:
@@ -159,8 +176,8 @@ def _explained(error, traced, form):
         remedy = f"Pass form={form.alternative!r}."
     return ConversionError(
         f"An export must run. Received: form={form.name!r}, "
-        f"{where}{_named(layers)}, {what.rstrip('.')}. The converter fails "
-        f"for the same network without zeros, too. {remedy}",
+        f"{where}{_named(layers)}, {what}. The converter fails "
+        f"for the same network without zeros. {remedy}",
         final=error.crashed is not None,
     )
 
@@ -188,23 +205,15 @@ def _layers_with(operators, traced):
     return _layers_of(paths, traced.model)
 
 
-def _located(text, traced):
-    """Returns the layers that the converter's own locations name."""
-    errors = [
-        line for line in text.splitlines() if "error" in line or "loc(" in line
-    ]
-    paths = re.findall(r'"([\w./>-]+)@__inference', "\n".join(errors))
-    return _layers_of(paths[:1], traced.model)
-
-
 def _layers_of(paths, model):
     """Returns the innermost layers that contain the given graph nodes."""
     names = {part.name for part in _keras.flatten_layers(model)} - {model.name}
     found = []
     for path in paths:
         for scope in reversed(path.split("/")[:-1]):
-            # Tracing adds a number to the name of a repeated scope.
-            options = [scope, re.sub(r"_\d+$", "", scope)]
+            # A layer enters its scope twice, so the graph adds a number: the
+            # scope `dense_1` is that of `dense`, also beside a `dense_1`.
+            options = [re.sub(r"_\d+$", "", scope), scope]
             known = [name for name in options if name in names]
             if known:
                 found += known[:1]
@@ -214,35 +223,36 @@ def _layers_of(paths, model):
 
 def _recurrent(model):
     """Returns the names of recurrent layers, whose int8 conversion crashes."""
+    parts, inner = _keras.flatten_layers(model), set()
+    for layer in parts:
+        if isinstance(layer, keras.layers.Bidirectional):
+            inner |= {id(layer.forward_layer), id(layer.backward_layer)}
     kinds = keras.layers.RNN | keras.layers.Bidirectional
-    inner = {
-        id(part)
-        for layer in _keras.flatten_layers(model)
-        if isinstance(layer, keras.layers.Bidirectional)
-        for part in (layer.forward_layer, layer.backward_layer)
-    }
     return [
-        part.name
-        for part in _keras.flatten_layers(model)
-        if isinstance(part, kinds) and id(part) not in inner
+        layer.name
+        for layer in parts
+        if isinstance(layer, kinds) and id(layer) not in inner
     ]
 
 
 def _reason(error):
     """Returns the first sentence of the converter's error, without MLIR."""
-    text = str(error)
-    line = next((x.strip() for x in text.splitlines() if x.strip()), "")
-    line = line.removeprefix("ConverterError: ")
+    line = _lines(error)[0].removeprefix("ConverterError: ")
     if "loc(" in line or "%" in line or "__inference" in line:
-        return "its operators do not fit TFLite's."
-    line = line[:200].rstrip()
-    return line.rstrip(".") + "."
+        return "its operators do not fit TFLite's"
+    return line[:200].rstrip(". ")
+
+
+def _lines(error):
+    """Returns the lines of an error that are not empty, or its type."""
+    text = re.sub(r"\x1b\[\d*m", "", str(error))  # Keras prints in bold
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if line] or [type(error).__name__]
 
 
 def _first_line(error):
-    text = re.sub(r"\x1b\[\d*m", "", str(error))  # Keras prints in bold
-    lines = [x.strip() for x in text.splitlines() if x.strip()]
-    line = lines[0] if lines else type(error).__name__
+    lines = _lines(error)
+    line = lines[0]
     if line.startswith("Exception encountered when calling") and lines[1:]:
         line += f" {lines[1]}"
     return line.rstrip(".") + "."

@@ -1,8 +1,8 @@
-"""Weights without their zeros, as TensorFlow Lite for Microcontrollers reads.
+"""Weights without zeros, as TensorFlow Lite for Microcontrollers reads them.
 
-Its operator `TFLM_DECODE` takes two constants and makes a weight of them, each
-time before the layer runs that reads it. Of a weight with the values `w`, in
-the order in which they are stored, the constants are:
+Its operator `TFLM_DECODE` decodes a weight from two constants each time before
+the layer that reads it runs. For a weight with the values `w`, in the order in
+which they are stored, the constants are:
 
 | constant | bytes | what they hold |
 | --- | --- | --- |
@@ -14,8 +14,8 @@ the order in which they are stored, the constants are:
 | | 5 to 15 | 0 |
 | | from 16 | the kept values, in order |
 
-What is not kept is the zero point of the weight, which is 0 for all weights
-that TensorFlow's converter writes. The scales belong to the decoded weight.
+Other values are the zero point of the weight, which is 0 for all weights that
+TensorFlow's converter writes. The scales belong to the decoded weight.
 
 Source: `DecodeStatePrune` and the design of the DECODE operator in
 github.com/tensorflow/tflite-micro.
@@ -54,85 +54,83 @@ def encode(value):
 
 
 def compress(model):
-    """Replaces weights by what decodes them, where that is smaller.
-
-    Args:
-        model: `ModelT` with dense 8-bit weights, to change.
+    """Replaces weights of a `ModelT` by encoded ones if these are smaller.
 
     Returns:
-        `(sizes, reasons)`: dicts from `(subgraph, index of the tensor)` to
-        the bytes that it takes now, and to why it is left dense.
+        `(sizes, reasons)`: dicts from places, see `flatbuffer.Weight`, to the
+        bytes that a weight takes now, and to why it is left dense.
     """
     sizes, reasons = {}, {}
-    for place, names in flatbuffer.weights(model).items():
-        number, index = place
-        graph = model.subgraphs[number]
-        tensor = graph.tensors[index]
-        value = flatbuffer.constant(model, tensor)
-        reason = _reason(tensor, value, names)
-        mask, table = encode(value)
+    for weight in flatbuffer.weights(model):
+        mask, table = encode(weight.value)
         size = len(mask) + len(table)
-        if reason is None and size + _OVERHEAD_BYTES >= value.nbytes:
+        reason = _reason(weight)
+        if reason is None and size + _OVERHEAD_BYTES >= weight.value.nbytes:
             reason = "that is smaller"
         if reason is not None:
-            reasons[place] = reason
+            reasons[weight.place] = reason
             continue
-        _decode(model, graph, index, mask, table)
-        sizes[place] = size
+        _decode(model, weight, mask, table)
+        sizes[weight.place] = size
     return sizes, reasons
 
 
-def _reason(tensor, value, names):
+def _reason(weight):
     """Returns why the runtime would not decode a weight right."""
-    if names - READERS:
-        others = " and ".join(sorted(str(x) for x in names - READERS))
-        return f"the runtime does not decode weights of {others}"
-    if value.dtype != np.int8:
+    others = weight.readers - READERS
+    if others:
+        names = " and ".join(sorted(map(str, others)))
+        return f"the runtime does not decode weights of {names}"
+    if weight.value.dtype != np.int8:
         return "it is not of 8-bit integers"
-    quantization = tensor.quantization
+    quantization = weight.tensor.quantization
     if np.any(quantization.zeroPoint):
         return "its zeros are not stored as zeros"
-    last = len(tensor.shape) - 1
+    last = weight.value.ndim - 1
     axis = quantization.quantizedDimension
     if axis and not (axis == last and len(quantization.scale) > 1):
         return "the runtime does not decode scales along its axis"
     return None
 
 
-def _decode(model, graph, index, mask, table):
+def _decode(model, weight, mask, table):
     """Turns a tensor into its mask, decoded before each of its readers.
 
     Each reader has a decoded weight of its own, so that a runtime may decode
     all weights into the same memory.
     """
-    tensor = graph.tensors[index]
-    weight = copy.copy(tensor)
+    graph, tensor, index = weight.graph, weight.tensor, weight.place[1]
+    dense = copy.copy(tensor)
     _fill(model, tensor, mask)
     values = copy.copy(tensor)
-    values.name = (weight.name or b"") + b"/values"
+    values.name = (dense.name or b"") + b"/values"
     _fill(model, values, table)
     graph.tensors.append(values)
     constants = [index, len(graph.tensors) - 1]
+    code = flatbuffer.operator_code(model, "CUSTOM", custom=_NAME)
     operators = []
     for operator in graph.operators:
         if index in operator.inputs:
-            decoded = copy.copy(weight)
-            decoded.name = (weight.name or b"") + b"/decoded"
+            decoded = copy.copy(dense)
+            decoded.name = (dense.name or b"") + b"/decoded"
             decoded.buffer = 0
             graph.tensors.append(decoded)
             position = len(graph.tensors) - 1
-            operators.append(_operator(model, constants, position))
+            decode = flatbuffer.load_schema().OperatorT()
+            decode.opcodeIndex = code
+            decode.inputs, decode.outputs = constants, [position]
+            operators.append(decode)
             operator.inputs = [
                 position if i == index else int(i) for i in operator.inputs
             ]
         operators.append(operator)
     graph.operators = operators
     if not any(
-        weight.buffer == other.buffer
+        dense.buffer == other.buffer
         for part in model.subgraphs
         for other in part.tensors
     ):
-        model.buffers[weight.buffer].data = None
+        model.buffers[dense.buffer].data = None
 
 
 def _fill(model, tensor, data):
@@ -146,26 +144,3 @@ def _fill(model, tensor, data):
     tensor.shapeSignature = None
     tensor.type = schema.TensorType.UINT8
     tensor.quantization = None
-
-
-def _operator(model, inputs, output):
-    schema = flatbuffer.load_schema()
-    operator = schema.OperatorT()
-    operator.opcodeIndex = _code(model)
-    operator.inputs, operator.outputs = list(inputs), [output]
-    return operator
-
-
-def _code(model):
-    """Returns the position of the operator among those of the model."""
-    for position, code in enumerate(model.operatorCodes):
-        if code.customCode == _NAME:
-            return position
-    schema = flatbuffer.load_schema()
-    code = schema.OperatorCodeT()
-    code.builtinCode = schema.BuiltinOperator.CUSTOM
-    code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
-    code.customCode = _NAME
-    code.version = 1
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1

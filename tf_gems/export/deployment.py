@@ -1,5 +1,6 @@
 """Writes a network in every form, and reports on all of them."""
 
+import dataclasses
 import os
 import tempfile
 
@@ -10,8 +11,6 @@ from tf_gems.export import accuracy as measured
 from tf_gems.export import forms as litert_forms
 from tf_gems.export import gem
 from tf_gems.export import latency
-from tf_gems.export.compacted import refuse_if_unknown
-from tf_gems.export.deployment_report import DeploymentReport
 from tf_gems.export.litert import calibration_data
 from tf_gems.export.litert import write_litert
 from tf_gems.export.network import Network
@@ -19,9 +18,10 @@ from tf_gems.export.saved_model import write_saved_model
 from tf_gems.export.sparse_operators import host_has_sparse_kernels
 from tf_gems.export.sparse_operators import sparse_operators
 from tf_gems.files import lock
+from tf_gems.tables import Report
+from tf_gems.tables import Table
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
-from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_function
 from tf_gems.validation import check_integer
@@ -29,8 +29,102 @@ from tf_gems.validation import check_list
 
 _FORMS = (*litert_forms.FORMS, "saved_model", "gem")
 _NAMES = {"saved_model": "saved_model", "gem": "ticket.gem"}
+# What is `None` in a row until it is known.
+_COLUMNS = (
+    *("refused", "export", "accuracy", "seconds", "dense_seconds"),
+    *("emulated_seconds", "emulated_dense_seconds"),
+)
 _COMPARED = 32
 _CALIBRATED = 100
+
+
+@dataclasses.dataclass
+class DeploymentReport(Report):
+    """Bytes, accuracy, parity and latency of a network by form.
+
+    Args:
+        name: String, the name of the network.
+        examples: Integer, the examples that accuracy was measured on.
+        accuracy: Float, that of the Keras model, or `None` without labels.
+        sparse_host: Whether XNNPACK uses its sparse kernels on the machine
+            that measured; `None` if unknown.
+        rows: List of dicts, one for each form: `form`; `refused`, why nothing
+            was written, or `None`; `export`, the `tf_gems.ExportReport`;
+            `accuracy`; `seconds` and `dense_seconds`, the median time of one
+            example, this file's and its dense twin's, run in turns;
+            `emulated_seconds` and `emulated_dense_seconds`, on an emulated
+            processor without AVX, where that was tried; and `layers`, see
+            `tf_gems.export.sparse_operators`.
+
+    Example:
+
+    ```python
+    report = tf_gems.deployment_report(sparse, "exported", (images, labels))
+    print(report)
+    ```
+    """
+
+    name: str
+    examples: int
+    accuracy: float | None
+    sparse_host: bool | None
+    rows: list
+
+    def to_dict(self):
+        """Returns the report as plain, JSON-serializable values."""
+        rows = [
+            {**row, "export": row["export"] and row["export"].to_dict()}
+            for row in self.rows
+        ]
+        return {**vars(self), "rows": rows}
+
+    def _parts(self):
+        written = [row for row in self.rows if row["export"]]
+        sizes = [line for row in written for line in _size_lines(row)]
+        columns = ["form", "", ">bytes", ">gzip", ">zstd", ">zeros"]
+        title = "no labels were given, so no accuracy was measured."
+        if self.accuracy is not None:
+            title = f"Keras' accuracy is {self.accuracy:.2%} on "
+            title += f"{self.examples:,} examples."
+        parts = [
+            f"{self.name}: {title}",
+            "",
+            Table([*columns, ">accuracy", ">parity"], sizes),
+        ]
+        if any(row["seconds"] for row in written):  # none with `runs=0`
+            columns = ["form", ">sparse ms", ">dense ms", ">dense/sparse"]
+            # A ticket is read once, whatever its sparsity.
+            timed = [row for row in written if row["form"] != "gem"]
+            parts += [
+                "",
+                "Median time of one example, alternating with the twin:",
+                Table([*columns, ">emulated"], map(_time_line, timed)),
+            ]
+        if any(row["emulated_seconds"] for row in written):
+            parts.append(
+                "emulated: dense/sparse on an emulated processor without AVX, "
+                "which compares amounts of work, not times of a device."
+            )
+        host = {
+            True: "This processor has XNNPACK's sparse kernels.",
+            False: "This processor has AVX: XNNPACK's sparse kernels are off.",
+            None: "Whether XNNPACK has sparse kernels here is not known.",
+        }[self.sparse_host]
+        parts += ["", f"Why, layer by layer. {host}"]
+        columns = ["weights", "operator", ">zeros", "sparse", "why"]
+        for row in written:
+            if row["layers"]:
+                lines = map(_layer_line, row["layers"])
+                parts += [f"{row['form']}:", Table(columns, lines)]
+        parts.append("")
+        for row in written:
+            notes = row["export"].notes + row["export"].reasons()
+            parts += [f"note, {row['form']}: {note}" for note in notes]
+        return parts + [
+            f"not written, {row['form']}: {row['refused']}"
+            for row in self.rows
+            if row["refused"]
+        ]
 
 
 def deployment_report(
@@ -57,12 +151,13 @@ def deployment_report(
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
-            weights. It is left as it is.
+            weights. It is not changed.
         directory: String or path, made if it does not exist. Files in it
-            that an earlier report wrote are replaced, and no others.
+            that an earlier report wrote are replaced. Other files are kept.
         data: `(inputs, labels)`: real data, inputs as the model takes them.
-            Labels may be `None`: no accuracy then. Of a model with several
-            outputs, a dict from the name of one to its labels.
+            If labels are `None`, no accuracy is measured. If the model has
+            several outputs, labels are a dict from the name of one output to
+            its labels.
         forms: Sequence of forms of `tf_gems.export_litert`,
             `"saved_model"`, and `"gem"`, a ticket file, see
             `tf_gems.export.export_gem`. Defaults to all of them.
@@ -71,11 +166,11 @@ def deployment_report(
         runs: Integer, runs of each file when it is timed; 0 to time nothing.
             Defaults to `100`.
         metric: Function of labels and outputs. Defaults to the share of
-            examples whose largest output is their label; of a single output,
-            a probability, to the share of labels 1 where it exceeds 0.5.
+            examples whose largest output is their label, or, for a single
+            output, whose label is 1 if the output exceeds 0.5 and else 0.
         compact: Whether to remove the channels that zeros have cut off
             first, see `tf_gems.export_litert`. A ticket file holds masks of
-            the whole model, and is written as ever. Defaults to `False`.
+            the whole model and is not affected. Defaults to `False`.
 
     Returns:
         `tf_gems.DeploymentReport`.
@@ -101,7 +196,6 @@ def deployment_report(
     for form in check_list(forms, "forms", "forms of files"):
         check_choice(form, "forms", _FORMS)
     check_function(metric, "metric")
-    check_bool(compact, "compact")
     if not isinstance(data, list | tuple) or len(data) != 2:
         raise ValueError(
             "`data` is a pair of inputs and labels. Received: data of type "
@@ -111,19 +205,18 @@ def deployment_report(
     names = [_NAMES.get(form, f"{form}.tflite") for form in forms]
     check_names(directory, names)
     inputs, labels = data
-    network = Network(model, inputs)
-    if compact:
-        refuse_if_unknown(network.user_model)
-    flat = network.signature.flatten(inputs)
+    network = Network(model, inputs, compact)
+    signature = network.signature
+    flat = signature.flatten(inputs)
     if representative_data is not None:
-        calibration_data(network.signature, representative_data)  # or refused
+        calibration_data(signature, representative_data)  # or refused
 
     def first(count):
-        if not network.signature.is_batched(
+        if not signature.is_batched(
             flat
         ):  # the nodes and edges of a graph, say
             return inputs
-        size = network.signature.batch_size or 1
+        size = signature.batch_size or 1
         count = max(1, count // size) * size
         return keras.tree.map_structure(lambda x: np.asarray(x)[:count], inputs)
 
@@ -133,25 +226,23 @@ def deployment_report(
         output, labels = measured.named_labels(labels, list(outputs))
         # Before anything is written: labels may not be what `metric` takes.
         of_keras = metric(labels, measured.keras_outputs(network, flat, output))
-
-    writer = _Writer(network, os.fspath(directory), first(_COMPARED), runs)
-    one = flat
-    if network.signature.is_batched(flat):
-        one = [value[: network.signature.batch_size or 1] for value in flat]
-    writer.feed = network.signature.feed(one)
-    writer.litert_feed = network.signature.in_float32().feed(one)
-    writer.compact = compact
-    writer.representative_data = representative_data
+    writer = _Writer(
+        network=network,
+        compared=first(_COMPARED),
+        calibrated=representative_data,
+        compact=compact,
+        example=signature.flatten(first(1)),
+        runs=runs,
+    )
     if representative_data is None:
-        writer.representative_data = first(_CALIBRATED)
+        writer.calibrated = first(_CALIBRATED)
     rows = []
     with lock(directory), claiming(directory, names):
-        for form in forms:
-            row = writer.write(form)
+        for form, name in zip(forms, names, strict=True):
+            row = writer.row(form, os.path.join(os.fspath(directory), name))
             if labels is not None and row["export"] is not None:
-                row["accuracy"] = metric(
-                    labels, writer.outputs(row["export"], flat, output)
-                )
+                outputs = writer.outputs(row["export"], flat, output)
+                row["accuracy"] = metric(labels, outputs)
             rows.append(row)
     return DeploymentReport(
         name=network.name,
@@ -162,103 +253,127 @@ def deployment_report(
     )
 
 
+@dataclasses.dataclass
 class _Writer:
-    """Writes and times one form after the other."""
+    """Writes and times a network, one form at a time.
 
-    def __init__(self, network, directory, compared, runs):
-        self.network = network
-        self.directory = directory
-        self.compared = compared
-        self.runs = runs
+    Args:
+        network: `Network`.
+        compared: Inputs to compare outputs on.
+        calibrated: Inputs to calibrate `"int8"` on.
+        compact: See `deployment_report`.
+        example: Flat list of arrays, the inputs that are timed.
+        runs: See `deployment_report`.
+    """
 
-    def write(self, form):
+    network: Network
+    compared: object
+    calibrated: object
+    compact: bool
+    example: list
+    runs: int
+
+    def row(self, form, path):
         """Returns a row of `DeploymentReport.rows`, without the accuracy."""
-        row = {
-            "form": form,
-            "refused": None,
-            "export": None,
-            "accuracy": None,
-            "seconds": None,
-            "dense_seconds": None,
-            "emulated_seconds": None,
-            "emulated_dense_seconds": None,
-            "layers": [],
-        }
+        row = {"form": form, **dict.fromkeys(_COLUMNS), "layers": []}
         write = {"saved_model": self._saved_model, "gem": self._gem}
-        write.get(form, self._litert)(row)
+        try:
+            write.get(form, self._litert)(path, row)
+        except RuntimeError as error:
+            if form == "saved_model" or row["export"] is not None:
+                raise
+            row["refused"] = str(error)
         return row
 
     def outputs(self, export, flat, output):
         """Returns one output of what was written for all examples."""
         if export.format == "gem":
             return gem.gem_outputs(export.path, self.network, flat, output)
-        run = {
-            "saved_model": measured.saved_model_outputs,
-            "litert": measured.litert_outputs,
-        }
-        return run[export.format](
-            export.path, self.network.signature, flat, output
-        )
+        run = measured.litert_outputs
+        if export.format == "saved_model":
+            run = measured.saved_model_outputs
+        return run(export.path, self.network.signature, flat, output)
 
-    def _gem(self, row):
-        path = os.path.join(self.directory, _NAMES["gem"])
-        try:
-            row["export"] = gem.export_gem(
-                self.network.model, path, self.compared
-            )
-        except RuntimeError as error:
-            row["refused"] = str(error)
+    def _gem(self, path, row):
+        row["export"] = gem.export_gem(self.network.model, path, self.compared)
 
-    def _saved_model(self, row):
-        def measure(written, twin):
+    def _saved_model(self, path, row):
+        def measure(*pair):
             if self.runs:
+                feed = self.network.signature.feed(self.example)
                 row["seconds"], row["dense_seconds"] = (
-                    latency.saved_model_seconds(
-                        [written, twin], self.feed, self.runs
-                    )
+                    latency.saved_model_seconds(pair, feed, self.runs)
                 )
 
         row["export"] = write_saved_model(
-            self.network.model,
-            os.path.join(self.directory, _NAMES["saved_model"]),
-            self.compared,
+            *(self.network.model, path, self.compared),
             overwrite=True,
             compact=self.compact,
             measure=measure,
         )
 
-    def _litert(self, row):
-        path = os.path.join(self.directory, f"{row['form']}.tflite")
-        try:
-            export, dense = write_litert(
-                self.network.model,
-                path,
-                self.compared,
-                row["form"],
-                self.representative_data if row["form"] == "int8" else None,
-                compact=self.compact,
-            )
-        except RuntimeError as error:
-            row["refused"] = str(error)
-            return
-        row["export"] = export
-        row["layers"] = sparse_operators(path)
+    def _litert(self, path, row):
+        export, dense = write_litert(
+            *(self.network.model, path, self.compared, row["form"]),
+            self.calibrated if row["form"] == "int8" else None,
+            compact=self.compact,
+        )
+        row["export"], row["layers"] = export, sparse_operators(path)
         if not self.runs or export.bytes == export.dense_bytes:
             return
         with tempfile.NamedTemporaryFile(suffix=".tflite") as twin:
             twin.write(dense)
             twin.flush()
-            paths = [path, twin.name]
+            pair = [path, twin.name]
+            feed = self.network.signature.in_float32().feed(self.example)
             row["seconds"], row["dense_seconds"] = latency.litert_seconds(
-                paths, self.litert_feed, self.runs
+                pair, feed, self.runs
             )
             hidden = any(
                 layer["runs_sparse"] == "without AVX" for layer in row["layers"]
             )
             if hidden and not host_has_sparse_kernels():
-                times = latency.emulated_seconds(paths)
-                if times is not None:
-                    (
-                        row["emulated_seconds"],
-                        row["emulated_dense_seconds"],
-                    ) = times
+                times = latency.emulated_seconds(pair) or (None, None)
+                row["emulated_seconds"], row["emulated_dense_seconds"] = times
+
+
+def _size_lines(row):
+    """Returns a line for what was written, and one for its dense twin."""
+    export = row["export"]
+    share = export.largest_difference / (export.largest_output or 1.0)
+    is_sparse = any(t["encoding"] == "sparse" for t in export.tensors)
+    lines = [
+        [
+            *(row["form"], "sparse" if is_sparse else "dense"),
+            *map(_number, export.written.sizes),
+            f"{export.zeros:,}",
+            "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}",
+            f"{share:.1e}",
+        ]
+    ]
+    if is_sparse:
+        sizes = map(_number, export.twin.sizes)
+        lines.append(["", "dense twin", *sizes, "", "", ""])
+    return lines
+
+
+def _time_line(row):
+    if row["seconds"] is None:
+        return [row["form"], "-", "-", "the same file", "-"]
+    ratio = row["dense_seconds"] / row["seconds"]
+    emulated = "-"
+    if row["emulated_seconds"]:
+        faster = row["emulated_dense_seconds"] / row["emulated_seconds"]
+        emulated = f"{faster:.2f}"
+    times = [f"{1e3 * row[x]:.3f}" for x in ("seconds", "dense_seconds")]
+    return [row["form"], *times, f"{ratio:.2f}", emulated]
+
+
+def _layer_line(layer):
+    zeros = f"{layer['zeros']:.1%}"
+    line = [layer["layer"][-40:], layer["operator"], zeros]
+    return [*line, layer["runs_sparse"], layer["reason"]]
+
+
+def _number(value):
+    return "-" if value is None else f"{value:,}"

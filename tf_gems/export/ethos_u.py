@@ -16,8 +16,8 @@ from tf_gems.tables import Report
 from tf_gems.tables import Table
 from tf_gems.validation import check_choice
 
-# Kernels of a symmetric 8-bit type: their largest value is 127, as a rule
-# about three standard deviations.
+# The largest value of a symmetric 8-bit kernel is 127, which is usually about
+# three standard deviations.
 _DEVIATION = 127 / 3
 
 
@@ -53,34 +53,25 @@ class EthosUReport(Report):
 
     def to_dict(self):
         """Returns the report as plain, JSON-serializable values."""
-        found = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-        }
+        found = {**vars(self), "export": self.export.to_dict()}
         for name in ("estimate", "dense"):
-            estimate = found[name]
-            found[name] = {
-                **dataclasses.asdict(estimate),
-                "npu_share": estimate.npu_share,
-            }
-        return {**found, "export": self.export.to_dict()}
+            share = {"npu_share": found[name].npu_share}
+            found[name] = dataclasses.asdict(found[name]) | share
+        return found
 
     def _parts(self):
         rows = []
-        for name, attribute, form in (
-            ("cycles", "cycles", "{:,}"),
-            ("microseconds", "seconds", "{:,.0f}"),
-            ("SRAM, bytes", "sram_bytes", "{:,}"),
-            ("weights, bytes", "weight_bytes", "{:,}"),
-            ("operators on the NPU", "npu_share", "{:.0%}"),
+        for name, attribute, factor, form in (
+            ("cycles", "cycles", 1, "{:,}"),
+            ("microseconds", "seconds", 1e6, "{:,.0f}"),
+            ("SRAM, bytes", "sram_bytes", 1, "{:,}"),
+            ("weights, bytes", "weight_bytes", 1, "{:,}"),
+            ("operators on the NPU", "npu_share", 1, "{:.0%}"),
         ):
-            factor = 1e6 if attribute == "seconds" else 1
-            values = [
-                factor * getattr(x, attribute)
-                for x in (self.estimate, self.dense)
-            ]
-            times = f"{values[1] / values[0]:.2f}" if values[0] else ""
-            rows.append([name, *map(form.format, values), times])
+            ours = factor * getattr(self.estimate, attribute)
+            theirs = factor * getattr(self.dense, attribute)
+            times = f"{theirs / ours:.2f}" if ours else ""
+            rows.append([name, form.format(ours), form.format(theirs), times])
         return [
             str(self.export),
             f"{self.compiled_path} ({self.accelerator})",
@@ -110,15 +101,15 @@ def export_ethos_u(
     `pip install tf_gems[ethos-u]`.
 
     The report holds what Vela estimates of the file and of its dense twin.
-    These are estimates of a compiler: no NPU was there to measure. The dense
-    twin is the file with 8-bit numbers in the places of its zeros, drawn from
-    a normal distribution whose third deviation is the largest number.
+    These are estimates of a compiler, not measurements on an NPU. The dense
+    twin is the same file with random 8-bit numbers in place of its zeros, drawn
+    from a normal distribution with a standard deviation of 127 / 3.
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
-            weights. It is left as it is.
+            weights. It is not changed.
         path: String or path that ends in `.tflite`. A file there is replaced,
-            and so is the compiled file beside it.
+            and the compiled file beside it, too.
         representative_data: Inputs, as the model takes them, from which the
             ranges of activations are learned: a hundred real examples or
             more.
@@ -139,7 +130,8 @@ def export_ethos_u(
         OSError: If a file cannot be written.
         RuntimeError: If Vela is not installed or fails, or as for
             `tf_gems.export_litert`. Nothing is written then.
-        ValueError: If an argument is out of range, or as there.
+        ValueError: If an argument is out of range, or as for
+            `tf_gems.export_litert`.
 
     Example:
 
@@ -163,10 +155,10 @@ def export_ethos_u(
 
     with replacing_path(compiled_path) as partial:
 
-        def finish(attempt, inside):
+        def finish(attempt):
             attempt.progress.step("compiling it")
-            partial.write_bytes(compiled(attempt.data, inside))
-            compiled(without_zeros(attempt.dense), inside)
+            partial.write_bytes(compiled(attempt.data, attempt.inside))
+            compiled(without_zeros(attempt.dense), attempt.inside)
 
         export, _ = write_litert(
             *(model, path, inputs, "int8", representative_data),
@@ -189,20 +181,15 @@ def export_ethos_u(
 
 
 def without_zeros(data):
-    """Returns a TFLite file whose 8-bit weights have numbers for zeros.
-
-    Args:
-        data: Bytes of a file with dense weights.
-    """
+    """Returns a TFLite file with random 8-bit numbers in place of zeros."""
     model = flatbuffer.read(data)
     random = np.random.default_rng(0)
-    for number, index in flatbuffer.weights(model):
-        tensor = model.subgraphs[number].tensors[index]
-        value = flatbuffer.constant(model, tensor)
+    for weight in flatbuffer.weights(model):
+        value = weight.value
         if value.dtype != np.int8:
             continue
         drawn = np.round(random.normal(0, _DEVIATION, value.shape))
         drawn = np.clip(np.where(drawn == 0, 1, drawn), -127, 127)
         filled = np.where(value == 0, drawn, value).astype("int8")
-        model.buffers[tensor.buffer].data = filled.tobytes()
+        model.buffers[weight.tensor.buffer].data = filled.tobytes()
     return bytes(flatbuffer.write(model))

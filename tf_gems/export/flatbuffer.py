@@ -1,5 +1,8 @@
 """Reads and writes TFLite files as objects."""
 
+import functools
+import typing
+
 import numpy as np
 
 from tf_gems.export import sparse_tensor
@@ -17,6 +20,27 @@ WEIGHTS = {
 }
 
 
+class Weight(typing.NamedTuple):
+    """A constant of a TFLite file that operators read as a weight.
+
+    Args:
+        place: `(number of the subgraph, index of the tensor)`. The tensor is
+            the stored one, not its dense copy.
+        graph: `SubGraphT` that contains it.
+        tensor: `TensorT`.
+        value: Array, float32, float16 or int8. Quantized values are the
+            integers that are stored.
+        readers: Set of names of the operators that read it. `None` stands for
+            a use that is not as a weight.
+    """
+
+    place: tuple
+    graph: object
+    tensor: object
+    value: np.ndarray
+    readers: set
+
+
 def load_schema():
     """Returns the module of the classes of TFLite's file format."""
     try:
@@ -30,21 +54,21 @@ def read(data):
     """Returns the `ModelT` of the bytes of a file."""
     schema = load_schema()
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
-    # Operators without inputs or outputs, and scalars, leave the list out.
+
+    def listed(values):
+        return [] if values is None else values
+
+    # Scalars and operators without inputs or outputs omit the list.
     for graph in model.subgraphs:
         for operator in graph.operators or []:
-            operator.inputs = _listed(operator.inputs)
-            operator.outputs = _listed(operator.outputs)
+            operator.inputs = listed(operator.inputs)
+            operator.outputs = listed(operator.outputs)
         for tensor in graph.tensors or []:
-            tensor.shape = _listed(tensor.shape)
-        graph.operators = graph.operators or []
-        graph.inputs = _listed(graph.inputs)
-        graph.outputs = _listed(graph.outputs)
+            tensor.shape = listed(tensor.shape)
+        graph.operators = listed(graph.operators)
+        graph.inputs = listed(graph.inputs)
+        graph.outputs = listed(graph.outputs)
     return model
-
-
-def _listed(values):
-    return [] if values is None else values
 
 
 def write(model):
@@ -69,24 +93,24 @@ def write(model):
                 schema.BufferAddData(builder, vector)
             return schema.BufferEnd(builder)
 
+    # The builder has its final size from the start and is not copied at the
+    # end, so a large network is in memory only once.
+    size = 1 << 16
     for buffer in model.buffers:
         buffer.__class__ = AlignedBuffer
-    # It has its final size from the start and is not copied at the end, so
-    # that a large network is in memory only once.
-    vectors = sum(_size(buffer.data) + 32 for buffer in model.buffers)
-    vectors += sum(
-        sparse_tensor.index_bytes(tensor.sparsity)
-        for graph in model.subgraphs
-        for tensor in graph.tensors
-        if tensor.sparsity is not None
-    )
-    builder = flatbuffers.Builder(vectors + (1 << 16))
+        size += 32 + (0 if buffer.data is None else len(buffer.data))
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            if tensor.sparsity is not None:
+                size += sparse_tensor.index_bytes(tensor.sparsity)
+    builder = flatbuffers.Builder(size)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return memoryview(builder.Bytes)[builder.Head() :]
 
 
-def _size(data):
-    return 0 if data is None else len(data)
+@functools.cache
+def _operator_names():
+    return {n: k for k, n in vars(load_schema().BuiltinOperator).items()}
 
 
 def operator_name(model, operator):
@@ -94,17 +118,33 @@ def operator_name(model, operator):
     code = model.operatorCodes[operator.opcodeIndex]
     # Codes above 127 are in the newer field only.
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    for name, value in vars(load_schema().BuiltinOperator).items():
-        if value == number:
-            return name
-    return f"UNKNOWN_{number}"
+    return _operator_names().get(number, f"UNKNOWN_{number}")
+
+
+def operator_code(model, name, version=1, custom=None):
+    """Returns the position of an operator code, which is added if missing.
+
+    Args:
+        model: `ModelT`.
+        name: String, such as `"DENSIFY"`.
+        version: Integer, the lowest version. Defaults to `1`.
+        custom: Bytes, the name of a custom operator. Defaults to `None`.
+    """
+    schema = load_schema()
+    number = getattr(schema.BuiltinOperator, name)
+    for position, code in enumerate(model.operatorCodes):
+        same = (code.builtinCode, code.customCode or None) == (number, custom)
+        if same and code.version >= version:
+            return position
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = number
+    code.customCode, code.version = custom, version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
 
 
 def constant(model, tensor):
-    """Returns the value of a constant tensor as it is stored, or `None`.
-
-    Quantised values are returned as the integers they are stored as.
-    """
+    """Returns the value of a constant tensor as it is stored, or `None`."""
     dtype = dtype_of(tensor)
     data = model.buffers[tensor.buffer].data
     if data is None or not len(data) or dtype is None:
@@ -147,10 +187,8 @@ def stored(model, graph):
 
 
 def expands_constant(operator, sources):
-    """Whether an operator only expands a constant, see `stored`.
-
-    Some operators have no output, such as those that assign variables.
-    """
+    """Whether an operator only expands a constant, see `stored`."""
+    # Operators that assign variables have no output.
     return len(operator.outputs) > 0 and int(operator.outputs[0]) in sources
 
 
@@ -159,7 +197,7 @@ def readers(model, graph):
 
     Returns:
         Dict from the index of a stored tensor to a list of
-        `(operator, position among its inputs)`. `(None, None)` means an
+        `(operator, position among its inputs)`. `(None, None)` stands for an
         output of the graph.
     """
     sources = stored(model, graph)
@@ -177,87 +215,22 @@ def readers(model, graph):
 
 
 def weights(model):
-    """Returns the weights of a model: float32, float16 or int8 constants.
-
-    Returns:
-        Dict from `(subgraph, index of the tensor)` to the set of names of
-        the operators that read it. `None` means a use that is not as a
-        weight. The key is the stored tensor, not its dense copy.
-    """
-    found = {}
+    """Returns a list of every `Weight` of a model."""
+    found = []
     for number, graph in enumerate(model.subgraphs):
         for index, uses in readers(model, graph).items():
-            if index < 0:
+            if index < 0:  # an optional input that is not there
                 continue
             names = set()
             for operator, position in uses:
                 name = operator and operator_name(model, operator)
                 is_weight = operator and WEIGHTS.get(name) == position
                 names.add(name if is_weight else None)
-            value = constant(model, graph.tensors[index])
+            tensor = graph.tensors[index]
+            value = constant(model, tensor)
             if names == {None} or value is None:
                 continue
             if value.dtype != "<i4" and value.ndim > 1:
-                found[number, index] = names
+                place = number, index
+                found.append(Weight(place, graph, tensor, value, names))
     return found
-
-
-def describe(model, variables=(), reasons=None):
-    """Describes the weights of a model, from what is stored.
-
-    Args:
-        model: `ModelT`.
-        variables: List of `(path, kept)` to name the weights after: the
-            path of a variable, and a boolean array of where it is not zero.
-            A weight is named after the variable with the most similar zeros.
-        reasons: Dict, see `sparsify`. Defaults to `None`.
-
-    Returns:
-        List of dicts, see `tf_gems.ExportReport`.
-    """
-    kernels = list(variables)
-    rows = []
-    for number, index in weights(model):
-        tensor = model.subgraphs[number].tensors[index]
-        value = constant(model, tensor)
-        size = len(model.buffers[tensor.buffer].data)
-        if tensor.sparsity is not None:
-            size += sparse_tensor.index_bytes(tensor.sparsity)
-        rows.append(
-            {
-                "name": _name(value != 0, kernels) or tensor.name.decode(),
-                "shape": list(value.shape),
-                "type": value.dtype.name,
-                "zeros": int(np.count_nonzero(value == 0)),
-                "encoding": "dense" if tensor.sparsity is None else "sparse",
-                "bytes": size,
-                "reason": (reasons or {}).get((number, index)),
-            }
-        )
-    return rows
-
-
-def _name(pattern, kernels):
-    """Returns the path of the kernel most like this pattern, removing it."""
-    pattern = pattern.ravel()
-    best, found = None, None
-    count = np.count_nonzero(pattern)
-    for position, (_, kernel) in enumerate(kernels):
-        if kernel.size != pattern.size:
-            continue
-        # Rounding may add zeros, and removes none.
-        kept = np.count_nonzero(kernel)
-        if not kept / 2 <= count <= kept:
-            continue
-        # Keras' axes in the orders that TFLite may store them in.
-        for moved in ((0, 0), (-1, 0), (-2, 0), (0, -1)):
-            moved_kernel = np.moveaxis(kernel, *moved).ravel()
-            if np.any(pattern & ~moved_kernel):
-                continue
-            lost = kept - count
-            if best is None or lost < best:
-                best, found = lost, position
-            break
-        if best == 0:
-            break
-    return None if found is None else kernels.pop(found)[0]

@@ -18,15 +18,12 @@ _PIECE = 1 << 20
 
 
 def smallest_type(parts, value_bytes):
-    """Returns the type of gaps that needs the fewest bytes.
+    """Returns the one of `TYPES` that needs the fewest bytes.
 
     Args:
         parts: Iterable of arrays, the parts of one flat array in order, with
             at most `LARGEST` elements in all.
         value_bytes: Integer, the bytes of one value.
-
-    Returns:
-        One of `TYPES`.
     """
     steps = dict.fromkeys(TYPES, 0)
     for gaps, _ in _gaps(parts):

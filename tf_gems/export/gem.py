@@ -1,5 +1,6 @@
 """Export to a ticket file: the smallest form, which needs this library."""
 
+import functools
 import importlib.metadata
 import os
 import tempfile
@@ -8,16 +9,15 @@ import keras
 import numpy as np
 
 from tf_gems import ticket_file
+from tf_gems.export import weight_rows
+from tf_gems.export.accuracy import keras_outputs
 from tf_gems.export.network import Network
 from tf_gems.export.parity import doubts
 from tf_gems.export.parity import measure_parity
-from tf_gems.export.parity import refuse_non_finite
 from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
-from tf_gems.export.paths import check_tolerance
 from tf_gems.export.report import ExportReport
 from tf_gems.files import replacing_path
-from tf_gems.half_precision import HALF_TOLERANCE
 from tf_gems.network_config import config_of
 from tf_gems.pruning_report import unique_paths
 from tf_gems.ticket import Ticket
@@ -38,7 +38,7 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
-            weights. It is left as it is.
+            weights. It is not changed.
         path: String or path, usually ending in `.gem`. A file there is
             replaced.
         inputs: Inputs to compare outputs on, as the model takes them.
@@ -69,46 +69,60 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
     path = os.fspath(path)
     if dtype is not None:
         check_choice(dtype, "dtype", ("float16",))
-    check_tolerance(tolerance)
     network = Network(model, inputs)
+    tolerance = network.tolerance(tolerance, _TOLERANCE, dtype)
     given = network.given(inputs)
-    expected = network.outputs([given])
-    refuse_non_finite(expected, network.name)
-    notes = doubts(expected)
-    if tolerance is None:
-        half = "float16" if dtype else network.half_precision
-        tolerance = max(_TOLERANCE, HALF_TOLERANCE[half])
+    [expected] = network.expected([given])
+    notes = doubts([expected])
+    masks = _masks_of(network)
     with replacing_path(path) as partial, network.masked() as plain:
-        ticket = ticket_of(plain)
-        try:
-            found, parity = _tried(
-                ticket, partial, dtype, network, plain, given, expected[0]
+        ticket = _ticket_of(plain, masks)
+
+        def written(ticket):
+            """Writes a ticket, and compares the network that is read."""
+            data = ticket_file.encode(
+                *(ticket.masks, ticket.weights, ticket.metadata),
+                *(dtype, ticket.config),
             )
+            # `Ticket.save` would write to another file, and rename it.
+            partial.write_bytes(data)
+            found = Ticket.load(partial)
+            run = functools.partial(network.outputs, [given])
+            [outputs] = _run(found, plain, run)
+            parity = measure_parity(expected, outputs)
             parity.refuse_above(tolerance, f"path={path!r}")
+            return found, parity
+
+        try:
+            found, parity = written(ticket)
         except (RuntimeError, ValueError):
             if ticket.config is None:
                 raise
             # Attributes and tables are not part of the config.
-            ticket = Ticket(
-                ticket.masks, ticket.weights, {"name": network.name}
-            )
-            found, parity = _tried(
-                ticket, partial, dtype, network, plain, given, expected[0]
-            )
-            parity.refuse_above(tolerance, f"path={path!r}")
+            metadata = {"name": network.name}
+            ticket = Ticket(ticket.masks, ticket.weights, metadata)
+            found, parity = written(ticket)
         if ticket.config is None:
             notes.append(
                 "The config of the network is not complete, so the file "
                 "has none. Expand it with --model."
             )
-        layers = Ticket.inspect(partial).layers
+        rows = [
+            weight_rows.row(
+                layer["path"],
+                found.weights[layer["path"]],
+                (layer["positions"] + layer["values"] + 7) // 8,
+                "dense" if layer["kept"] is None else "sparse",
+            )
+            for layer in Ticket.inspect(partial).layers
+        ]
         twin = _keras_twin(plain)
     return ExportReport(
         path=path,
         format="gem",
         written=Stored(path),
         twin=twin,
-        tensors=[_tensor(found, layer) for layer in layers],
+        tensors=rows,
         largest_difference=parity.difference,
         largest_output=parity.magnitude,
         ran=[f"keras {importlib.metadata.version('keras')}"],
@@ -117,44 +131,32 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
     )
 
 
-def _tried(ticket, partial, dtype, network, plain, given, expected):
-    """Writes a ticket, reads it, and compares the network that it gives."""
-    data = ticket_file.encode(
-        ticket.masks, ticket.weights, ticket.metadata, dtype, ticket.config
-    )
-    partial.write_bytes(data)  # `save` would write beside it, and rename
-    found = Ticket.load(partial)
-    if found.config is None:
-        [outputs] = _with_weights_of(
-            found, plain, lambda: network.outputs([given], plain)
-        )
-    else:
-        [outputs] = network.outputs([given], found.network())
-    return found, measure_parity(expected, outputs)
+def _masks_of(network):
+    """Returns a dict from ids of pruned weights to masks, `None` if plain."""
+    if not network.gems:
+        return None
+    return {
+        id(prunable.weight): keras.ops.convert_to_numpy(mask) > 0
+        for gem in network.gems
+        for prunable, mask in zip(gem.prunable, gem.masks(), strict=True)
+    }
 
 
-def ticket_of(plain):
-    """Returns the ticket of a plain network: its zeros are the masks.
-
-    Args:
-        plain: Keras model with zeros in its weights.
-
-    Returns:
-        `tf_gems.Ticket`.
+def _ticket_of(plain, masks):
+    """Returns the ticket of a network; without masks, its zeros are pruned.
 
     Raises:
         RuntimeError: If no weight of rank two or more has a zero.
     """
+    known, masks, weights = masks, {}, {}
     paths = unique_paths(plain.weights)
-    weights = {
-        path: np.array(keras.ops.convert_to_numpy(variable))
-        for path, variable in zip(paths, plain.weights, strict=True)
-    }
-    masks = {
-        path: value != 0
-        for path, value in weights.items()
-        if value.ndim > 1 and not value.all()
-    }
+    for path, variable in zip(paths, plain.weights, strict=True):
+        value = np.array(keras.ops.convert_to_numpy(variable))
+        weights[path] = value
+        if known is None and value.ndim > 1 and not value.all():
+            masks[path] = value != 0
+        elif known and id(variable) in known:
+            masks[path] = known[id(variable)]
     if not masks:
         raise RuntimeError(
             "A ticket file stores a pruned network. "
@@ -167,31 +169,22 @@ def ticket_of(plain):
 def gem_outputs(path, network, flat, output):
     """Returns one output of a ticket file's network for all examples.
 
-    Args:
-        path: String.
-        network: `Network`, which is used if the file has no config.
-        flat: Flat list of arrays, see `Signature`.
-        output: String, its name.
+    The model of `network` is used if the file has no config. See
+    `accuracy.keras_outputs`.
     """
-    from tf_gems.export.accuracy import keras_outputs
-
-    ticket = Ticket.load(path)
-    if ticket.config is not None:
-        return keras_outputs(network, flat, output, ticket.network())
+    run = functools.partial(keras_outputs, network, flat, output)
     with network.masked() as plain:
-        return _with_weights_of(
-            ticket,
-            plain,
-            lambda: keras_outputs(network, flat, output, plain),
-        )
+        return _run(Ticket.load(path), plain, run)
 
 
-def _with_weights_of(ticket, plain, run):
-    """Runs a network with other weights for a while."""
+def _run(ticket, plain, run):
+    """Runs the network of a ticket, or the plain one with its weights."""
+    if ticket.config is not None:
+        return run(ticket.network())
     before = plain.get_weights()
     ticket.apply(plain)
     try:
-        return run()
+        return run(plain)
     finally:
         plain.set_weights(before)
 
@@ -201,17 +194,3 @@ def _keras_twin(plain):
     path = os.path.join(holder.name, "model.keras")
     plain.save(path)
     return Stored(path, holder)
-
-
-def _tensor(ticket, layer):
-    value = ticket.weights[layer["path"]]
-    sparse = layer["kept"] is not None
-    return {
-        "name": layer["path"],
-        "shape": layer["shape"],
-        "type": value.dtype.name,
-        "zeros": int(np.count_nonzero(value == 0)) if value.ndim > 1 else 0,
-        "encoding": "sparse" if sparse else "dense",
-        "bytes": int(layer["positions"] + layer["values"] + 7) // 8,
-        "reason": None,
-    }

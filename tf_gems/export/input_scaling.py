@@ -19,6 +19,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems import _keras
+
 layers = keras.layers
 
 
@@ -90,7 +92,7 @@ def find_input_scaling(model, readers):
     channels = model.inputs[0].shape[-1]
     scale, offset = np.ones(channels or 1), np.zeros(channels or 1)
     operations = []
-    current = model.inputs[0]._keras_history.operation
+    current = _keras.maker_of(model.inputs[0])
     while True:
         following = readers.get(current.name, [])
         if len(following) != 1:
@@ -103,19 +105,17 @@ def find_input_scaling(model, readers):
         elif not isinstance(current, layers.ZeroPadding2D):
             break
         operations.append(current)
-    scaled = [o for o in operations if not isinstance(o, layers.ZeroPadding2D)]
-    if not scaled:
+    padding = [isinstance(o, layers.ZeroPadding2D) for o in operations]
+    if all(padding):
         return None, None
-    if any(isinstance(o, layers.ZeroPadding2D) for o in operations):
-        places = [isinstance(o, layers.ZeroPadding2D) for o in operations]
-        if places != sorted(places):  # padding is the last before
-            return None, "scales what is padded already"
+    if padding != sorted(padding):  # padding is not the last before
+        return None, "scales what is padded already"
     if not (
         type(current) is layers.Conv2D
         and current.groups == 1
         and current.data_format == "channels_last"
         and keras.activations.serialize(current.activation) == "linear"
-        and len(current._inbound_nodes) == 1
+        and len(_keras.calls_of(current)) == 1
         and np.mean(scale) != 0
     ):
         return None, f"scales what '{current.name}' reads, no plain convolution"
@@ -128,7 +128,7 @@ def find_input_scaling(model, readers):
 
 def _affine(operation, channels):
     """Returns scale and offset of an operation on images, or `None`."""
-    if len(operation._inbound_nodes) > 1:
+    if len(_keras.calls_of(operation)) > 1:
         return None
     if isinstance(operation, layers.Rescaling):
         found = operation.scale, operation.offset
@@ -151,7 +151,7 @@ def _affine(operation, channels):
 
 def _of_arithmetic(operation):
     """Returns scale and offset of `x / 127.5` and the like, or `None`."""
-    arguments = operation._inbound_nodes[0].arguments
+    arguments = _keras.calls_of(operation)[0].arguments
     values = [*arguments.args, *arguments.kwargs.values()]
     if len(values) != 2 or not isinstance(values[0], keras.KerasTensor):
         return None

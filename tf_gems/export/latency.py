@@ -41,14 +41,7 @@ def in_turns(steps, runs):
     """Returns the median seconds of each function, called alternately.
 
     Other load of the machine then affects all of them. Every second round
-    calls them in reverse order.
-
-    Args:
-        steps: List of functions without arguments.
-        runs: Integer, calls of each, after a tenth as many to warm up.
-
-    Returns:
-        List of floats.
+    calls them in reverse order. Each is called a tenth as often to warm up.
     """
     times = [[] for _ in steps]
     for run in range(-max(2, runs // 10), runs):
@@ -62,13 +55,7 @@ def in_turns(steps, runs):
 
 
 def litert_seconds(paths, feed, runs):
-    """Returns the median seconds of TFLite files on one thread.
-
-    Args:
-        paths: List of strings.
-        feed: Dict from the names of inputs to arrays.
-        runs: Integer.
-    """
+    """Returns the median seconds of TFLite files on one thread."""
     interpreter_class, _, _ = load_interpreter()
     steps = []
     with quiet():
@@ -118,12 +105,10 @@ def saved_model_seconds(directories, feed, runs):
 
     tensors = {name: tf.constant(value) for name, value in feed.items()}
     with quiet():
-        serves = [
-            tf.saved_model.load(directory).signatures["serving_default"]
-            for directory in directories
-        ]
+        loaded = [tf.saved_model.load(directory) for directory in directories]
 
-    def step(serve):
+    def step(model):
+        serve = model.signatures["serving_default"]
         return lambda: [value.numpy() for value in serve(**tensors).values()]
 
-    return in_turns([step(serve) for serve in serves], runs)
+    return in_turns([step(model) for model in loaded], runs)

@@ -1,16 +1,24 @@
 """Export for microcontrollers."""
 
+import importlib.metadata
+import importlib.util
 import math
-import os
+
+import numpy as np
 
 from tf_gems.export import decode_operator
 from tf_gems.export import flatbuffer
-from tf_gems.export import run_micro
 from tf_gems.export import worker
 from tf_gems.export.litert import write_litert
-from tf_gems.export.parity import measure_parity
-from tf_gems.export.parity import worst
+from tf_gems.export.parity import measure_batches
 from tf_gems.export.report import ExportReport
+from tf_gems.export.run_litert import in_floats
+from tf_gems.export.run_litert import in_integers
+from tf_gems.export.run_litert import match
+
+_MODULE = "tflite_micro"
+# Beside the tensors: what the runtime keeps of them, and of the operators.
+_SLACK_BYTES = 1 << 20
 
 
 def export_micro(
@@ -24,11 +32,11 @@ def export_micro(
     """Writes an int8 file without zeros for microcontrollers.
 
     The file computes in 8-bit integers, with integer inputs and outputs and a
-    batch size of one. Of weights with zeros enough it holds one bit for each
-    value and the values that are not zero; TensorFlow Lite for
-    Microcontrollers decodes each of them before the layer that reads it runs.
-    That takes less flash, and memory for the largest decoded weight: the
-    report says how much. Only this runtime reads such a file.
+    batch size of one. A weight with enough zeros is stored as one bit for each
+    value, followed by the nonzero values. TensorFlow Lite for Microcontrollers
+    decodes it before the layer that reads it runs. This needs less flash, but
+    memory for the largest decoded weight, whose size is in the report. Only
+    this runtime reads such a file.
 
     The file is run by the interpreter of that runtime, and compared with the
     Keras model. It needs `pip install tf_gems[micro]`. On the device, register
@@ -36,7 +44,7 @@ def export_micro(
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
-            weights. It is left as it is.
+            weights. It is not changed.
         path: String or path that ends in `.tflite`. A file there is replaced.
         representative_data: Inputs, as the model takes them, from which the
             ranges of activations are learned: a hundred real examples or
@@ -55,7 +63,8 @@ def export_micro(
         OSError: If the file cannot be written.
         RuntimeError: If the runtime is not installed, or as for
             `tf_gems.export_litert`.
-        ValueError: If an argument is out of range, or as there.
+        ValueError: If an argument is out of range, or as for
+            `tf_gems.export_litert`.
 
     Example:
 
@@ -64,27 +73,36 @@ def export_micro(
     print(report)
     ```
     """
-    runtime = run_micro.version()
-    tensors = []
+    runtime = _version()
 
-    def finish(attempt, inside):
+    def run(attempt, data):
+        try:
+            return attempt.run_file(data, worker.run_micro)
+        except worker.WorkerError as error:
+            reason = error.crashed or " ".join(str(error).split())
+            log = " ".join(error.log.split())[-200:]
+            raise RuntimeError(
+                "An export must run. Received: a file that the runtime of "
+                f"microcontrollers does not run, path={attempt.path!r}: "
+                f"{reason} ({log}). Nothing was written. This runtime has "
+                "fewer operators than LiteRT: replace the layers that it lacks."
+            ) from error
+
+    def finish(attempt):
         attempt.progress.step("running the file")
-        micro = _Runtime(attempt.trial, os.fspath(path), inside)
-        outputs = micro.outputs(attempt.data)
-        attempt.parity = _compared(attempt.trial.expected, outputs)
-        attempt.parity.refuse_above(attempt.trial.tolerance, f"path={path!r}")
+        outputs = run(attempt, attempt.data)
+        attempt.compare([outputs])
         attempt.ran = [runtime]
         attempt.progress.step("storing its zeros")
-        data, rows = _compressed(attempt)
-        tensors.extend(rows)
-        if _compared(outputs, micro.outputs(data)).difference:
+        _compress(attempt)
+        found = run(attempt, attempt.data)
+        if measure_batches(outputs, found).difference:
             raise RuntimeError(
-                "Weights must be decoded as they were. Received: a file from "
+                "Weights must be decoded without loss. Received: a file from "
                 f"which {runtime} computes something else than from dense "
-                f"weights, path={path!r}. Nothing was written. Export the "
-                "int8 form by `tf_gems.export_litert`."
+                f"weights, path={attempt.path!r}. Nothing was written. Export "
+                "the int8 form by `tf_gems.export_litert`."
             )
-        attempt.data = data
 
     export, _ = write_litert(
         *(model, path, inputs, "int8", representative_data),
@@ -95,70 +113,91 @@ def export_micro(
         compact=compact,
         finish=finish,
     )
-    export.tensors = tensors
     return export
 
 
-def _compressed(attempt):
-    """Returns the file of an attempt without zeros, and rows of its report."""
+def _compress(attempt):
+    """Encodes the weights of an attempt, see `decode_operator`."""
     file = flatbuffer.read(attempt.data)
-    places = list(flatbuffer.weights(file))
-    rows = flatbuffer.describe(file, attempt.patterns)
     sizes, reasons = decode_operator.compress(file)
     if not sizes:
-        return attempt.data, rows
-    for place, row in zip(places, rows, strict=True):
+        return
+    for place, row in attempt.rows.items():
         if place in sizes:
             row["encoding"], row["bytes"] = "sparse", sizes[place]
         elif row["zeros"]:
             row["reason"] = reasons[place]
-    largest = max(
-        math.prod(row["shape"]) for row in rows if row["encoding"] == "sparse"
-    )
+    largest = max(math.prod(attempt.rows[place]["shape"]) for place in sizes)
     attempt.notes.append(
         "Weights are decoded into memory while it runs; the largest takes "
         f"{largest:,} bytes."
     )
-    return bytes(flatbuffer.write(file)), rows
+    attempt.data = bytes(flatbuffer.write(file))
 
 
-def _compared(expected, received):
-    """Returns how the outputs of a file differ most, over all inputs."""
-    return worst(
-        [
-            measure_parity(ours, theirs)
-            for ours, theirs in zip(expected, received, strict=True)
-        ]
-    )
+def _version():
+    """Returns the name and version of the runtime.
 
-
-class _Runtime:
-    """Runs files on the inputs of a `Trial`, in a process of their own.
-
-    Args:
-        trial: `Trial`.
-        path: String, what errors name.
-        inside: String, a folder for the files.
+    Raises:
+        RuntimeError: If it is not installed.
     """
+    if importlib.util.find_spec(_MODULE) is None:
+        raise RuntimeError(
+            "A file for microcontrollers is run by their runtime before it is "
+            f"written. Received: a Python without the module `{_MODULE}`. "
+            "Install it by `pip install tf_gems[micro]`."
+        )
+    return f"tflite-micro {importlib.metadata.version('tflite-micro')}"
 
-    def __init__(self, trial, path, inside):
-        self.trial = trial
-        self.path = path
-        self.candidate = os.path.join(inside, "micro.tflite")
 
-    def outputs(self, data):
-        """Returns a list of dicts from the names of outputs to arrays."""
-        with open(self.candidate, "wb") as file:
-            file.write(data)
-        seconds = worker.seconds_for(len(data), 4 * len(self.trial.feeds))
-        try:
-            return worker.run_micro(self.candidate, self.trial.feeds, seconds)
-        except worker.WorkerError as error:
-            reason = error.crashed or " ".join(str(error).split())
-            said = " ".join(error.log.split())[-200:]
-            raise RuntimeError(
-                "An export must run. Received: a file that the runtime of "
-                f"microcontrollers does not run, path={self.path!r}: {reason} "
-                f"({said}). Nothing was written. This runtime has fewer "
-                "operators than LiteRT: replace the layers that it lacks."
-            ) from error
+def run_micro(path, feeds):
+    """Runs a TFLite file by the interpreter for microcontrollers.
+
+    Feeds and outputs are lists of dicts from names to arrays of floats.
+    """
+    from tflite_micro.python.tflite_micro import runtime
+
+    with open(path, "rb") as file:
+        data = file.read()
+    model = flatbuffer.read(data)
+    graph = model.subgraphs[0]
+    # Memory that is enough for every tensor at once.
+    sizes = [8 * math.prod(map(int, t.shape)) for t in graph.tensors]
+    interpreter = runtime.Interpreter.from_bytes(
+        data, arena_size=2 * sum(sizes) + _SLACK_BYTES
+    )
+    [signature] = model.signatureDefs
+    taken = _details(graph, graph.inputs, signature.inputs)
+    given = _details(graph, graph.outputs, signature.outputs)
+    names = match(feeds[0], taken)
+    found = []
+    for feed in feeds:
+        for name, value in feed.items():
+            detail = taken[names[name]]
+            interpreter.set_input(in_integers(value, detail), detail["place"])
+        interpreter.invoke()
+        outputs = {
+            name: np.array(interpreter.get_output(detail["place"]))
+            for name, detail in given.items()
+        }
+        found.append(in_floats(outputs, given))
+    return found
+
+
+def _details(graph, indices, named):
+    """Returns a dict from names to what is known of inputs or outputs."""
+    places = {int(index): place for place, index in enumerate(indices)}
+    found = {}
+    for entry in named:
+        tensor = graph.tensors[entry.tensorIndex]
+        quantization = tensor.quantization
+        scale, zero = 0.0, 0
+        if quantization is not None and quantization.scale is not None:
+            scale = np.float32(quantization.scale[0])
+            zero = int(quantization.zeroPoint[0])
+        found[entry.name.decode()] = {
+            "place": places[int(entry.tensorIndex)],
+            "dtype": flatbuffer.dtype_of(tensor),
+            "quantization": (scale, zero),
+        }
+    return found

@@ -6,19 +6,28 @@ import keras
 import numpy as np
 
 from tf_gems import _keras
-from tf_gems.export.outputs import as_array
-from tf_gems.export.outputs import name_outputs
+from tf_gems.compaction import compact as compact_model
+from tf_gems.compaction.graph import is_graph
+from tf_gems.export.parity import refuse_non_finite
 from tf_gems.export.quantized import is_quantized
 from tf_gems.export.quantized import quantized_network
 from tf_gems.export.signature import Signature
+from tf_gems.export.signature import as_array
 from tf_gems.export.signature import have_equal_rows
+from tf_gems.export.signature import name_outputs
+from tf_gems.half_precision import HALF_TOLERANCE
 from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.wrapped_variable import mined_weight
 from tf_gems.network import masked_network
 from tf_gems.network import refuse_before_mining
 from tf_gems.sparse_model import SparseModel
+from tf_gems.validation import check_bool
 from tf_gems.validation import check_eager
+from tf_gems.validation import check_number
+
+# Examples on which a compact model is compared, before the file is.
+_COMPARED = 4
 
 
 class Network:
@@ -33,31 +42,46 @@ class Network:
             `tf_gems.GemLayer`s, or plain Keras model.
         inputs: Inputs, for the dtypes of a model that does not declare them.
             Defaults to `None`.
-        quantized: Whether the export is an 8-bit file, which a
-            `tf_gems.QuantizationAwareModel` may be. Defaults to `False`.
+        compact: Whether channels are to be removed, see `compacted`. Defaults
+            to `False`.
+        eight_bits: Whether a `tf_gems.QuantizationAwareModel` is accepted, as
+            the export can be an 8-bit file. Defaults to `False`.
 
     Raises:
         RuntimeError: If nothing has been pruned yet, or Keras does not run on
             TensorFlow.
         ValueError: If the model is not a Keras 3 model, is not built, does
-            not declare its inputs, or has weights that are not finite.
+            not declare its inputs, has weights that are not finite, or is to
+            be compacted and its graph is not known.
     """
 
-    def __init__(self, model, inputs=None, quantized=False):
+    def __init__(self, model, inputs=None, compact=False, eight_bits=False):
         _refuse_others(model)
-        gems = find_gem_layers(model)
-        if gems:
-            refuse_before_mining(gems, model)
+        self.gems = find_gem_layers(model)
+        if self.gems:
+            refuse_before_mining(self.gems, model)
         else:
             _refuse_mined(model)
         self.model = model
         self.quantized = is_quantized(model)
-        if self.quantized and not quantized:
-            _refuse_quantized(model)
+        if self.quantized and not eight_bits:
+            raise ValueError(
+                "A quantization-aware model is exported as what it computes, "
+                f"an 8-bit TFLite file. Received: '{model.name}'. Call "
+                '`tf_gems.export_litert(aware, path, form="int8")`, or pass '
+                "the float model that `tf_gems.strip` gives back."
+            )
         self.user_model = model
         if isinstance(model, SparseModel):
             self.user_model = model.model
         self.name = self.user_model.name
+        if check_bool(compact, "compact") and not is_graph(self.user_model):
+            raise ValueError(
+                "`compact=True` needs the graph of a built `keras.Sequential` "
+                "or functional model. Received: compact=True, model="
+                f"'{self.name}' of type {type(self.user_model).__name__}. "
+                "Leave `compact=True` out."
+            )
         _refuse_non_finite(model)
         self.signature = Signature.of(self.user_model, inputs)
         if inputs is not None and len(self.signature.specs) > 1:
@@ -79,13 +103,44 @@ class Network:
     def masked(self):
         """Yields the model itself, masked within the block.
 
-        See `tf_gems.network.masked_network`; and
-        `tf_gems.export.quantized.quantized_network` for what is yielded of a
-        `tf_gems.QuantizationAwareModel`.
+        For a `tf_gems.QuantizationAwareModel`, it is a `QuantizedNetwork`.
         """
         if self.quantized:
             return quantized_network(self.model)
         return masked_network(self.model)
+
+    def compacted(self, plain, given):
+        """Returns a model without dead channels and its `CompactionReport`.
+
+        Both models are compared on the first examples of `given`.
+        """
+        if self.signature.is_batched(given):
+            size = self.signature.batch_size or _COMPARED
+            given = [value[:size] for value in given]
+        tensors = self.signature.named_tensors(given).values()
+        [inputs] = self.signature.pack(tensors)
+        return compact_model(plain, inputs)
+
+    def tolerance(self, given, least, dtype=None):
+        """Returns the largest difference of outputs that is accepted.
+
+        Args:
+            given: Float, what the user wants, or `None`.
+            least: Float, that of the export of a float32 network.
+            dtype: String, a type of 16 bits that the export stores. Defaults
+                to `None`: the one that the model computes in, if any.
+        """
+        if given is not None:
+            check_number(given, "tolerance", 0)
+            return given
+        half = dtype or half_precision(self.user_model)
+        return max(least, HALF_TOLERANCE[half])
+
+    def expected(self, batches):
+        """Returns `outputs`, or raises an error if one is not finite."""
+        found = self.outputs(batches)
+        refuse_non_finite(found, self.name)
+        return found
 
     def outputs(self, batches, model=None):
         """Returns what the model computes, one dict of arrays for each batch.
@@ -117,13 +172,7 @@ class Network:
         found = []
         with _state_kept(model):
             for batch in batches:
-                # Keras does not treat arrays of strings as inputs.
-                tensors = [
-                    tf.constant(value, spec.dtype)
-                    for value, spec in zip(
-                        batch, self.signature.specs, strict=True
-                    )
-                ]
+                tensors = self.signature.named_tensors(batch).values()
                 try:
                     outputs = traced(*tensors)
                 except Exception:
@@ -144,7 +193,7 @@ class Network:
             return flat
         if len(flat[0]) < size:
             raise ValueError(
-                "`inputs` must hold a batch of examples at least. Received: "
+                "`inputs` must hold at least one batch of examples. Received: "
                 f"inputs of {len(flat[0])} examples, where '{self.name}' "
                 f"takes {size} at a time. Pass more."
             )
@@ -152,62 +201,46 @@ class Network:
 
     def examples(self, batch_size):
         """Returns inputs for the model, see `Signature.examples`."""
-        words = []
-        for part in _keras.flatten_layers(self.user_model):
-            if hasattr(part, "get_vocabulary"):
-                words += [w for w in part.get_vocabulary() if w]
-        return self.signature.examples(
-            batch_size, [w for w in words if isinstance(w, str)]
-        )
-
-    @property
-    def half_precision(self):
-        """The type of 16 bits that the model computes in, or `None`."""
-        return half_precision(self.user_model)
+        words = [
+            word
+            for part in _keras.flatten_layers(self.user_model)
+            if hasattr(part, "get_vocabulary")
+            for word in part.get_vocabulary()
+            if word and isinstance(word, str)
+        ]
+        return self.signature.examples(batch_size, words)
 
 
-def kept_patterns(plain):
-    """Returns `(path, boolean array)` of each matrix: where it is not zero."""
+def other_types(model):
+    """Returns the names of types but float32 that layers compute in."""
+    return sorted({layer.compute_dtype for layer in _in_other_types(model)})
+
+
+def _in_other_types(model):
     return [
-        (variable.path, np.asarray(variable.numpy()) != 0)
-        for variable in plain.weights
-        if len(variable.shape) > 1
-    ]
-
-
-@contextlib.contextmanager
-def computed_in_float32(model):
-    """Makes every layer compute in float32 for a while.
-
-    Args:
-        model: Keras model.
-
-    Yields:
-        List of names of the types that layers computed in before.
-    """
-    others = [
-        (layer, layer.dtype_policy)
+        layer
         for layer in _keras.flatten_layers(model)
         if layer.compute_dtype not in ("float32", None)
         and "float" in layer.compute_dtype
         and not layer.dtype_policy.quantization_mode
     ]
-    names = sorted({layer.compute_dtype for layer, _ in others})
+
+
+@contextlib.contextmanager
+def computed_in_float32(model):
+    """Makes every layer of a model compute in float32 within the block."""
+    others = [(layer, layer.dtype_policy) for layer in _in_other_types(model)]
     try:
         for layer, policy in others:
             layer.dtype_policy = _Float32(policy.variable_dtype)
-        yield names
+        yield
     finally:
         for layer, policy in others:
             layer.dtype_policy = policy
 
 
 class _Float32(keras.DTypePolicy):
-    """Computes in float32 with variables of another type, which Keras casts.
-
-    Args:
-        variable_dtype: String.
-    """
+    """Computes in float32 with variables of another type, which Keras casts."""
 
     def __init__(self, variable_dtype):
         super().__init__("float32")
@@ -236,15 +269,6 @@ def _refuse_others(model):
             "`tf_gems.strip(model).save('plain.keras')`, then load and export "
             "it in a process with KERAS_BACKEND=tensorflow."
         )
-
-
-def _refuse_quantized(model):
-    raise ValueError(
-        "A quantization-aware model is exported as what it computes, an 8-bit "
-        f"TFLite file. Received: '{model.name}'. Call "
-        '`tf_gems.export_litert(aware, path, form="int8")`, or pass the float '
-        "model that `tf_gems.strip` gives back."
-    )
 
 
 def _refuse_mined(model):
@@ -281,36 +305,28 @@ def _refuse_non_finite(model):
 
 @contextlib.contextmanager
 def _state_kept(model):
-    """Restores the variables that a call of the model assigns."""
-    import tensorflow as tf
-
-    # A tensor shares the memory of its variable until that is assigned to.
-    kept = [(v, tf.convert_to_tensor(v)) for v in _state(model)]
-    try:
-        yield
-    finally:
-        for variable, value in kept:
-            variable.assign(value)
-
-
-def _state(model):
-    """Returns the non-trainable variables that a call may assign.
+    """Restores the variables that a call of the model assigns.
 
     They include variables that Keras does not list: the states of recurrent
     layers, and variables of TensorFlow.
     """
     import tensorflow as tf
 
-    known = {id(v): v for v in model.non_trainable_variables}
-    trained = {id(v) for v in model.trainable_variables}
-    backed = {id(v.value) for v in model.variables}
+    state = {id(v): v for v in model.non_trainable_variables}
+    others = {id(v) for v in model.trainable_variables}
+    others |= {id(v.value) for v in model.variables}
     for layer in _keras.flatten_layers(model):
         for value in attributes(layer):
-            if not isinstance(value, keras.Variable | tf.Variable):
-                continue
-            if id(value) not in trained and id(value) not in backed:
-                known[id(value)] = value
-    return list(known.values())
+            if isinstance(value, keras.Variable | tf.Variable):
+                if id(value) not in others:
+                    state[id(value)] = value
+    # A tensor shares the memory of its variable until that is assigned to.
+    kept = [(v, tf.convert_to_tensor(v)) for v in state.values()]
+    try:
+        yield
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
 
 
 def attributes(layer):

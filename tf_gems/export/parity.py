@@ -71,57 +71,51 @@ class Parity:
 
 
 def measure_parity(expected, received):
-    """Compares the outputs of a Keras model with those of an export.
+    """Returns the `Parity` of dicts from the names of outputs to arrays.
 
     Args:
-        expected: Dict from names to arrays, finite.
-        received: Dict from names to arrays.
-
-    Returns:
-        `Parity`.
+        expected: Outputs of a Keras model, finite.
+        received: Outputs of an export.
     """
+    expected = {name: np.asarray(value) for name, value in expected.items()}
     scale = max(
-        (
-            np.abs(value).max(initial=0.0)
-            for value in map(np.asarray, expected.values())
-            if _is_inexact(value)
-        ),
-        default=0.0,
+        (np.abs(x).max(initial=0) for x in expected.values() if _is_inexact(x)),
+        default=0,
     )
     found = []
     for name, value in expected.items():
-        value = np.asarray(value)
+        difference, magnitude = np.inf, 1.0
         other = received.get(name)
         if other is None or np.shape(other) != value.shape:
-            found.append(Parity(np.inf, 1.0, name))
+            pass
         elif not _is_inexact(value):
-            wrong = _wrong(value, np.asarray(other))
-            found.append(Parity(wrong, 1.0, name))
+            difference = _wrong(value, np.asarray(other))
         else:
             kind = "complex128" if value.dtype.kind == "c" else "float64"
             value, other = value.astype(kind), np.asarray(other).astype(kind)
-            difference = np.inf
             if np.isfinite(other).all() and np.isfinite(value).all():
-                difference = np.abs(value - other).max(initial=0.0)
-            magnitude = max(
-                np.abs(value).max(initial=0.0), _LEAST_SHARE * float(scale)
-            )
-            found.append(Parity(float(difference), float(magnitude), name))
+                difference = np.abs(value - other).max(initial=0)
+            least = _LEAST_SHARE * float(scale)
+            magnitude = max(np.abs(value).max(initial=0), least)
+        found.append(Parity(float(difference), float(magnitude), name))
     return worst(found)
 
 
+def measure_batches(expected, received):
+    """Returns the worst `Parity` of lists of dicts, see `measure_parity`."""
+    return worst(
+        measure_parity(ours, theirs)
+        for ours, theirs in zip(expected, received, strict=True)
+    )
+
+
 def worst(parities):
-    """Returns the one of several parities that differs most."""
+    """Returns the `Parity` that differs most."""
     return max(parities, key=lambda c: (c.share, c.magnitude))
 
 
 def refuse_non_finite(batches, name):
-    """Raises an error if a Keras model computes NaN or infinities.
-
-    Args:
-        batches: List of dicts from the names of outputs to arrays.
-        name: String, the name of the model.
-    """
+    """Raises an error if the model of a name computes NaN or infinities."""
     for outputs in batches:
         if not outputs:
             raise ValueError(
@@ -195,7 +189,5 @@ def _wrong(value, other):
 
 
 def _text(value):
-    return np.array(
-        [x.encode() if isinstance(x, str) else x for x in value.ravel()],
-        object,
-    )
+    text = [x.encode() if isinstance(x, str) else x for x in value.ravel()]
+    return np.array(text, object)

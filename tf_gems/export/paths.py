@@ -7,7 +7,6 @@ import tempfile
 
 from tf_gems.targets import check_directory
 from tf_gems.targets import check_file
-from tf_gems.validation import check_number
 
 
 def check_target(path, directory=False):
@@ -25,27 +24,6 @@ def check_target(path, directory=False):
             f"{rule}Received: path={path!r}, but '{parent}' cannot be "
             "written to. Choose another directory, or change its permissions."
         )
-
-
-def check_tolerance(tolerance):
-    """Raises an error unless it is `None` or a number, 0 or more."""
-    if tolerance is not None:
-        check_number(tolerance, "tolerance", 0)
-
-
-def sizes(data):
-    """Returns the sizes of bytes: plain, by gzip and by zstd.
-
-    Returns:
-        Tuple of three integers; the last is `None` without zstandard.
-    """
-    return len(data), _gzip_size(data), _zstd_size(data)
-
-
-def directory_sizes(directory):
-    """Returns the sizes of all files in a directory, see `sizes`."""
-    stored = Stored(directory)
-    return stored.bytes, stored.gzip_bytes, stored.zstd_bytes
 
 
 class Stored:
@@ -87,6 +65,11 @@ class Stored:
         return None if None in found else sum(found)
 
     @property
+    def sizes(self):
+        """Tuple of `bytes`, `gzip_bytes` and `zstd_bytes`."""
+        return self.bytes, self.gzip_bytes, self.zstd_bytes
+
+    @property
     def compressed(self):
         """Whether the compressed sizes are known already."""
         return "gzip_bytes" in vars(self)
@@ -104,20 +87,15 @@ class Stored:
                 yield file.read()
 
     def _state(self):
+        """Returns a path, size and time for each file; `None` if it is gone."""
         paths = [self._path]
         if os.path.isdir(self._path):
-            paths = sorted(
-                os.path.join(folder, name)
-                for folder, _, names in os.walk(self._path)
-                for name in names
-            )
-        found = []
-        for path in paths:
-            if not os.path.isfile(path):
-                return None
-            status = os.stat(path)
-            found.append((path, status.st_size, status.st_mtime_ns))
-        return found
+            walk = os.walk(self._path)
+            paths = sorted(os.path.join(x, n) for x, _, ns in walk for n in ns)
+        if not all(map(os.path.isfile, paths)):
+            return None
+        found = [(path, os.stat(path)) for path in paths]
+        return [(path, s.st_size, s.st_mtime_ns) for path, s in found]
 
 
 def _gzip_size(data):

@@ -11,10 +11,8 @@ _SILENT_SECONDS = 2.0
 class Progress:
     """Prints the steps of an export that takes longer than two seconds.
 
-    Lines go to the stderr of the terminal, even while it is redirected.
-
-    Args:
-        what: String, what is written.
+    Lines begin with what is written. They go to the stderr of the terminal,
+    even while it is redirected.
     """
 
     def __init__(self, what):

@@ -34,19 +34,13 @@ def check_quantized(form, compact):
 
 @contextlib.contextmanager
 def quantized_network(model):
-    """Yields what is traced for the 8-bit file of a model.
+    """Yields a `QuantizedNetwork`, which is traced for the 8-bit file.
 
     Within the block the kernels hold their fake-quantized values. Their
     largest value in a channel is `127 * scale`, so the converter finds the
     same scale and the same integers again, also after it has folded a
     normalization into them. Activations pass through the operator
     `FakeQuantWithMinMaxVars`, from which it takes their ranges.
-
-    Args:
-        model: `tf_gems.QuantizationAwareModel`.
-
-    Yields:
-        `QuantizedNetwork`.
     """
     with masked_network(model) as plain, contextlib.ExitStack() as stack:
         for kernel, axes in model.gem.kernels:
@@ -84,49 +78,39 @@ class QuantizedNetwork:
         return self.model._flatten_layers(*args, **kwargs)
 
 
-def refuse_floats(data, name):
-    """Raises an error if a file computes with floats.
+def output_step(data, name):
+    """Returns the largest step of the outputs of an 8-bit file, a float.
 
     Args:
         data: Bytes of a TFLite file.
         name: String, the name of the model.
 
     Raises:
-        RuntimeError: If it does; the message names the operators.
+        RuntimeError: If the file computes with floats.
     """
     file = flatbuffer.read(data)
-    found = set()
+    floats, sources = set(), {}
     for graph in file.subgraphs:
         for operator in graph.operators:
             kind = flatbuffer.operator_name(file, operator)
-            types = {
-                flatbuffer.dtype_of(graph.tensors[i]) for i in operator.outputs
-            }
-            if kind != "DEQUANTIZE" and any(
-                t is not None and t.kind == "f" for t in types
-            ):
-                found.add(kind)
-    if found:
+            if kind == "DEQUANTIZE":
+                if graph is file.subgraphs[0]:
+                    sources[int(operator.outputs[0])] = int(operator.inputs[0])
+                continue
+            for index in operator.outputs:
+                dtype = flatbuffer.dtype_of(graph.tensors[index])
+                if dtype is not None and dtype.kind == "f":
+                    floats.add(kind)
+    if floats:
         raise RuntimeError(
             "The file of a quantization-aware model computes in 8-bit "
             f"integers. Received: '{name}', for which TensorFlow's converter "
-            f"leaves {', '.join(sorted(found))} in floats. Export what "
+            f"leaves {', '.join(sorted(floats))} in floats. Export what "
             "`tf_gems.strip` gives back, with `representative_data`."
         )
-
-
-def output_steps(data):
-    """Returns the largest step of the outputs of an 8-bit file, a float."""
-    file = flatbuffer.read(data)
-    graph = file.subgraphs[0]
-    made_by = {int(o.outputs[0]): o for o in graph.operators if len(o.outputs)}
-    scales = []
+    graph, scales = file.subgraphs[0], []
     for index in map(int, graph.outputs):
-        operator = made_by.get(index)
-        if operator is not None:
-            kind = flatbuffer.operator_name(file, operator)
-            index = int(operator.inputs[0]) if kind == "DEQUANTIZE" else index
-        quantization = graph.tensors[index].quantization
+        quantization = graph.tensors[sources.get(index, index)].quantization
         if quantization is not None and quantization.scale is not None:
             scales += [float(s) for s in quantization.scale]
     return max(scales, default=0.0)

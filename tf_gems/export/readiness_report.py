@@ -3,19 +3,16 @@
 import dataclasses
 import os
 import struct
-import tempfile
 
 import numpy as np
 
 from tf_gems.export import flatbuffer
 from tf_gems.export import forms
+from tf_gems.export import weight_rows
 from tf_gems.export import xnnpack
 from tf_gems.export.conversion import convert
-from tf_gems.export.conversion import traced_or_refused
 from tf_gems.export.network import Network
-from tf_gems.export.network import computed_in_float32
-from tf_gems.export.network import kept_patterns
-from tf_gems.export.quiet import quiet
+from tf_gems.network import masked_network
 from tf_gems.pointwise import LEAST_SPARSITY
 from tf_gems.tables import Report
 from tf_gems.tables import Table
@@ -72,25 +69,22 @@ class ReadinessReport(Report):
     def _parts(self):
         rows = []
         for layer in self.layers:
-            zeros = layer["zeros"] / np.prod(layer["shape"])
-            answer = "can run sparse"
-            if layer["reason"]:
-                answer = "cannot run sparse"
-            if layer["reason"] not in (None, self.obstacle):
-                answer += f": {layer['reason']}"
-            shape = tuple(layer["shape"])
-            rows.append([layer["name"], shape, f"{zeros:.1%}", answer])
-        parts = [Table(["weight", ">shape", ">zeros", "XNNPACK"], rows)]
+            shape, reason = tuple(layer["shape"]), layer["reason"]
+            answer = "cannot run sparse" if reason else "can run sparse"
+            if reason not in (None, self.obstacle):
+                answer += f": {reason}"
+            zeros = f"{layer['zeros'] / np.prod(shape):.1%}"
+            rows.append([layer["name"], shape, zeros, answer])
+        table = Table(["weight", ">shape", ">zeros", "XNNPACK"], rows)
+        enough = "enough" if self.faster else "too few"
+        verdict = (
+            f"{self.sparsity:.1%} of the weights that XNNPACK counts are zero, "
+            f"{enough} to run faster: it needs more than {LEAST_SPARSITY:.1%}."
+        )
         if self.obstacle:
             verdict = "No zero of this model saves time under XNNPACK: "
-            parts.append(f"{verdict}{self.obstacle}.")
-        else:
-            parts.append(
-                f"{self.sparsity:.1%} of the weights that XNNPACK counts are "
-                f"zero, {'enough' if self.faster else 'too few'} to run "
-                f"faster: it needs more than {LEAST_SPARSITY:.1%}."
-            )
-        return parts if rows else parts[1:]
+            verdict += f"{self.obstacle}."
+        return [table, verdict] if rows else [verdict]
 
 
 def readiness_report(model):
@@ -128,7 +122,7 @@ def readiness_report(model):
                 f"model='{path}', which is not a file. Check its name."
             )
         try:
-            return _report(path.read_bytes(), ())
+            return _report(flatbuffer.read(path.read_bytes()), {})
         except (
             *(ArithmeticError, AttributeError, LookupError, MemoryError),
             *(TypeError, ValueError, struct.error),
@@ -138,10 +132,10 @@ def readiness_report(model):
                 f"model='{path}', which is not one, or is damaged "
                 f"({type(error).__name__}). Name a file that ends in .tflite."
             ) from error
-    network = Network(model)
-    with network.masked() as plain:
-        patterns = kept_patterns(plain)
-    return _report(dense_file(model), patterns)
+    file = flatbuffer.read(dense_file(model))
+    with masked_network(model) as plain:
+        names = weight_rows.names_of(file, plain)
+    return _report(file, names)
 
 
 def dense_file(model):
@@ -155,36 +149,19 @@ def dense_file(model):
     signature = network.signature.in_float32()
     if signature.batch_size is None:
         signature = signature.with_sizes([1] * len(signature.specs))
-    with tempfile.TemporaryDirectory(prefix="tf_gems-") as directory:
-        with (
-            network.masked() as plain,
-            computed_in_float32(plain),
-            quiet(),
-        ):
-            traced = traced_or_refused(plain, signature)
-            traced.save(directory)
-        return convert(traced, directory, forms.get("float32"))
+    with network.masked() as plain:
+        data, _ = convert(plain, signature, forms.get("float32"))
+    return data
 
 
-def _report(data, patterns):
-    file = flatbuffer.read(data)
-    rows = flatbuffer.describe(file, patterns)
-    rows = {
-        index: row
-        for (number, index), row in zip(
-            flatbuffer.weights(file), rows, strict=True
-        )
-        if number == 0
-    }
-    obstacle = xnnpack.obstacle(file)
-    layers = [
-        {
-            "name": rows[index]["name"],
-            "shape": rows[index]["shape"],
-            "zeros": rows[index]["zeros"],
-            "reason": reason or obstacle,
-        }
-        for index, reason in xnnpack.pointwise(file)
-        if index in rows
-    ]
+def _report(file, names):
+    rows = weight_rows.rows(file, names)
+    graph = xnnpack.Graph(file, file.subgraphs[0])
+    obstacle = graph.obstacle()
+    layers = []
+    for index, reason in graph.pointwise():
+        row = rows.get((0, index))
+        if row is not None:
+            kept = {name: row[name] for name in ("name", "shape", "zeros")}
+            layers.append({**kept, "reason": reason or obstacle})
     return ReadinessReport(obstacle, layers)

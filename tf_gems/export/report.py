@@ -27,21 +27,14 @@ class ExportReport(Report):
             `shape`, `type`, `zeros`, `encoding` (`"sparse"` or `"dense"`),
             `bytes` and `reason`: why it is dense, or `None`.
         largest_difference: Float, the largest absolute difference between
-            an output of the Keras model and of what was written. Of several
-            outputs, the one with the largest relative difference.
+            an output of the Keras model and of what was written, for the
+            output with the largest relative difference.
         largest_output: Float, the largest absolute value of that output.
         ran: List of strings, the programs that ran what was written.
         notes: List of sentences on what a user should know.
         form: String, how the weights are stored. Defaults to `"float32"`.
         compaction: `tf_gems.compaction.CompactionReport` of the channels that
             were removed first. Defaults to `None`: none were to be.
-
-    Attributes:
-        bytes: Integer, size of what was written.
-        dense_bytes: Integer, size of the dense twin.
-        gzip_bytes, dense_gzip_bytes: Integers, sizes compressed by gzip.
-        zstd_bytes, dense_zstd_bytes: Integers, sizes compressed by zstd, or
-            `None` where `zstandard` is not installed.
 
     Example:
 
@@ -104,72 +97,13 @@ class ExportReport(Report):
         It measures the compressed sizes, which takes minutes for large
         networks.
         """
-        plain = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in ("written", "twin", "compaction")
-        }
+        plain = {**vars(self), "zeros": self.zeros}
+        del plain["written"], plain["twin"]
         plain["compaction"] = self.compaction and self.compaction.to_dict()
         for name in ("bytes", "gzip_bytes", "zstd_bytes"):
             plain[name] = getattr(self, name)
             plain[f"dense_{name}"] = getattr(self, f"dense_{name}")
-        return {**copy.deepcopy(plain), "zeros": self.zeros}
-
-    def _parts(self):
-        rows = []
-        for tensor in self.tensors:
-            share = tensor["zeros"] / math.prod(tensor["shape"])
-            rows.append(
-                [
-                    *(tensor["name"], tuple(tensor["shape"])),
-                    f"{tensor['zeros']:,} ({share:4.0%})",
-                    *(tensor["type"], tensor["encoding"]),
-                    f"{tensor['bytes']:,}",
-                ]
-            )
-        return [
-            Table(
-                ["weight", ">shape", ">zeros", "type", "encoding", ">bytes"],
-                rows,
-            ),
-            f"{self.path} ({self.format}, {self.form})",
-            f"  {self.bytes:,} bytes, {self.bytes / self.dense_bytes:.1%} of "
-            f"the dense twin's {self.dense_bytes:,}",
-            *self._compressed(),
-            *self._compacted(),
-            f"  outputs up to {self.largest_output:.4g} differ from Keras by "
-            f"at most {self.largest_difference:.2g}",
-            f"  ran: {'; '.join(self.ran)}",
-            *(f"  note: {note}" for note in self.notes + self.reasons()),
-        ]
-
-    def _compressed(self):
-        """Returns the line on compressed sizes, if they were measured."""
-        if not (self.written.compressed and self.twin.compressed):
-            return []
-        return [
-            f"  {self.gzip_bytes:,} bytes by gzip, "
-            f"{self.gzip_bytes / self.dense_gzip_bytes:.1%} of "
-            f"{self.dense_gzip_bytes:,}"
-        ]
-
-    def _compacted(self):
-        """Returns the line on the channels that were removed, if any."""
-        if self.compaction is None:
-            return []
-        before, after = zip(
-            self.compaction.parameters,
-            self.compaction.multiply_adds,
-            strict=True,
-        )
-        lines = [
-            f"  compact: {after[0]:,} of {before[0]:,} parameters and "
-            f"{after[1]:,} of {before[1]:,} multiply-adds are left"
-        ]
-        if self.compaction.kept:
-            names = ", ".join(self.compaction.kept)
-            lines.append(f"  not made compact, see `compaction`: {names}")
-        return lines
+        return copy.deepcopy(plain)
 
     def reasons(self):
         """Returns a sentence for each reason to store weights densely."""
@@ -180,4 +114,42 @@ class ExportReport(Report):
         return [
             f"Dense, as {reason}: {', '.join(weights)}."
             for reason, weights in names.items()
+        ]
+
+    def _parts(self):
+        columns = ["weight", ">shape", ">zeros", "type", "encoding", ">bytes"]
+        rows = []
+        for tensor in self.tensors:
+            shape, zeros = tuple(tensor["shape"]), tensor["zeros"]
+            share = f"{zeros:,} ({zeros / math.prod(shape):4.0%})"
+            row = [tensor["name"], shape, share, tensor["type"]]
+            rows.append([*row, tensor["encoding"], f"{tensor['bytes']:,}"])
+        parts = [
+            Table(columns, rows),
+            f"{self.path} ({self.format}, {self.form})",
+            f"  {self.bytes:,} bytes, {self.bytes / self.dense_bytes:.1%} of "
+            f"the dense twin's {self.dense_bytes:,}",
+        ]
+        if self.written.compressed and self.twin.compressed:
+            share = self.gzip_bytes / self.dense_gzip_bytes
+            parts.append(
+                f"  {self.gzip_bytes:,} bytes by gzip, {share:.1%} of "
+                f"{self.dense_gzip_bytes:,}"
+            )
+        if self.compaction is not None:
+            parameters = self.compaction.parameters
+            work = self.compaction.multiply_adds
+            parts.append(
+                f"  compact: {parameters[1]:,} of {parameters[0]:,} parameters "
+                f"and {work[1]:,} of {work[0]:,} multiply-adds are left"
+            )
+            if self.compaction.kept:
+                names = ", ".join(self.compaction.kept)
+                parts.append(f"  not made compact, see `compaction`: {names}")
+        return [
+            *parts,
+            f"  outputs up to {self.largest_output:.4g} differ from Keras by "
+            f"at most {self.largest_difference:.2g}",
+            f"  ran: {'; '.join(self.ran)}",
+            *(f"  note: {note}" for note in self.notes + self.reasons()),
         ]

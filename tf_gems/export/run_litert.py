@@ -20,38 +20,37 @@ def run_litert(path, feeds):
 
     Returns:
         `(outputs, ran)`: for each way to run it a list of dicts from the names
-        of outputs to arrays, one for each feed; and a list of strings that
-        says what ran it.
+        of outputs to arrays; and a list of strings, what ran it.
     """
-    outputs = []
     with quiet():
-        interpreter, resolvers, program = load_interpreter()
+        _, resolvers, program = load_interpreter()
         kinds = {
             "with XNNPACK": resolvers.AUTO,
             "without XNNPACK": resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         }
+        outputs = []
         for resolver in kinds.values():
-            runner = interpreter(
-                model_path=path, experimental_op_resolver_type=resolver
-            ).get_signature_runner()
-            taken = runner.get_input_details()
-            given = runner.get_output_details()
-            names = match(feeds[0], taken)
-            outputs.append(
-                [
-                    in_floats(
-                        runner(
-                            **{
-                                names[k]: in_integers(v, taken[names[k]])
-                                for k, v in feed.items()
-                            }
-                        ),
-                        given,
-                    )
-                    for feed in feeds
-                ]
-            )
+            run, _ = load_runner(path, experimental_op_resolver_type=resolver)
+            outputs.append([run(feed) for feed in feeds])
     return outputs, [f"{program} {kind}" for kind in kinds]
+
+
+def load_runner(path, **options):
+    """Returns a function from feeds to outputs, and the details of inputs."""
+    interpreter_class, _, _ = load_interpreter()
+    interpreter = interpreter_class(model_path=path, **options)
+    runner = interpreter.get_signature_runner()
+    taken, given = runner.get_input_details(), runner.get_output_details()
+
+    def run(feed):
+        names = match(feed, taken)
+        arrays = {
+            names[key]: in_integers(value, taken[names[key]])
+            for key, value in feed.items()
+        }
+        return in_floats(runner(**arrays), given)
+
+    return run, taken
 
 
 def in_integers(value, detail):

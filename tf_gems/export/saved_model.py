@@ -4,34 +4,29 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from pathlib import PurePosixPath
 
 import numpy as np
 
-from tf_gems.export.compacted import compacted
-from tf_gems.export.compacted import refuse_if_unknown
 from tf_gems.export.conversion import random_numbers_named
 from tf_gems.export.conversion import traced_or_refused
 from tf_gems.export.network import Network
-from tf_gems.export.outputs import as_array
 from tf_gems.export.parity import doubts
 from tf_gems.export.parity import measure_parity
-from tf_gems.export.parity import refuse_non_finite
 from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
-from tf_gems.export.paths import check_tolerance
 from tf_gems.export.progress import Progress
 from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
-from tf_gems.export.saved_model_files import ENTRY
-from tf_gems.export.saved_model_files import files_of_saved_model
+from tf_gems.export.signature import as_array
 from tf_gems.export.sparse_graph import write_sparse_graph
 from tf_gems.export.stored_weights import free
 from tf_gems.files import replace_directory
 from tf_gems.files import workplace
-from tf_gems.half_precision import HALF_TOLERANCE
 from tf_gems.validation import check_bool
 
 _TOLERANCE = 1e-4
+_ENTRY = "saved_model.pb"
 
 
 def export_saved_model(
@@ -62,7 +57,7 @@ def export_saved_model(
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
-            weights. It is left as it is.
+            weights. It is not changed.
         directory: String or path of a directory that is empty or does not
             exist. It must not be the current or the home directory.
         inputs: Inputs to compare outputs on, as the model takes them.
@@ -73,8 +68,8 @@ def export_saved_model(
             as a fraction of the largest output. Defaults to `None`: 1e-4, or
             1e-2 and 5e-2 for networks that compute in float16 and bfloat16.
         compact: Whether to remove the channels that zeros have cut off
-            first, as `tf_gems.compact` does. The SavedModel is compared with
-            the model that was passed in, and so are its bytes. Defaults to
+            first, as `tf_gems.compact` does. The outputs and the size of the
+            SavedModel are compared with those of the whole model. Defaults to
             `False`.
 
     Returns:
@@ -114,84 +109,90 @@ def write_saved_model(
     """Implements `export_saved_model`.
 
     Args:
-        model: As there, and so the others.
         measure: Function of the directories of what was written and of its
             dense twin, called while both are there. Defaults to `None`.
     """
+    import tensorflow as tf
+
     check_target(directory, directory=True)
     check_bool(overwrite, "overwrite")
-    check_tolerance(tolerance)
-    check_bool(compact, "compact")
     directory = os.fspath(directory)
     own = _refuse_full(directory, overwrite)
-    network = Network(model, inputs)
-    if compact:
-        refuse_if_unknown(network.user_model)
-    if tolerance is None:
-        tolerance = max(_TOLERANCE, HALF_TOLERANCE[network.half_precision])
+    network = Network(model, inputs, compact)
+    signature = network.signature
+    tolerance = network.tolerance(tolerance, _TOLERANCE)
     given = network.given(inputs)
 
     target = Path(os.path.realpath(directory))
     twin = tempfile.TemporaryDirectory(prefix="tf_gems-")
-    with (
-        Progress(directory) as progress,
-        workplace(target) as folder,
-    ):
+    with Progress(directory) as progress, workplace(target) as folder:
         progress.step("running the Keras model")
-        expected = network.outputs([given])
-        refuse_non_finite(expected, network.name)
-        notes = doubts(expected)
+        [expected] = network.expected([given])
         written = os.path.join(folder, "sparse")
         progress.step("tracing the network")
         with network.masked() as plain:
-            whole = traced = traced_or_refused(plain, network.signature)
+            whole = traced = traced_or_refused(plain, signature)
             dense, compaction = twin.name, None
             if compact:
                 with random_numbers_named(whole):
-                    small, compaction = compacted(
-                        plain, network.signature, given
-                    )
-                traced = traced_or_refused(small, network.signature)
+                    small, compaction = network.compacted(plain, given)
+                traced = traced_or_refused(small, signature)
                 dense = os.path.join(folder, "dense")
-            notes += traced.notes()
             progress.step("writing it")
             with quiet():
-                tensors = write_sparse_graph(traced, written)
                 whole.save(twin.name)
                 if compact:
                     traced.save(dense)
-                if Stored(written).bytes > Stored(dense).bytes:
-                    notes.append(
-                        "No weight has enough zeros to be stored sparsely."
-                    )
-                    shutil.rmtree(written)
-                    shutil.copytree(dense, written)
-                    for row in tensors:
-                        size = np.prod(row["shape"], dtype=int)
-                        row["bytes"] = int(
-                            size * np.dtype(row["type"]).itemsize
-                        )
-                        row["encoding"] = "dense"
+                rows, notes = _write_smaller(traced, written, dense)
         progress.step("running it")
-        outputs, ran = _run(written, network.signature, given)
-        parity = measure_parity(expected[0], outputs)
+        parity = measure_parity(expected, _outputs(written, signature, given))
         with random_numbers_named(whole):
             parity.refuse_above(tolerance, f"directory={directory!r}")
         if measure is not None:
             measure(written, twin.name)
-        replace_directory(Path(written), target, own, ENTRY)
+        replace_directory(Path(written), target, own, _ENTRY)
     return ExportReport(
         path=directory,
         format="saved_model",
         written=Stored(directory),
         twin=Stored(twin.name, twin),
-        tensors=tensors,
+        tensors=rows,
         largest_difference=parity.difference,
         largest_output=parity.magnitude,
-        ran=[ran],
-        notes=notes,
+        ran=[f"tensorflow {tf.__version__}"],
+        notes=[*doubts([expected]), *traced.notes(), *notes],
         compaction=compaction,
     )
+
+
+def _write_smaller(traced, written, dense):
+    """Writes a SavedModel that is sparse, or a copy of the dense one.
+
+    Returns:
+        `(rows, notes)`: the rows of its report, and a list of sentences.
+    """
+    rows = write_sparse_graph(traced, written)
+    if Stored(written).bytes <= Stored(dense).bytes:
+        return rows, []
+    shutil.rmtree(written)
+    shutil.copytree(dense, written)
+    for row in rows:
+        size = np.prod(row["shape"], dtype=int) * np.dtype(row["type"]).itemsize
+        row |= {"encoding": "dense", "bytes": int(size)}
+    return rows, ["No weight has enough zeros to be stored sparsely."]
+
+
+def _outputs(directory, signature, given):
+    """Returns the outputs of a SavedModel, a dict from names to arrays."""
+    import tensorflow as tf
+
+    with quiet():
+        loaded = tf.saved_model.load(directory)
+        serve = loaded.signatures["serving_default"]
+        outputs = serve(**signature.named_tensors(given))
+    outputs = {name: as_array(value) for name, value in outputs.items()}
+    free(serve)
+    return outputs
 
 
 def _refuse_full(directory, overwrite):
@@ -204,7 +205,7 @@ def _refuse_full(directory, overwrite):
             f"Received: directory={directory!r}, which is not empty. Pass "
             "`overwrite=True` to replace a SavedModel."
         )
-    own = files_of_saved_model(directory)
+    own = _files_of(directory)
     if not own:
         raise FileExistsError(
             "`overwrite=True` replaces a SavedModel, and nothing else. "
@@ -214,18 +215,47 @@ def _refuse_full(directory, overwrite):
     return own
 
 
-def _run(directory, signature, given):
-    """Returns the outputs of a SavedModel, and what ran it."""
-    import tensorflow as tf
+def _files_of(directory):
+    """Returns relative paths of the files and folders of a SavedModel.
 
-    feed = {
-        spec.name: tf.constant(value, spec.dtype)
-        for spec, value in zip(signature.specs, given, strict=True)
-    }
-    with quiet():
-        loaded = tf.saved_model.load(directory)
-        serve = loaded.signatures["serving_default"]
-        outputs = serve(**feed)
-    outputs = {name: as_array(value) for name, value in outputs.items()}
-    free(serve)
-    return outputs, f"tensorflow {tf.__version__}"
+    Assets are those that it lists. Links are left out. The set is empty if the
+    directory has no SavedModel.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    directory, found = Path(directory), saved_model_pb2.SavedModel()
+    if not _is_own(directory, _ENTRY):
+        return set()
+    try:
+        found.ParseFromString((directory / _ENTRY).read_bytes())
+    except DecodeError:
+        return set()
+    if not found.meta_graphs:
+        return set()
+    names = [_ENTRY, "fingerprint.pb", "variables", "assets"]
+    names += ["variables/variables.index"]
+    names += [
+        f"variables/{path.name}"
+        for path in (directory / "variables").glob(
+            "variables.data-[0-9]*-of-[0-9]*"
+        )
+    ]
+    names += [
+        f"assets/{asset.filename}"
+        for graph in found.meta_graphs
+        for asset in graph.asset_file_def
+    ]
+    return {name for name in names if _is_own(directory, name)}
+
+
+def _is_own(directory, name):
+    """Whether a name refers to a file inside the directory."""
+    place, parts = directory, PurePosixPath(name).parts
+    if ".." in parts or PurePosixPath(name).is_absolute():
+        return False
+    for part in parts:
+        place = place / part
+        if place.is_symlink():
+            return False
+    return place.exists()

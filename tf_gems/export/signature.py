@@ -1,5 +1,6 @@
-"""The names, shapes and dtypes of the inputs of a network."""
+"""The inputs and outputs of a network: names, shapes and dtypes."""
 
+import functools
 import inspect
 import keyword
 import re
@@ -62,24 +63,20 @@ class Signature:
                 # It may be that of the first call: Keras tells no difference.
                 spec.shape = (None, *spec.shape[1:])
             return cls([spec])
-        if isinstance(model, keras.src.models.Functional):
-            return cls(
-                [keras.tree.map_structure(_declared, model._inputs_struct)]
-            )
-        recorded = getattr(model, "_build_shapes_dict", None) or {}
+        if isinstance(model, _keras.Functional):
+            declared = _keras.inputs_struct(model)
+            return cls([keras.tree.map_structure(_declared, declared)])
+        recorded = _keras.recorded_shapes(model)
         if inputs is not None:
             count = len(recorded) or _count_positional(model)
-            several = count > 1 and isinstance(inputs, list | tuple | dict)
-            if several and isinstance(inputs, dict):
-                inputs = list(inputs.values())
-            dtype = model.compute_dtype
+            arguments = [inputs]
+            if count > 1 and isinstance(inputs, dict):
+                arguments = inputs.values()
+            elif count > 1 and isinstance(inputs, list | tuple):
+                arguments = inputs
+            spec_of = functools.partial(_spec_of, dtype=model.compute_dtype)
             return cls(
-                [
-                    keras.tree.map_structure(
-                        lambda value: _spec_of(value, dtype), argument
-                    )
-                    for argument in (inputs if several else [inputs])
-                ]
+                [keras.tree.map_structure(spec_of, x) for x in arguments]
             )
         if not recorded or _reads_integers(model):
             raise ValueError(
@@ -128,10 +125,7 @@ class Signature:
         return keras.tree.pack_sequence_as(self._arguments, list(flat))
 
     def flatten(self, inputs):
-        """Returns inputs as a flat list of arrays, in the order of `specs`.
-
-        Args:
-            inputs: Arrays as the model takes them.
+        """Returns inputs, as the model takes them, as a flat list of arrays.
 
         Raises:
             ValueError: If they do not fit.
@@ -155,7 +149,7 @@ class Signature:
         ]
         if not any(value.size for value in flat):
             raise ValueError(
-                "`inputs` must hold a batch of examples at least. Received: "
+                "`inputs` must hold at least one batch of examples. Received: "
                 f"inputs of shapes {[value.shape for value in flat]}. Pass "
                 "some, or leave them out."
             )
@@ -170,17 +164,12 @@ class Signature:
         if None in names:
             names = [spec.name for spec in self.specs]
         missing = [name for name in names if name not in inputs]
-        if missing and len(inputs) != len(names):
-            raise ValueError(
-                "A dict of inputs must have an array for each input of the "
-                f"model. Received: keys {list(map(str, inputs))}; missing: "
-                f"{missing}. Pass those, too."
-            )
         if missing:
             raise ValueError(
                 "The keys of a dict of inputs are the names of the model's "
                 f"inputs. Received: keys {list(map(str, inputs))}, where the "
-                f"model takes {names}. Use those names, or pass a list."
+                f"model takes {names}; missing: {missing}. Pass an array for "
+                "each name, or a list."
             )
         return [inputs[name] for name in names]
 
@@ -192,11 +181,7 @@ class Signature:
         """Returns flat inputs, the same ones each time.
 
         Floats are standard normal. Integers are 0 or 1, which any embedding
-        or table has. Strings are from `words`.
-
-        Args:
-            batch_size: Integer.
-            words: Sequence of strings. Defaults to `()`.
+        or table has. Strings are from the list `words`, if it is not empty.
         """
         random = np.random.default_rng(0)
         words = list(words) or ["a", "b"]
@@ -221,6 +206,53 @@ class Signature:
             else np.asarray(value, _numpy(spec.dtype))
             for spec, value in zip(self.specs, flat, strict=True)
         }
+
+    def named_tensors(self, flat):
+        """Returns a dict from the names of inputs to tensors."""
+        import tensorflow as tf
+
+        # Keras and TensorFlow take no arrays of strings.
+        return {
+            spec.name: tf.constant(value, spec.dtype)
+            for spec, value in zip(self.specs, flat, strict=True)
+        }
+
+
+def name_outputs(outputs):
+    """Returns a dict from names to the outputs of any structure.
+
+    The keys of a flat dict are its names. Otherwise they are `"output_0"`
+    and so on; deeper structures give the keys on the way, joined by `"_"`.
+    Outputs that are `None` are left out.
+    """
+    found = {}
+    for path, value in keras.tree.flatten_with_path(outputs):
+        if value is None:
+            continue
+        name = "_".join(map(str, path))
+        if not any(isinstance(step, str) for step in path):
+            name = f"output_{len(found)}"
+        while name in found:
+            name += "_"
+        found[name] = value
+    return found
+
+
+def as_dense(value):
+    """Returns a tensor without ragged or sparse axes."""
+    import tensorflow as tf
+
+    if isinstance(value, tf.SparseTensor):
+        return tf.sparse.to_dense(value)
+    if isinstance(value, tf.RaggedTensor):
+        return value.to_tensor()
+    return value
+
+
+def as_array(value):
+    """Returns a tensor's values as a dense array; strings as objects."""
+    value = as_dense(value)
+    return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
 
 
 def have_equal_rows(flat):
@@ -274,12 +306,13 @@ def _recorded(shape, dtype):
     return type(shape)(_recorded(value, dtype) for value in shape)
 
 
-def _spec_of(value, compute_dtype):
-    value = _as_array(value)
+def _spec_of(value, dtype):
+    """Returns the spec of an array for a model that computes in a dtype."""
+    value, computed = _as_array(value), dtype
     dtype = value.dtype.name
     if value.dtype.kind in "OSU":
         dtype = "string"
-    elif dtype == "float64" and compute_dtype != "float64":
+    elif dtype == "float64" and computed != "float64":
         dtype = keras.config.floatx()  # as Keras casts what it is given
     shape = tuple(value.shape)
     return keras.InputSpec(shape=shape and (None, *shape[1:]), dtype=dtype)
@@ -349,15 +382,7 @@ def _count_positional(model):
 
 def _reads_integers(model):
     """Whether a network has layers that read integers or text."""
-    kinds = keras.layers
-    readers = (
-        kinds.CategoryEncoding,
-        kinds.Embedding,
-        kinds.Hashing,
-        kinds.IntegerLookup,
-        kinds.StringLookup,
-        kinds.TextVectorization,
-    )
-    return any(
-        isinstance(part, readers) for part in _keras.flatten_layers(model)
-    )
+    names = "CategoryEncoding Embedding Hashing IntegerLookup StringLookup"
+    names = [*names.split(), "TextVectorization"]
+    readers = tuple(getattr(keras.layers, name) for name in names)
+    return any(isinstance(x, readers) for x in _keras.flatten_layers(model))

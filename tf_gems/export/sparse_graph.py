@@ -14,6 +14,7 @@ import tempfile
 import numpy as np
 
 from tf_gems.export import gap_code
+from tf_gems.export import weight_rows
 from tf_gems.export.stored_weights import stored_weights
 from tf_gems.export.tracing import nodes
 from tf_gems.export.tracing import save_module
@@ -24,21 +25,12 @@ _LARGEST_CONSTANT = 1 << 16
 
 
 def write_sparse_graph(traced, directory):
-    """Writes a SavedModel with the signature `serving_default`.
-
-    Args:
-        traced: `tracing.Traced`.
-        directory: String.
+    """Writes a `Traced` network with the signature `serving_default`.
 
     Returns:
         List of dicts, one for each weight of rank 2 or more, see
         `tf_gems.ExportReport`.
     """
-    with tempfile.TemporaryDirectory(prefix="tf_gems-") as folder:
-        return _write(traced, directory, folder)
-
-
-def _write(traced, directory, folder):
     import tensorflow as tf
 
     function = traced.function
@@ -47,36 +39,20 @@ def _write(traced, directory, folder):
         # Custom gradients are not needed in a file that only serves;
         # TensorFlow cannot store them, those of `silu` among them.
         node.attr.pop("_gradient_op_type", None)
-    places = {id(outer): inner.op.name for outer, inner in _captures(function)}
-    chosen, small, rows = {}, {}, []
-    paths = {id(v.value): v.path for v in traced.model.variables}
-    for variable in function.variables:
-        place = places.get(id(variable.handle))
-        if place is None or traced.writes(variable):
-            continue
-        value = variable.numpy()
-        is_sparse = _is_smaller(value)
-        if is_sparse:
-            chosen[place] = variable
-        elif value.nbytes <= _LARGEST_CONSTANT:
-            small[place] = value
-        if value.ndim > 1:
-            name = paths.get(id(variable), variable.name.partition(":")[0])
-            rows.append(_row(name, value, place if is_sparse else None))
-    _freeze(graph, small)
+    captures = [(x, inner.op.name) for x, inner in function.graph.captures]
+    places = {id(outer): place for outer, place in captures}
+    chosen, small, kept, rows = _sorted_variables(traced, places)
+    kept += _freeze(graph, small)
     shorter = _shorten(graph)
     module, stored = tf.Module(), None
+    module.kept = kept
+    if tables := traced.tables():
+        module.tables = tables
+    folder = tempfile.TemporaryDirectory(prefix="tf_gems-")
     if chosen:
-        stored = stored_weights(chosen, folder)
+        stored = stored_weights(chosen, folder.name)
         module.weights, module.assets = stored, stored.assets
-    module.kept = [
-        variable
-        for variable in function.variables
-        if places.get(id(variable.handle)) not in (*chosen, *small)
-    ]
-    if traced.reads_tables():
-        module.tables = traced.tables()
-    specs = list(traced.specs())
+    specs = list(function.structured_input_signature[0])
     inputs = [tensor.op.name for tensor in function.inputs[: len(specs)]]
     outputs = [
         f"{shorter[tensor.op.name]}:{tensor.value_index}"
@@ -88,45 +64,55 @@ def _write(traced, directory, folder):
     def serve(*arguments):
         serving = tf.compat.v1.get_default_graph()
         fed = dict(zip(inputs, arguments, strict=True))
-        for outer, inner in _captures(function):
-            place = inner.op.name
+        for outer, place in captures:
             if place in chosen:
                 fed[place] = stored.handle(place)
             elif place not in small:
                 fed[place] = serving.capture(outer)
-        results = tf.graph_util.import_graph_def(
-            graph,
-            {f"{shorter[name]}:0": tensor for name, tensor in fed.items()},
-            outputs,
-            name="",
-        )
-        return dict(zip(names, results, strict=True))
+        fed = {f"{shorter[name]}:0": tensor for name, tensor in fed.items()}
+        found = tf.graph_util.import_graph_def(graph, fed, outputs, name="")
+        return dict(zip(names, found, strict=True))
 
-    save_module(module, directory, serve.get_concrete_function())
-    for row in rows:
-        place = row.pop("place")
-        if place is not None:
-            row["encoding"] = "sparse"
-            kept = math.prod(row["shape"]) - row["zeros"]
-            row["bytes"] = kept * stored.bytes_per_value(place)
-    return rows
+    with folder:
+        save_module(module, directory, serve.get_concrete_function())
+    for place in chosen:
+        row = rows[place]
+        row["encoding"] = "sparse"
+        count = math.prod(row["shape"]) - row["zeros"]
+        row["bytes"] = count * stored.bytes_per_value(place)
+    return list(rows.values())
 
 
-def _row(name, value, place):
-    return {
-        "name": name,
-        "shape": list(value.shape),
-        "zeros": int(value.size - np.count_nonzero(value)),
-        "type": value.dtype.name,
-        "encoding": "dense",
-        "bytes": value.nbytes,
-        "reason": None,
-        "place": place,
-    }
+def _sorted_variables(traced, places):
+    """Returns which variables are stored sparsely, as constants, or as such.
 
+    Args:
+        traced: `Traced`.
+        places: Dict from the ids of handles to names of placeholders.
 
-def _captures(function):
-    return function.graph.captures
+    Returns:
+        `(chosen, small, kept, rows)`: dicts from placeholders to sparse and to
+        small dense variables, a list of all others, and a dict from
+        placeholders to rows of the report.
+    """
+    chosen, small, kept, rows = {}, {}, [], {}
+    paths = {id(v.value): v.path for v in traced.model.variables}
+    for variable in traced.function.variables:
+        place = places.get(id(variable.handle))
+        if place is None or traced.writes(variable):
+            kept.append(variable)
+            continue
+        value = variable.numpy()
+        if _is_smaller(value):
+            chosen[place] = variable
+        elif value.nbytes <= _LARGEST_CONSTANT:
+            small[place] = variable
+        else:
+            kept.append(variable)
+        if value.ndim > 1:
+            name = paths.get(id(variable), variable.name.partition(":")[0])
+            rows[place] = weight_rows.row(name, value, value.nbytes)
+    return chosen, small, kept, rows
 
 
 def _is_smaller(value):
@@ -138,19 +124,15 @@ def _is_smaller(value):
     return kept * (value.itemsize + 1) + _OVERHEAD_BYTES < value.nbytes
 
 
-def _freeze(graph, values):
-    """Turns variables that are only read into constants.
+def _freeze(graph, variables):
+    """Turns variables that are only read into constants of a graph.
 
-    Those that are passed to a loop or a function stay variables.
-
-    Args:
-        graph: `GraphDef` to change.
-        values: Dict from the names of placeholders to arrays; those that stay
-            are taken out.
+    Those that are passed to a loop or a function stay variables: they are
+    removed from the dict `variables`, and returned as a list.
     """
     import tensorflow as tf
 
-    reads = {place: [] for place in values}
+    reads, kept = {place: [] for place in variables}, []
     for node in graph.node:
         for edge in node.input:
             place = edge.partition(":")[0]
@@ -158,26 +140,25 @@ def _freeze(graph, values):
                 reads[place].append(node)
     for place, found in reads.items():
         if any(node.op != "ReadVariableOp" for node in found):
-            del values[place]
+            kept.append(variables.pop(place))
             continue
+        tensor = tf.make_tensor_proto(variables[place].numpy())
         for node in found:
-            after = [edge for edge in node.input if edge.startswith("^")]
-            tensor = tf.make_tensor_proto(values[place])
             name = node.name
+            after = [edge for edge in node.input if edge.startswith("^")]
             node.Clear()
             node.name, node.op = name, "Const"
             node.input.extend(after)
             node.attr["value"].tensor.CopyFrom(tensor)
             node.attr["dtype"].type = tensor.dtype
+    return kept
 
 
 def _shorten(graph):
     """Renames nodes to numbers, and drops debug information.
 
     Long names are most of a small graph's bytes: every input repeats one.
-
-    Returns:
-        Dict from names before to names now.
+    Returns a dict from the names before to the names now.
     """
     names = {node.name: f"n{i}" for i, node in enumerate(graph.node)}
     for node in graph.node:

@@ -1,7 +1,7 @@
 """Why zeros make a TFLite file faster, or do not, layer by layer."""
 
-import os
 import platform
+from pathlib import Path
 
 from tf_gems.export import flatbuffer
 from tf_gems.export import xnnpack
@@ -30,22 +30,12 @@ def sparse_operators(path):
     ('nowhere', 'It cannot be read: ')
     """
     try:
-        data = path
-        if not isinstance(path, bytes):
-            with open(os.fspath(path), "rb") as file:
-                data = file.read()
+        data = path if isinstance(path, bytes) else Path(path).read_bytes()
         model = flatbuffer.read(data)
         return [row for graph in model.subgraphs for row in _rows(model, graph)]
     except Exception as error:  # a report must not stop the export
-        return [
-            {
-                "layer": "",
-                "operator": "",
-                "zeros": 0.0,
-                "runs_sparse": "nowhere",
-                "reason": f"It cannot be read: {type(error).__name__} {error}",
-            }
-        ]
+        reason = f"It cannot be read: {type(error).__name__} {error}"
+        return [_row("", "", 0.0, "nowhere", reason)]
 
 
 def host_has_sparse_kernels():
@@ -69,7 +59,7 @@ def host_has_sparse_kernels():
 
 def _rows(model, graph):
     sources = flatbuffer.stored(model, graph)
-    obstacle, inside = xnnpack.sparse_part(model, graph)
+    obstacle, inside = xnnpack.Graph(model, graph).sparse_part()
     rows = []
     for operator in graph.operators:
         name = flatbuffer.operator_name(model, operator)
@@ -107,13 +97,17 @@ def _rows(model, graph):
             reason = "XNNPACK's sparse kernel; it is off on x86 with AVX."
         else:
             reason = f"Expanded when loaded, as {obstacle}."
-        rows.append(
-            {
-                "layer": tensor.name.decode("utf-8", "replace"),
-                "operator": name,
-                "zeros": float((value == 0).mean()),
-                "runs_sparse": where,
-                "reason": reason,
-            }
-        )
+        zeros = float((value == 0).mean())
+        layer = tensor.name.decode("utf-8", "replace")
+        rows.append(_row(layer, name, zeros, where, reason))
     return rows
+
+
+def _row(layer, operator, zeros, runs_sparse, reason):
+    return {
+        "layer": layer,
+        "operator": operator,
+        "zeros": zeros,
+        "runs_sparse": runs_sparse,
+        "reason": reason,
+    }

@@ -1,14 +1,19 @@
 """Rewrites a model so that XNNPACK can make use of its zeros."""
 
+import dataclasses
+
 import keras
 
+from tf_gems import _keras
+from tf_gems.compaction.graph import is_graph
 from tf_gems.export.flattening import carry_weights
 from tf_gems.export.flattening import flat_copy
-from tf_gems.export.flattening import graph_of
 from tf_gems.export.input_scaling import find_input_scaling
+from tf_gems.export.readiness_report import ReadinessReport
 from tf_gems.export.readiness_report import readiness_report
-from tf_gems.export.rewrite_report import RewriteReport
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.tables import Report
+from tf_gems.tables import Table
 
 layers = keras.layers
 
@@ -29,23 +34,87 @@ SHIFTED = (
 EVEN_ALREADY = "pads by {pad} explicitly, as 'same' does for maps of odd size"
 
 
+@dataclasses.dataclass
+class RewriteReport(Report):
+    """The layers that were changed, and those that could not be.
+
+    Args:
+        changes: List of dicts, one for each layer that was changed: `layer`,
+            its name; `change`, a sentence without its subject; `exact`,
+            whether the outputs stay the same.
+        left: List of dicts, one for each layer that breaks a rule and could
+            not be changed: `layer` and `reason`.
+        xnnpack: `tf_gems.export.ReadinessReport` of the new model.
+
+    Example:
+
+    ```python
+    ready, report = tf_gems.export.make_sparse_ready(model)
+    print(report)
+    ```
+    """
+
+    changes: list
+    left: list
+    xnnpack: ReadinessReport
+
+    @property
+    def exact(self):
+        """Whether the new model computes what the old one does."""
+        return all(change["exact"] for change in self.changes)
+
+    @property
+    def eligible(self):
+        """Whether every 1x1 convolution can run sparse now."""
+        return self.xnnpack.eligible
+
+    def to_dict(self):
+        """Returns the report as plain, JSON-serializable values."""
+        return {
+            "changes": self.changes,
+            "left": self.left,
+            "xnnpack": self.xnnpack.to_dict(),
+            "exact": self.exact,
+            "eligible": self.eligible,
+        }
+
+    def _parts(self):
+        rows = []
+        for row in self.changes:
+            outputs = "exact" if row["exact"] else "near-exact"
+            rows.append([row["layer"], outputs, row["change"]])
+        for row in self.left:
+            rows.append([row["layer"], "not changed", row["reason"]])
+        convolutions = self.xnnpack.layers
+        able = sum(not row["reason"] for row in convolutions)
+        parts = [
+            Table(["layer", "outputs", "change"], rows),
+            f"{len(self.changes)} layers changed, {len(self.left)} that could "
+            "not be",
+            f"{able} of {len(convolutions)} 1x1 convolutions can run sparse",
+        ]
+        if self.xnnpack.obstacle:
+            parts.append(f"obstacle: {self.xnnpack.obstacle}")
+        return parts
+
+
 def make_sparse_ready(model):
     """Rewrites a model so that XNNPACK can make use of its zeros.
 
-    XNNPACK computes sparse 1x1 convolutions faster in graphs that follow its
-    rules only, see `tf_gems.export.xnnpack`. Networks such as
-    `keras.applications.MobileNet` and `MobileNetV2` break some; this returns a
-    copy that does not, with the same weights:
+    XNNPACK computes sparse 1x1 convolutions faster only in graphs that follow
+    its rules, see `tf_gems.export.xnnpack`. Networks such as
+    `keras.applications.MobileNet` and `MobileNetV2` break some of them. This
+    function returns a copy with the same weights that follows them:
 
-    * What has stride 2 pads on every side alike. Where it padded on the right
-      and below only, this is *near-exact*: each such layer samples its maps
-      one pixel further left and above, so the outputs differ. A trained
-      network should be trained on for a little and its accuracy measured.
+    * Layers of stride 2 are padded equally on every side. If the padding was
+      only on the right and at the bottom, this is *near-exact*: each such
+      layer samples its maps one pixel further left and above, so the outputs
+      differ. Fine-tune a trained network briefly and measure its accuracy.
       Rewrite first, then prune.
     * A 1x1 convolution of the global average becomes `Dense`, *exactly*: with
       the dimensions of size one, XNNPACK's sparse path fails in browsers,
       without an error.
-    * An explicit padding by one of maps of odd size stands for `"same"`,
+    * An explicit padding by one replaces `"same"` for maps of odd size,
       *exactly*.
     * The layers of a model within the model, as in transfer learning, become
       layers of the whole, *exactly*.
@@ -54,8 +123,7 @@ def make_sparse_ready(model):
       `tf_gems.export.input_scaling`: *exactly* if nothing is added or nothing
       is padded, else *near-exact*, at the borders.
 
-    What breaks a rule and cannot be rewritten is listed in the report, layer
-    by layer.
+    The report lists the layers that break a rule and cannot be rewritten.
 
     Args:
         model: Built functional or Sequential Keras model, with or without
@@ -63,8 +131,8 @@ def make_sparse_ready(model):
 
     Returns:
         `(ready, report)`: a new Keras model of the same inputs and outputs,
-        and a `tf_gems.export.RewriteReport`. If nothing was to change,
-        the model is a plain copy.
+        and a `tf_gems.export.RewriteReport`. If no layer needs a change, the
+        model is a plain copy.
 
     Raises:
         RuntimeError: If Keras does not run on TensorFlow.
@@ -94,7 +162,7 @@ def make_sparse_ready(model):
 
 
 def _refuse_others(model):
-    if graph_of(model) is None:
+    if not is_graph(model):
         raise ValueError(
             "Only built functional and Sequential Keras models can be "
             "rewritten, in which every layer is known. Received: model of "
@@ -120,13 +188,7 @@ class _Plan:
     def __init__(self, model, names):
         self.changes, self.left = [], []
         for name in names:
-            self.changes.append(
-                {
-                    "layer": name,
-                    "change": "is replaced by its layers",
-                    "exact": True,
-                }
-            )
+            self._change(name, "is replaced by its layers", True)
         self._copies = {}  # by name: (layer, copy)
         self._added = {}  # new layers by name
         self._pads = {}  # names of layers before which to pad, and how much
@@ -136,38 +198,35 @@ class _Plan:
         self._readers = {}
         within = {id(operation) for operation in model.operations}
         for layer in model.operations:
-            for node in layer._inbound_nodes:
+            for node in _keras.calls_of(layer):
                 for tensor in node.input_tensors:
-                    before = tensor._keras_history.operation
+                    before = _keras.maker_of(tensor)
                     if id(before) in within:
-                        found = self._readers.setdefault(before.name, [])
-                        found.append(layer)
+                        self._readers.setdefault(before.name, []).append(layer)
         self._outputs = {
-            tensor._keras_history.operation.name for tensor in model.outputs
+            _keras.maker_of(tensor).name for tensor in model.outputs
         }
         self._scaling, reason = find_input_scaling(model, self._readers)
         if self._scaling is not None:
             self._move_scaling()
         elif reason is not None:
-            self._leave(model.inputs[0]._keras_history.operation, reason)
+            self._leave(_keras.maker_of(model.inputs[0]).name, reason)
         for layer in model.layers:
             if isinstance(layer, keras.Model):
-                self._leave(layer, "is a model within the model")
+                self._leave(layer.name, "is a model within the model")
             elif _strided(layer):
                 self._pad_evenly(layer)
             elif isinstance(layer, layers.GlobalAveragePooling2D):
                 self._flatten_head(layer)
-        self._tell_wide_convolutions(model)
+        self._report_wide_convolutions(model)
 
-    def _change(self, layer, change, exact):
-        self.changes.append(
-            {"layer": layer.name, "change": change, "exact": exact}
-        )
+    def _change(self, name, change, exact):
+        self.changes.append({"layer": name, "change": change, "exact": exact})
 
-    def _leave(self, layer, reason):
-        self.left.append({"layer": layer.name, "reason": reason})
+    def _leave(self, name, reason):
+        self.left.append({"layer": name, "reason": reason})
 
-    def _tell_wide_convolutions(self, model):
+    def _report_wide_convolutions(self, model):
         """Lists the convolutions around which nothing is computed sparsely."""
         wide = [
             layer
@@ -176,12 +235,11 @@ class _Plan:
         ]
         reported = {row["layer"] for row in self.left}
         for layer in wide:
-            inputs = tuple(layer.kernel.shape)[:3]
-            stem = layer is wide[0] and inputs == (3, 3, 3)
+            stem = layer is wide[0] and layer.kernel.shape[:3] == (3, 3, 3)
             if not stem and layer.name not in reported:
                 size = "x".join(map(str, layer.kernel_size))
                 self._leave(
-                    layer,
+                    layer.name,
                     f"is a {size} convolution: XNNPACK computes nothing "
                     "sparsely in a network with one behind its first",
                 )
@@ -195,7 +253,7 @@ class _Plan:
         for operation in scaling.operations:
             if not isinstance(operation, layers.ZeroPadding2D):
                 self._dropped.add(operation.name)
-                self._change(operation, change, scaling.exact)
+                self._change(operation.name, change, scaling.exact)
 
     def _pad_evenly(self, layer):
         """Plans the padding of a layer of stride 2."""
@@ -203,42 +261,46 @@ class _Plan:
         pad = size // 2
         maps = tuple(layer.input.shape[1:3])
         if layer.kernel_size == (1, 1):
-            self._leave(layer, "is a 1x1 convolution of stride 2")
+            self._leave(layer.name, "is a 1x1 convolution of stride 2")
         elif len(set(layer.kernel_size)) > 1 or size % 2 == 0:
-            self._leave(layer, "has a kernel that is not odd and square")
+            self._leave(layer.name, "has a kernel that is not odd and square")
         elif layer.padding == "same":
             odd = [length is not None and length % 2 for length in maps]
             if all(odd):
                 change = EVEN_ALREADY.format(pad=pad)
             elif any(odd) or None in maps:
-                self._leave(layer, f"reads maps of {maps}, of uneven parity")
+                self._leave(
+                    layer.name, f"reads maps of {maps}, of uneven parity"
+                )
                 return
             else:
                 change = SHIFTED.format(pad=pad, before="by 'same'")
             self._pads[layer.name] = pad
-            self._change(layer, change, all(odd))
+            self._change(layer.name, change, all(odd))
         else:
             self._pad_evenly_before(layer, pad)
 
     def _pad_evenly_before(self, layer, pad):
-        padding = layer.input._keras_history.operation
+        padding = _keras.maker_of(layer.input)
         even = ((pad, pad), (pad, pad))
         if not isinstance(padding, layers.ZeroPadding2D):
-            self._leave(layer, "is not padded")
+            self._leave(layer.name, "is not padded")
         elif padding.padding == even:
             pass  # as it should be
         elif padding.padding != ((pad - 1, pad), (pad - 1, pad)):
-            self._leave(padding, f"pads by {padding.padding}, not by {pad}")
+            self._leave(
+                padding.name, f"pads by {padding.padding}, not by {pad}"
+            )
         elif len(self._readers[padding.name]) > 1:
-            self._leave(padding, "is read by several layers")
+            self._leave(padding.name, "is read by several layers")
         elif any(n is None or n % 2 for n in padding.input.shape[1:3]):
             maps = tuple(padding.input.shape[1:3])
-            self._leave(padding, f"pads maps of {maps}, not of even size")
+            self._leave(padding.name, f"pads maps of {maps}, not of even size")
         else:
             before = f"by {padding.padding}"
             self._new_pads[padding.name] = even
             change = SHIFTED.format(pad=pad, before=before)
-            self._change(padding, change, False)
+            self._change(padding.name, change, False)
 
     def _flatten_head(self, layer):
         """Plans to drop the axes of size one after a global average."""
@@ -261,19 +323,21 @@ class _Plan:
             else:
                 reason = "keeps its axes of size one: "
                 reason += f"'{reader.name}' needs them"
-                self._leave(layer, reason)
+                self._leave(layer.name, reason)
                 return
         if not ends or layer.name in self._outputs:
-            self._leave(layer, "keeps its axes of size one in the outputs")
+            self._leave(layer.name, "keeps its axes of size one in the outputs")
             return
         self._flat |= {part.name for part in [layer, *found]}
         self._dropped |= {part.name for part in ends}
-        self._change(layer, "keeps no axes of size one", True)
+        self._change(layer.name, "keeps no axes of size one", True)
         for part in found:
             if isinstance(part, layers.Conv2D):
-                self._change(part, "becomes `Dense`, with the weights", True)
+                self._change(
+                    part.name, "becomes `Dense`, with the weights", True
+                )
         for part in ends:
-            self._change(part, "is left out", True)
+            self._change(part.name, "is left out", True)
 
     def clone(self, layer):
         """Returns a new layer in the place of a layer."""
@@ -333,7 +397,7 @@ def _strided(layer):
 
 def _works_on_one_pixel(layer):
     """Whether a layer can do without two axes of size one."""
-    if len(layer._inbound_nodes) > 1:
+    if len(_keras.calls_of(layer)) > 1:
         return False
     if isinstance(layer, layers.Conv2D):
         return layer.kernel_size == (1, 1) and layer.groups == 1

@@ -51,13 +51,7 @@ def encode(array, schema, block=1):
 
 
 def decode(values, parameters, shape):
-    """Returns the array that `values` and `parameters` stand for.
-
-    Args:
-        values: Flat array.
-        parameters: `SparsityParametersT`, as `encode` makes them.
-        shape: Tuple of integers.
-    """
+    """Returns the array of a shape that flat values and parameters encode."""
     axis = parameters.dimMetadata[len(shape) - 1]
     segments = np.asarray(axis.arraySegments.values)
     indices = np.asarray(axis.arrayIndices.values)

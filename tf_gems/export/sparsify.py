@@ -21,6 +21,8 @@ BLOCK = 4
 MOST_BLOCKS = 0.2
 _INT8_BLOCK = 16
 _SPARSE_FULLY_CONNECTED = 8
+# Which input of an operator is its data, if not the first.
+_DATA = {"TRANSPOSE_CONV": 2, "GATHER": 1}
 # Operators that LiteRT runs correctly with sparse weights, by type of weights.
 # Integer weights of operators on floats are "hybrid". Each was tested. Others
 # give NaN or wrong values, do not load, or were not tested.
@@ -39,8 +41,8 @@ def sparsify(model, safe, optimize):
     loaded, by a `DENSIFY` operator. A weight in blocks of four, or of sixteen
     8-bit integers, is read by the sparse kernel of `FULLY_CONNECTED` as it is.
     Integers have no other sparse form there: LiteRT refuses to load them after
-    `DENSIFY`, and to run them in smaller blocks. Of zeros without structure,
-    blocks of sixteen save space from about 95 %.
+    `DENSIFY`, and to run them in smaller blocks. If zeros have no structure,
+    blocks of sixteen save space from about 95 % zeros.
 
     Args:
         model: `ModelT` to change.
@@ -58,30 +60,25 @@ def sparsify(model, safe, optimize):
         tensor.buffer for graph in model.subgraphs for tensor in graph.tensors
     )
     schema = flatbuffer.load_schema()
-    for (number, index), readers in flatbuffer.weights(model).items():
-        graph = model.subgraphs[number]
-        tensor = graph.tensors[index]
-        value = flatbuffer.constant(model, tensor)
+    for weight in flatbuffer.weights(model):
+        tensor, value = weight.tensor, weight.value
         if value.all() or tensor.sparsity is not None:
             continue
-        block = _native_block(model, graph, index, readers, value, optimize)
-        reason = None
-        if block == 1:
-            reason = _reason(model, graph, index, readers)
-        if reason is None and not (safe or block > 1):
-            reason = "XNNPACK may compute garbage with sparse weights"
+        kind = _kind(model, weight)
+        block = _native_block(weight, kind, optimize)
+        reason = _reason(weight, kind, safe) if block == 1 else None
+        if reason is None:
+            values, parameters = sparse_tensor.encode(value, schema, block)
+            size = values.nbytes + sparse_tensor.index_bytes(parameters)
+            if size + OVERHEAD_BYTES >= value.nbytes:
+                reason = SMALLER
         if reason is not None:
-            reasons[number, index] = reason
-            continue
-        values, parameters = sparse_tensor.encode(value, schema, block)
-        size = values.nbytes + sparse_tensor.index_bytes(parameters)
-        if size + OVERHEAD_BYTES >= value.nbytes:
-            reasons[number, index] = SMALLER
+            reasons[weight.place] = reason
             continue
         if block > 1:
-            _announce_sparse(model, graph, index)
+            _announce_sparse(model, weight)
         else:
-            _densify(model, graph, index)
+            _densify(model, weight)
         if uses[tensor.buffer] > 1:
             uses[tensor.buffer] -= 1
             tensor.buffer = len(model.buffers)
@@ -92,53 +89,46 @@ def sparsify(model, safe, optimize):
     return count, reasons
 
 
-def _native_block(model, graph, index, readers, value, optimize):
+def _native_block(weight, kind, optimize):
     """Returns the block that a sparse kernel reads as it is, or 1."""
-    if readers != {"FULLY_CONNECTED"}:
+    if weight.readers != {"FULLY_CONNECTED"}:
         return 1
-    if (
-        optimize == "latency"
-        and value.dtype == "<f4"
-        and _faster_in_blocks(value)
-    ):
-        return BLOCK
-    is_int8 = _kind(model, graph, index) == "int8"
-    return _INT8_BLOCK if is_int8 and not value.shape[1] % _INT8_BLOCK else 1
+    if optimize == "latency" and kind == "float32":
+        if _faster_in_blocks(weight.value):
+            return BLOCK
+    if kind == "int8" and not weight.value.shape[1] % _INT8_BLOCK:
+        return _INT8_BLOCK
+    return 1
 
 
-def _reason(model, graph, index, readers):
+def _reason(weight, kind, safe):
     """Returns why LiteRT would not run a sparse weight correctly."""
-    if None in readers:
+    if None in weight.readers:
         return "it is also read as something other than a weight"
-    kind = _kind(model, graph, index)
-    wrong = readers - _RIGHT[kind]
+    wrong = weight.readers - _RIGHT[kind]
     if wrong:
         return (
             f"LiteRT does not run {' and '.join(sorted(wrong))} right with "
             f"sparse {'int8' if kind == 'hybrid' else kind} weights"
             + (" and float inputs" if kind == "hybrid" else "")
         )
-    return None
+    return None if safe else "XNNPACK may compute garbage with sparse weights"
 
 
-def _kind(model, graph, index):
+def _kind(model, weight):
     """Returns the type of a weight; integers among floats are `"hybrid"`."""
-    kind = flatbuffer.dtype_of(graph.tensors[index]).name
-    if kind == "int8":
-        types = {
-            flatbuffer.dtype_of(graph.tensors[operator.inputs[_data(name)]])
-            for operator, _ in flatbuffer.readers(model, graph)[index]
-            for name in [flatbuffer.operator_name(model, operator)]
-        }
-        kind = "int8" if types == {np.dtype("int8")} else "hybrid"
+    kind = weight.value.dtype.name
+    if kind != "int8":
+        return kind
+    graph, index = weight.graph, weight.place[1]
+    for operator, _ in flatbuffer.readers(model, graph)[index]:
+        if operator is None:  # an output of the graph
+            return "hybrid"
+        name = flatbuffer.operator_name(model, operator)
+        data = graph.tensors[operator.inputs[_DATA.get(name, 0)]]
+        if flatbuffer.dtype_of(data) != np.dtype("int8"):
+            return "hybrid"
     return kind
-
-
-def _data(name):
-    """Returns which input of an operator is its data."""
-    return {"TRANSPOSE_CONV": 2, "EMBEDDING_LOOKUP": 0, "GATHER": 1}.get(
-        name, 0
-    )
 
 
 def _faster_in_blocks(matrix):
@@ -150,10 +140,11 @@ def _faster_in_blocks(matrix):
     return (groups != 0).any(axis=-1).mean() <= MOST_BLOCKS
 
 
-def _densify(model, graph, index):
+def _densify(model, weight):
     """Inserts an operator between a tensor and all its readers."""
     schema = flatbuffer.load_schema()
-    dense = copy.copy(graph.tensors[index])
+    graph, index = weight.graph, weight.place[1]
+    dense = copy.copy(weight.tensor)
     dense.name = (dense.name or b"") + b"/dense"
     dense.buffer = 0
     dense.sparsity = None
@@ -164,10 +155,10 @@ def _densify(model, graph, index):
         ]
     graph.tensors.append(dense)
     # The scales of integers belong to the dense copy alone.
-    graph.tensors[index].quantization = None
+    weight.tensor.quantization = None
 
     operator = schema.OperatorT()
-    operator.opcodeIndex = _code(model, schema.BuiltinOperator.DENSIFY, 1)
+    operator.opcodeIndex = flatbuffer.operator_code(model, "DENSIFY")
     operator.inputs = [index]
     operator.outputs = [position]
     operator.builtinOptionsType = schema.BuiltinOptions.DensifyOptions
@@ -175,25 +166,14 @@ def _densify(model, graph, index):
     graph.operators.insert(0, operator)
 
 
-def _announce_sparse(model, graph, index):
+def _announce_sparse(model, weight):
     """Marks the readers of a weight as the version that reads it sparse.
 
     XNNPACK treats earlier versions as dense, and computes wrong values.
     """
-    number = flatbuffer.load_schema().BuiltinOperator.FULLY_CONNECTED
-    code = _code(model, number, _SPARSE_FULLY_CONNECTED)
-    for operator in graph.operators:
-        if index in operator.inputs:
+    code = flatbuffer.operator_code(
+        model, "FULLY_CONNECTED", _SPARSE_FULLY_CONNECTED
+    )
+    for operator in weight.graph.operators:
+        if weight.place[1] in operator.inputs:
             operator.opcodeIndex = code
-
-
-def _code(model, number, version):
-    """Returns the position of an operator of at least a version."""
-    for position, code in enumerate(model.operatorCodes):
-        if code.builtinCode == number and code.version >= version:
-            return position
-    code = flatbuffer.load_schema().OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = number
-    code.version = version
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1

@@ -7,7 +7,7 @@ TensorFlow Serving runs the init operation of the SavedModel. As constants, the
 weights would be copied with the graph, and limited to 2 GB.
 """
 
-import dataclasses
+import contextlib
 import hashlib
 import math
 import os
@@ -23,20 +23,52 @@ _TOGETHER = 1 << 22
 _PREFIX = "weights_"
 
 
-@dataclasses.dataclass
 class _Group:
-    """Arrays of one dtype that are coded as one.
+    """Arrays of one dtype that are coded as one, and the files of the code.
 
     Args:
         variables: Dict from names to `tf.Variable`s.
-        gap_type: See `gap_code`.
-        values, gaps: `tf.saved_model.Asset`, the files.
+        prefix: String, with which the paths of the files begin.
     """
 
-    variables: dict
-    gap_type: str
-    values: object = None
-    gaps: object = None
+    def __init__(self, variables, prefix):
+        self.variables = variables
+        [self.dtype] = {v.dtype for v in variables.values()}
+        self.sizes = [_size(variable) for variable in variables.values()]
+        self.gap_type = gap_code.smallest_type(self._parts(), self.dtype.size)
+        self.files = [f"{prefix}.values", f"{prefix}.gaps"]
+
+    def _parts(self):
+        return (variable.numpy() for variable in self.variables.values())
+
+    def write(self, digest):
+        """Writes the files, adds them to a digest, and makes them assets."""
+        import tensorflow as tf
+
+        coded = gap_code.encode(self._parts(), self.gap_type)
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(open(f, "wb")) for f in self.files]
+            for arrays in coded:
+                for array, file in zip(arrays, files, strict=True):
+                    little = array.dtype.newbyteorder("<")
+                    data = array.astype(little, copy=False).tobytes()
+                    digest.update(data)
+                    file.write(data)
+        self.files = [tf.saved_model.Asset(path) for path in self.files]
+
+    def read(self):
+        """Returns the arrays, flat tensors that the graph reads."""
+        import tensorflow as tf
+
+        values, gaps = (
+            tf.io.decode_raw(tf.io.read_file(file.asset_path), dtype)
+            for file, dtype in zip(
+                self.files, (self.dtype, self.gap_type), strict=True
+            )
+        )
+        places = tf.cumsum(tf.cast(gaps, tf.int32))[:, tf.newaxis]
+        whole = tf.scatter_nd(places, values, [sum(self.sizes)])
+        return tf.split(whole, self.sizes) if len(self.sizes) > 1 else [whole]
 
 
 def stored_weights(variables, folder):
@@ -48,20 +80,14 @@ def stored_weights(variables, folder):
             a SavedModel when it is saved.
 
     Returns:
-        `tf.saved_model.experimental.TrackableResource`. Its `assets` must be
-        tracked by the object that is saved.
+        `TrackableResource`. The object that is saved must track its `assets`.
     """
     import tensorflow as tf
 
     digest, groups = hashlib.sha256(), []
     for number, members in enumerate(_grouped(variables)):
-        group = _Group(members, _smallest_type(members))
-        for kind in ("values", "gaps"):
-            path = os.path.join(folder, f"weights_{number}.{kind}")
-            setattr(group, kind, path)
-        _write(group, digest)
-        group.values = tf.saved_model.Asset(group.values)
-        group.gaps = tf.saved_model.Asset(group.gaps)
+        group = _Group(members, os.path.join(folder, f"weights_{number}"))
+        group.write(digest)
         groups.append(group)
     names = [name for group in groups for name in group.variables]
     shapes = [tuple(variables[name].shape) for name in names]
@@ -77,7 +103,7 @@ def stored_weights(variables, folder):
         not own them.
         """
 
-        assets = [file for g in groups for file in (g.values, g.gaps)]
+        assets = [file for group in groups for file in group.files]
 
         def _create_resource(self):
             return self.handle(names[0])
@@ -89,24 +115,14 @@ def stored_weights(variables, folder):
                     filled = self._fill(group)
 
         def _fill(self, group):
-            [dtype] = {v.dtype for v in group.variables.values()}
-            gaps = tf.io.decode_raw(
-                tf.io.read_file(group.gaps.asset_path), group.gap_type
-            )
-            values = tf.io.decode_raw(
-                tf.io.read_file(group.values.asset_path), dtype
-            )
-            places = tf.cumsum(tf.cast(gaps, tf.int32))
-            sizes = [_size(v) for v in group.variables.values()]
-            parts = [tf.scatter_nd(places[:, tf.newaxis], values, [sum(sizes)])]
-            if len(sizes) > 1:
-                parts = tf.split(parts[0], sizes)
             return [
                 tf.raw_ops.AssignVariableOp(
                     resource=self.handle(name),
                     value=tf.reshape(part, group.variables[name].shape),
                 )
-                for name, part in zip(group.variables, parts, strict=True)
+                for name, part in zip(
+                    group.variables, group.read(), strict=True
+                )
             ]
 
         def handle(self, name):
@@ -127,10 +143,9 @@ def stored_weights(variables, folder):
 
 
 def free(function):
-    """Frees the variables of a loaded SavedModel, which can no longer run.
+    """Frees the variables of a loaded SavedModel, given its signature.
 
-    Args:
-        function: `ConcreteFunction`, its signature.
+    The SavedModel can no longer run.
     """
     import tensorflow as tf
 
@@ -164,23 +179,3 @@ def _grouped(variables):
 
 def _size(variable):
     return math.prod(variable.shape)
-
-
-def _parts(members):
-    return (variable.numpy() for variable in members.values())
-
-
-def _smallest_type(members):
-    first = next(iter(members.values()))
-    return gap_code.smallest_type(_parts(members), first.dtype.size)
-
-
-def _write(group, digest):
-    """Writes the two files of a group, and adds them to a digest."""
-    coded = gap_code.encode(_parts(group.variables), group.gap_type)
-    with open(group.values, "wb") as values, open(group.gaps, "wb") as gaps:
-        for arrays in coded:
-            for array, file in zip(arrays, (values, gaps), strict=True):
-                array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-                digest.update(array.tobytes())
-                file.write(array.tobytes())

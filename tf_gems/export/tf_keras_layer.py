@@ -22,13 +22,9 @@ _OF_WRAPPERS = ("quant_", "prune_low_magnitude_")
 
 
 def convert(operation):
-    """Returns the equivalent of an operation in `tf_keras`.
+    """Returns the equivalent of a Keras 3 layer or operation in `tf_keras`.
 
-    Args:
-        operation: Keras 3 layer, or operation of `keras.ops`.
-
-    Returns:
-        Layer of `tf_keras` without weights yet, or a function.
+    A layer has no weights yet. For an operation it is a function.
 
     Raises:
         ValueError: If there is none.
@@ -66,14 +62,9 @@ def name_of(layer):
 
 
 def weights_like(ours, theirs):
-    """Returns the weights of a layer of `tf_keras`, also of a wrapped one.
+    """Returns the weights of a twin of a layer, also in a wrapper of tfmot.
 
-    Args:
-        ours: Keras 3 layer.
-        theirs: Its twin, perhaps in a wrapper of tfmot.
-
-    Returns:
-        List of arrays in the order of `ours`; `None` if one is missing.
+    They are arrays in the order of our layer, or `None` if one is missing.
     """
     if not _is_wrapper(theirs):
         return theirs.get_weights()

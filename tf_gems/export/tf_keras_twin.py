@@ -32,10 +32,12 @@ import keras
 import numpy as np
 
 from tf_gems import _keras
+from tf_gems.compaction.graph import function_of
+from tf_gems.compaction.graph import is_graph
 from tf_gems.export import tf_keras_layer
 from tf_gems.export.network import Network
-from tf_gems.export.outputs import as_array
 from tf_gems.export.parity import measure_parity
+from tf_gems.export.signature import as_array
 from tf_gems.validation import check_model
 
 _TOLERANCE = 1e-4
@@ -188,24 +190,18 @@ def _import_tf_keras():
 def _twin(model, refused):
     """Returns the twin of a model, or `None` after adding to `refused`."""
     tf_keras = _import_tf_keras()
-    if isinstance(model, keras.Sequential):
-        graph = model._functional
-    elif isinstance(model, keras.Model) and hasattr(model, "_nodes_by_depth"):
-        graph = model
-    else:
-        graph = None
-    if graph is None:
-        refused[model.name] = "only sequential and functional models are known"
+    if not is_graph(model):
+        refused[model.name] = (
+            "only sequential and functional models are supported"
+        )
         return None
-    twins = {}
+    graph, twins = function_of(model), {}
     for operation in graph.operations:
-        if isinstance(operation, keras.layers.InputLayer):
-            continue
-        if isinstance(operation, keras.Model):
-            twins[id(operation)] = _twin(operation, refused)
-            continue
         try:
-            twins[id(operation)] = tf_keras_layer.convert(operation)
+            if isinstance(operation, keras.Model):
+                twins[id(operation)] = _twin(operation, refused)
+            elif not isinstance(operation, keras.layers.InputLayer):
+                twins[id(operation)] = tf_keras_layer.convert(operation)
         except (KeyError, TypeError, ValueError) as error:
             refused[operation.name] = " ".join(str(error).split())
     if refused:
@@ -223,28 +219,21 @@ def _twin(model, refused):
         graph, inputs, lambda operation: twins[id(operation)]
     )
     twin = tf_keras.Model(
-        keras.tree.pack_sequence_as(graph._inputs_struct, inputs),
+        keras.tree.pack_sequence_as(_keras.inputs_struct(graph), inputs),
         outputs,
         name=model.name,
     )
     for layer in graph.operations:
-        if isinstance(layer, keras.layers.Layer) and layer.weights:
-            _copy_weights(layer, twins[id(layer)])
+        # The weights of a nested model are those of its own twin already.
+        if isinstance(layer, keras.Layer) and not isinstance(
+            layer, keras.Model
+        ):
+            if layer.weights:
+                twins[id(layer)].set_weights(layer.get_weights())
     return twin
 
 
-def _copy_weights(layer, twin):
-    if isinstance(layer, keras.Model):
-        return  # copied when its own twin was made
-    twin.set_weights(
-        [keras.ops.convert_to_numpy(weight) for weight in layer.weights]
-    )
-
-
 def _layers(model):
-    """Returns the layers of a model and of the models in it."""
-    found = []
+    """Yields the layers of a model and of the models in it."""
     for layer in model.layers:
-        nested = hasattr(layer, "layers")
-        found += _layers(layer) if nested else [layer]
-    return found
+        yield from _layers(layer) if hasattr(layer, "layers") else [layer]

@@ -6,7 +6,8 @@ import os
 
 from tf_gems import _keras
 from tf_gems.export.network import attributes
-from tf_gems.export.outputs import name_outputs
+from tf_gems.export.signature import as_dense
+from tf_gems.export.signature import name_outputs
 from tf_gems.layers.calling import RecordingScope
 
 
@@ -45,10 +46,6 @@ class Traced:
             ]
         return []
 
-    def specs(self):
-        """Returns the `tf.TensorSpec`s of the inputs, in order."""
-        return self.function.structured_input_signature[0]
-
     def writes(self, variable):
         """Whether the function may write a `tf.Variable`."""
         if not self.state:
@@ -56,20 +53,29 @@ class Traced:
         path = getattr(variable, "name", "").partition(":")[0]
         return not variable.trainable or path in self.state
 
-    def reads_tables(self):
-        """Whether the function captures resources other than variables."""
+    def tables(self):
+        """Returns the look-up tables of the model, if the function reads any.
+
+        Only the model knows them: the function captures their handles.
+        """
         import tensorflow as tf
 
         handles = {id(v.handle) for v in self.function.variables}
-        return any(
+        if not any(
             id(captured) not in handles
             and captured.dtype in (tf.resource, tf.variant)
             for captured, _ in self.function.graph.captures
-        )
-
-    def tables(self):
-        """Returns the look-up tables of the model's layers."""
-        return _tables(self.model)
+        ):
+            return []
+        mutable = tf.lookup.experimental.MutableHashTable
+        return [
+            value
+            for layer in _keras.flatten_layers(self.model)
+            for value in attributes(layer)
+            if isinstance(value, mutable)
+            or hasattr(value, "resource_handle")
+            and hasattr(value, "_initialize")
+        ]
 
     def save(self, directory):
         """Writes a SavedModel with the variables that the function reads.
@@ -81,8 +87,8 @@ class Traced:
 
         module = tf.Module()
         module.variables_read = list(self.function.variables)
-        if self.reads_tables():  # look-up tables, which only the model knows
-            module.tables = self.tables()
+        if tables := self.tables():
+            module.tables = tables
         options = tf.saved_model.SaveOptions(
             experimental_custom_gradients=False
         )
@@ -90,16 +96,9 @@ class Traced:
 
 
 def save_module(module, directory, signature, options=None):
-    """Writes a SavedModel; a disk that is full is an `OSError`.
+    """Writes a SavedModel of a `tf.Module` and a concrete function.
 
-    Args:
-        module: `tf.Module`.
-        directory: String.
-        signature: Concrete function.
-        options: `tf.saved_model.SaveOptions`. Defaults to `None`.
-
-    Raises:
-        OSError: If it cannot be written.
+    A disk that is full is an `OSError`.
     """
     import tensorflow as tf
 
@@ -114,21 +113,13 @@ def save_module(module, directory, signature, options=None):
         raise OSError(
             number,
             f"'{directory}' could not be written: {os.strerror(number)}. "
-            "Nothing is left of it, and what was there before is as it was. "
-            "Make room, or choose another place.",
+            "Nothing was written, and existing files were not changed. Make "
+            "room, or choose another place.",
         ) from error
 
 
 def trace(model, signature):
-    """Traces a model with `training=False`.
-
-    Args:
-        model: Keras model, its kernels masked.
-        signature: `Signature`.
-
-    Returns:
-        `Traced`.
-    """
+    """Returns a masked Keras model, traced with `training=False`."""
     function = _function(model, signature)
     if not _writes(function.graph):
         return Traced(function, [], model)
@@ -165,23 +156,16 @@ def _function(model, signature):
     def call(*tensors):
         arguments = signature.pack(tensors)
         outputs = name_outputs(model(*arguments, training=False))
-        return {name: _dense(value) for name, value in outputs.items()}
+        return {
+            name: tf.convert_to_tensor(as_dense(value))
+            for name, value in outputs.items()
+        }
 
     specs = [
         tf.TensorSpec(spec.shape, spec.dtype, spec.name)
         for spec in signature.specs
     ]
     return tf.function(call, autograph=False).get_concrete_function(*specs)
-
-
-def _dense(value):
-    import tensorflow as tf
-
-    if isinstance(value, tf.SparseTensor):
-        return tf.sparse.to_dense(value)
-    if isinstance(value, tf.RaggedTensor):
-        return value.to_tensor()
-    return tf.convert_to_tensor(value)
 
 
 def nodes(graph_def):
@@ -205,28 +189,10 @@ def _captures_read(function):
         id(placeholder.op): captured
         for captured, placeholder in function.graph.captures
     }
-    found, seen = [], set()
-    todo = [tensor.op for tensor in function.outputs]
+    seen, todo = {}, [tensor.op for tensor in function.outputs]
     while todo:
         op = todo.pop()
-        if id(op) in seen:
-            continue
-        seen.add(id(op))
-        if id(op) in inside:
-            found.append(inside[id(op)])
-        todo += [tensor.op for tensor in op.inputs]
-    return found
-
-
-def _tables(model):
-    """Returns the look-up tables of a model's layers."""
-    import tensorflow as tf
-
-    return [
-        value
-        for layer in _keras.flatten_layers(model)
-        for value in attributes(layer)
-        if hasattr(value, "resource_handle")
-        and hasattr(value, "_initialize")
-        or isinstance(value, tf.lookup.experimental.MutableHashTable)
-    ]
+        if id(op) not in seen:
+            seen[id(op)] = op
+            todo += [tensor.op for tensor in op.inputs]
+    return [captured for op, captured in inside.items() if op in seen]

@@ -68,12 +68,7 @@ def version():
 
 
 def compile_for_npu(data, accelerator, folder):
-    """Compiles a TFLite file.
-
-    Args:
-        data: Bytes of a file that computes in 8-bit integers.
-        accelerator: String, one of `ACCELERATORS`.
-        folder: String, an empty directory for the files of Vela.
+    """Compiles the bytes of an 8-bit TFLite file in an empty folder.
 
     Returns:
         `(compiled, estimate)`: bytes, and a `VelaEstimate`.
@@ -95,7 +90,7 @@ def compile_for_npu(data, accelerator, folder):
     said = f"{done.stdout}\n{done.stderr}"
     if done.returncode:
         lines = [line.strip() for line in said.splitlines() if line.strip()]
-        last = lines[-1] if lines else "it said nothing"
+        last = lines[-1] if lines else "no output"
         raise _failure(accelerator, f"ended with {done.returncode}: {last}")
     try:
         with open(os.path.join(folder, "network_vela.tflite"), "rb") as file:
@@ -103,7 +98,7 @@ def compile_for_npu(data, accelerator, folder):
         return compiled, _estimate(folder, said)
     except (LookupError, OSError, TypeError, ValueError) as error:
         raise _failure(
-            accelerator, f"wrote what is not known here ({error})"
+            accelerator, f"wrote files of an unknown format ({error})"
         ) from error
 
 

@@ -59,54 +59,26 @@ def seconds_for(size, steps=0):
 
 
 def convert(directory, target, form, examples, io, seconds):
-    """Converts a SavedModel to a TFLite file, in the process.
-
-    Args:
-        directory: String, the SavedModel.
-        target: String, the file to write.
-        form: String, the name of a `forms.Form`.
-        examples: List of dicts from names to arrays, to calibrate on.
-        io: String, the dtype of inputs and outputs.
-        seconds: Float, the processor time it may take.
+    """Converts the SavedModel in a directory, see `conversion.convert`.
 
     Raises:
-        WorkerError: If it fails, crashes or takes longer.
+        WorkerError: If it fails, crashes, or takes more than that many seconds
+            of processor time. `run` and `run_micro` raise it, too.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "examples.npz")
-        _write_arrays(path, examples)
-        _ask(
-            "convert",
-            seconds,
-            directory=directory,
-            target=target,
-            form=form,
-            examples=path,
-            io=io,
-        )
+    arguments = {"directory": directory, "target": target, "form": form}
+    _ask("convert", seconds, examples, **arguments, io=io)
 
 
 def run(path, feeds, seconds):
     """Runs a TFLite file, in the process, see `run_litert.run_litert`."""
-    with tempfile.TemporaryDirectory() as folder:
-        inputs = os.path.join(folder, "inputs.npz")
-        outputs = os.path.join(folder, "outputs.npz")
-        _write_arrays(inputs, feeds)
-        reply = _ask("run", seconds, path=path, inputs=inputs, outputs=outputs)
-        flat = _read_arrays(outputs)
+    flat, ran = _ask("run", seconds, feeds, path=path)
     count = len(feeds)
-    ways = [flat[i : i + count] for i in range(0, len(flat), count)]
-    return ways, reply["ran"]
+    return [flat[i : i + count] for i in range(0, len(flat), count)], ran
 
 
 def run_micro(path, feeds, seconds):
-    """Runs a TFLite file, in the process, see `run_micro.run_micro`."""
-    with tempfile.TemporaryDirectory() as folder:
-        inputs = os.path.join(folder, "inputs.npz")
-        outputs = os.path.join(folder, "outputs.npz")
-        _write_arrays(inputs, feeds)
-        _ask("run_micro", seconds, path=path, inputs=inputs, outputs=outputs)
-        return _read_arrays(outputs)
+    """Runs a TFLite file, in the process, see `micro.run_micro`."""
+    return _ask("run_micro", seconds, feeds, path=path)[0]
 
 
 def _write_arrays(path, dicts):
@@ -117,8 +89,7 @@ def _write_arrays(path, dicts):
             value = np.asarray(value)
             if value.dtype == object:
                 text = [
-                    x.encode() if isinstance(x, str) else x
-                    for x in value.ravel()
+                    x.encode() if isinstance(x, str) else x for x in value.flat
                 ]
                 value = np.array(text, "S").reshape(value.shape)
             arrays[f"{number}/{name}"] = value
@@ -141,13 +112,18 @@ _lock = threading.Lock()
 _running = None
 
 
-def _ask(task, seconds, **arguments):
-    """Sends a task to the process; returns its reply."""
+def _ask(task, seconds, feeds, **arguments):
+    """Sends a task to the process; returns arrays and text that it replies."""
     global _running
-    with _lock:
+    with tempfile.TemporaryDirectory() as folder, _lock:
+        inputs = os.path.join(folder, "inputs.npz")
+        outputs = os.path.join(folder, "outputs.npz")
+        _write_arrays(inputs, feeds)
         if _running is None or not _running.alive():
             _running = _Process()
-        return _running.ask({"task": task, "seconds": seconds, **arguments})
+        request = {"task": task, "seconds": seconds, "arguments": arguments}
+        reply = _running.ask({**request, "inputs": inputs, "outputs": outputs})
+        return _read_arrays(outputs), reply["text"]
 
 
 class _Process:
@@ -157,12 +133,7 @@ class _Process:
         self.owner = os.getpid()
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                _START,
-                json.dumps(list(map(str, sys.path))),
-            ],
+            [sys.executable, "-c", _START, json.dumps([*map(str, sys.path)])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -192,16 +163,17 @@ class _Process:
             self.process.wait()
 
     def ask(self, request):
+        """Sends a dict to the process, and returns the dict it replies."""
         self.log.seek(0)
         self.log.truncate()
-        line = b""
+        seconds, line = request["seconds"], b""
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
-            wait = _PATIENCE * (max(0.0, request["seconds"]) + SECONDS)
+            wait = _PATIENCE * (max(0.0, seconds) + SECONDS)
             line = self.replies.get(timeout=wait)
         except OSError:
-            pass
+            pass  # it has ended
         except queue.Empty:
             self.end()
             raise WorkerError(
@@ -213,13 +185,10 @@ class _Process:
         if not line:
             code = self.process.wait()
             how = f"ended with code {code}"
-            if code < 0:
-                how = f"ended by {signal.Signals(-code).name}"
             if code == -getattr(signal, "SIGXCPU", 0):
-                how = (
-                    f"took more than {request['seconds']:.0f} seconds of "
-                    "processor time"
-                )
+                how = f"took more than {seconds:.0f} seconds of processor time"
+            elif code < 0:
+                how = f"ended by {signal.Signals(-code).name}"
             raise WorkerError("the process ended", how, self._tail())
         reply = json.loads(line)
         if "error" in reply:
@@ -243,9 +212,15 @@ def serve():
     tasks = {"convert": _convert, "run": _run, "run_micro": _run_micro}
     for line in sys.stdin:
         request = json.loads(line)
-        _limit(request.pop("seconds"))
+        _limit(request["seconds"])
         try:
-            reply = tasks[request.pop("task")](**request)
+            task, feeds = (
+                tasks[request["task"]],
+                _read_arrays(request["inputs"]),
+            )
+            found, text = task(feeds, **request["arguments"])
+            _write_arrays(request["outputs"], found)
+            reply = {"text": text}
         except Exception as error:
             reply = {"error": f"{type(error).__name__}: {error}"}
         replies.write(json.dumps(reply).encode() + b"\n")
@@ -265,7 +240,7 @@ def _limit(seconds):
         resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
 
 
-def _convert(directory, target, form, examples, io):
+def _convert(feeds, directory, target, form, io):
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(directory)
@@ -273,10 +248,8 @@ def _convert(directory, target, form, examples, io):
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if form == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if form == "int8":
-        feeds = _read_arrays(examples)
-        if feeds:  # without, the graph itself holds the ranges
-            converter.representative_dataset = lambda: iter(feeds)
+    if form == "int8" and feeds:  # without, the graph itself holds the ranges
+        converter.representative_dataset = lambda: iter(feeds)
     if io == "int8":
         if feeds:
             converter.target_spec.supported_ops = [
@@ -287,19 +260,17 @@ def _convert(directory, target, form, examples, io):
     data = converter.convert()
     with open(target, "wb") as file:
         file.write(data)
-    return {}
+    return [], None
 
 
-def _run(path, inputs, outputs):
+def _run(feeds, path):
     from tf_gems.export.run_litert import run_litert
 
-    ways, ran = run_litert(path, _read_arrays(inputs))
-    _write_arrays(outputs, [feed for way in ways for feed in way])
-    return {"ran": ran}
+    ways, ran = run_litert(path, feeds)
+    return [feed for way in ways for feed in way], ran
 
 
-def _run_micro(path, inputs, outputs):
-    from tf_gems.export.run_micro import run_micro
+def _run_micro(feeds, path):
+    from tf_gems.export.micro import run_micro
 
-    _write_arrays(outputs, run_micro(path, _read_arrays(inputs)))
-    return {}
+    return run_micro(path, feeds), None

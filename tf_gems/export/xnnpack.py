@@ -9,7 +9,7 @@ layout, XNNPACK computes garbage and reports no error.
 
 A stem is thus what makes a model unsafe. With one, all operators must be
 among those whose results were verified on an emulated CPU without AVX, or
-the 1x1 convolutions must have too few zeros for XNNPACK to bother. The rule
+the 1x1 convolutions must have too few zeros for its sparse kernels. The rule
 counts the zeros of dense weights as well: in an unsafe model no weight at all
 may have a `DENSIFY` operator.
 
@@ -24,74 +24,24 @@ from tf_gems.pointwise import LEAST_SPARSITY
 _ELEMENTWISE = {"HARD_SWISH", "LOGISTIC", "RELU", "RELU6"}
 _HEAD = {"FULLY_CONNECTED", "LOGISTIC", "RELU", "RELU6", "SOFTMAX"}
 
-
-NO_STEM = (
-    "it does not begin with a 3x3 convolution of stride 2 over three channels "
-    "that is padded by one pixel on every side"
-)
+_STEM = "a 3x3 convolution of stride 2 over three channels, padded by 1 on "
+_STEM += "every side"
 
 
 def reason_against_sparse(model):
-    """Returns why sparse weights are unsafe in a model, or `None`.
-
-    Args:
-        model: `ModelT`.
-
-    Returns:
-        String that ends a sentence, or `None` if sparse weights are safe.
-    """
+    """Returns why sparse weights are unsafe in a `ModelT`, or `None`."""
     for graph in model.subgraphs:
-        reason = _Graph(model, graph).reason()
+        reason = Graph(model, graph).reason()
         if reason is not None:
             return reason
     return None
 
 
-def sparse_part(model, graph):
-    """Returns which convolutions XNNPACK computes by its sparse kernels.
+class Graph:
+    """A subgraph of a `ModelT`, and what XNNPACK does with it.
 
-    Args:
-        model: `ModelT`.
-        graph: Subgraph of it.
-
-    Returns:
-        `(obstacle, inside)`: why there are none, a string that ends a
-        sentence, or `None`; and the set of the `id`s of the 1x1 convolutions.
+    Reasons are strings that end a sentence.
     """
-    return _Graph(model, graph).sparse_part()
-
-
-def obstacle(model):
-    """Returns why XNNPACK never computes a model by channels, or `None`.
-
-    What it does not compute so is right, but not faster for its zeros.
-
-    Args:
-        model: `ModelT`.
-
-    Returns:
-        String that ends a sentence, or `None` if it computes all between the
-        stem and the global average by channels, if there are enough zeros.
-    """
-    return _Graph(model, model.subgraphs[0]).obstacle()
-
-
-def pointwise(model):
-    """Returns the 1x1 convolutions of a model.
-
-    Args:
-        model: `ModelT`.
-
-    Returns:
-        List of `(index, reason)`: the index of the tensor in which the kernel
-        is stored, and why the convolution is none that XNNPACK computes
-        sparsely, or `None` if it can.
-    """
-    return _Graph(model, model.subgraphs[0]).pointwise()
-
-
-class _Graph:
-    """A subgraph, and questions about its operators."""
 
     def __init__(self, model, graph):
         self.model = model
@@ -112,26 +62,35 @@ class _Graph:
             for number, operator in enumerate(self.operators)
             for index in operator.outputs
         }
+        self.stems = [n for n in range(len(self.names)) if self._is_stem(n)]
 
     def reason(self):
-        stems = [n for n in range(len(self.names)) if self._is_stem(n)]
-        if not self._meets_sparse_pointwise(stems):
+        """Returns why sparse weights are unsafe in this graph, or `None`."""
+        if not self._meets_sparse_pointwise():
             return None
-        return self._reason_after(stems)
+        return self._reason_after_stem()
 
     def obstacle(self):
-        stems = [n for n in range(len(self.names)) if self._is_stem(n)]
-        if not any(self._is_convolution(self.operators[n]) for n in stems):
-            return NO_STEM
-        return self._reason_after(stems)
+        """Returns why XNNPACK never computes the graph by channels, or `None`.
+
+        The outputs are right then, but not faster for the zeros.
+        """
+        if not any(self._is_convolution(self.operators[n]) for n in self.stems):
+            return f"it does not begin with {_STEM}"
+        return self._reason_after_stem()
 
     def pointwise(self):
+        """Returns the 1x1 convolutions of the graph.
+
+        Returns:
+            List of `(index, reason)`: the index of the tensor that stores the
+            kernel, and why XNNPACK has no sparse kernel for it, or `None`.
+        """
         found = []
         for name, operator in zip(self.names, self.operators, strict=True):
-            kernel = (
-                self._shape(operator.inputs[1]) if name == "CONV_2D" else ()
-            )
-            if kernel[1:3] != (1, 1):
+            if name != "CONV_2D":
+                continue
+            if self._shape(operator.inputs[1])[1:3] != (1, 1):
                 continue
             reason = None
             if not self._is_convolution(operator):
@@ -142,33 +101,23 @@ class _Graph:
             found.append((self.stored.get(index, index), reason))
         return found
 
-    def _reason_after(self, stems):
-        """Returns what XNNPACK cannot compute by channels, or `None`."""
-        if len(stems) > 1 or len(self.graph.inputs) > 1:
-            return "it has several stems or inputs"
-        for number, name in enumerate(self.names):
-            if not self._is_verified(number):
-                return f"after its stem it has an operator {name}"
-        if self.names.count("MEAN") != 1:
-            return "its stem does not lead to one global average"
-        if any(self._rank(index) > 2 for index in self.graph.outputs):
-            return "it returns feature maps"
-        return None
-
     def sparse_part(self):
-        stems = [n for n in range(len(self.names)) if self._is_stem(n)]
-        if not stems:
+        """Returns the convolutions that XNNPACK's sparse kernels compute.
+
+        Returns:
+            `(obstacle, inside)`: why there are none, or `None`; and the set
+            of the `id`s of the 1x1 convolutions.
+        """
+        if not self.stems:
             return (
-                "XNNPACK begins its sparse part at a 3x3 convolution of stride "
-                "2 over three channels, padded by 1 on every side, and there "
-                "is none",
+                f"the sparse part begins at {_STEM}, and there is none",
                 set(),
             )
         reason = self.reason()
         if reason is not None:
             return reason, set()
         inside, zeros, size = set(), 0, 0
-        for number in range(stems[0] + 1, len(self.names)):
+        for number in range(self.stems[0] + 1, len(self.names)):
             operator = self.operators[number]
             if self.names[number] == "MEAN":
                 break
@@ -182,6 +131,19 @@ class _Graph:
         if not 3 * zeros > 2 * size:
             return "its 1x1 convolutions have too few zeros", set()
         return None, inside
+
+    def _reason_after_stem(self):
+        """Returns what XNNPACK cannot compute by channels, or `None`."""
+        if len(self.stems) > 1 or len(self.graph.inputs) > 1:
+            return "it has several stems or inputs"
+        for number, name in enumerate(self.names):
+            if not self._is_verified(number):
+                return f"after its stem it has an operator {name}"
+        if self.names.count("MEAN") != 1:
+            return "its stem does not lead to one global average"
+        if any(self._rank(index) > 2 for index in self.graph.outputs):
+            return "it returns feature maps"
+        return None
 
     def _shape(self, index):
         return tuple(self.graph.tensors[index].shape)
@@ -219,7 +181,7 @@ class _Graph:
             return None
         return number
 
-    def _meets_sparse_pointwise(self, stems):
+    def _meets_sparse_pointwise(self):
         """Whether a stem leads to a 1x1 kernel of more than 2/3 zeros.
 
         XNNPACK counts over several kernels, but if no single one has so many,
@@ -227,7 +189,7 @@ class _Graph:
         """
         reached = set()
         for number, operator in enumerate(self.operators):
-            if number in stems:
+            if number in self.stems:
                 reached.update(operator.outputs)
                 continue
             if reached.isdisjoint(operator.inputs):

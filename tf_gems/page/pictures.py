@@ -1,4 +1,4 @@
-"""Pictures of what a pruned layer kept."""
+"""Pictures of the mask of a pruned layer."""
 
 import base64
 
@@ -18,9 +18,10 @@ def pictures(model, image_shape):
         image_shape: Tuple, what the model reads.
 
     Returns:
-        List of dicts: `caption`, `width`, `height`, and `pixels`, grey values
-        as base64. The first is the mask itself, inputs by outputs; for a
-        dense layer of all pixels a second shows how many weights each kept.
+        List of dicts: `caption`, `width`, `height`, and `pixels`, gray values
+        as base64. The first picture is the mask, inputs by outputs. For a
+        dense layer that reads all pixels, a second one shows the number of
+        kept weights of each pixel.
     """
     for weight in model.weights:
         value = keras.ops.convert_to_numpy(weight)

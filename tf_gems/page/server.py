@@ -25,8 +25,8 @@ FILES = (
     "outputs.bin",
     "page.json",
 )
-_SECONDS = 30  # that a client may be silent
-_PIECE = 1 << 16  # bytes of a file that are in memory
+_SECONDS = 30  # the timeout of a client
+_PIECE = 1 << 16  # bytes of a file that are in memory at once
 # These two headers isolate a page, so that it may use threads and exact clocks.
 _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -43,7 +43,7 @@ _HEADERS = {
         "connect-src 'self' blob: data:"
     ),
 }
-# Files of a run may come from others: never execute them as documents.
+# Files of a run may be untrusted: never execute them as documents.
 _OF_RUN = {"Content-Security-Policy": "default-src 'none'; sandbox"}
 _TYPES = {
     ".bin": "application/octet-stream",
@@ -62,10 +62,10 @@ def serve(directory, port=8000):
     """Serves the page for a directory until it is interrupted.
 
     Args:
-        directory: String or path: of a recipe's run, or what
-            `tf_gems.page.write_page` wrote. Other files in it are served as
-            plain text under `/run/`.
-        port: Integer, `0` for any that is free. Defaults to `8000`.
+        directory: String or path of the run of a recipe, or of a directory
+            that `tf_gems.page.write_page` has written. Other files in it are
+            served as plain text under `/run/`.
+        port: Integer, `0` for any free port. Defaults to `8000`.
 
     Raises:
         FileNotFoundError: If there is no such directory, or it has no page,
@@ -95,7 +95,7 @@ def make_server(directory, port=0):
 
     Args:
         directory: String or path.
-        port: Integer. Defaults to `0`: any that is free, its `server_port`.
+        port: Integer. Defaults to `0`: any free port, see `server_port`.
 
     Returns:
         `http.server.ThreadingHTTPServer`.
@@ -141,7 +141,7 @@ def check_page(directory):
             "The directory must contain a page, written by "
             "`tf_gems.page.write_page` or a recipe. Received: directory="
             f"'{directory}', which has no page.json. "
-            "Name the directory of a run that is finished."
+            "Name the directory of a finished run."
         )
 
 
@@ -149,7 +149,7 @@ def check_packages():
     """Raises `FileNotFoundError` if LiteRT.js is not installed."""
     if not (PACKAGES / "@litertjs" / "core").is_dir():
         raise FileNotFoundError(
-            "The page runs networks by LiteRT.js, which must be installed "
+            "The page runs networks with LiteRT.js, which must be installed "
             f"beside it. Received: no '{PACKAGES}'. Run `npm ci "
             f"--ignore-scripts --prefix '{_HERE}'`."
         )
@@ -163,8 +163,8 @@ def find_file(root, name):
         name: String, a relative path with slashes.
 
     Returns:
-        Path without links, or `None` if there is no such file, or if it lies
-        elsewhere.
+        Path without links, or `None` if there is no such file in the
+        directory.
     """
     try:
         root = Path(root).resolve()

@@ -30,11 +30,11 @@ def copy_page(directory, target):
     The folder is written completely, or not at all.
 
     Args:
-        directory: String or path: of a recipe's run, or what
-            `tf_gems.page.write_page` wrote. Links that lead out of it are not
-            followed.
-        target: String or path that does not exist yet, or of an empty
-            directory. Its files refer to each other by relative addresses.
+        directory: String or path of the run of a recipe, or of a directory
+            that `tf_gems.page.write_page` has written. Links that lead out of
+            it are not followed.
+        target: String or path of a new or empty directory. Its files refer to
+            each other by relative addresses.
 
     Raises:
         FileExistsError: If the target is not empty.

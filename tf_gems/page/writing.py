@@ -40,8 +40,8 @@ def write_page(
     """Writes a pruned network and its dense twin for the page.
 
     Both files take one example at a time, as LiteRT.js requires, and have the
-    same weights. The outputs of Keras for the examples are written as well:
-    the page compares each file with them before it shows a time.
+    same weights. The outputs of Keras for the examples are written as well.
+    The page compares each file with them before it shows a time.
 
     Args:
         model: `tf_gems.SparseModel` with a ticket, or plain Keras model with
@@ -49,19 +49,19 @@ def write_page(
         directory: String or path, made if it is not there. Files in it that
             an earlier call wrote are replaced, and no others.
         inputs: Float array of examples, (count, height, width, channels),
-            or (count, height, width) for grey ones. A few are enough.
+            or (count, height, width) for gray ones. A few are enough.
         labels: Integers, the classes of the examples. Defaults to `None`.
         classes: List of names of the classes. Defaults to their numbers.
-        mean: Float, or one a channel: what was subtracted from pixels in
-            [0, 1]. Defaults to `0.0`.
-        deviation: Float, or one a channel: what they were then divided by.
-            Defaults to `1.0`.
+        mean: Float, or one for each channel, that was subtracted from pixels
+            in [0, 1]. Defaults to `0.0`.
+        deviation: Float, or one for each channel, by which they were then
+            divided. Defaults to `1.0`.
         logits: Whether the outputs are logits, not probabilities. Defaults
             to `True`.
-        history: Dict from names to lists of numbers, one an epoch, as `fit`
-            returns it. The page draws a chart for each quantity. A name such
-            as `"mining, accuracy"` is a stage and a quantity: the stages of a
-            quantity share its chart. Defaults to `None`.
+        history: Dict from names to lists of numbers, one for each epoch, as
+            `fit` returns it. The page draws a chart for each quantity. A name
+            such as `"mining, accuracy"` is a stage and a quantity: the stages
+            of a quantity share its chart. Defaults to `None`.
         optimize: See `tf_gems.export_litert`. Defaults to `"latency"`.
         name: String, the title. Defaults to the model's.
         accuracy: Float, the test accuracy of the network. Defaults to `None`:
@@ -114,14 +114,7 @@ def write_page(
         "history": _history(history),
     }
     with lock(directory), claiming(directory, FILES) as directory:
-        return _write(
-            model,
-            network,
-            directory,
-            inputs,
-            optimize,
-            settings,
-        )
+        return _write(model, network, directory, inputs, optimize, settings)
 
 
 def _write(model, network, directory, inputs, optimize, settings):
@@ -174,7 +167,8 @@ def _by_channel(value, name, channels, above=-np.inf):
     raise ValueError(
         f"`{name}` is a finite number, or one for each of {channels} channels"
         f"{', above 0' if above == 0 else ''}. "
-        f"Received: {name}={value!r:.100}. Give what images were scaled by."
+        f"Received: {name}={value!r:.100}. Pass the values by which the images "
+        "were scaled."
     )
 
 

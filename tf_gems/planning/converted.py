@@ -90,25 +90,28 @@ class Converted:
         data = dense_file(model)
         file = flatbuffer.read(data)
         self.dense_bytes = len(data)
-        self.obstacle = xnnpack.obstacle(file)
+        graph = file.subgraphs[0]
+        sparse = xnnpack.Graph(file, graph)
+        self.obstacle = sparse.obstacle()
         inside = {
             index
-            for index, reason in xnnpack.pointwise(file)
+            for index, reason in sparse.pointwise()
             if reason is None and self.obstacle is None
         }
-        graph = file.subgraphs[0]
         readers = flatbuffer.readers(file, graph)
         self.weights = []
-        for (number, index), names in flatbuffer.weights(file).items():
-            if number or None in names:
+        for weight in flatbuffer.weights(file):
+            number, index = weight.place
+            if number or None in weight.readers:
                 continue
             uses = sum(
                 _positions(graph.tensors[int(operator.outputs[0])].shape)
                 for operator, _ in readers[index]
             )
-            shape = tuple(map(int, graph.tensors[index].shape))
-            [reader, *_] = sorted(names)
-            self.weights.append(Weight(shape, reader, uses, index in inside))
+            [reader, *_] = sorted(weight.readers)
+            self.weights.append(
+                Weight(weight.value.shape, reader, uses, index in inside)
+            )
 
     @functools.cached_property
     def work(self):

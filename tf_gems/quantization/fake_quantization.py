@@ -17,6 +17,8 @@ Both are computed by `keras.quantizers.fake_quant_with_min_max_vars`, which
 calls the operator that TensorFlow's converter knows.
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -63,7 +65,7 @@ def quantize_kernel(kernel, axes=(-1,)):
     order = [a for a in range(rank) if a - rank not in axes]
     order += [a + rank for a in axes]
     moved = ops.transpose(kernel, order)
-    rows = ops.reshape(moved, (-1, _size(moved.shape[rank - len(axes) :])))
+    rows = ops.reshape(moved, (-1, math.prod(moved.shape[rank - len(axes) :])))
     # Rounding must not put the largest weight outside of its own range.
     bound = ops.max(ops.abs(rows), axis=0) * (1 + _SMALLEST)
     bound = ops.stop_gradient(ops.maximum(bound, _SMALLEST**2))
@@ -161,10 +163,3 @@ def range_of(x):
     high = ops.maximum(ops.max(x), 0.0)
     high = ops.maximum(high, low + _SMALLEST)
     return ops.stop_gradient(low), ops.stop_gradient(high)
-
-
-def _size(shape):
-    size = 1
-    for length in shape:
-        size *= length
-    return size

@@ -192,8 +192,8 @@ def _refuse(refused, model):
         raise ValueError(
             "Quantization-aware training needs layers that LiteRT computes in "
             f"8-bit integers. Received: '{model.name}' with {len(refused)} "
-            f"that are not known to be: {named}. Replace them, leave them out "
-            "of the model, or quantize after training: "
+            f"that it may not: {named}. Replace them, leave them out of the "
+            "model, or quantize after training: "
             '`tf_gems.export_litert(model, path, form="int8", '
             "representative_data=...)`."
         )

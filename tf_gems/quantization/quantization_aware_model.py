@@ -9,6 +9,7 @@ import numpy as np
 from tf_gems import _keras
 from tf_gems import training_data
 from tf_gems import training_logic
+from tf_gems.compaction.graph import function_of
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.network import unwrap
 from tf_gems.quantization.quantized_layer import QuantizedLayer
@@ -21,14 +22,14 @@ from tf_gems.validation import check_positive_integer
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class QuantizationAwareModel(SparseModel):
-    """Trains a model with the rounding of 8-bit integers, zeros kept.
+    """Trains a model with the rounding of 8-bit integers, and keeps its zeros.
 
-    It computes with fake-quantized kernels and activations, rounded where
-    LiteRT rounds them, so that `evaluate` tells the accuracy of the 8-bit
-    file. `fit` trains the weights to fit the rounding, and moves the ranges of
-    activations. Kernels are rounded per output channel, symmetrically to
-    [-127, 127]; activations per tensor to [-128, 127]. Weights that are zero
-    stay exactly zero.
+    The model computes with fake-quantized kernels and activations, which are
+    rounded where LiteRT rounds them. `evaluate` thus measures the accuracy of
+    the 8-bit file. `fit` adapts the weights to the rounding and updates the
+    ranges of activations. Kernels are rounded per output channel,
+    symmetrically to [-127, 127], and activations per tensor to [-128, 127].
+    Weights that are zero stay exactly zero.
 
     `tf_gems.export_litert(aware, path, form="int8")` writes the file with the
     ranges that were learned. `tf_gems.strip(aware)` returns the user's own
@@ -38,15 +39,15 @@ class QuantizationAwareModel(SparseModel):
 
     Args:
         model: Built Keras 3 model of any kind, pruned and stripped or not,
-            that computes in float32. Layers within that LiteRT does not
-            compute in 8-bit integers are refused by name.
+            that computes in float32. An error names the layers that LiteRT
+            does not compute in 8-bit integers.
         representative_data: Inputs, as `fit` takes them, from which the first
             ranges are taken: a hundred real examples or more. Arrays, or a
             dataset that yields inputs or tuples of inputs and targets.
-        momentum: Float in [0, 1], how much of a range stays at each training
-            step. Defaults to `0.99`.
-        batches: Positive integer, the most batches to read of the
-            representative data. Defaults to `100`.
+        momentum: Float in [0, 1], the momentum of the moving averages of the
+            ranges. Defaults to `0.99`.
+        batches: Positive integer, the largest number of batches that are read
+            from the representative data. Defaults to `100`.
         filters: Which weights count as prunable, see `tf_gems.SparseModel`.
             Defaults to `"all"`.
         **kwargs: See `tf_gems.SparseModel`.
@@ -143,10 +144,10 @@ def _refuse(model):
     check_model(model)
     if find_gem_layers(model):
         raise ValueError(
-            "A model is quantized once it is pruned. Received: "
+            "A model is quantized after it has been pruned. Received: "
             f"'{model.name}' of type {type(model).__name__}, which is still "
-            "being pruned. Pass what `tf_gems.strip` gives back: its zeros "
-            "stay zero."
+            "being pruned. Pass the model that `tf_gems.strip` returns: its "
+            "zeros stay zero."
         )
     _refuse_own_training(model)
     for part in _keras.flatten_layers(model):
@@ -218,9 +219,7 @@ class _Inputs:
 
 def _described(model, inputs):
     """Returns the shapes and dtypes of a model's inputs, to be saved."""
-    function = model
-    if isinstance(model, keras.Sequential):
-        function = _keras.functional_of(model)
+    function = function_of(model)
     if isinstance(function, _keras.Functional):
         return keras.tree.map_structure(
             lambda x: _spec(x.shape, x.dtype, x.name),
@@ -241,9 +240,9 @@ def _described(model, inputs):
 def _spec(shape, dtype, name):
     if "float" not in dtype:
         raise ValueError(
-            "8-bit networks take floats. Received: input "
-            f"'{name}' with dtype={dtype!r}. Leave what reads integers out of "
-            "the model, or cast the inputs before."
+            "A model that is quantized takes floats. Received: input "
+            f"'{name}' with dtype={dtype!r}. Leave the layers that read "
+            "integers out of the model, or cast the inputs first."
         )
     return {"shape": list(shape), "dtype": "float32", "name": name}
 

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from tf_gems import _keras
+from tf_gems.compaction.graph import function_of
 from tf_gems.layers.gem_layer import GemLayer
 from tf_gems.quantization import fake_quantization as fq
 from tf_gems.quantization.graph import Graph
@@ -172,11 +173,7 @@ def _is_empty(limits):
 
 def flat_inputs(model, args, kwargs):
     """Returns the tensors of a call in the order of the model's inputs."""
-    function = (
-        _keras.functional_of(model)
-        if isinstance(model, keras.Sequential)
-        else model
-    )
+    function = function_of(model)
     if isinstance(function, _keras.Functional):
         return _keras.standardize_inputs(function, args[0])
     return keras.tree.flatten((args, kwargs))

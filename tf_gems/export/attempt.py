@@ -1,0 +1,282 @@
+"""One try to write a network as a TFLite file, run before it is written."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+
+import numpy as np
+
+from tf_gems.export import conversion
+from tf_gems.export import flatbuffer
+from tf_gems.export import forms
+from tf_gems.export import parity
+from tf_gems.export import weight_rows
+from tf_gems.export import worker
+from tf_gems.export import xnnpack
+from tf_gems.export.conversion import random_numbers_named
+from tf_gems.export.network import Network
+from tf_gems.export.network import other_types
+from tf_gems.export.paths import Stored
+from tf_gems.export.progress import Progress
+from tf_gems.export.quantized import output_step
+from tf_gems.export.report import ExportReport
+from tf_gems.export.sparsify import SMALLER
+from tf_gems.export.sparsify import sparsify
+
+
+@dataclasses.dataclass
+class Attempt:
+    """One try to write a network, for one batch size.
+
+    Args:
+        network: `Network`.
+        path: String, the target.
+        form: `forms.Form`.
+        tolerance: Float, see `export_litert`.
+        sizes: `None` for any batch size, else a list of the sizes of the
+            first axis of each input.
+        optimize, io, sparse, compact: See `export_litert`.
+        progress: `Progress`.
+        inside: String, a directory for temporary files.
+
+    Attributes:
+        data: Bytes, what is to be written.
+        dense: Bytes of the dense twin.
+        feeds: List of dicts from names to arrays, the inputs it was run on.
+        expected: List of dicts from names to arrays, what Keras computes.
+        parity: `Parity` of the outputs.
+        rows: Dict from the place of each weight to a row of the report.
+        ran: List of strings, what ran it.
+        notes: List of sentences.
+    """
+
+    network: Network
+    path: str
+    form: forms.Form
+    tolerance: float
+    sizes: list | None
+    optimize: str
+    io: str
+    sparse: bool
+    compact: bool
+    progress: Progress
+    inside: str
+
+    def run(self, given, examples):
+        """Converts the network and runs the file.
+
+        Args:
+            given: Flat list of arrays to compare outputs on, or `None`.
+            examples: The same, to calibrate `"int8"` on, or `None`.
+
+        Raises:
+            RuntimeError: If the file does not run, or is not right.
+        """
+        network = self.network
+        self.signature = network.signature.with_sizes(self.sizes).in_float32()
+        self.notes, self.compaction = [], None
+        size = self.sizes and self.sizes[0]
+        if given is None:
+            given = network.examples(4 * (size or 1))
+        self.progress.step("running the Keras model")
+        batches, self.expected = _expected(network, given, size)
+        self.feeds = [self.signature.feed(batch) for batch in batches]
+        calibrated = []
+        # The ranges of a quantization-aware model are known.
+        if examples and self.form.name == "int8" and not network.quantized:
+            calibrated = [
+                self.signature.feed(batch)
+                for batch in _batches(self.signature, examples, size or 1)
+            ]
+        data, names = self._convert(given, calibrated)
+        self.progress.step("running the file")
+        with random_numbers_named(self.traced):
+            outputs = self._run_dense(data)
+        self.data, reasons = data, {}
+        if self.sparse:
+            self.progress.step("storing its zeros")
+            self.data, reasons = self._encoded(data, outputs)
+        self.rows = weight_rows.rows(flatbuffer.read(self.data), names, reasons)
+        self._explain(reasons.values())
+
+    def _convert(self, given, examples):
+        """Returns the file with dense weights, and the names of these."""
+        convert = functools.partial(
+            conversion.convert,
+            signature=self.signature,
+            form=self.form,
+            examples=examples,
+            io=self.io,
+            progress=self.progress,
+            inside=self.inside,
+        )
+        with self.network.masked() as plain:
+            types = other_types(plain)
+            if types:
+                self.notes.append(
+                    f"The network computes in {' and '.join(types)}, the file "
+                    "in float32."
+                )
+            data, self.traced = convert(plain)
+            self.dense = data
+            if self.compact:
+                self.progress.step("removing channels")
+                with random_numbers_named(self.traced):
+                    plain, self.compaction = self.network.compacted(
+                        plain, given
+                    )
+                data, self.traced = convert(plain)
+            self.notes += self.traced.notes()
+            return data, weight_rows.names_of(flatbuffer.read(data), plain)
+
+    def run_file(self, data, run=worker.run):
+        """Returns what a function of `worker` returns for the bytes of a file.
+
+        Raises:
+            worker.WorkerError: If the file does not run.
+        """
+        path = os.path.join(self.inside, "candidate.tflite")
+        with open(path, "wb") as file:
+            file.write(data)
+        seconds = worker.seconds_for(len(data), 4 * len(self.feeds))
+        return run(path, self.feeds, seconds)
+
+    def _run_dense(self, data):
+        """Runs and compares the dense file; returns its outputs."""
+        try:
+            outputs, self.ran = self.run_file(data)
+        except worker.WorkerError as error:
+            remedy = "Nothing was written."
+            if self.form.alternative is not None:
+                remedy += f" Pass form={self.form.alternative!r}."
+            raise RuntimeError(
+                "An export must run. Received: a file that LiteRT cannot "
+                f"run, path={self.path!r}, form={self.form.name!r}: "
+                f"{_reason(error)}. {remedy}"
+            ) from error
+        self.compare(outputs)
+        return outputs
+
+    def compare(self, outputs):
+        """Compares each way of running a file with the Keras model."""
+        self.parity = parity.worst(
+            parity.measure_batches(self.expected, way) for way in outputs
+        )
+        self.parity.refuse_above(self.tolerance, f"path={self.path!r}")
+
+    def _encoded(self, dense, outputs):
+        """Returns the sparse file, if it computes the same as the dense one.
+
+        It returns `(data, reasons)`: what to write, and why weights are dense.
+        """
+        file = flatbuffer.read(dense)
+        unsafe = xnnpack.reason_against_sparse(file)
+        if unsafe is not None:
+            self.notes.append(
+                "XNNPACK may compute garbage with sparse weights, as "
+                f"{unsafe}; on ARM, and on x86 without AVX. Weights that it "
+                "reads are dense."
+            )
+        count, reasons = sparsify(file, unsafe is None, self.optimize)
+        data = flatbuffer.write(file) if count else dense
+        if len(data) >= len(dense):
+            if unsafe is None and set(reasons.values()) <= {SMALLER}:
+                self.notes.append(
+                    "No weight has enough zeros to be stored sparsely."
+                )
+            return dense, reasons
+        try:
+            found, self.ran = self.run_file(data)
+        except worker.WorkerError as error:
+            failure = f"LiteRT cannot run them: {_reason(error)}"
+        else:
+            beside = parity.worst(
+                parity.measure_batches(ours, theirs)
+                for ours, theirs in zip(outputs, found, strict=True)
+            )
+            if beside.within(self.form.sparse_tolerance):
+                self.compare(found)
+                return data, reasons
+            failure = (
+                "with them LiteRT computes something else, by "
+                f"{beside.difference:.3g}"
+            )
+        self.notes.append(f"No weight is stored sparsely: {failure}.")
+        return dense, {}
+
+    def _explain(self, reasons):
+        """Adds notes on how the file was run and compared."""
+        if self.network.quantized:
+            step = output_step(self.data, self.network.name)
+            steps = round(self.parity.difference / step) if step else 0
+            self.notes.append(
+                "The ranges of activations are those of the quantization-aware "
+                f"model. Outputs differ from it by {steps} "
+                f"{'step' if steps == 1 else 'steps'} of {step:.3g} at most."
+            )
+        self.notes += parity.doubts(self.expected)
+        if any("int8" in reason for reason in reasons):
+            self.notes.append(
+                "form='float16' also stores weights sparsely that LiteRT "
+                "cannot run sparse in 8 bits. It may be smaller."
+            )
+        if not self.ran[0].startswith("ai_edge_litert"):
+            self.notes.append(
+                "It was run by TensorFlow's own interpreter. Install "
+                "`tf_gems[litert]` to run it as devices do."
+            )
+
+    def report(self, written):
+        """Returns the `ExportReport` of the file at the path `written`."""
+        return ExportReport(
+            path=self.path,
+            format="litert",
+            written=Stored(written),
+            twin=Stored.of_bytes(self.dense),
+            tensors=list(self.rows.values()),
+            largest_difference=self.parity.difference,
+            largest_output=self.parity.magnitude,
+            ran=self.ran,
+            notes=self.notes,
+            form=self.form.name,
+            compaction=self.compaction,
+        )
+
+
+def _reason(error):
+    """Returns what a `WorkerError` says, on one line."""
+    if error.crashed:
+        return f"its interpreter {error.crashed}"
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _expected(network, given, batch_size):
+    """Returns batches to try, and what the Keras model computes for them."""
+    count = len(given[0]) if np.ndim(given[0]) else 1
+    signature = network.signature
+    batches = _batches(signature, given, batch_size or count or 1)
+    if not batches:
+        raise ValueError(
+            "`inputs` must hold at least one batch of examples. Received: "
+            f"inputs of {count} examples, batch_size={batch_size}. Pass more."
+        )
+    expected = network.expected(batches)
+    if batch_size is None and signature.is_batched(given) and count > 1:
+        # Try another batch size too, unless the first axis is not a batch.
+        one = _batches(signature, given, 1)[:1]
+        with contextlib.suppress(Exception):
+            expected = expected + network.outputs(one)
+            batches = batches + one
+    return batches, expected
+
+
+def _batches(signature, flat, size):
+    """Splits inputs into full batches, and drops the remainder."""
+    if not signature.is_batched(flat):
+        return [flat]
+    count = len(flat[0])
+    return [
+        [x[start : start + size] for x in flat]
+        for start in range(0, count - size + 1, size)
+    ]
