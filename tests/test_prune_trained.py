@@ -57,23 +57,75 @@ def test_in_one_shot(guide):
     assert guide["one_shot"] > 0.3  # nothing has been trained since
 
 
-def test_the_table_holds_the_figures_of_the_results():
-    path = Path(gems.__file__).parents[1] / "benchmarks/results/trained.json"
-    rows = json.loads(path.read_text("utf-8"))["rows"]
-    found = {
-        (row["network"], row["distribution"]): row
+RESULTS = Path(gems.__file__).parents[1] / "benchmarks/results"
+
+
+def rows_of(file):
+    """Returns the rows of a file that `benchmarks/trained.py` wrote."""
+    return json.loads((RESULTS / file).read_text("utf-8"))["rows"]
+
+
+def table_under(heading):
+    """Returns the first table of a section: its head, and its other lines."""
+    text = GUIDE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    lines = [
+        [cell.strip(" `") for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
+    return lines[0], lines[2:]
+
+
+def mean(rows, **wanted):
+    """Returns the mean accuracy in percent of the rows that match."""
+    found = [
+        row["accuracy"]
         for row in rows
-        if (row["seed"], row["way"], row["sparsity"]) == (0, "gradual", 0.9)
-    }
-    lines = [line for line in GUIDE.splitlines() if line.startswith("| ")]
-    head = next(x for x in lines if x.startswith("| network"))
-    names = [cell.strip(" `") for cell in head.split("|")[3:-1]]
-    networks = dict.fromkeys(network for network, _ in found)
-    for network in networks:
-        [line] = [x for x in lines if x.startswith(f"| {network} ")]
-        dense, *cells = [cell.strip() for cell in line.split("|")[2:-1]]
-        for name, cell in zip(names, cells, strict=True):
-            row = found.get((network, name))
-            assert cell == (f"{100 * row['accuracy']:.1f}" if row else "-")
-            if row:
-                assert dense == f"{100 * row['dense']:.1f}"
+        if all(row[key] == value for key, value in wanted.items())
+    ]
+    return f"{100 * np.mean(found):.1f}" if found else "-"
+
+
+def test_the_table_of_distributions_holds_the_figures_of_the_results():
+    rows = [r for r in rows_of("trained.json") if r["seed"] == 0]
+    head, lines = table_under("How the zeros are spread")
+    assert {line[0] for line in lines} == {row["network"] for row in rows}
+    for network, dense, *cells in lines:
+        of_network = [row for row in rows if row["network"] == network]
+        assert dense == f"{100 * of_network[0]['dense']:.1f}"
+        for name, cell in zip(head[2:], cells, strict=True):
+            wanted = {"way": "gradual", "sparsity": 0.9, "distribution": name}
+            assert cell == mean(of_network, **wanted)
+
+
+def test_the_table_of_optimizers_holds_the_figures_of_the_results():
+    rows = rows_of("trained_steps.json")
+    ways = (
+        "gradual",
+        "gradual with hyperbolic step",
+        "gradual with density scaling",
+    )
+    for network, zeros, *cells in table_under("Optimizers for sparse weights")[
+        1
+    ]:
+        wanted = {"network": network, "sparsity": int(zeros[:-1]) / 100}
+        assert cells == [mean(rows, way=way, **wanted) for way in ways]
+
+
+def test_the_table_beside_tfmot_holds_the_figures_of_the_results():
+    rows = rows_of("trained_tfmot.json")
+    for network, zeros, seeds, dense, *cells in table_under(
+        "Beside TF Model Optimization"
+    )[1]:
+        wanted = {"network": network, "sparsity": int(zeros[:-1]) / 100}
+        of_ours = [
+            row
+            for row in rows
+            if row["network"] == network and row["way"] == "gradual"
+        ]
+        assert int(seeds) == len({row["seed"] for row in of_ours})
+        by_seed = {row["seed"]: row["dense"] for row in of_ours}
+        assert dense == f"{100 * np.mean(list(by_seed.values())):.1f}"
+        assert cells == [
+            mean(rows, way=way, **wanted) for way in ("gradual", "tfmot")
+        ]

@@ -244,7 +244,7 @@ def test_names_and_functions_are_methods_too(tmp_path):
         ({"metric": "mae"}, "metric='mae', of which less is better"),
         ({"metric": "crossentropy"}, "of which less is better"),
         ({"metric": keras.losses.mean_squared_error}, "less is better"),
-        ({"metric": "MeanIoU"}, "`metric` is one of Keras"),
+        ({"metric": "MeanIoU"}, "`metric` must be one of Keras"),
         ({"build": several}, "'several' with 2 outputs"),
         ({"train": []}, "train of type ListedBatches, which is empty"),
         ({"train": iter(TRAIN)}, "does not give each batch again"),
