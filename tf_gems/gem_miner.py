@@ -565,9 +565,10 @@ def get_regularization(identifier):
     )
     if isinstance(schedule, Adaptive):
         return schedule
-    if not all(schedule(progress) >= 0 for progress in (0.0, 1.0)):
+    least = min(float(schedule(progress)) for progress in (0.0, 1.0))
+    if not least >= 0:
         raise ValueError(
             "`regularization` must not be negative, or it would drive all "
-            f"scores to 1. Received: regularization={identifier!r}."
+            f"scores to 1. Received: regularization={least!r}."
         )
     return schedule
