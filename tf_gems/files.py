@@ -19,8 +19,9 @@ BACKUP = r"\d{9}\.backup(\.partial-[0-9a-f]{12}(\.lock)?)?"
 _PARTIAL = re.compile(
     r"((.+)\.partial-[0-9a-f]{12}((?:\.\w+)??))(?:\.lock)?", re.DOTALL
 )
-# Of a workplace.
-_PARTS = {"new", "sparse", "dense", "old", "graph", "candidate.tflite"}
+# What writers put into a workplace, and how their temporary folders begin.
+_PARTS = {"new", "sparse", "dense", "old", "candidate.tflite"}
+TEMPORARY = "tf_gems-"
 
 
 @contextlib.contextmanager
@@ -213,7 +214,8 @@ def _discard(partial):
     if partial.is_dir():
         target = partial.with_name(_PARTIAL.fullmatch(partial.name)[2][1:])
         aside = (partial / "old").exists() and not os.path.lexists(target)
-        if aside or not {part.name for part in partial.iterdir()} <= _PARTS:
+        names = {part.name for part in partial.iterdir()} - _PARTS
+        if aside or not all(name.startswith(TEMPORARY) for name in names):
             return
         shutil.rmtree(partial, ignore_errors=True)
     else:

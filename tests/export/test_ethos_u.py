@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,6 +13,7 @@ from export_networks import prune
 import tf_gems
 from tf_gems.export import flatbuffer
 from tf_gems.export import vela
+from tf_gems.export import worker
 from tf_gems.export.ethos_u import without_zeros
 
 if keras.backend.backend() != "tensorflow":
@@ -41,6 +44,38 @@ def operators(path):
         flatbuffer.operator_name(file, operator)
         for operator in file.subgraphs[0].operators
     ]
+
+
+@pytest.mark.parametrize(
+    "module, name, place",
+    [
+        (worker, "convert", 0),
+        pytest.param(vela, "compile_for_npu", 2, marks=needs_vela),
+    ],
+)
+def test_the_next_export_removes_what_a_killed_one_left(
+    module, name, place, tmp_path, monkeypatch
+):
+    step = getattr(module, name)
+
+    def killed_here(*arguments):
+        # A copy of the workplace as it is now, whose lock nobody holds.
+        folder = Path(arguments[place]).parent
+        left = folder.with_name(".m.tflite.partial-0123456789ab")
+        shutil.copytree(folder, left)
+        left.with_name(f"{left.name}.lock").touch()
+        monkeypatch.setattr(module, name, step)
+        return step(*arguments)
+
+    monkeypatch.setattr(module, name, killed_here)
+    x = data()
+    written = {"m.tflite"}
+    if module is vela:
+        tf_gems.export_ethos_u(network(), tmp_path / "m.tflite", x)
+        written.add("m_vela.tflite")
+    else:
+        tf_gems.export_litert(network(), tmp_path / "m.tflite")
+    assert set(os.listdir(tmp_path)) == written
 
 
 @needs_vela

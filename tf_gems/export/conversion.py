@@ -13,6 +13,7 @@ from tf_gems.export.network import computed_in_float32
 from tf_gems.export.quiet import quiet
 from tf_gems.export.tracing import nodes
 from tf_gems.export.tracing import trace
+from tf_gems.files import TEMPORARY
 
 
 class ConversionError(RuntimeError):
@@ -77,7 +78,7 @@ def convert(
             message names the layer, if it is known, and the remedy.
     """
     step = progress.step if progress else lambda _: None
-    with tempfile.TemporaryDirectory(dir=inside) as directory:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=inside) as directory:
         step("tracing the network")
         with computed_in_float32(plain):
             traced = traced_or_refused(plain, signature)

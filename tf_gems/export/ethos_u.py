@@ -11,6 +11,7 @@ from tf_gems.export import vela
 from tf_gems.export.litert import write_litert
 from tf_gems.export.paths import check_target
 from tf_gems.export.report import ExportReport
+from tf_gems.files import TEMPORARY
 from tf_gems.files import replacing_path
 from tf_gems.tables import Report
 from tf_gems.tables import Table
@@ -148,7 +149,8 @@ def export_ethos_u(
     estimates = []
 
     def compiled(data, inside):
-        with tempfile.TemporaryDirectory(dir=inside) as folder:
+        temporary = tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=inside)
+        with temporary as folder:
             data, estimate = vela.compile_for_npu(data, accelerator, folder)
         estimates.append(estimate)
         return data
