@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 import mining  # noqa: F401  # first: it quiets TensorFlow
+import keras
 import numpy as np
 from absl import app
 from absl import flags
@@ -74,6 +75,7 @@ def inputs(model):
 
 def pruned(build, ticket, sparsity):
     """Returns a plain network with zeros, and what its masks are."""
+    keras.utils.set_random_seed(0)
     model = build()
     path = TICKETS / f"{ticket}.gem"
     if ticket and abs(sparsity - 0.9856) < 1e-9:
