@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 
 import mining  # noqa: F401  # first: it quiets TensorFlow
+
+# isort: split
 import keras
 import numpy as np
 from absl import app
