@@ -129,3 +129,16 @@ def test_the_table_beside_tfmot_holds_the_figures_of_the_results():
         assert cells == [
             mean(rows, way=way, **wanted) for way in ("gradual", "tfmot")
         ]
+
+
+def test_the_table_of_eight_bits_holds_the_figures_of_the_results():
+    text = (RESULTS / "quantization.json").read_text("utf-8")
+    rows = json.loads(text)["results"]
+    keys = ("float", "after_training", "aware")
+    lines = table_under("Train for 8 bits")[1]
+    assert {line[0] for line in lines} == {row["network"] for row in rows}
+    for network, seeds, *cells in lines:
+        found = [row for row in rows if row["network"] == network]
+        assert int(seeds) == len(found)
+        means = [100 * np.mean([row[key] for row in found]) for key in keys]
+        assert cells == [f"{value:.1f}" for value in means]

@@ -44,7 +44,7 @@ def recalibrate_batch_norm(
 
     Raises:
         ValueError: If the data has no batch, or gives statistics that are not
-            finite. The model is as it was then.
+            finite. The model is left unchanged.
 
     Example:
 
@@ -137,9 +137,9 @@ def _refuse_not_finite(norms):
         for variable in (norm.moving_mean, norm.moving_variance):
             if not np.all(np.isfinite(ops.convert_to_numpy(variable))):
                 raise ValueError(
-                    "Statistics are finite. Received: `x`, for which those of "
-                    f"'{norm.name}' hold NaN or infinity. Look at the data, "
-                    "and at the weights."
+                    "Statistics of normalization must be finite. Received: `x` "
+                    f"that makes those of '{norm.name}' NaN or infinite. Check "
+                    "the data and the weights."
                 )
 
 
