@@ -77,9 +77,11 @@ class GemMinerCallback(registry.Configurable, GuardedMining):
     in Algorithm 1 with `N = epochs // freeze_period - 1`: at least
     `freeze_period` epochs of training follow the last freeze.
 
-    Mining has one hyperparameter, the learning rate of the scores; everything
-    else has automatic defaults, see `tf_gems.gem_miner.Adaptive`. (A constant
-    `regularization` has to be rescaled with the sum of all learning rates.)
+    Mining has no hyperparameter but its length: compile with `"auto"`, see
+    `tf_gems.optimizers.ScoreOptimizer`, or with any optimizer and a learning
+    rate of the scores; for the rest see `tf_gems.gem_miner.Adaptive`. (A
+    constant `regularization` has to be rescaled with the sum of all learning
+    rates.)
 
     A freeze depends only on the epoch and on the variables of the model, so a
     run that is resumed gives the same ticket. Any model with `GemLayer`s can
@@ -217,6 +219,7 @@ class GemMinerCallback(registry.Configurable, GuardedMining):
         self._refuse_restart(epoch)
         self._warn_of_no_freeze(epoch)
         self._set_target(epoch)
+        self._set_learning_rate(epoch)
         self._refuse_non_finite(epoch, "was resumed before")
         self._steps_before = self._steps_done()
         last = len(self._counts) - 1

@@ -8,6 +8,8 @@ from keras import ops
 
 from tf_gems import training_logic
 from tf_gems.optimizers import Step
+from tf_gems.optimizers import optimizer_parts
+from tf_gems.optimizers import score_optimizers
 
 
 class GuardedMining(keras.callbacks.Callback):
@@ -33,6 +35,19 @@ class GuardedMining(keras.callbacks.Callback):
     def _steps_done(self):
         # Not those of the optimizer: a user's own step may have several.
         return max(int(read_number(gem.penalty.steps)) for gem in self._gems)
+
+    def _set_learning_rate(self, epoch):
+        """Sets that of a `tf_gems.optimizers.ScoreOptimizer`."""
+        for optimizer in score_optimizers(self.model.optimizer):
+            if self.params["steps"] is None:
+                raise ValueError(
+                    "`ScoreOptimizer` derives its learning rate from the "
+                    "number of steps of mining. Received: data of unknown "
+                    "length. Pass `steps_per_epoch`, or compile with an "
+                    "optimizer such as `keras.optimizers.Adam(0.01)`."
+                )
+            steps = self._epochs * self.params["steps"]
+            optimizer.begin_epoch(epoch, self._epochs, steps)
 
     def _refuse_fewer_than(self, least):
         if self._counts[-1] < least:
@@ -202,11 +217,7 @@ def check_training(model, gems):
                 f"{', '.join(training[:3])} was added after it was wrapped. "
                 "Add it before, or after `start_finetuning()`."
             )
-    optimizer = model.optimizer
-    # A scaled loss has one optimizer within, a `MultiOptimizer` several.
-    inner = getattr(optimizer, "inner_optimizer", None)
-    parts = [inner] if inner else getattr(optimizer, "optimizers", [optimizer])
-    for part in parts:
+    for part in optimizer_parts(model.optimizer):
         if isinstance(part, Step):
             raise ValueError(
                 f"{part.WHAT} is for weights, not for scores. Received: "

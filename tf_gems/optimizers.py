@@ -1,10 +1,13 @@
-"""Optimizers for sparse weights, made from those of Keras."""
+"""Optimizers for scores and for sparse weights, made from those of Keras."""
 
 import functools
+import math
 
 import keras
 from keras import ops
 
+from tf_gems._keras import learning_rate_of
+from tf_gems.layers.wrapped_variable import ScoreVariable
 from tf_gems.optimizer_copy import config_of
 from tf_gems.validation import is_number
 
@@ -130,6 +133,93 @@ class DensityScaling(Step):
             rate = ops.cast(learning_rate, variable.dtype)
             learning_rate = rate * ops.sqrt(density / mean)
         super().update_step(gradient, variable, learning_rate)
+
+
+@keras.saving.register_keras_serializable(package="tf_gems")
+class ScoreOptimizer(keras.optimizers.Adam):
+    """Adam for scores, whose learning rate follows from the length of mining.
+
+    Scores lie in [0, 1], and a step of Adam moves a score by about the
+    learning rate, whatever the network, the loss and the batch size are. So
+    the sum of all learning rates says how far scores can move, and nothing has
+    to be searched for. In epoch `e` of mining,
+
+        learning_rate = travel / steps * (1 + cos(pi * (e + 0.5) / epochs)) / 2
+
+    where `steps` is the number of steps of all epochs. `GemMinerCallback` sets
+    it when an epoch begins. `SparseModel.compile("auto")` uses this optimizer.
+
+    Args:
+        travel: Positive float, twice the sum of all learning rates: how far a
+            score could move if the rate did not fall. Defaults to `20.0`.
+        learning_rate: Float, or a schedule of Keras, which is then used
+            instead. Defaults to `0.01`, which lasts until mining begins.
+        **kwargs: As for `keras.optimizers.Adam`.
+
+    Example:
+
+    ```python
+    optimizer = tf_gems.optimizers.ScoreOptimizer()
+    sparse.compile(optimizer, loss, metrics=["accuracy"])
+    sparse.fit(data, epochs=20, callbacks=[tf_gems.GemMinerCallback(0.95)])
+    ```
+
+    Reference: Kingma & Ba, 2015, "Adam: A Method for Stochastic Optimization",
+    section 2.1, on the length of its steps.
+    """
+
+    def __init__(self, travel=20.0, learning_rate=0.01, **kwargs):
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        if not is_number(travel) or not 0 < travel < math.inf:
+            raise ValueError(
+                "`travel` is a positive number, how far a score could move. "
+                f"Received: travel={travel!r:.100}. Leave it out, or pass 20."
+            )
+        self.travel = float(travel)
+
+    def build(self, variables):
+        others = [v.path for v in variables if not isinstance(v, ScoreVariable)]
+        if others:
+            raise ValueError(
+                "`ScoreOptimizer` trains scores, while a network is mined. "
+                f"Received: variables {', '.join(others[:3])}, which are "
+                "weights. Compile with an optimizer for weights, such as "
+                "`keras.optimizers.SGD(0.1, momentum=0.9)`."
+            )
+        super().build(variables)
+
+    def begin_epoch(self, epoch, epochs, steps):
+        """Sets the learning rate of an epoch.
+
+        Args:
+            epoch: Integer, from 0.
+            epochs: Integer, the length of mining.
+            steps: Integer, of all epochs.
+        """
+        falling = (1 + math.cos(math.pi * min(1, (epoch + 0.5) / epochs))) / 2
+        self.learning_rate = self.travel / steps * falling
+
+    def get_config(self):
+        return {**super().get_config(), "travel": self.travel}
+
+
+def score_optimizers(optimizer):
+    """Returns the parts of an optimizer that set their learning rate."""
+    return [
+        part
+        for part in optimizer_parts(optimizer)
+        if isinstance(part, ScoreOptimizer)
+        and isinstance(learning_rate_of(part), keras.Variable)
+    ]
+
+
+def optimizer_parts(optimizer):
+    """Returns what an optimizer is made of.
+
+    A scaled loss has one optimizer within, a `MultiOptimizer` several.
+    """
+    inner = getattr(optimizer, "inner_optimizer", None)
+    return [inner] if inner else getattr(optimizer, "optimizers", [optimizer])
 
 
 def hyperbolic_step(optimizer, alpha=200.0, beta=1e-3):

@@ -21,6 +21,7 @@ from tf_gems.layers.pruning_scope import scores_for_weights
 from tf_gems.layers.zeros import freeze_zeros
 from tf_gems.network import borrowed_network
 from tf_gems.network import masked_network
+from tf_gems.optimizers import ScoreOptimizer
 from tf_gems.ticket import Ticket
 from tf_gems.training_signs import sign_of_training
 from tf_gems.validation import check_choice
@@ -196,6 +197,9 @@ class SparseModel(keras.Model):
     def compile(self, *args, **kwargs):
         """Compiles the model, as `keras.Model.compile` does.
 
+        To mine, `optimizer="auto"` needs no learning rate: it is
+        `tf_gems.optimizers.ScoreOptimizer()`.
+
         Where the wrapped model has training methods of its own, such as
         `train_step`, `compute_loss` or `metrics`, this calls `compile` of the
         wrapped model with the same arguments. `fit`, `evaluate` and `predict`
@@ -215,6 +219,10 @@ class SparseModel(keras.Model):
                 backend.
         """
         self._prepare_to_compile()
+        if args and args[0] == "auto":
+            args = (ScoreOptimizer(), *args[1:])
+        if kwargs.get("optimizer") == "auto":
+            kwargs["optimizer"] = ScoreOptimizer()
         if not self._runs_own_steps:
             super().compile(*args, **kwargs)
             return

@@ -12,6 +12,7 @@ from tf_gems.device_data import DeviceData
 from tf_gems.files import BACKUP
 from tf_gems.files import remove_files
 from tf_gems.optimizer_copy import copy_optimizer
+from tf_gems.optimizers import ScoreOptimizer
 from tf_gems.targets import check_directory
 from tf_gems.validation import is_number
 
@@ -37,8 +38,9 @@ def train(
         data: See `tf_gems.training_data.read`.
         epochs: Positive integer.
         learning_rate: Float: the peak of a cosine decay to zero within these
-            epochs; or a Keras schedule. Defaults to `None`: the learning rate
-            or schedule of the copied optimizer.
+            epochs; or a Keras schedule; or `"auto"`: scores train with
+            `tf_gems.optimizers.ScoreOptimizer`. Defaults to `None`: the
+            learning rate or schedule of the copied optimizer.
         callbacks: Callbacks for `fit`.
         directory: Where every epoch is backed up. After a crash, the same call
             resumes from there. The backups are removed at the end, and so is
@@ -113,9 +115,20 @@ def renew_optimizer(model, learning_rate, data, epochs):
             learning_rate, epochs * _count_batches(data)
         )
     with workers.scope_of(model):
-        model.optimizer = copy_optimizer(model.optimizer, learning_rate)
+        model.optimizer = (
+            _score_optimizer(model.optimizer)
+            if learning_rate == "auto"
+            else copy_optimizer(model.optimizer, learning_rate)
+        )
     model.train_function = None
     model.compiled = True
+
+
+def _score_optimizer(optimizer):
+    """Returns an optimizer for scores, which scales a loss as the given one."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return keras.optimizers.LossScaleOptimizer(ScoreOptimizer())
+    return ScoreOptimizer()
 
 
 def _refuse_untrainable(data, epochs):

@@ -22,8 +22,10 @@ class GemMiner(Trained):
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
         epochs: Positive integer. Defaults to `150`.
-        learning_rate: Of the scores, see `tf_gems.methods.Trained`. Defaults
-            to `None`: that of the compiled optimizer.
+        learning_rate: Of the scores: `"auto"`, which mines with
+            `tf_gems.optimizers.ScoreOptimizer` and gives the compiled
+            optimizer back afterwards; or see `tf_gems.methods.Trained`.
+            Defaults to `None`: that of the compiled optimizer.
         freeze_period: Integer, epochs between freezes. Defaults to `5`.
         regularization: The weight of the penalty, see
             `tf_gems.GemMinerCallback`. Defaults to `"auto"`.
@@ -39,7 +41,7 @@ class GemMiner(Trained):
 
     ```python
     sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
-    miner = tf_gems.methods.GemMiner(0.9856, learning_rate=0.1)
+    miner = tf_gems.methods.GemMiner(0.9856, learning_rate="auto")
     ticket = miner.find(sparse, data, directory="mining")
     ```
 
@@ -62,7 +64,10 @@ class GemMiner(Trained):
         inverted=False,
         **kwargs,
     ):
-        super().__init__(target_sparsity, epochs, learning_rate, **kwargs)
+        is_auto = isinstance(learning_rate, str) and learning_rate == "auto"
+        rate = None if is_auto else learning_rate
+        super().__init__(target_sparsity, epochs, rate, **kwargs)
+        self.learning_rate = learning_rate if is_auto else self.learning_rate
         self.freeze_period = freeze_period
         self.regularization = get_regularization(regularization)
         self.stop_at_target = check_bool(stop_at_target, "stop_at_target")
@@ -76,6 +81,13 @@ class GemMiner(Trained):
                 uniform = keras.initializers.RandomUniform(0.0, 1.0)
                 gem.set_mask(RoundMask(), uniform)
         super().prepare(model)
+
+    def find_ticket(self, model, *args):
+        compiled = model.optimizer
+        ticket = super().find_ticket(model, *args)
+        if self.learning_rate == "auto":
+            model.optimizer = compiled
+        return ticket
 
     def callback(self):
         return GemMinerCallback(
