@@ -121,6 +121,10 @@ def test_any_optimizer(name, good):
     check(*mine(optimizer), good - 0.02)
 
 
+def test_no_learning_rate(good):
+    check(*mine("auto"), good - 0.02)
+
+
 def of_many():
     return keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(keras.optimizers.Adam(0.02))

@@ -1,4 +1,4 @@
-"""Optimizers for sparse weights against their formulas in NumPy."""
+"""Optimizers for scores and sparse weights against their formulas."""
 
 import keras
 import numpy as np
@@ -8,6 +8,7 @@ from keras import layers
 from keras import ops
 
 import tf_gems as gems
+from tf_gems.optimizers import ScoreOptimizer
 from tf_gems.optimizers import density_scaling
 from tf_gems.optimizers import hyperbolic_step
 
@@ -220,3 +221,150 @@ def test_scores_train_by_plain_optimizers(step):
             verbose=0,
             callbacks=[gems.GemMinerCallback(0.5, freeze_period=1)],
         )
+
+
+class Rates(keras.callbacks.Callback):
+    """Records the learning rate of every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        [part] = gems.optimizers.optimizer_parts(self.model.optimizer)
+        self.seen.append(float(ops.convert_to_numpy(part.learning_rate)))
+
+
+def mined(optimizer, epochs=8, batch_size=4, kind=keras.Sequential):
+    sparse = gems.SparseModel(network(), kernel_initializer="signed_constant")
+    sparse.compile(optimizer, "mse")
+    rates = Rates()
+    sparse.fit(
+        X,
+        Y,
+        batch_size=batch_size,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[gems.GemMinerCallback(0.5, 2), rates],
+    )
+    return sparse, rates.seen
+
+
+@pytest.mark.parametrize("epochs, batch_size", [(4, 2), (10, 5)])
+def test_scores_can_travel_as_far_however_long_mining_is(epochs, batch_size):
+    sparse, rates = mined("auto", epochs, batch_size)
+    steps = epochs * -(-len(X) // batch_size)
+    progress = (np.repeat(np.arange(epochs), steps // epochs) + 0.5) / epochs
+    expected = 20 / steps * (1 + np.cos(np.pi * progress)) / 2
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+    np.testing.assert_allclose(sum(rates), 10, rtol=1e-5)
+    assert sparse.ticket().kept == round(0.5 * sparse.gem.size)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.LossScaleOptimizer(ScoreOptimizer(10)),
+        keras.optimizers.MultiOptimizer(
+            keras.optimizers.OptimizerMap(ScoreOptimizer(10))
+        ),
+    ],
+    ids=["scaled", "many"],
+)
+def test_the_rate_is_set_within_other_optimizers(optimizer, eagerly):
+    _, rates = mined(optimizer, 4, 8)
+    expected = 10 / 8 * (1 + np.cos(np.pi * 3.5 / 4)) / 2
+    np.testing.assert_allclose(rates[-1], expected, rtol=1e-5)
+
+
+def test_a_loss_that_is_lost_is_reported_with_every_learning_rate(eagerly):
+    sparse = gems.SparseModel(network(), kernel_initializer="signed_constant")
+    adam = keras.optimizers.OptimizerMap(keras.optimizers.Adam(0.5))
+    sparse.compile(keras.optimizers.MultiOptimizer(adam), "mse")
+    miner = gems.GemMinerCallback(0.5, 1)
+    with pytest.raises(RuntimeError, match="learning_rate=0.5"):
+        sparse.fit(X, Y * np.nan, epochs=2, verbose=0, callbacks=[miner])
+
+
+def test_a_learning_rate_that_is_given_stays(eagerly):
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
+    _, rates = mined(ScoreOptimizer(learning_rate=schedule), 4, 8)
+    np.testing.assert_allclose(rates, 0.1 * 0.5 ** np.arange(1, 9), rtol=1e-5)
+
+
+def test_a_model_with_own_steps_is_compiled_with_auto_too(eagerly):
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(3)
+
+        def call(self, x):
+            return self.dense(x)
+
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x, training=True))
+            variables = self.trainable_variables
+            self.optimizer.apply_gradients(
+                zip(tape.gradient(loss, variables), variables, strict=True)
+            )
+            return {"mse": loss}
+
+    model = Own()
+    model(X)
+    sparse = gems.SparseModel(model, kernel_initializer="signed_constant")
+    sparse.compile(optimizer="auto", loss="mse")
+    before = np.array(sparse.gem.prunable[0].score)
+    miner = gems.GemMinerCallback(0.5, 1)
+    sparse.fit(X, Y, epochs=2, verbose=0, callbacks=[miner])
+    assert isinstance(model.optimizer, ScoreOptimizer)
+    assert np.any(np.array(sparse.gem.prunable[0].score) != before)
+
+
+def test_auto_comes_back_from_a_file(tmp_path):
+    sparse, _ = mined("auto", 4, 8)
+    sparse.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.travel == 20.0
+
+
+def test_the_method_gives_the_compiled_optimizer_back():
+    by_callback, _ = mined("auto", 8, 4)
+    sparse = gems.SparseModel(network(), kernel_initializer="signed_constant")
+    optimizer = keras.optimizers.SGD(0.1)
+    sparse.compile(optimizer, "mse")
+    method = gems.methods.GemMiner(0.5, 8, "auto", 2)
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+    found = method.find(sparse, data, verbose=0)
+    assert sparse.optimizer is optimizer
+    assert found.metadata["method"]["config"]["learning_rate"] == "auto"
+    assert method.from_config(method.get_config()).learning_rate == "auto"
+    # The same rates train the same scores, in another order of the data.
+    assert found.kept == by_callback.ticket().kept
+
+
+def batches_of_unknown_number():
+    return (
+        tf.data.Dataset.from_tensor_slices((X, Y))
+        .batch(4)
+        .filter(lambda x, y: True)
+    )
+
+
+def test_weights_are_refused_and_so_is_data_of_unknown_length():
+    sparse = gems.SparseModel(network(), start="trained")
+    sparse.compile("auto", "mse")
+    with pytest.raises(ValueError, match="variables .*which are weights"):
+        sparse.fit(
+            X, Y, verbose=0, callbacks=[gems.GradualMagnitudeCallback(0.5)]
+        )
+    sparse = gems.SparseModel(network(), kernel_initializer="signed_constant")
+    sparse.compile("auto", "mse")
+    miner = gems.GemMinerCallback(0.5, 1)
+    with pytest.raises(ValueError, match="Pass `steps_per_epoch`"):
+        sparse.fit(
+            batches_of_unknown_number(), epochs=2, verbose=0, callbacks=[miner]
+        )
+    with pytest.raises(ValueError, match="travel=0"):
+        ScoreOptimizer(0)

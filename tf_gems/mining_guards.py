@@ -127,13 +127,14 @@ class GuardedMining(keras.callbacks.Callback):
         if np.isfinite(loss) and not lost:
             return
         self.model.stop_training = True
-        rate = read_number(self.model.optimizer.learning_rate)
+        parts = optimizer_parts(self.model.optimizer)
+        rates = [f"{read_number(part.learning_rate):g}" for part in parts]
         raise RuntimeError(
             f"Mining {when} epoch {epoch + 1}: a loss or a score is not a "
             "finite number, and such scores have no order to freeze by. "
-            f"Received: loss={loss:g}, learning_rate={rate:g}, scores lost "
-            f"in: {', '.join(lost) or 'none'}. The masks are unchanged. Lower "
-            "the learning rate, or look for such numbers in the data."
+            f"Received: loss={loss:g}, learning_rate={', '.join(rates)}, scores "
+            f"lost in: {', '.join(lost) or 'none'}. The masks are unchanged. "
+            "Lower the learning rate, or look for such numbers in the data."
         )
 
     def _refuse_no_data(self, epoch, loss):
