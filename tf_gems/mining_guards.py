@@ -132,9 +132,9 @@ class GuardedMining(keras.callbacks.Callback):
         raise RuntimeError(
             f"Mining {when} epoch {epoch + 1}: a loss or a score is not a "
             "finite number, and such scores have no order to freeze by. "
-            f"Received: loss={loss:g}, learning_rate={', '.join(rates)}, scores "
-            f"lost in: {', '.join(lost) or 'none'}. The masks are unchanged. "
-            "Lower the learning rate, or look for such numbers in the data."
+            f"Received: loss={loss:g}, learning_rate={', '.join(rates)}, "
+            f"scores lost in: {', '.join(lost) or 'none'}. The masks are "
+            "unchanged. Lower the learning rate, or look for such numbers in the data."
         )
 
     def _refuse_no_data(self, epoch, loss):
