@@ -134,7 +134,8 @@ class GuardedMining(keras.callbacks.Callback):
             "finite number, and such scores have no order to freeze by. "
             f"Received: loss={loss:g}, learning_rate={', '.join(rates)}, "
             f"scores lost in: {', '.join(lost) or 'none'}. The masks are "
-            "unchanged. Lower the learning rate, or look for such numbers in the data."
+            "unchanged. Lower the learning rate, or look for such numbers in "
+            "the data."
         )
 
     def _refuse_no_data(self, epoch, loss):
