@@ -58,6 +58,7 @@ _OPTIMIZERS = {
         keras.optimizers.SGD, momentum=0.9, nesterov=True
     ),
     "adam": functools.partial(keras.optimizers.Adam, epsilon=1e-8),
+    "auto": lambda _: gems.optimizers.ScoreOptimizer(),
 }
 
 
@@ -201,15 +202,13 @@ class Run:
 
     def _mine(self):
         settings = self.settings
-        sparse = self._sparse_model()
-        self._compile(
-            sparse,
-            keras.optimizers.schedules.CosineDecay(
-                settings.learning_rate,
-                settings.mining_epochs * self._steps,
-            ),
-            settings.optimizer,
-        )
+        sparse, rate, kind = self._sparse_model(), None, "auto"
+        if settings.learning_rate != "auto":
+            kind, epochs = settings.optimizer, settings.mining_epochs
+            rate = keras.optimizers.schedules.CosineDecay(
+                settings.learning_rate, epochs * self._steps
+            )
+        self._compile(sparse, rate, kind)
         weight = settings.regularization
         if settings.regularization_schedule == "linear":
             weight = gems.schedules.Polynomial(0.0, weight, power=1.0)

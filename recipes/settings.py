@@ -51,7 +51,8 @@ class Settings:
         batch_size: Integer.
         optimizer: `"sgd"` with momentum 0.9, `"nesterov"` or `"adam"`, of the
             scores.
-        learning_rate: Float, of the scores; cosine decay to zero.
+        learning_rate: Float, of the scores; cosine decay to zero. Or `"auto"`:
+            scores train with `tf_gems.optimizers.ScoreOptimizer`.
         regularization: `"auto"`, or a float, the L2 weight on the scores; see
             `tf_gems.GemMinerCallback`.
         regularization_schedule: Of a float: `"constant"`, or `"linear"` from
@@ -85,7 +86,7 @@ class Settings:
     finetuning_epochs: int = 150
     batch_size: int = 128
     optimizer: str = "sgd"
-    learning_rate: float = 0.1
+    learning_rate: float | str = 0.1
     regularization: float | str = 1e-4
     regularization_schedule: str = "constant"
     stop_at_target: bool = False
@@ -115,8 +116,15 @@ class Settings:
                 f"second_milestone={self.second_milestone}. The defaults are "
                 "8 / 15 and 12 / 15."
             )
-        if isinstance(self.regularization, str):
-            check_choice(self.regularization, "regularization", ("auto",))
+        for name in ("regularization", "learning_rate"):
+            if isinstance(getattr(self, name), str):
+                check_choice(getattr(self, name), name, ("auto",))
+        if self.learning_rate == "auto" and self.optimizer != "sgd":
+            raise ValueError(
+                "Without a learning rate, scores train with Adam. Received: "
+                f"learning_rate='auto', optimizer='{self.optimizer}'. Leave "
+                "`optimizer` out, or pass a number as `learning_rate`."
+            )
 
     @classmethod
     def from_paper(cls, dataset, network, target_sparsity):
