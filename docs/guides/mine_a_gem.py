@@ -57,9 +57,7 @@ for good.
 
 # %%
 sparse = gems.SparseModel(model, kernel_initializer="signed_constant", seed=0)
-sparse.compile(
-    keras.optimizers.SGD(1.0, momentum=0.9), loss, metrics=["accuracy"]
-)
+sparse.compile("auto", loss, metrics=["accuracy"])
 mining = gems.GemMinerCallback(target_sparsity=0.95, freeze_period=1)
 history = sparse.fit(
     x, y, epochs=20, validation_data=test, callbacks=[mining], verbose=0
@@ -68,9 +66,11 @@ print(history.history["sparsity"][-1], history.history["val_accuracy"][-1])
 
 # %% [markdown]
 """
-Mining has one hyperparameter, the learning rate of the scores, which live in
-[0, 1]. A rate of 0.1 for 150 epochs and 1.0 for 20 are usual. Everything else
-has automatic defaults. The penalty that drives scores to zero is adapted at
+Mining needs a target and a number of epochs, nothing else. With `"auto"` the
+scores, which live in [0, 1], train with `gems.optimizers.ScoreOptimizer`: Adam,
+whose learning rate follows from the number of steps. Any optimizer of Keras can
+be used instead, such as SGD with momentum and a learning rate between 0.1 (150
+epochs) and 3 (10 epochs). The penalty that drives scores to zero is adapted at
 every step, so that the density falls geometrically to the target.
 
 The logs of each epoch hold `sparsity` and `density` of the network as it
