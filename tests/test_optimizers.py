@@ -344,27 +344,25 @@ def test_the_method_gives_the_compiled_optimizer_back():
     assert found.kept == by_callback.ticket().kept
 
 
-def batches_of_unknown_number():
-    return (
-        tf.data.Dataset.from_tensor_slices((X, Y))
-        .batch(4)
-        .filter(lambda x, y: True)
-    )
-
-
-def test_weights_are_refused_and_so_is_data_of_unknown_length():
-    sparse = gems.SparseModel(network(), start="trained")
-    sparse.compile("auto", "mse")
-    with pytest.raises(ValueError, match="variables .*which are weights"):
-        sparse.fit(
-            X, Y, verbose=0, callbacks=[gems.GradualMagnitudeCallback(0.5)]
-        )
+def test_data_of_unknown_length(eagerly):
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+    data = data.filter(lambda x, y: True)
     sparse = gems.SparseModel(network(), kernel_initializer="signed_constant")
     sparse.compile("auto", "mse")
+    rates = Rates()
     miner = gems.GemMinerCallback(0.5, 1)
-    with pytest.raises(ValueError, match="Pass `steps_per_epoch`"):
-        sparse.fit(
-            batches_of_unknown_number(), epochs=2, verbose=0, callbacks=[miner]
-        )
+    sparse.fit(data, epochs=4, verbose=0, callbacks=[miner, rates])
+    progress = (np.arange(1, 4) + 0.5) / 4
+    expected = 20 / 16 * (1 + np.cos(np.pi * progress)) / 2
+    np.testing.assert_allclose(rates.seen[:4], 0.01, rtol=1e-6)
+    np.testing.assert_allclose(rates.seen[4::4], expected, rtol=1e-5)
+
+
+def test_weights_are_refused():
+    sparse = gems.SparseModel(network(), start="trained")
+    sparse.compile("auto", "mse")
+    pruner = gems.GradualMagnitudeCallback(0.5)
+    with pytest.raises(ValueError, match="variables .*which are weights"):
+        sparse.fit(X, Y, verbose=0, callbacks=[pruner])
     with pytest.raises(ValueError, match="travel=0"):
         ScoreOptimizer(0)

@@ -278,9 +278,7 @@ class GemMinerCallback(registry.Configurable, GuardedMining):
 
     def _steps_to_last_freeze(self, epoch):
         """Returns the steps up to the last freeze, `None` while unknown."""
-        steps = self.params["steps"]
-        if steps is None and epoch:  # data of unknown length
-            steps = read_number(self._gems[0].penalty.steps) / epoch
+        steps = self._steps_an_epoch(epoch)
         return steps and steps * self.freeze_period * (len(self._counts) - 1)
 
 

@@ -36,18 +36,19 @@ class GuardedMining(keras.callbacks.Callback):
         # Not those of the optimizer: a user's own step may have several.
         return max(int(read_number(gem.penalty.steps)) for gem in self._gems)
 
+    def _steps_an_epoch(self, epoch):
+        """Returns the steps of an epoch, `None` while they are unknown."""
+        steps = self.params["steps"]
+        if steps is None and epoch:  # data of unknown length
+            steps = self._steps_done() / epoch
+        return steps
+
     def _set_learning_rate(self, epoch):
         """Sets that of a `tf_gems.optimizers.ScoreOptimizer`."""
+        steps = self._steps_an_epoch(epoch)
         for optimizer in score_optimizers(self.model.optimizer):
-            if self.params["steps"] is None:
-                raise ValueError(
-                    "`ScoreOptimizer` derives its learning rate from the "
-                    "number of steps of mining. Received: data of unknown "
-                    "length. Pass `steps_per_epoch`, or compile with an "
-                    "optimizer such as `keras.optimizers.Adam(0.01)`."
-                )
-            steps = self._epochs * self.params["steps"]
-            optimizer.begin_epoch(epoch, self._epochs, steps)
+            if steps:
+                optimizer.begin_epoch(epoch, self._epochs, self._epochs * steps)
 
     def _refuse_fewer_than(self, least):
         if self._counts[-1] < least:

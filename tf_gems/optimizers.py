@@ -153,7 +153,8 @@ class ScoreOptimizer(keras.optimizers.Adam):
         travel: Positive float, twice the sum of all learning rates: how far a
             score could move if the rate did not fall. Defaults to `20.0`.
         learning_rate: Float, or a schedule of Keras, which is then used
-            instead. Defaults to `0.01`, which lasts until mining begins.
+            instead. Defaults to `0.01`, which lasts until the number of steps
+            is known: for the first epoch of data of unknown length.
         **kwargs: As for `keras.optimizers.Adam`.
 
     Example:
@@ -194,7 +195,7 @@ class ScoreOptimizer(keras.optimizers.Adam):
         Args:
             epoch: Integer, from 0.
             epochs: Integer, the length of mining.
-            steps: Integer, of all epochs.
+            steps: Float, the number of steps of all epochs.
         """
         falling = (1 + math.cos(math.pi * min(1, (epoch + 0.5) / epochs))) / 2
         self.learning_rate = self.travel / steps * falling

@@ -22,10 +22,11 @@ class GemMiner(Trained):
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
         epochs: Positive integer. Defaults to `150`.
-        learning_rate: Of the scores: `"auto"`, which mines with
-            `tf_gems.optimizers.ScoreOptimizer` and gives the compiled
-            optimizer back afterwards; or see `tf_gems.methods.Trained`.
-            Defaults to `None`: that of the compiled optimizer.
+        learning_rate: Of the scores. `"auto"`: they train with
+            `tf_gems.optimizers.ScoreOptimizer`, and the compiled optimizer,
+            which is for weights, is given back afterwards. Otherwise they
+            train with a copy of the compiled optimizer, see
+            `tf_gems.methods.Trained`. Defaults to `"auto"`.
         freeze_period: Integer, epochs between freezes. Defaults to `5`.
         regularization: The weight of the penalty, see
             `tf_gems.GemMinerCallback`. Defaults to `"auto"`.
@@ -41,7 +42,7 @@ class GemMiner(Trained):
 
     ```python
     sparse.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
-    miner = tf_gems.methods.GemMiner(0.9856, learning_rate="auto")
+    miner = tf_gems.methods.GemMiner(0.9856)
     ticket = miner.find(sparse, data, directory="mining")
     ```
 
@@ -56,7 +57,7 @@ class GemMiner(Trained):
         self,
         target_sparsity,
         epochs=150,
-        learning_rate=None,
+        learning_rate="auto",
         freeze_period=5,
         regularization="auto",
         stop_at_target=True,
