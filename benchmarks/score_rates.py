@@ -1,0 +1,165 @@
+"""Can the learning rate of the scores be left out?
+
+Scores lie in [0, 1], and a step of Adam is about as long as its learning rate.
+So `travel / steps` as learning rate, which falls to zero by a cosine, lets each
+score move by half of `travel` at most, for every network, batch size and
+number of steps. This is compared with SGD with momentum at constant rates to
+search over, which fall likewise: accuracy before and after fine-tuning, means
+over seeds. Rows that the file already has are not run again.
+
+    python benchmarks/score_rates.py \\
+        --output=benchmarks/results/score_rates.json
+"""
+
+import json
+import os
+import statistics
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import trained_networks
+from absl import app
+from absl import flags
+from results_file import write_results
+
+import tf_gems as gems
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("data", ["digits", "mnist", "cifar10"], "Which.")
+flags.DEFINE_list("epochs", ["10", "30", "100"], "Of mining.")
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Which.")
+flags.DEFINE_list("arms", None, "Such as `sgd 0.3`. Defaults to all.")
+flags.DEFINE_string("output", None, "JSON file, written row by row.")
+flags.DEFINE_string("render", None, "Only print the table of a JSON file.")
+
+RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
+TRAVELS = (3.0, 10.0, 30.0)
+ARMS = [f"travel {travel:g}" for travel in TRAVELS] + [
+    f"sgd {rate:g}" for rate in RATES
+]
+# Batch size, fraction of zeros, epochs of fine-tuning and their rate.
+SETTINGS = {
+    "digits": (32, 0.98, 20, 0.1),
+    "mnist": (128, 0.9856, 5, 0.1),
+    "cifar10": (64, 0.95, 10, 0.1),
+}
+ROUNDS = ("data", "arm", "epochs", "seed")
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def network(name):
+    """Returns a network, images and labels to train on, and others to test.
+
+    LeNet-300-100 on digits, and on a fifth of MNIST; ResNet-8 on 3,000 images
+    of CIFAR-10 of half the height and width.
+    """
+    if name == "cifar10":
+        return trained_networks.resnet(0)[:3]
+    fraction = 0.2 if name == "mnist" else 1.0
+    data = gems.datasets.load(name, os.environ.get("TFDS_DATA_DIR"), fraction)
+    model = gems.zoo.lenet_300_100(data.image_shape, data.classes)
+    return model, data.train, data.test
+
+
+def optimizer(arm, steps):
+    """Returns the optimizer of the scores."""
+    kind, number = arm.split()
+    number = float(number)
+    if kind == "travel":
+        rate = keras.optimizers.schedules.CosineDecay(number / steps, steps)
+        return keras.optimizers.Adam(rate)
+    rate = keras.optimizers.schedules.CosineDecay(number, steps)
+    return keras.optimizers.SGD(rate, momentum=0.9)
+
+
+def measure(name, arm, epochs, seed):
+    """Mines and fine-tunes; returns a row of the results."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    model, (images, labels), test = network(name)
+    size, sparsity, tuning, rate = SETTINGS[name]
+    steps = -(-len(labels) // size)
+    sparse = gems.SparseModel(
+        model, kernel_initializer="signed_constant", seed=seed
+    )
+
+    def fit(epochs, callbacks=None):
+        sparse.fit(
+            images,
+            labels,
+            batch_size=size,
+            epochs=epochs,
+            verbose=0,
+            callbacks=callbacks,
+        )
+
+    callback = gems.GemMinerCallback(sparsity, freeze_period=1)
+    row = {"data": name, "arm": arm, "epochs": epochs, "seed": seed}
+    sparse.compile(optimizer(arm, epochs * steps), LOSS)
+    try:
+        fit(epochs, [callback])
+    except RuntimeError as error:
+        return row | {"failure": str(error).split(".")[0]}
+    sparse.start_finetuning()
+    schedule = keras.optimizers.schedules.CosineDecay(rate, tuning * steps)
+    sparse.compile(
+        keras.optimizers.SGD(schedule, momentum=0.9), LOSS, metrics=["accuracy"]
+    )
+    row["before"] = sparse.evaluate(*test, batch_size=500, verbose=0)[1]
+    fit(tuning)
+    row["after"] = sparse.evaluate(*test, batch_size=500, verbose=0)[1]
+    return row
+
+
+def render(rows):
+    """Returns a table: accuracy before / after fine-tuning, in percent."""
+    places = list(dict.fromkeys((row["data"], row["epochs"]) for row in rows))
+    head = "".join(f"{f'{data}, {epochs}':>16}" for data, epochs in places)
+    lines = [f"{'':<12}{head}"]
+    for arm in ARMS:
+        cells = []
+        for place in places:
+            found = [
+                row
+                for row in rows
+                if (row["data"], row["epochs"]) == place and row["arm"] == arm
+            ]
+            failed = sum("failure" in row for row in found)
+            text = f"{failed} of {len(found)} died" if failed else ""
+            if found and not failed:
+                before, after = (
+                    100 * statistics.mean(row[key] for row in found)
+                    for key in ("before", "after")
+                )
+                text = f"{before:.2f} / {after:.2f}"
+            cells.append(f"{text:>16}")
+        lines.append(f"{arm:<12}{''.join(cells)}")
+    return "\n".join(lines)
+
+
+def main(_):
+    """Measures what is missing, and prints the table."""
+    path = FLAGS.render or FLAGS.output
+    rows = []
+    if path and Path(path).exists():
+        rows = json.loads(Path(path).read_text("utf-8"))["results"]
+    known = {tuple(row[key] for key in ROUNDS) for row in rows}
+    cells = [
+        (name, arm, int(epochs), int(seed))
+        for seed in FLAGS.seeds
+        for epochs in FLAGS.epochs
+        for name in FLAGS.data
+        for arm in FLAGS.arms or ARMS
+    ]
+    for cell in () if FLAGS.render else cells:
+        if cell not in known:
+            rows.append(measure(*cell))
+            print(rows[-1], flush=True)
+            write_results(FLAGS.output, "score_rates", rows)
+    print(render(rows))
+
+
+if __name__ == "__main__":
+    app.run(main)
