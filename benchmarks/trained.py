@@ -74,6 +74,7 @@ flags.DEFINE_list("seeds", ["0"], "Which.")
 flags.DEFINE_list("distributions", list(DISTRIBUTIONS), "Which.")
 flags.DEFINE_list("ways", WAYS, "How to prune.")
 flags.DEFINE_integer("prune_epochs", None, "Defaults to the network's own.")
+flags.DEFINE_string("directory", None, "Of the trained weights, if kept.")
 flags.DEFINE_string("output", None, "JSON file, written row by row.")
 flags.DEFINE_string("render", None, "Only print the tables of a JSON file.")
 
@@ -103,13 +104,27 @@ class Dense:
         self.name, self.seed = name, seed
         if FLAGS.prune_epochs:
             self.settings["prune"] = FLAGS.prune_epochs
-        epochs, size = self.settings["epochs"], self.settings["batch_size"]
-        steps = -(-len(self.train[0]) // size) * epochs
-        rate = keras.optimizers.schedules.CosineDecay(3e-3, steps)
+        # Of arrays, or of a `tf.data.Dataset` that has its own batches.
+        self.size = size = self.settings.get("batch_size")
+        data = self.train[0]
+        self.steps = math.ceil(len(data) / size) if size else len(data)
+        epochs = self.settings["epochs"]
+        rate = keras.optimizers.schedules.CosineDecay(3e-3, self.steps * epochs)
         self.model.compile(
             keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"]
         )
-        self.model.fit(*self.train, batch_size=size, epochs=epochs, verbose=0)
+        saved = FLAGS.directory and Path(
+            FLAGS.directory, f"{name}-{seed}.weights.h5"
+        )
+        if saved and saved.exists():
+            self.model.load_weights(saved)
+        else:
+            self.model.fit(
+                *self.train, batch_size=size, epochs=epochs, verbose=0
+            )
+        if saved and not saved.exists():
+            saved.parent.mkdir(parents=True, exist_ok=True)
+            self.model.save_weights(saved)
         self.accuracy = accuracy(self.model, self.test)
         self.kernels = len(gems.PruningReport(self.model).prunable)
         self._weights = self.model.get_weights()
@@ -147,17 +162,21 @@ class Dense:
         sparse = self.sparse(filters, way)
         if way == "one shot":
             hide(sparse, gems.methods.Magnitude(sparsity, spread).find(sparse))
-            images = self.train[0][:2000]
-            batches = [(x, None) for x in np.array_split(images, 8)]
+            batches = self.train[0]
+            if self.size:
+                images = np.array_split(batches[:2000], 8)
+                batches = [(x, None) for x in images]
             gems.recalibrate_batch_norm(sparse, batches)
         elif way == "snip":
             method = gems.methods.Snip(sparsity, 4, distribution=spread)
-            size = self.settings["batch_size"]
-            batches = tf.data.Dataset.from_tensor_slices(self.train)
-            hide(sparse, method.find(sparse, batches.batch(size)))
+            batches = self.train[0]
+            if self.size:
+                batches = tf.data.Dataset.from_tensor_slices(self.train)
+                batches = batches.batch(self.size)
+            hide(sparse, method.find(sparse, batches))
             sparse.fit(
                 *self.train,
-                batch_size=size,
+                batch_size=self.size,
                 epochs=self.settings["prune"],
                 verbose=0,
             )
@@ -168,7 +187,7 @@ class Dense:
             callback = kind(sparsity, distribution=spread)
             sparse.fit(
                 *self.train,
-                batch_size=self.settings["batch_size"],
+                batch_size=self.size,
                 epochs=self.settings["prune"],
                 verbose=0,
                 callbacks=[callback],
@@ -191,8 +210,7 @@ class Dense:
 
         self.model.set_weights(self._weights)
         keras.utils.set_random_seed(self.seed)
-        size, epochs = self.settings["batch_size"], self.settings["prune"]
-        steps = -(-len(self.train[0]) // size)
+        epochs, steps = self.settings["prune"], self.steps
         callback = gems.GradualMagnitudeCallback(sparsity)
         schedule = tfmot.sparsity.keras.PolynomialDecay(
             0.0,
@@ -211,7 +229,7 @@ class Dense:
         )
         twin.fit(
             *self.train,
-            batch_size=size,
+            batch_size=self.size,
             epochs=epochs,
             verbose=0,
             callbacks=[tfmot.sparsity.keras.UpdatePruningStep()],
