@@ -21,7 +21,9 @@ class RewriteReport(Report):
         shared: List of names of layers that both models share, as more than
             their config and weights may belong to them: layers of users, and
             those that adapt to data or hold a function. Training one model
-            changes them in the other.
+            changes them in the other. Defaults to `[]`.
+        difference: Float, the largest difference of the outputs, as a
+            fraction of the largest output. Defaults to `0.0`.
 
     Example:
 
@@ -35,6 +37,7 @@ class RewriteReport(Report):
     left: list
     xnnpack: ReadinessReport
     shared: list = dataclasses.field(default_factory=list)
+    difference: float = 0.0
 
     @property
     def exact(self):
@@ -53,6 +56,7 @@ class RewriteReport(Report):
             "left": self.left,
             "xnnpack": self.xnnpack.to_dict(),
             "shared": self.shared,
+            "difference": self.difference,
             "exact": self.exact,
             "eligible": self.eligible,
         }
@@ -69,7 +73,7 @@ class RewriteReport(Report):
         parts = [
             Table(["layer", "outputs", "change"], rows),
             f"{len(self.changes)} layers changed, {len(self.left)} that could "
-            "not be",
+            f"not be; outputs differ by {self.difference:.2g} of the largest",
             f"{able} of {len(convolutions)} 1x1 convolutions can run sparse",
         ]
         if self.shared:
