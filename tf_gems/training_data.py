@@ -81,9 +81,7 @@ class TrainingData:
     @property
     def has_places(self):
         """Whether batches can be read by index, and their number is known."""
-        return (
-            is_indexed(self.source) and _num_batches(self.source) is not None
-        )
+        return is_indexed(self.source) and _num_batches(self.source) is not None
 
     @property
     def is_endless(self):
