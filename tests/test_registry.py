@@ -2,6 +2,7 @@ import inspect
 import math
 
 import keras
+import numpy as np
 import pytest
 
 from tf_gems import distributions
@@ -11,18 +12,36 @@ from tf_gems import methods
 from tf_gems import patterns
 from tf_gems import schedules
 from tf_gems.registry import Configurable
+from tf_gems.sparse_model import SparseModel
+
+
+def loud(height):
+    return 2 * height
 
 
 class Sine(schedules.Schedule):
     """A schedule of a user, without `get_config`."""
 
-    def __init__(self, height, *, phase=0.0, notify=print):
+    def __init__(self, height, *, phase=0.0, change=loud):
         self.height = height
         self.phase = phase
-        self.notify = notify
+        self.change = change
 
     def __call__(self, progress):
-        return self.height * abs(math.sin(progress + self.phase))
+        return self.change(self.height) * abs(math.sin(progress + self.phase))
+
+
+class Mine(methods.Magnitude):
+    """A method of a user, which fixes an argument of its base class."""
+
+    def __init__(self, target_sparsity, power=1, weigh=np.abs):
+        super().__init__(target_sparsity, distribution="erk")
+        self.power, self.weigh = power, weigh
+
+    def scores(self, model, data):
+        return [
+            self.weigh(w) ** self.power for w in super().scores(model, data)
+        ]
 
 
 OBJECTS = [
@@ -47,15 +66,42 @@ OBJECTS = [
 def test_a_config_is_the_arguments_and_gives_an_equal_object(value):
     assert isinstance(value, Configurable)
     config = keras.saving.serialize_keras_object(value)
-    with keras.saving.custom_object_scope({"Sine": Sine}):
+    with keras.saving.custom_object_scope({"Sine": Sine, "loud": loud}):
         copy = keras.saving.deserialize_keras_object(config)
     assert type(copy) is type(value)
     assert keras.saving.serialize_keras_object(copy) == config
     names = inspect.signature(type(value)).parameters
     for name in names:
-        if name not in ("kwargs", "notify"):  # a function is no data
+        if name != "kwargs":
             assert name in config["config"]
 
 
-def test_a_user_class_keeps_what_is_data():
-    assert Sine(2.0).get_config() == {"height": 2.0, "phase": 0.0}
+def test_functions_and_arrays_of_a_user_are_kept():
+    sine = Sine(np.array([1.0, 3.0]), change=loud)
+    with keras.saving.custom_object_scope({"loud": loud}):
+        copy = Sine.from_config(sine.get_config())
+    assert copy.change is loud
+    np.testing.assert_array_equal(copy(0.5), sine(0.5))
+
+
+def test_what_no_config_can_hold_is_named():
+    for value in (lambda height: height, object()):
+        with pytest.raises(NotImplementedError, match="Sine with argument `ch"):
+            Sine(2.0, change=value).get_config()
+    one = Sine(2.0)
+    del one.height
+    with pytest.raises(NotImplementedError, match="`height`, which is no attr"):
+        one.get_config()
+
+
+def test_a_copy_of_a_method_has_its_functions():
+    """A comparison makes a copy for every sparsity and seed."""
+    one = Mine(0.5, power=3, weigh=lambda w: -np.abs(w))
+    copy = methods.get(one, target_sparsity=0.9)
+    assert copy.weigh is one.weigh and copy.power == 3
+    assert copy.target_sparsity == 0.9
+    assert type(copy.distribution) is type(one.distribution)
+    # A search is not lost because its method has no config.
+    model = keras.Sequential([keras.Input((9,)), keras.layers.Dense(8)])
+    ticket = copy.find(SparseModel(model, seed=0))
+    assert ticket.metadata["method"] == {"class_name": "Mine"}

@@ -188,3 +188,36 @@ def test_arguments_are_those_of_fit():
 
     known = inspect.signature(keras.Model.fit).parameters
     assert set(training_data.ARGUMENTS) <= set(known)
+
+
+class Counted(keras.utils.PyDataset):
+    """Says how many batches it has as Keras' newer property does."""
+
+    def __init__(self, count):
+        super().__init__()
+        self._count = count
+
+    @property
+    def num_batches(self):
+        return self._count
+
+    def __getitem__(self, index):
+        return X[index : index + 1], Y[index : index + 1]
+
+
+class Uncounted(keras.utils.PyDataset):
+    def __getitem__(self, index):
+        return X[:1], Y[:1]
+
+
+def test_a_dataset_may_count_its_batches_by_a_property():
+    data = read(Counted(3))
+    assert len(data) == 3 == len(list(data)) and data.has_places
+    assert not data.is_endless
+    endless = read(Counted(None))
+    assert endless.is_endless and not endless.has_places
+    assert len(read(Counted(None), steps_per_epoch=2)) == 2
+    with pytest.raises(TypeError):  # as `len` of other data of unknown length
+        len(endless)
+    with pytest.raises(ValueError, match="Uncounted, which has neither"):
+        read(Uncounted())

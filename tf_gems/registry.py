@@ -3,11 +3,14 @@
 import inspect
 
 import keras
+import numpy as np
 
 from tf_gems.validation import check_choice
 
 _DATA = (bool, int, float, str, list, tuple, dict, type(None))
-_MISSING = object()
+MISSING = object()
+# Names by which Keras writes functions and arrays.
+_VALUES = ("function", "__numpy__")
 
 
 class Configurable:
@@ -15,38 +18,77 @@ class Configurable:
 
     A constructor keeps its arguments as attributes of the same names, and
     passes `**kwargs` on to that of its base class. A subclass overrides
-    `get_config` if an argument is neither plain data nor an object that has a
-    config, or is kept under another name.
+    `get_config` if an argument is neither plain data nor an array, a function
+    with a name or an object that has a config, or is kept under another name.
     """
 
     def get_config(self):
         """Returns a dict from the names of the arguments to their values."""
+        is_own = type(self).get_config is not Configurable.get_config
         config = {}
-        for name in _arguments(type(self)):
-            value = getattr(self, name, _MISSING)
-            if hasattr(value, "get_config"):
-                config[name] = keras.saving.serialize_keras_object(value)
-            elif isinstance(value, _DATA):
-                config[name] = value
+        for name, value in arguments_of(self).items():
+            try:
+                config[name] = _as_data(value)
+            except ValueError as error:
+                if is_own:  # which adds what is missing
+                    continue
+                raise NotImplementedError(
+                    "A config holds plain data, arrays, functions with a name "
+                    "and objects that have a config, each kept as an "
+                    "attribute with the name of its argument. Received: "
+                    f"{type(self).__name__} with argument `{name}`, {error}. "
+                    "Override `get_config`."
+                ) from None
         return config
 
     @classmethod
     def from_config(cls, config):
-        return cls(**config)
+        return cls(**{k: _as_value(v) for k, v in config.items()})
 
 
-def _arguments(kind):
-    """Returns the arguments of a class's constructors, base classes first."""
-    parameters = [
-        parameter
-        for base in reversed(kind.__mro__)
-        if "__init__" in vars(base)
-        for parameter in inspect.signature(base.__init__).parameters.values()
-        if parameter.kind
-        not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    names = dict.fromkeys(parameter.name for parameter in parameters)
-    return [name for name in names if name != "self"]
+def arguments_of(value):
+    """Returns the arguments that an object keeps, by name.
+
+    What is kept under another name is `MISSING`.
+
+    Args:
+        value: `Configurable`.
+    """
+    found = {}
+    for kind in type(value).__mro__:
+        if "__init__" not in vars(kind):
+            continue
+        rest = False
+        parameters = inspect.signature(kind.__init__).parameters
+        for name, parameter in list(parameters.items())[1:]:
+            if parameter.kind is parameter.VAR_KEYWORD:
+                rest = True  # for the constructor of its base class
+            elif parameter.kind is not parameter.VAR_POSITIONAL:
+                found.setdefault(name, getattr(value, name, MISSING))
+        if not rest:
+            break
+    return found
+
+
+def _as_data(value):
+    if value is MISSING:
+        raise ValueError("which is no attribute")
+    if hasattr(value, "get_config"):
+        return keras.saving.serialize_keras_object(value)
+    if isinstance(value, _DATA):
+        return value
+    if isinstance(value, np.ndarray) or (
+        inspect.isfunction(value) and "<" not in value.__qualname__
+    ):
+        return keras.saving.serialize_keras_object(value)
+    raise ValueError(f"of type {type(value).__name__}")
+
+
+def _as_value(data):
+    """Returns the function or array of a config; other values as they are."""
+    if isinstance(data, dict) and data.get("class_name") in _VALUES:
+        return deserialize(data, "config")
+    return data
 
 
 def get(identifier, classes, argument, kind=None):

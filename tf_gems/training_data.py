@@ -60,7 +60,10 @@ class TrainingData:
         self.validation = dict(validation)
 
     def __len__(self):
-        return len(self.source) if self.steps is None else self.steps
+        if self.steps is not None:
+            return self.steps
+        count = _num_batches(self.source) if is_indexed(self.source) else None
+        return len(self.source) if count is None else count
 
     def __iter__(self):
         for batch in itertools.islice(_batches_of(self.source), self.steps):
@@ -78,7 +81,17 @@ class TrainingData:
     @property
     def has_places(self):
         """Whether batches can be read by index, and their number is known."""
-        return is_indexed(self.source) and self.source.num_batches is not None
+        return is_indexed(self.source) and _num_batches(self.source) is not None
+
+    @property
+    def is_endless(self):
+        """Whether the data says of itself that it has no last batch."""
+        if self.steps is not None:
+            return False
+        if is_indexed(self.source):
+            return _num_batches(self.source) is None
+        cardinality = getattr(self.source, "cardinality", None)  # of `tf.data`
+        return cardinality is not None and int(cardinality()) == -1
 
     @property
     def gives_batches_once(self):
@@ -176,6 +189,8 @@ def read(x, y=None, model=None, **arguments):
             "`tf.data.Dataset`, a `keras.utils.PyDataset` or a list of "
             "batches."
         )
+    if is_indexed(source):
+        _num_batches(source)
     _refuse_beside(x, y, given)
     return TrainingData(
         source,
@@ -206,10 +221,23 @@ def is_indexed(source):
     return isinstance(source, keras.utils.PyDataset)
 
 
+def _num_batches(source):
+    """Returns how many batches a `PyDataset` has; `None` without an end."""
+    try:
+        return source.num_batches
+    except NotImplementedError as error:
+        raise ValueError(
+            "A `keras.utils.PyDataset` says how many batches it has. "
+            f"Received: {type(source).__name__}, which has neither `__len__` "
+            "nor a property `num_batches`. Add one of them; `num_batches` is "
+            "`None` for data without an end."
+        ) from error
+
+
 def _batches_of(source):
     if not is_indexed(source):
         return iter(source)
-    count = source.num_batches
+    count = _num_batches(source)
     places = itertools.count() if count is None else range(count)
     return (source[place] for place in places)
 

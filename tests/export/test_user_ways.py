@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import user_models as users
+from keras import ops
 
 import tf_gems
 
@@ -158,3 +159,43 @@ def test_a_declared_batch_size_takes_more_examples(export, tmp_path):
         ValueError, match="`inputs` must hold at least one.*3 exam"
     ):
         export(sparse, tmp_path / "other.tflite", more[:3])
+
+
+class Convolution(keras.layers.Layer):
+    """A graph convolution: the product of two computed matrices."""
+
+    def __init__(self, batched, **kwargs):
+        super().__init__(**kwargs)
+        self.batched = batched
+        self.dense = keras.layers.Dense(8)
+
+    def call(self, inputs):
+        features, edges = inputs
+        x = self.dense(features)
+        if self.batched:
+            return ops.relu(ops.matmul(edges[None], x[None])[0])
+        return ops.relu(ops.matmul(edges, x))
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_an_activation_that_the_converter_loses_is_named(batched, tmp_path):
+    class Graph(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.sent = Convolution(batched, name="sent")
+
+        def call(self, inputs):
+            return self.sent(inputs)
+
+    random = np.random.default_rng(0)
+    x = [random.normal(size=(5, n)).astype("float32") for n in (9, 5)]
+    model = Graph()
+    model(x)
+    path = tmp_path / "m.tflite"
+    if batched:  # the remedy
+        export = tf_gems.export_litert(model, path, inputs=x)
+        assert export.largest_difference < 1e-4
+        return
+    with pytest.raises(RuntimeError, match="'sent', which multiplies two com"):
+        tf_gems.export_litert(model, path, inputs=x)
+    assert not path.exists()

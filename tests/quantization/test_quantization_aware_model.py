@@ -8,6 +8,7 @@ from keras import ops
 
 import tf_gems as gems
 from tf_gems.layers.wrapped_variable import WrappedVariable
+from tf_gems.quantization import operators
 
 random = np.random.default_rng(0)
 X = random.normal(size=(64, 8, 8, 3)).astype("float32")
@@ -173,7 +174,16 @@ def _penalized(x):
     return layers.ActivityRegularization(0.1)(x)
 
 
-@pytest.mark.parametrize("graph", [_by_name, _by_keyword, _active, _penalized])
+def _of_two_ranks(x):
+    """Each of the maps is scaled by numbers of its own example."""
+    x = layers.Conv2D(4, 3)(x)
+    excite = layers.Dense(4)(layers.GlobalMaxPooling2D()(x))
+    return layers.Add()([layers.Multiply()([x, excite]), excite, x])
+
+
+@pytest.mark.parametrize(
+    "graph", [_by_name, _by_keyword, _active, _penalized, _of_two_ranks]
+)
 def test_graphs_compute_what_keras_computes(graph):
     inputs = keras.Input((8, 8, 3))
     x = layers.GlobalAveragePooling2D()(graph(inputs))
@@ -186,6 +196,19 @@ def test_graphs_compute_what_keras_computes(graph):
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
     aware(X, training=False)
     assert [float(x) for x in aware.losses] == pytest.approx(losses, rel=0.05)
+
+
+def test_operators_that_compute_something_else_are_refused(monkeypatch):
+    monkeypatch.setitem(
+        operators._LAYERS, layers.Subtract, operators._merge(ops.add)
+    )
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Subtract()([layers.Conv2D(3, 1)(inputs), inputs])
+    model = keras.Model(inputs, x)
+    expected = model.predict(X, verbose=0)
+    with pytest.raises(RuntimeError, match="for which they differ by"):
+        gems.QuantizationAwareModel(model, X)
+    np.testing.assert_array_equal(model.predict(X, verbose=0), expected)
 
 
 def test_a_saved_model_goes_on(tmp_path, eagerly):

@@ -1,21 +1,21 @@
 """Removal of the channels that the zeros of a model have cut off."""
 
 import collections
-import contextlib
 
 import keras
 import numpy as np
 from keras import ops
 
-from tf_gems import _keras
 from tf_gems.compaction.channels import Channels
 from tf_gems.compaction.choice import rule_for
+from tf_gems.compaction.comparing import largest_difference
+from tf_gems.compaction.comparing import random_inputs
 from tf_gems.compaction.copying import Names
 from tf_gems.compaction.copying import copy_of
 from tf_gems.compaction.copying import is_copied
 from tf_gems.compaction.graph import Call
 from tf_gems.compaction.graph import is_graph
-from tf_gems.compaction.graph import run
+from tf_gems.compaction.graph import rebuilt
 from tf_gems.compaction.graph import trace
 from tf_gems.compaction.report import CompactionReport
 from tf_gems.compaction.report import rows_of
@@ -71,10 +71,10 @@ def compact(model, inputs=None):
     check_eager()
     _refuse_others(model)
     _refuse_not_finite(model)
-    inputs = _random_inputs(model) if inputs is None else inputs
+    inputs = random_inputs(model) if inputs is None else inputs
     found = Compaction(model)
     compacted, calls = found.build()
-    difference = _difference(model, compacted, inputs)
+    difference = largest_difference(model, compacted, inputs)
     tolerance = max(TOLERANCE, HALF_TOLERANCE[half_precision(model)])
     if not difference <= tolerance:
         raise RuntimeError(
@@ -128,34 +128,25 @@ class Compaction:
         rules = iter(self._rules)
         copies, calls = {}, []
         names = Names(
-            rule.call.operation
-            for rule in self._rules
-            if rule.call.name in self.shared
+            self.calls,
+            shared=[
+                rule.call.operation
+                for rule in self._rules
+                if rule.call.name in self.shared
+            ],
         )
 
-        def call(old, args, kwargs, _):
+        def call(old, args, kwargs, within):
             new, weights = self._replace(old, next(rules), copies)
-            names.give(new)
+            names.give(new, within)
             outputs = new(*args, **kwargs)
             if weights:
                 new.set_weights(weights)
             flat = keras.tree.flatten(outputs)
-            calls.append(Call(new, args, kwargs, flat))
+            calls.append(Call(new, args, kwargs, flat, within))
             return outputs
 
-        inputs = [
-            keras.Input(
-                batch_shape=x.shape,
-                dtype=x.dtype,
-                sparse=x.sparse,
-                name=x.name,
-            )
-            for x in self._model.inputs
-        ]
-        outputs = run(self._model, inputs, call)
-        # Named and nested as the inputs of the model are.
-        packed = keras.tree.pack_sequence_as(_structure(self._model), inputs)
-        return keras.Model(packed, outputs, name=self._model.name), calls
+        return rebuilt(self._model, call), calls
 
     def _replace(self, old, rule, copies):
         """Returns the new operation, and its weights or `None`."""
@@ -168,12 +159,6 @@ class Compaction:
             copies[id(old)] = copy_of(old)
         weights = old.get_weights() if isinstance(old, keras.Layer) else None
         return copies[id(old)], weights
-
-
-def _structure(model):
-    if isinstance(model, keras.Sequential):
-        return model.inputs[0]
-    return _keras.inputs_struct(model)
 
 
 def _refuse_others(model):
@@ -201,85 +186,3 @@ def _refuse_not_finite(model):
                 f"'{model.name}' that is not finite, '{weight.path}'. Train "
                 "the model again, or load its weights from before it diverged."
             )
-
-
-def _random_inputs(model):
-    """Returns two random inputs, with a size of 32 where it is not fixed."""
-    generator = np.random.default_rng(0)
-    batch = []
-    for tensor in model.inputs:
-        shape = [size or 32 for size in tensor.shape]
-        shape[0] = tensor.shape[0] or 2
-        if "float" in tensor.dtype:
-            values = generator.normal(size=shape)
-        elif "int" in tensor.dtype or tensor.dtype == "bool":
-            values = generator.integers(0, 2, shape)
-        else:
-            raise ValueError(
-                "Outputs are compared on random numbers, or on `inputs`. "
-                f"Received: '{model.name}' with input '{tensor.name}' of "
-                f"{tensor.dtype}. Pass a batch as `inputs`."
-            )
-        batch.append(values.astype(tensor.dtype))
-    return keras.tree.pack_sequence_as(_structure(model), batch)
-
-
-def _outputs(model, inputs):
-    """Returns the outputs of a model, or refuses inputs that do not fit."""
-    try:
-        return model(inputs, training=False)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            "`inputs` must be a batch as the model takes it. Received: "
-            f"inputs of type {type(inputs).__name__}, which '{model.name}' "
-            f"does not take: {reason} Leave it out, or pass such a batch."
-        ) from error
-
-
-@contextlib.contextmanager
-def _state_kept(model):
-    """Restores what a call assigns: recurrent states, counters, seeds."""
-    variables = list(model.non_trainable_variables)
-    for layer in _keras.flatten_layers(model):
-        variables += keras.tree.flatten(getattr(layer, "states", None) or [])
-    kept = [(variable, ops.copy(variable)) for variable in variables]
-    try:
-        yield
-    finally:
-        for variable, value in kept:
-            variable.assign(value)
-
-
-def _difference(model, compacted, inputs):
-    """Returns the largest difference as a fraction of the largest output."""
-    found = []
-    for network in (model, compacted):
-        with _state_kept(model):  # the two may share layers
-            outputs = _outputs(network, inputs)
-        flat = keras.tree.flatten(outputs)
-        found.append([ops.convert_to_numpy(x) for x in flat])
-    if not any(np.size(one) for one in found[0]):
-        raise ValueError(
-            "Outputs are compared on a batch of examples. Received: inputs, "
-            f"for which '{model.name}' returns no value. Pass some examples, "
-            "or leave `inputs` out."
-        )
-    worst = 0.0
-    for one, other in zip(*found, strict=True):
-        if one.shape != other.shape:
-            return np.inf
-        if one.dtype.kind in "OSU" and not np.array_equal(one, other):
-            return np.inf
-        if one.dtype.kind in "OSU" or not np.size(one):
-            continue
-        if not np.all(np.isfinite(one)):
-            raise ValueError(
-                "Outputs are compared on inputs for which they are finite. "
-                f"Received: '{model.name}', of which an output holds NaN or "
-                "infinite values. Pass real inputs."
-            )
-        largest = max(float(np.max(np.abs(one))), 1e-30)
-        gap = np.max(np.abs(one.astype("float64") - other)) / largest
-        worst = max(worst, float(gap))
-    return worst

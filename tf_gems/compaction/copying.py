@@ -45,6 +45,16 @@ def is_copied(operation):
     )
 
 
+def is_rewritable(layer):
+    """Whether a layer is one of Keras' own, with nothing of a user's in it."""
+    return (
+        is_copied(layer)
+        and not _own_functions(layer)
+        and not getattr(layer, "quantization_mode", None)
+        and not getattr(layer, "lora_enabled", False)
+    )
+
+
 def _own_functions(operation):
     """Returns the attributes that are functions of the user's own."""
     return {
@@ -78,18 +88,21 @@ class Names:
     """Names for the operations of one graph, each of its own.
 
     Models within a model may hold layers of the same names, and a layer that
-    is called twice becomes two layers.
+    is called twice becomes two layers. Layers of the model itself keep their
+    names; those of a model within it get its name as a prefix then.
 
     Args:
-        fixed: Iterable of operations that keep their names.
+        calls: List of `Call` of the model.
+        shared: List of operations that keep their names. Defaults to `()`.
 
     Raises:
         ValueError: If two of these have the same.
     """
 
-    def __init__(self, fixed):
+    def __init__(self, calls, shared=()):
+        self._outer = {call.name for call in calls if not call.within}
         self._operations = {}
-        for operation in fixed:
+        for operation in shared:
             other = self._operations.setdefault(operation.name, operation)
             if other is not operation:
                 raise ValueError(
@@ -98,10 +111,23 @@ class Names:
                     "models within the model. Give them names of their own."
                 )
 
-    def give(self, operation):
-        """Renames an operation that has the name of another."""
+    def give(self, operation, within=()):
+        """Renames an operation that has the name of another.
+
+        Args:
+            operation: Keras layer or operation, not built yet or shared.
+            within: Tuple of the nested models around the one that it
+                replaces. Defaults to `()`.
+        """
         name, count = operation.name, 0
-        while self._operations.setdefault(name, operation) is not operation:
+        if self._operations.get(name) is operation:
+            return
+        taken = self._outer if within else ()
+        if within and (name in self._outer or name in self._operations):
+            name = f"{within[-1].name}_{name}"
+        base = name
+        while name in taken or name in self._operations:
             count += 1
-            name = f"{operation.name}_{count}"
+            name = f"{base}_{count}"
+        self._operations[name] = operation
         operation.name = name

@@ -17,12 +17,14 @@ class Call:
         args: Positional arguments, with symbolic tensors in their places.
         kwargs: Keyword arguments.
         outputs: List of symbolic tensors.
+        within: Tuple of the nested models around it. Defaults to `()`.
     """
 
     operation: object
     args: tuple
     kwargs: dict
     outputs: list
+    within: tuple = ()
 
     @property
     def inputs(self):
@@ -118,15 +120,43 @@ def trace(model):
     """
     calls = []
 
-    def call(operation, args, kwargs, _):
+    def call(operation, args, kwargs, within):
         outputs = operation.compute_output_spec(*args, **kwargs)
-        calls.append(Call(operation, args, kwargs, keras.tree.flatten(outputs)))
+        flat = keras.tree.flatten(outputs)
+        calls.append(Call(operation, args, kwargs, flat, within))
         return outputs
 
     inputs = [
         keras.KerasTensor(x.shape, x.dtype, name=x.name) for x in model.inputs
     ]
     return inputs, calls, run(model, inputs, call)
+
+
+def rebuilt(model, call):
+    """Returns a functional model in which other operations are called.
+
+    Its inputs are named and nested as those of the model are.
+
+    Args:
+        model: `keras.Sequential` or functional model.
+        call: See `run`. The calls come in the order of `trace`.
+    """
+    inputs = [
+        keras.Input(
+            batch_shape=x.shape, dtype=x.dtype, sparse=x.sparse, name=x.name
+        )
+        for x in model.inputs
+    ]
+    outputs = run(model, inputs, call)
+    packed = keras.tree.pack_sequence_as(structure_of(model), inputs)
+    return keras.Model(packed, outputs, name=model.name)
+
+
+def structure_of(model):
+    """Returns the inputs of a model in the structure that it is called with."""
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0]
+    return _keras.inputs_struct(model)
 
 
 def is_graph(layer):

@@ -22,6 +22,7 @@ from tf_gems.files import share
 from tf_gems.fingerprint.values import describe
 from tf_gems.fingerprint.values import digest
 from tf_gems.provenance import provenance
+from tf_gems.registry import arguments_of
 from tf_gems.text import printable
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
@@ -317,7 +318,7 @@ def _cells(protocol, methods, sparsities, seeds, checks, dense):
             method = _at(method, sparsity)
             for seed in seeds:
                 seeded = method
-                if "seed" in method.get_config():
+                if "seed" in arguments_of(method):
                     seeded = registry.get(method, seed=seed)
                 cell = Cell(protocol, name, seeded, seed, {})
                 _refuse_too_long(cell)

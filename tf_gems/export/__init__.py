@@ -10,9 +10,9 @@ from tf_gems.export.micro import export_micro
 from tf_gems.export.readiness_report import ReadinessReport
 from tf_gems.export.readiness_report import readiness_report
 from tf_gems.export.report import ExportReport
+from tf_gems.export.rewrite_report import RewriteReport
 from tf_gems.export.saved_model import export_saved_model
 from tf_gems.export.sparse_operators import sparse_operators
-from tf_gems.export.sparse_ready import RewriteReport
 from tf_gems.export.sparse_ready import make_sparse_ready
 from tf_gems.export.tf_keras_twin import from_tf_keras
 from tf_gems.export.tf_keras_twin import to_tf_keras

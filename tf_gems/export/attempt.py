@@ -14,6 +14,7 @@ from tf_gems.export import parity
 from tf_gems.export import weight_rows
 from tf_gems.export import worker
 from tf_gems.export import xnnpack
+from tf_gems.export.conversion import causes_named
 from tf_gems.export.conversion import random_numbers_named
 from tf_gems.export.network import Network
 from tf_gems.export.network import other_types
@@ -91,7 +92,7 @@ class Attempt:
             ]
         data, names = self._convert(given, calibrated)
         self.progress.step("running the file")
-        with random_numbers_named(self.traced):
+        with causes_named(self.traced):
             outputs = self._run_dense(data)
         self.data, reasons = data, {}
         if self.sparse:

@@ -140,6 +140,48 @@ def random_numbers_named(traced):
         ) from error
 
 
+@contextlib.contextmanager
+def causes_named(traced):
+    """Names what a TFLite file computes wrongly, if a comparison fails.
+
+    Besides random numbers it is the activation of a product of two computed
+    matrices: TensorFlow's converter fuses it into a dense layer, makes a batch
+    product of that and forgets the activation.
+    """
+    try:
+        with random_numbers_named(traced):
+            yield
+    except RuntimeError as error:
+        products = _computed_products(traced.function)
+        if not products:
+            raise
+        layers = _named(_layers_of(products, traced.model))
+        raise RuntimeError(
+            "An export must have the outputs of the Keras model. Received: "
+            f"'{traced.model.name}'{layers}, which multiplies two computed "
+            "matrices. If a ReLU follows, TensorFlow's converter loses it, "
+            "also without zeros. Nothing was written. Multiply with a batch "
+            "axis: `ops.matmul(a[None], b[None])[0]`. The comparison found: "
+            f"{error}"
+        ) from error
+
+
+def _computed_products(function):
+    """Returns the names of products of two matrices that follow from inputs."""
+    captured = {id(inside) for _, inside in function.graph.captures}
+    follows = {
+        tensor.op for tensor in function.inputs if id(tensor) not in captured
+    }
+    found = []
+    for op in function.graph.get_operations():  # in the order of computation
+        given = [tensor.op in follows for tensor in op.inputs]
+        if any(given):
+            follows.add(op)
+        if op.type == "MatMul" and all(given):
+            found.append(op.name)
+    return found
+
+
 def _explained(error, traced, form):
     """Returns an error that explains why the converter failed.
 

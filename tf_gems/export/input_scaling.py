@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_gems import _keras
+from tf_gems.compaction.copying import is_rewritable
 
 layers = keras.layers
 
@@ -76,63 +76,82 @@ class InputScaling:
             copy.bias.assign(bias / self.common)
 
 
-def find_input_scaling(model, readers):
+def find_input_scaling(graph):
     """Returns the `InputScaling` of a model, or the reason for none.
 
     Args:
-        model: Functional Keras model.
-        readers: Dict from names of operations to lists of those that read
-            them.
+        graph: `tf_gems.export.call_graph.CallGraph`.
 
     Returns:
         `(scaling, reason)`. Both are `None` if the input is not scaled.
     """
-    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
+    if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != 4:
         return None, None
-    channels = model.inputs[0].shape[-1]
+    [tensor] = graph.inputs
+    channels = tensor.shape[-1]
     scale, offset = np.ones(channels or 1), np.zeros(channels or 1)
     operations = []
-    current = _keras.maker_of(model.inputs[0])
     while True:
-        following = readers.get(current.name, [])
-        if len(following) != 1:
+        following = graph.readers(tensor)
+        if len(following) != 1 or graph.is_output(tensor):
             reason = "is not read by one convolution alone"
             return None, reason if operations else None
-        [current] = following
-        step = _affine(current, channels)
+        [call] = following
+        once = graph.is_called_once(call)
+        step = _affine(call, channels) if once else None
         if step is not None:
             scale, offset = step[0] * scale, step[0] * offset + step[1]
-        elif not isinstance(current, layers.ZeroPadding2D):
+        elif not (once and isinstance(call.operation, layers.ZeroPadding2D)):
             break
-        operations.append(current)
+        operations.append(call.operation)
+        [tensor] = call.outputs
     padding = [isinstance(o, layers.ZeroPadding2D) for o in operations]
     if all(padding):
         return None, None
     if padding != sorted(padding):  # padding is not the last before
         return None, "scales what is padded already"
-    if not (
-        type(current) is layers.Conv2D
-        and current.groups == 1
-        and current.data_format == "channels_last"
-        and keras.activations.serialize(current.activation) == "linear"
-        and len(_keras.calls_of(current)) == 1
-        and np.mean(scale) != 0
-    ):
-        return None, f"scales what '{current.name}' reads, no plain convolution"
-    following = readers.get(current.name, [])
-    norm = following[0] if len(following) == 1 else None
-    if not isinstance(norm, layers.BatchNormalization):
-        norm = None
-    return InputScaling(operations, current, norm, scale, offset), None
+    if "float" not in graph.inputs[0].dtype:
+        return None, f"scales {graph.inputs[0].dtype}, not floats"
+    if not (once and _is_plain(call.operation) and np.mean(scale) != 0):
+        return None, f"scales what '{call.name}' reads, no plain convolution"
+    return InputScaling(
+        operations, call.operation, _norm_after(call, graph), scale, offset
+    ), None
 
 
-def _affine(operation, channels):
-    """Returns scale and offset of an operation on images, or `None`."""
-    if len(_keras.calls_of(operation)) > 1:
+def _is_plain(layer):
+    """Whether a layer is a convolution alone, without its activation."""
+    return (
+        type(layer) is layers.Conv2D
+        and is_rewritable(layer)
+        and layer.groups == 1
+        and layer.data_format == "channels_last"
+        and keras.activations.serialize(layer.activation) == "linear"
+        and layer.activity_regularizer is None
+    )
+
+
+def _norm_after(call, graph):
+    """Returns the normalization that alone reads a convolution, or `None`."""
+    following = graph.readers(*call.outputs)
+    if len(following) != 1 or graph.is_output(*call.outputs):
         return None
-    if isinstance(operation, layers.Rescaling):
+    norm = following[0].operation
+    if (
+        type(norm) is layers.BatchNormalization
+        and graph.is_called_once(following[0])
+        and norm.axis in (-1, 3)
+    ):
+        return norm
+    return None
+
+
+def _affine(call, channels):
+    """Returns scale and offset of an operation on images, or `None`."""
+    operation = call.operation
+    if type(operation) is layers.Rescaling:
         found = operation.scale, operation.offset
-    elif isinstance(operation, layers.Normalization):
+    elif type(operation) is layers.Normalization:
         if operation.invert or operation.mean is None:
             return None
         mean = ops.convert_to_numpy(operation.mean)
@@ -140,26 +159,28 @@ def _affine(operation, channels):
         deviation = np.maximum(deviation, keras.config.epsilon())
         found = 1 / deviation, -mean / deviation
     else:
-        found = _of_arithmetic(operation)
+        found = _of_arithmetic(call)
     if found is None:
         return None
-    values = [np.asarray(v, "float64").reshape(-1) for v in found]
-    if any(v.size not in (1, channels) for v in values):
+    values = [np.asarray(v, "float64") for v in found]
+    if any(
+        v.size != 1 and (v.size, v.shape[-1]) != (channels, channels)
+        for v in values
+    ):
         return None
-    return [np.broadcast_to(v, channels) for v in values]
+    return [np.broadcast_to(v.reshape(-1), channels) for v in values]
 
 
-def _of_arithmetic(operation):
+def _of_arithmetic(call):
     """Returns scale and offset of `x / 127.5` and the like, or `None`."""
-    arguments = _keras.calls_of(operation)[0].arguments
-    values = [*arguments.args, *arguments.kwargs.values()]
+    values = [*call.args, *call.kwargs.values()]
     if len(values) != 2 or not isinstance(values[0], keras.KerasTensor):
         return None
     try:
         value = np.asarray(values[1], "float64")
     except (TypeError, ValueError):
         return None
-    kind = type(operation).__name__
+    kind = type(call.operation).__name__
     return {
         "Multiply": (value, 0.0),
         "TrueDivide": (1 / np.where(value == 0, np.nan, value), 0.0),

@@ -1,19 +1,23 @@
 """Rewrites a model so that XNNPACK can make use of its zeros."""
 
-import dataclasses
-
 import keras
 
-from tf_gems import _keras
+from tf_gems.compaction.comparing import largest_difference
+from tf_gems.compaction.comparing import random_inputs
+from tf_gems.compaction.copying import Names
+from tf_gems.compaction.copying import copy_of
+from tf_gems.compaction.copying import is_copied
+from tf_gems.compaction.copying import is_rewritable
 from tf_gems.compaction.graph import is_graph
-from tf_gems.export.flattening import carry_weights
-from tf_gems.export.flattening import flat_copy
+from tf_gems.compaction.graph import rebuilt
+from tf_gems.compaction.graph import tensors_of
+from tf_gems.export.call_graph import CallGraph
 from tf_gems.export.input_scaling import find_input_scaling
-from tf_gems.export.readiness_report import ReadinessReport
 from tf_gems.export.readiness_report import readiness_report
+from tf_gems.export.rewrite_report import RewriteReport
+from tf_gems.half_precision import HALF_TOLERANCE
+from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
-from tf_gems.tables import Report
-from tf_gems.tables import Table
 
 layers = keras.layers
 
@@ -27,6 +31,10 @@ _BY_CHANNEL = (
     layers.Softmax,
 )
 
+# Largest difference of outputs that are called exact, as a fraction of the
+# largest one: rounding, added up over the layers.
+TOLERANCE = 1e-3
+
 SHIFTED = (
     "pads by {pad} on every side instead of {before}: it samples its maps "
     "one pixel further left and above"
@@ -34,71 +42,7 @@ SHIFTED = (
 EVEN_ALREADY = "pads by {pad} explicitly, as 'same' does for maps of odd size"
 
 
-@dataclasses.dataclass
-class RewriteReport(Report):
-    """The layers that were changed, and those that could not be.
-
-    Args:
-        changes: List of dicts, one for each layer that was changed: `layer`,
-            its name; `change`, a sentence without its subject; `exact`,
-            whether the outputs stay the same.
-        left: List of dicts, one for each layer that breaks a rule and could
-            not be changed: `layer` and `reason`.
-        xnnpack: `tf_gems.export.ReadinessReport` of the new model.
-
-    Example:
-
-    ```python
-    ready, report = tf_gems.export.make_sparse_ready(model)
-    print(report)
-    ```
-    """
-
-    changes: list
-    left: list
-    xnnpack: ReadinessReport
-
-    @property
-    def exact(self):
-        """Whether the new model computes what the old one does."""
-        return all(change["exact"] for change in self.changes)
-
-    @property
-    def eligible(self):
-        """Whether every 1x1 convolution can run sparse now."""
-        return self.xnnpack.eligible
-
-    def to_dict(self):
-        """Returns the report as plain, JSON-serializable values."""
-        return {
-            "changes": self.changes,
-            "left": self.left,
-            "xnnpack": self.xnnpack.to_dict(),
-            "exact": self.exact,
-            "eligible": self.eligible,
-        }
-
-    def _parts(self):
-        rows = []
-        for row in self.changes:
-            outputs = "exact" if row["exact"] else "near-exact"
-            rows.append([row["layer"], outputs, row["change"]])
-        for row in self.left:
-            rows.append([row["layer"], "not changed", row["reason"]])
-        convolutions = self.xnnpack.layers
-        able = sum(not row["reason"] for row in convolutions)
-        parts = [
-            Table(["layer", "outputs", "change"], rows),
-            f"{len(self.changes)} layers changed, {len(self.left)} that could "
-            "not be",
-            f"{able} of {len(convolutions)} 1x1 convolutions can run sparse",
-        ]
-        if self.xnnpack.obstacle:
-            parts.append(f"obstacle: {self.xnnpack.obstacle}")
-        return parts
-
-
-def make_sparse_ready(model):
+def make_sparse_ready(model, inputs=None):
     """Rewrites a model so that XNNPACK can make use of its zeros.
 
     XNNPACK computes sparse 1x1 convolutions faster only in graphs that follow
@@ -124,18 +68,23 @@ def make_sparse_ready(model):
       is padded, else *near-exact*, at the borders.
 
     The report lists the layers that break a rule and cannot be rewritten.
+    The outputs of both models are compared: it says how far they differ.
 
     Args:
         model: Built functional or Sequential Keras model, with or without
             zeros.
+        inputs: Batch of inputs, as `model` takes it, with which the outputs
+            are compared. Defaults to `None`: two random inputs.
 
     Returns:
         `(ready, report)`: a new Keras model of the same inputs and outputs,
         and a `tf_gems.export.RewriteReport`. If no layer needs a change, the
-        model is a plain copy.
+        model is a plain copy, but for the layers that the report lists as
+        shared.
 
     Raises:
-        RuntimeError: If Keras does not run on TensorFlow.
+        RuntimeError: If Keras does not run on TensorFlow, or the outputs of
+            both models differ where they must not.
         ValueError: If the model is not a functional or Sequential Keras
             model, or is wrapped in `SparseModel`.
 
@@ -151,14 +100,31 @@ def make_sparse_ready(model):
     Reference: Elsen et al., 2020, "Fast Sparse ConvNets".
     """
     _refuse_others(model)
-    flat, names = flat_copy(model)
-    plan = _Plan(flat, names)
-    ready = keras.models.clone_model(
-        flat, clone_function=plan.clone, call_function=plan.call
+    plan = _Plan(model)
+    ready = plan.build()
+    found = readiness_report(ready)
+    inputs = random_inputs(model) if inputs is None else inputs
+    report = RewriteReport(
+        plan.changes,
+        plan.left,
+        found,
+        plan.shared,
+        largest_difference(model, ready, inputs),
     )
-    plan.carry_weights()
-    report = readiness_report(ready)
-    return ready, RewriteReport(plan.changes, plan.left, report)
+    if report.exact:
+        _refuse_difference(model, report.difference)
+    return ready, report
+
+
+def _refuse_difference(model, difference):
+    tolerance = max(TOLERANCE, HALF_TOLERANCE[half_precision(model)])
+    if not difference <= tolerance:
+        raise RuntimeError(
+            "Exact rewrites keep the outputs of a model, up to "
+            f"{tolerance:g} of the largest output. Received: '{model.name}', "
+            f"whose outputs differ by {difference:.2g}. Use the model as it "
+            "is."
+        )
 
 
 def _refuse_others(model):
@@ -183,42 +149,34 @@ class _Plan:
     Attributes:
         changes: List of dicts: `layer`, `change` and `exact`.
         left: List of dicts: `layer` and `reason`.
+        shared: List of names.
     """
 
-    def __init__(self, model, names):
-        self.changes, self.left = [], []
-        for name in names:
+    def __init__(self, model):
+        self.changes, self.left, self.shared = [], [], []
+        self._model = model
+        self._graph = graph = CallGraph(model)
+        # What happens to a layer, by its identity.
+        self._pads = {}  # how much to pad before it
+        self._new_pads = {}  # the new padding of a padding layer
+        self._flat = set()  # it loses two axes
+        self._dropped = set()  # it returns its input
+        around = {part.name: None for c in graph.calls for part in c.within}
+        for name in around:
             self._change(name, "is replaced by its layers", True)
-        self._copies = {}  # by name: (layer, copy)
-        self._added = {}  # new layers by name
-        self._pads = {}  # names of layers before which to pad, and how much
-        self._new_pads = {}  # names of padding layers, and their new padding
-        self._flat = set()  # names of layers that lose two axes
-        self._dropped = set()  # names of layers that return their input
-        self._readers = {}
-        within = {id(operation) for operation in model.operations}
-        for layer in model.operations:
-            for node in _keras.calls_of(layer):
-                for tensor in node.input_tensors:
-                    before = _keras.maker_of(tensor)
-                    if id(before) in within:
-                        self._readers.setdefault(before.name, []).append(layer)
-        self._outputs = {
-            _keras.maker_of(tensor).name for tensor in model.outputs
-        }
-        self._scaling, reason = find_input_scaling(model, self._readers)
+        self._scaling, reason = find_input_scaling(graph)
         if self._scaling is not None:
             self._move_scaling()
         elif reason is not None:
-            self._leave(_keras.maker_of(model.inputs[0]).name, reason)
-        for layer in model.layers:
+            self._leave(model.inputs[0].name, reason)
+        for layer, calls in graph.layers():
             if isinstance(layer, keras.Model):
                 self._leave(layer.name, "is a model within the model")
             elif _strided(layer):
-                self._pad_evenly(layer)
+                self._pad_evenly(layer, calls)
             elif isinstance(layer, layers.GlobalAveragePooling2D):
-                self._flatten_head(layer)
-        self._report_wide_convolutions(model)
+                self._flatten_head(layer, calls)
+        self._report_wide_convolutions()
 
     def _change(self, name, change, exact):
         self.changes.append({"layer": name, "change": change, "exact": exact})
@@ -226,11 +184,11 @@ class _Plan:
     def _leave(self, name, reason):
         self.left.append({"layer": name, "reason": reason})
 
-    def _report_wide_convolutions(self, model):
+    def _report_wide_convolutions(self):
         """Lists the convolutions around which nothing is computed sparsely."""
         wide = [
             layer
-            for layer in model.layers
+            for layer, _ in self._graph.layers()
             if isinstance(layer, layers.Conv2D) and layer.kernel_size != (1, 1)
         ]
         reported = {row["layer"] for row in self.left}
@@ -252,84 +210,104 @@ class _Plan:
             change += ": padding is no longer scaled, at the borders"
         for operation in scaling.operations:
             if not isinstance(operation, layers.ZeroPadding2D):
-                self._dropped.add(operation.name)
+                self._dropped.add(id(operation))
                 self._change(operation.name, change, scaling.exact)
 
-    def _pad_evenly(self, layer):
+    def _pad_evenly(self, layer, calls):
         """Plans the padding of a layer of stride 2."""
         size = layer.kernel_size[0]
         pad = size // 2
-        maps = tuple(layer.input.shape[1:3])
         if layer.kernel_size == (1, 1):
             self._leave(layer.name, "is a 1x1 convolution of stride 2")
         elif len(set(layer.kernel_size)) > 1 or size % 2 == 0:
             self._leave(layer.name, "has a kernel that is not odd and square")
+        elif not is_rewritable(layer):
+            self._leave(layer.name, "is not a plain layer of Keras")
+        elif layer.data_format != "channels_last":
+            self._leave(layer.name, "has channels that are not the last axis")
         elif layer.padding == "same":
-            odd = [length is not None and length % 2 for length in maps]
-            if all(odd):
-                change = EVEN_ALREADY.format(pad=pad)
-            elif any(odd) or None in maps:
+            maps = {call.inputs[0].shape[1:3] for call in calls}
+            odd = {n is not None and n % 2 == 1 for m in maps for n in m}
+            if len(odd) > 1 or any(None in m for m in maps):
+                named = " and ".join(map(str, sorted(maps, key=str)))
                 self._leave(
-                    layer.name, f"reads maps of {maps}, of uneven parity"
+                    layer.name, f"reads maps of {named}, of uneven parity"
                 )
                 return
-            else:
+            exact = odd == {True}
+            change = EVEN_ALREADY.format(pad=pad)
+            if not exact:
                 change = SHIFTED.format(pad=pad, before="by 'same'")
-            self._pads[layer.name] = pad
-            self._change(layer.name, change, all(odd))
+            self._pads[id(layer)] = pad
+            self._change(layer.name, change, exact)
         else:
-            self._pad_evenly_before(layer, pad)
+            self._pad_evenly_before(layer, calls, pad)
 
-    def _pad_evenly_before(self, layer, pad):
-        padding = _keras.maker_of(layer.input)
+    def _pad_evenly_before(self, layer, calls, pad):
+        makers = [self._graph.maker(call.inputs[0]) for call in calls]
+        paddings = {id(c.operation): c.operation for c in makers if c}
+        [padding, *others] = [*paddings.values(), None]
         even = ((pad, pad), (pad, pad))
-        if not isinstance(padding, layers.ZeroPadding2D):
+        if not isinstance(padding, layers.ZeroPadding2D) or None in makers:
             self._leave(layer.name, "is not padded")
+            return
+        before = dict(self._graph.layers())[padding]
+        outputs = [tensor for call in before for tensor in call.outputs]
+        maps = {call.inputs[0].shape[1:3] for call in before}
+        readers = self._graph.readers(*outputs)
+        if others != [None]:
+            self._leave(layer.name, "is padded by several layers")
         elif padding.padding == even:
             pass  # as it should be
         elif padding.padding != ((pad - 1, pad), (pad - 1, pad)):
             self._leave(
                 padding.name, f"pads by {padding.padding}, not by {pad}"
             )
-        elif len(self._readers[padding.name]) > 1:
+        elif self._graph.is_output(*outputs):
+            self._leave(padding.name, "is an output")
+        elif {id(reader.operation) for reader in readers} != {id(layer)}:
             self._leave(padding.name, "is read by several layers")
-        elif any(n is None or n % 2 for n in padding.input.shape[1:3]):
-            maps = tuple(padding.input.shape[1:3])
-            self._leave(padding.name, f"pads maps of {maps}, not of even size")
+        elif any(n is None or n % 2 for m in maps for n in m):
+            named = " and ".join(map(str, sorted(maps, key=str)))
+            self._leave(padding.name, f"pads maps of {named}, not of even size")
         else:
-            before = f"by {padding.padding}"
-            self._new_pads[padding.name] = even
-            change = SHIFTED.format(pad=pad, before=before)
+            self._new_pads[id(padding)] = even
+            change = SHIFTED.format(pad=pad, before=f"by {padding.padding}")
             self._change(padding.name, change, False)
 
-    def _flatten_head(self, layer):
+    def _flatten_head(self, layer, calls):
         """Plans to drop the axes of size one after a global average."""
-        if not layer.keepdims:
+        graph = self._graph
+        if not layer.keepdims or layer.data_format != "channels_last":
             return
-        found, ends, todo = [], [], list(self._readers.get(layer.name, ()))
+        found, ends, todo = [], [], list(calls)
         while todo:
-            reader = todo.pop()
-            if isinstance(reader, layers.Flatten | layers.Reshape) and (
-                len(reader.output.shape) == 2
+            call = todo.pop()
+            part = call.operation
+            is_average = part is layer
+            if not graph.is_called_once(call):
+                self._leave(layer.name, f"'{part.name}' is called twice")
+                return
+            if isinstance(part, layers.Flatten | layers.Reshape) and (
+                len(call.outputs[0].shape) == 2
             ):
-                ends.append(reader)
-            elif (
-                reader.name not in self._outputs
-                and isinstance(reader, (*_BY_CHANNEL, layers.Conv2D))
-                and _works_on_one_pixel(reader)
-            ):
-                found.append(reader)
-                todo += self._readers.get(reader.name, ())
-            else:
+                ends.append(part)
+            elif not is_average and not _works_on_one_pixel(call):
                 reason = "keeps its axes of size one: "
-                reason += f"'{reader.name}' needs them"
+                reason += f"'{part.name}' needs them"
                 self._leave(layer.name, reason)
                 return
-        if not ends or layer.name in self._outputs:
+            elif graph.is_output(*call.outputs):
+                ends = []
+                break
+            else:
+                found += [part]
+                todo += graph.readers(*call.outputs)
+        if not ends:
             self._leave(layer.name, "keeps its axes of size one in the outputs")
             return
-        self._flat |= {part.name for part in [layer, *found]}
-        self._dropped |= {part.name for part in ends}
+        self._flat |= {id(part) for part in found}
+        self._dropped |= {id(part) for part in ends}
         self._change(layer.name, "keeps no axes of size one", True)
         for part in found:
             if isinstance(part, layers.Conv2D):
@@ -339,55 +317,83 @@ class _Plan:
         for part in ends:
             self._change(part.name, "is left out", True)
 
-    def clone(self, layer):
-        """Returns a new layer in the place of a layer."""
-        config = layer.get_config()
-        kind = type(layer)
-        if layer.name in self._new_pads:
-            config["padding"] = self._new_pads[layer.name]
-        elif layer.name in self._pads:
-            config["padding"] = "valid"
-        elif layer.name in self._flat:
-            kind, config = _without_pixels(kind, config)
-        if self._scales(layer) and self._scaling.norm is None:
-            config["use_bias"] = True
-        copy = kind.from_config(config)
-        self._copies[layer.name] = layer, copy
-        return copy
+    def build(self):
+        """Returns the new model, with the weights of the old one."""
+        calls = self._graph.calls
+        shared = {
+            id(call.operation): call.operation
+            for call in calls
+            if id(call.operation) not in self._dropped
+            and not is_copied(call.operation)
+        }
+        self.shared = [operation.name for operation in shared.values()]
+        names = Names(calls, shared.values())
+        copies, added = {}, {}
 
-    def call(self, layer, *args, **kwargs):
-        """Calls the replacement of a layer."""
-        if layer.name in self._dropped:
-            return args[0]
-        if layer.name in self._pads:
-            pad = self._pads[layer.name]
-            name = f"{layer.name}_pad"
-            if name not in self._added:  # a layer may be called twice
-                self._added[name] = layers.ZeroPadding2D(pad, name=name)
-            args = (self._added[name](args[0]), *args[1:])
-        outputs = layer(*args, **kwargs)
-        if self._scales(layer):
-            scale = layers.Rescaling(
-                self._scaling.common, name=f"{layer.name}_scale"
-            )
-            return scale(outputs)
-        return outputs
+        def call(old, args, kwargs, within):
+            key = id(old)
+            if key in self._dropped:
+                return tensors_of((args, kwargs))[0]
+            if key not in copies:
+                new = old if key in shared else self._copy(old)
+                names.give(new, within)
+                copies[key] = old, new
+            new = copies[key][1]
+            if key in self._pads:
+                if key not in added:  # a layer may be called twice
+                    added[key] = layers.ZeroPadding2D(
+                        self._pads[key],
+                        data_format="channels_last",
+                        dtype=old.dtype_policy,
+                        name=f"{new.name}_pad",
+                    )
+                args = (added[key](args[0]), *args[1:])
+            outputs = new(*args, **kwargs)
+            if self._scales(old):
+                scale = layers.Rescaling(
+                    self._scaling.common, name=f"{new.name}_scale"
+                )
+                outputs = scale(outputs)
+            return outputs
+
+        ready = rebuilt(self._model, call)
+        for old, new in copies.values():
+            if self._scales(old):
+                self._scaling.carry(new)
+            elif new is not old:
+                _carry_weights(old, new)
+        if self._scaling is not None and self._scaling.norm is not None:
+            _, norm = copies[id(self._scaling.norm)]
+            norm.moving_mean.assign(norm.moving_mean - self._scaling.bias)
+        return ready
+
+    def _copy(self, old):
+        """Returns a new layer in the place of an old one."""
+        if id(old) in self._new_pads:
+            return copy_of(old, padding=self._new_pads[id(old)])
+        if id(old) in self._pads:
+            changes = {"padding": "valid"}
+            if self._scales(old) and self._scaling.norm is None:
+                changes["use_bias"] = True
+            return copy_of(old, **changes)
+        if id(old) in self._flat:
+            return _without_pixels(old)
+        if self._scales(old) and self._scaling.norm is None:
+            return copy_of(old, use_bias=True)
+        return copy_of(old)
 
     def _scales(self, layer):
-        """Whether the input's scaling moves behind a layer, or its copy."""
-        scaling = self._scaling
-        return scaling is not None and layer.name == scaling.convolution.name
+        """Whether the input's scaling moves behind a layer."""
+        return self._scaling is not None and layer is self._scaling.convolution
 
-    def carry_weights(self):
-        """Copies the weights of every layer to its replacement."""
-        for layer, copy in self._copies.values():
-            if self._scales(layer):
-                self._scaling.carry(copy)
-            elif layer.name not in self._dropped:
-                carry_weights(layer, copy)
-        if self._scaling is not None and self._scaling.norm is not None:
-            _, norm = self._copies[self._scaling.norm.name]
-            norm.moving_mean.assign(norm.moving_mean - self._scaling.bias)
+
+def _carry_weights(old, new):
+    """Gives a new layer the weights of another; operations have none."""
+    if not isinstance(old, keras.Layer):
+        return
+    for a, b in zip(old.weights, new.weights, strict=True):
+        # A 1x1 kernel may lose its two axes of size one.
+        b.assign(keras.ops.reshape(a, b.shape))
 
 
 def _strided(layer):
@@ -395,12 +401,20 @@ def _strided(layer):
     return isinstance(layer, kinds) and tuple(layer.strides) == (2, 2)
 
 
-def _works_on_one_pixel(layer):
-    """Whether a layer can do without two axes of size one."""
-    if len(_keras.calls_of(layer)) > 1:
+def _works_on_one_pixel(call):
+    """Whether an operation can do without two axes of size one."""
+    layer = call.operation
+    if type(layer) not in (*_BY_CHANNEL, layers.Conv2D):
+        return False
+    if len(call.inputs) != 1 or not is_rewritable(layer):
         return False
     if isinstance(layer, layers.Conv2D):
-        return layer.kernel_size == (1, 1) and layer.groups == 1
+        return (
+            layer.kernel_size == (1, 1)
+            and layer.groups == 1
+            and layer.data_format == "channels_last"
+            and layer.kernel_constraint is None
+        )
     if isinstance(layer, layers.BatchNormalization | layers.Softmax):
         return layer.axis in (-1, 3)
     if isinstance(layer, layers.Dropout):
@@ -408,18 +422,17 @@ def _works_on_one_pixel(layer):
     return True
 
 
-def _without_pixels(kind, config):
-    """Returns class and config of a layer for inputs of two axes fewer."""
-    if issubclass(kind, layers.GlobalAveragePooling2D):
-        return kind, {**config, "keepdims": False}
-    if issubclass(kind, layers.Conv2D):
+def _without_pixels(layer):
+    """Returns a copy of a layer for inputs of two axes fewer."""
+    if isinstance(layer, layers.GlobalAveragePooling2D):
+        return copy_of(layer, keepdims=False)
+    config = layer.get_config()
+    if isinstance(layer, layers.Conv2D):
         names = (
             "name trainable dtype activation use_bias kernel_initializer "
             "bias_initializer kernel_regularizer bias_regularizer "
-            "activity_regularizer kernel_constraint bias_constraint"
+            "activity_regularizer bias_constraint"
         )
         kept = {name: config[name] for name in names.split()}
-        return layers.Dense, {**kept, "units": config["filters"]}
-    if "axis" in config:
-        config = {**config, "axis": -1}
-    return kind, config
+        return layers.Dense.from_config({**kept, "units": config["filters"]})
+    return copy_of(layer, axis=-1) if "axis" in config else copy_of(layer)

@@ -50,7 +50,7 @@ def describe_data(data, name):
             "a list of batches, a `keras.utils.PyDataset` or a "
             "`tf.data.Dataset`."
         )
-    if _is_endless(data):
+    if data.is_endless:
         raise ValueError(
             "Data of a comparison comes to an end. Received: "
             f"{name} of type {type(data.source).__name__}, which repeats for "
@@ -89,16 +89,6 @@ def describe_data(data, name):
         )
         found["kinds"] = _kinds(data)
     return found
-
-
-def _is_endless(data):
-    """Whether data says of itself that it has no last batch."""
-    if data.steps is not None:
-        return False
-    if training_data.is_indexed(data.source):
-        return data.source.num_batches is None
-    cardinality = getattr(data.source, "cardinality", None)  # of `tf.data`
-    return cardinality is not None and int(cardinality()) == -1
 
 
 def _count(data):

@@ -108,8 +108,15 @@ def get(identifier, **arguments):
     identifier = registry.get(identifier, METHODS, "method", Method)
     if not arguments:
         return identifier
-    config = identifier.get_config()
+    # As they are: neither a function nor a schedule need be registered.
+    config = {
+        name: value
+        for name, value in registry.arguments_of(identifier).items()
+        if value is not registry.MISSING
+    }
+    if type(identifier).get_config is not registry.Configurable.get_config:
+        config = {**config, **identifier.get_config()}
     rate = getattr(identifier, "learning_rate", None)
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-        config["learning_rate"] = rate  # which need not be registered
+        config["learning_rate"] = rate
     return identifier.from_config({**config, **arguments})

@@ -194,8 +194,14 @@ class Method(registry.Configurable):
                     f"{np.mean(mask):.1%}. Choose another distribution, or a "
                     "higher sparsity."
                 )
-        metadata = {"method": keras.saving.serialize_keras_object(self)}
-        return Ticket.from_masks(model, masks, metadata)
+        return Ticket.from_masks(model, masks, {"method": self._description()})
+
+    def _description(self):
+        """Returns the config, or the name alone if a part has none."""
+        try:
+            return keras.saving.serialize_keras_object(self)
+        except NotImplementedError:  # not worth the loss of a search
+            return {"class_name": type(self).__name__}
 
 
 def present_weights(model):

@@ -86,7 +86,7 @@ def take_batches(data, count):
             "This method looks at data. Received: data=None. Pass what `fit` "
             "takes: arrays `x` and `y`, or a data set of batches `(x, y)`."
         )
-    if count is None and _never_ends(data):
+    if count is None and data.is_endless:
         raise ValueError(
             "`batches=None` needs data that ends. Received: batches=None, for "
             f"data of type {type(data.source).__name__}, which never ends. "
@@ -126,15 +126,6 @@ def _to_array(value):
     if hasattr(value, "detach"):  # of torch, perhaps on an accelerator
         value = value.detach().cpu()
     return np.asarray(value)
-
-
-def _never_ends(data):
-    """Whether a data set is known to be infinite."""
-    if data.steps is not None:
-        return False
-    if training_data.is_indexed(data.source):
-        return data.source.num_batches is None
-    return bool(getattr(data.source, "cardinality", int)() == -1)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ Both are computed by `keras.quantizers.fake_quant_with_min_max_vars`, which
 calls the operator that TensorFlow's converter knows.
 """
 
+import contextlib
 import math
 
 import keras
@@ -27,6 +28,8 @@ UNIT = (0.0, 255 / 256)
 SYMMETRIC_UNIT = (-1.0, 127 / 128)
 # A range is never empty: a tensor of zeros would have a scale of zero.
 _SMALLEST = 1e-6
+# Whether constant operands are left as they are, see `exact_constants`.
+_exact = False
 
 
 def quantize_kernel(kernel, axes=(-1,)):
@@ -147,7 +150,20 @@ def quantize_constant(value):
         Float32 tensor of the same shape.
     """
     value = ops.convert_to_tensor(value, "float32")
+    if _exact:
+        return value
     return quantize_activation(value, *range_of(value))
+
+
+@contextlib.contextmanager
+def exact_constants():
+    """Leaves constant operands as they are within the block."""
+    global _exact
+    before, _exact = _exact, True
+    try:
+        yield
+    finally:
+        _exact = before
 
 
 def range_of(x):

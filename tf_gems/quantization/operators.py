@@ -430,7 +430,8 @@ def _merge(function):
     """A layer of two inputs or more, taken one by one."""
 
     def rule(writer, call, output):
-        x, *others = call.inputs
+        rank = max(len(x.shape) for x in call.inputs)
+        x, *others = [_expanded(writer, call, x, rank) for x in call.inputs]
         for place, other in enumerate(others, 1):
             last = output if place == len(others) else None
             x = writer.add(
@@ -440,6 +441,14 @@ def _merge(function):
             writer.add("identity", lambda v: v[0], [x], call, output)
 
     return rule
+
+
+def _expanded(writer, call, x, rank):
+    """A tensor with further axes after the first one, as Keras merges it."""
+    axes = tuple(range(1, 1 + rank - len(x.shape)))
+    if not axes:
+        return x
+    return writer.add("same", lambda v: ops.expand_dims(v[0], axes), [x], call)
 
 
 def _rescaling(writer, call, output):

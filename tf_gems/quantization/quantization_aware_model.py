@@ -19,6 +19,9 @@ from tf_gems.validation import check_model
 from tf_gems.validation import check_number
 from tf_gems.validation import check_positive_integer
 
+# Largest difference of outputs before rounding, as a fraction of the largest.
+_TOLERANCE = 1e-3
+
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class QuantizationAwareModel(SparseModel):
@@ -53,6 +56,8 @@ class QuantizationAwareModel(SparseModel):
         **kwargs: See `tf_gems.SparseModel`.
 
     Raises:
+        RuntimeError: If the operators of the model, before rounding, do not
+            compute its outputs.
         ValueError: If there is no representative data, or a part of the model
             cannot be quantized.
 
@@ -86,7 +91,8 @@ class QuantizationAwareModel(SparseModel):
         inputs = kwargs.pop("inputs", None)  # of a model that was saved
         if inputs is None:
             data = _Inputs(representative_data, model)
-            inputs = _described(model, data.first())
+            first = data.first()
+            inputs = _described(model, first)
         self._inputs_described = inputs
         self._momentum = momentum
         kwargs.setdefault("start", "trained")
@@ -99,10 +105,26 @@ class QuantizationAwareModel(SparseModel):
             except Exception as error:
                 unwrap(self)  # the model is as it was
                 raise data.refusal(error) from error
+            self._refuse_difference(first)
 
     def _wrapped(self, model, **kwargs):
         inputs = _symbols(self._inputs_described)
         return QuantizedLayer(model, inputs, self._momentum, **kwargs)
+
+    def _refuse_difference(self, inputs):
+        """Refuses a model whose operators compute something else."""
+        difference = self.gem.difference(inputs)
+        if not difference <= _TOLERANCE:
+            name = self.model.name
+            unwrap(self)  # the model is as it was
+            raise RuntimeError(
+                "The operators that a model is taken apart into must compute "
+                f"its outputs, up to {_TOLERANCE:g} of the largest output. "
+                f"Received: '{name}', for which they differ by "
+                f"{difference:.2g}. Quantize after training: "
+                '`tf_gems.export_litert(model, path, form="int8", '
+                "representative_data=...)`."
+            )
 
     def _prepare_to_compile(self):
         _refuse_own_training(self.model)

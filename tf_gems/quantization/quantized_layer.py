@@ -12,6 +12,7 @@ from tf_gems.quantization.graph import Graph
 
 # A range that is computed with, and not used.
 _ANY = (-1.0, 1.0)
+_SMALLEST_OUTPUT = 1e-30
 
 
 class QuantizedLayer(GemLayer):
@@ -143,6 +144,31 @@ class QuantizedLayer(GemLayer):
             raise ValueError("activations are NaN or infinite")
         for place, limits in found.items():
             self.ranges[place].assign(limits)
+
+    def difference(self, inputs):
+        """Returns how far operators without rounding are from the layer.
+
+        Args:
+            inputs: Batch of inputs.
+
+        Returns:
+            Float, the largest difference of the outputs, as a fraction of the
+            largest output.
+        """
+        flat = flat_inputs(self.layer, (inputs,), {})
+        with fq.exact_constants():
+            found = self._graphs[False].run(flat, lambda x, rounding: x)
+        expected = self.layer(inputs, training=False)
+        worst = 0.0
+        for one, other in zip(
+            keras.tree.flatten(expected), keras.tree.flatten(found), strict=True
+        ):
+            one, other = map(ops.convert_to_numpy, (one, other))
+            if one.shape != other.shape:
+                return np.inf
+            largest = max(np.abs(one).max(initial=0.0), _SMALLEST_OUTPUT)
+            worst = max(worst, np.abs(one - other).max(initial=0.0) / largest)
+        return float(worst)
 
     def limits(self):
         """Returns the ranges as a list of `(low, high)`, floats.

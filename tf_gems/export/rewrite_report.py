@@ -1,0 +1,83 @@
+"""What a rewrite has changed in a model, and what it could not."""
+
+import dataclasses
+
+from tf_gems.export.readiness_report import ReadinessReport
+from tf_gems.tables import Report
+from tf_gems.tables import Table
+
+
+@dataclasses.dataclass
+class RewriteReport(Report):
+    """The layers that were changed, and those that could not be.
+
+    Args:
+        changes: List of dicts, one for each layer that was changed: `layer`,
+            its name; `change`, a sentence without its subject; `exact`,
+            whether the outputs stay the same.
+        left: List of dicts, one for each layer that breaks a rule and could
+            not be changed: `layer` and `reason`.
+        xnnpack: `tf_gems.export.ReadinessReport` of the new model.
+        shared: List of names of layers that both models share, as more than
+            their config and weights may belong to them: layers of users, and
+            those that adapt to data or hold a function. Training one model
+            changes them in the other. Defaults to `[]`.
+        difference: Float, the largest difference of the outputs, as a
+            fraction of the largest output. Defaults to `0.0`.
+
+    Example:
+
+    ```python
+    ready, report = tf_gems.export.make_sparse_ready(model)
+    print(report)
+    ```
+    """
+
+    changes: list
+    left: list
+    xnnpack: ReadinessReport
+    shared: list = dataclasses.field(default_factory=list)
+    difference: float = 0.0
+
+    @property
+    def exact(self):
+        """Whether the new model computes what the old one does."""
+        return all(change["exact"] for change in self.changes)
+
+    @property
+    def eligible(self):
+        """Whether every 1x1 convolution can run sparse now."""
+        return self.xnnpack.eligible
+
+    def to_dict(self):
+        """Returns the report as plain, JSON-serializable values."""
+        return {
+            "changes": self.changes,
+            "left": self.left,
+            "xnnpack": self.xnnpack.to_dict(),
+            "shared": self.shared,
+            "difference": self.difference,
+            "exact": self.exact,
+            "eligible": self.eligible,
+        }
+
+    def _parts(self):
+        rows = []
+        for row in self.changes:
+            outputs = "exact" if row["exact"] else "near-exact"
+            rows.append([row["layer"], outputs, row["change"]])
+        for row in self.left:
+            rows.append([row["layer"], "not changed", row["reason"]])
+        convolutions = self.xnnpack.layers
+        able = sum(not row["reason"] for row in convolutions)
+        parts = [
+            Table(["layer", "outputs", "change"], rows),
+            f"{len(self.changes)} layers changed, {len(self.left)} that could "
+            f"not be; outputs differ by {self.difference:.2g} of the largest",
+            f"{able} of {len(convolutions)} 1x1 convolutions can run sparse",
+        ]
+        if self.shared:
+            parts.append(f"both models share: {', '.join(self.shared)}")
+        if self.xnnpack.obstacle:
+            parts.append(f"obstacle: {self.xnnpack.obstacle}")
+        return parts
