@@ -3,6 +3,8 @@
 import gc
 import os
 
+gc.disable()  # until all is imported, which leaves no garbage
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
@@ -33,6 +35,16 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_collection_finish():
     """What is imported stays: collecting garbage need not look at it."""
+    gc.freeze()
+    gc.set_threshold(100_000)  # tracing makes objects faster than garbage
+    gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen_imports():
+    """What a module imported is frozen, too: phase switches search the rest."""
+    yield
+    gc.collect()
     gc.freeze()
 
 

@@ -105,7 +105,7 @@ def test_exact_counts(name, chosen):
 
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_one_ticket_for_one_seed_and_nothing_changed(name, tmp_path):
-    sparse = network()
+    sparse = network(run_eagerly=True)
     before = arrays(sparse.weights)
     trainable = [v.trainable for v in sparse.weights]
     finder = method(name)
@@ -123,13 +123,13 @@ def test_one_ticket_for_one_seed_and_nothing_changed(name, tmp_path):
     copy = methods.get(loaded.metadata["method"])
     assert type(copy) is type(finder)
     assert copy.get_config() == finder.get_config()
-    again = copy.find(network(), DATA)
+    again = copy.find(network(run_eagerly=True), DATA)
     for path, mask in loaded.masks.items():
         np.testing.assert_array_equal(again.masks[path], mask)
 
     sparse.start_finetuning(ticket)
     np.testing.assert_allclose(sparse.density, ticket.density)
-    sparse.compile("sgd", LOSS)
+    sparse.compile("sgd", LOSS, run_eagerly=True)
     assert np.isfinite(sparse.train_on_batch(*DATA[0]))
     assert sparse.ticket().kept == ticket.kept
 
