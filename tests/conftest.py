@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import pytest
+from eager import run_eagerly
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -36,7 +37,7 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_finish():
     """What is imported stays: collecting garbage need not look at it."""
     gc.freeze()
-    gc.set_threshold(100_000)  # tracing makes objects faster than garbage
+    gc.set_threshold(5_000)  # tracing makes objects faster than garbage
     gc.enable()
 
 
@@ -63,12 +64,8 @@ def eagerly():
     For tests of what happens around trainings of a few steps: to compile one
     costs as much as 50 steps. What trains is tested as it is compiled.
     """
-    if keras.backend.backend() != "tensorflow":
+    with run_eagerly():
         yield
-        return
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")
