@@ -1,5 +1,6 @@
 """What every test starts from: quiet logs, fixed seeds, two devices."""
 
+# ruff: noqa: E402
 import gc
 import os
 

@@ -276,7 +276,7 @@ def test_precision_and_compilation(policy, jit_compile):
         assert np.all(ops.convert_to_numpy(prunable.weight)[~alive] == 0.0)
 
 
-def test_filters_and_frozen_layers_are_left_alone():
+def test_filters_and_frozen_layers_are_left_alone(eagerly):
     model = models.dense_network()
     model.get_layer("first").trainable = False
     x, y = models.dense_data()
@@ -298,7 +298,7 @@ def test_filters_and_frozen_layers_are_left_alone():
         assert prunable.path.endswith("last/kernel")
 
 
-def test_layers_may_be_frozen_or_not_after_they_are_wrapped(tmp_path):
+def test_layers_may_be_frozen_or_not_after_they_are_wrapped(tmp_path, eagerly):
     x, y = models.dense_data()
     path = str(tmp_path / "model.keras")
     for frozen_first in (True, False):
@@ -380,7 +380,7 @@ def test_a_keras_2_model_is_refused():
 def test_quantize_and_export_are_those_of_the_plain_model(tmp_path):
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
-    mine(sparse, x, y)
+    mine(sparse, x, y, run_eagerly=True)
     with pytest.raises(ValueError, match="before they are quantized"):
         sparse.quantize("int8")
     expected = sparse.predict(x, verbose=0)
@@ -397,7 +397,7 @@ def test_quantize_and_export_are_those_of_the_plain_model(tmp_path):
         tf_gems.SparseModel(plain)
 
 
-def test_wrapped_layers_keep_the_weights_that_they_have():
+def test_wrapped_layers_keep_the_weights_that_they_have(eagerly):
     x, y = models.dense_data()
     model = models.dense_network()
     sparse = tf_gems.SparseModel(model, seed=0)
@@ -437,7 +437,7 @@ def test_a_weight_that_is_replaced_is_refused():
         sparse(x)
 
 
-def test_pruning_again_keeps_weights_that_are_not_zero():
+def test_pruning_again_keeps_weights_that_are_not_zero(eagerly):
     x, y = models.dense_data()
     model = models.dense_network()
     for sparsity in (0.6, 0.8):

@@ -78,15 +78,13 @@ def arrays(variables):
 def each_distribution():
     """Yields names with distributions; training takes one of each kind."""
     for name, kind in methods.METHODS.items():
+        trains, refused = issubclass(kind, methods.Trained), REFUSED.get(name)
         for chosen in DISTRIBUTIONS:
             marks = []
-            if issubclass(kind, methods.Trained) and chosen in (
-                DISTRIBUTIONS[1:-1]
-            ):
-                if chosen not in (*REFUSED.get(name, ()), "lamp", "smart_ratio"):
+            if trains and chosen in DISTRIBUTIONS[1:-1] and not refused:
+                if chosen not in ("lamp", "smart_ratio"):
                     continue
-                if chosen not in REFUSED.get(name, ()):
-                    marks = [pytest.mark.slow]
+                marks = [pytest.mark.slow]
             yield pytest.param(name, chosen, marks=marks, id=f"{name}-{chosen}")
 
 
