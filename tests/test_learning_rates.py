@@ -178,14 +178,8 @@ def check_rate(rate, make_callback=None, seeds=1, **kwargs):
 
 
 SCHEDULES = {
-    "long warm-up from 1e-5": schedules.CosineDecay(
+    "warm-up": schedules.CosineDecay(
         1e-5, STEPS * 3 // 4, warmup_target=0.5, warmup_steps=STEPS // 4
-    ),
-    "long warm-up from 1e-2": schedules.CosineDecay(
-        1e-2, STEPS * 3 // 4, warmup_target=0.5, warmup_steps=STEPS // 4
-    ),
-    "warm-up from 1e-5": schedules.CosineDecay(
-        1e-5, STEPS - STEPS // 20, warmup_target=0.5, warmup_steps=STEPS // 20
     ),
     "cosine": schedules.CosineDecay(0.5, STEPS),
     "restarts": schedules.CosineDecayRestarts(0.5, STEPS // 4),
@@ -204,7 +198,7 @@ def slow_but(name, names):
     ]
 
 
-@pytest.mark.parametrize("name", slow_but("long warm-up from 1e-5", SCHEDULES))
+@pytest.mark.parametrize("name", slow_but("warm-up", SCHEDULES))
 def test_any_schedule(name):
     check_rate(SCHEDULES[name])
 

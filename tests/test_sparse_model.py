@@ -450,6 +450,25 @@ def test_pruning_again_keeps_weights_that_are_not_zero(eagerly):
         assert not np.any(ticket.weights[path][mask] == 0)
 
 
+def test_a_step_is_compiled_once():
+    """Also the first, by an optimizer that has no variables yet."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("other backends build the optimizer in `fit` themselves")
+    calls = []
+
+    class Counted(keras.layers.Dense):
+        def call(self, inputs):
+            calls.append(inputs)
+            return super().call(inputs)
+
+    model = keras.Sequential([keras.Input((6,)), Counted(3)])
+    sparse = tf_gems.SparseModel(model, seed=0)
+    sparse.compile("adam", "mse")
+    calls.clear()
+    sparse.fit(*models.dense_data(), epochs=2, verbose=0)
+    assert len(calls) == 1
+
+
 def test_a_full_batch_without_weight_is_data():
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
