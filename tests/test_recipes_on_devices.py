@@ -154,6 +154,7 @@ def test_a_comparison_mirrored(tmp_path):
     assert {row["method"] for row in found["rows"]} == {"dense", "snip"}
 
 
+@pytest.mark.slow
 def test_replicas_that_do_not_divide_the_batches(tmp_path):
     process = start(tmp_path, *SMOKE, "--strategy=mirrored", replicas=3)
     code, output = finish(process)
