@@ -219,6 +219,7 @@ OPTIMIZERS = [
         pytest.param(OPTIMIZERS[0], 256, marks=pytest.mark.slow),
         pytest.param(OPTIMIZERS[2], 256, marks=pytest.mark.slow),
     ],
+    ids=lambda value: str(getattr(value, "name", value)),
 )
 def test_reaches_the_target_under_any_optimizer(optimizer, batch_size):
     epochs = 12 * batch_size // 32
