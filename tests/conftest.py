@@ -38,7 +38,6 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_finish():
     """What is imported stays: collecting garbage need not look at it."""
     gc.freeze()
-    gc.set_threshold(5_000)  # tracing makes objects faster than garbage
     gc.enable()
 
 
