@@ -1,12 +1,16 @@
 """What every test starts from: quiet logs, fixed seeds, two devices."""
 
+# ruff: noqa: E402
 import gc
 import os
+
+gc.disable()  # until all is imported, which leaves no garbage
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import pytest
+from eager import run_eagerly
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -34,6 +38,15 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_finish():
     """What is imported stays: collecting garbage need not look at it."""
     gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen_imports():
+    """What a module imported is frozen, too: phase switches search the rest."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -51,12 +64,8 @@ def eagerly():
     For tests of what happens around trainings of a few steps: to compile one
     costs as much as 50 steps. What trains is tested as it is compiled.
     """
-    if keras.backend.backend() != "tensorflow":
+    with run_eagerly():
         yield
-        return
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

@@ -134,16 +134,18 @@ def of_many():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: keras.optimizers.SGD(0.5, momentum=0.9, nesterov=True),
-        lambda: keras.optimizers.SGD(0.5, momentum=0.9, use_ema=True),
-        lambda: keras.optimizers.RMSprop(0.01, momentum=0.5),
-        lambda: keras.optimizers.Adam(0.02, global_clipnorm=0.1),
+        lambda: keras.optimizers.SGD(
+            0.5, momentum=0.9, nesterov=True, use_ema=True
+        ),
+        lambda: keras.optimizers.RMSprop(
+            0.01, momentum=0.5, global_clipnorm=0.1
+        ),
         lambda: keras.optimizers.LossScaleOptimizer(
             keras.optimizers.SGD(0.5, momentum=0.9)
         ),
         of_many,
     ],
-    ids=["nesterov", "ema", "momentum", "clipped", "scaled", "many"],
+    ids=["nesterov and ema", "momentum and clipped", "scaled", "many"],
 )
 def test_any_kind_of_an_optimizer(make, good):
     check(*mine(make()), good - 0.02)
@@ -180,14 +182,8 @@ def check_rate(rate, make_callback=None, seeds=1, **kwargs):
 
 
 SCHEDULES = {
-    "long warm-up from 1e-5": schedules.CosineDecay(
+    "warm-up": schedules.CosineDecay(
         1e-5, STEPS * 3 // 4, warmup_target=0.5, warmup_steps=STEPS // 4
-    ),
-    "long warm-up from 1e-2": schedules.CosineDecay(
-        1e-2, STEPS * 3 // 4, warmup_target=0.5, warmup_steps=STEPS // 4
-    ),
-    "warm-up from 1e-5": schedules.CosineDecay(
-        1e-5, STEPS - STEPS // 20, warmup_target=0.5, warmup_steps=STEPS // 20
     ),
     "cosine": schedules.CosineDecay(0.5, STEPS),
     "restarts": schedules.CosineDecayRestarts(0.5, STEPS // 4),
@@ -206,7 +202,7 @@ def slow_but(name, names):
     ]
 
 
-@pytest.mark.parametrize("name", slow_but("long warm-up from 1e-5", SCHEDULES))
+@pytest.mark.parametrize("name", slow_but("warm-up", SCHEDULES))
 def test_any_schedule(name):
     check_rate(SCHEDULES[name])
 

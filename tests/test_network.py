@@ -49,7 +49,7 @@ def gem_data():
     return x, generator.normal(size=(16, 2)).astype("float32")
 
 
-def test_a_functional_model_that_holds_gem_layers(tmp_path):
+def test_a_functional_model_that_holds_gem_layers(tmp_path, eagerly):
     x, y = gem_data()
     model = gem_network()
     user = model.get_layer("dense_of_user")

@@ -24,18 +24,21 @@ def guide(tmp_path_factory):
         return runpy.run_path(PATH)
 
 
+@pytest.mark.slow
 def test_eight_bits_keep_it_too(guide):
     assert guide["rounded"] > guide["dense"] - 0.05
     zeros = sum(row["zeros"] for row in guide["int8"].tensors)
     assert zeros >= 0.8 * guide["sparse"].ticket().size
 
 
+@pytest.mark.slow
 def test_it_keeps_the_accuracy(guide):
     assert guide["dense"] > 0.85
     assert guide["pruned"] > guide["dense"] - 0.05
     assert guide["sparse"].ticket().sparsity == pytest.approx(0.8, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_plain_model_is_the_pruned_one(guide):
     plain = guide["plain"]
     assert type(plain) is keras.Sequential
@@ -50,6 +53,7 @@ def test_policies_of_the_table_are_those_of_the_code():
     assert named == set(gems.filter_policies.POLICIES)
 
 
+@pytest.mark.slow
 def test_in_one_shot(guide):
     again, ticket = guide["again"], guide["ticket"]
     assert ticket.sparsity == pytest.approx(0.85, abs=1e-3)

@@ -53,6 +53,7 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_digits_survives_a_kill_resumes_and_then_is_a_no_op(tmp_path):
     flags = ["--preset=smoke", "--mining_epochs=6"]
     process = start(tmp_path, *flags)

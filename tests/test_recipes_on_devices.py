@@ -92,14 +92,11 @@ def test_mirrored(tmp_path):
     assert stages["export"]["accuracy"] == stages["finetune"]["accuracy"]
 
 
-def kill_workers(output_dir, epoch, first):
-    """Starts two workers, and kills those from `first` on after an epoch."""
+def kill_one_of_two_workers(output_dir):
     process = start(output_dir, *SMOKE, "--workers", "2")
-    wait_for(process, output_dir, f"backup-mine/{epoch:09d}.backup")
-    workers = children(process.pid)
-    assert len(workers) == 2
-    for pid in workers[first:]:
-        os.kill(pid, signal.SIGKILL)
+    wait_for(process, output_dir, "backup-mine/000000002.backup")
+    _, worker = children(process.pid)
+    os.kill(worker, signal.SIGKILL)
     code, _ = finish(process)
     assert code != 0, "no worker goes on without the others"
     assert not list(output_dir.glob("*/ticket.gem")), "killed too late"
@@ -117,8 +114,7 @@ def test_killed_workers_go_on_to_the_same_ticket(tmp_path):
     process.communicate()
 
     (tmp_path / "killed").mkdir()
-    kill_workers(tmp_path / "killed", epoch=1, first=1)  # one of them
-    kill_workers(tmp_path / "killed", epoch=3, first=0)  # both
+    kill_one_of_two_workers(tmp_path / "killed")
     code, output = finish(start(tmp_path / "killed", *SMOKE, "--workers=2"))
     assert code == 0, output[-3000:]
     assert ticket(tmp_path / "killed") == ticket(tmp_path / "whole")
@@ -134,7 +130,11 @@ def test_killed_workers_go_on_to_the_same_ticket(tmp_path):
 def test_devices_that_do_not_divide_the_batches(tmp_path):
     flags = ["--backend=jax", "--strategy=mirrored"]
     three = "--xla_force_host_platform_device_count=3"
-    process = start(tmp_path, *SMOKE, *flags, XLA_FLAGS=three)
+    process = start(
+        *(tmp_path, *SMOKE, *flags),
+        XLA_FLAGS=three,
+        JAX_DISABLE_MOST_OPTIMIZATIONS="1",  # compiled in less time
+    )
     code, output = finish(process)
     assert code == 0, output[-3000:]
     stages = results(tmp_path)
@@ -154,6 +154,7 @@ def test_a_comparison_mirrored(tmp_path):
     assert {row["method"] for row in found["rows"]} == {"dense", "snip"}
 
 
+@pytest.mark.slow
 def test_replicas_that_do_not_divide_the_batches(tmp_path):
     process = start(tmp_path, *SMOKE, "--strategy=mirrored", replicas=3)
     code, output = finish(process)

@@ -268,6 +268,25 @@ def test_inverted_methods_keep_the_smallest():
 SIGNAL = 4
 
 
+def batches(random):
+    return np.split(random.permutation(600), 6)
+
+
+def forward(weights, x):
+    kernel, bias, last, offset = weights
+    hidden = np.maximum(x @ kernel + bias, 0)
+    return hidden, hidden @ last + offset
+
+
+def gradients(weights, x, y):
+    """Of the mean cross-entropy, by hand."""
+    hidden, logits = forward(weights, x)
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    slope = (odds / odds.sum(1, keepdims=True) - np.eye(2)[y]) / len(y)
+    back = (slope @ weights[2].T) * (hidden > 0)
+    return x.T @ back, back.sum(0), hidden.T @ slope, slope.sum(0)
+
+
 def planted(signal):
     """A task whose first inputs carry all signal, and a network for it."""
     random = np.random.default_rng(0)
@@ -283,17 +302,23 @@ def planted(signal):
     sparse = gems.SparseModel(network, seed=0)
 
     def fit(ticket, seed):
-        keras.utils.set_random_seed(seed)
-        ticket.apply(sparse)
-        sparse.compile(
-            keras.optimizers.Adam(0.03),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        )
-        sparse.fit(x[:600], y[:600], batch_size=100, epochs=6, verbose=0)
-        return sparse
+        """Momentum by hand: the checks ask for no model of Keras."""
+        random = np.random.default_rng(seed)
+        weights = [v.astype("float64") for v in ticket.weights.values()]
+        masks = [ticket.masks.get(path, 1.0) for path in ticket.weights]
+        weights = [v * m for v, m in zip(weights, masks, strict=True)]
+        velocity = [np.zeros_like(v) for v in weights]
+        for batch in [b for _ in range(12) for b in batches(random)]:
+            slopes = gradients(weights, x[batch], y[batch])
+            for v, g, m, k in zip(
+                velocity, slopes, masks, range(4), strict=True
+            ):
+                v[:] = 0.9 * v - 0.1 * g * m
+                weights[k] = weights[k] + v
+        return weights
 
-    def evaluate(model):
-        logits = ops.convert_to_numpy(model(x[600:], training=False))
+    def evaluate(weights):
+        _, logits = forward(weights, x[600:])
         return np.mean(logits.argmax(axis=1) == y[600:])
 
     return sparse, fit, evaluate

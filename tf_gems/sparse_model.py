@@ -382,6 +382,12 @@ class SparseModel(keras.Model):
             for callback in callbacks:
                 if hasattr(callback, "before_fit"):
                     callback.before_fit(self, given.arguments)
+        own = self._runs_own_steps
+        if self.compiled and not own and not self.optimizer.built:
+            # A step that creates variables is traced again by TensorFlow.
+            strategy = getattr(self, "distribute_strategy", None)
+            with strategy.scope() if strategy else contextlib.nullcontext():
+                self.optimizer.build(self.trainable_variables)
         return super().fit(*args, **kwargs)
 
     @functools.wraps(keras.Model.evaluate)

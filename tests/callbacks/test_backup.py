@@ -118,8 +118,7 @@ def whole():
     }
 
 
-@pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize("kind", ["keras", "ours"])
+@pytest.mark.parametrize("kind, order", [("keras", 1), ("ours", -1)])
 def test_a_resumed_run_is_the_uninterrupted_one(kind, order, whole, tmp_path):
     def callbacks():
         path = tmp_path / "backup"
@@ -149,18 +148,13 @@ def test_finetuning_is_resumed_likewise(whole, tmp_path):
     assert_equal(found, whole["finetuning"])
 
 
-@pytest.mark.parametrize("damage", ["torn", "flipped", "empty"])
-def test_a_damaged_backup_gives_way_to_the_one_before(damage, whole, tmp_path):
+def test_a_damaged_backup_gives_way_to_the_one_before(whole, tmp_path):
+    """Any damage is seen, see below."""
+
     def damaged():
         last, _ = gems.callbacks.Backup(tmp_path).paths
-        content = bytearray(last.read_bytes())
-        if damage == "torn":
-            content = content[: len(content) // 2]
-        elif damage == "flipped":
-            content[len(content) // 3] ^= 1
-        else:
-            content = b""
-        last.write_bytes(content)
+        content = last.read_bytes()
+        last.write_bytes(content[: len(content) // 2])
 
     with pytest.warns(UserWarning, match="000000003.backup' is damaged"):
         found, epochs = kill_and_resume(
@@ -238,26 +232,23 @@ def train(model, path, belongs_to=(), epochs=2):
     return model
 
 
-@pytest.mark.parametrize(
-    "change, name",
-    [
+def test_a_backup_of_another_training_is_refused(tmp_path):
+    train(plain(), tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    for change, name in (
         ({"seed": 1}, "starting weights, the seeds of its random layers"),
         ({"rate": 0.2}, "differs in the optimizer"),
         ({"optimizer": "RMSprop"}, ""),
         ({"units": 4}, "of the same model"),
         ({"loss": "mae"}, "differs in the loss"),
         ({"loss": keras.losses.Huber(0.5)}, "differs in the loss"),
-    ],
-)
-def test_a_backup_of_another_training_is_refused(change, name, tmp_path):
-    train(plain(), tmp_path)
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    model = plain(**change)
-    values = model.get_weights()
-    with pytest.raises(ValueError, match="A backup is .*" + name):
-        train(model, tmp_path)
-    assert_equal(model.get_weights(), values)
-    assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    ):
+        model = plain(**change)
+        values = model.get_weights()
+        with pytest.raises(ValueError, match="A backup is .*" + name):
+            train(model, tmp_path)
+        assert_equal(model.get_weights(), values)
+        assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     train(plain(), tmp_path, epochs=3)
 
 
@@ -310,7 +301,8 @@ def test_a_run_that_is_finished_trains_no_more(whole, tmp_path):
     assert_equal(found, whole["with"])
 
 
-@settings(deadline=None, max_examples=3)
+@pytest.mark.slow
+@settings(deadline=None, max_examples=2)
 @given(
     phase=st.sampled_from(["mining", "finetuning"]),
     kills=st.lists(st.integers(1, 2 * STEPS + 1), min_size=1, max_size=3),

@@ -19,8 +19,7 @@ from tf_gems.command_line import main as command_line
 from tf_gems.command_line.main import main
 
 ROOT = Path(tf_gems.__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "compare_mnist"
-COMPARE = [sys.executable, "-m", "tf_gems", "compare", str(RESULTS)]
+PROGRAM = [sys.executable, "-m", "tf_gems"]
 
 
 @pytest.fixture(scope="module")
@@ -131,25 +130,27 @@ def killed_after(process, seconds):
 @pytest.mark.skipif(
     not os.path.exists("/dev/full"), reason="needs a disk that is full"
 )
-def test_a_full_disk_behind_standard_output():
-    with open("/dev/full", "w") as full, start(COMPARE, stdout=full) as process:
+def test_a_full_disk_behind_standard_output(files):
+    inspect = [*PROGRAM, "inspect", str(files / "ticket.gem")]
+    with open("/dev/full", "w") as full, start(inspect, stdout=full) as process:
         [line] = process.stderr.read().splitlines()
     assert process.returncode == 1 and "No space left" in line
 
 
 @pytest.mark.skipif(os.name != "posix", reason="descriptors are of POSIX")
-def test_streams_that_are_closed():
+def test_streams_that_are_closed(files):
+    inspect = [*PROGRAM, "inspect", str(files / "ticket.gem")]
     closing = ["sh", "-c", 'exec "$@" >&-', "sh"]
-    with start([*closing, *COMPARE]) as process:
+    with start([*closing, *inspect]) as process:
         assert process.stderr.read() == ""
     assert process.returncode == 0
     closing[2] = 'exec "$@" 2>&- <&-'
-    with start([*closing, *COMPARE], stdout=subprocess.PIPE) as process:
+    with start([*closing, *inspect], stdout=subprocess.PIPE) as process:
         output, _ = process.communicate()
-    assert process.returncode == 0 and output.startswith("sparsity")
+    assert process.returncode == 0 and "lenet_300_100" in output
     reader, writer = os.pipe()
     os.close(reader)
-    for command in (COMPARE, [*COMPARE[:3], "--help"]):
+    for command in (inspect, [*PROGRAM, "--help"]):
         with start(command, stdout=writer) as process:
             assert process.stderr.read() == ""
         assert process.returncode == 1

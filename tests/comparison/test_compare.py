@@ -23,7 +23,7 @@ METHODS = {
 TWO = {name: METHODS[name] for name in ("snip", "miner")}
 
 random = np.random.default_rng(0)
-X = random.normal(size=(4, 16, 8)).astype("float32")
+X = random.normal(size=(2, 16, 8)).astype("float32")
 TRAIN = [(x, (x[:, 0] > 0).astype("int64")) for x in X]
 
 
@@ -35,24 +35,26 @@ class Trainings:
 
     Args:
         stop_in: Integer; training is interrupted after as many epochs.
+        batches: List of batches.
     """
 
-    def __init__(self, stop_in=None):
+    def __init__(self, stop_in=None, batches=TRAIN):
         self.epochs = 0
         self.stop_in = stop_in
+        self.batches = batches
 
     def __call__(self, seed):
         counter = self
 
         class Counted(keras.utils.PyDataset):
             def __len__(self):
-                return len(TRAIN)
+                return len(counter.batches)
 
             def __getitem__(self, index):
-                if (counter.epochs, index) == (counter.stop_in, 2):
+                if (counter.epochs, index) == (counter.stop_in, 1):
                     raise RuntimeError("stopped here")
-                counter.epochs += index == len(TRAIN) - 1
-                return TRAIN[index]
+                counter.epochs += index == len(counter.batches) - 1
+                return counter.batches[index]
 
         return Counted()
 
@@ -147,26 +149,27 @@ def test_every_cell_once_at_equal_budget_with_files_and_pictures(tmp_path):
 
 def test_a_killed_comparison_goes_on_and_a_finished_one_runs_nothing(tmp_path):
     arguments = {"sparsities": [0.5], "seeds": (0,), "dense": False}
-    whole = compare(tmp_path / "whole", **arguments)
+    three = [*TRAIN, TRAIN[0]]
+    whole = compare(tmp_path / "whole", three, **arguments)
     # Two cells of three epochs are finished; the third is in its second.
-    stopped = Trainings(stop_in=7 + READINGS)
+    stopped = Trainings(7 + READINGS, three)
     with pytest.raises(Exception, match="stopped here"):
         compare(tmp_path / "killed", stopped, **arguments)
-    rest = Trainings()
+    rest = Trainings(batches=three)
     resumed = compare(tmp_path / "killed", rest, **arguments)
     assert stopped.epochs == 7 + READINGS and rest.epochs == 2 + READINGS
     [*_, miner] = resumed.rows
     assert miner.pop("search_was_interrupted")
     assert without_seconds(resumed.rows) == without_seconds(whole.rows)
 
-    again = Trainings()
+    again = Trainings(batches=three)
     assert (
         compare(tmp_path / "killed", again, **arguments).rows[:2]
         == (resumed.rows[:2])
     )
     assert again.epochs == READINGS
     # A comparison of more seeds runs what is new.
-    more = Trainings()
+    more = Trainings(batches=three)
     compare(tmp_path / "killed", more, **{**arguments, "seeds": (0, 1)})
     assert more.epochs == 9 + 2 * READINGS
 
@@ -187,6 +190,7 @@ def test_all_devices_train_each_cell(mirrored_strategy, tmp_path):
         "sparsities": [0.5],
         "seeds": (0,),
         "build": watched,
+        "dense": False,
     }
     one = compare(tmp_path / "one", **few)
     assert set(replicas) == {1}
@@ -218,6 +222,7 @@ def test_names_and_functions_are_methods_too(tmp_path):
         methods=["random", methods.Snip(0.1, batches=2)],
         sparsities=[0.8],
         seeds=(3,),
+        epochs=1,
         dense=False,
     )
     assert [row["method"] for row in comparison.rows] == ["random", "snip"]
@@ -226,6 +231,7 @@ def test_names_and_functions_are_methods_too(tmp_path):
         methods={"mine": lambda s: methods.Magnitude(s, "uniform")},
         sparsities=[0.5],
         seeds=(0,),
+        epochs=1,
         dense=False,
     )
     [row] = comparison.rows
@@ -387,7 +393,12 @@ def test_a_network_of_its_own_for_every_call_is_asked_for(tmp_path):
 def test_a_metric_may_be_an_object(tmp_path):
     """Which counts the examples of each cell alone."""
     metric = keras.metrics.SparseCategoricalAccuracy(name="right")
-    settings = {"methods": ["snip"], "sparsities": [0.5], "seeds": (0,)}
+    settings = {
+        "methods": ["snip"],
+        "sparsities": [0.5],
+        "seeds": (0,),
+        "epochs": 1,
+    }
     found = compare(tmp_path / "object", metric=metric, **settings).rows
     named = compare(tmp_path / "name", **settings).rows
     assert without_seconds(found) == without_seconds(named)

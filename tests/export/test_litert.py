@@ -308,7 +308,8 @@ def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="Keras 3 models.*model=dict"):
         tf_gems.export_litert({}, path)
     with pytest.raises(RuntimeError, match="no ticket before mining"):
-        tf_gems.export_litert(tf_gems.SparseModel(model), path)
+        other = keras.models.clone_model(model)
+        tf_gems.export_litert(tf_gems.SparseModel(other), path)
     x = np.zeros((2, 4), "float32")
     with pytest.raises(ValueError, match="2 examples, batch_size=3"):
         tf_gems.export_litert(model, path, inputs=x, batch_size=3)

@@ -367,6 +367,7 @@ print("peak", (mebibytes("VmHWM") - before) / 64)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not os.path.exists("/proc/self/clear_refs"),
     reason="the peak of memory is told by Linux",

@@ -202,10 +202,9 @@ def test_what_tflite_cannot_hold_is_named(build, named, tmp_path):
     assert not os.listdir(tmp_path)
 
 
-@pytest.mark.parametrize("cell", [layers.GRU, layers.LSTM])
-def test_a_converter_that_crashes_is_an_error(cell, tmp_path):
+def test_a_converter_that_crashes_is_an_error(tmp_path):
     model = keras.Sequential(
-        [keras.Input((4, 6)), cell(8, name="cell"), layers.Dense(3)]
+        [keras.Input((4, 6)), layers.LSTM(8, name="cell"), layers.Dense(3)]
     )
     x = users.floats(8, 4, 6)
     sparse = users.pruned(model)

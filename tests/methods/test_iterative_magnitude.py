@@ -170,11 +170,11 @@ def test_an_interrupted_search_goes_on(name, tmp_path):
         learning_rate=0.1,
         **more,
     )
-    whole = method.find(network(deep=True), DATA)
+    whole = method.find(network(deep=True, run_eagerly=True), DATA)
     # Rounds of 12 batches, by a machine that fails after about 10.
     stops, ticket = [], None
     while ticket is None and len(stops) < 9:
-        sparse = network(deep=True)
+        sparse = network(deep=True, run_eagerly=True)
         try:
             data = Interrupted(DATA, 10)
             ticket = method.find(sparse, data, directory=tmp_path)

@@ -2,11 +2,10 @@
 
 import base64
 import contextlib
+import dataclasses
+import importlib
 import io
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -23,15 +22,14 @@ SHOWN = "#main:not([hidden])"
 def run(browser, tmp_path_factory):
     """The directory of a run, as a recipe writes it."""
     pytest.importorskip("sklearn")
-    folder = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, RECIPES / "digits.py", "--preset=smoke"]
-    command += ["--mining_epochs=3", f"--output_dir={folder}"]
-    found = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ, timeout=400
-    )
-    assert found.returncode == 0, found.stdout + found.stderr
-    [run] = folder.iterdir()
-    return run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(RECIPES)
+        experiment = importlib.import_module("experiment")
+        settings = importlib.import_module("digits").PRESETS["smoke"]
+    settings = dataclasses.replace(settings, mining_epochs=3)
+    run = experiment.Run(settings, tmp_path_factory.mktemp("runs"))
+    run.start()
+    return run.directory
 
 
 def network(run):

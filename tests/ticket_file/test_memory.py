@@ -223,6 +223,7 @@ peak(ticket.network)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="reads Linux' own figures"
 )
