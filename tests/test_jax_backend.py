@@ -12,6 +12,7 @@ FILES = [
     "layers/test_gem_layer.py",
     "test_sparse_model.py",
     "test_network.py",
+    "test_optimizers.py",
     "methods/test_dynamic_sparse_training.py",
     "methods/test_gradual_magnitude.py",
     "methods/test_saliency_by_hand.py",
@@ -24,6 +25,7 @@ CHOICE = """
     (straight_through and xla) or Dense or shared
     or state_moves or float32_head or towers or bfloat16 or several_call
     or functional_model or written_in_line or golden
+    or (few_epochs and 3) or (travel and 4)
     or (nothing_changed and (gem_miner or imp or snip))
 """
 

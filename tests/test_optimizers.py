@@ -231,6 +231,8 @@ class Rates(keras.callbacks.Callback):
         self.seen = []
 
     def on_train_batch_end(self, batch, logs=None):
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
         [part] = gems.optimizers.optimizer_parts(self.model.optimizer)
         self.seen.append(float(ops.convert_to_numpy(part.learning_rate)))
 

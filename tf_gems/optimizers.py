@@ -179,7 +179,13 @@ class ScoreOptimizer(keras.optimizers.Adam):
         self.travel = float(travel)
 
     def build(self, variables):
-        others = [v.path for v in variables if not isinstance(v, ScoreVariable)]
+        others = [
+            v.path
+            for v in variables
+            # On JAX also what scores shrink by, which is overwritten.
+            if not isinstance(v, ScoreVariable)
+            and not v.overwrite_with_gradient
+        ]
         if others:
             raise ValueError(
                 "`ScoreOptimizer` trains scores, while a network is mined. "

@@ -149,7 +149,9 @@ def test_density_of_every_epoch():
     late = GradualMagnitudeCallback(0.9, end=1.0)
     for epochs in range(2, 9):
         found = [default.density(e, epochs) for e in range(epochs)]
-        assert found[-2:] == pytest.approx([0.1, 0.1])
+        assert found[0] == 1.0
+        at_target = min(2, epochs - 1)
+        assert found[-at_target:] == pytest.approx([0.1] * at_target)
         assert late.density(epochs - 1, epochs) == pytest.approx(0.1)
         assert epochs < 3 or late.density(epochs - 2, epochs) > 0.1
     assert callback.density(0, 1) == pytest.approx(0.1)
@@ -175,6 +177,44 @@ def test_a_golden_lamp_run():
         alive = np.zeros(144, bool)
         alive[ranks[: round(144 * density)]] = True
         np.testing.assert_array_equal(flags, alive)
+
+
+class CountAlive(keras.callbacks.Callback):
+    """Counts the alive weights in every step."""
+
+    def on_train_begin(self, logs=None):
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        self.seen.append(sum(w.alive.count() for w in self.model.gem.prunable))
+
+
+@pytest.mark.parametrize(
+    "epochs, frequency, parts",
+    [(3, None, 8), (4, None, 4), (8, None, 1), (8, 2, 2), (1, None, 8)],
+)
+def test_few_epochs_are_pruned_within(epochs, frequency, parts, eagerly):
+    sparse, counted = network(), CountAlive()
+    sparse.optimizer.learning_rate = 1e-3
+    x, y = (np.tile(array, (2, 1)) for array in DATA[0])  # 16 steps of one
+    sparse.fit(
+        x,
+        y,
+        batch_size=1,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[
+            GradualMagnitudeCallback(0.75, frequency=frequency),
+            counted,
+        ],
+    )
+    last = {1: 0, 3: 1, 4: 2, 8: 6}[epochs]
+    time = np.arange(epochs * 16) // (16 // parts) / parts
+    progress = np.minimum(1, time / last) if last else np.ones(16)
+    density = 0.25 + 0.75 * (1 - progress) ** 3
+    np.testing.assert_allclose(counted.seen, 144 * density, atol=0.6)
 
 
 def trained(**arguments):

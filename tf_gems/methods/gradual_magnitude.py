@@ -1,5 +1,7 @@
 """Gradual magnitude pruning: while weights train, the smallest are pruned."""
 
+import math
+
 import keras
 import numpy as np
 
@@ -10,29 +12,31 @@ from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.methods.trained import Trained
 from tf_gems.methods.trained import WeightPruner
 from tf_gems.selection import distributions
+from tf_gems.validation import check_count_or_none
 from tf_gems.validation import is_number
 
 _END = 0.75  # fraction of training
+_FEW_EPOCHS, _PRUNINGS = 4, 8
 
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class GradualMagnitudeCallback(WeightPruner):
     """Prunes the weights of the smallest magnitude, more of them every epoch.
 
-    When an epoch begins, the weights of the largest `|w|` stay alive, and the
-    others are pruned for good. The density follows a schedule between `begin`
-    and `end`, in whole epochs. From `end` on, and in the last epoch in any
-    case, it is exactly the target, so that the network can recover. With a
-    distribution that has a fixed density for each layer, all layers approach
-    their densities in proportion; one that ranks, such as `"lamp"`, ranks the
-    weights that are alive at each epoch.
+    The weights of the largest `|w|` stay alive, and the others are pruned for
+    good, `frequency` times in every epoch. The density follows a schedule
+    between `begin` and `end`, which are whole epochs. From `end` on, and in
+    the last epoch in any case, it is exactly the target, so that the network
+    can recover. With a distribution that has a fixed density for each layer,
+    all layers approach their densities in proportion; one that ranks, such as
+    `"lamp"`, ranks the weights that are alive.
 
     In a new `tf_gems.SparseModel`, `fit` trains the weights from the start,
     whatever its `start`. Otherwise call `prepare(model)` of
     `tf_gems.methods.GradualMagnitude`, and `compile`, first.
 
-    Pruning depends only on the epoch and on the model's variables, so a
-    resumed run gives the same result.
+    Pruning depends only on the epoch, the batch and the model's variables, so
+    a resumed run gives the same result.
 
     Epoch logs: `sparsity` and `density`.
 
@@ -41,7 +45,8 @@ class GradualMagnitudeCallback(WeightPruner):
         begin: Float, the fraction of training before pruning begins. Defaults
             to `0.0`.
         end: Float, the fraction of training at which it ends. Defaults to
-            `None`: 0.75, and at least two epochs before training ends.
+            `None`: 0.75, and at least two epochs before training ends, or one
+            of two.
         schedule: `tf_gems.schedules.Schedule` of the density, or a sparsity
             schedule of TF Model Optimization, see `tf_gems.schedules.get`.
             Defaults to `None`: the cubic one of the paper from 1 to the
@@ -52,6 +57,10 @@ class GradualMagnitudeCallback(WeightPruner):
             `tf_gems.distributions.get`. Defaults to `"lamp"`.
         pattern: What is pruned together, see `tf_gems.patterns.get`. Defaults
             to `"unstructured"`.
+        frequency: Integer, how many times an epoch prunes. Data of unknown
+            length is pruned when an epoch begins only. Defaults to `None`:
+            once; where pruning lasts less than four epochs, eight times in
+            all.
 
     Raises:
         ValueError: If an argument is out of range, the model prunes nothing
@@ -79,8 +88,10 @@ class GradualMagnitudeCallback(WeightPruner):
         epochs=None,
         distribution="lamp",
         pattern="unstructured",
+        frequency=None,
     ):
         super().__init__(target_sparsity, epochs, distribution, pattern)
+        self.frequency = check_count_or_none(frequency, "frequency")
         last = _END if end is None else end
         numbers = is_number(begin) and is_number(last)
         if not (numbers and 0 <= begin < last <= 1):
@@ -113,9 +124,26 @@ class GradualMagnitudeCallback(WeightPruner):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.set_target()
+        self._epoch, self._part = epoch, 0
         self._prune(self.density(epoch, self._epochs))
 
+    def on_train_batch_begin(self, batch, logs=None):
+        frequency, steps = self._times_an_epoch(), self.params["steps"]
+        part = batch * frequency // steps if steps else 0
+        if part > self._part:
+            self._part = part
+            time = self._epoch + part / frequency
+            self._prune(self.density(time, self._epochs))
+
+    def _times_an_epoch(self):
+        first, last = self._times(self._epochs)
+        few = last - first < _FEW_EPOCHS
+        default = math.ceil(_PRUNINGS / max(1, last - first)) if few else 1
+        return self.frequency or default
+
     def _prune(self, density):
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()  # within an epoch
         alive = [np.asarray(w.alive) for w in self._weights]
         size = sum(a.size for a in alive)
         if sum(map(np.count_nonzero, alive)) <= round(density * size):
@@ -129,10 +157,10 @@ class GradualMagnitudeCallback(WeightPruner):
         )
 
     def density(self, epoch, epochs):
-        """Returns the density from the beginning of an epoch on.
+        """Returns the density from a time on.
 
         Args:
-            epoch: Integer, counted from zero.
+            epoch: Float, the epochs since training began.
             epochs: Integer, the length of training.
         """
         target = 1.0 - self.target_sparsity
@@ -146,7 +174,8 @@ class GradualMagnitudeCallback(WeightPruner):
         """Returns the epochs with which pruning begins and ends."""
         last = round((_END if self.end is None else self.end) * epochs)
         # The last epoch trains at the target in any case.
-        last = max(0, min(last, epochs - (2 if self.end is None else 1)))
+        at_target = max(1, min(2, epochs - 1)) if self.end is None else 1
+        last = max(0, min(last, epochs - at_target))
         return min(round(self.begin * epochs), last), last
 
     def _keep(self, scores, density, alive):
@@ -193,6 +222,8 @@ class GradualMagnitude(Trained):
         schedule: `tf_gems.schedules.Schedule` of the density. Defaults to
             `None`: the cubic one of the paper from 1 to the target.
         distribution: See `tf_gems.distributions.get`. Defaults to `"lamp"`.
+        frequency: Integer, how many times an epoch prunes. Defaults to `None`,
+            see `tf_gems.GradualMagnitudeCallback`.
         **kwargs: `pattern`, see `tf_gems.methods.Method`.
 
     Example:
@@ -219,6 +250,7 @@ class GradualMagnitude(Trained):
         end=None,
         schedule=None,
         distribution="lamp",
+        frequency=None,
         **kwargs,
     ):
         super().__init__(
@@ -229,6 +261,7 @@ class GradualMagnitude(Trained):
             **kwargs,
         )
         self.begin, self.end, self.schedule = begin, end, schedule
+        self.frequency = frequency
         callback = self.callback()  # refuses what is out of range
         self.begin, self.end = callback.begin, callback.end
         self.schedule = callback.schedule
@@ -242,4 +275,5 @@ class GradualMagnitude(Trained):
             epochs=self.epochs,
             distribution=self.distribution,
             pattern=self.pattern,
+            frequency=self.frequency,
         )
