@@ -73,7 +73,9 @@ that the network can recover. `validation_data` and the epoch logs (`sparsity`, 
 how far it is.
 
 * **Epochs.** Start with a quarter to a half of those that the model was trained for, six or
-  more. With two or fewer, everything is pruned before the first.
+  more. Where pruning lasts less than four epochs, it also prunes within them, eight times in
+  all; `frequency` sets how many times an epoch. In a single epoch, everything is pruned before
+  the first batch.
 * **Learning rate.** One that fine-tunes: a tenth to a third of the peak that trained the
   model.
 * **`EarlyStopping`.** One with `restore_best_weights=True` would bring pruned weights back,
