@@ -127,12 +127,7 @@ def test_two_workers_on_loopback(mirrored, tmp_path):
 def test_data_parallel_on_jax(tmp_path):
     path = tmp_path / "found"
     flags = "--xla_force_host_platform_device_count=4"
-    environment = {
-        "KERAS_BACKEND": "jax",
-        "XLA_FLAGS": flags,
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiled in less time
-    }
-    finish(start("jax", path, **environment))
+    finish(start("jax", path, KERAS_BACKEND="jax", XLA_FLAGS=flags))
     one, four = read(path)
     assert (one["devices"], four["devices"]) == (1, 4)
     assert_agree(one, four)

@@ -130,11 +130,7 @@ def test_killed_workers_go_on_to_the_same_ticket(tmp_path):
 def test_devices_that_do_not_divide_the_batches(tmp_path):
     flags = ["--backend=jax", "--strategy=mirrored"]
     three = "--xla_force_host_platform_device_count=3"
-    process = start(
-        *(tmp_path, *SMOKE, *flags),
-        XLA_FLAGS=three,
-        JAX_DISABLE_MOST_OPTIMIZATIONS="1",  # compiled in less time
-    )
+    process = start(tmp_path, *SMOKE, *flags, XLA_FLAGS=three)
     code, output = finish(process)
     assert code == 0, output[-3000:]
     stages = results(tmp_path)
