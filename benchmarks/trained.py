@@ -56,6 +56,7 @@ DISTRIBUTIONS = {
 WAYS = [
     "one shot",
     "gradual",
+    "gradual once an epoch",
     "gradual with hyperbolic step",
     "gradual with density scaling",
     "acdc",
@@ -184,7 +185,8 @@ class Dense:
             kind = gems.GradualMagnitudeCallback
             if way == "acdc":
                 kind = gems.methods.acdc.ACDCCallback
-            callback = kind(sparsity, distribution=spread)
+            often = {"frequency": 1} if way == "gradual once an epoch" else {}
+            callback = kind(sparsity, distribution=spread, **often)
             sparse.fit(
                 *self.train,
                 batch_size=self.size,

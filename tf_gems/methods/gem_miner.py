@@ -85,10 +85,11 @@ class GemMiner(Trained):
 
     def find_ticket(self, model, *args):
         compiled = model.optimizer
-        ticket = super().find_ticket(model, *args)
-        if self.learning_rate == "auto":
-            model.optimizer = compiled
-        return ticket
+        try:
+            return super().find_ticket(model, *args)
+        finally:
+            if self.learning_rate == "auto":
+                model.optimizer = compiled
 
     def callback(self):
         return GemMinerCallback(

@@ -16,6 +16,7 @@ from tf_gems.validation import check_count_or_none
 from tf_gems.validation import is_number
 
 _END = 0.75  # fraction of training
+# Where pruning lasts fewer epochs, it takes place so often in all.
 _FEW_EPOCHS, _PRUNINGS = 4, 8
 
 
@@ -57,10 +58,10 @@ class GradualMagnitudeCallback(WeightPruner):
             `tf_gems.distributions.get`. Defaults to `"lamp"`.
         pattern: What is pruned together, see `tf_gems.patterns.get`. Defaults
             to `"unstructured"`.
-        frequency: Integer, how many times an epoch prunes. Data of unknown
-            length is pruned when an epoch begins only. Defaults to `None`:
-            once; where pruning lasts less than four epochs, eight times in
-            all.
+        frequency: Integer, how many times an epoch prunes. With data of
+            unknown length, and with `tf_gems.device_data.DeviceData`, only
+            the beginning of an epoch does. Defaults to `None`: once; where
+            pruning lasts less than four epochs, eight times in all.
 
     Raises:
         ValueError: If an argument is out of range, the model prunes nothing
