@@ -27,7 +27,7 @@ def table_under(page, heading, number=0):
     """
     text = (DOCS / page).read_text("utf-8")
     [section] = re.findall(
-        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text, re.M | re.S
+        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ (?!%%)|\Z)", text, re.M | re.S
     )
     table = re.findall(r"(?:^\|.*\n)+", section, re.M)[number]
     header, _, *rows = (
