@@ -26,7 +26,7 @@ from results_file import write_results
 
 import tf_gems as gems
 
-MINING = ["base", "sgd 0.3", "sgd 1", "sgd 3", "warm"]
+MINING = ["base", "sgd 0.3", "sgd 1", "sgd 3", "warm", "redraw", "flip"]
 FINETUNING = [
     "hyperbolic step",
     "density scaling",
@@ -61,6 +61,28 @@ def sgd(rate, epochs):
     steps = epochs * -(-IMAGES // SIZE)
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     return keras.optimizers.SGD(schedule, momentum=0.9)
+
+
+class Flip(keras.callbacks.Callback):
+    """Changes signs of weights that round to zero, when an epoch ends.
+
+    Kernels have one magnitude a layer, so that to draw a weight anew changes
+    its sign with probability one half (IteRand). With probability one it is a
+    mask of -1, 0 and 1: what was driven out with one sign can come back with
+    the other.
+    """
+
+    def __init__(self, sparse, probability, seed):
+        super().__init__()
+        self.sparse, self.probability = sparse, probability
+        self.random = np.random.default_rng(seed)
+
+    def on_epoch_end(self, epoch, logs=None):
+        for w in self.sparse.gem.prunable:
+            flipped = (w.read_score() <= 0.5) & np.asarray(w.alive)
+            drawn = self.random.random(flipped.shape) < self.probability
+            values = w.read_weight()
+            w.weight.assign(np.where(flipped & drawn, -values, values))
 
 
 class Cells:
@@ -121,8 +143,11 @@ class Cells:
         kind, _, number = idea.partition(" ")
         sgd_used = kind == "sgd"
         sparse.compile(sgd(float(number), epochs) if sgd_used else "auto", LOSS)
-        callback = gems.GemMinerCallback(sparsity, freeze_period=1)
-        self._fit(sparse, epochs, [callback])
+        callbacks = [gems.GemMinerCallback(sparsity, freeze_period=1)]
+        if idea in ("redraw", "flip"):
+            share = 0.5 if idea == "redraw" else 1.0
+            callbacks.append(Flip(sparse, share, seed))
+        self._fit(sparse, epochs, callbacks)
         ticket = sparse.ticket()
         path.parent.mkdir(parents=True, exist_ok=True)
         ticket.save(path)
