@@ -189,14 +189,6 @@ def standardize_inputs(model, inputs):
     return model._standardize_inputs(inputs)
 
 
-def maker_of(tensor):
-    """Returns the operation whose output a symbolic tensor is.
-
-    What comes before a layer in a graph could not be found without it.
-    """
-    return tensor._keras_history.operation
-
-
 def recorded_shapes(model):
     """Returns the shapes of the arguments of the call that built a model.
 

@@ -90,9 +90,11 @@ def check_integer(value, name, least=0, most=None):
     raise ValueError(f"{rule}. Received: {name}={_short(value)}.")
 
 
-def check_seed(value, name="seed"):
+def check_seed(value):
     """Returns `value` if it is a seed: an integer from 0, or `None`."""
-    return value if value is None else check_integer(value, name, 0, 2**32 - 1)
+    if value is None:
+        return None
+    return check_integer(value, "seed", 0, 2**32 - 1)
 
 
 def check_number(value, name, least=None, most=None, above=None):
@@ -124,7 +126,7 @@ def check_number(value, name, least=None, most=None, above=None):
     raise ValueError(f"{rule}. Received: {name}={_short(value)}.")
 
 
-def check_learning_rate(value, name="learning_rate"):
+def check_learning_rate(value):
     """Returns `value` if it is positive, a schedule of Keras, or `None`."""
     import keras
 
@@ -134,9 +136,9 @@ def check_learning_rate(value, name="learning_rate"):
     if is_number(value) and value > 0:
         return value
     raise ValueError(
-        f"`{name}` must be positive, or a schedule of Keras. Received: "
-        f"{name}={_short(value)}. Leave it out for the learning rate of the "
-        "model's own optimizer."
+        "`learning_rate` must be positive, or a schedule of Keras. Received: "
+        f"learning_rate={_short(value)}. Leave it out for the learning rate of "
+        "the model's own optimizer."
     )
 
 
@@ -224,13 +226,11 @@ def check_list(value, name, of="values"):
     )
 
 
-def check_verbose(value, name="verbose"):
+def check_verbose(value):
     """Returns `value` if it is a `verbose` of `fit`: 0, 1, 2 or `"auto"`."""
-    if isinstance(value, int) and 0 <= value <= 2:
-        return value
-    if isinstance(value, str) and value == "auto":
+    if isinstance(value, int | str) and value in (0, 1, 2, "auto"):
         return value
     raise ValueError(
-        f"`{name}` must be 0, 1, 2 or 'auto', as for `fit`. Received: "
-        f"{name}={_short(value)}."
+        "`verbose` must be 0, 1, 2 or 'auto', as for `fit`. Received: "
+        f"verbose={_short(value)}."
     )

@@ -208,7 +208,7 @@ def _parse(data, max_bytes):
     if zlib.crc32(body) != checksum:
         raise ValueError("its checksum is wrong.")
     body = body[_PREFIX.size :]
-    text = _inflate(body[:stored], inflated, "header")
+    text = _inflate_header(body[:stored], inflated)
     entries, metadata, config = header.read(text)
 
     bits = sum(entry.value_sizes[0] for entry in entries)
@@ -447,11 +447,11 @@ def _deflate(data):
     return deflater.compress(data) + deflater.flush()
 
 
-def _inflate(data, length, name):
+def _inflate_header(data, length):
     """Inflates to as many bytes as are expected; never to more."""
     inflater = zlib.decompressobj(-15)
     # One more shows that there are too many; a limit of none is no limit.
     found = inflater.decompress(data, length + 1)
     if not inflater.eof or len(found) != length or inflater.unused_data:
-        raise ValueError(f"its {name} do not inflate to {length} bytes.")
+        raise ValueError(f"its header does not inflate to {length} bytes.")
     return found

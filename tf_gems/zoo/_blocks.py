@@ -62,11 +62,11 @@ class Blocks:
         x = self.convolution_norm(x, filters, size, stride, name=name)
         return layers.ReLU(self._relu_limit, name=f"{name}_relu")(x)
 
-    def depthwise_norm_relu(self, x, size, stride=1, *, name):
-        """Convolves every channel by itself, normalizes and rectifies."""
-        x, padding = self._pad(x, size, stride, name)
+    def depthwise_norm_relu(self, x, stride, *, name):
+        """Convolves every channel by itself, 3x3, normalizes and rectifies."""
+        x, padding = self._pad(x, 3, stride, name)
         x = layers.DepthwiseConv2D(
-            size,
+            3,
             strides=stride,
             padding=padding,
             use_bias=False,

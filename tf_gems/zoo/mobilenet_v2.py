@@ -169,7 +169,7 @@ def _expand(blocks, x, expansion, name):
 
 
 def _project(blocks, x, filters, stride, name):
-    x = blocks.depthwise_norm_relu(x, 3, stride, name=f"{name}_depthwise")
+    x = blocks.depthwise_norm_relu(x, stride, name=f"{name}_depthwise")
     return blocks.convolution_norm(x, filters, 1, name=f"{name}_project")
 
 
