@@ -4,7 +4,7 @@ import keras
 
 from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
-from tf_gems.zoo._stems import strides_of
+from tf_gems.zoo._blocks import strides_of
 
 # Filters and stride of each block, by its place.
 _BLOCKS = (

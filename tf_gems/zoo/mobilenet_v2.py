@@ -5,7 +5,7 @@ from keras import layers
 
 from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
-from tf_gems.zoo._stems import strides_of
+from tf_gems.zoo._blocks import strides_of
 
 # Expansion, filters and blocks of each stage, and its stride for ImageNet.
 _STAGES = (
