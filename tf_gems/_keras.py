@@ -59,11 +59,6 @@ def run_through_graph(function, inputs, operation_fn):
 
     The public `call` cannot substitute operations: graphs could not be
     followed, compacted or rewritten.
-
-    Args:
-        function: `keras.Function`, or functional model.
-        inputs: Structure of tensors, as the graph takes them.
-        operation_fn: Function from an operation to what is called for it.
     """
     return function._run_through_graph(inputs, operation_fn)
 

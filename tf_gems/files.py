@@ -56,19 +56,7 @@ def replacing(path):
 
 @contextlib.contextmanager
 def replacing_path(path, suffix=""):
-    """Yields a path beside `path`, whose file replaces it; see `replacing`.
-
-    Args:
-        path: String or path.
-        suffix: String that the name must end with. Defaults to `""`.
-
-    Yields:
-        `pathlib.Path`, at which there is no file yet.
-
-    Raises:
-        OSError: As `replacing` does.
-        ValueError: If the path is empty.
-    """
+    """Yields a path beside `path`, whose file replaces it; see `replacing`."""
     path = check_file(path)
     _remove_ownerless(path.parent, path.name, suffix)
     partial = path.with_name(
@@ -95,15 +83,7 @@ def replacing_path(path, suffix=""):
 
 
 def write_text(path, text):
-    """Writes a text file completely, or not at all; see `replacing`.
-
-    Args:
-        path: String or path.
-        text: String, written in UTF-8.
-
-    Raises:
-        OSError: As `replacing` does.
-    """
+    """Writes a text file completely, or not at all; see `replacing`."""
     with replacing(path) as file:
         file.write(text.encode())
 
@@ -111,13 +91,7 @@ def write_text(path, text):
 def read_record(path, *keys):
     """Returns the dict of a JSON file that `write_text` has written.
 
-    Args:
-        path: Path.
-        *keys: Strings, what it must hold.
-
-    Raises:
-        OSError: If there is no such file.
-        ValueError: If it has been damaged since.
+    A `ValueError` says that it has been damaged since, or lacks a key.
     """
     try:
         found = json.loads(path.read_bytes())
@@ -136,11 +110,7 @@ def read_record(path, *keys):
 
 @contextlib.contextmanager
 def workplace(target):
-    """Yields a new folder beside a directory, which is removed in the end.
-
-    Args:
-        target: Path of the directory that is being made.
-    """
+    """Yields a new folder beside a directory, which is removed in the end."""
     name = f".{target.name}"
     _remove_ownerless(target.parent, name)
     folder = target.with_name(f"{name}.partial-{secrets.token_hex(6)}")
@@ -313,11 +283,6 @@ def remove_leftovers(directory, name=""):
     """Removes partial files of processes that were killed.
 
     The caller must have claimed the directory, or these names in it.
-
-    Args:
-        directory: Path. There need not be any.
-        name: String that the names of the targets begin with. Defaults to
-            `""`: any.
     """
     for path, target, _ in _partials(directory):
         ours = f".{name}" if path.is_dir() else name

@@ -22,12 +22,6 @@ _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 def depthwise_kernels(layer):
     """Returns the depthwise kernels, each of which reads one channel.
 
-    Args:
-        layer: Built Keras layer or model.
-
-    Returns:
-        List of `keras.Variable`.
-
     Example:
 
     >>> model = keras.Sequential([

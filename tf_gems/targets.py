@@ -209,15 +209,7 @@ def check_names(directory, names):
 
 
 def check_plain_name(value, name="name"):
-    """Returns a string if it is a plain file name, without directories.
-
-    Args:
-        value: String.
-        name: String, the argument's name. Defaults to `"name"`.
-
-    Raises:
-        ValueError: If it is empty, or has parts of a path.
-    """
+    """Returns a string if it is a plain file name, without directories."""
     if (
         not isinstance(value, str)
         or value.strip() in ("", ".", "..")

@@ -5,6 +5,8 @@ raises a `ValueError` that states the rule, the value and the remedy.
 """
 
 import difflib
+import importlib.metadata
+import importlib.util
 import math
 import numbers
 import re
@@ -199,6 +201,20 @@ def check_eager():
             "Received: a call within `tf.Graph().as_default()` or a "
             "`tf.function`. Call it outside of them."
         )
+
+
+def check_package(module, package, extra, rule):
+    """Returns the version of a package, or raises an error without it."""
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise RuntimeError(
+            f"{rule} Received: a Python without the module `{module}`. Install "
+            f"it by `pip install tf_gems[{extra}]`."
+        )
+    return importlib.metadata.version(package)
 
 
 def is_function(value):

@@ -15,10 +15,6 @@ def copy_of(operation, **changes):
 
     Functions of the user's own, such as an activation or a regularizer, are
     passed on as they are: not all of them can be serialized.
-
-    Args:
-        operation: Keras layer or operation, one that `is_copied`.
-        **changes: Arguments that differ.
     """
     own = _own_functions(operation)
     with _without(operation, own):
@@ -112,13 +108,7 @@ class Names:
                 )
 
     def give(self, operation, within=()):
-        """Renames an operation that has the name of another.
-
-        Args:
-            operation: Keras layer or operation, not built yet or shared.
-            within: Tuple of the nested models around the one that it
-                replaces. Defaults to `()`.
-        """
+        """Renames an operation that has the name of another."""
         name, count = operation.name, 0
         if self._operations.get(name) is operation:
             return

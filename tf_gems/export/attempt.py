@@ -7,10 +7,10 @@ import os
 
 import numpy as np
 
+from tf_gems import parity
 from tf_gems.export import conversion
 from tf_gems.export import flatbuffer
 from tf_gems.export import forms
-from tf_gems.export import parity
 from tf_gems.export import weight_rows
 from tf_gems.export import worker
 from tf_gems.export import xnnpack
@@ -65,15 +65,7 @@ class Attempt:
     inside: str
 
     def run(self, given, examples):
-        """Converts the network and runs the file.
-
-        Args:
-            given: Flat list of arrays to compare outputs on, or `None`.
-            examples: The same, to calibrate `"int8"` on, or `None`.
-
-        Raises:
-            RuntimeError: If the file does not run, or is not right.
-        """
+        """Converts the network and runs the file."""
         network = self.network
         self.signature = network.signature.with_sizes(self.sizes).in_float32()
         self.notes, self.compaction = [], None
@@ -132,11 +124,7 @@ class Attempt:
             return data, weight_rows.names_of(flatbuffer.read(data), plain)
 
     def run_file(self, data, run=worker.run):
-        """Returns what a function of `worker` returns for the bytes of a file.
-
-        Raises:
-            worker.WorkerError: If the file does not run.
-        """
+        """Returns what a function of `worker` returns for a file's bytes."""
         path = os.path.join(self.inside, "candidate.tflite")
         with open(path, "wb") as file:
             file.write(data)

@@ -77,13 +77,9 @@ class InputScaling:
 
 
 def find_input_scaling(graph):
-    """Returns the `InputScaling` of a model, or the reason for none.
+    """Returns `(scaling, reason)` of a model, or the reason for no scaling.
 
-    Args:
-        graph: `tf_gems.export.call_graph.CallGraph`.
-
-    Returns:
-        `(scaling, reason)`. Both are `None` if the input is not scaled.
+    Both are `None` if the input is not scaled.
     """
     if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != 4:
         return None, None

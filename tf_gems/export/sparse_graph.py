@@ -27,9 +27,7 @@ _LARGEST_CONSTANT = 1 << 16
 def write_sparse_graph(traced, directory):
     """Writes a `Traced` network with the signature `serving_default`.
 
-    Returns:
-        List of dicts, one for each weight of rank 2 or more, see
-        `tf_gems.ExportReport`.
+    Returns the `tensors` of a `tf_gems.ExportReport`.
     """
     import tensorflow as tf
 

@@ -24,12 +24,7 @@ _PREFIX = "weights_"
 
 
 class _Group:
-    """Arrays of one dtype that are coded as one, and the files of the code.
-
-    Args:
-        variables: Dict from names to `tf.Variable`s.
-        prefix: String, with which the paths of the files begin.
-    """
+    """Arrays of one dtype that are coded as one, and the files of the code."""
 
     def __init__(self, variables, prefix):
         self.variables = variables

@@ -48,13 +48,7 @@ def row(name, value, size, encoding="dense", reason=None):
 
 
 def rows(model, names=None, reasons=None):
-    """Returns a dict from the place of each weight of a file to its row.
-
-    Args:
-        model: `ModelT`.
-        names: Dict, see `names_of`. Defaults to `None`.
-        reasons: Dict, see `sparsify`. Defaults to `None`.
-    """
+    """Returns a dict from the place of each weight of a file to its row."""
     found = {}
     for weight in flatbuffer.weights(model):
         place, tensor = weight.place, weight.tensor

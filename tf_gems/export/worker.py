@@ -49,12 +49,7 @@ class WorkerError(RuntimeError):
 
 
 def seconds_for(size, steps=0):
-    """Returns the processor time that a task may take.
-
-    Args:
-        size: Integer, the bytes of the weights.
-        steps: Integer, examples that the network is run on. Defaults to `0`.
-    """
+    """Returns the processor time for so many bytes of weights and examples."""
     return SECONDS + _SECONDS_PER_MEGABYTE * size / 1e6 + steps
 
 

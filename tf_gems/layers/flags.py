@@ -55,19 +55,11 @@ class Flags:
         )
 
     def assign(self, values):
-        """Sets all flags; not from within a compiled step.
-
-        Args:
-            values: Array or tensor of this shape; nonzero entries are `True`.
-        """
+        """Sets all flags, where nonzero; not from within a compiled step."""
         self.packed.assign(self.pack(ops.convert_to_numpy(values)))
 
     def pack(self, values):
-        """Returns the words of these flags, a NumPy array.
-
-        Args:
-            values: NumPy array of this shape.
-        """
+        """Returns the words of flags, both NumPy arrays."""
         # The function `pack` would need four bytes a flag.
         if values.shape != self.shape:
             raise ValueError(

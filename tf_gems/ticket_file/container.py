@@ -61,10 +61,6 @@ def write(path, masks, weights, metadata, dtype=None, config=None):
         dtype: `"float16"` to round values; see `values.choose`. Defaults to
             `None`: values are exact.
         config: Dict of JSON values, the network's. Defaults to `None`.
-
-    Raises:
-        OSError: If the file cannot be written; an older one is left as it is.
-        ValueError: If a value is of a type that the format lacks.
     """
     data = encode(masks, weights, metadata, dtype, config)
     with replacing(path) as file:
@@ -387,12 +383,6 @@ def _refusing(source):
 
 def check_contents(masks, weights, metadata, config):
     """Raises an error unless a ticket holds what a file can hold.
-
-    Args:
-        masks: Dict from paths of prunable weights to bool arrays.
-        weights: Dict from paths of all weights to arrays.
-        metadata: Dict.
-        config: Dict, or `None`.
 
     Raises:
         ValueError: If something else is given, a mask has not the shape of
