@@ -51,15 +51,7 @@ def all_but_depthwise(layer):
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """A named value of `filters`.
-
-    Args:
-        weights: Function of a built layer, which returns the list of the
-            variables that may be pruned. Biases and the like among them are
-            not.
-        reason: String, why the others are not.
-        nothing: String, what to say if no weight is left.
-    """
+    """A named value of `filters`."""
 
     weights: Callable
     reason: str

@@ -27,10 +27,6 @@ _UNINITIALIZED = "uninitialized_variables"
 def config_of(model):
     """Returns the config of a network, without what its weights replace.
 
-    Returns:
-        Dict of JSON values, or `None` if the network has parts that are no
-        plain layers of Keras, or is longer than `LARGEST` bytes of JSON.
-
     Example:
 
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])

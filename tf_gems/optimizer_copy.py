@@ -14,9 +14,6 @@ def copy_optimizer(optimizer, learning_rate=None):
     Classes and learning-rate schedules need not be registered. A schedule
     needs no `get_config`: the copy shares it.
 
-    Raises:
-        ValueError: If the config of the optimizer is not complete.
-
     Example:
 
     >>> copy_optimizer(keras.optimizers.SGD(0.1, momentum=0.9)).momentum

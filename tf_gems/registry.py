@@ -99,9 +99,6 @@ def get(identifier, classes, argument, kind=None):
         kind: Class or tuple of classes that an instance must be of. Defaults
             to `None`: one of `classes`.
 
-    Raises:
-        ValueError: If the identifier is none of these.
-
     Example:
 
     >>> get("constant", {"constant": dict}, "schedule")

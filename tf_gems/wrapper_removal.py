@@ -33,10 +33,6 @@ def remove_wrappers(model):
     Returns:
         `(plain, undo)`: the plain model, which is the given one unless that is
         a wrapper itself, and a function that puts the wrappers back.
-
-    Raises:
-        ValueError: If one of them is where it cannot be reached; nothing is
-            changed then.
     """
     plain = wrapped_by(model)
     edits = contextlib.ExitStack()

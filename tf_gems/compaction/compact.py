@@ -88,13 +88,7 @@ def compact(model, inputs=None):
 
 
 class Compaction:
-    """Which channels of a model stay, and how the rest is built.
-
-    Attributes:
-        calls: List of `Call` of the model.
-        kept: Dict from the name of an operation without a rule to the reason.
-        shared: Names of layers that both models share.
-    """
+    """Which channels of a model stay, and how the rest is built."""
 
     def __init__(self, model):
         self._model = model

@@ -83,16 +83,10 @@ def _without(operation, names):
 class Names:
     """Names for the operations of one graph, each of its own.
 
-    Models within a model may hold layers of the same names, and a layer that
-    is called twice becomes two layers. Layers of the model itself keep their
-    names; those of a model within it get its name as a prefix then.
-
-    Args:
-        calls: List of `Call` of the model.
-        shared: List of operations that keep their names. Defaults to `()`.
-
-    Raises:
-        ValueError: If two of these have the same.
+    Models within a model may hold layers of the same names, and a layer that is
+    called twice becomes two layers. Layers of the model itself keep their
+    names, and so do shared ones; those of a model within it get its name as a
+    prefix then.
     """
 
     def __init__(self, calls, shared=()):

@@ -57,18 +57,8 @@ def _is_mask(name):
 def run(model, inputs, call, training=None, within=()):
     """Runs through the graph of a model, and of the models nested in it.
 
-    Args:
-        model: `keras.Sequential` or functional model.
-        inputs: Structure of symbolic tensors that the model is called with.
-        call: Function of an operation, its positional arguments, its keyword
-            arguments, and the tuple of nested models around it, which returns
-            the outputs.
-        training: Bool, if the model is called with it in the graph of
-            another. Defaults to `None`.
-        within: That tuple for `model` itself. Defaults to `()`.
-
-    Returns:
-        Structure of the outputs.
+    Each operation is replaced by `call` of the operation, its positional and
+    keyword arguments, and the tuple of nested models around it.
     """
 
     def operation_fn(operation):
@@ -166,14 +156,6 @@ class CallGraph:
 
     Only calls of this model count. Keras' own record of a layer also has the
     calls of other models that share it.
-
-    Args:
-        model: Built functional or Sequential Keras model.
-
-    Attributes:
-        inputs: List of symbolic tensors.
-        calls: List of `Call`, those of nested models
-            included.
     """
 
     def __init__(self, model):

@@ -30,16 +30,8 @@ from tf_gems.export.sparsify import sparsify
 class Attempt:
     """One try to write a network, for one batch size.
 
-    Args:
-        network: `Network`.
-        path: String, the target.
-        form: `forms.Form`.
-        tolerance: Float, see `export_litert`.
-        sizes: `None` for any batch size, else a list of the sizes of the
-            first axis of each input.
-        optimize, io, sparse, compact: See `export_litert`.
-        progress: `Progress`.
-        inside: String, a directory for temporary files.
+    `sizes` are those of the first axis of each input, `None` for any batch
+    size; other arguments are as for `export_litert`.
 
     Attributes:
         data: Bytes, what is to be written.

@@ -28,12 +28,8 @@ layers = keras.layers
 class InputScaling:
     """Operations between an input and a convolution that scale the input.
 
-    Args:
-        operations: List of the operations.
-        convolution: Keras layer.
-        norm: `BatchNormalization` that alone reads it, or `None`.
-        scale: Float array, the factor of each channel.
-        offset: Float array, what is added to each channel after that.
+    Each channel is multiplied by its `scale`, and then its `offset` is added.
+    `norm` is the `BatchNormalization` that alone reads the convolution.
     """
 
     operations: list

@@ -142,10 +142,8 @@ def write_litert(
 ):
     """Implements `export_litert`; also returns the bytes of the dense twin.
 
-    Args:
-        finish: Function of the `Attempt`, called before anything is written.
-            It may change the bytes that are written, and the report. Defaults
-            to `None`.
+    `finish` is called with the `Attempt` before anything is written. It may
+    change the bytes that are written, and the report.
     """
     check_target(path)
     path = os.fspath(path)

@@ -46,13 +46,6 @@ class Network:
             to `False`.
         eight_bits: Whether a `tf_gems.QuantizationAwareModel` is accepted, as
             the export can be an 8-bit file. Defaults to `False`.
-
-    Raises:
-        RuntimeError: If nothing has been pruned yet, or Keras does not run on
-            TensorFlow.
-        ValueError: If the model is not a Keras 3 model, is not built, does
-            not declare its inputs, has weights that are not finite, or is to
-            be compacted and its graph is not known.
     """
 
     def __init__(self, model, inputs=None, compact=False, eight_bits=False):

@@ -84,14 +84,8 @@ def write_sparse_graph(traced, directory):
 def _sorted_variables(traced, places):
     """Returns which variables are stored sparsely, as constants, or as such.
 
-    Args:
-        traced: `Traced`.
-        places: Dict from the ids of handles to names of placeholders.
-
-    Returns:
-        `(chosen, small, kept, rows)`: dicts from placeholders to sparse and to
-        small dense variables, a list of all others, and a dict from
-        placeholders to rows of the report.
+    They are dicts from placeholders to sparse and to small dense variables, a
+    list of all others, and a dict from placeholders to rows of the report.
     """
     chosen, small, kept, rows = {}, {}, [], {}
     paths = {id(v.value): v.path for v in traced.model.variables}

@@ -34,13 +34,7 @@ _START = (
 
 
 class WorkerError(RuntimeError):
-    """What went wrong in the process.
-
-    Args:
-        message: String.
-        crashed: String, how the process ended, if it did. Defaults to `None`.
-        log: String, what native code wrote meanwhile.
-    """
+    """What went wrong: how the process ended, if it did, and what it wrote."""
 
     def __init__(self, message, crashed=None, log=""):
         super().__init__(message)

@@ -30,11 +30,6 @@ class Flags:
     `np.asarray(flags)` is a NumPy bool array. In a compiled step, `read`
     returns a bool tensor.
 
-    Args:
-        layer: Keras layer that owns the variable.
-        name: String, name of the variable.
-        shape: Tuple of integers.
-
     Attributes:
         packed: `keras.Variable` of int32, which is in every checkpoint.
         shape: Tuple of integers.

@@ -51,39 +51,14 @@ class Contents:
 
 
 def write(path, masks, weights, metadata, dtype=None, config=None):
-    """Writes a ticket beside its target and renames it into place.
-
-    Args:
-        path: String or path.
-        masks: Dict from paths of prunable weights to bool arrays.
-        weights: Dict from paths of all weights to arrays.
-        metadata: Dict of JSON values.
-        dtype: `"float16"` to round values; see `values.choose`. Defaults to
-            `None`: values are exact.
-        config: Dict of JSON values, the network's. Defaults to `None`.
-    """
+    """Writes a ticket beside its target and renames it into place."""
     data = encode(masks, weights, metadata, dtype, config)
     with replacing(path) as file:
         file.write(data)
 
 
 def read(path, max_bytes=MAX_BYTES):
-    """Reads a ticket file.
-
-    Args:
-        path: String or path.
-        max_bytes: Integer, the most memory that reading may take, with the
-            file and all arrays. Defaults to 2 GiB, which is enough for 250
-            million float32 weights.
-
-    Returns:
-        `Contents`.
-
-    Raises:
-        OSError: If there is no such file.
-        ValueError: If the file is no ticket, is damaged, or needs more
-            memory.
-    """
+    """Reads a ticket file."""
     path = check_path(path, "path", "Name a ticket file.")
     check_positive_integer(max_bytes, "max_bytes")
     with _refusing(f"path='{path}'"):
@@ -93,11 +68,8 @@ def read(path, max_bytes=MAX_BYTES):
 def inspect(path, max_bytes=MAX_BYTES):
     """Reads what a ticket file says of its weights, without making arrays.
 
-    Everything is checked as `read` does. Args and errors are those of `read`.
-
-    Returns:
-        Pair of `Contents` without masks and weights, and of a dict from the
-        paths of prunable weights to the bits of their positions.
+    Everything is checked as `read` does. Returns `Contents` without masks and
+    weights, and a dict from paths of prunable weights to bits of positions.
     """
     path = check_path(path, "path", "Name a ticket file.")
     check_positive_integer(max_bytes, "max_bytes")

@@ -85,21 +85,10 @@ def encode(masks, widths):
 
 
 def decode(data, sizes, kept, widths):
-    """Returns the masks of Rice codes.
+    """Returns the masks of Rice codes, bool arrays of one dimension.
 
-    Beside the masks it takes a few MB of memory, whatever the bits are.
-
-    Args:
-        data: Bytes.
-        sizes: List of integers, flags of each mask.
-        kept: List of integers, how many are set in each.
-        widths: List of integers, bits of a remainder of each.
-
-    Returns:
-        List of bool arrays of one dimension.
-
-    Raises:
-        ValueError: If these are not the codes of such masks, to the last bit.
+    Beside the masks it takes a few MB of memory, whatever the bits are. What is
+    no code of such masks, to the last bit, is refused.
     """
     _check(data, sizes, kept, widths)
     masks = [
