@@ -208,7 +208,7 @@ def mobilenet(seed):
 def _photographs(application):
     """A network x0.5 of keras.applications, and 20 classes of Tiny ImageNet."""
     directory = os.environ.get("TINY_IMAGENET_DIR")
-    data = tiny_imagenet.load(directory, 1.0, False)
+    data = tiny_imagenet.load(directory, 1.0, False, 64)
     sets = [
         ((images / 127.5 - 1).astype("float32"), labels)
         for images, labels in (data.train, data.test)
