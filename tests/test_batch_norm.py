@@ -111,7 +111,7 @@ def test_a_layer_that_is_called_twice_gets_the_average_of_its_calls():
     "last, message",
     [
         (np.full((16, 5), np.nan), "'norm' NaN"),
-        (np.zeros((16, 4)), "does not take"),
+        (np.zeros((16, 4)), "does not accept"),
     ],
 )
 def test_a_model_is_as_it_was_after_data_that_cannot_be_used(last, message):
