@@ -88,7 +88,7 @@ def _rows(model, graph):
                 "Expanded when loaded: XNNPACK has sparse kernels for 1x1 "
                 "convolutions only."
             )
-        elif id(operator) in inside:
+        elif sources[read] in inside:
             where = "without AVX"
             reason = "XNNPACK's sparse kernel; it is off on x86 with AVX."
         else:
