@@ -60,10 +60,6 @@ def convert(
 
     Returns:
         `(data, traced)`: the bytes of the file, and a `tracing.Traced`.
-
-    Raises:
-        RuntimeError: If the network cannot be traced, or has no such form. The
-            message names the layer, if it is known, and the remedy.
     """
     step = progress.step if progress else lambda _: None
     with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=inside) as directory:

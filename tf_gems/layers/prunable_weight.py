@@ -14,9 +14,6 @@ class UnitInterval(keras.constraints.Constraint):
     """Shrinks scores, and projects them to [0, 1], after every update.
 
         p <- clip(p * (1 - shrinkage), 0, 1)
-
-    Args:
-        shrinkage: Float32 scalar `keras.Variable`.
     """
 
     def __init__(self, shrinkage):
