@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems.layers.calling import add_state
 from tf_gems.layers.flags import Flags
 from tf_gems.layers.wrapped_variable import wrap_score
 
@@ -55,14 +56,8 @@ class PrunableWeight:
         )
         wrap_score(score, weight)
         alive = Flags(layer, f"{name}_alive", weight.shape)
-        shrinkage = layer.add_weight(
-            name=f"{name}_shrinkage",
-            shape=(),
-            dtype="float32",
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
+        shrinkage = add_state(
+            *(layer, f"{name}_shrinkage", "float32"),
             overwrite_with_gradient=_stateless(),
         )
         prunable = cls(path, weight, score, alive, shrinkage)
