@@ -155,12 +155,6 @@ class Method(registry.Configurable):
 
         Ties are broken by position: a ticket of equal scores would keep the
         first weights of the network.
-
-        Args:
-            scores: List of float arrays.
-
-        Raises:
-            ValueError: If the scores rank nothing.
         """
         name = type(self).__name__
         low = min(np.min(s, initial=np.inf) for s in scores)
