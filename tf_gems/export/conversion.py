@@ -10,10 +10,10 @@ import keras
 from tf_gems import _keras
 from tf_gems.export import worker
 from tf_gems.export.network import computed_in_float32
-from tf_gems.export.quiet import quiet
 from tf_gems.export.tracing import nodes
 from tf_gems.export.tracing import trace
 from tf_gems.files import TEMPORARY
+from tf_gems.quiet import quiet
 
 
 class ConversionError(RuntimeError):
