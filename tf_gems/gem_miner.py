@@ -31,6 +31,7 @@ from keras import ops
 
 from tf_gems import registry
 from tf_gems import schedules
+from tf_gems.filter_policies import refuse_too_few_zeros
 from tf_gems.layers.calling import add_state
 from tf_gems.layers.freeze_in_place import freeze_in_place
 from tf_gems.layers.gem_layer import built_gem_layers
@@ -40,7 +41,6 @@ from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.mining_guards import GuardedMining
 from tf_gems.mining_guards import check_training
 from tf_gems.mining_guards import read_number
-from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.selection import distributions
 from tf_gems.selection import patterns
 from tf_gems.validation import check_bool

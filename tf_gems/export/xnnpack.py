@@ -19,7 +19,7 @@ Source: `xnn_subgraph_rewrite_for_nchw` in XNNPACK's `src/subgraph.c`.
 import numpy as np
 
 from tf_gems.export import flatbuffer
-from tf_gems.pointwise import LEAST_SPARSITY
+from tf_gems.filter_policies import LEAST_SPARSITY
 
 _ELEMENTWISE = {"HARD_SWISH", "LOGISTIC", "RELU", "RELU6"}
 _HEAD = {"FULLY_CONNECTED", "LOGISTIC", "RELU", "RELU6", "SOFTMAX"}

@@ -14,7 +14,7 @@ from tf_gems.layers.wrapped_variable import wrap_score
 class UnitInterval(keras.constraints.Constraint):
     """Shrinks scores, and projects them to [0, 1], after every update.
 
-        p <- clip(p * (1 - shrinkage), 0, 1)
+    p <- clip(p * (1 - shrinkage), 0, 1)
     """
 
     def __init__(self, shrinkage):

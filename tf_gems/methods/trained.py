@@ -11,6 +11,7 @@ from keras import ops
 from tf_gems import registry
 from tf_gems.callbacks.backup import is_chief
 from tf_gems.files import lock
+from tf_gems.filter_policies import refuse_too_few_zeros
 from tf_gems.layers.gem_layer import built_gem_layers
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.prunable_weight import density_of
@@ -20,7 +21,6 @@ from tf_gems.methods.method import Method
 from tf_gems.methods.method import warn_at_minimum
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
-from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.selection import distributions
 from tf_gems.selection import patterns
 from tf_gems.targets import check_directory
