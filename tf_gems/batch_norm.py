@@ -10,6 +10,7 @@ from keras import ops
 
 from tf_gems import _keras
 from tf_gems import training_data
+from tf_gems.compaction.comparing import outputs_of
 from tf_gems.validation import check_eager
 from tf_gems.validation import check_model
 from tf_gems.validation import check_positive_integer
@@ -100,7 +101,7 @@ def recalibrate_batch_norm(
 def _estimate(model, batches):
     batch = None
     for batch in batches:
-        _call(model, batch[0])
+        outputs_of(model, batch[0], "x", training=True)
     if batch is None:
         raise ValueError(
             "Statistics are estimated from data. Received: data without a "
@@ -141,15 +142,3 @@ def _refuse_not_finite(norms):
                     f"for which those of '{norm.name}' are NaN or infinite. "
                     "Check the data and the weights."
                 )
-
-
-def _call(model, inputs):
-    try:
-        model(inputs, training=True)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            "`x` must hold inputs that the model accepts. Received: a batch "
-            f"of type {type(inputs).__name__}, which '{model.name}' does not "
-            f"accept: {reason} Pass the data as for `fit`."
-        ) from error

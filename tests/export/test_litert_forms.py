@@ -131,7 +131,9 @@ def test_sparse_are_those_that_litert_runs(exported, network, form):
 def test_a_mobile_network_is_sparse_only_where_xnnpack_is_right(exported):
     for form in FORMS:
         garbage = {
-            name: any("wrong outputs" in n for n in exported[name, form][1].notes)
+            name: any(
+                "wrong outputs" in n for n in exported[name, form][1].notes
+            )
             for name in ("mobile", "pooled")
         }
         assert garbage["mobile"] == (form == "dynamic_int8")

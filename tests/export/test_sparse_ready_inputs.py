@@ -108,7 +108,9 @@ def test_scaling_that_cannot_move_is_told():
     model = keras.Model(inputs, layers.Concatenate()([x, y]))
     ready, report = make_sparse_ready(model)
     [row] = report.left
-    assert row["layer"] == "image" and "exactly one convolution" in row["reason"]
+    assert (
+        row["layer"] == "image" and "exactly one convolution" in row["reason"]
+    )
     np.testing.assert_array_equal(outputs(ready), outputs(model))
     model = keras.Model(inputs, y)
     ready, report = make_sparse_ready(model)
@@ -188,9 +190,7 @@ def test_a_model_that_computes_by_itself_is_left_and_told():
     inputs = keras.Input((11, 11, 3))
     model = keras.Model(inputs, Own()(inputs))
     ready, report = make_sparse_ready(model)
-    assert report.left == [
-        {"layer": "own", "reason": "is a nested model"}
-    ]
+    assert report.left == [{"layer": "own", "reason": "is a nested model"}]
     np.testing.assert_array_equal(outputs(ready), outputs(model))
 
 

@@ -5,6 +5,8 @@ import os
 import sys
 import warnings
 
+from tf_gems.quiet import quiet
+
 
 class UsageError(Exception):
     """Raised if the arguments of a command are wrong."""
@@ -52,15 +54,8 @@ def import_keras(backend=None):
         # NumPy has no gradients, and none are needed here.
         warnings.filterwarnings("ignore", "`custom_gradient` for the numpy")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Native code does not use `sys.stderr`.
-    terminal = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
+    with quiet():
         import keras  # noqa: F401
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
 
 
 def load_model(path):

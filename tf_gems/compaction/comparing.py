@@ -33,16 +33,16 @@ def random_inputs(model):
     return keras.tree.pack_sequence_as(structure_of(model), batch)
 
 
-def _outputs(model, inputs):
+def outputs_of(model, inputs, name="inputs", training=False):
     """Returns the outputs of a model, or refuses inputs that do not fit."""
     try:
-        return model(inputs, training=False)
+        return model(inputs, training=training)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            "`inputs` must be a batch that the model accepts. Received: "
-            f"inputs of type {type(inputs).__name__}, which '{model.name}' "
-            f"does not accept: {reason} Leave it out, or pass such a batch."
+            f"`{name}` must be a batch that the model accepts. Received: "
+            f"{name} of type {type(inputs).__name__}, which '{model.name}' "
+            f"does not accept: {reason} Pass such a batch."
         ) from error
 
 
@@ -92,7 +92,7 @@ def largest_difference(model, other, inputs):
     found = []
     for network in (model, other):
         with state_kept(model):  # the two may share layers
-            outputs = _outputs(network, inputs)
+            outputs = outputs_of(network, inputs)
         flat = map(ops.convert_to_numpy, keras.tree.flatten(outputs))
         found.append(dict(enumerate(flat)))
     if not any(np.size(one) for one in found[0].values()):

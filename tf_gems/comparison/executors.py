@@ -18,12 +18,7 @@ _AT_ONCE = 256  # tickets; each is an open lock file of this process
 
 
 def check_executor(executor, strategy):
-    """Raises an error for an executor that cannot run cells.
-
-    Raises:
-        ValueError: If it is no executor, one of threads, or is given with a
-            strategy.
-    """
+    """Raises an error for an executor that cannot run cells."""
     if executor is None:
         return
     if not callable(getattr(executor, "submit", None)):
@@ -53,17 +48,6 @@ def run_on(executor, cells, report):
     The cells of one ticket run one after another in one worker. This process
     claims a ticket for as long as a worker is busy with it, so that it can
     share a directory with processes that were started by hand.
-
-    Args:
-        executor: `concurrent.futures.Executor`.
-        cells: List of `Cell`.
-        report: Function that is called with each row.
-
-    Returns:
-        List of dicts.
-
-    Raises:
-        ValueError: If a worker cannot run cells.
     """
     waiting, running, rows = {}, {}, {}
     for cell in cells:
@@ -109,11 +93,7 @@ def run_on(executor, cells, report):
 
 
 def run_cells(cells, settings):
-    """Runs cells of one ticket in a worker.
-
-    Raises:
-        ValueError: If this worker has other data than the caller.
-    """
+    """Runs cells of one ticket in a worker."""
     with _ONE_CELL:
         for name, value in settings.items():
             getattr(keras.config, f"set_{name}")(value)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from tf_gems.export.quiet import quiet
 from tf_gems.export.run_litert import load_runner
 from tf_gems.export.signature import as_array
+from tf_gems.quiet import quiet
 
 _BATCH = 100
 _OWN = "Pass a function of labels and outputs as `metric`."

@@ -10,10 +10,10 @@ import keras
 from tf_gems import _keras
 from tf_gems.export import worker
 from tf_gems.export.network import computed_in_float32
-from tf_gems.export.quiet import quiet
 from tf_gems.export.tracing import nodes
 from tf_gems.export.tracing import trace
 from tf_gems.files import TEMPORARY
+from tf_gems.quiet import quiet
 
 
 class ConversionError(RuntimeError):
@@ -60,10 +60,6 @@ def convert(
 
     Returns:
         `(data, traced)`: the bytes of the file, and a `tracing.Traced`.
-
-    Raises:
-        RuntimeError: If the network cannot be traced, or has no such form. The
-            message names the layer, if it is known, and the remedy.
     """
     step = progress.step if progress else lambda _: None
     with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=inside) as directory:

@@ -252,16 +252,7 @@ def deployment_report(
 
 @dataclasses.dataclass
 class _Writer:
-    """Writes and times a network, one form at a time.
-
-    Args:
-        network: `Network`.
-        compared: Inputs to compare outputs on.
-        calibrated: Inputs to calibrate `"int8"` on.
-        compact: See `deployment_report`.
-        example: Flat list of arrays, the inputs that are timed.
-        runs: See `deployment_report`.
-    """
+    """Writes and times a network, one form at a time."""
 
     network: Network
     compared: object

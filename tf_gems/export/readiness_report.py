@@ -12,8 +12,8 @@ from tf_gems.export import weight_rows
 from tf_gems.export import xnnpack
 from tf_gems.export.conversion import convert
 from tf_gems.export.network import Network
+from tf_gems.filter_policies import LEAST_SPARSITY
 from tf_gems.network import masked_network
-from tf_gems.pointwise import LEAST_SPARSITY
 from tf_gems.tables import DataReport
 from tf_gems.tables import Table
 from tf_gems.targets import check_path

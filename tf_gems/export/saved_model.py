@@ -14,7 +14,6 @@ from tf_gems.export.network import Network
 from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
 from tf_gems.export.progress import Progress
-from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
 from tf_gems.export.signature import as_array
 from tf_gems.export.sparse_graph import write_sparse_graph
@@ -23,6 +22,7 @@ from tf_gems.files import replace_directory
 from tf_gems.files import workplace
 from tf_gems.parity import doubts
 from tf_gems.parity import measure_parity
+from tf_gems.quiet import quiet
 from tf_gems.validation import check_bool
 
 _TOLERANCE = 1e-4

@@ -91,7 +91,7 @@ def _rows(model, graph):
                 "Expanded when loaded, because XNNPACK has sparse kernels "
                 "for 1x1 convolutions only."
             )
-        elif id(operator) in inside:
+        elif sources[read] in inside:
             where = "without AVX"
             reason = (
                 "XNNPACK's sparse kernel, which is disabled on x86 with AVX."

@@ -1,5 +1,7 @@
 """Rewrites a model so that XNNPACK can make use of its zeros."""
 
+import collections
+
 import keras
 
 from tf_gems.compaction.comparing import largest_difference
@@ -159,7 +161,7 @@ class _Plan:
         self._graph = graph = CallGraph(model)
         # What happens to a layer, by its identity.
         self._pads = {}  # how much to pad before it
-        self._new_pads = {}  # the new padding of a padding layer
+        self._arguments = collections.defaultdict(dict)  # of its copy
         self._flat = set()  # it loses two axes
         self._dropped = set()  # it returns its input
         around = {part.name: None for c in graph.calls for part in c.within}
@@ -207,6 +209,8 @@ class _Plan:
     def _move_scaling(self):
         """Plans the input's scaling behind the first convolution."""
         scaling = self._scaling
+        if scaling.norm is None:
+            self._arguments[id(scaling.convolution)]["use_bias"] = True
         change = f"moves behind '{scaling.convolution.name}'"
         if not scaling.exact:
             change += ": at the borders, padding is no longer scaled"
@@ -247,6 +251,7 @@ class _Plan:
             if not exact:
                 change = SHIFTED.format(pad=pad, before="by 'same'")
             self._pads[id(layer)] = pad
+            self._arguments[id(layer)]["padding"] = "valid"
             self._change(layer.name, change, exact)
         else:
             self._pad_evenly_before(layer, calls, pad)
@@ -282,7 +287,7 @@ class _Plan:
                 f"pads feature maps of {named}, whose size is not even",
             )
         else:
-            self._new_pads[id(padding)] = even
+            self._arguments[id(padding)]["padding"] = even
             change = SHIFTED.format(pad=pad, before=f"by {padding.padding}")
             self._change(padding.name, change, False)
 
@@ -380,18 +385,9 @@ class _Plan:
 
     def _copy(self, old):
         """Returns a new layer in the place of an old one."""
-        if id(old) in self._new_pads:
-            return copy_of(old, padding=self._new_pads[id(old)])
-        if id(old) in self._pads:
-            changes = {"padding": "valid"}
-            if self._scales(old) and self._scaling.norm is None:
-                changes["use_bias"] = True
-            return copy_of(old, **changes)
         if id(old) in self._flat:
             return _without_pixels(old)
-        if self._scales(old) and self._scaling.norm is None:
-            return copy_of(old, use_bias=True)
-        return copy_of(old)
+        return copy_of(old, **self._arguments[id(old)])
 
     def _scales(self, layer):
         """Whether the input's scaling moves behind a layer."""
