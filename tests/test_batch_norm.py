@@ -110,7 +110,7 @@ def test_a_layer_that_is_called_twice_gets_the_average_of_its_calls():
 @pytest.mark.parametrize(
     "last, message",
     [
-        (np.full((16, 5), np.nan), "'norm' NaN"),
+        (np.full((16, 5), np.nan), "'norm' are NaN"),
         (np.zeros((16, 4)), "does not accept"),
     ],
 )

@@ -242,7 +242,7 @@ def test_names_and_functions_are_methods_too(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"epochs": 1}, "'miner' takes 2 at sparsity 0.5.*raise `epochs`"),
+        ({"epochs": 1}, "'miner' takes 2 at sparsity 0.5.*increase `epochs`"),
         ({"epochs": 0}, "`epochs` must be a positive integer"),
         ({"sparsities": [80]}, "Did you mean 0.8"),
         ({"methods": ["snup"]}, "Did you mean 'snip'"),

@@ -124,7 +124,7 @@ def test_what_has_no_twin_is_named_layer_by_layer():
     assert "'mine': Own from" in message and "'fine'" not in message
     assert "'root': `tf_keras` has no RMSNormalization" in message
     assert "'lambda': Dense has activation" in message
-    assert "the operation Cumsum has no twin" in message
+    assert "the operation Cumsum has no counterpart" in message
 
     class Subclassed(keras.Model):
         def build(self, shape):
