@@ -309,7 +309,9 @@ def test_a_directory_that_a_kill_left_aside_stays(tmp_path):
 def test_leftovers_of_living_processes_stay(tmp_path):
     with lock(tmp_path), replacing(tmp_path / "a.gem") as file:
         file.write(b"half")
-        with pytest.raises(RuntimeError, match="in which another one works"):
+        with pytest.raises(
+            RuntimeError, match="in which another process works"
+        ):
             with lock(tmp_path):
                 pass
         assert Path(file.name).exists()

@@ -165,8 +165,8 @@ class GemMinerCallback(registry.Configurable, GuardedMining):
         self.saturate_scores = check_bool(saturate_scores, "saturate_scores")
         if not stop_at_target and isinstance(self.regularization, Adaptive):
             raise ValueError(
-                "The adaptive penalty is always off once the target is met. "
-                f"Received: stop_at_target={stop_at_target}, "
+                "The adaptive penalty is always off when the target is "
+                f"reached. Received: stop_at_target={stop_at_target}, "
                 f"regularization={regularization!r}. Leave `stop_at_target` "
                 "out, or pass a number or a schedule as `regularization`."
             )
@@ -199,9 +199,9 @@ class GemMinerCallback(registry.Configurable, GuardedMining):
         self._gems = built_gem_layers(self.model, "GemMinerCallback")
         if any(gem.phase != "mining" for gem in self._gems):
             raise ValueError(
-                "`GemMinerCallback` belongs to the mining phase. Received: "
-                f"model '{self.model.name}', which is fine-tuning with fixed "
-                "masks. Leave the callback out of this `fit`."
+                "`GemMinerCallback` is for the mining phase. Received: model "
+                f"'{self.model.name}', which is in the fine-tuning phase with "
+                "fixed masks. Leave the callback out of this `fit`."
             )
         refuse_too_few_zeros(self._gems, self.target_sparsity)
         check_training(self.model, self._gems)
@@ -514,9 +514,9 @@ class Adaptive(registry.Configurable):
     def __init__(self, descent=0.7):
         if not is_number(descent) or not 0 < descent <= 1:
             raise ValueError(
-                "`descent` is a fraction of the steps up to the last freeze, "
-                f"in (0, 1]. Received: descent={descent!r}. Leave it out, or "
-                "pass 0.7."
+                "`descent` must be a fraction of the steps up to the last "
+                f"freeze, in (0, 1]. Received: descent={descent!r}. Leave it "
+                "out, or pass 0.7."
             )
         self.descent = float(descent)
 

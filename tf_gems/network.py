@@ -23,9 +23,9 @@ def gems_of(model):
     if gems:
         return gems
     raise ValueError(
-        "A model is pruned as a `tf_gems.SparseModel`, or as a model that "
-        f"holds `tf_gems.GemLayer`s. Received: '{model.name}' of type "
-        f"{type(model).__name__}, which is neither. Wrap it first."
+        "Only a `tf_gems.SparseModel`, or a model that contains "
+        f"`tf_gems.GemLayer`s, can be used here. Received: '{model.name}' of "
+        f"type {type(model).__name__}, which is neither. Wrap it first."
     )
 
 
@@ -227,9 +227,8 @@ def refuse_before_mining(gems, model):
         for prunable, mask in zip(gem.prunable, gem.ticket_masks(), strict=True)
     ):
         raise RuntimeError(
-            "There is no ticket before mining: no weight of "
-            f"'{model.name}' is frozen. Call `fit` with a "
-            "`tf_gems.GemMinerCallback` first."
+            f"There is no ticket before mining: no weight of '{model.name}' "
+            "is frozen. Call `fit` with a `tf_gems.GemMinerCallback` first."
         )
 
 
@@ -243,12 +242,13 @@ def refuse_unfinished_mining(gems, model):
     target = int(ops.convert_to_numpy(gems[0].target))
     if target and kept > target:
         raise RuntimeError(
-            f"A ticket of this mining keeps {target:,} weights. Received: "
-            f"'{model.name}', of which {kept:,} are alive. Mining was stopped "
-            "before its last freeze, or brought back the weights of an "
-            "earlier epoch, as `EarlyStopping(restore_best_weights=True)` "
-            "does. Mine to the last epoch without it; until then, "
-            '`ticket(masks="rounded")` is what the network computes with.'
+            f"A ticket must keep the {target:,} weights of the target. "
+            f"Received: '{model.name}', in which {kept:,} are alive. Mining "
+            "stopped before its last freeze, or the weights of an earlier "
+            "epoch were restored, as "
+            "`EarlyStopping(restore_best_weights=True)` does. Mine to the "
+            'last epoch without it; until then, `ticket(masks="rounded")` '
+            "returns the masks that the network computes with."
         )
 
 
@@ -257,10 +257,11 @@ def refuse_lost_weights(gems, model):
     lost = sum(gem.lost for gem in gems)
     if lost:
         raise RuntimeError(
-            "The ticket of mining is taken before `strip`, which prunes what "
-            f"rounds to zero for good. Received: '{model.name}', of which "
-            f"{lost:,} weights were alive then and are zero now. "
-            '`ticket(masks="rounded")` is what the stripped network keeps.'
+            "The ticket must be taken before `strip`, which permanently "
+            "prunes the weights whose scores round to zero. Received: "
+            f"'{model.name}', in which {lost:,} weights were alive before and "
+            'are zero now. `ticket(masks="rounded")` returns the masks of '
+            "the stripped network."
         )
 
 

@@ -59,12 +59,11 @@ class Step:
             or kind.update_step is keras.optimizers.Optimizer.update_step
         ):
             raise ValueError(
-                f"{cls.WHAT} is added to a Keras optimizer that updates "
-                "weights itself and is not one of `tf_gems.optimizers`. "
-                "Received: optimizer of type "
-                f"{getattr(kind, '__name__', kind)!r:.300}. Pass an optimizer "
-                "such as `SGD` or `Adam`; wrap the result in "
-                "`LossScaleOptimizer`."
+                f"{cls.WHAT} requires a Keras optimizer that updates weights "
+                "itself and is not one of `tf_gems.optimizers`. Received: "
+                f"optimizer of type {getattr(kind, '__name__', kind)!r:.300}. "
+                "Pass an optimizer such as `SGD` or `Adam`; wrap the result "
+                "in `LossScaleOptimizer`."
             )
 
 
@@ -173,8 +172,9 @@ class ScoreOptimizer(keras.optimizers.Adam):
         super().__init__(learning_rate=learning_rate, **kwargs)
         if not is_number(travel) or not 0 < travel < math.inf:
             raise ValueError(
-                "`travel` is a positive number, how far a score could move. "
-                f"Received: travel={travel!r:.100}. Leave it out, or pass 20."
+                "`travel` must be a positive number, the distance that a "
+                f"score can move. Received: travel={travel!r:.100}. Leave it "
+                "out, or pass 20."
             )
         self.travel = float(travel)
 
@@ -188,9 +188,9 @@ class ScoreOptimizer(keras.optimizers.Adam):
         ]
         if others:
             raise ValueError(
-                "`ScoreOptimizer` trains scores, while a network is mined. "
-                f"Received: variables {', '.join(others[:3])}, which are "
-                "weights. Compile with an optimizer for weights, such as "
+                "`ScoreOptimizer` trains scores during mining. Received: "
+                f"variables {', '.join(others[:3])}, which are weights. "
+                "Compile with an optimizer for weights, such as "
                 "`keras.optimizers.SGD(0.1, momentum=0.9)`."
             )
         super().build(variables)
@@ -276,9 +276,9 @@ def hyperbolic_step(optimizer, alpha=200.0, beta=1e-3):
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not is_number(value) or not 0 <= value < float("inf"):
             raise ValueError(
-                f"`{name}` is a number that is zero or more. "
-                f"Received: {name}={value!r:.300}. The authors' code has "
-                "alpha=200 and beta=1e-3."
+                f"`{name}` must be a number of at least zero. Received: "
+                f"{name}={value!r:.300}. The authors' code uses alpha=200 and "
+                "beta=1e-3."
             )
     hyperbolic = {"alpha": float(alpha), "beta": float(beta)}
     HyperbolicStep.refuse(type(optimizer))

@@ -183,7 +183,7 @@ def test_an_interrupted_recipe_says_how_it_resumes(tmp_path):
         with start(command, stdout=subprocess.DEVNULL) as other:
             errors = other.stderr.read()
         assert other.returncode not in (0, None)
-        assert "One process at a time works in a directory" in errors
+        assert "Only one process can work in a directory" in errors
         assert str(tmp_path) in errors
         process.send_signal(signal.SIGINT)
         errors = process.stderr.read()

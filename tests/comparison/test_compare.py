@@ -253,7 +253,7 @@ def test_names_and_functions_are_methods_too(tmp_path):
         ({"metric": "MeanIoU"}, "`metric` must be a Keras metric"),
         ({"build": several}, "'several' with 2 outputs"),
         ({"train": []}, "train of type ListedBatches, which is empty"),
-        ({"train": iter(TRAIN)}, "does not give each batch again"),
+        ({"train": iter(TRAIN)}, "yields each batch only once"),
         (
             {"train": [(x, np.full(len(y), np.nan)) for x, y in TRAIN]},
             "16 NaN among the targets of train",

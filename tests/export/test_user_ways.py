@@ -119,7 +119,9 @@ def test_random_numbers_that_cannot_be_compared_are_named(tmp_path):
     x = users.floats(4, 9)
     for export in EXPORTS[:2]:
         for compact in (False, True):
-            with pytest.raises(RuntimeError, match="'z', which draws different"):
+            with pytest.raises(
+                RuntimeError, match="'z', which draws different"
+            ):
                 export(sparse, tmp_path / "m.tflite", x, compact=compact)
     assert not os.listdir(tmp_path)
     path = tmp_path / "m.tflite"

@@ -212,7 +212,7 @@ def dataset():
 def test_callbacks_refuse_what_they_cannot_train():
     sparse = network()
     method = training("set")
-    with pytest.raises(ValueError, match="which is mining.*prepare"):
+    with pytest.raises(ValueError, match="mining phase.*prepare"):
         sparse.fit(dataset(), callbacks=[method.callback()], verbose=0)
     method.prepare(sparse)
     sparse.compile("sgd", "mse")

@@ -110,9 +110,9 @@ class GemLayer(keras.layers.Wrapper):
         super().__init__(layer, **kwargs)
         if find_gem_layers(layer):
             raise ValueError(
-                "A layer can be pruned once only. Received: "
-                f"layer='{layer.name}', which holds a `GemLayer` already. "
-                "Wrap its parts, or the whole, but not both."
+                "A layer can only be pruned once. Received: "
+                f"layer='{layer.name}', which already contains a `GemLayer`. "
+                "Wrap either its parts or the whole layer."
             )
         wrapped_variable.refuse_wrapped(layer)
         refuse_quantized(layer)
@@ -171,9 +171,9 @@ class GemLayer(keras.layers.Wrapper):
         count = len(self.layer.weights)
         if any(place >= count for place in self.candidates):
             raise ValueError(
-                "`candidates` are places in the weights of a layer. Received: "
-                f"candidates={self.candidates!r:.100}, where "
-                f"'{self.layer.name}' has {count} weights, from 0 on."
+                "`candidates` must be indices into the weights of a layer. "
+                f"Received: candidates={self.candidates!r:.100}, where "
+                f"'{self.layer.name}' has {count} weights, starting at 0."
             )
         candidates = [self.layer.weights[place] for place in self.candidates]
         self.report = PruningReport(self.layer, self.filters, candidates)
@@ -384,9 +384,9 @@ class GemLayer(keras.layers.Wrapper):
         for prunable in self.prunable:
             if id(prunable.weight) not in values:
                 raise ValueError(
-                    "A wrapped layer keeps the weights that it was wrapped "
-                    f"with. Received: '{self.layer.name}', which no longer "
-                    f"has '{prunable.path}'. Change its weights before it is "
+                    "The weights of a wrapped layer must not be replaced. "
+                    f"Received: '{self.layer.name}', which no longer has "
+                    f"'{prunable.path}'. Change its weights before it is "
                     "wrapped, or after `tf_gems.strip`."
                 )
         masks = self.masks()
@@ -466,11 +466,12 @@ class GemLayer(keras.layers.Wrapper):
         phase = self._loaded_phase
         if phase not in (None, self.phase):
             raise ValueError(
-                "Weights must be loaded in the phase that they were saved in: "
-                "another phase has other masks. Received: weights of "
-                f"phase '{phase}' for '{self.name}', which is in phase "
-                f"'{self.phase}'. Load them into a model made with "
-                f"`phase='{phase}'`, or pass a `Ticket` to `start_finetuning`."
+                "Weights must be loaded in the phase in which they were "
+                "saved, because another phase has other masks. Received: "
+                f"weights of phase '{phase}' for '{self.name}', which is in "
+                f"phase '{self.phase}'. Load them into a model created with "
+                f"`phase='{phase}'`, or pass a `Ticket` to "
+                "`start_finetuning`."
             )
         super().load_own_variables(values)
 
@@ -524,14 +525,14 @@ def built_gem_layers(model, name):
     gems = find_gem_layers(model)
     if not gems:
         raise ValueError(
-            f"`{name}` needs weights to prune. Received: model "
-            f"'{model.name}' of type {type(model).__name__}, which holds no "
-            "`GemLayer`. Wrap it: `tf_gems.SparseModel(model)`."
+            f"`{name}` requires weights to prune. Received: model "
+            f"'{model.name}' of type {type(model).__name__}, which contains "
+            "no `GemLayer`. Wrap it: `tf_gems.SparseModel(model)`."
         )
     if not all(gem.built for gem in gems):
         raise ValueError(
             "A model must be built before it is pruned. Received: model "
-            f"'{model.name}', whose weights are made by its first call. Call "
-            "it once on data before `fit`."
+            f"'{model.name}', whose weights are created by its first call. "
+            "Call it once on data before `fit`."
         )
     return gems

@@ -84,8 +84,8 @@ class RoundMask(Mask):
     def __init__(self, threshold=0.5):
         if not is_number(threshold) or not 0 <= threshold < 1:
             raise ValueError(
-                "Scores are in [0, 1], and `threshold` in [0, 1). Received: "
-                f"threshold={threshold!r}. The paper rounds at 0.5."
+                "`threshold` must be in [0, 1), because scores are in [0, "
+                f"1]. Received: threshold={threshold!r}. The paper uses 0.5."
             )
         self.threshold = float(threshold)
 

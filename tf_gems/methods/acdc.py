@@ -97,9 +97,9 @@ class ACDCCallback(WeightPruner):
         alive = [np.asarray(w.alive) for w in self._weights]
         if epoch == 0 and not all(a.all() for a in alive):
             raise ValueError(
-                "AC/DC makes all weights alive again in its dense phases, so "
-                f"it starts from a dense network. Received: '{self.model.name}'"
-                ", of which some weights are pruned already. Start from dense "
+                "AC/DC trains all weights in its dense phases, so it must "
+                f"start from a dense network. Received: '{self.model.name}', "
+                "in which some weights are already pruned. Start from dense "
                 "weights, or use `GradualMagnitudeCallback`."
             )
         self.set_target()

@@ -68,8 +68,9 @@ class RewiringCallback(keras.callbacks.Callback):
         super().__init__()
         if growth is not None and not is_function(growth):
             raise ValueError(
-                "`growth` is a function that scores the weights that may grow. "
-                f"Received: growth={growth!r:.300}. See `tf_gems.methods.RigL`."
+                "`growth` must be a function that scores the weights that "
+                f"can grow. Received: growth={growth!r:.300}. See "
+                "`tf_gems.methods.RigL`."
             )
         self.growth = growth
         self.update_period = check_positive_integer(
@@ -78,22 +79,23 @@ class RewiringCallback(keras.callbacks.Callback):
         if is_number(fraction):
             if not 0 < fraction <= 1:
                 raise ValueError(
-                    "`fraction` of the weights alive is replaced, in (0, 1]. "
-                    f"Received: fraction={fraction!r}. The paper has 0.3."
+                    "`fraction` must be the fraction of the alive weights to "
+                    f"replace, in (0, 1]. Received: fraction={fraction!r}. "
+                    "The paper uses 0.3."
                 )
             fraction = schedules.Cosine(fraction)
         self.fraction = schedules.get(fraction, "fraction")
         ends = self.fraction(0.0), self.fraction(1.0)
         if not all(0 <= end <= 1 for end in ends):
             raise ValueError(
-                "`fraction` is a part of the weights, in [0, 1]. Received: "
-                f"fraction={fraction!r:.300}, from {ends[0]:g} to {ends[1]:g}. "
-                "The paper has 0.3."
+                "`fraction` must be a fraction of the weights, in [0, 1]. "
+                f"Received: fraction={fraction!r:.300}, from {ends[0]:g} to "
+                f"{ends[1]:g}. The paper uses 0.3."
             )
         if not is_number(end) or not 0 < end <= 1:
             raise ValueError(
-                "`end` is a fraction of training, in (0, 1]. "
-                f"Received: end={end!r}. The paper has 0.75."
+                "`end` must be a fraction of training, in (0, 1]. Received: "
+                f"end={end!r}. The paper uses 0.75."
             )
         self.end = float(end)
         self._weights = []
@@ -104,19 +106,18 @@ class RewiringCallback(keras.callbacks.Callback):
         self._weights = weights_in_training(self.model, type(self).__name__)
         if self.params.get("steps") is None:
             raise ValueError(
-                "Updates take place at steps, so the number of steps must be "
-                "known. "
-                "Received: data of unknown length. Pass `steps_per_epoch` to "
-                "`fit`, or data with a length: `dataset.apply("
-                "tf.data.experimental.assert_cardinality(n))`."
+                "Updates depend on the step, so the number of steps must be "
+                "known. Received: data of unknown length. Pass "
+                "`steps_per_epoch` to `fit`, or data with a length: "
+                "`dataset.apply(tf.data.experimental.assert_cardinality(n))`."
             )
 
     def on_epoch_begin(self, epoch, logs=None):
         if density_of(self._weights) == 1:
             raise ValueError(
-                f"`{type(self).__name__}` moves the masks of a sparse "
-                f"network. Received: '{self.model.name}', of which all weights "
-                "are alive. Call `prepare(model)` of the method, or "
+                f"`{type(self).__name__}` changes the masks of a sparse "
+                f"network. Received: '{self.model.name}', in which all "
+                "weights are alive. Call `prepare(model)` of the method, or "
                 "`start_finetuning(ticket)`, and `compile`, before `fit`."
             )
         self._epoch = epoch

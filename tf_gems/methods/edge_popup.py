@@ -91,15 +91,17 @@ class EdgePopupCallback(registry.Configurable, keras.callbacks.Callback):
         self.gradual = check_bool(gradual, "gradual")
         if type(self.distribution) not in _SCOPES:
             raise ValueError(
-                "Edge-popup ranks scores over all layers together or within "
-                f"each. Received: distribution={_name(self.distribution)}. Use "
+                "Edge-popup ranks the scores of all layers together or of "
+                "each layer separately. Received: "
+                f"distribution={_name(self.distribution)}. Use "
                 '`distribution="global"` or `"uniform"`.'
             )
         if self.gradual and self.scope == "layerwise":
             raise ValueError(
-                "`gradual` is for scores that rank over all layers together. "
-                "Received: gradual=True, distribution="
-                f'{_name(self.distribution)}. Use `distribution="global"`.'
+                "`gradual` requires scores that are ranked over all layers "
+                "together. Received: gradual=True, "
+                f"distribution={_name(self.distribution)}. Use "
+                '`distribution="global"`.'
             )
         self.freeze_period = check_positive_integer(
             freeze_period, "freeze_period"
@@ -136,7 +138,7 @@ class EdgePopupCallback(registry.Configurable, keras.callbacks.Callback):
         )[1:]
         if self._counts[-1] == 0:
             raise ValueError(
-                "`target_sparsity` must leave a weight. Received: "
+                "`target_sparsity` must keep at least one weight. Received: "
                 f"target_sparsity={self.target_sparsity:g} for a model of "
                 f"{size:,} prunable weights. Use {1 - 1 / size:g} or less."
             )
@@ -151,11 +153,12 @@ class EdgePopupCallback(registry.Configurable, keras.callbacks.Callback):
         ours = isinstance(mask, TopKMask) and mask.magnitude
         if not ours or mask.scope != self.scope or gem.phase != "mining":
             raise ValueError(
-                "`EdgePopupCallback` needs scores that train and masks of "
-                f"the largest magnitudes of scope '{self.scope}'. Received: "
+                "`EdgePopupCallback` requires the mining phase and masks of "
+                f"the largest magnitudes with scope '{self.scope}'. Received: "
                 f"mask={type(mask).__name__} {mask.get_config()} in phase "
-                f"'{gem.phase}'. Build the model with `mask=tf_gems.layers."
-                f"TopKMask(sparsity, '{self.scope}', magnitude=True)`."
+                f"'{gem.phase}'. Build the model with "
+                f"`mask=tf_gems.layers.TopKMask(sparsity, '{self.scope}', "
+                "magnitude=True)`."
             )
 
     def _count_reductions(self, epochs):

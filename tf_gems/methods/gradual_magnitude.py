@@ -97,8 +97,8 @@ class GradualMagnitudeCallback(WeightPruner):
         numbers = is_number(begin) and is_number(last)
         if not (numbers and 0 <= begin < last <= 1):
             raise ValueError(
-                "Pruning begins and ends within training, `0 <= begin < end "
-                f"<= 1`. Received: begin={begin!r}, end={end!r}."
+                "Pruning must begin and end within training, `0 <= begin < "
+                f"end <= 1`. Received: begin={begin!r}, end={end!r}."
             )
         self.begin = float(begin)
         self.end = None if end is None else float(end)
@@ -108,9 +108,9 @@ class GradualMagnitudeCallback(WeightPruner):
             ends = self.schedule(0.0), self.schedule(1.0)
             if not all(0 <= end <= 1 for end in ends):
                 raise ValueError(
-                    "`schedule` is one of densities, in [0, 1]. Received: "
-                    f"schedule={schedule!r:.300}, from {ends[0]:g} to "
-                    f"{ends[1]:g}. Densities are 1 minus sparsities."
+                    "`schedule` must be a schedule of densities, in [0, 1]. "
+                    f"Received: schedule={schedule!r:.300}, from {ends[0]:g} "
+                    f"to {ends[1]:g}. A density is 1 minus the sparsity."
                 )
         self._at_minimum = set()
 

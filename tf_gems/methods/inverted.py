@@ -41,9 +41,9 @@ class Inverted(Method):
         in_rounds = isinstance(method, SynFlow) and method.rounds > 1
         if in_rounds or type(method).scores is Method.scores:
             raise ValueError(
-                "Only scores that rank all weights at once can be inverted. "
-                f"Received: method of type {type(method).__name__}. Use "
-                "`GemMiner(inverted=True)`, or `SynFlow(rounds=1)`."
+                "Only scores that rank all weights in one step can be "
+                f"inverted. Received: method of type {type(method).__name__}. "
+                "Use `GemMiner(inverted=True)`, or `SynFlow(rounds=1)`."
             )
         super().__init__(
             method.target_sparsity, method.distribution, method.pattern

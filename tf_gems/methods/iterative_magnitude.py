@@ -171,15 +171,16 @@ class RewindPoint(keras.callbacks.Callback):
             masks = None
         if masks is None or not all(mask.all() for mask in masks):
             raise FileExistsError(
-                "The weights to come back to are kept in a file of their own. "
-                f"Received: path='{self.path}', which holds something else. "
-                "Choose another directory, or move it away."
+                "The weights to rewind to must be in a separate file. "
+                f"Received: path='{self.path}', which contains something "
+                "else. Choose another directory, or move the file."
             )
 
     def _refuse_later_than(self, length):
         if self.steps > length:
             raise ValueError(
-                "Weights can be rewound to a step of the first training. "
-                f"Received: rewind_steps={self.steps}, for a training of "
-                f"{length} steps. Lower it, or train for more epochs."
+                "Weights can only be rewound to a step of the first "
+                f"training. Received: rewind_steps={self.steps}, for a "
+                f"training of {length} steps. Reduce it, or train for more "
+                "epochs."
             )

@@ -79,8 +79,9 @@ class LearningRateRewinding(Trained):
         )
         if not is_number(rate) or not 0 < rate < 1:
             raise ValueError(
-                "`rate` is the part of the alive weights that a round prunes, "
-                f"in (0, 1). Received: rate={rate!r}. The papers prune 0.2."
+                "`rate` must be the fraction of the alive weights that each "
+                f"round prunes, in (0, 1). Received: rate={rate!r}. The "
+                "papers use 0.2."
             )
         self.rate = float(rate)
         self._rounds = check_count_or_none(rounds, "rounds")

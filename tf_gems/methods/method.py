@@ -162,17 +162,17 @@ class Method(registry.Configurable):
         if not all(np.isfinite(s).all() for s in scores):
             raise ValueError(
                 f"{name} ranks weights by finite scores. Received: scores "
-                "with NaN or infinity. Check the weights, the data and the "
-                "loss for such values."
+                "with NaN or infinite values. Check the weights, the data "
+                "and the loss."
             )
         if low == high and sum(np.size(s) for s in scores) > 1:
             raise ValueError(
-                f"{name} ranks weights by scores that differ. Received: a "
-                f"score of {low:g} for every weight. The gradient of the loss "
-                "vanishes if the data are all zero or all alike, if the loss "
-                "is constant, or if the network is dead; and all magnitudes "
-                "are equal after `SignedConstant`. Check the data, or "
-                "initialize the weights anew."
+                f"{name} requires scores that differ. Received: a score of "
+                f"{low:g} for every weight. The gradient of the loss vanishes "
+                "if all examples are zero or equal, if the loss is constant, "
+                "or if the outputs of the network do not depend on its "
+                "inputs. All magnitudes are equal after `SignedConstant`. "
+                "Check the data, or initialize the weights again."
             )
         return scores
 
@@ -181,12 +181,11 @@ class Method(registry.Configurable):
         for weight, mask in zip(prunable_weights(model), masks, strict=True):
             if not self.pattern.matches(mask):
                 raise ValueError(
-                    "The distribution must leave room for the pattern. "
+                    "The distribution must be compatible with the pattern. "
                     f"Received: {type(self.pattern).__name__} "
-                    f"{self.pattern.get_config()} for '{weight.path}', "
-                    "of which the distribution keeps "
-                    f"{np.mean(mask):.1%}. Choose another distribution, or a "
-                    "higher sparsity."
+                    f"{self.pattern.get_config()} for '{weight.path}', of "
+                    f"which the distribution keeps {np.mean(mask):.1%}. "
+                    "Choose another distribution, or a higher sparsity."
                 )
         return Ticket.from_masks(model, masks, {"method": self._description()})
 

@@ -60,7 +60,7 @@ class ProsPr(Saliency):
             batches is None or is_integer(batches, steps + 1)
         ):
             raise ValueError(
-                "Each step takes a batch, and the loss after them one more. "
+                "Each step uses one batch, and the final loss uses one more. "
                 f"Received: steps={steps!r}, batches={batches!r}. Use "
                 "`batches=None`, or more than `steps`, which is at least 0."
             )

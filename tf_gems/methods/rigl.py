@@ -56,8 +56,8 @@ class _GradientSizes:
     def __init__(self, data):
         if data is None or data.gives_batches_once:
             raise ValueError(
-                "RigL looks at batches beside those that `fit` trains on. "
-                f"Received: {_kind(data)}. Pass arrays, a list of batches, a "
+                "RigL reads batches in addition to those of `fit`. Received: "
+                f"{_kind(data)}. Pass arrays, a list of batches, a "
                 "`PyDataset` or a `tf.data.Dataset`."
             )
         self._batches = _Cycle(data)
@@ -89,7 +89,7 @@ def _kind(data):
     if data is None:
         return "data=None"
     kind = type(data.source).__name__
-    return f"data of type {kind}, which gives each batch once"
+    return f"data of type {kind}, which yields each batch only once"
 
 
 class _Cycle:

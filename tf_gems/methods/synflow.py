@@ -132,8 +132,8 @@ def _ones_like_an_input(model, data):
     shapes = [x.shape[1:] for x in keras.tree.flatten(like) if x is not None]
     if not shapes or any(None in shape for shape in shapes):
         raise ValueError(
-            "SynFlow needs the shape of an input. Received: data=None for "
-            f"'{model.name}', whose own shapes are {shapes or 'unknown'}. "
+            "SynFlow requires the shape of an input. Received: data=None for "
+            f"'{model.name}', whose input shapes are {shapes or 'unknown'}. "
             "Pass a batch as `data`."
         )
     return keras.tree.map_structure(
@@ -146,11 +146,12 @@ def _refuse_no_flow(shares, round_):
     largest = max(share.max(initial=0.0) for share in shares)
     if not largest > 0 or not all(np.isfinite(s).all() for s in shares):
         raise ValueError(
-            "SynFlow needs a positive, finite flow from inputs to outputs. "
-            f"Received: scores of at most {largest:g} in round {round_}. "
-            "Activations and normalization must be Keras layers or "
-            "`activation` arguments to be left out; one written as a function "
-            "stops the flow if it saturates, as softmax does."
+            "SynFlow requires a positive, finite flow from inputs to "
+            f"outputs. Received: scores of at most {largest:g} in round "
+            f"{round_}. Use Keras layers or `activation` arguments for "
+            "activations and normalization, which SynFlow leaves out. An "
+            "activation that is written as a function stops the flow if it "
+            "saturates, as softmax does."
         )
 
 

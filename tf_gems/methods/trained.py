@@ -67,7 +67,7 @@ class Trained(Method):
         """Returns a new callback that prunes during `fit`."""
         raise NotImplementedError(
             f"{type(self).__name__} prunes between trainings, not within one, "
-            "so there is no callback. Call `find`."
+            "so it has no callback. Call `find`."
         )
 
     def callbacks_for(self, data):
@@ -113,7 +113,7 @@ class Trained(Method):
         if kept > target:
             raise RuntimeError(
                 "The search ended before its target was reached. Received: "
-                f"'{model.name}', of which {kept:,} of {size:,} weights are "
+                f"'{model.name}', in which {kept:,} of {size:,} weights are "
                 f"alive, for a target of {target:,}. A callback such as "
                 "`EarlyStopping` stopped the training, or the data ended "
                 "before the last epoch. Leave the callback out, or pass data "
@@ -199,10 +199,10 @@ def _refuse_no_config(learning_rate):
             keras.optimizers.schedules.serialize(learning_rate)
         except NotImplementedError as error:
             raise ValueError(
-                "A ticket records the method that found it, with its learning "
-                "rate. Received: learning_rate of type "
+                "A ticket records the method that found it, with its "
+                "learning rate. Received: learning_rate of type "
                 f"{type(learning_rate).__name__}, which has no `get_config`. "
-                "Define it, or compile with this schedule and leave "
+                "Implement it, or compile with this schedule and leave "
                 "`learning_rate` out."
             ) from error
 
@@ -218,8 +218,9 @@ def weights_in_training(model, name):
     if any(gem.phase != "finetuning" for gem in gems):
         raise ValueError(
             f"`{name}` prunes weights while they train. Received: model "
-            f"'{model.name}', which is mining: only scores train. Call "
-            "`prepare(model)` of the method, and `compile`, before `fit`."
+            f"'{model.name}', which is in the mining phase, in which only "
+            "scores train. Call `prepare(model)` of the method, and "
+            "`compile`, before `fit`."
         )
     return [weight for gem in gems for weight in gem.prunable]
 
@@ -262,9 +263,9 @@ def refuse_restoring(callbacks, epoch, name):
         ):
             raise ValueError(
                 "The best weights must be those of an epoch after the last "
-                "pruning: earlier ones would bring pruned weights back. "
-                "Received: EarlyStopping(restore_best_weights=True, "
-                f"start_from_epoch={callback.start_from_epoch}) beside "
+                "pruning step, because earlier ones would restore pruned "
+                "weights. Received: EarlyStopping(restore_best_weights=True, "
+                f"start_from_epoch={callback.start_from_epoch}) with "
                 f"`{name}`, which prunes until epoch {epoch}. Use "
                 f"start_from_epoch={epoch}."
             )
@@ -279,7 +280,7 @@ def warn_unfinished(weights, target_sparsity):
             "Training ended before pruning did. Received: "
             f"target_sparsity={target_sparsity:g}, of which "
             f"{1 - kept / size:.4f} was reached. Let `fit` run to its last "
-            "epoch: an `EarlyStopping` needs a `start_from_epoch` after the "
-            "last pruning.",
+            "epoch: `EarlyStopping` needs a `start_from_epoch` after the "
+            "last pruning step.",
             stacklevel=2,
         )
