@@ -546,7 +546,7 @@ def test_the_program_of_a_recipe_keeps_to_its_own_files(
         (directory / result).write_text("mine")
         theirs = snapshot(directory)
         refusal = run(output)
-        assert f"'{result}'" in refusal and "of someone else" in refusal
+        assert f"'{result}'" in refusal and "from another source" in refusal
         assert snapshot(directory) == theirs
         # Without those it writes beside them, and replaces its own files.
         for path in written:

@@ -262,7 +262,7 @@ def test_low_rank_adapters_are_not_pruned():
     assert reasons[first.path] == "not trainable"
     assert list(reasons.values()).count("low-rank adapter") == 2
     assert [v.path for v in report.prunable] == [v.path for v in rest]
-    with pytest.raises(ValueError, match="nothing but adapters.*enable_lora"):
+    with pytest.raises(ValueError, match="only adapters.*enable_lora"):
         tf_gems.PruningReport(model.layers[0])
 
 

@@ -31,21 +31,22 @@ def load_pretrained(network, path):
     tf_gems.load_pretrained(network, "imagenet.weights.h5")
     ```
     """
-    path = check_path(path, "path", "Name a file of weights.")
+    path = check_path(path, "path", "Pass the name of a file of weights.")
     if not isinstance(network, keras.Model) or not network.built:
         raise ValueError(
-            "Weights are loaded into a built Keras model. Received: "
-            f"network={network!r:.100}. Make one by `tf_gems.zoo`."
+            "Weights must be loaded into a built Keras model. Received: "
+            f"network={network!r:.100}. Create one with `tf_gems.zoo`."
         )
     if not str(path).endswith((".keras", ".weights.h5")):
         raise ValueError(
-            "Weights are read from a file that ends in .keras or .weights.h5. "
-            f"Received: path='{path}'. Save them by `save` or `save_weights`."
+            "Weights must be in a file that ends in .keras or .weights.h5. "
+            f"Received: path='{path}'. Save them with `save` or "
+            "`save_weights`."
         )
     if not path.is_file():
         raise FileNotFoundError(
-            f"Weights are read from a file. Received: path='{path}', which is "
-            "none. Check the name."
+            f"Weights must be in a file. Received: path='{path}', which is "
+            "not a file. Check the name."
         )
     classifier = network.layers[-1]
     features = keras.Model(network.inputs, classifier.input)

@@ -67,9 +67,9 @@ class Geometric(Schedule):
     def __init__(self, initial=1.0, final=0.01):
         if not all(is_number(x) and x > 0 for x in (initial, final)):
             raise ValueError(
-                "A geometric schedule needs positive ends. "
-                f"Received: initial={initial!r}, final={final!r}. "
-                "Use `Polynomial` to reach zero."
+                "The ends of a geometric schedule must be positive. "
+                f"Received: initial={initial!r}, final={final!r}. Use "
+                "`Polynomial` to reach zero."
             )
         self.initial = float(initial)
         self.final = float(final)
@@ -171,9 +171,9 @@ def _of_tfmot(schedule, argument):
         initial, final = config["initial_sparsity"], config["final_sparsity"]
         return Polynomial(1.0 - initial, 1.0 - final, config["power"])
     raise ValueError(
-        "Of TF Model Optimization, `PolynomialDecay` and `ConstantSparsity` "
-        f"are schedules here. Received: {argument}={kind}. Subclass "
-        "`tf_gems.schedules.Schedule` instead."
+        "The supported schedules of TF Model Optimization are "
+        "`PolynomialDecay` and `ConstantSparsity`. Received: "
+        f"{argument}={kind}. Subclass `tf_gems.schedules.Schedule` instead."
     )
 
 
@@ -190,10 +190,10 @@ def count_freezes(freeze_period, epochs):
     freezes = epochs // freeze_period - 1
     if freezes < 1:
         raise ValueError(
-            "`freeze_period` must leave time to freeze and to go on training: "
-            "at least two periods in all. Received: freeze_period="
-            f"{freeze_period}, epochs={epochs}. Use freeze_period="
-            f"{max(1, epochs // 4)} or more epochs."
+            "`freeze_period` must be at most half of the epochs, to leave "
+            "time for training after a freeze. Received: "
+            f"freeze_period={freeze_period}, epochs={epochs}. Use "
+            f"freeze_period={max(1, epochs // 4)} or more epochs."
         )
     return freezes
 
@@ -228,8 +228,8 @@ def geometric_counts(size, density, freezes, rounding="exact"):
     freezes = check_integer(freezes, "freezes", 1, _MOST_FREEZES)
     if not is_number(density) or not 0 < density <= 1:
         raise ValueError(
-            "`density` is the fraction kept, in (0, 1]. Received: "
-            f"density={density!r}. Give a number such as 0.02."
+            "`density` must be the fraction of kept weights, in (0, 1]. "
+            f"Received: density={density!r}. Pass a number such as 0.02."
         )
     check_choice(rounding, "rounding", ("exact", "reference"))
     if rounding == "exact":

@@ -352,9 +352,9 @@ class SparseModel(keras.Model):
     def quantize(self, *args, **kwargs):
         """Raises an error: strip the model first, then quantize it."""
         raise ValueError(
-            "Weights are pruned before they are quantized. Received: "
-            f"`quantize` of '{self.name}'. Quantize what `tf_gems.strip` "
-            "gives back: `tf_gems.strip(sparse).quantize(...)`."
+            "Weights must be pruned before they are quantized. Received: "
+            f"`quantize` of '{self.name}'. Quantize the stripped model: "
+            "`tf_gems.strip(sparse).quantize(...)`."
         )
 
     def export(self, filepath, *args, **kwargs):
@@ -513,15 +513,16 @@ def _refuse_contradictions(phase, kernel_initializer):
     """Raises an error for what a trained start excludes."""
     if phase not in (None, "finetuning"):
         raise ValueError(
-            "A trained model goes on training its weights. Received: "
-            f"start='trained', phase={phase!r}. Leave `phase` out."
+            'With `start="trained"`, the weights of the model always train. '
+            f"Received: start='trained', phase={phase!r}. Leave `phase` out."
         )
     if kernel_initializer is not None:
         raise ValueError(
-            "A trained model keeps its kernels. Received: start='trained', "
-            f"kernel_initializer={kernel_initializer!r}, which draws them "
-            "anew. Leave `kernel_initializer` out to prune what was trained, "
-            "or `start` to mine an initialization."
+            'With `start="trained"`, the model keeps its kernels. Received: '
+            f"start='trained', kernel_initializer={kernel_initializer!r}, "
+            "which reinitializes them. Leave `kernel_initializer` out to "
+            "prune the trained weights, or `start` to mine an "
+            "initialization."
         )
 
 
@@ -529,10 +530,11 @@ def _warn_of_lost_training(model, kernel_initializer):
     sign = sign_of_training(model)
     if sign is not None:
         warnings.warn(
-            "`kernel_initializer` draws all prunable kernels anew. Received: "
-            f"kernel_initializer={kernel_initializer!r} for "
-            f"'{model.name}', which was trained: {sign}. What was trained is "
-            "lost. To prune trained weights use `SparseModel(model, start="
-            '"trained")`; to mine, pass a model that was not trained.',
+            "`kernel_initializer` reinitializes all prunable kernels. "
+            f"Received: kernel_initializer={kernel_initializer!r} for "
+            f"'{model.name}', which seems to be trained: {sign}. Its trained "
+            "weights are lost. To prune trained weights, use "
+            '`SparseModel(model, start="trained")`; to mine, pass a model '
+            "that was not trained.",
             stacklevel=3,
         )

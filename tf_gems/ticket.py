@@ -214,7 +214,9 @@ class Ticket(Report):
         weights = network_weights(model)
         ours = [np.shape(v) for v in self.weights.values()]
         theirs = [tuple(v.shape) for v in weights]
-        rule = "A ticket fits only the network that it was found in. "
+        rule = (
+            "A ticket can only be used with the network that it was found in. "
+        )
         if len(ours) != len(theirs):
             raise ValueError(
                 f"{rule}Received: model='{model.name}' with {len(theirs)} "
@@ -226,8 +228,8 @@ class Ticket(Report):
             if shape != tuple(variable.shape):
                 raise ValueError(
                     f"{rule}Received: model='{model.name}' with weight "
-                    f"'{variable.path}' of shape {tuple(variable.shape)}; "
-                    f"the ticket has '{path}' of shape {shape} in its place."
+                    f"'{variable.path}' of shape {tuple(variable.shape)}; in "
+                    f"its place, the ticket has '{path}' of shape {shape}."
                 )
         if not gems:
             return
@@ -235,8 +237,8 @@ class Ticket(Report):
         for path, variable in zip(self.weights, weights, strict=True):
             if (path in self.masks) != (id(variable) in prunable):
                 raise ValueError(
-                    f"{rule}Received: model='{model.name}' that prunes other "
-                    f"weights than the ticket: they differ in "
+                    f"{rule}Received: model='{model.name}', which prunes "
+                    "other weights than the ticket: they differ in "
                     f"'{variable.path}'. Pass the same `filters`."
                 )
 
@@ -272,10 +274,10 @@ class Ticket(Report):
         """
         if self.config is None:
             raise ValueError(
-                "This ticket has no model config: its network holds parts "
-                "that are not layers of Keras, or it was saved with "
-                "`config=False`. Received: config=None. Build the model and "
-                "call `ticket.apply(model)`."
+                "This ticket has no model config, because its network "
+                "contains parts that are not Keras layers, or because it was "
+                "saved with `config=False`. Received: config=None. Build the "
+                "model and call `ticket.apply(model)`."
             )
         shapes = [np.shape(value) for value in self.weights.values()]
         model = network_of(self.config, shapes)

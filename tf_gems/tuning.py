@@ -23,7 +23,7 @@ try:
     import keras_tuner
 except ImportError as error:
     raise ImportError(
-        "`tf_gems.tuning` needs KerasTuner: `pip install tf_gems[tuner]`."
+        "`tf_gems.tuning` requires KerasTuner: `pip install tf_gems[tuner]`."
     ) from error
 
 from tf_gems import training_data
@@ -151,8 +151,8 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
         epochs = epochs or self.epochs
         if epochs is None:
             raise keras_tuner.errors.FatalValueError(
-                "Mining takes a number of epochs. Received: epochs=None. Give "
-                "`epochs` to `search` or to `GemMinerHyperModel`."
+                "Mining requires a number of epochs. Received: epochs=None. "
+                "Pass `epochs` to `search` or to `GemMinerHyperModel`."
             )
         settings = self._choose(hp)
         settings["freeze_period"] = min(
@@ -295,18 +295,18 @@ def best_ticket(tuner):
     """
     if not isinstance(tuner, keras_tuner.Tuner):
         raise ValueError(
-            "A search is one of KerasTuner. Received: "
+            "`tuner` must be a tuner of KerasTuner. Received: "
             f"tuner={tuner!r:.100}. Pass the tuner whose `search` has ended."
         )
     trials = tuner.oracle.get_best_trials(1)
     # KerasTuner lists those that failed where none has a result.
     if not trials or trials[0].status != "COMPLETED":
         errors = [(trial.message or "").splitlines() for trial in trials]
-        failed = "".join(f"; the first ended by {e[-1]}" for e in errors if e)
+        failed = "".join(f"; the first ended with {e[-1]}" for e in errors if e)
         raise ValueError(
-            "A search finds a ticket when a trial is finished. Received: "
-            f"tuner of project '{tuner.project_name}', without any{failed}. "
-            "Call `search` first, or again when this is mended."
+            "A search must have a finished trial. Received: tuner of project "
+            f"'{tuner.project_name}', without any{failed}. Call `search` "
+            "first, or again after the error is fixed."
         )
     directory = Path(tuner.get_trial_dir(trials[0].trial_id))
     return Ticket.load(directory / _FILE)
@@ -329,7 +329,8 @@ def _refuse_no_validation(data, tuner):
     """Stops a search whose objective no trial could report."""
     if data is None:
         raise keras_tuner.errors.FatalValueError(
-            "Mining trains. Received: x=None. Give `search` what `fit` takes."
+            "Mining requires data. Received: x=None. Pass the data to "
+            "`search` as to `fit`."
         )
     objective = getattr(getattr(tuner, "oracle", None), "objective", None)
     names = getattr(objective, "objectives", [objective])
@@ -337,9 +338,9 @@ def _refuse_no_validation(data, tuner):
     wanted = [name for name in names if name.startswith("val_")]
     if wanted and not data.validation:
         raise keras_tuner.errors.FatalValueError(
-            "An objective on validation data needs such data. Received: "
+            "An objective on validation data requires such data. Received: "
             f"objective='{wanted[0]}', and neither `validation_data` nor "
-            "`validation_split`. Give one of them to `search`."
+            "`validation_split`. Pass one of them to `search`."
         )
 
 
@@ -395,7 +396,8 @@ def _check_range(pair, name):
         or not 0 < pair[0] <= pair[1]
     ):
         raise ValueError(
-            f"`{name}` is a pair of positive numbers, the ends of its range. "
-            f"Received: {name}={pair!r:.100}. Give such as (0.01, 1.0)."
+            f"`{name}` must be a pair of positive numbers, the ends of its "
+            f"range. Received: {name}={pair!r:.100}. Pass a pair such as "
+            "(0.01, 1.0)."
         )
     return tuple(pair)

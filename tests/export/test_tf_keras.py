@@ -120,7 +120,7 @@ def test_what_has_no_twin_is_named_layer_by_layer():
     with pytest.raises(ValueError) as caught:
         to_tf_keras(model)
     message = str(caught.value)
-    assert "'strange' with 4 that have none" in message
+    assert "'strange' with 4 layers that" in message
     assert "'mine': Own from" in message and "'fine'" not in message
     assert "'root': `tf_keras` has no RMSNormalization" in message
     assert "'lambda': Dense has activation" in message

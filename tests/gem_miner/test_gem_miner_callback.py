@@ -356,7 +356,7 @@ def test_refuses_sparsity(value, remedy):
     with pytest.raises(ValueError) as error:
         gems.GemMinerCallback(target_sparsity=value)
     message = str(error.value)
-    assert "fraction of zeros in [0, 1)" in message
+    assert "fraction of zeros, in [0, 1)" in message
     assert f"Received: target_sparsity={value!r}" in message
     assert remedy in message
 

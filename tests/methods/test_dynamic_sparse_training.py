@@ -235,7 +235,10 @@ def test_wrong_arguments_are_refused():
         (lambda: methods.RigL(0.9, end=1.5), "end=1.5"),
         (lambda: methods.RigL(0.9, update_period=0), "update_period=0"),
         (lambda: methods.RigL(0.9).callback(), "data=None"),
-        (lambda: methods.RigL(0.9).callback(iter(DATA)), "each batch once"),
+        (
+            lambda: methods.RigL(0.9).callback(iter(DATA)),
+            "each batch only once",
+        ),
         (lambda: RewiringCallback(None, fraction="cosin"), "fraction='cosin'"),
     ]:
         with pytest.raises(ValueError, match=message):

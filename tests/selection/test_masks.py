@@ -106,5 +106,7 @@ def test_refuses_counts_beyond_what_competes(count, rule):
 
 
 def test_refuses_nan():
-    with pytest.raises(ValueError, match="scores with NaN.*lower the learning"):
+    with pytest.raises(
+        ValueError, match="scores with NaN.*Reduce the learning"
+    ):
         keep_largest([np.array([0.1, np.nan])], 1)

@@ -273,4 +273,4 @@ def test_paths_of_weights_are_bounded_when_they_are_written():
     for name in ("w" * 1025, 3):
         with pytest.raises(ValueError, match="at most 1,024 characters") as e:
             ticket_file.encode({name: np.ones(2, bool)}, {name: np.ones(2)}, {})
-        assert re.search("Received: .* short names", str(e.value))
+        assert re.search("Received: .* shorter names", str(e.value))

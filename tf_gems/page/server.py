@@ -124,7 +124,9 @@ def page_directory(directory):
 
     Recipes write the page into the folder `page` of a run.
     """
-    directory = check_path(directory, "directory", "Name that of a run.")
+    directory = check_path(
+        directory, "directory", "Pass the directory of a run."
+    )
     within = directory / "page"
     if (directory / "page.json").exists() or not within.is_dir():
         return directory
@@ -138,10 +140,10 @@ def check_page(directory):
     _check_directory(directory)
     if find_file(directory, "page.json") is None:
         raise FileNotFoundError(
-            "The directory must contain a page, written by "
-            "`tf_gems.page.write_page` or a recipe. Received: directory="
-            f"'{directory}', which has no page.json. "
-            "Name the directory of a finished run."
+            "The directory must contain a page written by "
+            "`tf_gems.page.write_page` or a recipe. Received: "
+            f"directory='{directory}', which has no page.json. Pass the "
+            "directory of a finished run."
         )
 
 
@@ -149,9 +151,9 @@ def check_packages():
     """Raises `FileNotFoundError` if LiteRT.js is not installed."""
     if not (PACKAGES / "@litertjs" / "core").is_dir():
         raise FileNotFoundError(
-            "The page runs networks with LiteRT.js, which must be installed "
-            f"beside it. Received: no '{PACKAGES}'. Run `npm ci "
-            f"--ignore-scripts --prefix '{_HERE}'`."
+            "The page runs networks with LiteRT.js, which must be installed. "
+            f"Received: no '{PACKAGES}'. Run `npm ci --ignore-scripts "
+            f"--prefix '{_HERE}'`."
         )
 
 
@@ -208,7 +210,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, body):
         if not self._is_for_this_machine():
-            self._send_text(403, "This page is for this machine only.", body)
+            self._send_text(
+                403, "This page can only be opened on this machine.", body
+            )
             return
         path = self.path.partition("?")[0].partition("#")[0]
         path = urllib.parse.unquote(path)

@@ -52,7 +52,7 @@ def copy_page(directory, target):
     target = check_directory(target, "target")
     if target.is_dir() and any(target.iterdir()):
         raise FileExistsError(
-            "A page is copied into a new folder. Received: "
+            "A page must be copied to a new folder. Received: "
             f"target='{target}', which contains files. Choose another name."
         )
     directory = page_directory(directory)
@@ -85,9 +85,9 @@ def _within(directory, name):
         return file
     if os.path.lexists(directory / name):
         raise PermissionError(
-            "Only files inside the directory of the run are copied. Received: "
-            f"'{directory / name}', which is a link out of it. Copy the file "
-            "into the directory."
+            "Only files inside the directory of the run are copied. "
+            f"Received: '{directory / name}', which is a link to a file "
+            "outside of it. Copy the file into the directory."
         )
     raise FileNotFoundError(
         f"A page consists of {', '.join(FILES)}. Received: directory="

@@ -92,8 +92,8 @@ def write_page(
         inputs = np.zeros(())
     if inputs.ndim not in (3, 4) or not len(inputs):
         raise ValueError(
-            "The page shows images: (count, height, width, channels) or "
-            f"(count, height, width). Received: inputs of shape "
+            "The page requires images: (count, height, width, channels) or "
+            "(count, height, width). Received: inputs of shape "
             f"{inputs.shape}."
         )
     check_names(directory, FILES)
@@ -168,10 +168,10 @@ def _by_channel(value, name, channels, above=-np.inf):
     except (OverflowError, TypeError, ValueError):
         pass
     raise ValueError(
-        f"`{name}` is a finite number, or one for each of {channels} channels"
-        f"{', above 0' if above == 0 else ''}. "
-        f"Received: {name}={value!r:.100}. Pass the values by which the images "
-        "were scaled."
+        f"`{name}` must be a finite number, or one for each of {channels} "
+        f"channels{', above 0' if above == 0 else ''}. Received: "
+        f"{name}={value!r:.100}. Pass the values by which the images were "
+        "scaled."
     )
 
 
@@ -182,8 +182,9 @@ def _labels(labels, count):
     found = np.asarray(labels)
     if found.shape != (count,) or found.dtype.kind not in "iu":
         raise ValueError(
-            f"`labels` are integers, one for each of {count} images. Received: "
-            f"labels={labels!r:.100}. Leave them out if there are none."
+            f"`labels` must be integers, one for each of {count} images. "
+            f"Received: labels={labels!r:.100}. Leave them out if there are "
+            "none."
         )
     return found.tolist()
 
@@ -194,8 +195,8 @@ def _classes(classes):
         isinstance(name, str | int) for name in classes
     ):
         raise ValueError(
-            f"`classes` is a list of names. Received: classes={classes!r:.100}."
-            " Leave it out to show numbers."
+            "`classes` must be a list of names. Received: "
+            f"classes={classes!r:.100}. Leave it out to show numbers."
         )
     return [printable(name) for name in classes]
 
@@ -203,7 +204,7 @@ def _classes(classes):
 def _name(name):
     if name is None or isinstance(name, str):
         return name
-    raise ValueError(f"`name` is a string. Received: name={name!r:.100}.")
+    raise ValueError(f"`name` must be a string. Received: name={name!r:.100}.")
 
 
 def _history(history):
@@ -215,8 +216,9 @@ def _history(history):
     except (TypeError, ValueError):  # no numbers
         pass
     raise ValueError(
-        "`history` is a dict of lists of numbers, as `fit` returns it in its "
-        f"`history`. Received: history={history!r:.100}."
+        "`history` must be a dict of lists of numbers, like the attribute "
+        "`history` of the object that `fit` returns. Received: "
+        f"history={history!r:.100}."
     )
 
 

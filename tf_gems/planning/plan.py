@@ -103,12 +103,12 @@ class Plan(Report):
         if self.compact:
             before, after = self.multiply_adds
             lines.append(
-                f"Multiply-adds: about {after:,} of {before:,} are left, once "
-                "an export with `compact=True` removes the channels."
+                f"Multiply-adds: about {after:,} of {before:,} remain after "
+                "an export with `compact=True` has removed the channels."
             )
         estimate = self.speedup
         if estimate is None:
-            lines.append("Speed: not measured for what is pruned.")
+            lines.append("Speed: not measured for these weights.")
         else:
             lines.append(
                 f"Speed ({self.target}): about {estimate.speedup:.1f} times "
@@ -118,7 +118,7 @@ class Plan(Report):
         if self.least_speedup and estimate.low < self.least_speedup:
             lines.append(
                 f"The speed-up may be less than {self.least_speedup:g} times: "
-                "measure the export, or ask for more."
+                "measure the export, or ask for a larger one."
             )
         lines += [f"Source: {source}" for source in self.sources]
         return lines
@@ -175,8 +175,8 @@ def plan(
     _check("speedup", speedup, 1)
     if max_bytes is None and speedup is None:
         raise ValueError(
-            "A plan needs a target. Received: max_bytes=None, speedup=None. "
-            "Pass one of them, or both."
+            "A plan requires a target. Received: max_bytes=None, "
+            "speedup=None. Pass one of them, or both."
         )
     converted = Converted(model)
     policies = _policies(model, converted, target, speedup)
@@ -191,8 +191,8 @@ def plan(
         raise ValueError(
             "Pruning this network does not reach the target. Received: "
             f"max_bytes={max_bytes}, speedup={speedup}, target={target!r}. "
-            f"The best: {best}. Lower the target, or start from a smaller "
-            "network."
+            f"The best values are: {best}. Lower the target, or start from a "
+            "smaller network."
         )
     sparsity, policy = min(reached, key=lambda pair: pair[0])
     estimate, left = policy.estimate(sparsity), None
@@ -229,8 +229,8 @@ def _refuse_no_faster(converted):
         reason = converted.obstacle or "it has no 1x1 convolution"
         raise ValueError(
             "The zeros of this model save no time in a browser. Received: a "
-            f"model of which XNNPACK computes nothing sparsely: {reason}. See "
-            "`tf_gems.export.make_sparse_ready`, or pass `max_bytes` alone."
+            f"model for which XNNPACK uses no sparse kernels: {reason}. See "
+            "`tf_gems.export.make_sparse_ready`, or pass only `max_bytes`."
         )
 
 
@@ -251,12 +251,12 @@ def _policies(model, converted, target, speedup):
         kernels = removable_kernels(model)
         if not kernels:
             raise ValueError(
-                "On x86 with AVX, XNNPACK expands sparse weights of all but "
-                "dense layers, so only whole channels that are removed save "
-                f"time. Received: '{model.name}' with "
-                f"{', '.join(sorted(others)) or 'no weights'}, of which no "
+                "On x86 with AVX, XNNPACK expands sparse weights of all "
+                "layers except dense ones, so only removing whole channels "
+                f"saves time. Received: '{model.name}' with "
+                f"{', '.join(sorted(others)) or 'no weights'}, from which no "
                 "channels can be removed: see `tf_gems.compact`. Use "
-                "target='browser', or ask for `max_bytes` alone."
+                "target='browser', or pass only `max_bytes`."
             )
         return [ChannelPolicy(model, kernels, converted.dense_bytes, channels)]
     return [

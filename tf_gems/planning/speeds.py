@@ -13,7 +13,9 @@ from pathlib import Path
 MEASURED = "measured on this network"
 BETWEEN_SPARSITIES = "interpolated between sparsities of this network"
 BETWEEN_NETWORKS = "interpolated between other networks"
-EXTRAPOLATED = "extrapolated: unlike the networks that were measured"
+EXTRAPOLATED = (
+    "extrapolated, because the measured networks differ from this one"
+)
 _SAME = 1e-5
 _NEAR = 0.0051
 

@@ -78,8 +78,8 @@ def check(
         left_out = name == "inverted" and value is None
         if not isinstance(value, Ticket) and not left_out:
             raise ValueError(
-                f"`{name}` is a `tf_gems.Ticket`. Received: {name}="
-                f"{value!r:.100}. Pass what a method found."
+                f"`{name}` must be a `tf_gems.Ticket`. Received: "
+                f"{name}={value!r:.100}. Pass a ticket that a method found."
             )
     check_function(fit, "fit")
     check_function(evaluate, "evaluate")
@@ -115,22 +115,22 @@ def _run(fit, evaluate, ticket, seed):
     model = fit(ticket, seed)
     if model is None or isinstance(model, keras.callbacks.History):
         raise ValueError(
-            "`fit` returns the network that it trained. Received: "
+            "`fit` must return the network that it trained. Received: "
             f"{type(model).__name__}. End it with `return model`."
         )
     found = evaluate(model)
     if isinstance(found, list | tuple | dict):
         raise ValueError(
-            "`evaluate` returns an accuracy, a float in [0, 1]. Received: "
-            f"{found!r}. Return one of these values, such as "
+            "`evaluate` must return an accuracy, a float in [0, 1]. "
+            f"Received: {found!r}. Return one of these values, such as "
             '`model.evaluate(data, return_dict=True)["accuracy"]`.'
         )
     accuracy = float(found)
     if not 0 <= accuracy <= 1:  # a NaN is not either
         raise ValueError(
-            "`evaluate` returns an accuracy, a float in [0, 1]. Received: "
-            f"{accuracy!r}, for seed {seed}. If it is NaN the training has "
-            "diverged, or the test data is empty: lower the learning rate, or "
-            "look at the data."
+            "`evaluate` must return an accuracy, a float in [0, 1]. "
+            f"Received: {accuracy!r}, for seed {seed}. If it is NaN, the "
+            "training has diverged or the test data is empty: reduce the "
+            "learning rate, or check the data."
         )
     return accuracy

@@ -171,7 +171,7 @@ class SanityReport(Report):
             from matplotlib.figure import Figure
         except ImportError as error:
             raise ImportError(
-                "Pictures need matplotlib: `pip install matplotlib`."
+                "Plots require matplotlib: `pip install matplotlib`."
             ) from error
         branches = self._branches()
         figure = Figure(figsize=(6, 1 + 0.4 * len(branches)))
@@ -238,8 +238,8 @@ def _check_accuracies(accuracies):
         or set(accuracies) - set(BRANCHES)
     ):
         raise ValueError(
-            "`accuracies` is a dict with the key 'ticket', and others among "
-            f"{', '.join(map(repr, BRANCHES[1:]))}. Received: "
+            "`accuracies` must be a dict with the key 'ticket', and others "
+            f"among {', '.join(map(repr, BRANCHES[1:]))}. Received: "
             f"accuracies={accuracies!r:.300}."
         )
     for branch, runs in accuracies.items():

@@ -143,10 +143,11 @@ def _with_pruned_weights(ticket, model):
     if not _has_pruned_weights(ticket, weights):
         raise ValueError(
             "A shuffled ticket starts from weights that the ticket prunes. "
-            "Received: a ticket in which all of these are zero, as in one "
-            f"that was loaded, and model={getattr(model, 'name', None)!r}. "
-            "Pass the model with the weights that the ticket was found in, "
-            "or use `randomize`, which draws weights anew."
+            "Received: a ticket in which all of these are zero, as in a "
+            "ticket that was loaded from a file, and "
+            f"model={getattr(model, 'name', None)!r}. Pass the model with the "
+            "weights that the ticket was found in, or use `randomize`, which "
+            "reinitializes the weights."
         )
     return weights
 
@@ -216,9 +217,9 @@ def _fresh_copy(layer, entropy):
         )
     except Exception as error:
         raise ValueError(
-            "Weights are drawn anew by a copy of the layer that holds them. "
-            f"Received: '{layer.path}' of type {type(layer).__name__}, for "
-            f"which this fails: {error} Give it `get_config`."
+            "Weights are reinitialized by a copy of their layer. Received: "
+            f"'{layer.path}' of type {type(layer).__name__}, for which this "
+            f"fails: {error} Implement `get_config`."
         ) from error
     finally:
         random.setstate(state)
@@ -243,10 +244,11 @@ def _same_weight(copy, layer, variable):
     [place] = [i for i, v in enumerate(layer.weights) if v is variable]
     if len(copy.weights) != len(layer.weights):
         raise ValueError(
-            "A layer builds itself from its config and the shapes of its "
-            f"inputs. Received: '{layer.path}' of type {type(layer).__name__} "
-            f"with {len(layer.weights)} weights, of which a copy has "
-            f"{len(copy.weights)}. Create the weights in `build`."
+            "A copy of a layer must build itself from its config and the "
+            f"shapes of its inputs. Received: '{layer.path}' of type "
+            f"{type(layer).__name__} with {len(layer.weights)} weights, of "
+            f"which a copy has {len(copy.weights)}. Create the weights in "
+            "`build`."
         )
     return copy.weights[place]
 
@@ -256,7 +258,7 @@ def _refuse_same(path, layer, old, new, mask):
     if len(np.unique(new)) > 2 and np.array_equal(old[mask], new[mask]):
         if mask.any():
             raise ValueError(
-                "A weight is drawn anew from another seed. Received: "
-                f"'{path}' of a {type(layer).__name__}, which draws it from a "
-                "fixed seed that is not in its config. Add it to the config."
+                "A weight must be reinitialized with another seed. Received: "
+                f"'{path}' of a {type(layer).__name__}, which uses a fixed "
+                "seed that is not in its config. Add the seed to the config."
             )

@@ -114,9 +114,9 @@ class Global(Distribution):
         rest = count - sum(np.count_nonzero(mask) for mask in first)
         if rest < 0:
             raise ValueError(
-                "The minimum of every weight must fit into the whole. "
+                "The minimum of every weight must fit into the total. "
                 f"Received: minimum={self.minimum} for {len(scores)} weights, "
-                f"of which {count} entries may be kept. Lower the sparsity, "
+                f"of which {count} entries can be kept. Lower the sparsity, "
                 "or use `Global(minimum=0)`."
             )
         # The minimum ranks first, with all others: the pattern has to hold
@@ -285,7 +285,7 @@ class SmartRatio(Distribution):
     def __init__(self, last=0.3):
         if not is_number(last) or not 0 <= last <= 1:
             raise ValueError(
-                "`last` is the density of the last weight, in [0, 1]. "
+                "`last` must be the density of the last weight, in [0, 1]. "
                 f"Received: last={last!r}. The authors use 0.3."
             )
         self.last = float(last)
@@ -297,8 +297,8 @@ class SmartRatio(Distribution):
         rest = total - kept[-1]
         if rest < 0:
             raise ValueError(
-                "Smart ratio must have something left for the weights before "
-                f"the last. Received: last={self.last:g}, which alone keeps "
+                "Smart ratio must keep entries of the weights before the "
+                f"last one. Received: last={self.last:g}, which alone keeps "
                 f"{kept[-1]:.0f} of the {total:.0f} allowed. Lower `last`."
             )
         kept[:-1] *= rest / kept[:-1].sum() if len(sizes) > 1 else 1
@@ -329,9 +329,9 @@ class PerPath(Distribution):
     def __init__(self, sparsities):
         if not isinstance(sparsities, dict) or not sparsities:
             raise ValueError(
-                "`sparsities` is a dict from regular expressions to floats in "
-                f"[0, 1). Received: sparsities={sparsities!r:.300}. Give one "
-                "such as {'dense': 0.98}."
+                "`sparsities` must be a dict from regular expressions to "
+                f"floats in [0, 1). Received: sparsities={sparsities!r:.300}. "
+                "Pass a dict such as {'dense': 0.98}."
             )
         for pattern in sparsities:
             check_regex(pattern, "sparsities")
@@ -348,8 +348,9 @@ class PerPath(Distribution):
         for pattern in self.sparsities:
             if not any(re.search(pattern, path) for path in paths):
                 raise ValueError(
-                    "A pattern must match a prunable weight. Received: "
-                    f"{pattern!r}. The weights are: {', '.join(paths)}."
+                    "A regular expression must match a prunable weight. "
+                    f"Received: {pattern!r}. The weights are: "
+                    f"{', '.join(paths)}."
                 )
         named = np.array([p is not None for p in patterns])
         sparsities = [self.sparsities.get(p, 1.0) for p in patterns]
@@ -358,8 +359,8 @@ class PerPath(Distribution):
         room = sizes[~named].sum()
         if not -0.5 < rest < room + 0.5:
             raise ValueError(
-                "The sparsities of named weights must leave the others a "
-                "density in [0, 1] that meets the total. Received: "
+                "The given sparsities must leave the other weights a density "
+                "in [0, 1] that meets the total. Received: "
                 f"sparsities={self.sparsities}, which keep {kept.sum():,.0f} "
                 f"weights of the {total:,.0f} allowed, with {room:,.0f} "
                 "others. Name fewer weights, or change the target."
@@ -455,9 +456,9 @@ def warn_at_minimum(distribution, kept, named=()):
         ]
         warnings.warn(
             f"The distribution keeps at least {least} of each weight, and "
-            f"these are down to that: {', '.join(lines)}. They may block what "
-            "flows through their layers. Lower `target_sparsity`, or give them "
-            "a larger share by `distribution`, such as 'erk'.",
+            f"these weights are at that minimum: {', '.join(lines)}. They may "
+            "block the flow through their layers. Lower `target_sparsity`, "
+            "or choose another `distribution`, such as 'erk'.",
             stacklevel=3,
         )
     return set(paths)

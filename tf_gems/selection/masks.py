@@ -54,8 +54,8 @@ def keep_largest(scores, count, among=None):
     if any(s.size and np.isnan(np.min(s)) for s in scores):
         raise ValueError(
             "Scores must be numbers to be ranked. Received: scores with NaN. "
-            "Training has diverged, or the weights or the data hold NaN: "
-            "lower the learning rate, or look at them."
+            "The training has diverged, or the weights or the data contain "
+            "NaN. Reduce the learning rate, or check the data."
         )
     sizes = [s.size for s in scores]
     if among is not None:
@@ -91,7 +91,7 @@ def _arrays(values, dtype, name):
         except (TypeError, ValueError):
             pass
     raise ValueError(
-        f"`{name}` is a list of arrays of numbers, one for each weight. "
+        f"`{name}` must be a list of arrays of numbers, one for each weight. "
         f"Received: {name}={values!r:.300}."
     )
 

@@ -127,9 +127,9 @@ class NOfM(Pattern):
         """Moves the axis to the end and cuts it into groups of `m`."""
         if not -values.ndim <= self.axis < values.ndim:
             raise ValueError(
-                "N:M needs an axis that every prunable weight has. Received: "
-                f"axis={self.axis} for a weight of shape {values.shape}. "
-                "Exclude it by `filters`."
+                "N:M requires an axis that every prunable weight has. "
+                f"Received: axis={self.axis} for a weight of shape "
+                f"{values.shape}. Exclude the weight with `filters`."
             )
         values = np.moveaxis(values, self.axis, -1)
         padding = [(0, 0)] * values.ndim
@@ -218,7 +218,8 @@ class Block(_Blocks):
     def __init__(self, *sizes):
         if not sizes:
             raise ValueError(
-                "A block needs edges. Received: none. Use `Block(4, 1)`."
+                "A block must have at least one size. Received: none. Use "
+                "`Block(4, 1)`."
             )
         self.sizes = tuple(check_positive_integer(s, "sizes") for s in sizes)
 

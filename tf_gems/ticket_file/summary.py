@@ -134,8 +134,8 @@ class TicketSummary(DataReport):
             "",
             f"Positions take {self.ratio:.3f} times their entropy, "
             f"{self.entropy_bytes:,.1f} bytes, the sum over the",
-            "weights of log2(binomial(size, kept)). The bytes of a weight are "
-            "counted before",
+            "weights of log2(binomial(size, kept)). The bytes of a weight "
+            "are counted before",
             "all numbers are deflated together.",
             "",
             f"fingerprint: {self.fingerprint}",
