@@ -29,19 +29,19 @@ class PruningReport(Report):
 
     A weight is prunable if it is trainable, has rank two or more, and is not a
     bias, normalization scale, PReLU slope, class token, position table or
-    low-rank adapter (`enable_lora`), whose product is dense in any case. A
-    weight whose name does not end in `kernel` or `embeddings` counts as a
-    vector if only one of its dimensions is above 1, and as a bias if its name
-    ends in `bias`. A regular expression, or a list of them, restricts this to
-    the weights whose path it matches. A callable decides alone, for every
-    trainable float weight. A string can also name a policy; `policies` and the
-    end of the table show what each prunes:
+    low-rank adapter (`enable_lora`), whose product is always dense. A weight
+    whose name does not end in `kernel` or `embeddings` counts as a vector if
+    only one of its dimensions is above 1, and as a bias if its name ends in
+    `bias`. A regular expression, or a list of them, restricts this to the
+    weights whose path it matches. A callable alone selects among all trainable
+    floating-point weights. A string can also name a policy; `policies` and the
+    end of the table show what each policy prunes:
 
-    * `"all"`: all kernels, as by default.
-    * `"no_depthwise"`: all kernels but depthwise ones, as TF Model
-      Optimization does.
-    * `"pointwise"`: what TFLite runs faster for its zeros, the kernels of 1x1
-      convolutions of stride 1, in a network that
+    * `"all"`: all kernels, the default.
+    * `"no_depthwise"`: all kernels except depthwise ones, as in TF Model
+      Optimization.
+    * `"pointwise"`: the kernels of 1x1 convolutions with stride 1, which
+      TFLite computes faster if they are sparse, in a network that
       `tf_gems.export.make_sparse_ready` returned.
 
     A list of one string is always a regular expression.
@@ -53,17 +53,17 @@ class PruningReport(Report):
             `keras.Variable` and returns whether to prune it. Defaults to
             `None`: all kernels.
         trainable: List of `keras.Variable` that count as trainable. Defaults
-            to `None`: those that are so now.
+            to `None`: those that are trainable now.
 
     Attributes:
         prunable: List of `keras.Variable`.
         skipped: List of `(keras.Variable, reason)`.
-        trainable: List of `keras.Variable`, all that the user left trainable.
+        trainable: List of `keras.Variable`, all trainable variables.
         policies: Dict from the names that `filters` takes to the lists of
             `keras.Variable` that each prunes.
 
     Raises:
-        ValueError: If nothing is prunable, or `filters` is something else.
+        ValueError: If no weight is prunable, or `filters` is invalid.
 
     Example:
 

@@ -44,16 +44,18 @@ class DeploymentReport(DataReport):
 
     Args:
         name: String, the name of the network.
-        examples: Integer, the examples that accuracy was measured on.
-        accuracy: Float, that of the Keras model, or `None` without labels.
-        sparse_host: Whether XNNPACK uses its sparse kernels on the machine
-            that measured; `None` if unknown.
-        rows: List of dicts, one for each form: `form`; `refused`, why nothing
-            was written, or `None`; `export`, the `tf_gems.ExportReport`;
-            `accuracy`; `seconds` and `dense_seconds`, the median time of one
-            example, this file's and its dense twin's, run in turns;
-            `emulated_seconds` and `emulated_dense_seconds`, on an emulated
-            processor without AVX, where that was tried; and `layers`, see
+        examples: Integer, number of examples for the accuracy.
+        accuracy: Float, the accuracy of the Keras model, or `None` without
+            labels.
+        sparse_host: Whether XNNPACK uses its sparse kernels on this machine;
+            `None` if unknown.
+        rows: List of dicts, one for each form: `form`; `refused`, the reason
+            if nothing was written, or `None`; `export`, the
+            `tf_gems.ExportReport`; `accuracy`; `seconds` and `dense_seconds`,
+            the median time of one example for the file and its dense twin,
+            measured alternately; `emulated_seconds` and
+            `emulated_dense_seconds`, the same on an emulated processor without
+            AVX, if measured; and `layers`, see
             `tf_gems.export.sparse_operators`.
 
     Example:

@@ -23,11 +23,11 @@ _TARGETS = ("browser", "native")
 
 @dataclasses.dataclass(frozen=True)
 class Plan(Report):
-    """What to prune, and how much, so that a file is small or fast enough.
+    """Settings of pruning that reach a file size or a speed-up.
 
     Args:
         target_sparsity: Float in [0, 1), for `tf_gems.GemMinerCallback` and
-            every other method.
+            all other methods.
         filters: For `tf_gems.SparseModel`: `"pointwise"`, `None` for all
             kernels, or a list of regular expressions of their paths.
         pattern: `"unstructured"`, `"4x1"`: blocks of four along the inputs, or
@@ -40,8 +40,8 @@ class Plan(Report):
         dense_bytes: Integer, bytes of the file without zeros.
         speedup: `tf_gems.planning.speeds.Estimate`, or `None` if there are no
             measurements for what is pruned.
-        max_bytes: Integer that was asked for, or `None`.
-        least_speedup: Float that was asked for, or `None`.
+        max_bytes: Integer, the requested file size, or `None`.
+        least_speedup: Float, the requested speed-up, or `None`.
         sources: List of strings, where the measured speeds come from.
         compact: For `tf_gems.export_litert`. Defaults to `False`.
         multiply_adds: Pair of integers, before and after channels are
@@ -130,21 +130,22 @@ def plan(
     speedup: float | None = None,
     target: str = "browser",
 ) -> Plan:
-    """Returns how sparse a model must be to be small or fast enough.
+    """Returns the sparsity that a file size or a speed-up requires.
 
-    Among the policies that reach the target, the one of the lowest sparsity is
-    chosen. In a browser, the 1x1 convolutions are pruned
+    Among the policies that reach the target, the one with the lowest sparsity
+    is chosen. For browsers, only the 1x1 convolutions are pruned
     (`filters="pointwise"`), whose zeros XNNPACK uses if they are more than two
-    thirds. Natively, on x86 with AVX, networks of dense layers are pruned in
-    single weights or blocks of four. In all other networks whole channels are
-    pruned (`pattern="channel"`), in those kernels from which `tf_gems.compact`
-    can remove them. If only the size matters, all kernels are pruned.
+    thirds. For native execution on x86 with AVX, networks of dense layers are
+    pruned in single weights or blocks of four. In all other networks whole
+    channels are pruned (`pattern="channel"`), in the kernels from which
+    `tf_gems.compact` can remove them. If only the size matters, all kernels
+    are pruned.
 
-    Bytes are those of the float32 file of `tf_gems.export_litert`, computed
+    The size is that of the float32 file of `tf_gems.export_litert`, computed
     from the format. Speed-ups are estimated from a table of measurements, see
-    `tf_gems.planning.speeds`. The plan tells whether the network itself or
-    similar ones were measured, and how large the error may be. The model is
-    converted for this, which takes seconds; it does not change.
+    `tf_gems.planning.speeds`. The plan states whether this network or similar
+    ones were measured, and how large the error may be. The model is converted
+    for this, which takes seconds, and is not changed.
 
     Args:
         model: Built Keras model, not pruned yet.
@@ -160,8 +161,8 @@ def plan(
 
     Raises:
         RuntimeError: If Keras does not run on TensorFlow.
-        ValueError: If nothing is asked for, or it cannot be reached: then with
-            the reason and the best that can.
+        ValueError: If there is no target, or the target cannot be reached. The
+            message gives the reason and the best values that can be reached.
 
     Example:
 
