@@ -50,7 +50,7 @@ class Constant(Schedule):
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Geometric(Schedule):
-    """`initial * (final / initial) ** progress`: equal ratios in equal times.
+    """`initial * (final / initial) ** progress`.
 
     The schedule of densities in "Rare Gems", Algorithm 1.
 
@@ -143,9 +143,10 @@ def get(identifier, argument="schedule"):
     """Returns a schedule for a number, a name, a config or an instance.
 
     A sparsity schedule of TF Model Optimization (`PolynomialDecay` or
-    `ConstantSparsity`) becomes that of the density, one minus the sparsity.
-    Its steps from `begin_step` to `end_step` are all of the progress: when
-    that begins and ends is up to what is given the schedule.
+    `ConstantSparsity`) is converted to a schedule of the density, one minus
+    the sparsity. Its steps from `begin_step` to `end_step` are mapped to the
+    progress from 0 to 1. The callback or method that uses the schedule defines
+    when pruning begins and ends.
 
     Args:
         identifier: See above.
@@ -178,7 +179,8 @@ def _of_tfmot(schedule, argument):
 
 
 def count_freezes(freeze_period, epochs):
-    """Returns `epochs // freeze_period - 1`: the last period only trains.
+    """Returns `epochs // freeze_period - 1`, because no freeze follows the
+    last period.
 
     Args:
         freeze_period: Positive integer, epochs between freezes.
@@ -201,11 +203,11 @@ def count_freezes(freeze_period, epochs):
 def geometric_counts(size, density, freezes, rounding="exact"):
     """Counts of alive weights after 0, 1, ..., `freezes` freezes.
 
-    `exact`: `round(size * density ** (i / freezes))`, so that exactly
-    `round(size * density)` weights are alive at the end.
-    `reference`: as the authors' code counts; each freeze removes
-    `ceil(r * alive)`, with `r = 1 - density ** (1 / freezes)`, which ends a
-    few weights lower (ResNet-20 at 1.44 %: 3,861 for 3,864).
+    `exact`: `round(size * density ** (i / freezes))`, so exactly `round(size *
+    density)` weights are alive at the end. `reference`: the counts of the
+    authors' code. Each freeze removes `ceil(r * alive)` weights, with `r = 1 -
+    density ** (1 / freezes)`. A few weights fewer are alive at the end
+    (ResNet-20 at 1.44 %: 3,861 instead of 3,864).
 
     Args:
         size: Integer, number of prunable weights.
