@@ -50,14 +50,15 @@ def strip(model: keras.Model) -> keras.Model:
     wrappers. So everything that is not in a config is kept: adapted
     statistics, look-up tables, attributes, the user's own class.
 
-    Every prunable weight is multiplied by its mask, so the model computes what
-    the pruned one computes in its current phase. The weights are trainable as
-    before they were wrapped. The model does not depend on `tf_gems`, and must
-    be compiled.
+    Every prunable weight is multiplied by its mask, so the model has the
+    outputs of the pruned model in its current phase. Weights have the
+    `trainable` setting that they had before wrapping. The model does not
+    depend on `tf_gems`, and must be compiled.
 
-    The `SparseModel` still computes the same, in the fine-tuning phase: mining
-    cannot continue, because the starting values of pruned weights are lost.
-    Save its `ticket` first. It wraps the model again when it is compiled.
+    The `SparseModel` still has the same outputs, in the fine-tuning phase.
+    Mining cannot continue, because the initial values of pruned weights are
+    lost: call `ticket` first. The `SparseModel` wraps the model again when it
+    is compiled.
 
     Args:
         model: `SparseModel`, or Keras model that holds `GemLayer`s.
@@ -67,8 +68,8 @@ def strip(model: keras.Model) -> keras.Model:
 
     Raises:
         RuntimeError: If nothing has been pruned yet.
-        ValueError: If the model is not a pruned one, or holds a `GemLayer`
-            where it cannot be replaced.
+        ValueError: If the model is not wrapped for pruning, or contains a
+            `GemLayer` that cannot be replaced.
 
     Example:
 
@@ -91,15 +92,15 @@ def strip(model: keras.Model) -> keras.Model:
 def unwrap(model: keras.Model) -> keras.Model:
     """Returns the user's own model, not pruned.
 
-    Weights keep their current values: those from before mining or, while
-    fine-tuning, with zeros where they are pruned. See `tf_gems.strip`, which
-    prunes.
+    Weights keep their current values: in the mining phase the initial values,
+    and in the fine-tuning phase the trained values with zeros where they are
+    pruned. `tf_gems.strip` returns the pruned model.
 
     Args:
         model: `SparseModel`, or Keras model that holds `GemLayer`s.
 
     Returns:
-        The user's own Keras model, which has to be compiled.
+        The user's own Keras model, which must be compiled.
 
     Raises:
         ValueError: As for `tf_gems.strip`.

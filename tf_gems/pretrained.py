@@ -6,22 +6,22 @@ from tf_gems.targets import check_path
 
 
 def load_pretrained(network, path):
-    """Loads all weights of a network but its classifier's.
+    """Loads the weights of a network, except those of its classifier.
 
-    `tf_gems.SparseModel(network, kernel_initializer=None)` then prunes them.
-    Networks of `keras.applications` bring weights of their own, and are
-    wrapped as they are.
+    `tf_gems.SparseModel(network, kernel_initializer=None)` then prunes these
+    weights. Networks of `keras.applications` have their own pre-trained
+    weights and do not need this function.
 
     Args:
         network: `keras.Model` of `tf_gems.zoo`, which is changed.
-        path: Of a `.keras` or `.weights.h5` file of the same network, with any
-            number of classes.
+        path: Path of a `.keras` or `.weights.h5` file of the same network,
+            with any number of classes.
 
     Returns:
         The network.
 
     Raises:
-        ValueError: If the weights are of another network.
+        ValueError: If the weights belong to another network.
         FileNotFoundError: If there is no such file.
 
     Example:
