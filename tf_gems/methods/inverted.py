@@ -9,16 +9,17 @@ from tf_gems.registry import deserialize
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Inverted(Method):
-    """Keeps the weights of smallest score, to see whether scores matter.
+    """Keeps the weights with the smallest scores, as a sanity check.
 
-    A method whose scores say what a weight is worth does worse when they are
-    inverted. `tf_gems.methods.GemMiner` has an argument `inverted` of its own.
+    If the scores of a method measure the importance of weights, the accuracy
+    is lower with inverted scores. `tf_gems.methods.GemMiner` has its own
+    argument `inverted`.
 
     Args:
         method: `Method` that scores weights in one shot, or its config.
 
     Raises:
-        ValueError: If the method ranks no weights by scores of its own.
+        ValueError: If the method does not rank weights by its own scores.
 
     Example:
 

@@ -18,12 +18,13 @@ from tf_gems.network import prunable_weights
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class RigL(DynamicSparseTraining):
-    """Drops the smallest weights, and grows those of the largest gradient.
+    """Drops the smallest weights, and grows those with the largest gradient.
 
-    What grows has the largest `|dL / dw|` among the weights that are not
-    alive, with the gradient of the dense weight at the masked network, on one
-    batch. Update `u` takes batch `u` of the data in its order, from the start
-    again after the last, so a resumed run takes the same.
+    The weights that grow have the largest `|dL / dw|` among those that are not
+    alive. This is the gradient of the dense weight at the masked network, on
+    one batch. Update `u` uses batch `u` of the data in its order, and starts
+    from the first batch again after the last one, so a resumed run uses the
+    same batches.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.

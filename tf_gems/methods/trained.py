@@ -32,19 +32,20 @@ from tf_gems.validation import check_sparsity
 
 
 class Trained(Method):
-    """Base class of methods that train scores, or weights, while they prune.
+    """Base class of methods that train scores or weights while they prune.
 
     `find` trains the model in place, from its current weights, with its loss
-    and a fresh copy of its optimizer. A subclass defines what trains (`phase`)
-    and what prunes (`callback`), and reads the masks. The callback can also be
-    passed to `fit` directly.
+    and a new copy of its optimizer. A subclass defines what trains (`phase`),
+    the callback that prunes (`callback`), and how masks are read. The callback
+    can also be passed to `fit` directly.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
-        epochs: Positive integer, of one training.
-        learning_rate: Float: the peak of a cosine decay to zero over one
-            training; or a `keras.optimizers.schedules.LearningRateSchedule`.
-            Defaults to `None`: that of the compiled optimizer.
+        epochs: Positive integer, the number of epochs of one training.
+        learning_rate: Float, the initial value of a cosine decay to zero over
+            one training; or a
+            `keras.optimizers.schedules.LearningRateSchedule`. Defaults to
+            `None`: that of the compiled optimizer.
         **kwargs: `distribution` and `pattern`, see `tf_gems.methods.Method`.
     """
 
@@ -75,9 +76,9 @@ class Trained(Method):
         return [self.callback()]
 
     def prepare(self, model):
-        """Sets the masks and the phase of this method; all weights are alive.
+        """Sets the masks and the phase of this method, with all weights alive.
 
-        Weights that are already zero are not, see
+        Weights that are already zero are not alive, see
         `tf_gems.layers.zeros.nonzero`.
         """
         refuse_too_few_zeros(gems_of(model), self.target_sparsity)
