@@ -179,8 +179,7 @@ def _of_tfmot(schedule, argument):
 
 
 def count_freezes(freeze_period, epochs):
-    """Returns `epochs // freeze_period - 1`, because no freeze follows the
-    last period.
+    """Returns the number of freezes, `epochs // freeze_period - 1`.
 
     Args:
         freeze_period: Positive integer, epochs between freezes.

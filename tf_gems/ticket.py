@@ -254,8 +254,7 @@ class Ticket(Report):
         )
 
     def network(self) -> keras.Model:
-        """Returns a plain Keras model with the masks and weights of this
-        ticket.
+        """Returns a plain Keras model with the weights of this ticket, masked.
 
         The model is built from the config of the ticket, which is data. No
         code from a file is run, and the network must fit the weights of the

@@ -115,27 +115,28 @@ class ListedBatches(keras.utils.PyDataset):
 
 
 def read(x, y=None, model=None, **arguments):
-    """Returns the data that `fit` would be given, or `None` for none.
+    """Returns data in any form that `fit` accepts as `TrainingData`.
 
     Args:
-        x: What `fit` takes: arrays (NumPy, tensors of any backend, pandas),
+        x: Data as for `fit`: arrays (NumPy, tensors of any backend, pandas),
             or a dict or tuple of them with `y`; a `tf.data.Dataset`, a
             `keras.utils.PyDataset`, a `torch` loader or a generator. Also a
-            list of batches; a tuple `(x, y)` or `(x, y, sample_weight)`,
-            which is one batch unless `batch_size` is given; and
+            list of batches; a tuple `(x, y)` or `(x, y, sample_weight)`, which
+            is one batch unless `batch_size` is given; and
             `tf_gems.device_data.DeviceData`.
         y: Targets, if `x` is arrays. Defaults to `None`.
-        model: Keras model, which tells whether a list of arrays is a batch
-            each, or the inputs of one. Defaults to `None`: a batch each.
-        **arguments: Those of `fit` that are named in `ARGUMENTS`, each with
-            the meaning and the default that it has there. Arrays are shuffled
-            in an order that follows from the epoch alone.
+        model: Keras model, which determines whether a list of arrays is a list
+            of batches or the inputs of one batch. Defaults to `None`: a list
+            of batches.
+        **arguments: Arguments of `fit` that are named in `ARGUMENTS`, with the
+            same meaning and default. Arrays are shuffled in an order that
+            depends only on the epoch.
 
     Returns:
         `TrainingData`, or `None` if `x` is `None`.
 
     Raises:
-        ValueError: If an argument is unknown, or does not go with the data.
+        ValueError: If an argument is unknown, or does not apply to the data.
 
     Example:
 

@@ -118,9 +118,7 @@ class RewindPoint(keras.callbacks.Callback):
         self.ticket = None
 
     def rewind(self, model):
-        """Resets the weights of a model to that step, without changing its
-        masks.
-        """
+        """Resets the weights of a model to that step, and keeps its masks."""
         if self.ticket is None:
             self.ticket = Ticket.load(self.path)
         for variable, value in zip(

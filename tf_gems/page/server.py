@@ -68,9 +68,9 @@ def serve(directory, port=8000):
         port: Integer, `0` for any free port. Defaults to `8000`.
 
     Raises:
-        FileNotFoundError: If there is no such directory, or it has no page,
-            or LiteRT.js is not installed beside the page.
-        OSError: If the port is taken.
+        FileNotFoundError: If there is no such directory, it has no page, or
+            LiteRT.js is not installed.
+        OSError: If the port is in use.
 
     Example:
 
@@ -89,7 +89,7 @@ def serve(directory, port=8000):
 
 
 def make_server(directory, port=0):
-    """Returns a server, to be run by `serve_forever`.
+    """Returns a server, which is run with `serve_forever`.
 
     It listens on the loopback interface only.
 
@@ -102,7 +102,7 @@ def make_server(directory, port=0):
 
     Raises:
         FileNotFoundError: If there is no such directory, or LiteRT.js is not
-            installed beside the page.
+            installed.
     """
     directory = page_directory(directory)
     check_integer(port, "port", 0, 65535)

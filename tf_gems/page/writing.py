@@ -37,37 +37,38 @@ def write_page(
     accuracy=None,
     dense_accuracy=None,
 ):
-    """Writes a pruned network and its dense twin for the page.
+    """Writes a page for a pruned network and its dense twin.
 
-    Both files take one example at a time, as LiteRT.js requires, and have the
-    same weights. The outputs of Keras for the examples are written as well.
-    The page compares each file with them before it shows a time.
+    Both TFLite files take one example at a time, as LiteRT.js requires, and
+    have the same weights. The outputs of Keras for the examples are stored
+    too. The page compares each file with them before it shows a time.
 
     Args:
         model: `tf_gems.SparseModel` with a ticket, or plain Keras model with
-            zeros in its weights, of one input and one output of classes.
-        directory: String or path, made if it is not there. Files in it that
-            an earlier call wrote are replaced, and no others.
-        inputs: Float array of examples, (count, height, width, channels),
-            or (count, height, width) for gray ones. A few are enough.
+            zeros in its weights, with one input and one output of classes.
+        directory: String or path, created if it does not exist. Only files
+            that an earlier call wrote are replaced.
+        inputs: Float array of examples, (count, height, width, channels), or
+            (count, height, width) for gray images. A few are enough.
         labels: Integers, the classes of the examples. Defaults to `None`.
-        classes: List of names of the classes. Defaults to their numbers.
-        mean: Float, or one for each channel, that was subtracted from pixels
-            in [0, 1]. Defaults to `0.0`.
-        deviation: Float, or one for each channel, by which they were then
-            divided. Defaults to `1.0`.
+        classes: List of names of the classes. Defaults to class numbers.
+        mean: Float, or one float for each channel, that was subtracted from
+            pixels in [0, 1]. Defaults to `0.0`.
+        deviation: Float, or one float for each channel, by which the pixels
+            were then divided. Defaults to `1.0`.
         logits: Whether the outputs are logits, not probabilities. Defaults
             to `True`.
         history: Dict from names to lists of numbers, one for each epoch, as
-            `fit` returns it. The page draws a chart for each quantity. A name
-            such as `"mining, accuracy"` is a stage and a quantity: the stages
-            of a quantity share its chart. Defaults to `None`.
+            returned by `fit`. The page shows one chart for each quantity. A
+            name such as `"mining, accuracy"` consists of a stage and a
+            quantity. All stages of a quantity are in the same chart. Defaults
+            to `None`.
         optimize: See `tf_gems.export_litert`. Defaults to `"latency"`.
         name: String, the title. Defaults to the model's.
         accuracy: Float, the test accuracy of the network. Defaults to `None`:
-            none is shown.
-        dense_accuracy: Float, that of the network before it was pruned.
-            Defaults to `None`.
+            not shown.
+        dense_accuracy: Float, the test accuracy of the dense network. Defaults
+            to `None`.
 
     Returns:
         `tf_gems.ExportReport` of the sparse file.
