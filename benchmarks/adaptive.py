@@ -8,7 +8,7 @@ for 20 epochs, and the results are means over seeds. Rows that are already in
 the output file are not run again.
 
     python benchmarks/adaptive.py --output=benchmarks/results/adaptive.json
-    python benchmarks/adaptive.py --epochs=30,75,150 --batch_sizes=64,128,512 \
+    python benchmarks/adaptive.py --epochs=30,75,150 --batch_sizes=64,128,512 \\
         --output=benchmarks/results/adaptive_long.json
 """
 
@@ -49,7 +49,7 @@ flags.DEFINE_float(
     "target_sparsity", 0.98, "Fraction of zeros to mine to, in [0, 1)."
 )
 flags.DEFINE_string("data_dir", None, "Directory of the TFDS datasets.")
-flags.DEFINE_string("output", None, "JSON file, written row by row.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 # The default epochs correspond to 30, 75 and 150.
 EPOCHS = {"digits": (12, 30, 60), "mnist": (4, 10, 20)}

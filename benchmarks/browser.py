@@ -23,7 +23,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import twins  # first: it quiets TensorFlow
+import twins  # must be the first import: silences TensorFlow
 from absl import app
 from absl import flags
 
@@ -52,7 +52,7 @@ flags.DEFINE_string(
     None,
     "Path of the Chromium executable. Defaults to the one in `PATH`.",
 )
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 CLASSES = 1000
 CHECK = """async ([url, shape]) => {
@@ -154,7 +154,7 @@ def chromium():
 
 
 def main(_):
-    """Measures, prints a table, writes JSON."""
+    """Runs the benchmark, prints a table and writes JSON."""
     rows = []
     with chromium() as browser:
         print(

@@ -1,6 +1,6 @@
 """Checks that `tf_gems.compact` keeps the outputs of Keras Applications.
 
-    python benchmarks/compact_applications.py \
+    python benchmarks/compact_applications.py \\
         --output=benchmarks/results/compact_applications.json
 
 Each network of `keras.applications` has random weights and a small input. In
@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 import keras
-import mining  # noqa: F401  # first: it quiets TensorFlow
+import mining  # noqa: F401  # must be the first import: silences TensorFlow
 import numpy as np
 from absl import app
 from absl import flags
@@ -120,5 +120,5 @@ def main(_):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", None, "JSON file.")
+    flags.DEFINE_string("output", None, "Path of the JSON file to write.")
     app.run(main)

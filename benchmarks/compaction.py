@@ -24,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import mining  # noqa: F401  # first: it quiets TensorFlow
+import mining  # noqa: F401  # must be the first import: silences TensorFlow
 import numpy as np
 from absl import app
 from absl import flags
@@ -186,7 +186,7 @@ def known():
 
 
 def main(_):
-    """Measures, prints a table, writes JSON."""
+    """Runs the benchmark, prints a table and writes JSON."""
     rows = known()
     for row, model in cases():
         if FLAGS.only not in row["zeros"]:
@@ -233,5 +233,5 @@ if __name__ == "__main__":
         "",
         "Text that the kind of zeros must contain. Other rows are kept.",
     )
-    flags.DEFINE_string("output", None, "JSON file to write.")
+    flags.DEFINE_string("output", None, "Path of the JSON file to write.")
     app.run(main)

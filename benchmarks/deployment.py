@@ -1,6 +1,6 @@
 """Compares exports of sparse networks with those of TF Model Optimization.
 
-    python benchmarks/deployment.py --models=DIRECTORY \
+    python benchmarks/deployment.py --models=DIRECTORY \\
         --output=benchmarks/results/deployment.json
     python benchmarks/deployment.py --render=benchmarks/results/deployment.json
 
@@ -184,7 +184,9 @@ def main(_):
 
 if __name__ == "__main__":
     define_flags()
-    flags.DEFINE_string("output", "deployment.json", "JSON file to write.")
+    flags.DEFINE_string(
+        "output", "deployment.json", "Path of the JSON file to write."
+    )
     flags.DEFINE_string(
         "render",
         None,

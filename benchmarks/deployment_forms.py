@@ -1,6 +1,6 @@
 """Exports one trained cell of the deployment table and runs all files.
 
-    python benchmarks/deployment_forms.py --network=resnet20 --sparsity=0.9 \
+    python benchmarks/deployment_forms.py --network=resnet20 --sparsity=0.9 \\
         --route=gem_miner --models=DIRECTORY
 
 Reads the models that `benchmarks/deployment_train.py` saved, and writes

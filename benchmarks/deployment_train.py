@@ -1,6 +1,6 @@
 """Trains cells of the deployment table. See `benchmarks/deployment.py`.
 
-    python benchmarks/deployment_train.py --network=resnet20 \
+    python benchmarks/deployment_train.py --network=resnet20 \\
         --route=gem_miner --models=DIRECTORY [--sparsity=0.9,0.95]
 
 There are two routes to a sparse network. Both use the same data, batches,

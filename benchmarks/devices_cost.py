@@ -39,7 +39,7 @@ flags.DEFINE_integer("batch_size", 128, "Global batch size.")
 flags.DEFINE_string(
     "kind", None, "Kind to measure in this process. Set for child processes."
 )
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 KINDS = {"one device": 1, "two replicas": 1, "two workers": 2}
 

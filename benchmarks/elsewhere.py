@@ -17,14 +17,14 @@ import tempfile
 from pathlib import Path
 
 import keras
-import mining  # noqa: F401  # first: it quiets TensorFlow
+import mining  # noqa: F401  # must be the first import: silences TensorFlow
 import numpy as np
 from absl import app
 from absl import flags
 from results_file import write_results
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 SIZES = (16, 64, 32, 5)
 

@@ -42,7 +42,7 @@ flags.DEFINE_integer("images", 2560, "Number of images per epoch.")
 flags.DEFINE_integer("batch_size", 128, "Batch size.")
 flags.DEFINE_integer("turns", 2, "Number of turns of each kind.")
 flags.DEFINE_integer("epochs", 3, "Counted epochs per turn.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 
 class Times(keras.callbacks.Callback):
@@ -117,7 +117,7 @@ def measure(images, labels):
 
 
 def main(_):
-    """Measures, prints a table, writes JSON."""
+    """Runs the benchmark, prints a table and writes JSON."""
     random = np.random.default_rng(0)
     images = random.normal(size=(FLAGS.images, 32, 32, 3)).astype("float32")
     labels = random.integers(0, 10, FLAGS.images)

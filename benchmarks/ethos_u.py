@@ -16,7 +16,7 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-import mining  # noqa: F401  # first: it quiets TensorFlow
+import mining  # noqa: F401  # must be the first import: silences TensorFlow
 
 # isort: split
 import keras
@@ -40,7 +40,7 @@ flags.DEFINE_list(
 flags.DEFINE_string(
     "accelerator", "ethos-u55-128", "Accelerator configuration of Vela."
 )
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 TICKETS = Path(__file__).parents[1] / "savedmodels"
 
@@ -100,7 +100,7 @@ def pruned(build, ticket, sparsity):
 
 
 def main(_):
-    """Compiles, prints a table, writes JSON."""
+    """Compiles the networks, prints a table and writes JSON."""
     rows = []
     print(
         f"{'network':<20}{'zeros':>8}{'cycles':>11}{'dense':>11}{'times':>7}"

@@ -29,7 +29,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_float("sparsity", 0.95, "Fraction of zeros, in [0, 1).")
 flags.DEFINE_integer("runs", 3, "Number of exports of each kind.")
-flags.DEFINE_string("output", None, "A JSON file to write.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 FLAGS = flags.FLAGS
 
 
@@ -96,7 +96,7 @@ def peak(run):
 
 
 def main(_):
-    """Measures, prints a table, writes JSON."""
+    """Runs the benchmark, prints a table and writes JSON."""
     model = pruned(network(FLAGS.network), FLAGS.sparsity)
     weights = 4 * model.count_params()
     shape = (2, *model.input_shape[1:])
