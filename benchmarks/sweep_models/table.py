@@ -1,4 +1,4 @@
-"""The table of the sweep, as a page of the docs."""
+"""Renders the table of the sweep as a page of the docs."""
 
 from sweep_models.stages import STAGES
 
@@ -12,25 +12,24 @@ _MARKS = {
 _TITLES = {
     "applications": "`keras.applications`",
     "keras_hub": "KerasHub",
-    "patterns": "Patterns of users",
+    "patterns": "User patterns",
 }
-_HEAD = """# The sweep: models that nobody here wrote
+_HEAD = """# Compatibility of third-party models
 
-`python benchmarks/sweep.py` takes each model below through every stage, in a
-process of its own, and compares each result with the model that its user holds.
+`python benchmarks/sweep.py` runs each model below through every stage in a
+separate process, and compares each result with the user's own model.
 
-* ✓: right, the outputs are those of the user's model;
-* r: refused by an error that names the rule, what was received and the remedy,
-  before training or in a stage that writes a file;
-* k: Keras or its converter fails on the plain model as well, tried in the same
-  run;
-* **✗**: failed, or a wrong answer;
-* ·: nothing to do, after an earlier stage.
+* ✓: success, the outputs equal those of the user's model;
+* r: refused by an error that states the rule, the received value and the
+  remedy, before training or in a stage that writes a file;
+* k: Keras or its converter fails on the plain model in the same run;
+* **✗**: any other error, or a wrong output;
+* ·: skipped, because an earlier stage failed.
 """
 
 
 def render(records, names):
-    """Returns the page for records by suite and name.
+    """Returns the page as Markdown.
 
     Args:
         records: Dict from pairs of a suite and a name to records.
@@ -56,8 +55,8 @@ def _counts(rows):
         for row in rows
     )
     lines = [
-        f"{right} of {len(rows)} models right or refused by name in every "
-        "stage.",
+        f"{right} of {len(rows)} models succeed or are refused by name in "
+        "every stage.",
         "",
         "| stage | right | refused | Keras fails | failed |",
         "| --- | --- | --- | --- | --- |",
@@ -92,7 +91,7 @@ def _table(rows):
 
 
 def _messages(rows):
-    """Returns a line for each message, with the models that got it."""
+    """Returns a line for each message, with the names of its models."""
     models = {}
     for row in rows:
         for stage, outcome in row["stages"].items():
@@ -108,7 +107,7 @@ def _messages(rows):
 
 
 def _short(message, length=240):
-    # What Markdown would take for a tag, a cell, emphasis or a link.
+    # Escapes what Markdown would read as a tag, a cell, emphasis or a link.
     marks = {"<": "&lt;", "|": "/", "*": "\\*", "](": "] ("}
     for mark, plain in marks.items():
         message = message.replace(mark, plain)
