@@ -1,4 +1,4 @@
-"""Statistics of normalization after pruning, against NumPy."""
+"""Compares the recalibration of batch normalization with NumPy."""
 
 import keras
 import numpy as np
@@ -56,7 +56,7 @@ def test_every_batch_weighs_the_same_and_nothing_else_moves():
     for path, value in values(model).items():
         if "/norm/moving" not in f"/{path}":
             np.testing.assert_array_equal(value, before[path])
-    # Again it is the same, whatever the statistics were.
+    # The result does not depend on the previous statistics.
     after = values(model)
     recalibrate_batch_norm(model, BATCHES)
     for path, value in values(model).items():
@@ -91,7 +91,7 @@ def test_a_ticket_of_magnitude_fits_the_pruned_network():
     np.testing.assert_allclose(
         weights["norm/moving_variance"], variance, rtol=1e-5
     )
-    # By hand and through `apply` it is the same.
+    # Applying the ticket and recalibrating gives the same result.
     plain.apply(sparse)
     recalibrate_batch_norm(sparse, BATCHES)
     norm = sparse.model.get_layer("norm")

@@ -55,9 +55,9 @@ def test_cifar10_is_cropped_and_flipped_and_mnist_is_not():
     known = {image.tobytes() for image in data.train[0]}
     unchanged = sum(image.tobytes() in known for image in images.numpy())
     assert images.shape == (100, 32, 32, 3)
-    assert unchanged < 20  # one crop in 81 and one flip in two change nothing
+    assert unchanged < 20  # One crop in 81 and one flip in two change nothing.
     np.testing.assert_array_equal(np.sort(labels), np.sort(data.train[1]))
-    # Cropping moves pixels, it does not make them.
+    # Cropping moves pixels and creates no new values.
     values = np.unique(data.train[0])
     assert np.isin(images.numpy(), np.append(values, 0.0)).all()
 
@@ -87,7 +87,7 @@ CLASSES = ("n01", "n02", "n03")
 
 @pytest.fixture
 def tiny(tmp_path):
-    """A directory of exact images, with the arrays that it holds."""
+    """A directory of lossless images, and the arrays that it holds."""
     random = np.random.default_rng(0)
     train = random.integers(256, size=(3, 4, 64, 64, 3), dtype="uint8")
     val = random.integers(256, size=(3, 2, 64, 64, 3), dtype="uint8")
@@ -101,7 +101,7 @@ def tiny(tmp_path):
 
 
 def official(plain, root):
-    """Lays the images out as the official archive does."""
+    """Arranges the images as in the official archive."""
     shutil.copytree(plain / "train", root / "train")
     (root / "val" / "images").mkdir(parents=True)
     lines = []
@@ -114,7 +114,7 @@ def official(plain, root):
         for path in (plain / "val" / name).iterdir():
             shutil.copy(path, root / "val" / "images")
             lines.append(f"{path.name}\t{name}\t0\t0\t62\t62\n")
-    # In no order, and some of a class that is not there.
+    # In random order, with images of a class that is not listed.
     lines = [*sorted(lines, key=lambda x: x[4:]), "x.png\tn09\t0\t0\t1\t1\n"]
     (root / "val" / "val_annotations.txt").write_text("".join(lines))
     return lines
@@ -195,7 +195,7 @@ def test_images_of_any_size_and_colour_are_resized(tiny):
     data = datasets.load("tiny_imagenet", path, image_size=16)
     assert data.train[0].shape == (13, 16, 16, 3)
     assert (data.train[0][0] == 77).all()
-    # Shrinking averages: noise loses most of its deviation.
+    # Downscaling averages, which reduces the deviation of noise.
     assert data.train[0][1:].std() < 40
 
 

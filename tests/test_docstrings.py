@@ -1,4 +1,4 @@
-"""The examples in docstrings do what they print."""
+"""Runs the examples in docstrings."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""What processes share through a directory."""
+"""Tests files and directories that several processes share."""
 
 import os
 import re
@@ -72,7 +72,7 @@ def test_processes_share_work_and_have_all_results(tmp_path):
     assert {int(pid) for _, pid in log} == {worker.pid for worker in workers}
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 needs POSIX")
 def test_a_claim_ends_with_its_process(tmp_path):
     path = tmp_path / "held.lock"
     holder = start(HOLDER, tmp_path)
@@ -129,7 +129,7 @@ with lock("run"), replacing("run/ticket.gem") as file:
 
 
 def test_two_writers_of_one_file_tear_nothing(tmp_path):
-    """Also where processes have the same id."""
+    """Writers with equal process IDs must not conflict either."""
     writers = [start(WRITER, tmp_path, letter) for letter in "ab"]
     path, seen = tmp_path / "shared.txt", set()
     while any(writer.poll() is None for writer in writers):
@@ -153,7 +153,7 @@ def test_names_of_partial_files_are_random(tmp_path):
     assert not any(str(os.getpid()) == name.split("-")[1] for name in names)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="file modes need POSIX")
 def test_a_file_has_the_mode_of_any_new_file(tmp_path):
     before = os.umask(0o027)
     try:
@@ -165,7 +165,7 @@ def test_a_file_has_the_mode_of_any_new_file(tmp_path):
     assert modes[0] == modes[1]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 needs POSIX")
 def test_leftovers_go_when_the_run_goes_on(tmp_path):
     process = start(KILLED, tmp_path)
     assert process.wait() == -signal.SIGKILL
@@ -190,7 +190,7 @@ def test_leftovers_go_when_the_run_goes_on(tmp_path):
     )
 
 
-# Real writers, each killed before its last step, and one that stays.
+# Real writers. Each is killed before its last step, and one remains.
 KILLED_WRITERS = """
 import os, shutil, signal, sys, time
 import numpy as np
@@ -239,9 +239,9 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 needs POSIX")
 def test_the_next_writer_of_a_file_removes_what_killed_ones_left(tmp_path):
-    """And nothing that a process is writing, or that nobody's lock is at."""
+    """Files that are being written or have no known lock are kept."""
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED_WRITERS],
         cwd=tmp_path,
@@ -264,7 +264,7 @@ def test_the_next_writer_of_a_file_removes_what_killed_ones_left(tmp_path):
             parts = list(tmp_path.glob(f"*new.{kind}.partial-*[!k]"))
             locks = list(tmp_path.glob(f"*new.{kind}.partial-*.lock"))
             assert len(parts) == len(locks) == 2
-            # Of a user, or of who could not lock: there is no proof.
+            # Files of users, or of writers without a lock, are kept.
             others = [
                 tmp_path / f"new.{kind}.partial-0123456789ab{suffix or ''}",
                 tmp_path / f"new.{kind}.partial-0123456789ab.other",
@@ -276,14 +276,14 @@ def test_the_next_writer_of_a_file_removes_what_killed_ones_left(tmp_path):
             with writer(tmp_path / f"new.{kind}", *more) as path:
                 if writer is replacing_path:
                     path.write_text("whole")
-            # What is left is of the process that lives.
+            # The remaining files belong to the running process.
             [part] = {p for p in parts if p.exists()}
             [beside] = {p for p in locks if p.exists()}
             assert beside.name == f"{part.name}.lock"
             assert all(path.read_text() == "mine" for path in others)
             theirs += [part, beside]
         assert all(path.exists() for path in theirs)
-        # Who holds the directory leaves the living alone as well.
+        # Locking the directory also keeps the files of running processes.
         with lock(tmp_path):
             assert all(path.exists() for path in theirs)
     finally:
@@ -300,7 +300,7 @@ def test_a_directory_that_a_kill_left_aside_stays(tmp_path):
         with workplace(tmp_path / "saved") as folder:
             assert (left / "old" / "saved_model.pb").exists()
     with workplace(tmp_path / "saved") as folder:
-        (tmp_path / "saved").mkdir()  # the new one
+        (tmp_path / "saved").mkdir()  # The new directory.
     assert not left.exists()
     assert not folder.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
@@ -316,7 +316,7 @@ def test_leftovers_of_living_processes_stay(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.gem"]
     other = tmp_path / "b.gem.partial-0123456789ab"
     other.touch()
-    remove_leftovers(tmp_path, "a.gem")  # claims these names alone
+    remove_leftovers(tmp_path, "a.gem")  # Claims only these names.
     assert other.exists()
 
 
@@ -340,8 +340,8 @@ def test_only_files_of_these_names_are_removed(tmp_path):
     remove_files(training, files.BACKUP)
     assert not any(path.exists() for path in ours)
     assert all(path.exists() for path in theirs)
-    assert not (training / "deep").exists()  # it held nothing else
-    assert (training / "other").is_dir()  # which was empty before
+    assert not (training / "deep").exists()  # It contained no other files.
+    assert (training / "other").is_dir()  # It was empty before.
     remove_files(tmp_path / "nowhere", files.BACKUP)
 
 
@@ -357,7 +357,7 @@ def test_what_was_claimed_is_known_after_a_kill(tmp_path):
             write_text(directory / "a.txt", text)
     claims = [path.name for path in (tmp_path / FOLDER).iterdir()]
     assert claims == ["a.txt.claim"]
-    # What was claimed and never written belongs to whoever comes first.
+    # A claimed name that was never written is free for any process.
     (tmp_path / "b.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="'b.txt' of someone else"):
         with claiming(tmp_path, ["a.txt", "b.txt"]):
@@ -380,5 +380,5 @@ def test_a_record_that_is_damaged_is_named(tmp_path, text):
 def test_a_name_that_no_file_can_have(tmp_path):
     with pytest.raises(ValueError, match="a file can be named by"):
         targets.check_path("a\ud800")
-    path = os.fsdecode(b"latin-\xff")  # what Linux allows
+    path = os.fsdecode(b"latin-\xff")  # The longest name on Linux.
     assert targets.check_path(path).name == path

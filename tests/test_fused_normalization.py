@@ -1,4 +1,4 @@
-"""Fused normalization against Keras' own."""
+"""Compares fused normalization with Keras' own."""
 
 import sys
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_trains_as_keras_does(affine):
             keras.optimizers.SGD(0.1, momentum=0.9),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
-        # The last batch is smaller than the others.
+        # The last batch is smaller.
         network.fit(X, Y, batch_size=5, epochs=4, shuffle=False, verbose=0)
     assert len(model.weights) == len(faster.weights)
     for one, other in zip(model.weights, faster.weights, strict=True):
@@ -56,7 +56,7 @@ def test_tickets_of_fused_networks_fit_the_plain_one(tmp_path):
     ticket = gems.methods.get("magnitude", target_sparsity=0.9).find(sparse)
     ticket.save(tmp_path / "model.gem")
     ticket = gems.Ticket.load(tmp_path / "model.gem")
-    assert ticket.config is None  # of layers that are not Keras' own
+    assert ticket.config is None  # These layers are not part of Keras.
     other = gems.SparseModel(plain, seed=1)
     for model in (sparse, other):
         ticket.apply(model)

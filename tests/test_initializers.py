@@ -13,7 +13,7 @@ def draw(initializer, shape, **kwargs):
 
 @pytest.mark.parametrize(
     "shape, magnitude",
-    [  # the authors' ResNet-20
+    [  # The authors' ResNet-20.
         ((3, 3, 3, 16), 0.2722),
         ((3, 3, 16, 16), 0.1179),
         ((3, 3, 32, 32), 0.0833),

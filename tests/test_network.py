@@ -19,7 +19,7 @@ from tf_gems.network import network_weights
 
 
 def gem_network():
-    """A plain functional model that holds `GemLayer`s, one of them shared."""
+    """A functional model with `GemLayer`s, one of which is shared."""
     encoder = keras.Sequential(
         [
             keras.Input((3,)),
@@ -55,7 +55,8 @@ def test_a_functional_model_that_holds_gem_layers(tmp_path, eagerly):
     user = model.get_layer("dense_of_user")
     before = values(user)
     history = mine(model, x, y, target_sparsity=0.5)
-    assert difference(values(user), before) > 0  # not wrapped: it trains
+    # A layer that is not wrapped is trained.
+    assert difference(values(user), before) > 0
     ticket = tf_gems.Ticket.from_model(model)
     assert ticket.kept == round(ticket.size / 2) and len(ticket.masks) == 3
     assert history.history["alive_density"][-1] == ticket.density
@@ -101,7 +102,7 @@ def test_a_functional_model_that_holds_gem_layers(tmp_path, eagerly):
     assert difference(top.predict(x, verbose=0), expected) == 0.0
     plain.save(path)
     assert difference(keras.models.load_model(path)(x), expected) < 1e-6
-    # A ticket also fits the plain network.
+    # A ticket can be applied to the plain network.
     ticket.apply(plain)
     ticket.apply(loaded)
     assert difference(plain(x), loaded(x)) == 0.0
@@ -194,11 +195,11 @@ def test_a_subclassed_model_may_make_gem_layers_and_be_stripped():
     x, _ = models.dense_data()
     model = MakesGemLayers()
     y = np.zeros((32, 2))
-    if keras.backend.backend() == "tensorflow":  # builds in the first step
+    if keras.backend.backend() == "tensorflow":  # The first step builds it.
         with pytest.raises(ValueError, match="must be built before"):
             mine(model, x, y)
     model.compile("sgd", "mse")
-    model.fit(x, y, verbose=0)  # builds it
+    model.fit(x, y, verbose=0)  # The call builds it.
     mine(model, x, y, target_sparsity=0.5)
     assert tf_gems.Ticket.from_model(model).density == 0.5
     expected = model.predict(x, verbose=0)
@@ -239,7 +240,7 @@ def test_strip_needs_no_config():
 
 
 class Nested(keras.Model):
-    """`GemLayer`s in every place that Keras tracks."""
+    """`GemLayer`s in every attribute type that Keras tracks."""
 
     def __init__(self):
         super().__init__()
@@ -275,7 +276,7 @@ def test_gem_layers_in_attributes_are_replaced_and_put_back():
 
 @keras.saving.register_keras_serializable(package="tests")
 class Parts(keras.Model):
-    """A functional model with equal layers as attributes, in other order."""
+    """A functional model with equal layers as attributes, in another order."""
 
     def __init__(self, **kwargs):
         inputs = keras.Input((4,))

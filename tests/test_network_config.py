@@ -1,4 +1,4 @@
-"""A ticket that tells its network, and files that tell something else."""
+"""Tests network configs in ticket files, including hostile configs."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_a_ticket_builds_its_network(tmp_path):
         atol=1e-6,
     )
     assert found.layers[1].kernel_regularizer.l2 == pytest.approx(0.01)
-    # Without it the file is smaller, and says so.
+    # Without a config the file is smaller, and the error says so.
     ticket.save(tmp_path / "short.gem", config=False)
     short = tf_gems.Ticket.load(tmp_path / "short.gem")
     assert os.path.getsize(tmp_path / "short.gem") < os.path.getsize(path)
@@ -114,7 +114,7 @@ def test_what_is_no_layer_of_keras_is_not_told():
 
 
 def changed(change):
-    """A valid config, then spoiled."""
+    """Returns a valid config with a change."""
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     config = json.loads(json.dumps(config_of(model)))
     change(config)
@@ -159,18 +159,18 @@ def test_a_config_of_a_larger_network_takes_no_memory():
         network_of(changed(change), [(4, 3), (3,)])
     with pytest.raises(ValueError, match="not the ticket's"):
         network_of(changed(lambda c: None), [(4, 2), (2,)])
-    with keras.StatelessScope():  # what was not built is not built later
+    with keras.StatelessScope():  # A rejected layer is not built later either.
         network()
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert after - before < 200_000  # kilobytes
+    assert after - before < 200_000  # Kilobytes.
 
 
 @keras.saving.register_keras_serializable(package="mine")
 class Registered(layers.Layer):
-    """A class of the user's, which no file may build."""
+    """A class of the user, which no file may build."""
 
     def __init__(self, command=None, **kwargs):
-        raise AssertionError("a class of the user's was built")
+        raise AssertionError("a class of the user was built")
 
 
 def named(name, module="keras.layers", registered=None, **config):
@@ -244,7 +244,7 @@ def test_a_layer_alone_is_no_network():
 
 
 def doubled(levels):
-    """A network whose layers are called twice more often at each level."""
+    """A network in which each level doubles the number of layer calls."""
     inputs = keras.Input((3,))
     model = keras.Model(inputs, layers.Dense(3)(inputs))
     config = json.loads(json.dumps(config_of(model)))
@@ -316,7 +316,7 @@ def test_constants_are_bounded_and_those_of_users_come_back():
     with pytest.raises(ValueError, match="normalizes by constants"):
         network_of(changed(spoil), [(4, 3), (3,)])
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert after - before < 200_000  # kilobytes
+    assert after - before < 200_000  # Kilobytes.
 
     norm = layers.Normalization(mean=[1.0, 2.0], variance=[4.0, 9.0])
     model = keras.Sequential([keras.Input((2,)), norm, layers.Dense(1)])
@@ -327,14 +327,14 @@ def test_constants_are_bounded_and_those_of_users_come_back():
 
 
 def test_no_initializer_of_a_file_is_run():
-    """An orthogonal one of this size would take minutes."""
+    """An orthogonal initializer of this size would take minutes."""
     model = keras.Sequential([keras.Input((4, 4)), layers.LSTM(64)])
     config = config_of(model)
     lstm = config["config"]["layers"][1]["config"]
     lstm["recurrent_initializer"] = named("mine>Registered", "keras.x")
     found = network_of(config, shapes(model))
     assert not any(np.any(value) for value in found.get_weights())
-    # It draws as Keras would when the user asks for it.
+    # It is used when the user initializes the network.
     assert isinstance(
         found.layers[0].cell.recurrent_initializer,
         keras.initializers.Orthogonal,

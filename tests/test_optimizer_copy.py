@@ -1,4 +1,4 @@
-"""Copies of optimizers: the same settings, no state, nothing lost unsaid."""
+"""Tests that copies of optimizers have the same settings and no state."""
 
 import keras
 import numpy as np
@@ -21,14 +21,14 @@ class Warm(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class Half(keras.optimizers.SGD):
-    """Half of each step."""
+    """Halves each step."""
 
     def update_step(self, gradient, variable, learning_rate):
         super().update_step(gradient, variable, learning_rate / 2)
 
 
 def stepped(optimizer):
-    """The weight after two steps."""
+    """Returns the weight after two steps."""
     weight = keras.Variable(np.array([1.0, -2.0], "float32"))
     for gradient in ([1.0, 2.0], [3.0, -4.0]):
         optimizer.apply([ops.convert_to_tensor(gradient)], [weight])
@@ -48,7 +48,7 @@ def test_a_copy_steps_as_the_original_did_at_first(build):
     copy = copy_optimizer(original)
     expected = stepped(original)
     np.testing.assert_array_equal(stepped(copy), expected)
-    # Of an optimizer that has trained, too.
+    # The copy of a trained optimizer also has no state.
     again = copy_optimizer(original)
     assert int(ops.convert_to_numpy(again.iterations)) == 0
     np.testing.assert_array_equal(stepped(again), expected)

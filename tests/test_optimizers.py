@@ -1,4 +1,4 @@
-"""Optimizers for scores and sparse weights against their formulas."""
+"""Compares optimizers for scores and sparse weights with their formulas."""
 
 import keras
 import numpy as np
@@ -40,7 +40,7 @@ def test_every_step_multiplies_what_the_optimizer_wrote(optimizer):
     for _ in range(4):
         gradient = random.normal(size=(4, 3)).astype("float32")
         gradients = [ops.array(gradient), ops.array(gradient[0])]
-        # The plain optimizer from the same weights, and the formula on that.
+        # The truth is the step of the plain optimizer, changed by the formula.
         rate = float(ops.convert_to_numpy(optimizer.learning_rate))
         copies[0].assign(weight)
         copies[1].assign(bias)
@@ -56,7 +56,7 @@ def test_every_step_multiplies_what_the_optimizer_wrote(optimizer):
 
 
 def test_the_step_is_taken_where_a_backend_updates_all_weights_at_once():
-    """As Keras' own optimizers do on torch, which call no `update_step`."""
+    """Keras' own optimizers do so on torch, and do not call `update_step`."""
 
     class AllAtOnce(keras.optimizers.SGD):
         __module__ = "keras.src.backend.torch.optimizers.torch_sgd"
@@ -78,7 +78,7 @@ def test_one_step_is_bounded():
     optimizer = hyperbolic_step(keras.optimizers.SGD(1e-3))
     weight = keras.Variable([[1.0, -1.0]])
     optimizer.apply([ops.array([[-1e3, -1e3]])], [weight])
-    # SGD adds 1 to both; exp(0.2 * 1e3) would overflow.
+    # SGD adds 1 to both. exp(0.2 * 1e3) would overflow.
     np.testing.assert_allclose(weight, [[2 * np.e, 0.0]], rtol=1e-6)
 
 
@@ -163,7 +163,7 @@ def test_each_neuron_has_the_learning_rate_of_its_density(optimizer):
     assert isinstance(scaled, type(optimizer))
     density = np.array([12, 3, 10]) / 12
     rates = np.sqrt(density / density.mean()) * float(optimizer.learning_rate)
-    # Each neuron trained alone, by the plain optimizer with its own rate.
+    # Each neuron trained separately, by the plain optimizer at its rate.
     columns = [keras.Variable(start[..., i]) for i in range(3)]
     plain = []
     for rate in rates:

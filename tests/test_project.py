@@ -1,4 +1,4 @@
-"""Metadata, BUILD and the changelog agree with each other."""
+"""Tests that metadata, BUILD and the changelog are consistent."""
 
 import importlib.util
 import re

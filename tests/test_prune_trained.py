@@ -1,4 +1,4 @@
-"""The guide on trained models runs, and does what it says."""
+"""Runs the guide on trained models, and checks its results."""
 
 import json
 import re
@@ -20,7 +20,8 @@ GUIDE = PATH.read_text("utf-8")
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("guide"))  # it writes a file
+        # The guide writes a file.
+        patch.chdir(tmp_path_factory.mktemp("guide"))
         return runpy.run_path(PATH)
 
 
@@ -58,7 +59,7 @@ def test_in_one_shot(guide):
     again, ticket = guide["again"], guide["ticket"]
     assert ticket.sparsity == pytest.approx(0.85, abs=1e-3)
     assert again.phase == "finetuning"
-    assert guide["one_shot"] > 0.3  # nothing has been trained since
+    assert guide["one_shot"] > 0.3  # The model has not been trained since then.
 
 
 RESULTS = Path(gems.__file__).parents[1] / "benchmarks/results"
@@ -70,7 +71,7 @@ def rows_of(file):
 
 
 def table_under(heading):
-    """Returns the first table of a section: its head, and its other lines."""
+    """Returns the header and the rows of the first table of a section."""
     text = GUIDE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
     lines = [
         [cell.strip(" `") for cell in line.split("|")[1:-1]]
@@ -81,7 +82,7 @@ def table_under(heading):
 
 
 def mean(rows, **wanted):
-    """Returns the mean accuracy in percent of the rows that match."""
+    """Returns the mean accuracy of the matching rows, in percent."""
     found = [
         row["accuracy"]
         for row in rows

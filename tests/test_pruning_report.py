@@ -34,12 +34,12 @@ def test_rows_and_reasons():
     }
     reasons = {v.path: reason for v, reason in report.skipped}
     bias = "bias or normalization"
-    assert reasons["attention/query/bias"] == bias  # of rank 2
-    assert reasons["gru/gru_cell/bias"] == bias  # of rank 2
-    assert reasons["prelu/alpha"] == bias  # of rank 2
+    assert reasons["attention/query/bias"] == bias  # Of rank 2.
+    assert reasons["gru/gru_cell/bias"] == bias  # Of rank 2.
+    assert reasons["prelu/alpha"] == bias  # Of rank 2.
     assert reasons["norm/gamma"] == reasons["batch/beta"] == bias
     assert reasons["frozen/kernel"] == "not trainable"
-    assert "batch/moving_mean" not in reasons  # state, and no weight
+    assert "batch/moving_mean" not in reasons  # A state variable, not a weight.
     weights = {v.path for v in network().trainable_weights}
     assert weights == {v.path for v in report.prunable} | {
         path for path, reason in reasons.items() if reason == bias
@@ -71,7 +71,7 @@ def test_renders_for_people_and_for_json():
     assert text == report.render()
     assert "1 prunable weights with 8 entries" in text
     rows = 1 + len(report.skipped)
-    # With a line of column names, and one of totals.
+    # Includes the header and the row of totals.
     assert len(text.splitlines()) == 1 + rows + 1 + len(report.policies)
     data = json.loads(json.dumps(report.to_dict()))
     assert data["prunable"] == [{"path": "top/kernel", "shape": [4, 2]}]
@@ -94,7 +94,7 @@ def test_nothing_to_prune_is_refused():
 
 
 def convolutional():
-    """1x1 convolutions: two that run faster sparse, four that do not."""
+    """1x1 convolutions: two that XNNPACK can run sparsely, and four others."""
     x = inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(4, 3, name="wide")(x)
     x = layers.Conv2D(4, 1, name="first")(x)
@@ -122,7 +122,7 @@ def test_pointwise_prunes_what_runs_faster():
 
 def test_pointwise_counts_what_is_not_pruned_as_well():
     model = convolutional()
-    # 16 weights that stay, 24 that are pruned: at most 60 % can be zero.
+    # Of 40 weights, 24 can be pruned: at most 60 % can be zero.
     model.get_layer("first").trainable = False
     sparse = tf_gems.SparseModel(model, filters="pointwise", seed=0)
     assert [w.path for w in sparse.gem.prunable] == [
@@ -176,7 +176,7 @@ def test_policies_are_named():
     line = layers.SeparableConv1D(3, 3, name="line")(line)
     line = layers.DepthwiseConv1D(3, name="narrow")(line)
     line = layers.Flatten()(line)
-    # A name alone makes no depthwise kernel.
+    # A name alone does not make a kernel depthwise.
     outputs = layers.Dense(2, name="depthwise_head")(line)
     model = keras.Model(inputs, outputs)
     report = tf_gems.PruningReport(model, filters="no_depthwise")
@@ -198,7 +198,7 @@ def test_policies_are_named():
     }
     assert chosen["all"] == {v.path for v in everything.prunable}
     assert 'filters="pointwise" prunes 1 weights with 24 entries' in str(report)
-    # A list of strings is one of regular expressions.
+    # A list of strings is a list of regular expressions.
     named = tf_gems.PruningReport(model, ["pointwise"]).prunable
     assert {v.path for v in named} == {
         "separable/pointwise_kernel",
@@ -207,7 +207,7 @@ def test_policies_are_named():
 
 
 class Parts(keras.layers.Layer):
-    """Weights of many names and shapes, as users and KerasHub have them."""
+    """Weights with the names and shapes of user models and KerasHub."""
 
     SHAPES = {
         "content_attention_bias": (2, 4),

@@ -1,4 +1,4 @@
-"""The README says what the cards and the code say."""
+"""Tests that the README agrees with the model cards and the code."""
 
 import json
 import math
@@ -57,7 +57,7 @@ def test_comparison_is_that_of_the_results():
     best = {s["sparsity"]: s["method"] for s in reversed(comparison.summary())}
     assert best.pop(0.0) == "dense"
     assert best.pop(0.9856) == best.pop(0.995) == "gem_miner"
-    # At 5 % gradual magnitude pruning is level with it, as is said there.
+    # At 5 %, gradual magnitude pruning is as accurate, as stated there.
     accuracies = {
         s["method"]: f"{100 * s['accuracy'][0]:.2f}"
         for s in comparison.summary()
@@ -99,7 +99,7 @@ def test_snippets_run_as_they_are_printed(code, tmp_path, monkeypatch):
     names = {}
     exec(code, names)
     sparsity = float(re.search(r"target_sparsity=([\d.]+)", code)[1])
-    plain = names["model"]  # what `strip` gave back
+    plain = names["model"]  # The result of `strip`.
     kernels = [layer.kernel for layer in plain.layers]
     size = sum(math.prod(kernel.shape) for kernel in kernels)
     kept = sum(np.count_nonzero(kernel) for kernel in kernels)

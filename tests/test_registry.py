@@ -20,7 +20,7 @@ def loud(height):
 
 
 class Sine(schedules.Schedule):
-    """A schedule of a user, without `get_config`."""
+    """A user's schedule without `get_config`."""
 
     def __init__(self, height, *, phase=0.0, change=loud):
         self.height = height
@@ -32,7 +32,7 @@ class Sine(schedules.Schedule):
 
 
 class Mine(methods.Magnitude):
-    """A method of a user, which fixes an argument of its base class."""
+    """A user's method that fixes an argument of its base class."""
 
     def __init__(self, target_sparsity, power=1, weigh=np.abs):
         super().__init__(target_sparsity, distribution="erk")
@@ -95,13 +95,13 @@ def test_what_no_config_can_hold_is_named():
 
 
 def test_a_copy_of_a_method_has_its_functions():
-    """A comparison makes a copy for every sparsity and seed."""
+    """A comparison copies the method for every sparsity and seed."""
     one = Mine(0.5, power=3, weigh=lambda w: -np.abs(w))
     copy = methods.get(one, target_sparsity=0.9)
     assert copy.weigh is one.weigh and copy.power == 3
     assert copy.target_sparsity == 0.9
     assert type(copy.distribution) is type(one.distribution)
-    # A search is not lost because its method has no config.
+    # A method without a config can still be used for a search.
     model = keras.Sequential([keras.Input((9,)), keras.layers.Dense(8)])
     ticket = copy.find(SparseModel(model, seed=0))
     assert ticket.metadata["method"] == {"class_name": "Mine"}

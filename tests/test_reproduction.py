@@ -1,4 +1,4 @@
-"""The harness that runs the paper's tables."""
+"""Tests the program that reproduces the paper's tables."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def test_the_page_shows_what_was_run(path):
 
 
 def start(directory, *arguments, part=TABLE, backend="jax"):
-    """Starts the harness on a few made-up images."""
+    """Starts the program on a few synthetic images."""
     random = np.random.default_rng(0)
     data = directory / "images.npz"
     if not data.exists():
@@ -124,7 +124,7 @@ def start(directory, *arguments, part=TABLE, backend="jax"):
 
 
 def run(*arguments, **keywords):
-    """Runs the harness to its end."""
+    """Runs the program to completion."""
     with start(*arguments, **keywords) as process:
         try:
             output, errors = process.communicate(timeout=500)
@@ -150,7 +150,7 @@ def test_a_slice_ends_and_the_next_goes_on(tmp_path):
     assert cell["epochs_of_search"] == cell["epochs_of_finetuning"] == 3
     assert len(cell["layers"]) == 20 and min(cell["layers"]) > 0
 
-    # A finished cell is never run again.
+    # A finished cell is not run again.
     [file] = tmp_path.glob("reproduce-*/cells/*.json")
     changed = {**json.loads(file.read_text("utf-8")), "after": 0.125}
     file.write_text(json.dumps(changed), "utf-8")
@@ -166,17 +166,17 @@ def test_fused_cells_are_their_own(tmp_path):
     [file] = tmp_path.glob("reproduce-*/cells/*.json")
     cell = json.loads(file.read_text("utf-8"))
     assert "--fuse" in cell["command"] and 0 < cell["after"] < 1
-    # The same command without it does not take them.
+    # The same command without `--fuse` does not use these cells.
     [fused] = tmp_path.glob("reproduce-*/tickets/*.gem")
     with start(tmp_path, backend="tensorflow") as other:
         try:
             while {p.stem for p in file.parent.iterdir()} == {file.stem}:
-                assert other.poll() is None, "it ran no cell of its own"
+                assert other.poll() is None, "it did not run a separate cell"
                 time.sleep(0.05)
             locks = {p.stem for p in fused.parent.glob("*.lock")}
         finally:
             other.kill()
-    assert locks - {fused.stem}, "it searches for a ticket of its own"
+    assert locks - {fused.stem}, "it did not search for a separate ticket"
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ RESNET20 = 268_336
     ],
 )
 def test_counts_of_the_papers_resnet20(percent, freezes, exact, reference):
-    # The users' way to the density, with its rounding error.
+    # The authors' conversion of the density, including its rounding error.
     density = 1.0 - (1.0 - percent / 100)
     assert geometric_counts(RESNET20, density, freezes)[-1] == exact
     counts = geometric_counts(RESNET20, density, freezes, "reference")
@@ -48,7 +48,8 @@ def test_counts(size, density, freezes):
     assert exact[-1] == round(size * density)
     assert exact == sorted(exact, reverse=True)
 
-    # The authors' main.py: rate = 1 - s^(1/N); each freeze ceil(rate * alive).
+    # The authors' main.py: rate = 1 - s^(1/N). Each freeze removes ceil(rate *
+    # alive).
     rate, alive = 1 - density ** (1 / freezes), size
     expected = [size]
     for _ in range(freezes):

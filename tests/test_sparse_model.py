@@ -21,7 +21,7 @@ NETWORKS = {
 
 
 def mask_by_hand(plain, sparse):
-    """Gives a twin of the network the kernels times `1[p > 0.5] * alive`."""
+    """Multiplies the kernels of a copy by `1[p > 0.5] * alive`."""
     prunable = {id(w.weight): w for w in sparse.gem.prunable}
     for ours, theirs in zip(sparse.model.weights, plain.weights, strict=True):
         value = ops.convert_to_numpy(ours)
@@ -42,7 +42,7 @@ def mined(request, tmp_path_factory):
     sparse = tf_gems.SparseModel(build(), seed=0)
     before = values(sparse.model)
     scores = values([w.score for w in sparse.gem.prunable])
-    # Recurrence is slow to trace; the others are compiled.
+    # Recurrent layers are slow to trace. The other networks are compiled.
     mine(sparse, x, y, loss, run_eagerly=request.param == "text")
     path = str(tmp_path_factory.mktemp("mined") / "mined.keras")
     sparse.save(path)
@@ -95,7 +95,7 @@ def test_mining_trains_every_score_and_nothing_else(mined):
 
 
 def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path, request):
-    if mined["name"] != "towers":  # slow to trace ten times
+    if mined["name"] != "towers":  # Tracing it ten times would be slow.
         request.getfixturevalue("eagerly")
     sparse, (x, y) = mined["sparse"], mined["data"]
     loaded = keras.models.load_model(mined["path"])
@@ -104,13 +104,13 @@ def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path, request):
     assert loaded.phase == "mining"
     assert difference(values(loaded), values(sparse)) == 0.0
     scores = values([w.score for w in loaded.gem.prunable])
-    loaded.fit(x, y, verbose=0)  # compiled as it was saved
+    loaded.fit(x, y, verbose=0)  # Compiled as before saving.
     assert (
         difference(scores, values([w.score for w in loaded.gem.prunable])) > 0
     )
     assert difference(values(loaded.model)[0], values(sparse.model)[0]) == 0.0
 
-    # Predictions are made with the ticket, not by a step traced while mining.
+    # Predictions use the ticket, not a function traced during mining.
     loaded.start_finetuning()
     plain = tf_gems.strip(loaded)
     tuned = loaded.predict(x, verbose=0)
@@ -149,7 +149,7 @@ def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path, request):
         if np.any(old != new)
     }
     trains = {v.path for v in loaded.model.trainable_variables}
-    # Softmax ignores what is added to all keys: their bias has no gradient.
+    # The bias of keys has no gradient, since softmax is shift-invariant.
     assert {path for path in trains if "key/bias" not in path} <= changed
     assert not any("frozen" in path for path in changed)
 
@@ -168,7 +168,7 @@ def test_clones_and_weight_files_give_equal_networks(mined, tmp_path):
     assert (
         difference([w.score for w in clone.gem.prunable], mined["scores"])
         == 0.0
-    )  # the seed is part of the config
+    )  # The seed is part of the config.
     path = str(tmp_path / "mined.weights.h5")
     sparse.save_weights(path)
     clone.load_weights(path)
@@ -229,7 +229,7 @@ def test_an_optimizer_that_mixes_weights_still_trains_the_ticket():
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
     ticket = tf_gems.methods.RandomPruning(0.6).find(sparse)
     sparse.start_finetuning(ticket)
-    # Its updates are orthogonal matrices: no entry of them is zero.
+    # Its updates are orthogonal matrices without zeros.
     sparse.compile(keras.optimizers.Muon(0.01), "mse")
     sparse.fit(x, y, batch_size=8, verbose=0)
     plain = tf_gems.strip(sparse)
@@ -315,7 +315,7 @@ def test_layers_may_be_frozen_or_not_after_they_are_wrapped(tmp_path, eagerly):
         assert difference(values(first), before) == 0.0
         sparse.save(path)
         loaded = keras.models.load_model(path)
-        # It prunes what it did, not what would be prunable now.
+        # It prunes the original weights, not those that would be prunable now.
         assert len(loaded.gem.prunable) == len(paths)
         assert difference(loaded(x), sparse(x)) == 0.0
         trained = [len(m.trainable_variables) for m in (sparse, loaded)]
@@ -328,7 +328,7 @@ def test_a_model_may_be_compiled_before_it_is_wrapped():
     sparse = tf_gems.SparseModel(network)
     sparse.compile("sgd", "mse", metrics=["mse"])
     found = sparse.evaluate(*models.dense_data(), verbose=0, return_dict=True)
-    # The score penalty is no part of evaluation; the regularizer is.
+    # Evaluation includes the regularizer, but not the score penalty.
     assert set(found) == {"loss", "mse"} and found["loss"] >= found["mse"]
 
 
@@ -338,7 +338,7 @@ def test_initial_kernels_are_those_of_the_paper():
     )
     for prunable in sparse.gem.prunable:
         shape = prunable.weight.shape
-        # A depthwise kernel reads one channel only.
+        # A depthwise kernel reads a single channel.
         depthwise = shape[-1] == 2 and shape[:2] == (3, 3)
         depthwise = "depthwise" in prunable.weight.path
         fan_in = np.prod(shape[:2] if depthwise else shape[:-1])
@@ -414,7 +414,7 @@ def test_wrapped_layers_keep_the_weights_that_they_have(eagerly):
     late.trainable = False
     mine(sparse, x, y)
     sparse.start_finetuning()
-    model.layers[0].enable_lora(2)  # of a sparse kernel, which it freezes
+    model.layers[0].enable_lora(2)  # LoRA freezes the sparse kernel.
     kernel = np.array(model.layers[0]._kernel)
     sparse.compile("sgd", "mse")
     sparse.fit(x, y, verbose=0)
@@ -451,9 +451,9 @@ def test_pruning_again_keeps_weights_that_are_not_zero(eagerly):
 
 
 def test_a_step_is_compiled_once():
-    """Also the first, by an optimizer that has no variables yet."""
+    """Also holds for the first step of an optimizer without variables."""
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("other backends build the optimizer in `fit` themselves")
+        pytest.skip("on other backends, `fit` builds the optimizer")
     calls = []
 
     class Counted(keras.layers.Dense):

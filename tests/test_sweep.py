@@ -1,4 +1,4 @@
-"""A part of the sweep: models of users go through every stage."""
+"""Runs part of the sweep of user models."""
 
 import sys
 from pathlib import Path
@@ -17,12 +17,12 @@ from sweep_models.comparing import Wrong  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
-    reason="the users' training steps are TensorFlow's",
+    reason="the user models have TensorFlow training steps",
 )
 
 CASES = load("patterns")
 EXPORTS = ("saved_model", "litert")
-# One of each kind; exports of two, as each is a process of its own.
+# One of each kind. Only two are exported, since this starts a process.
 WHOLE = ("functional_subclass", "adapted_normalization")
 NAMES = (
     *WHOLE,

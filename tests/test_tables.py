@@ -1,4 +1,4 @@
-"""Tables of reports: text for terminals, HTML for notebooks."""
+"""Tests tables of reports, as text and as HTML."""
 
 import html.parser
 import unicodedata
@@ -16,7 +16,7 @@ HOSTILE = "[red]<script>alert(1)</script>\x1b[31m :smile:"
 
 
 class Cells(html.parser.HTMLParser):
-    """The texts and the tags of a document."""
+    """The texts and tags of an HTML document."""
 
     def __init__(self, text):
         super().__init__()

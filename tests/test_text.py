@@ -1,4 +1,4 @@
-"""Text from files: shown, and made names of files."""
+"""Tests how text from files is displayed and used in file names."""
 
 import json
 import unicodedata
@@ -23,7 +23,7 @@ def test_what_is_shown_has_no_control_characters(text):
     assert printable(shown) == shown
     if text.isprintable():
         assert shown == text
-    shown.encode()  # lone surrogates are escaped as well
+    shown.encode()  # Lone surrogates are escaped as well.
 
 
 @given(st.text(), st.text())
@@ -58,7 +58,7 @@ def test_a_comparison_shows_names_escaped(tmp_path):
 
 def test_pictures_show_names_escaped(tmp_path, monkeypatch):
     pictures = pytest.importorskip("tf_gems.comparison.pictures")
-    # Formulas are not set: a name with dollars is drawn as it is.
+    # Dollar signs in a name are not parsed as formulas.
     first, second = row(HOSTILE + r"$\frac$"), row("b")
     for cell in (first, second):
         cell["epochs_of_search"] = 1

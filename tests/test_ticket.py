@@ -35,7 +35,7 @@ def predict(model):
 
 @pytest.fixture(scope="module")
 def ticket():
-    """A random ticket of a network with weights unlike any initial ones."""
+    """A random ticket of a network with noninitial weights."""
     keras.utils.set_random_seed(11)
     sparse = gems.SparseModel(network(), seed=0)
     random = np.random.default_rng(2)
@@ -45,7 +45,7 @@ def ticket():
 
 
 def outputs(ticket):
-    """What the ticket's network computes, by a network masked by hand."""
+    """Returns the outputs of a network masked by hand."""
     plain = network()
     plain.set_weights(
         [
@@ -90,7 +90,7 @@ def test_apply_to_a_sparse_model(ticket):
         np.testing.assert_array_equal(
             again.weights[path], ticket.weights[path] * mask
         )
-    # A denser one may follow: no target of an earlier mining stands.
+    # A denser ticket may follow, since the previous target is reset.
     dense = gems.methods.RandomPruning(0.1).find(gems.SparseModel(network()))
     sparse.start_finetuning(dense)
     assert sparse.ticket().kept == dense.kept > ticket.kept

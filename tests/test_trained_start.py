@@ -1,4 +1,4 @@
-"""`SparseModel(model, start="trained")`."""
+"""Tests `SparseModel(model, start="trained")`."""
 
 import keras
 import numpy as np
@@ -74,6 +74,6 @@ def test_arguments_of_fit_in_any_place():
     sparse.compile("sgd", "mse")
     x, y = np.ones((4, 6, 6, 4)), np.ones((4, 4, 4, 3))
     callback = gems.GradualMagnitudeCallback(0.5)
-    sparse.fit(x, y, 4, 3, 0, [callback])  # by their places
+    sparse.fit(x, y, 4, 3, 0, [callback])  # Positional arguments.
     assert sparse.phase == "finetuning" and sparse.ticket().sparsity == 0.5
     assert keras.Model.fit.__doc__ == type(sparse).fit.__doc__

@@ -1,4 +1,4 @@
-"""Data in every form that `fit` takes, read as the batches it would see."""
+"""Tests that data in every form of `fit` is read in the same batches."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ Y = np.arange(10)
 
 
 def joined(data):
-    """All examples of an epoch, in order, part by part."""
+    """Returns all examples of an epoch, in order, for each part of the data."""
     batches = list(data)
     return [
         np.concatenate([ops.convert_to_numpy(b[part]) for b in batches])
@@ -103,7 +103,7 @@ def test_steps_go_round_and_stop_early():
 
 
 def test_what_fit_sees_is_what_is_read():
-    """A model that adds up its targets saw each example once an epoch."""
+    """The sums of the targets show that all examples were read."""
     inputs = keras.Input((2,))
     model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
     seen = []
@@ -191,7 +191,7 @@ def test_arguments_are_those_of_fit():
 
 
 class Counted(keras.utils.PyDataset):
-    """Says how many batches it has as Keras' newer property does."""
+    """Provides `num_batches` as a property, as in newer Keras."""
 
     def __init__(self, count):
         super().__init__()
@@ -217,7 +217,7 @@ def test_a_dataset_may_count_its_batches_by_a_property():
     endless = read(Counted(None))
     assert endless.is_endless and not endless.has_places
     assert len(read(Counted(None), steps_per_epoch=2)) == 2
-    with pytest.raises(TypeError):  # as `len` of other data of unknown length
+    with pytest.raises(TypeError):  # The error for data of unknown length.
         len(endless)
     with pytest.raises(ValueError, match="Uncounted, which has neither"):
         read(Uncounted())

@@ -1,4 +1,4 @@
-"""A model's own training methods are used, or refused by name."""
+"""Tests that a model's own training methods are used or refused."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ if keras.backend.backend() == "tensorflow":
 
 on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
-    reason="own steps run on the TensorFlow backend",
+    reason="custom steps need the TensorFlow backend",
 )
 
 
@@ -40,7 +40,7 @@ class Plain(keras.Model):
 
 
 class Same(Plain):
-    """Overrides a step, and does what Keras does."""
+    """Overrides a step with the behavior of Keras."""
 
     steps = 0
 
@@ -50,7 +50,7 @@ class Same(Plain):
 
 
 class ByHand(Plain):
-    """Calls its parts, not itself, and computes its loss alone."""
+    """Calls its layers directly, and computes its loss itself."""
 
     def __init__(self):
         super().__init__()
@@ -85,7 +85,7 @@ def built(kind):
 
 
 def with_gem(kind):
-    """Returns a model of a user that holds a `GemLayer` itself."""
+    """Returns a user's model that contains a `GemLayer`."""
     model = kind()
     model.first = tf_gems.GemLayer(model.first, seed=0)
     model(data()[0][:1])
@@ -111,7 +111,7 @@ def mine(sparse, x, y, optimizer=None, **kwargs):
 @pytest.mark.parametrize("mask", ["round", "magnitude"])
 @pytest.mark.parametrize("phase", ["mining", "finetuning"])
 def test_an_own_step_trains_what_keras_own_step_trains(mask, phase):
-    """The truth is the other path: the step of Keras, by `GemLayer.call`."""
+    """Compares with Keras' own step, which uses `GemLayer.call`."""
     x, y = data()
     trained = []
     for kind in (Plain, Same, ByHand):
@@ -289,7 +289,7 @@ def test_a_model_that_holds_gem_layers_needs_a_loss_too(kind):
 
 
 class FullBatch(Plain):
-    """Keras shows a loss of 0 here, as the step updates no metric."""
+    """Keras reports a loss of 0 here, since the step updates no metric."""
 
     training = True
 
@@ -305,7 +305,7 @@ class FullBatch(Plain):
 
 @on_tensorflow
 def test_steps_are_counted_where_there_are_data():
-    """One batch an epoch is data, whatever the step returns."""
+    """One batch per epoch is data, whatever the step returns."""
     x, y = data()
     wrapped = tf_gems.SparseModel(built(FullBatch), seed=0)
     for sparse in (wrapped, with_gem(FullBatch)):
@@ -319,7 +319,7 @@ def test_steps_are_counted_where_there_are_data():
 
 
 class Scaled(FullBatch):
-    """A step by hand in mixed precision."""
+    """A custom step in mixed precision."""
 
     def train_step(self, data):
         x, y = data
@@ -347,7 +347,7 @@ def test_a_scaled_loss_trains_what_an_unscaled_one_trains(phase):
         if phase == "finetuning":
             method = tf_gems.methods.RandomPruning(0.5, seed=0)
             sparse.start_finetuning(method.find(sparse))
-        # One of so small a scale skips no step.
+        # A small initial loss scale skips no step.
         optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, 8.0)
         sparse.compile(optimizer, "mse")
@@ -360,7 +360,7 @@ def test_a_scaled_loss_trains_what_an_unscaled_one_trains(phase):
 
 
 class Follows(keras.Model):
-    """A target network that follows the one that trains, as in BYOL."""
+    """A target network that copies the trained network, as in BYOL."""
 
     def __init__(self, follower_trains=False):
         super().__init__()
@@ -389,7 +389,7 @@ class Follows(keras.Model):
 
 @on_tensorflow
 def test_what_a_step_calls_its_weights_reads_masked():
-    """Not the scores, which train in the places of weights."""
+    """Scores, which replace weights in training, are not masked."""
     x, y = data()
     model = built(Follows)
     sparse = tf_gems.SparseModel(model, seed=0)
@@ -407,7 +407,7 @@ def test_what_a_step_calls_its_weights_reads_masked():
         np.sum(np.square(expected[w.weight.path])) for w in sparse.gem.prunable
     ]
     assert history["squares"] == [pytest.approx(sum(squares), rel=1e-5)]
-    # What trains, follows and is pruned cannot be all right.
+    # A network cannot be trained, copied to and pruned at the same time.
     keras.utils.set_random_seed(1)
     model = Follows(follower_trains=True)
     model(x[:1])
@@ -417,7 +417,7 @@ def test_what_a_step_calls_its_weights_reads_masked():
 
 
 class SharpnessAware(Plain):
-    """Takes its gradients beside where it is, and goes back there first."""
+    """Computes gradients at perturbed weights and restores the weights."""
 
     def train_step(self, data):
         x, y = data
@@ -475,12 +475,12 @@ def test_own_evaluate_and_predict_are_called(mined):
     assert loss == pytest.approx(np.mean((outputs - y) ** 2), rel=1e-5)
     found = sparse.predict(x, verbose=0)
     np.testing.assert_allclose(found, outputs + 100, rtol=1e-5)
-    sparse.fit(x, y, verbose=0)  # the scores still train
+    sparse.fit(x, y, verbose=0)  # The scores are still trained.
 
 
 @keras.saving.register_keras_serializable("tests")
 class Factor(FullBatch):
-    """Its `compile` takes what Keras' does not."""
+    """A model whose `compile` has additional arguments."""
 
     def compile(self, optimizer, factor):
         super().compile(optimizer, "mse")
@@ -500,7 +500,7 @@ class Factor(FullBatch):
 
 @keras.saving.register_keras_serializable("tests")
 class NoConfig(OwnCompile):
-    """Keras cannot compile it when it is loaded, and says so."""
+    """A model that Keras cannot compile after loading, with a warning."""
 
 
 @on_tensorflow
@@ -564,7 +564,7 @@ def test_no_weight_trains_while_mining():
 
 
 class Captures(layers.Layer):
-    """Its function captures the variable when it is traced first."""
+    """Its function captures the variable in the first trace."""
 
     def build(self, shape):
         self.w = self.add_weight(
@@ -581,7 +581,7 @@ class Captures(layers.Layer):
 def test_a_captured_variable_is_masked():
     x, y = data()
     model = keras.Sequential([keras.Input((6,)), Captures(), layers.Dense(3)])
-    model(x)  # traces the function with the variable
+    model(x)  # Traces the function with the variable.
     sparse = tf_gems.SparseModel(model, seed=0)
     mine(sparse, x, y)
     expected = sparse.predict(x, verbose=0)

@@ -1,4 +1,4 @@
-"""What tells that a model was trained, and what does not."""
+"""Tests the detection of trained models."""
 
 import keras
 import numpy as np
@@ -57,7 +57,7 @@ def test_steps_of_an_optimizer_tell(tmp_path):
     assert "has taken 1 steps" in sign_of_training(loaded)
     whole = keras.Sequential([keras.Input((6, 4)), loaded, layers.Dense(2)])
     assert "has taken 1 steps" in sign_of_training(whole)
-    # A new optimizer knows nothing, the biases do.
+    # A new optimizer has no steps, but the biases have changed.
     model.compile("sgd", "mse")
     assert "'dense" in sign_of_training(model)
 

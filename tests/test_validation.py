@@ -1,4 +1,4 @@
-"""Where weights cannot be read, the rule is said and nothing is begun."""
+"""Tests calls in a TensorFlow graph, where weights cannot be read."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ X = np.ones((4, 3), "float32")
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="graphs of TensorFlow"
+    keras.backend.backend() != "tensorflow", reason="needs TensorFlow graphs"
 )
 @pytest.mark.parametrize(
     "call",

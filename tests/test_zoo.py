@@ -9,11 +9,11 @@ import pytest
 import tf_gems
 from tf_gems import zoo
 
-# Weights and tensors of the authors' networks, see each docstring.
+# Numbers of weights and tensors of the authors' networks.
 SIZES = {
     "conv4": (2_425_024, 7),
     "lenet_300_100": (784 * 300 + 300 * 100 + 1000, 3),
-    # As keras.applications, without normalization and bias.
+    # As in keras.applications, without normalization and biases.
     "mobilenet_v1": (4_253_864 - 2 * 10_944 * 2 - 1_000, 28),
     "mobilenet_v2": (2_261_824, 58),
     "mobilenet_v2_sparse_ready": (3_538_984 - 2 * 17_056 * 2 - 1_000, 53),
@@ -51,7 +51,7 @@ CLASSES = {
 
 @functools.cache
 def network(name):
-    """The network, with statistics that show where it normalizes."""
+    """Returns the network with random statistics of normalization."""
     model = getattr(zoo, name)()
     generator = np.random.default_rng(0)
     for layer in model.layers:
@@ -67,7 +67,7 @@ def weights_of(model):
 
 
 def values(model, *names):
-    """What the layers return for one image."""
+    """Returns the outputs of the layers for one image."""
     outputs = [model.get_layer(name).output for name in names]
     images = np.random.default_rng(0).normal(size=(1, *model.input_shape[1:]))
     found = keras.Model(model.input, outputs)(images.astype("float32"))
@@ -75,7 +75,7 @@ def values(model, *names):
 
 
 def convolve(x, layer, stride=1):
-    """A convolution of odd size, padded alike on all sides."""
+    """Returns a convolution of odd size, padded symmetrically."""
     kernel = keras.ops.convert_to_numpy(layer.kernel)
     height, width = x.shape[1:3]
     pad = len(kernel) // 2
@@ -182,7 +182,7 @@ def test_mobilenets_have_the_weights_of_keras_applications(ours, theirs, alpha):
     expected = getattr(keras.applications, theirs)(
         shape, alpha=alpha, weights=None, classes=7
     )
-    # Theirs has a bias in the classifier, and shortens its shape in V1.
+    # Keras' classifiers have a bias, and the one of V1 is a convolution.
     *expected, last, _ = (tuple(w.shape) for w in expected.weights)
     assert [tuple(w.shape) for w in found.weights] == [*expected, last[-2:]]
 
@@ -262,7 +262,7 @@ def test_mobilenet_blocks(before, block, stride, shortcut):
     last = f"{block}_add" if shortcut else f"{block}_project_norm"
     x, found = values(model, before, last)
     y = relu(convolve_normalise(x, model, f"{block}_expand"))
-    assert y.max() > 6  # ReLU6 would differ
+    assert y.max() > 6  # ReLU6 would differ.
     y = relu(convolve_normalise(y, model, f"{block}_depthwise", stride))
     y = convolve_normalise(y, model, f"{block}_project")
     if shortcut == "convolution":
