@@ -302,7 +302,7 @@ def planted(signal):
     sparse = gems.SparseModel(network, seed=0)
 
     def fit(ticket, seed):
-    """Trains with momentum in NumPy. The checks need no Keras model."""
+        """Trains with momentum in NumPy. The checks need no Keras model."""
         random = np.random.default_rng(seed)
         weights = [v.astype("float64") for v in ticket.weights.values()]
         masks = [ticket.masks.get(path, 1.0) for path in ticket.weights]
