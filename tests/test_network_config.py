@@ -53,7 +53,7 @@ def test_a_ticket_builds_its_network(tmp_path):
         atol=1e-6,
     )
     assert found.layers[1].kernel_regularizer.l2 == pytest.approx(0.01)
-    # Without a config the file is smaller, and the error says so.
+    # Without the config, the file is smaller and builds no network.
     ticket.save(tmp_path / "short.gem", config=False)
     short = tf_gems.Ticket.load(tmp_path / "short.gem")
     assert os.path.getsize(tmp_path / "short.gem") < os.path.getsize(path)

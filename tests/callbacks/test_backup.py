@@ -1,4 +1,4 @@
-"""A run that stops anywhere ends as if it had not."""
+"""Tests that an interrupted run resumes without a difference."""
 
 import contextlib
 import importlib.util
@@ -23,12 +23,12 @@ IMAGES = RANDOM.integers(256, size=(60, 8, 8, 3), dtype="uint8")
 LABELS = (IMAGES.mean((1, 2, 3)) > 127).astype("int64")
 DATA = datasets.ImageData.normalized(
     "cifar10", (IMAGES, LABELS), (IMAGES, LABELS), 2
-)  # by its name, images are cropped and flipped
+)  # Selected by the name: images are cropped and flipped.
 EPOCHS, STEPS = 6, 4
 
 
 class Kill(keras.callbacks.Callback):
-    """Ends the process, as far as `fit` can tell, after some batches."""
+    """Simulates a kill of the process after some batches."""
 
     def __init__(self, batches):
         super().__init__()
@@ -63,7 +63,7 @@ def network(dropout):
 
 
 def fit(seed, callbacks=(), phase="mining", dropout=True, order=1):
-    """Trains a fresh model, and returns all that training changes."""
+    """Trains a new model. Returns all variables that training changes."""
     keras.utils.set_random_seed(seed)
     model = gems.SparseModel(network(dropout), seed=seed)
     ours = [gems.GemMinerCallback(0.8, 1)]
@@ -107,7 +107,7 @@ def kill_and_resume(callbacks, batches=14, between=None, **arguments):
 
 @pytest.fixture(scope="module")
 def whole():
-    """Uninterrupted runs: with dropout, without, and of fine-tuning."""
+    """Uninterrupted runs: with dropout, without dropout and of fine-tuning."""
     with_dropout = fit(0)
     without = fit(0, dropout=False)
     assert any((w != 0).any() for w in with_dropout)
@@ -128,7 +128,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(kind, order, whole, tmp_path):
         return [
             keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"),
             *logs,
-            # Keras' own does not save the state of dropout.
+            # Keras' own callback does not save the state of dropout.
             keras.callbacks.BackupAndRestore(path)
             if kind == "keras"
             else gems.callbacks.Backup(path),
@@ -136,7 +136,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(kind, order, whole, tmp_path):
 
     dropout = kind == "ours"
     found, epochs = kill_and_resume(callbacks, dropout=dropout, order=order)
-    assert epochs == [3, 4, 5], "killed in the fourth epoch"
+    assert epochs == [3, 4, 5], "the run was killed in the fourth epoch"
     assert_equal(found, whole["with" if dropout else "without"])
 
 
@@ -149,7 +149,7 @@ def test_finetuning_is_resumed_likewise(whole, tmp_path):
 
 
 def test_a_damaged_backup_gives_way_to_the_one_before(whole, tmp_path):
-    """Any damage is seen, see below."""
+    """All damage is detected, see below."""
 
     def damaged():
         last, _ = gems.callbacks.Backup(tmp_path).paths
@@ -166,7 +166,7 @@ def test_a_damaged_backup_gives_way_to_the_one_before(whole, tmp_path):
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    """The bytes of a backup, and what is in it."""
+    """The bytes of a backup and its contents."""
     path = tmp_path_factory.mktemp("sample") / "000000001.backup"
     keras.utils.set_random_seed(0)
     values = [
@@ -203,7 +203,7 @@ def test_every_flipped_bit_and_every_cut_is_seen(sample, tmp_path):
 
 
 def test_the_epoch_is_that_of_the_last_whole_backup(sample, tmp_path):
-    """A log of training that is cut there has no epoch twice."""
+    """A training log that is cut at this epoch holds no epoch twice."""
     data = sample[0].read_bytes()
     (tmp_path / "000000001.backup").write_bytes(data)
     (tmp_path / "000000002.backup").write_bytes(data[:-1])
@@ -275,7 +275,7 @@ def test_a_backup_of_other_data_or_settings_is_refused(tmp_path):
 def test_the_same_model_goes_on_after_an_interrupt_and_when_it_is_done(
     tmp_path,
 ):
-    """As in a notebook, where a cell is run again."""
+    """As in a notebook, where the cell is run again."""
     expected = train(plain(), tmp_path / "whole", epochs=4).get_weights()
     model, callback = plain(), gems.callbacks.Backup(tmp_path / "stopped")
     x = np.random.default_rng(0).normal(size=(16, 4))
@@ -309,7 +309,7 @@ def test_a_run_that_is_finished_trains_no_more(whole, tmp_path):
     again=st.booleans(),
 )
 def test_resuming_is_idempotent(phase, kills, again, whole, tmp_path_factory):
-    """However often and wherever a run is killed, and if it is done again."""
+    """The result is the same for any number and place of kills."""
     path = tmp_path_factory.mktemp("backup")
 
     def attempt(*kill):
@@ -333,9 +333,9 @@ def test_a_backup_of_another_phase_is_refused(tmp_path):
 
 @contextlib.contextmanager
 def small_files(size=4096):
-    """The disk is full, as far as this process can tell, after 4 KiB.
+    """Simulates a full disk: no file of this process can exceed 4 KiB.
 
-    Only within the test: pytest itself may write its report to a file.
+    The limit applies only within the test, since pytest may write a report.
     """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))

@@ -9,7 +9,7 @@ X = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
 
 
 class Watch(keras.callbacks.Callback):
-    """Masks and scores, in the beginning and at the end of every epoch."""
+    """Records masks and scores at the start and the end of every epoch."""
 
     def __init__(self):
         super().__init__()
@@ -60,7 +60,7 @@ def test_event_files_hold_densities_flips_and_scores(tmp_path):
         verbose=0,
         shuffle=False,
         callbacks=[
-            watch,  # before the first freeze
+            watch,  # Before the first freeze.
             gems.callbacks.GemTensorBoard(tmp_path, histogram_freq=2),
             gems.GemMinerCallback(0.5, 1),
         ],
@@ -88,7 +88,7 @@ def test_event_files_hold_densities_flips_and_scores(tmp_path):
         for epoch, buckets in histograms.items():
             scores = watch.scores[epoch + 1][index]
             assert buckets[:, 2].sum() == scores.size
-            # Of the buckets (left, right, count) the ends are the extremes.
+            # The edges of the buckets (left, right, count) are the extremes.
             np.testing.assert_allclose(
                 (buckets[0, 0], buckets[-1, 1]), (scores.min(), scores.max())
             )

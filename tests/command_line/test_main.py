@@ -1,4 +1,4 @@
-"""What a user sees who types `tf_gems`."""
+"""Tests the output of the `tf_gems` command."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A model, a ticket of its network, and what this ticket computes."""
+    """A model, a ticket of its network, and the outputs of this ticket."""
     directory = tmp_path_factory.mktemp("files")
     keras.utils.set_random_seed(5)
     sparse = tf_gems.SparseModel(
@@ -43,7 +43,7 @@ def files(tmp_path_factory):
     ticket.metadata["note"] = "by hand"
     ticket.save(directory / "small.gem")
     network().save(directory / "dense.keras")
-    # Another seed: its weights are not those of the ticket.
+    # The weights of another seed differ from those of the ticket.
     tf_gems.SparseModel(network(), seed=3).save(directory / "sparse.keras")
     x = np.random.default_rng(0).normal(size=(6, 12)).astype("float32")
     plain = network()
@@ -58,7 +58,7 @@ def truth(files):
 
 
 def run(*arguments, **keywords):
-    """Runs the command line in a process of its own."""
+    """Runs the command line in a separate process."""
     paths = [os.environ.get("PYTHONPATH", ""), str(ROOT)]
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
@@ -70,7 +70,7 @@ def run(*arguments, **keywords):
 
 
 def refused(capsys, code, *arguments):
-    """Runs a command that fails, and returns its one line."""
+    """Runs a command that fails. Returns its message, a single line."""
     assert main([str(argument) for argument in arguments]) == code
     output, errors = capsys.readouterr()
     assert output == "" and errors.endswith("\n")
@@ -86,7 +86,7 @@ def test_inspect_needs_no_tensorflow(files, tmp_path, monkeypatch):
     done = run("-m", "tf_gems", "inspect", path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{tf_gems.Ticket.inspect(path)}\n"
-    # Help needs neither; what runs a network does.
+    # Help does not need it either. Commands that run a network do.
     for arguments in (["--version"], ["expand", "--help"]):
         assert run("-m", "tf_gems", *arguments).returncode == 0
     output = f"--output={tmp_path / 'plain.keras'}"
@@ -103,7 +103,8 @@ def test_inspect_needs_no_tensorflow(files, tmp_path, monkeypatch):
     ],
 )
 def test_keras_knows_the_layers_in_any_order_of_imports(monkeypatch, imports):
-    monkeypatch.setenv("KERAS_BACKEND", "numpy")  # which starts soonest
+    # The backend that starts fastest.
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
     names = ["SparseModel", "GemLayer", "Lamp", "HyperbolicStep"]
     code = f"""{imports}
 for name in {names}:
@@ -183,7 +184,7 @@ def test_expand_a_network_of_the_zoo(tmp_path, capsys):
     model = tf_gems.zoo.lenet_300_100((4, 4, 1), 7)
     sparse = tf_gems.SparseModel(model, seed=0)
     ticket = tf_gems.methods.RandomPruning(0.9).find(sparse)
-    ticket.config = None  # as of files from before there was one
+    ticket.config = None  # As in files of earlier versions, without a config.
     arguments = ["expand", f"{ticket_path}", f"--output={output}"]
     shape = ["--input_shape=4,4,1", "--classes=7"]
     ticket.save(ticket_path)
@@ -264,7 +265,7 @@ def test_inspect_as_json(files, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found == tf_gems.Ticket.inspect(path).to_dict()
     assert found["bytes"] == path.stat().st_size
-    # Signs of one magnitude, statistics of no data, biases of zero.
+    # Signs of one magnitude, initial statistics and zero biases.
     codings = {layer["coding"] for layer in found["layers"]}
     assert codings == {"signs", "constant"}
 

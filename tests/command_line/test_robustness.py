@@ -1,4 +1,4 @@
-"""No traceback: whatever is asked, and whatever becomes of the terminal."""
+"""Tests that no command ends with a traceback."""
 
 import contextlib
 import functools
@@ -118,7 +118,7 @@ def start(command, **keywords):
 
 @contextlib.contextmanager
 def killed_after(process, seconds):
-    """Ends a process that would keep a test waiting for ever."""
+    """Kills a process that would block a test forever."""
     timer = threading.Timer(seconds, process.kill)
     timer.start()
     try:
@@ -127,9 +127,7 @@ def killed_after(process, seconds):
         timer.cancel()
 
 
-@pytest.mark.skipif(
-    not os.path.exists("/dev/full"), reason="needs a disk that is full"
-)
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a full disk")
 def test_a_full_disk_behind_standard_output(files):
     inspect = [*PROGRAM, "inspect", str(files / "ticket.gem")]
     with open("/dev/full", "w") as full, start(inspect, stdout=full) as process:
@@ -137,7 +135,7 @@ def test_a_full_disk_behind_standard_output(files):
     assert process.returncode == 1 and "No space left" in line
 
 
-@pytest.mark.skipif(os.name != "posix", reason="descriptors are of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="file descriptors need POSIX")
 def test_streams_that_are_closed(files):
     inspect = [*PROGRAM, "inspect", str(files / "ticket.gem")]
     closing = ["sh", "-c", 'exec "$@" >&-', "sh"]
@@ -169,8 +167,8 @@ def test_an_interrupted_recipe_says_how_it_resumes(tmp_path):
         *(sys.executable, str(recipe), "--preset=smoke"),
         *("--mining_epochs=2000", f"--output_dir={tmp_path}"),
     ]
-    # A process that a shell starts in its background ignores Ctrl-C, and so
-    # would all that it starts.
+    # A process started in the background of a shell ignores Ctrl-C, and so
+    # would its children.
     heeds = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with (
         start(command, stdout=subprocess.DEVNULL, preexec_fn=heeds) as process,
@@ -179,7 +177,7 @@ def test_an_interrupted_recipe_says_how_it_resumes(tmp_path):
         while not list(tmp_path.glob("*/backup-mine/*.backup")):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.1)
-        # Another process is refused by name meanwhile, and changes nothing.
+        # Meanwhile, another process is refused and changes nothing.
         with start(command, stdout=subprocess.DEVNULL) as other:
             errors = other.stderr.read()
         assert other.returncode not in (0, None)

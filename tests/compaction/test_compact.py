@@ -1,4 +1,4 @@
-"""A compact model computes what the pruned one computes, always."""
+"""Tests that a compact model has the outputs of the pruned model."""
 
 import hypothesis
 import keras
@@ -11,7 +11,7 @@ import tf_gems as gems
 
 
 def zero_channels(model, part, seed):
-    """Zeros a part of each kernel's channels; draws all other weights."""
+    """Sets some channels of each kernel to zero, with random other weights."""
     generator = np.random.default_rng(seed)
     for weight in model.weights:
         values = generator.normal(size=weight.shape)
@@ -50,7 +50,7 @@ def test_a_dead_unit_folds_into_the_next_bias():
     bias = np.array([0.5, 2.0, 1.0], "float32")
     model.set_weights([first, bias, second])
     compacted, report = gems.compact(model)
-    # Unit 1 is always 2, and unit 2 is never read.
+    # Unit 1 is always 2, and no layer reads unit 2.
     kernel, bias, last, added = compacted.get_weights()
     np.testing.assert_array_equal(kernel, first[:, :1])
     np.testing.assert_array_equal(bias, [0.5])
@@ -97,7 +97,7 @@ def test_one_constant_carries_the_others_over_a_padded_border(layer):
     bias = np.array([1.0, 1e-4, 3.0, -2.0, 0.0, 0.5])
     model.set_weights([kernel, bias, *rest])
     compacted, report = gems.compact(model)
-    # Channels 0 and 5 vary, and 2 is the largest of the constants.
+    # Channels 0 and 5 vary, and 2 is the largest constant.
     assert report.rows[0]["channels"] == (6, 3)
     _, found, *_ = compacted.get_weights()
     np.testing.assert_array_equal(found, [1.0, 3.0, 0.5])
@@ -112,7 +112,7 @@ def test_sums_lose_only_channels_that_nothing_reads():
     model = keras.Model(inputs, outputs)
     zero_channels(model, 0, 0)
     kernel, bias = model.get_layer("one").get_weights()
-    kernel[:, :2] = 0  # channel 0 is dead here, and channel 1 everywhere
+    kernel[:, :2] = 0  # Channel 0 is dead in this input, and channel 1 in both.
     model.get_layer("one").set_weights([kernel, bias])
     kernel, bias = model.get_layer("other").get_weights()
     kernel[:, 1] = 0
@@ -140,7 +140,7 @@ def test_a_gate_of_zero_closes_its_channel():
 
 
 def _block(kind, x):
-    """Returns a tensor after one more layer of a random graph."""
+    """Returns the output of another random layer on a tensor."""
     channels = x.shape[-1]
     if kind == "conv":
         return layers.Conv2D(4, 3, padding="same", activation="relu")(x)
@@ -309,7 +309,7 @@ def test_shared_layers_and_own_layers_are_left():
     compacted, report = gems.compact(model)
     assert "called 2 times" in report.kept["twice"]
     assert "Own" in report.kept["own"]
-    # The array is in no config: only the very layer computes the same.
+    # The array is not in the config, so the layer itself must be used.
     assert "own" in report.shared
     assert "'own' is left unchanged" in str(report)
     assert_equal(model, compacted)
@@ -340,7 +340,7 @@ def test_it_saves_and_trains(tmp_path):
     assert_equal(compacted, loaded)
     loaded.compile(
         "sgd", "sparse_categorical_crossentropy", run_eagerly=True
-    )  # a single step
+    )  # A single step.
     loaded.fit(np.zeros((4, 32, 32, 3)), np.zeros(4), verbose=0)
 
 
@@ -429,7 +429,7 @@ def tanh_and_more(x):
 
 
 class OwnRegularizer(keras.regularizers.Regularizer):
-    """Has no config."""
+    """A regularizer without a config."""
 
     def __call__(self, x):
         return keras.ops.sum(keras.ops.square(x))
@@ -442,7 +442,7 @@ def _inner(name):
 
 
 def _twins(x):
-    """Two models whose layers have the same names, and one outside."""
+    """Two models whose layers have the same names, and one layer outside."""
     x = layers.Concatenate()([_inner("one")(x), _inner("two")(x)])
     return layers.Conv2D(8, 3, name="conv")(x)
 
@@ -468,7 +468,7 @@ def _one_slope(x):
 
 
 def _by_name(x):
-    """A model with a list of inputs, called with a dict."""
+    """A model with a list of inputs that is called with a dict."""
     one, two = (keras.Input((9, 9, 8), name=name) for name in "ba")
     outputs = layers.Subtract()([one, layers.Conv2D(8, 1)(two)])
     inner = keras.Model([one, two], outputs)

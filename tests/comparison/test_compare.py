@@ -1,4 +1,4 @@
-"""The comparison: its cells, its budget, its resume, its files."""
+"""Tests comparisons: cells, training budget, resuming and files."""
 
 import csv
 import json
@@ -27,14 +27,14 @@ X = random.normal(size=(2, 16, 8)).astype("float32")
 TRAIN = [(x, (x[:, 0] > 0).astype("int64")) for x in X]
 
 
-READINGS = 2  # of the data of each seed, by which cells are told apart
+READINGS = 2  # The data of each seed, which identifies the cells.
 
 
 class Trainings:
-    """Data that counts how many epochs of it were read.
+    """Data that counts the epochs that were read.
 
     Args:
-        stop_in: Integer; training is interrupted after as many epochs.
+        stop_in: Integer, number of epochs after which reading fails.
         batches: List of batches.
     """
 
@@ -111,7 +111,8 @@ def test_every_cell_once_at_equal_budget_with_files_and_pictures(tmp_path):
     rows = comparison.rows
     base = [row for row in rows if row["check"] is None]
     places = {(r["method"], r["sparsity"], r["seed"]) for r in base}
-    assert len(base) == len(places) == 2 + 2 * 2 * 2  # dense has no sparsity
+    # The dense network has no sparsity.
+    assert len(base) == len(places) == 2 + 2 * 2 * 2
     assert len(rows) - len(base) == 2 * 2
     for row in base:
         assert row["epochs_of_search"] + row["epochs_of_finetuning"] == 3
@@ -151,7 +152,7 @@ def test_a_killed_comparison_goes_on_and_a_finished_one_runs_nothing(tmp_path):
     arguments = {"sparsities": [0.5], "seeds": (0,), "dense": False}
     three = [*TRAIN, TRAIN[0]]
     whole = compare(tmp_path / "whole", three, **arguments)
-    # Two cells of three epochs are finished; the third is in its second.
+    # Two cells of three epochs are finished, and the third has started.
     stopped = Trainings(7 + READINGS, three)
     with pytest.raises(Exception, match="stopped here"):
         compare(tmp_path / "killed", stopped, **arguments)
@@ -168,7 +169,7 @@ def test_a_killed_comparison_goes_on_and_a_finished_one_runs_nothing(tmp_path):
         == (resumed.rows[:2])
     )
     assert again.epochs == READINGS
-    # A comparison of more seeds runs what is new.
+    # A comparison with more seeds runs only the new cells.
     more = Trainings(batches=three)
     compare(tmp_path / "killed", more, **{**arguments, "seeds": (0, 1)})
     assert more.epochs == 9 + 2 * READINGS
@@ -177,7 +178,7 @@ def test_a_killed_comparison_goes_on_and_a_finished_one_runs_nothing(tmp_path):
 def test_all_devices_train_each_cell(mirrored_strategy, tmp_path):
     import tensorflow as tf
 
-    tf.config.run_functions_eagerly(False)  # replicas need functions
+    tf.config.run_functions_eagerly(False)  # Replicas need compiled functions.
     replicas = []
 
     def watched(seed):
@@ -200,7 +201,7 @@ def test_all_devices_train_each_cell(mirrored_strategy, tmp_path):
     for a, b in zip(one.rows, two.rows, strict=True):
         assert a["method"] == b["method"] and a["kept"] == b["kept"]
         assert abs(a["accuracy"] - b["accuracy"]) <= 0.05
-    # What one device finds before training, two find bit for bit.
+    # Tickets that are found before training are equal, bit for bit.
     [one, two] = [
         gems.Ticket.load(next(tmp_path.glob(f"{name}/cells/snip-*.gem")))
         for name in ("one", "two")
@@ -290,10 +291,10 @@ def test_other_cells_of_a_directory_are_said_and_not_used(tmp_path):
     with pytest.warns(UserWarning, match="2 cells .* in: epochs, network, ini"):
         compare(tmp_path, **{**arguments, "epochs": 2})
     fewer = Trainings()
-    # The first is still there, and is found whatever else is.
+    # The first comparison is still there, and is found.
     assert compare(tmp_path, fewer, **arguments).rows == [before]
     assert fewer.epochs == READINGS
-    # So is a cell of an earlier version, which told nothing.
+    # So is a cell of an earlier version without these fields.
     for path in (tmp_path / "cells").glob("*.json"):
         record = json.loads(path.read_text())
         del record["key"]
@@ -301,7 +302,7 @@ def test_other_cells_of_a_directory_are_said_and_not_used(tmp_path):
         (path.with_name(f"old-{path.name}")).write_text(json.dumps(record))
     with pytest.warns(UserWarning, match="a version that did not record it"):
         compare(tmp_path, **arguments)
-    # One that a disk has damaged is named, and not taken for another.
+    # A damaged cell is named, and is not mistaken for another cell.
     [path, *_] = (tmp_path / "cells").glob("magnitude*.json")
     path.write_text(path.read_text()[:50])
     with pytest.raises(ValueError, match=f"{path.name}.*Remove this file"):
@@ -342,7 +343,7 @@ def test_what_diverges_is_marked_and_in_no_mean(tmp_path):
     assert text.count("1 of 2 diverged") == 2
     assert json.loads((tmp_path / "results.json").read_text())
     comparison.draw(tmp_path)
-    # It is not run again.
+    # The cell is not run again.
     rows = compare(
         tmp_path, train, methods=["magnitude"], sparsities=[0.5], dense=False
     ).rows
@@ -391,7 +392,7 @@ def test_a_network_of_its_own_for_every_call_is_asked_for(tmp_path):
 
 
 def test_a_metric_may_be_an_object(tmp_path):
-    """Which counts the examples of each cell alone."""
+    """It counts the examples of each cell separately."""
     metric = keras.metrics.SparseCategoricalAccuracy(name="right")
     settings = {
         "methods": ["snip"],
@@ -415,7 +416,7 @@ def test_a_method_whose_config_is_not_whole_is_refused(tmp_path):
 
 
 def test_results_are_replaced_by_results_only(tmp_path):
-    """Those of other programs have the same names, often."""
+    """Results of other programs often have the same names."""
     comparison = Comparison([], {"epochs": 1}, {})
     for name in ("results.json", "results.csv"):
         path = tmp_path / name
@@ -427,7 +428,7 @@ def test_results_are_replaced_by_results_only(tmp_path):
         assert path.read_text() == '{"of": "another program"}'
         assert [p.name for p in tmp_path.iterdir()] == [name]
         path.unlink()
-    # Also those of before names were claimed.
+    # Also in directories of earlier versions.
     text = json.dumps(comparison.to_dict())
     (tmp_path / "results.json").write_text(text)
     (tmp_path / "results.csv").write_text("older")

@@ -1,4 +1,4 @@
-"""Cells that run on executors: the same rows, or a refusal before any work."""
+"""Tests comparisons whose cells run on executors."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ TRAIN = [(x, (x[:, 0] > 0).astype("int64")) for x in X]
 
 
 class Halved(keras.losses.Loss):
-    """Not registered, and with state that no config tells."""
+    """Not registered, and with state that is not in its config."""
 
     def __init__(self, factor):
         super().__init__()
@@ -72,7 +72,7 @@ def compare(directory, executor=None, build=build, train=TRAIN, **arguments):
 
 
 class Here(futures.Executor):
-    """Runs calls in this process, and lists which."""
+    """Runs calls in this process, and records them."""
 
     def __init__(self):
         self.called = []
@@ -117,7 +117,7 @@ def test_processes_find_the_rows_of_one_process(
     for path in (tmp_path / "cells").glob("*.gem"):
         ours = whole[1] / "cells" / path.name
         assert path.read_bytes() == ours.read_bytes()
-    # What is finished is read without a worker, and by either way.
+    # Finished cells are read without a worker in both modes.
     here = Here()
     assert compare(tmp_path, here).rows == found and not here.called
     assert compare(tmp_path).rows == found
@@ -154,7 +154,7 @@ def test_the_cells_of_a_ticket_run_in_one_call(whole, tmp_path):
 
 def test_an_error_cancels_the_other_cells(tmp_path):
     class Late(Here):
-        """Fails with its first cell, and never begins the others."""
+        """Fails in its first cell, and never starts the others."""
 
         futures_ = []
 
@@ -174,7 +174,7 @@ def test_an_error_cancels_the_other_cells(tmp_path):
     for lock in locks:
         with claimed(lock) as mine:
             assert mine
-    assert len(locks) in (0, 3)  # some systems remove a file with its lock
+    assert len(locks) in (0, 3)  # Some systems remove a file with its lock.
 
 
 def test_what_cannot_run_cells_is_refused_before_any_work(

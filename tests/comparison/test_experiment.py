@@ -7,7 +7,7 @@ def test_what_a_killed_process_left_goes_even_if_it_had_recorded(tmp_path):
     path = tmp_path / "cell.json"
     left = Path(f"{path}.partial-0123456789ab.lock")
     others = tmp_path / "other.json.partial-0123456789ab.lock"
-    for run in (lambda: {"accuracy": 0.5}, None):  # it runs once
+    for run in (lambda: {"accuracy": 0.5}, None):  # It runs once.
         left.touch()
         others.touch()
         assert experiment.recorded(path, run) == {"accuracy": 0.5}

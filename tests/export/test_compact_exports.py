@@ -1,4 +1,4 @@
-"""Exports with `compact=True`: smaller, and right beside the model given."""
+"""Tests that exports with `compact=True` are smaller and correct."""
 
 import os
 
@@ -34,7 +34,7 @@ def network():
 
 
 def pruned(model):
-    """Returns a sparse model of whole channels, with biases and statistics."""
+    """Returns a sparse model with zero channels, biases and statistics."""
     random = np.random.default_rng(0)
     for weight in model.weights:
         weight.assign(random.uniform(0.1, 0.5, weight.shape) * 2.0)
@@ -52,7 +52,7 @@ def test_it_is_smaller_and_right(export, tmp_path):
         whole = export(sparse, tmp_path / "whole.tflite", x)
         report = export(sparse, tmp_path / "small.tflite", x, compact=True)
     np.testing.assert_array_equal(sparse(x), expected)
-    # A SavedModel holds names that TensorFlow numbers.
+    # TensorFlow numbers names in a SavedModel, so the size varies.
     assert abs(report.dense_bytes - whole.dense_bytes) < 16
     assert report.bytes < whole.bytes
     before, after = report.compaction.parameters
@@ -128,7 +128,7 @@ def test_models_of_users(build, tmp_path):
         report = tf_gems.export_saved_model(
             sparse, tmp_path / "m", inputs, compact=True
         )
-    # Of some nothing can be removed; the copy may have longer names.
+    # From some, nothing can be removed, and the copy has longer names.
     assert report.bytes < report.dense_bytes + 100
     assert report.compaction.parameters[0] == model.count_params()
 

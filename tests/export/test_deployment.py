@@ -1,4 +1,4 @@
-"""The report on all forms: what it says is what is on disk."""
+"""Tests that the report on all formats agrees with the files."""
 
 import gzip
 import json
@@ -30,7 +30,7 @@ def reported(tmp_path_factory):
     sparse, ticket = prune(mobile(), 0.9)
     x = random.normal(size=(130, 16, 16, 3)).astype("float32")
     labels = np.asarray(sparse(x)).argmax(-1)
-    labels[:13] = (labels[:13] + 1) % 24  # a tenth of them wrong
+    labels[:13] = (labels[:13] + 1) % 24  # A tenth of the labels is wrong.
     directory = tmp_path_factory.mktemp("report") / "new"
     report = tf_gems.deployment_report(sparse, directory, (x, labels), runs=3)
     return sparse, ticket, directory, report, (x, labels)
@@ -52,7 +52,7 @@ def test_every_form_is_on_disk_as_reported(reported):
         assert export.zeros >= ticket.size - ticket.kept
         assert row["accuracy"] >= 0.8 and row["refused"] is None
         assert f"{export.bytes:,}" in text
-    # Exact forms have exactly the accuracy of Keras.
+    # Exact formats have exactly the accuracy of Keras.
     assert report.rows[0]["accuracy"] == report.accuracy
     assert report.rows[-2]["accuracy"] == report.accuracy
     assert report.rows[-1]["accuracy"] == report.accuracy
@@ -93,7 +93,7 @@ def test_why_layer_by_layer(reported):
         for layer in by_form["float32"]
     ]
     assert where == [
-        ("CONV_2D", "nowhere"),  # the stem
+        ("CONV_2D", "nowhere"),  # The stem.
         ("DEPTHWISE_CONV_2D", "nowhere"),
         ("CONV_2D", "without AVX"),
         ("CONV_2D", "without AVX"),
@@ -159,7 +159,7 @@ def test_what_cannot_be_written_is_a_row_that_says_why(tmp_path):
     [row] = report.rows
     assert row["export"] is None and "must have" in row["refused"]
     assert "not written, float16" in str(report)
-    assert "Median time" not in str(report)  # nothing was timed
+    assert "Median time" not in str(report)  # Nothing was timed.
     assert report.accuracy is None
     with pytest.raises(ValueError, match="forms='int4'"):
         tf_gems.deployment_report(
@@ -193,7 +193,7 @@ def test_in_turns_times_each_the_same_number_of_times():
         [lambda: calls.append(0), lambda: calls.append(1)], 20
     )
     assert calls.count(0) == calls.count(1) == 22 and min(times) >= 0
-    assert {0, 1} == {calls[0], calls[2]}  # forwards, then backwards
+    assert {0, 1} == {calls[0], calls[2]}  # Forwards, then backwards.
 
 
 def test_accuracy_of_a_single_output_is_that_of_probabilities():
@@ -206,8 +206,8 @@ def test_accuracy_of_a_single_output_is_that_of_probabilities():
 @pytest.mark.parametrize(
     "labels, outputs, said",
     [
-        ([[0.3], [1.7]], [[0.2], [1.5]], "from 0.2 to 1.5"),  # a regression
-        ([0, 1], [[-2.0], [3.0]], "from -2 to 3"),  # logits
+        ([[0.3], [1.7]], [[0.2], [1.5]], "from 0.2 to 1.5"),  # A regression.
+        ([0, 1], [[-2.0], [3.0]], "from -2 to 3"),  # Logits.
         ([[1, 1], [0, 0]], [[0.9, 0.8], [0.1, 0.3]], "several classes"),
         ([0, 2], [[0.9, 0.1], [0.1, 0.9]], "labels from 0 to 2"),
         ([0, 1, 1], [[0.9, 0.1], [0.1, 0.9]], r"labels of shape \(3,\)"),
@@ -240,7 +240,7 @@ def test_labels_name_the_output_that_they_belong_to(tmp_path):
 
 
 def test_a_graph_is_run_as_a_whole(tmp_path):
-    """Nodes and edges are no batch: neither is cut to so many rows."""
+    """Nodes and edges are not batches, so neither is split into batches."""
 
     class Graph(keras.Model):
         def __init__(self):
@@ -263,7 +263,7 @@ def test_a_graph_is_run_as_a_whole(tmp_path):
 
 
 def test_an_adjacency_matrix_is_no_batch_of_its_rows(tmp_path):
-    """Features and adjacency have as many rows, and are one graph still."""
+    """Features and adjacency have equally many rows, but are one graph."""
 
     class Graph(keras.Model):
         def __init__(self):

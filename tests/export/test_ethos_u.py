@@ -1,4 +1,4 @@
-"""Files for Ethos-U NPUs: what is written, and what Vela says of it."""
+"""Tests files for Ethos-U NPUs and Vela's estimates."""
 
 import importlib.util
 import os
@@ -59,7 +59,7 @@ def test_the_next_export_removes_what_a_killed_one_left(
     step = getattr(module, name)
 
     def killed_here(*arguments):
-        # A copy of the workplace as it is now, whose lock nobody holds.
+        # A copy of the working directory whose lock is not held.
         folder = Path(arguments[place]).parent
         left = folder.with_name(".m.tflite.partial-0123456789ab")
         shutil.copytree(folder, left)
@@ -94,7 +94,7 @@ def test_the_file_and_the_estimates(tmp_path):
     estimate, dense = report.estimate, report.dense
     assert estimate.npu_operators == dense.npu_operators == 2
     assert estimate.npu_share == 1.0
-    # About one byte for each weight, and almost nothing for a zero.
+    # About one byte per weight, and almost nothing per zero.
     count = 64 * 256 + 256 * 32
     assert 0.8 * count < dense.weight_bytes < 1.2 * count
     assert estimate.weight_bytes < 0.3 * dense.weight_bytes

@@ -1,4 +1,4 @@
-"""TFLite files: sparse, exact, safe, and readable without TensorFlow."""
+"""Tests that TFLite files are sparse and correct, without TensorFlow."""
 
 import json
 import os
@@ -149,7 +149,7 @@ def test_every_kernel_is_stored_sparsely(exported, name):
     zeros = sum(int((value == 0).sum()) for value in stored)
     assert zeros == ticket.size - ticket.kept == report.zeros
     assert {t["encoding"] for t in report.tensors} == {"sparse"}
-    # Each is found under its Keras name, with its own number of zeros.
+    # Each has its Keras name and the number of its zeros.
     assert {t["name"]: t["zeros"] for t in report.tensors} == {
         path: int((~mask).sum()) for path, mask in ticket.masks.items()
     }
@@ -191,7 +191,7 @@ def test_blocks_of_four_stay_sparse_at_run_time(tmp_path):
     names = [
         flatbuffer.operator_name(file, o) for o in file.subgraphs[0].operators
     ]
-    assert names == ["FULLY_CONNECTED"] * 2  # and no DENSIFY
+    assert names == ["FULLY_CONNECTED"] * 2  # There is no DENSIFY.
     save_reference(path, {"x": x}, {"output_0": sparse(x)})
     errors = run_alone([path])[str(path)]
     assert set(errors) == {7, 1} and max(max(e) for e in errors.values()) < 1e-5
@@ -199,7 +199,7 @@ def test_blocks_of_four_stay_sparse_at_run_time(tmp_path):
 
 @pytest.fixture(scope="module")
 def stems(tmp_path_factory):
-    """Networks with XNNPACK's stem: one it computes right, two it may not."""
+    """Networks with XNNPACK's stem, one safe and two unsafe."""
     folder = tmp_path_factory.mktemp("stems")
     x = random.normal(size=(3, 16, 16, 3)).astype("float32")
     found = {}
@@ -235,7 +235,7 @@ def test_files_are_right_on_a_processor_without_avx(stems):
     assert len(errors) == 3
     for sizes in errors.values():
         assert max(max(e) for e in sizes.values()) < 1e-5
-    # The rule is needed: the same network, stored sparsely, is wrong there.
+    # The rule is necessary: the sparse file without it is wrong.
     path = stems["pooled"][0]
     forced = path.with_name("forced.tflite")
     file = flatbuffer.read(path.read_bytes())
@@ -248,7 +248,7 @@ def test_files_are_right_on_a_processor_without_avx(stems):
 
 
 class Halves(keras.Model):
-    """A subclassed model that computes in two types."""
+    """A subclassed model that computes in two dtypes."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -270,12 +270,12 @@ def test_subclassed_mixed_precision_is_written_in_float32(tmp_path):
     assert model.first.compute_dtype == "bfloat16"
     plain = tf_gems.strip(sparse)
     plain(x)
-    tf_gems.export_litert(plain, path, inputs=x)  # a plain model, again
+    tf_gems.export_litert(plain, path, inputs=x)  # A plain model again.
     assert plain.first.compute_dtype == "bfloat16"
 
 
 class Chaos(keras.layers.Layer):
-    """Turns the last bits of its inputs into large numbers."""
+    """Amplifies the last bits of its inputs."""
 
     def call(self, x):
         return keras.ops.sin(1e8 * x)

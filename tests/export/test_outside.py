@@ -1,4 +1,4 @@
-"""Every form runs in a process that cannot import this library."""
+"""Runs every format in a process that cannot import this library."""
 
 import importlib.util
 import sys
@@ -18,7 +18,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def outside():
-    """The program that does the same in fresh environments."""
+    """The benchmark that does the same in new environments."""
     spec = importlib.util.spec_from_file_location(
         "outside", BENCHMARKS / "outside.py"
     )

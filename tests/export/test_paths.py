@@ -1,4 +1,4 @@
-"""Sizes of what was exported, measured when they are asked for."""
+"""Tests the sizes of exported files, which are measured when read."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""What XNNPACK would run sparse, read off the converted network."""
+"""Tests the report on the layers that XNNPACK can run sparsely."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Rewrites for XNNPACK: exact where they say so, eligible, right when run."""
+"""Tests rewrites for XNNPACK: exactness, eligibility and outputs."""
 
 import json
 import os
@@ -26,7 +26,7 @@ IMAGES = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype("float32")
 
 
 def with_values(model):
-    """Gives a model weights by which its outputs depend on its inputs."""
+    """Randomizes the weights so that the outputs depend on the inputs."""
     random = np.random.default_rng(0)
     for variable in model.weights:
         shape = variable.shape
@@ -42,7 +42,7 @@ def with_values(model):
 
 @pytest.fixture(scope="module")
 def rewritten():
-    """The stock networks: name to (model, new model, report)."""
+    """The stock networks, a dict from names to (model, new model, report)."""
     found = {}
     for name, alpha in [("MobileNet", 0.25), ("MobileNetV2", 0.35)]:
         stock = getattr(keras.applications, name)(
@@ -73,7 +73,7 @@ def test_stock_networks_become_those_of_the_zoo(
     assert [tuple(w.shape)[-2:] for w in ready.weights] == [
         tuple(w.shape)[-2:] for w in stock.weights
     ]
-    # The same weights in a network that was laid out by hand.
+    # The same weights in a handwritten network.
     other = counterpart(SHAPE, 5, alpha=alpha, affine=True)
     *values, bias = ready.get_weights()
     other.set_weights(values)
@@ -83,7 +83,7 @@ def test_stock_networks_become_those_of_the_zoo(
     expected = np.asarray(other(IMAGES)) + bias
     scale = np.abs(expected).max()
     np.testing.assert_allclose(ready(IMAGES), expected, atol=1e-4 * scale)
-    # And not what it was: that is why it is called near-exact.
+    # The outputs differ from the stock network, so it is near-exact.
     assert np.abs(np.asarray(stock(IMAGES)) - expected).max() > 1e-3 * scale
 
 
@@ -98,7 +98,8 @@ def test_exact_rewrites_compute_the_same():
     x = layers.Flatten(name="flat")(x)
     model = with_values(keras.Model(inputs, layers.Softmax()(x)))
     ready, report = make_sparse_ready(model)
-    assert report.exact and report.eligible is False  # it has no 1x1 left
+    # There is no 1x1 convolution left.
+    assert report.exact and report.eligible is False
     assert {x["layer"] for x in report.changes} == {
         "odd",
         "average",

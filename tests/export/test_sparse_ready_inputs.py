@@ -1,4 +1,4 @@
-"""Rewrites of what stands before and around a network."""
+"""Tests rewrites of preprocessing and of nested models."""
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ SCALINGS = {
 
 
 def network(scaling, norm=True, **convolution):
-    """A network whose inputs are scaled, with weights that matter."""
+    """A network with scaled inputs and random weights."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((11, 11, 3))
     x = SCALINGS[scaling](inputs)
@@ -73,7 +73,7 @@ def test_scaling_moves_behind_the_stem_exactly(scaling, norm, use_bias):
     expected = outputs(model)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(outputs(ready), expected, atol=1e-5 * scale)
-    # The kernel keeps the size that it was trained with.
+    # The kernel keeps its trained shape.
     old, new = (np.std(m.get_layer("stem").kernel) for m in (model, ready))
     assert 0.5 < new / old < 2
 
@@ -93,7 +93,7 @@ def test_padding_is_near_exact_at_the_borders_alone():
         a[:, 1:-1, 1:-1], b[:, 1:-1, 1:-1], atol=1e-5 * scale
     )
     assert np.abs(a - b).max() > 1e-3 * scale
-    # Without an offset there is nothing to be wrong about.
+    # Without an offset, the borders are exact.
     model = network("no offset", padding="same", strides=2)
     ready, report = make_sparse_ready(model)
     assert report.exact
@@ -104,7 +104,7 @@ def test_scaling_that_cannot_move_is_told():
     inputs = keras.Input((11, 11, 3), name="image")
     x = layers.Rescaling(1 / 255)(inputs)
     y = layers.Conv2D(4, 3, padding="same", activation="relu", name="a")(x)
-    # The first convolution of three channels may be a wide one.
+    # The first convolution of three channels can be wide.
     model = keras.Model(inputs, layers.Concatenate()([x, y]))
     ready, report = make_sparse_ready(model)
     [row] = report.left
@@ -118,7 +118,7 @@ def test_scaling_that_cannot_move_is_told():
 
 
 def inner():
-    """A base as for transfer learning, with names that others take too."""
+    """A base model for transfer learning, with common layer names."""
     inputs = keras.Input((11, 11, 3))
     x = layers.Conv2D(5, 3, strides=2, padding="same", name="conv")(inputs)
     x = layers.BatchNormalization(name="norm")(x)
@@ -166,7 +166,7 @@ def test_models_within_are_taken_apart(build):
     assert len(ready.weights) == len(model.weights)
     frozen = [w.trainable for w in ready.weights]
     assert frozen.count(True) == len(model.trainable_weights)
-    if build is transfer:  # the base was called with `training=False`
+    if build is transfer:  # The base is called with `training=False`.
         assert ready.get_layer("conv") is not ready.get_layer("base_conv")
         first = ready.get_layer("norm").output
         part = keras.Model(ready.inputs, first)

@@ -13,7 +13,7 @@ from tf_gems.export.flatbuffer import load_schema
 
 
 def expand(values, parameters, shape):
-    """Walks the format's description entry by entry."""
+    """Decodes a sparse tensor entry by entry, as the format specifies."""
     rank = len(shape)
     dense = np.zeros(shape, values.dtype)
     axes = parameters.dimMetadata

@@ -1,4 +1,4 @@
-"""Twins in `tf_keras`: handed to tfmot, and taken back."""
+"""Tests conversion to `tf_keras` for tfmot, and back."""
 
 import importlib.util
 import json
@@ -42,7 +42,7 @@ def test_to_tfmot_and_back_on_digits():
         of = found[name]
         assert of["difference"] < 1e-5
         assert of["same_zeros"] and of["zeros_after"] == of["zeros_before"]
-        # A few kernels too small to prune apart, four of five are zero.
+        # Four of five weights are zero, except in kernels that are too small.
         assert of["zeros_before"] > 500
         assert all(of["moved"])
         assert "Pruned weights must stay zero" in of["refusal"]

@@ -1,4 +1,4 @@
-"""The process that converts and runs files, and what becomes of it."""
+"""Tests the process that converts and runs files."""
 
 import keras
 import numpy as np
@@ -20,12 +20,12 @@ def network():
 def test_a_converter_without_end_is_stopped(tmp_path, monkeypatch):
     path = tmp_path / "m.tflite"
     with monkeypatch.context() as patched:
-        # A limit that has passed when the conversion begins.
+        # The time limit has passed when the conversion starts.
         patched.setattr(worker, "seconds_for", lambda *_: -1000)
         with pytest.raises(RuntimeError, match="seconds of processor time"):
             tf_gems.export_litert(network(), path)
     assert not list(tmp_path.iterdir())
-    tf_gems.export_litert(network(), path)  # a new process serves
+    tf_gems.export_litert(network(), path)  # A new process is started.
     assert path.exists()
 
 

@@ -1,4 +1,4 @@
-"""What tells a cell: the same in every process, another for other contents."""
+"""Tests fingerprints: equal in every process, different for other contents."""
 
 import functools
 import json
@@ -39,7 +39,7 @@ def made(factor):
 
 
 class Plain:
-    """A user's callable, without config."""
+    """A user's callable without a config."""
 
     def __init__(self, factor):
         self._factor = factor
@@ -49,7 +49,7 @@ class Plain:
 
 
 class Hinge(keras.losses.Loss):
-    """A loss whose config tells nothing of its own."""
+    """A loss whose config does not hold its arguments."""
 
     def __init__(self, margin):
         super().__init__()
@@ -146,7 +146,7 @@ print(json.dumps(cases.everything(), sort_keys=True))
 
 
 def everything():
-    """What is told of every value here, of a network and of data."""
+    """Returns the fingerprints of all values, of a network and of data."""
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(3)
     return [
@@ -175,7 +175,7 @@ def test_another_process_tells_the_same():
 
 
 class Scaled(layers.Layer):
-    """A layer without config, whose factor is private."""
+    """A layer without a config, with a private factor."""
 
     def __init__(self, factor, activation=None):
         super().__init__(name="scaled")
@@ -263,7 +263,7 @@ def test_data_is_told_by_its_contents():
         one = describe_data(form(Y), "train")
         assert one == describe_data(form(Y), "train")
         assert one != describe_data(form(other + 1), "train")
-    # The order counts where there is one.
+    # The order counts in ordered containers.
     assert describe_data((X, Y), "a") != describe_data((X, other), "a")
     with pytest.warns(UserWarning, match="`train` differ from reading"):
         noisy = describe_data(Noisy(), "train")

@@ -1,4 +1,4 @@
-"""Freezes on an accelerator: what NumPy finds, found where scores are."""
+"""Compares freezing on an accelerator with freezing in NumPy."""
 
 import contextlib
 
@@ -24,7 +24,7 @@ ANY = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 @pytest.fixture
 def in_place(monkeypatch):
-    """Makes as if scores were on an accelerator, and counts freezes there."""
+    """Simulates scores on an accelerator, and counts the freezes there."""
     if keras.backend.backend() not in ("tensorflow", "jax"):
         pytest.skip("compiled by XLA")
     done = []
@@ -67,13 +67,13 @@ def test_both_find_the_same(weights, data, elements, inverted, minimum):
         )
     alive = [data.draw(hnp.arrays(bool, w.alive.shape)) for w in weights]
     for flags in alive:
-        flags.reshape(-1)[:2] = True  # as many as the minimum
+        flags.reshape(-1)[:2] = True  # As many weights as the minimum.
     count = data.draw(st.integers(8, int(joined(alive).sum())))
     found = []
     for _ in range(2):
         for w, flags in zip(weights, alive, strict=True):
             w.alive.assign(flags)
-        if not found:  # on a CPU, by NumPy
+        if not found:  # On a CPU, NumPy is used.
             distribution = distributions.Global(minimum)
             whole = patterns.get("unstructured")
             gem_miner.freeze(weights, count, distribution, whole, inverted)
@@ -85,7 +85,7 @@ def test_both_find_the_same(weights, data, elements, inverted, minimum):
     if done:
         np.testing.assert_array_equal(joined(found[0]), joined(found[1]))
         return
-    # It leaves to NumPy what the minimum changes, and has changed nothing.
+    # If the minimum matters, nothing changes and NumPy is used.
     np.testing.assert_array_equal(joined(found[1]), joined(alive))
     gem_miner.freeze(weights, count, below, whole, inverted)
     kept = [w.alive.count() for w in weights]
@@ -166,7 +166,7 @@ def test_a_score_that_is_lost_is_found_in_place(in_place):
 
 
 def kernels_on_host(operation):
-    """Returns the names of arguments that a GPU kernel takes on the host."""
+    """Returns the names of arguments that a GPU kernel reads on the host."""
     from tensorflow.python.framework import kernels
 
     for kernel in kernels.get_registered_kernels_for_op(operation.type).kernel:
@@ -180,9 +180,9 @@ def kernels_on_host(operation):
 
 
 def test_no_step_takes_masks_to_the_host():
-    """Where XLA does not compile a step, as under `MirroredStrategy`."""
+    """Checks steps without XLA, as with `MirroredStrategy`."""
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("about kernels of TensorFlow")
+        pytest.skip("needs TensorFlow kernels")
     import tensorflow as tf
 
     network = keras.Sequential(

@@ -56,7 +56,7 @@ def fit(model, *callbacks, epochs=8, **kwargs):
 
 
 class Watch(keras.callbacks.Callback):
-    """Scores and flags of all `GemLayer`s at the end of every epoch."""
+    """Records scores and flags of all `GemLayer`s at the end of every epoch."""
 
     def __init__(self):
         super().__init__()
@@ -77,7 +77,7 @@ class Watch(keras.callbacks.Callback):
 
 
 class Kill(keras.callbacks.Callback):
-    """Ends the process, as far as `fit` can tell."""
+    """Simulates a kill of the process."""
 
     def __init__(self, epoch):
         super().__init__()
@@ -92,7 +92,7 @@ class Kill(keras.callbacks.Callback):
 def test_freezes_on_time_to_the_exact_counts(rounding):
     model, watch = sparse_model(), Watch()
     callback = gems.GemMinerCallback(0.9, 2, rounding=rounding)
-    # 11 epochs, a period of 2: freezes before epochs 2, 4, 6 and 8.
+    # 11 epochs with a period of 2: freezes before epochs 2, 4, 6 and 8.
     fit(model, callback, watch, epochs=11)
     counts = geometric_counts(SIZE, 1 - 0.9, 4, rounding)
     expected = [counts[min(epoch // 2, 4)] for epoch in range(11)]
@@ -102,7 +102,7 @@ def test_freezes_on_time_to_the_exact_counts(rounding):
         assert counts[-1] == round(0.1 * SIZE)
     for before, after in zip(watch.alive, watch.alive[1:], strict=False):
         for was, now in zip(before, after, strict=True):
-            assert not (now & ~was).any(), "a frozen weight came back"
+            assert not (now & ~was).any(), "a frozen weight returned"
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -144,7 +144,7 @@ def test_logs_are_what_the_variables_say():
             np.testing.assert_allclose(
                 logs[name][epoch], value, rtol=1e-5, err_msg=name
             )
-    # The loss of the last step holds the penalty, not just the logs.
+    # The loss of the last step includes the penalty, not just the logs.
     np.testing.assert_allclose(read(model.gem.penalty.weight), 1.25e-4)
 
 
@@ -160,9 +160,9 @@ def test_last_epochs_train_the_network_of_the_ticket(saturates):
         saturate_scores=saturates,
     )
     logs = fit(model, miner, epochs=8).history
-    # Momentum has taken it below what the last freeze is to leave alive.
+    # Momentum moved it below the threshold, but the last freeze kept it.
     assert logs["density"][5] < 0.9 * logs["alive_density"][6]
-    if not saturates:  # the paper's: it stays there
+    if not saturates:  # As in the paper, it stays there.
         assert max(logs["density"][6:]) < 0.9 * logs["alive_density"][6]
         return
     assert logs["density"][6:] == logs["alive_density"][6:]
@@ -220,11 +220,11 @@ def test_resumed_run_gives_the_same_ticket(order, tmp_path):
         backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
         return [gems.GemMinerCallback(0.8, 2), backup][::order]
 
-    for epoch in (3, 4):  # within a period, and where a freeze is due
+    for epoch in (3, 4):  # Within a period, and in an epoch with a freeze.
         killed = sparse_model(keras.optimizers.Adam(0.05))
         with pytest.raises(KeyboardInterrupt):
             fit(killed, *callbacks(), Kill(epoch))
-    # Another seed shows that all that matters was in the backup.
+    # Another seed shows that the backup holds the complete state.
     resumed = sparse_model(keras.optimizers.Adam(0.05), seed=99)
     watch = Watch()
     fit(resumed, *callbacks(), watch)
@@ -246,7 +246,7 @@ def test_two_layers_of_a_plain_model_share_one_budget():
             gems.GemLayer(keras.layers.Dense(3), seed=2),
         ]
     )
-    # Every score of the second is larger.
+    # All scores of the second layer are larger.
     for layer, score in zip(Watch.find(model), (0.6, 0.9), strict=True):
         [prunable] = layer.prunable
         prunable.score.assign(ops.full(prunable.score.shape, score))
@@ -261,7 +261,9 @@ def test_two_layers_of_a_plain_model_share_one_budget():
     assert ticket.kept == watch.counts()[-1] == kept
     first, second = (int(m.sum()) for m in ticket.masks.values())
     assert (first, second) == (kept - 24, 24)
-    assert (read(model.layers[1].kernel) != dense).any(), "it trains as usual"
+    assert (read(model.layers[1].kernel) != dense).any(), (
+        "the layer was not trained"
+    )
 
 
 def test_a_dead_network_stops_with_a_message():
@@ -302,7 +304,8 @@ def test_no_ticket_of_restored_weights():
     early = keras.callbacks.EarlyStopping(
         "regularization", patience=100, mode="max", restore_best_weights=True
     )
-    schedule = Polynomial(initial=1e-3, final=1e-4)  # best in the beginning
+    # The best epoch is at the start.
+    schedule = Polynomial(initial=1e-3, final=1e-4)
     fit(model, gems.GemMinerCallback(0.8, 2, schedule), early)
     with pytest.raises(
         RuntimeError, match="restore_best_weights=True"
@@ -424,9 +427,9 @@ def test_another_fit_goes_on_to_a_larger_sparsity_only():
     logs = fit(model, gems.GemMinerCallback(0.9, 2), epochs=6).history
     ticket = model.ticket()
     assert ticket.kept == round(0.1 * SIZE)
-    assert logs["density"][3] < 0.3, "the penalty began again"
+    assert logs["density"][3] < 0.3, "the penalty was reset"
     for path, mask in ticket.masks.items():
-        assert not (mask & ~before[path]).any(), "a frozen weight came back"
+        assert not (mask & ~before[path]).any(), "a frozen weight returned"
     model.gem.reset_mining()
     fit(model, gems.GemMinerCallback(0.5, 2), epochs=6)
     assert model.ticket().kept == round(0.5 * SIZE)

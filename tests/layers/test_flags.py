@@ -23,11 +23,11 @@ def flags_of(shape):
 def test_what_is_assigned_is_read(shape, data):
     values = data.draw(hnp.arrays(bool, shape))
     flags = flags_of(shape)
-    assert np.asarray(flags).all(), "all are alive at first"
+    assert np.asarray(flags).all(), "some flags are initially false"
     flags.assign(values)
     np.testing.assert_array_equal(ops.convert_to_numpy(flags), values)
     np.testing.assert_array_equal(ops.convert_to_numpy(flags.read()), values)
-    # One bit each, from the lowest up, plane after plane.
+    # One bit per flag, starting with the lowest bit, plane by plane.
     packed = ops.convert_to_numpy(flags.packed)
     assert packed.nbytes == 4 * math.ceil(values.size / 32)
     for place, value in enumerate(values.ravel()):

@@ -13,7 +13,7 @@ from tf_gems.layers import TopKMask
 SERIES = (2, 6, 4)
 IMAGE = (2, 6, 6, 2)
 
-# Layers that are not built yet, with the shapes they are called on.
+# Unbuilt layers and the shapes of their inputs.
 LAYERS = {
     "Dense": (lambda: layers.Dense(3, activation="relu"), [(2, 4)]),
     "EinsumDense": (
@@ -59,7 +59,7 @@ def data(shapes):
 
 
 def freeze_some(gem):
-    """Prunes a third of every weight for good, at random."""
+    """Prunes a random third of every weight permanently."""
     generator = np.random.default_rng(1)
     for prunable in gem.prunable:
         prunable.alive.assign(
@@ -68,7 +68,7 @@ def freeze_some(gem):
 
 
 def copy_masked(gem, inputs):
-    """The wrapped layer again, its kernels multiplied by hand."""
+    """Returns a copy of the wrapped layer with masked kernels."""
     copy = type(gem.layer).from_config(gem.layer.get_config())
     copy(*inputs)
     for ours, theirs in zip(gem.layer.weights, copy.weights, strict=True):
@@ -88,7 +88,7 @@ def test_computes_with_masked_kernels_and_trains_every_score(name):
     build, shapes = LAYERS[name]
     inputs = data(shapes)
     gem = tf_gems.GemLayer(build(), seed=0)
-    gem(*inputs)  # builds itself on data
+    gem(*inputs)  # The layer builds itself.
     freeze_some(gem)
     before = values(gem.layer)
     outputs = gem(*inputs)
@@ -96,7 +96,7 @@ def test_computes_with_masked_kernels_and_trains_every_score(name):
 
     assert difference(outputs, copy(*inputs)) == 0.0
     assert difference(before, values(gem.layer)) == 0.0
-    # The straight-through gradient: d m / d p = 1 where a weight is alive.
+    # The straight-through gradient: d m / d p = 1 for alive weights.
     weights = [w.weight for w in gem.prunable]
     theirs = dict(zip(map(id, gem.layer.weights), copy.weights, strict=True))
     kernels = [theirs[id(weight)] for weight in weights]
@@ -119,7 +119,8 @@ def test_fine_tuning_computes_with_what_is_alive_and_trains_only_that():
     gem = tf_gems.GemLayer(layers.MultiHeadAttention(2, 3), seed=0)
     gem(*inputs)
     freeze_some(gem)
-    for prunable in gem.prunable:  # what is alive counts, not what is rounded
+    # The flags count, and not the rounded scores.
+    for prunable in gem.prunable:
         prunable.score.assign(ops.ones(prunable.score.shape))
     copy = copy_masked(gem, inputs)
     gem.set_phase("finetuning")
@@ -182,7 +183,7 @@ def test_state_moves_and_masked_kernels_are_not_written_back():
     before = dict(zip(paths, values(network.variables), strict=True))
     x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
     first = gem(x, training=True)
-    assert difference(first, gem(x, training=True)) > 0  # other units drop out
+    assert difference(first, gem(x, training=True)) > 0  # Dropout is different.
     moved = {
         v.path.rsplit("/", 1)[-1]
         for v in network.variables
@@ -193,7 +194,7 @@ def test_state_moves_and_masked_kernels_are_not_written_back():
 
 
 class Noisy(layers.Layer):
-    """Counts its calls in a metric; its noise has no seed of its own."""
+    """Counts its calls in a metric, and adds noise without a seed."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -262,7 +263,7 @@ def test_a_shared_layer_is_penalised_once():
     found = [float(loss) for loss in model.losses]
     np.testing.assert_allclose(sorted(found), sorted(expected), rtol=1e-5)
     model(x)
-    assert len(model.losses) == 2  # the penalty belongs to training
+    assert len(model.losses) == 2  # Only training includes the penalty.
 
 
 def test_trainable_never_lets_both_phases_train():
@@ -276,7 +277,7 @@ def test_trainable_never_lets_both_phases_train():
     gem = tf_gems.GemLayer(network, seed=0)
 
     def trained():
-        # On JAX the shrinkage of scores travels as a gradient.
+        # On JAX, the shrinkage of scores is part of the gradient.
         names = [v.path.split("/")[-1] for v in gem.trainable_variables]
         return [name for name in names if not name.endswith("_shrinkage")]
 

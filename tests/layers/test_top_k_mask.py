@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from tf_gems.layers import TopKMask
 
-# Few values, so that ties are heavy; and any float of normal size.
+# Few distinct values with many ties, or any normal floats.
 piles = st.sampled_from(
     [0.0, -0.0, 1.0, 0.5, -2.0, math.inf, -math.inf, 3e38, -1e-30]
 )
@@ -22,7 +22,7 @@ arrays = st.one_of(
 
 
 def largest(scores, count, alive):
-    """The oracle: a stable sort, so that ties keep their order."""
+    """Returns the mask from a stable sort, so that ties keep their order."""
     order = np.argsort(-np.ravel(scores), kind="stable")
     order = order[np.ravel(alive)[order]][:count]
     mask = np.zeros(np.size(scores), "float32")

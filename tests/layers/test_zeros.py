@@ -1,4 +1,4 @@
-"""What is zero before pruning is no weight that a ticket keeps."""
+"""Tests that a ticket keeps no weight that is zero before pruning."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from tf_gems.layers.zeros import nonzero
 
 
 def network(zeros=0.8, seed=0):
-    """A network of which a part of the weights is zero."""
+    """A network in which some weights are zero."""
     model = keras.Sequential(
         [
             keras.Input((6,)),
@@ -79,7 +79,7 @@ def test_layers_with_too_few_weights_leave_their_share_to_others(distribution):
         model = network()
         kernel = model.layers[1].kernel
         value = np.array(kernel)
-        value[8:] = 0.0  # few are left in this layer
+        value[8:] = 0.0  # This layer has few nonzero weights.
         kernel.assign(value)
         ticket = method.find(compiled(model), dense_data(), verbose=0)
         assert ticket.kept == round(0.1 * ticket.size)
@@ -124,7 +124,7 @@ def test_zeros_rest_while_the_others_train():
 
 
 def test_what_an_initializer_draws_is_not_pruned():
-    """A zero initializer, an identity, and kernels that are drawn anew."""
+    """A zero initializer, an identity and reinitialized kernels."""
     model = keras.Sequential(
         [
             keras.Input((5, 4)),

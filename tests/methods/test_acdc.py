@@ -1,4 +1,4 @@
-"""AC/DC against its algorithm in NumPy."""
+"""Compares AC/DC with its algorithm in NumPy."""
 
 import keras
 import numpy as np
@@ -33,7 +33,7 @@ def network(start="trained"):
 
 
 def kept(weights, count):
-    """Returns masks of the `count` largest magnitudes of all."""
+    """Returns masks of the `count` largest magnitudes of all weights."""
     flat = np.concatenate([abs(w).ravel() for w in weights])
     mask = np.zeros(flat.size, bool)
     mask[np.argsort(-flat, kind="stable")[:count]] = True
@@ -43,7 +43,7 @@ def kept(weights, count):
 
 
 def in_numpy(first, second, epochs, count):
-    """Algorithm 1 on the network above with plain gradient descent."""
+    """Algorithm 1 with plain gradient descent on the network above."""
     first, second = first.astype("float64"), second.astype("float64")
     one, two = np.ones(first.shape), np.ones(second.shape)
     for epoch in range(epochs):

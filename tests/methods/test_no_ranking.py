@@ -1,4 +1,4 @@
-"""Scores that are all alike rank nothing, and give no ticket."""
+"""Tests that constant scores give no ticket."""
 
 import keras
 import numpy as np

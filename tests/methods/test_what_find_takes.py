@@ -1,4 +1,4 @@
-"""What `fit` takes, `find` takes: every form of data gives the same ticket."""
+"""Tests that `find` takes all forms of data that `fit` takes."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ from tf_gems import methods
 pytestmark = [
     pytest.mark.skipif(
         keras.backend.backend() not in ("tensorflow", "jax"),
-        reason="gradients",
+        reason="needs gradients",
     ),
     pytest.mark.usefixtures("eagerly"),
 ]
@@ -235,7 +235,8 @@ def test_a_schedule_that_cannot_be_recorded_is_refused_at_once():
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="steps of users' own"
+    keras.backend.backend() != "tensorflow",
+    reason="needs custom training steps",
 )
 def test_the_loss_of_a_model_with_its_own_step_is_differentiated():
     class Own(keras.Model):

@@ -1,4 +1,4 @@
-"""The page: what the server gives away, and both networks in Chromium."""
+"""Tests the server, and both networks of the page in Chromium."""
 
 import base64
 import functools
@@ -27,14 +27,14 @@ if not (HERE / "node_modules/@litertjs/core").is_dir():
 
 
 def start(directory):
-    """Starts a server; returns it and its address."""
+    """Starts a server. Returns it and its address."""
     server = pages.make_server(directory)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server, f"http://127.0.0.1:{server.server_port}"
 
 
 def get(server, path, host=None, method="GET"):
-    """Asks as written, without tidying the path up."""
+    """Requests a path without normalizing it."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
     connection.putrequest(method, path, skip_host=bool(host))
     if host:
@@ -115,7 +115,7 @@ def test_a_history_that_diverged_is_json(tmp_path):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A small network of MNIST: the directory, and what Keras answers."""
+    """A small MNIST network: the directory and the outputs of Keras."""
     data = tf_gems.datasets.load("mnist", tfds_directory("mnist"))
     images, labels = data.test[0][:6], data.test[1][:6]
     model = keras.Sequential(
@@ -171,7 +171,7 @@ def test_both_networks_answer_as_keras_does(opened, run):
     assert len(set(answers)) > 1
     assert "12.50 %" in page.inner_text("#accuracy")
     assert "75.00 %" in page.inner_text("#accuracy")
-    # By keyboard alone: draw a line, run the benchmark.
+    # Uses only the keyboard: draws a line and runs the benchmark.
     page.focus("#canvas")
     page.keyboard.press("Delete")
     before = page.inner_text("#sparse-sure")
@@ -190,7 +190,7 @@ def test_both_networks_answer_as_keras_does(opened, run):
         timeout=60_000,
     )
     assert "outputs the same" in page.inner_text("#result")
-    # The rest of the page, and that it fits on a phone.
+    # The rest of the page fits on a phone.
     assert page.locator("#layers tr").count() == 2
     titles = page.locator("#curves figcaption").all_inner_texts()
     assert titles == ["loss", "density (logarithmic)"]
@@ -205,7 +205,7 @@ def test_both_networks_answer_as_keras_does(opened, run):
     assert above < first == same < last
     ticks = page.locator("#curves figure:nth-child(2) > svg text")
     assert {"1 %", "10 %", "100 %", "epoch"} <= {*ticks.all_text_contents()}
-    # A layer's figures are on the screen, not beyond its edge.
+    # The figure of a layer fits on the screen.
     for cell in page.locator("#layers td, #layers th").all():
         box = cell.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390

@@ -1,4 +1,4 @@
-"""The server: links, encodings, clients that misbehave, memory."""
+"""Tests links, encodings, misbehaving clients and memory of the server."""
 
 import http.client
 import json
@@ -17,7 +17,7 @@ from tf_gems.page import static_copy
 
 @pytest.fixture
 def packages(tmp_path, monkeypatch):
-    """Files in the place of LiteRT.js: no network runs here."""
+    """Placeholder files for LiteRT.js, since no network runs here."""
     folder = tmp_path / "node_modules"
     for part in (*static_copy._PARTS, "wasm-utils/dist/index.js"):
         path = folder / "@litertjs" / part
@@ -29,7 +29,7 @@ def packages(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run beside a secret."""
+    """A run next to a secret file."""
     (tmp_path / "secret.txt").write_text("a secret")
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "page.json").write_text("a secret")
@@ -50,7 +50,7 @@ def server(packages, run):
 
 
 def get(server, path):
-    """Asks for a path as it is written; returns status, headers and body."""
+    """Requests a path as written. Returns status, headers and body."""
     connection = http.client.HTTPConnection(*server.server_address, timeout=60)
     connection.putrequest("GET", path)
     connection.endheaders()
@@ -59,7 +59,7 @@ def get(server, path):
 
 
 def ways_out(run):
-    """Addresses of what lies outside, each as often as it can be encoded."""
+    """Addresses outside the directories, with repeated percent-encoding."""
     secret = run.parent / "secret.txt"
     (run / "link.txt").symlink_to(secret)
     (run / "folder").symlink_to(run.parent)
@@ -82,7 +82,7 @@ def test_no_link_and_no_encoding_leads_out(server, run):
         assert status == 404 and b"secret" not in body, path
     names = json.loads(get(server, "/run/")[2])
     assert names == sorted(serving.FILES)
-    # A link within the run is no way out.
+    # A link within the run is allowed.
     (run / "inside.json").symlink_to("page.json")
     assert get(server, "/run/inside.json")[2] == b'"page.json"'
 

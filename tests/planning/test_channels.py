@@ -1,4 +1,4 @@
-"""Plans of whole channels: the kernels are those whose channels can go."""
+"""Tests plans for channel pruning."""
 
 import json
 
@@ -60,14 +60,14 @@ def test_a_graph_that_is_not_known_has_none():
 
 def test_what_is_left_is_counted_and_the_model_restored():
     model = residual()
-    for weight in model.weights:  # constants that are not zero
+    for weight in model.weights:  # Makes all constants nonzero.
         weight.assign(weight + 0.1)
     before = model.get_weights()
     kernels = removable_kernels(model)
     (_, _), (dense, left) = after_pruning(model, kernels, 0.5)
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    # Of 32 inner channels 16 stay, and one that carries the constants.
+    # Of 32 inner channels, 16 are kept, and one for the constants.
     places = 16 * 16
     inner = 2 * places * 9 * 16 * 32 * 2
     assert dense == inner + places * 9 * 3 * 16 + 80

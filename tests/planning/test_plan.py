@@ -1,4 +1,4 @@
-"""Plans: bytes beside real exports, speed beside the table, refusals."""
+"""Compares plans with real exports and with the table of speed-ups."""
 
 import json
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_a_measured_network_is_planned_from_its_own_figures(mobile):
     assert plan.speedup.networks == [network["name"]]
     assert (plan.filters, plan.distribution) == ("pointwise", "uniform")
     assert plan.speedup.low <= 3.001 and plan.speedup.high >= 2.999
-    # With few bytes as well, everything is pruned, and more of it.
+    # With a size limit as well, more weights are pruned, in all layers.
     small = tf_gems.plan(mobile, max_bytes=1_500_000, speedup=3.0)
     assert small.filters is None
     assert small.bytes <= 1_500_000 < plan.bytes
@@ -122,7 +122,7 @@ def test_native_plans_choose_the_shape_that_prunes_least():
         perceptron(784, 300, 100, 10), speedup=3.0, target="native"
     )
     tables = speeds.load("native")
-    tables.pop("channel")  # by the multiply-adds that are gone
+    tables.pop("channel")  # By the fraction of removed multiply-adds.
     assert plan.pattern == "4x1" and plan.optimize == "latency"
     features = [np.log(784 * 300 + 300 * 100 + 1000)]
     for shape, table in tables.items():
@@ -166,7 +166,7 @@ def test_what_cannot_be_reached_is_refused_with_the_best(mobile):
 
 
 def test_the_table_is_that_of_the_results():
-    """Fails if a benchmark ran again and `speed_table.py` did not."""
+    """Fails if a benchmark was run again without `speed_table.py`."""
     results = Path(__file__).parents[2] / "benchmarks" / "results"
     table = speeds.table()
     assert table["sources"]
@@ -204,8 +204,8 @@ def test_estimates_keep_to_the_measurements():
     assert table.at([0.0], 0.9).certainty == speeds.MEASURED
     assert table.at([0.0], 0.9).speedup == 2.0
     middle = table.at([0.5], 0.9)
-    np.testing.assert_allclose(middle.speedup, 4.0)  # of logarithms
-    # Each network is four times what the other one says.
+    np.testing.assert_allclose(middle.speedup, 4.0)  # Mean of the logarithms.
+    # Each network differs from the other's prediction by a factor of four.
     np.testing.assert_allclose(table.error, 3.0)
     np.testing.assert_allclose([middle.low, middle.high], [1.0, 16.0])
     assert middle.certainty == speeds.BETWEEN_NETWORKS

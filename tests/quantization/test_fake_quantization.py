@@ -1,4 +1,4 @@
-"""Fake quantization against its equations in NumPy, and its gradient."""
+"""Compares fake quantization and its gradient with NumPy."""
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ def test_kernels_are_rounded_per_output_channel(kind):
     w[np.abs(w) < 0.3] = 0
     found = ops.convert_to_numpy(fq.quantize_kernel(w, axes))
     ratio, scale = kernel_by_hand(w.astype("float64"), axes)
-    clear = np.abs(ratio - np.floor(ratio) - 0.5) > 1e-3  # no tie
+    clear = np.abs(ratio - np.floor(ratio) - 0.5) > 1e-3  # There are no ties.
     expected = np.round(ratio) * scale
     np.testing.assert_allclose(found[clear], expected[clear], rtol=1e-5)
     assert (found[w == 0] == 0).all()
@@ -77,7 +77,7 @@ def activation_by_hand(x, low, high):
 @given(st.floats(-50, 0), st.floats(0.01, 50), st.integers(0, 99))
 def test_activations_are_rounded_to_256_values(low, high, seed):
     half = -low / ((high - low) / 255) % 1 - 0.5
-    assume(abs(half) > 1e-3)  # the zero point may fall to either side
+    assume(abs(half) > 1e-3)  # The zero point may round either way.
     generator = np.random.default_rng(seed)
     x = generator.uniform(2 * low - 1, 2 * high + 1, 50).astype("float32")
     found = ops.convert_to_numpy(fq.quantize_activation(x, low, high))

@@ -1,4 +1,4 @@
-"""Training with fake quantization: zeros, ranges, saving, refusals."""
+"""Tests quantization-aware training: zeros, ranges, saving and errors."""
 
 import keras
 import numpy as np
@@ -78,7 +78,7 @@ def test_it_computes_what_the_equations_say():
     odds = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     expected = np.clip(np.floor(odds * 256 + 0.5), 0, 255) / 256
     found = ops.convert_to_numpy(aware(x))
-    # A logit that lies between two steps may fall to either side.
+    # A logit between two steps may round either way.
     close = np.abs(found - expected).max(1) < 1e-5
     assert close.mean() > 0.9
 
@@ -130,7 +130,7 @@ def test_a_generator_is_read_from_its_first_batch():
 
 
 def test_an_empty_range_is_taken_from_the_first_batch(tmp_path):
-    """Of a clone, for example, which has no weights of the original."""
+    """For example, the range of a clone without the original weights."""
     aware = aware_of(network())
     clone = keras.models.clone_model(aware)
     assert set(clone.ranges().values()) == {(0.0, 0.0)}
@@ -148,7 +148,7 @@ def test_an_empty_range_is_taken_from_the_first_batch(tmp_path):
 
 
 def _by_name(x):
-    """A model with a list of inputs, called with a dict."""
+    """A model with a list of inputs that is called with a dict."""
     one, two = (keras.Input((8, 8, 4), name=name) for name in "ba")
     outputs = layers.Subtract()([one, layers.Conv2D(4, 1)(two)])
     inner = keras.Model([one, two], outputs)
@@ -162,7 +162,7 @@ def _by_keyword(x):
 
 
 def _active(x):
-    """What is active in training only, in `predict` of Keras."""
+    """A layer that Keras disables in `predict`."""
     x = layers.BatchNormalization()(x, training=True)
     return layers.Dropout(0.9)(x, training=True)
 
@@ -175,7 +175,7 @@ def _penalized(x):
 
 
 def _of_two_ranks(x):
-    """Each of the maps is scaled by numbers of its own example."""
+    """Scales each feature map by values of its own example."""
     x = layers.Conv2D(4, 3)(x)
     excite = layers.Dense(4)(layers.GlobalMaxPooling2D()(x))
     return layers.Add()([layers.Multiply()([x, excite]), excite, x])
@@ -237,7 +237,7 @@ def test_a_model_that_was_being_pruned_continues_after_strip():
 
 @keras.saving.register_keras_serializable(package="tests.quantization")
 class Residual(layers.Layer):
-    """A user's layer, with layers, an operation and a weight of its own."""
+    """A user's layer with sublayers, an operation and a weight."""
 
     def build(self, shape):
         self.conv = layers.Conv2D(shape[-1], 3, padding="same")
@@ -322,7 +322,7 @@ class OwnStep(keras.Model):
 
 
 class Standardized(layers.Conv2D):
-    """Changes its kernel where it is used."""
+    """Changes its kernel when it is used."""
 
     def convolution_op(self, inputs, kernel):
         return super().convolution_op(inputs, kernel - ops.mean(kernel))
@@ -394,7 +394,7 @@ def test_what_cannot_be_quantized_is_refused_by_name(case):
     with pytest.raises(ValueError, match="Received: ") as caught:
         gems.QuantizationAwareModel(model, data)
     assert message in str(caught.value)
-    # The model is as it was.
+    # The model is unchanged.
     assert not any(isinstance(w, WrappedVariable) for w in model.weights)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tf_gems.selection.masks import keep_largest
 
 SPECIAL = [0.0, -0.0, 1.0, 0.5, -1.0, np.inf, -np.inf, 1e-45, -1e-45, 1e-38]
-# Few values, so that ties are the rule; and all others.
+# Few distinct values with many ties, or any values.
 VALUES = st.one_of(
     st.sampled_from(SPECIAL),
     st.floats(width=32, allow_nan=False, allow_subnormal=True),
@@ -19,7 +19,7 @@ NETWORKS = st.lists(ARRAYS, min_size=1, max_size=4)
 
 
 def oracle(scores, count, among):
-    """Ranks by a stable sort: larger first, of equals the first."""
+    """Ranks by a stable sort: larger first, and ties by position."""
     flat = np.concatenate([np.ravel(s) for s in scores]).astype("float64")
     competes = np.concatenate([np.ravel(a) for a in among])
     order = [i for i in np.argsort(-flat, kind="stable") if competes[i]]
@@ -61,7 +61,7 @@ def test_without_among_everything_competes(scores, data):
     hnp.arrays(
         "float32",
         st.integers(1, 60),
-        # Zeros of either sign are equal, and so not unique.
+        # Zeros of either sign are equal, and therefore not unique.
         elements=st.floats(width=32, allow_nan=False).filter(lambda x: x != 0),
         unique=True,
     ),

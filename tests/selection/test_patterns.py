@@ -16,7 +16,7 @@ from tf_gems.selection import distributions
 from tf_gems.selection import patterns
 from tf_gems.selection.masks import keep_largest
 
-# Few values, so that ties are the rule, and means of blocks exact.
+# Few distinct values, so that ties are common and means are exact.
 VALUES = st.integers(-6, 6).map(np.float32)
 ANY = st.floats(width=32, allow_nan=False)
 KERNELS = hnp.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=6)
@@ -44,7 +44,7 @@ def drawn_among(scores, data):
 
 
 def groups(pattern, weight):
-    """Places of a weight, in groups of M neighbors along an axis."""
+    """Returns indices of a weight in groups of M neighbors along an axis."""
     axis = pattern.axis % len(weight)
     others = [range(n) for i, n in enumerate(weight) if i != axis]
     for rest in itertools.product(*others):
@@ -100,7 +100,7 @@ def test_n_of_m_agrees_with_loops(pattern, scores, data):
 @given(N_OF_M, networks(VALUES), st.data())
 def test_n_of_m_holds_at_every_density_below_its_limit(pattern, scores, data):
     density = data.draw(st.floats(0.0, pattern.max_density))
-    # No minimum: it may not fit into the whole.
+    # Without a minimum, which may not fit.
     rules = [distributions.Global(minimum=0), distributions.Uniform()]
     rule = data.draw(st.sampled_from(rules))
     masks = rule.keep(scores, density, pattern=pattern)
@@ -110,7 +110,7 @@ def test_n_of_m_holds_at_every_density_below_its_limit(pattern, scores, data):
 
 
 def blocks(pattern, weight):
-    """Slices of the blocks of a weight."""
+    """Yields slices of the blocks of a weight."""
     edges = [1] * len(weight)
     for axis, edge in zip(
         reversed(range(len(weight))), reversed(pattern.sizes), strict=False
@@ -125,7 +125,7 @@ def blocks(pattern, weight):
 
 
 def oracle_block(pattern, scores, count, among):
-    """Takes whole blocks, the largest mean first, while they fit."""
+    """Takes whole blocks with the largest means, while they fit."""
     masks = [np.zeros(s.shape, bool) for s in scores]
     found = [
         (-np.mean(score[block], dtype="float64"), index, block)
@@ -195,7 +195,7 @@ def test_a_minimum_for_each_weight_keeps_the_shape(name, data):
     arrays = hnp.arrays("float32", sides, elements=st.integers(-6, 6))
     scores = data.draw(st.lists(arrays, min_size=1, max_size=3))
     size = sum(s.size for s in scores)
-    # From as dense as can be down to a unit for each weight.
+    # From the largest density to one unit in each weight.
     units = [pattern.unit(s.shape) for s in scores]
     densest, least = int(size * pattern.max_density), sum(units)
     count = densest - data.draw(st.integers(0, densest - least))
@@ -308,7 +308,7 @@ DATA = [
 
 
 def network():
-    """Kernels whose inputs are no multiple of four, and some that are."""
+    """Kernels with and without a multiple of four inputs."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -399,6 +399,6 @@ def test_gradual_freezing_ends_in_the_pattern(pattern):
         assert not np.any(joined(after) & ~joined(before))
         bound = round(size * 0.2 ** ((index + 1) / 5))
         assert bound - unit < counts[1] <= bound
-        # Blocks from the first freeze on; 2:4 once the density allows it.
+        # Blocks from the first freeze on. 2:4 once the density allows it.
         if pattern != "2:4" or counts[1] <= size / 2:
             assert all(finder.pattern.matches(mask) for mask in after)

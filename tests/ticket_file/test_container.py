@@ -48,21 +48,21 @@ def assert_same(ticket, loaded):
     for name, value in ticket.weights.items():
         value = np.asarray(value)
         if value.dtype.name == "bfloat16":
-            value = value.astype("float32")  # every value of it is exact
+            value = value.astype("float32")  # Each of its values is exact.
         if name in ticket.masks:
             mask = ticket.masks[name]
             np.testing.assert_array_equal(loaded.masks[name], mask)
             value = np.where(mask, value, 0).astype(value.dtype)
         assert loaded.weights[name].dtype == value.dtype
         assert loaded.weights[name].shape == value.shape
-        # Bit for bit, so that NaN and -0.0 count too.
+        # Compares bits, so that NaN and -0.0 count too.
         assert loaded.weights[name].tobytes() == value.tobytes()
 
 
 def test_round_trip(path):
     assert_same(example(), Ticket.load(path))
     loaded = Ticket.load(str(path))
-    loaded.weights["bias"][0] = 1  # arrays of one's own
+    loaded.weights["bias"][0] = 1  # The arrays are writable copies.
     loaded.masks["dense"][0, 0] ^= True
 
 
@@ -102,7 +102,7 @@ def test_any_ticket_round_trips(tmp_path_factory, data):
             value = value[masks[name]]
         assert slow["values"][name] == value.ravel().tolist()
     assert not slow["masks"]
-    # What is read is written as it was.
+    # Writing a ticket after reading gives the same bytes.
     again = path.with_name("again.gem")
     Ticket.load(path).save(again)
     assert again.read_bytes() == path.read_bytes()
@@ -133,7 +133,7 @@ def test_special_values_and_empty_weights(tmp_path):
 def test_equal_tickets_give_equal_bytes(path, tmp_path):
     again = example()
     again.metadata = dict(reversed(again.metadata.items()))
-    # What a mask hides is not stored.
+    # Values hidden by a mask are not stored.
     again.weights["stem"] = np.where(
         again.masks["stem"], again.weights["stem"], 9
     ).astype("float32")
@@ -187,7 +187,7 @@ def test_values_that_have_no_place_in_a_file(tmp_path):
 
 
 def refused(path):
-    """Loads a file that is no ticket, and returns the message."""
+    """Loads an invalid file. Returns the error message."""
     tracemalloc.start()
     try:
         with pytest.raises(ValueError) as error:
@@ -195,7 +195,7 @@ def refused(path):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 2**26, "a file that is refused took much memory"
+    assert peak < 2**26, "an invalid file took too much memory"
     message = str(error.value)
     assert f"Received: path='{path}'" in message
     remedies = ("Save the ticket again", "Raise the limit if you trust")
@@ -232,7 +232,7 @@ def archive_of(**entries):
 
 
 def sealed(prefix, body):
-    """The bytes of a file whose lengths and checksum are right."""
+    """Returns the bytes of a file with correct lengths and checksum."""
     header, text, numbers = prefix
     start = struct.pack(
         "<4sIQIIQ", b"\x89GEM", 2, 36 + len(body), header, text, numbers
@@ -283,7 +283,7 @@ def parts(data):
 
 
 def rewrite(path, header=None, middle=None, numbers=None):
-    """Writes the example again with other parts, and a checksum of them."""
+    """Writes the example with other parts and their checksum."""
     old = example()
     old_header, old_middle, old_numbers = parts(
         ticket_file.encode(old.masks, old.weights, old.metadata)
@@ -303,7 +303,7 @@ def header(path):
 
 
 def edited(header, change):
-    """Returns a header with other weights and the fingerprint of these."""
+    """Returns a header with other weights and their fingerprint."""
     header = {**header, "weights": {**header["weights"], **change}}
     with contextlib.suppress(TypeError, ValueError, KeyError):
         header["fingerprint"] = ticket_file.fingerprint(
@@ -314,7 +314,7 @@ def edited(header, change):
 
 
 def test_the_same_parts_are_the_same_ticket(path, header):
-    # Another program may deflate in another way.
+    # Another program may compress in a different way.
     rewrite(path, json.dumps(header, indent=3).encode())
     assert_same(example(), Ticket.load(path))
 
@@ -429,7 +429,7 @@ def test_signs_end_where_they_end(tmp_path):
 def test_bombs_are_refused_before_they_unfold(path, header):
     rewrite(path, b" " * 2**25)
     assert "header claims 33554432 bytes" in refused(path)
-    # The prefix says that the header is short.
+    # The prefix states that the header is short.
     stored, text = deflate(b" " * 2**25), 100
     path.write_bytes(sealed((len(stored), text, 0), stored))
     assert "header do not inflate to 100 bytes" in refused(path)
@@ -446,7 +446,7 @@ def test_bombs_are_refused_before_they_unfold(path, header):
     rewrite(path, edited(header, columns), b"", b"")
     assert path.stat().st_size < 2**9
     assert "describes 2147483656 weights" in refused(path)
-    # A smaller one is up to the user.
+    # The user may choose a smaller limit.
     columns["shape"] = [[2**20]] * 2
     rewrite(path, edited(header, columns), b"", b"")
     with pytest.raises(ValueError, match="max_bytes=10,000,000"):
@@ -466,7 +466,7 @@ def test_masks_must_fit_their_weights():
 
 
 def test_bytes_of_each_coding(tmp_path):
-    """Each weight is written as briefly as is exact."""
+    """Each weight uses the shortest exact coding."""
     random = np.random.default_rng(0)
     noise = random.normal(size=800).astype("float32")
     signs = np.where(noise < 0, -0.1, 0.1).astype("float32")

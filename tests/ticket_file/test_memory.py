@@ -1,4 +1,4 @@
-"""A limit in bytes holds for the whole process that reads a file."""
+"""Tests that a memory limit holds for the process that reads a file."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SECONDS = 10
 
 
 def seal(header, middle=b"", numbers=b""):
-    """Returns a file with right lengths and checksum of any parts."""
+    """Returns a file of any parts with correct lengths and checksum."""
     text = json.dumps(header).encode() if isinstance(header, dict) else header
     stored, values = container._deflate(text), container._deflate(numbers)
     body = stored + middle + values
@@ -55,7 +55,7 @@ def header(paths, shape, coding="plain", kept=0, **more):
 
 
 def hostile():
-    """Files of a few kB that describe much more."""
+    """Files of a few kB that describe much more data."""
     names = [f"w{n}" for n in range(11_000)]
     large = 2**29
     text = json.dumps(header(["a", "b"], [8])).encode()
@@ -80,7 +80,7 @@ def hostile():
 
 
 def limited(code, *arguments, size, **keywords):
-    """Runs Python within bytes of address space and seconds of a processor."""
+    """Runs Python with limits on address space and CPU time."""
 
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
@@ -97,7 +97,7 @@ def limited(code, *arguments, size, **keywords):
     )
 
 
-FAST = ("bomb", "crowded", "rows")  # of numbers, of the header, of weights
+FAST = ("bomb", "crowded", "rows")  # Of numbers, of the header and of weights.
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_reading_takes_no_more_than_max_bytes(tmp_path):
     )
     assert found.returncode == 0, found.stderr[-2000:]
     lines = found.stdout.splitlines()
-    # Both valid files are refused at 128 MiB, and read with what they need.
+    # Both valid files are refused at 128 MiB, and read with enough memory.
     assert [line.split()[0] for line in lines[:4]] == ["refused", "read"] * 2
     assert sum(line.startswith("read") for line in lines) >= 4
 
@@ -225,10 +225,10 @@ peak(ticket.network)
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="reads Linux' own figures"
+    not sys.platform.startswith("linux"), reason="reads Linux' memory figures"
 )
 def test_expanding_takes_no_more_than_max_bytes(tmp_path):
-    """Also where the limit is the least with which it is not refused."""
+    """Also holds for the smallest limit that is not refused."""
     paths = {"small": 20, "large": 2500}
     for name, width in paths.items():
         layers = [keras.Input((width,)), keras.layers.Dense(width)]

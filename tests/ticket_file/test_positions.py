@@ -13,7 +13,7 @@ from tf_gems.ticket_file import positions
 
 @st.composite
 def masks(draw):
-    """Any flags: few, none, all, at random, or one after the other."""
+    """Returns flags: few, none, all, at random or consecutive."""
     size = draw(st.integers(0, 300))
     kind = draw(st.sampled_from(["list", "density", "none", "all", "block"]))
     if kind == "list":
@@ -45,7 +45,7 @@ def decode(data, found, widths):
 @settings(deadline=None, max_examples=300)
 @given(st.lists(masks(), min_size=1, max_size=4), st.data())
 def test_any_masks_round_trip(found, data):
-    """At the best width, and at any other."""
+    """At the best width and at any other width."""
     widths = [positions.best_width(mask) for mask in found]
     other = data.draw(
         st.lists(
@@ -80,7 +80,7 @@ def test_random_masks_are_near_their_entropy(density):
     share = kept / mask.size
     rate = -share * math.log2(share) - (1 - share) * math.log2(1 - share)
     bound = positions.entropy(mask.size, kept)
-    # Stirling: the logarithm of the binomial is a little less than n H(k/n).
+    # Stirling: the logarithm of the binomial is slightly below n H(k/n).
     assert mask.size * rate - 12 < bound < mask.size * rate
     length = positions.length(mask, positions.best_width(mask))
     assert bound <= length * 1.003 and length <= 1.05 * bound
@@ -98,11 +98,11 @@ def test_entropy_counts_the_masks():
 
 
 def test_a_code_by_hand():
-    # Gaps 5, 0 and 2; remainders of width 1 are 1, 0, 0; quotients 2, 0, 1.
+    # Gaps 5, 0 and 2. Remainders of width 1 are 1, 0, 0. Quotients are 2, 0, 1.
     mask = np.zeros(12, bool)
     mask[[5, 6, 9]] = True
     assert positions.encode([mask], [1]) == bytes([0b100_001_1_0, 0b1_0000000])
-    # If more than half are set, the others are coded.
+    # If more than half are set, the complement is coded.
     assert positions.encode([~mask], [1]) == positions.encode([mask], [1])
     [inverted] = positions.decode(
         bytes([0b10000110, 0b10000000]), [12], [9], [1]
@@ -141,7 +141,7 @@ def test_refusals_take_little_memory():
     try:
         with pytest.raises(ValueError, match="are no positions of 1073741824"):
             positions.decode(data, [2**31], [2**30], [0])
-        # 8,000 zeros of width 31 would be gaps beyond 64 bits, if believed.
+        # 8,000 zeros of width 31 would be gaps beyond 64 bits.
         with pytest.raises(ValueError, match="are no positions of 3"):
             positions.decode(b"\xff" + data, [2**31], [3], [31])
         with pytest.raises(ValueError, match="those of 0 weights"):
