@@ -350,7 +350,7 @@ CASES = arguments()
 @pytest.mark.parametrize(
     "function", CASES, ids=lambda f: f"{f.__module__}.{f.__name__}"
 )
-def test_what_is_absurd_is_refused_by_name(function, tmp_path, monkeypatch):
+def test_invalid_arguments_are_refused_by_name(function, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = list(failures(function, *CASES[function]))
     assert not found, "\n".join(found)
@@ -367,7 +367,7 @@ LEFT_OUT = {
 }
 
 
-def test_no_public_callable_is_left_out():
+def test_every_public_callable_is_tested():
     for name, value in public():
         if name.split(".")[-1] not in LEFT_OUT:
             assert value in CASES, name

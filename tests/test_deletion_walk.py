@@ -268,7 +268,7 @@ def light(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("writer", DIRECTORIES)
-def test_where_people_live_nothing_is_written(files, user, writer):
+def test_invalid_targets_are_refused_before_writing(files, user, writer):
     """Refuses the target before any work, even with `overwrite`."""
     before = snapshot(user)
     takes_overwrite = writer in (saved_model, saved_model_command)
@@ -283,7 +283,7 @@ def test_where_people_live_nothing_is_written(files, user, writer):
 
 
 @pytest.mark.parametrize("writer", DIRECTORIES)
-def test_a_directory_of_a_user_survives(files, user, writer, light):
+def test_user_directory_survives(files, user, writer, light):
     """The writer either refuses the directory or keeps its files."""
     target = user / "work" / "archive"
     for again in (False, True):
@@ -298,9 +298,7 @@ def test_a_directory_of_a_user_survives(files, user, writer, light):
 
 
 @pytest.mark.parametrize("writer", DIRECTORIES)
-def test_a_new_directory_is_written_and_written_again(
-    files, user, writer, light
-):
+def test_new_directory_is_written_and_rewritten(files, user, writer, light):
     """Files of this library are replaced, and files of the user are kept."""
     around = snapshot(user)
     target = user / "work" / "new"
@@ -376,7 +374,7 @@ FILES = [
 
 
 @pytest.mark.parametrize("writer, suffix", FILES)
-def test_a_file_replaces_the_file_of_its_name_only(files, user, writer, suffix):
+def test_file_replaces_only_same_name(files, user, writer, suffix):
     before = snapshot(user)
     folder = user / "work" / f"folder{suffix}"
     folder.mkdir()
@@ -400,7 +398,7 @@ def test_a_file_replaces_the_file_of_its_name_only(files, user, writer, suffix):
 
 
 @needs_tensorflow
-def test_a_saved_model_is_replaced_by_its_own_files(files, tmp_path):
+def test_saved_model_replaces_only_its_files(files, tmp_path):
     target = tmp_path / "exported"
     saved_model(files, target, False)
     first = snapshot(target)
@@ -428,7 +426,7 @@ def test_a_saved_model_is_replaced_by_its_own_files(files, tmp_path):
 
 
 @needs_tensorflow
-def test_a_link_to_a_saved_model_stays_a_link(files, tmp_path):
+def test_link_to_saved_model_stays_a_link(files, tmp_path):
     saved_model(files, tmp_path / "real", False)
     (tmp_path / "link").symlink_to(tmp_path / "real")
     saved_model(files, tmp_path / "link", True)
@@ -446,7 +444,7 @@ def recipes(monkeypatch):
     pytest.importorskip("matplotlib")
 
 
-def test_a_run_of_a_recipe_keeps_to_its_own_files(files, user, recipes):
+def test_recipe_run_keeps_user_files(files, user, recipes):
     experiment = recipe_module("experiment")
     settings = recipe_module("digits").PRESETS["smoke"]
     for bad in (*("", " ", "~/runs", ".", "..", "/"), user):
@@ -494,9 +492,7 @@ PROGRAMS = {
     "recipe",
     ["reproduce", pytest.param("compare", marks=pytest.mark.slow)],
 )
-def test_the_program_of_a_recipe_keeps_to_its_own_files(
-    user, recipe, recipes, tmp_path
-):
+def test_recipe_program_keeps_user_files(user, recipe, recipes, tmp_path):
     """Refuses invalid targets, and otherwise keeps the files of the user."""
     random = np.random.default_rng(0)
     images = {
@@ -562,7 +558,7 @@ def test_the_program_of_a_recipe_keeps_to_its_own_files(
     assert process.returncode == 0
 
 
-def test_publishing_replaces_what_was_published(user, recipes):
+def test_publishing_replaces_earlier_files(user, recipes):
     publish = recipe_module("publish")
     run = user / "work" / "digits-0"
     run.mkdir()

@@ -27,7 +27,7 @@ def deployment():
     return module
 
 
-def test_the_table_shows_every_form_of_every_cell(deployment):
+def test_table_shows_every_format_of_every_cell(deployment):
     results = json.loads(RESULTS.read_text("utf-8"))
     table = deployment.render(results)
     lines = [line for line in table.splitlines() if line.startswith("| 9")]
@@ -42,7 +42,7 @@ def test_the_table_shows_every_form_of_every_cell(deployment):
         assert kept == pytest.approx(cell["target_sparsity"], abs=1e-3)
 
 
-def test_files_are_smaller_for_their_zeros(deployment):
+def test_sparse_files_are_smaller(deployment):
     cells = json.loads(RESULTS.read_text("utf-8"))["cells"]
     for cell in cells:
         sparse, dense = (
@@ -62,6 +62,6 @@ def test_files_are_smaller_for_their_zeros(deployment):
             assert (row["accuracy"] is None) == (row["refused"] is not None)
 
 
-def test_the_page_shows_what_was_measured(deployment):
+def test_page_shows_measured_results(deployment):
     page = (BENCHMARKS.parent / "docs" / "sizes.md").read_text("utf-8")
     assert deployment.render(json.loads(RESULTS.read_text("utf-8"))) in page

@@ -22,7 +22,7 @@ Y = RANDOM.integers(0, 4, size=12)
 
 
 @pytest.mark.parametrize("affine", [False, True])
-def test_trains_as_keras_does(affine):
+def test_training_matches_keras(affine):
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -50,7 +50,7 @@ def test_trains_as_keras_does(affine):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_tickets_of_fused_networks_fit_the_plain_one(tmp_path):
+def test_tickets_of_fused_networks_apply_to_plain_network(tmp_path):
     plain = gems.zoo.resnet20((16, 16, 3), 4)
     sparse = gems.SparseModel(fused(plain), seed=0)
     ticket = gems.methods.get("magnitude", target_sparsity=0.9).find(sparse)

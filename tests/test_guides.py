@@ -101,7 +101,7 @@ def test_reproduce_the_paper(run):
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
-def test_guides_are_notebooks_and_their_links_lead_somewhere(guide):
+def test_guides_convert_to_notebooks_with_valid_links(guide):
     jupytext = pytest.importorskip("jupytext")
     nbformat = pytest.importorskip("nbformat")
     text = jupytext.writes(jupytext.read(guide), fmt="ipynb")
@@ -117,7 +117,7 @@ def test_guides_are_notebooks_and_their_links_lead_somewhere(guide):
     assert f"guides/{guide.name}" in (ROOT / "docs/index.md").read_text("utf-8")
 
 
-def test_the_site_is_built_without_a_warning(tmp_path):
+def test_site_builds_without_warnings(tmp_path):
     mkdocs = shutil.which("mkdocs", path=Path(sys.executable).parent)
     if mkdocs is None:
         pytest.skip("needs the extra `docs`")

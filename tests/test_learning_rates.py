@@ -94,7 +94,7 @@ FORGETFUL = ("Ftrl", "ScheduleFreeAdamW")
 WRAPPERS = ("LossScaleOptimizer", "MultiOptimizer", "Optimizer", "OptimizerMap")
 
 
-def test_every_optimizer_of_keras_is_tried():
+def test_every_keras_optimizer_is_tested():
     kinds = {
         name
         for name, value in vars(keras.optimizers).items()
@@ -121,7 +121,7 @@ def test_any_optimizer(name, good):
     check(*mine(optimizer), good - 0.02)
 
 
-def test_no_learning_rate(good):
+def test_auto_optimizer(good):
     check(*mine("auto"), good - 0.02)
 
 
@@ -147,7 +147,7 @@ def of_many():
     ],
     ids=["nesterov and ema", "momentum and clipped", "scaled", "many"],
 )
-def test_any_kind_of_an_optimizer(make, good):
+def test_optimizer_options(make, good):
     check(*mine(make()), good - 0.02)
 
 
@@ -217,7 +217,7 @@ CALLBACKS = {
 
 
 @pytest.mark.parametrize("name", slow_but("scheduler", CALLBACKS))
-def test_rates_that_callbacks_change(name):
+def test_callbacks_that_change_the_rate(name):
     if keras.backend.backend() == "jax" and name == "jump":
         pytest.skip("on JAX, Keras applies such a change in the next epoch")
     # The results vary if rates jump or depend on the loss.
@@ -226,7 +226,7 @@ def test_rates_that_callbacks_change(name):
 
 
 @pytest.mark.slow
-def test_accumulated_gradients_of_data_of_unknown_length():
+def test_gradient_accumulation_with_unknown_data_length():
     import tensorflow as tf
 
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH // 4)

@@ -71,7 +71,7 @@ def mirrored(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_four_replicas_and_a_second_strategy(mirrored):
+def test_mirrored_replicas_find_ticket_of_one_device(mirrored):
     one, four, second = mirrored
     assert [run["devices"] for run in mirrored] == [1, 4, 2]
     assert one["mining"]["regularization"][0] > 0, "the penalty did not adapt"

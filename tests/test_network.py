@@ -49,7 +49,7 @@ def gem_data():
     return x, generator.normal(size=(16, 2)).astype("float32")
 
 
-def test_a_functional_model_that_holds_gem_layers(tmp_path, eagerly):
+def test_functional_model_with_gem_layers(tmp_path, eagerly):
     x, y = gem_data()
     model = gem_network()
     user = model.get_layer("dense_of_user")
@@ -120,7 +120,7 @@ def ticket_mask(ticket, prunable):
     return mask
 
 
-def test_strip_reaches_a_sparse_model_in_a_model():
+def test_strip_nested_sparse_model():
     inner = tf_gems.SparseModel(models.dense_network(), seed=0)
     inputs = keras.Input((6,))
     model = keras.Model(inputs, layers.Dense(2)(inner(inputs)))
@@ -160,7 +160,7 @@ class Weird(keras.regularizers.Regularizer):
         return {}
 
 
-def test_strip_copies_what_the_user_has_written_in_line():
+def test_strip_keeps_inline_operations():
     init = tf_gems.initializers.SignedConstant(seed=0)
     inputs = keras.Input((6,))
     x = layers.Dense(5, kernel_initializer=init, name="signed")(inputs)
@@ -191,7 +191,7 @@ class MakesGemLayers(keras.Model):
         return self.dense(self.gem(x, training=training))
 
 
-def test_a_subclassed_model_may_make_gem_layers_and_be_stripped():
+def test_subclassed_model_with_gem_layers_is_stripped():
     x, _ = models.dense_data()
     model = MakesGemLayers()
     y = np.zeros((32, 2))
@@ -220,7 +220,7 @@ class WithoutConfig(keras.Model):
         return self.dense(x)
 
 
-def test_what_cannot_be_stripped_is_refused():
+def test_unsupported_models_are_not_stripped():
     with pytest.raises(ValueError, match="'dense' of type Sequential, which"):
         tf_gems.strip(models.dense_network())
     sparse = tf_gems.SparseModel(models.dense_network())
@@ -228,7 +228,7 @@ def test_what_cannot_be_stripped_is_refused():
         tf_gems.strip(sparse)
 
 
-def test_strip_needs_no_config():
+def test_strip_without_config():
     model = WithoutConfig(layers.Dense(3))
     x = np.ones((1, 4))
     model(x)
@@ -257,7 +257,7 @@ class Nested(keras.Model):
         return self.wrapper(self.pair[0](x)[:, None])
 
 
-def test_gem_layers_in_attributes_are_replaced_and_put_back():
+def test_gem_layers_in_attributes_are_replaced_and_restored():
     x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     model = Nested()
     model(x)
@@ -288,7 +288,7 @@ class Parts(keras.Model):
         return {"name": self.name}
 
 
-def test_strip_gives_the_very_model_back(tmp_path):
+def test_strip_returns_original_model(tmp_path):
     x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
     norm = layers.Normalization()
     norm.adapt(10 * x + 3)
@@ -335,7 +335,7 @@ def test_strip_while_mining_ends_mining():
         mine(sparse, x, y)
 
 
-def test_unwrap_gives_a_model_that_trains():
+def test_unwrapped_model_trains():
     x, y = models.dense_data()
     model = models.dense_network()
     before = values(model)
@@ -368,7 +368,7 @@ for name in ("mining", "finetuning"):
 """
 
 
-def test_files_load_in_a_fresh_process(tmp_path):
+def test_files_load_in_new_process(tmp_path):
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), mask="round", seed=0)
     mine(sparse, x, y)

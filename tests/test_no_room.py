@@ -58,7 +58,7 @@ def assert_refused(write, place):
 
 
 @pytest.mark.parametrize("writer", DIRECTORIES)
-def test_a_directory_on_a_full_disk(files, small, light, writer):  # noqa: F811
+def test_directory_on_full_disk(files, small, light, writer):  # noqa: F811
     if writer.__name__.startswith("find"):
         pytest.skip("the first files are backups, which have separate tests")
     target = small / "new"
@@ -81,7 +81,7 @@ def test_a_directory_on_a_full_disk(files, small, light, writer):  # noqa: F811
 
 
 @pytest.mark.parametrize("writer, suffix", FILES)
-def test_a_file_on_a_full_disk(files, small, writer, suffix):  # noqa: F811
+def test_file_on_full_disk(files, small, writer, suffix):  # noqa: F811
     target = small / f"old{suffix}"
     target.write_bytes(b"what was there")
     fill(small, 0)
@@ -100,7 +100,7 @@ def another_user():
 
 @pytest.mark.parametrize("writer, suffix", FILES)
 @pytest.mark.parametrize("how", ["file system", "user"])
-def test_a_file_where_nothing_may_be_written(
+def test_file_in_readonly_directory(
     files,  # noqa: F811
     small,
     tmp_path,
@@ -133,7 +133,7 @@ def test_a_file_where_nothing_may_be_written(
 
 
 @pytest.mark.parametrize("writer", DIRECTORIES)
-def test_a_directory_where_nothing_may_be_written(files, small, light, writer):  # noqa: F811
+def test_directory_in_readonly_directory(files, small, light, writer):  # noqa: F811
     (small / "theirs.bin").write_bytes(b"mine")
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     assert_refused(lambda: writer(files, small / "new", False), small)

@@ -43,7 +43,7 @@ def stepped(optimizer):
         lambda: keras.optimizers.SGD(lambda: 0.3),
     ],
 )
-def test_a_copy_steps_as_the_original_did_at_first(build):
+def test_copy_steps_like_new_original(build):
     original = build()
     copy = copy_optimizer(original)
     expected = stepped(original)
@@ -61,7 +61,7 @@ def test_another_learning_rate(rate):
     assert found == (0.25 if isinstance(rate, Warm) else 0.5)
 
 
-def test_a_config_that_is_not_whole_is_refused():
+def test_incomplete_config_is_refused():
     class Scaled(keras.optimizers.SGD):
         def __init__(self, learning_rate=0.1, scale=1.0, **kwargs):
             super().__init__(learning_rate, **kwargs)

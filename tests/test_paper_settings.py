@@ -122,7 +122,7 @@ def test_milestones_in_epochs(recipes, row, epochs):
         assert math.isclose(part * settings.finetuning_epochs, epoch)
 
 
-def test_every_row_is_a_setting_of_a_known_status(recipes):
+def test_rows_are_valid_settings_with_known_status(recipes):
     paper, module = recipes
     for (*names, density), (_, status) in paper.ROWS.items():
         settings = module.Settings.from_paper(*names, 1 - density / 100)
@@ -136,7 +136,7 @@ def test_every_row_is_a_setting_of_a_known_status(recipes):
     assert status["cifar100", "resnet32_double", 2] == "grid"
 
 
-def test_adaptive_penalty_begins_near_the_authors_weights(recipes):
+def test_initial_adaptive_penalty_is_near_authors_weights(recipes):
     """The weights agree within a factor of 3 for all SGD settings.
 
     With SGD, a penalty `weight * sum(p ** 2)` reduces a score in each step by
@@ -170,7 +170,7 @@ def test_adaptive_penalty_begins_near_the_authors_weights(recipes):
     assert abs(sum(logarithms) / len(logarithms)) < math.log(1.5)
 
 
-def test_what_the_paper_has_not_is_refused_with_what_it_has(recipes):
+def test_settings_missing_in_paper_are_refused_with_alternatives(recipes):
     _, module = recipes
     with pytest.raises(ValueError, match="resnet18 at 0.5, 0.8, 0.95, 0.986"):
         module.Settings.from_paper("tiny_imagenet", "resnet18", 0.9)
@@ -182,7 +182,7 @@ def test_what_the_paper_has_not_is_refused_with_what_it_has(recipes):
         module.Settings.from_paper("cifar10", "resnet21", 0.95)
 
 
-def test_settings_that_are_added_do_not_rename_old_runs(recipes):
+def test_new_settings_do_not_rename_old_runs(recipes):
     _, module = recipes
     # The names of runs before the optimizer was a setting.
     assert module.Settings("cifar10", "resnet20").hash() == "2ca12faedfd3"
@@ -192,7 +192,7 @@ def test_settings_that_are_added_do_not_rename_old_runs(recipes):
     assert other.hash() != "2ca12faedfd3"
 
 
-def test_settings_that_do_not_fit_are_refused(recipes):
+def test_incompatible_settings_are_refused(recipes):
     _, module = recipes
     with pytest.raises(ValueError, match="in order. Received: first_mil"):
         module.Settings("cifar10", "vgg16", first_milestone=0.9)

@@ -26,21 +26,21 @@ def guide(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_eight_bits_keep_it_too(guide):
+def test_int8_export_keeps_accuracy(guide):
     assert guide["rounded"] > guide["dense"] - 0.05
     zeros = sum(row["zeros"] for row in guide["int8"].tensors)
     assert zeros >= 0.8 * guide["sparse"].ticket().size
 
 
 @pytest.mark.slow
-def test_it_keeps_the_accuracy(guide):
+def test_pruning_keeps_accuracy(guide):
     assert guide["dense"] > 0.85
     assert guide["pruned"] > guide["dense"] - 0.05
     assert guide["sparse"].ticket().sparsity == pytest.approx(0.8, abs=1e-3)
 
 
 @pytest.mark.slow
-def test_the_plain_model_is_the_pruned_one(guide):
+def test_stripped_model_is_pruned(guide):
     plain = guide["plain"]
     assert type(plain) is keras.Sequential
     zeros = [float(np.mean(np.array(w) == 0)) for w in plain.weights]
@@ -49,13 +49,13 @@ def test_the_plain_model_is_the_pruned_one(guide):
     assert depthwise == [0.0] and max(zeros) > 0.8
 
 
-def test_policies_of_the_table_are_those_of_the_code():
+def test_policies_in_table_match_code():
     named = set(re.findall(r'^\| `"(\w+)"` \|', GUIDE, re.M))
     assert named == set(gems.filter_policies.POLICIES)
 
 
 @pytest.mark.slow
-def test_in_one_shot(guide):
+def test_one_shot_pruning(guide):
     again, ticket = guide["again"], guide["ticket"]
     assert ticket.sparsity == pytest.approx(0.85, abs=1e-3)
     assert again.phase == "finetuning"
@@ -91,7 +91,7 @@ def mean(rows, **wanted):
     return f"{100 * np.mean(found):.1f}" if found else "-"
 
 
-def test_the_table_of_distributions_holds_the_figures_of_the_results():
+def test_distributions_table_matches_results():
     rows = [r for r in rows_of("trained.json") if r["seed"] == 0]
     head, lines = table_under("How the zeros are spread")
     assert {line[0] for line in lines} == {row["network"] for row in rows}
@@ -103,7 +103,7 @@ def test_the_table_of_distributions_holds_the_figures_of_the_results():
             assert cell == mean(of_network, **wanted)
 
 
-def test_the_table_of_optimizers_holds_the_figures_of_the_results():
+def test_optimizers_table_matches_results():
     rows = rows_of("trained_steps.json")
     ways = (
         "gradual",
@@ -117,7 +117,7 @@ def test_the_table_of_optimizers_holds_the_figures_of_the_results():
         assert cells == [mean(rows, way=way, **wanted) for way in ways]
 
 
-def test_the_table_beside_tfmot_holds_the_figures_of_the_results():
+def test_tfmot_table_matches_results():
     rows = rows_of("trained_tfmot.json")
     for network, zeros, seeds, dense, *cells in table_under(
         "Beside TF Model Optimization"
@@ -136,7 +136,7 @@ def test_the_table_beside_tfmot_holds_the_figures_of_the_results():
         ]
 
 
-def test_the_table_of_eight_bits_holds_the_figures_of_the_results():
+def test_int8_table_matches_results():
     text = (RESULTS / "quantization.json").read_text("utf-8")
     rows = json.loads(text)["results"]
     keys = ("float", "after_training", "aware")

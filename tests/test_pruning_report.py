@@ -46,7 +46,7 @@ def test_rows_and_reasons():
     }
 
 
-def test_filters_narrow_and_callables_decide():
+def test_filters_and_callables():
     model = network()
     report = tf_gems.PruningReport(model, filters="attention/(query|key)")
     assert [v.path for v in report.prunable] == [
@@ -65,7 +65,7 @@ def test_filters_narrow_and_callables_decide():
     }
 
 
-def test_renders_for_people_and_for_json():
+def test_renders_as_table_and_json():
     report = tf_gems.PruningReport(network(), filters="top")
     text = str(report)
     assert text == report.render()
@@ -78,7 +78,7 @@ def test_renders_for_people_and_for_json():
     assert {"path", "shape", "reason"} == set(data["skipped"][0])
 
 
-def test_nothing_to_prune_is_refused():
+def test_model_without_prunable_weights_is_refused():
     with pytest.raises(ValueError, match="filters='conv'.*top/kernel"):
         tf_gems.PruningReport(network(), filters="conv")
     with pytest.raises(ValueError, match="must be a regular.*filters=3"):
@@ -106,7 +106,7 @@ def convolutional():
     return keras.Model(inputs, layers.Dense(2, name="dense")(x))
 
 
-def test_pointwise_prunes_what_runs_faster():
+def test_pointwise_selects_layers_with_speed_up():
     report = tf_gems.PruningReport(convolutional(), filters="pointwise")
     assert [v.path for v in report.prunable] == [
         "first/kernel",
@@ -120,7 +120,7 @@ def test_pointwise_prunes_what_runs_faster():
         tf_gems.PruningReport(network(), filters="pointwise")
 
 
-def test_pointwise_counts_what_is_not_pruned_as_well():
+def test_pointwise_density_includes_unpruned_weights():
     model = convolutional()
     # Of 40 weights, 24 can be pruned: at most 60 % can be zero.
     model.get_layer("first").trainable = False
@@ -133,7 +133,7 @@ def test_pointwise_counts_what_is_not_pruned_as_well():
         tf_gems.methods.Magnitude(0.9).find(sparse)
 
 
-def test_pointwise_refuses_targets_that_pay_nothing():
+def test_pointwise_refuses_targets_without_speed_up():
     sparse = tf_gems.SparseModel(convolutional(), filters="pointwise", seed=0)
     copy = type(sparse).from_config(sparse.get_config())
     assert [w.path for w in copy.gem.prunable] == [
@@ -237,7 +237,7 @@ class Parts(keras.layers.Layer):
         return x
 
 
-def test_biases_tokens_and_positions_are_no_kernels():
+def test_biases_tokens_and_positions_are_not_kernels():
     layer = Parts()
     layer.build((None, 4))
     names = [
@@ -277,7 +277,7 @@ def test_scores_are_not_prunable():
         sparse.start_finetuning(tf_gems.methods.RandomPruning(0.5).find(sparse))
 
 
-def test_a_class_is_no_filter():
+def test_class_as_filter_is_refused():
     with pytest.raises(ValueError, match="filters=Dense, a class"):
         tf_gems.PruningReport(
             models.dense_network(), filters=keras.layers.Dense

@@ -42,14 +42,14 @@ def row(card):
 
 
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
-def test_table_holds_the_figures_of_the_card(path):
+def test_table_matches_model_cards(path):
     card = json.loads(path.read_text("utf-8"))
     assert row(card) in README
     assert row(card) in PUBLISHED
     assert card["command"] in PUBLISHED
 
 
-def test_comparison_is_that_of_the_results():
+def test_comparison_matches_results():
     path = RESULTS / "compare_mnist" / "results.json"
     comparison = tf_gems.Comparison.load(path)
     assert comparison.render(0.9856) in METHODS
@@ -68,7 +68,7 @@ def test_comparison_is_that_of_the_results():
     assert max(accuracies.values()) in (mined, trained)
 
 
-def test_comparison_on_cifar10_is_that_of_the_results():
+def test_cifar10_comparison_matches_results():
     path = RESULTS / "compare_cifar10" / "results.json"
     comparison = tf_gems.Comparison.load(path)
     assert comparison.render(0.9856) in METHODS
@@ -86,7 +86,7 @@ def test_links_and_names_exist(page):
         assert (ROOT / "recipes" / recipe).exists(), recipe
 
 
-def test_the_readme_is_short():
+def test_readme_is_short():
     assert len(README.encode()) <= 8000
 
 
@@ -94,7 +94,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("code", SNIPPETS, ids=["trained", "gem"])
-def test_snippets_run_as_they_are_printed(code, tmp_path, monkeypatch):
+def test_snippets_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(code, names)

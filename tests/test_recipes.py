@@ -54,7 +54,7 @@ def read_csv(path):
 
 
 @pytest.mark.slow
-def test_digits_survives_a_kill_resumes_and_then_is_a_no_op(tmp_path):
+def test_digits_resumes_after_kill_and_finished_run_is_no_op(tmp_path):
     flags = ["--preset=smoke", "--mining_epochs=6"]
     process = start(tmp_path, *flags)
     deadline = time.time() + TIMEOUT
@@ -102,7 +102,7 @@ def test_digits_survives_a_kill_resumes_and_then_is_a_no_op(tmp_path):
     assert again.strip() == output[output.index("lenet_300_100 on") :].strip()
 
 
-def test_a_bad_setting_is_refused_before_anything_is_written(tmp_path):
+def test_invalid_setting_is_refused_before_writing(tmp_path):
     code, output = refuse(tmp_path, "--finetuning_schedule=cosin")
     assert code != 0
     assert "Did you mean 'cosine'" in output
@@ -112,7 +112,7 @@ def test_a_bad_setting_is_refused_before_anything_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_data_names_the_remedy(tmp_path):
+def test_missing_data_error_names_remedy(tmp_path):
     code, output = refuse(
         tmp_path / "runs", f"--data_dir={tmp_path}", recipe="mnist.py"
     )
@@ -122,7 +122,7 @@ def test_missing_data_names_the_remedy(tmp_path):
 
 
 @pytest.mark.slow
-def test_tiny_imagenet_in_smoke(tmp_path):
+def test_tiny_imagenet_smoke_run(tmp_path):
     place = directory("tiny_imagenet_20")
     flags = [
         "--preset=smoke",
@@ -181,7 +181,7 @@ def test_every_network_starts_from_pretrained_weights(tmp_path, monkeypatch):
     assert model.output_shape == (None, 5)
 
 
-def test_the_paper_is_asked_by_flags(tmp_path):
+def test_paper_settings_flag(tmp_path):
     flags = ["--network=mobilenet_v2", f"--data_dir={tmp_path}"]
     code, output = refuse(
         tmp_path, *flags, "--target_sparsity=0.9", recipe="cifar10.py"
@@ -192,14 +192,14 @@ def test_the_paper_is_asked_by_flags(tmp_path):
 
 
 @pytest.mark.parametrize("recipe", ["mnist.py", "cifar10.py"])
-def test_other_recipes_know_their_presets(recipe):
+def test_recipes_have_presets(recipe):
     _, output = forked.run(RECIPES / recipe, "--helpfull")
     assert "<paper|short|smoke>" in output
     assert "Paper: 0.9856" in output
 
 
 @pytest.mark.slow
-def test_compare_in_smoke_and_again_from_its_cells(tmp_path):
+def test_compare_smoke_run_and_rerun(tmp_path):
     flags = ["--preset=smoke", "--names=gem_miner,snip,random_erk"]
     code, output = run(tmp_path, *flags, recipe="compare.py")
     assert code == 0, output

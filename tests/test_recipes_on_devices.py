@@ -107,7 +107,7 @@ def kill_one_of_two_workers(output_dir):
     not Path("/proc/self/task").exists(),
     reason="the test finds workers in /proc",
 )
-def test_killed_workers_go_on_to_the_same_ticket(tmp_path):
+def test_killed_workers_resume_to_same_ticket(tmp_path):
     (tmp_path / "whole").mkdir()
     process = start(tmp_path / "whole", *SMOKE, "--workers=2")
     wait_for(process, tmp_path / "whole", "results.json")  # Epochs of mining.
@@ -128,7 +128,7 @@ def test_killed_workers_go_on_to_the_same_ticket(tmp_path):
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="jax is not installed"
 )
-def test_devices_that_do_not_divide_the_batches(tmp_path):
+def test_devices_must_divide_batches(tmp_path):
     flags = ["--backend=jax", "--strategy=mirrored"]
     three = "--xla_force_host_platform_device_count=3"
     process = start(tmp_path, *SMOKE, *flags, XLA_FLAGS=three)
@@ -140,7 +140,7 @@ def test_devices_that_do_not_divide_the_batches(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_comparison_mirrored(tmp_path):
+def test_mirrored_comparison(tmp_path):
     flags = ["--preset=smoke", "--names=snip", "--strategy=mirrored"]
     process = start(tmp_path, *flags, recipe="compare.py", replicas=2)
     code, output = finish(process)
@@ -152,7 +152,7 @@ def test_a_comparison_mirrored(tmp_path):
 
 
 @pytest.mark.slow
-def test_replicas_that_do_not_divide_the_batches(tmp_path):
+def test_replicas_must_divide_batches(tmp_path):
     process = start(tmp_path, *SMOKE, "--strategy=mirrored", replicas=3)
     code, output = finish(process)
     assert code and "batch_size=64 for 3 replicas" in output
@@ -173,7 +173,7 @@ def test_replicas_that_do_not_divide_the_batches(tmp_path):
         ("digits.py", ["--backend=jax", "--strategy=multiworker"], "'jax'"),
     ],
 )
-def test_what_is_refused(recipe, flags, message, tmp_path):
+def test_invalid_flags_are_refused(recipe, flags, message, tmp_path):
     if "--backend=jax" in flags:  # Flags that are read before the imports.
         code, output = finish(start(tmp_path, *flags, recipe=recipe))
     else:

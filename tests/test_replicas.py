@@ -86,7 +86,7 @@ class OneDevice:
         pass
 
 
-def test_two_replicas_mine_the_ticket_of_one(mirrored_strategy, tmp_path):
+def test_two_replicas_find_ticket_of_one(mirrored_strategy, tmp_path):
     watch = ReplicasAgree()
     one, history_of_one = mined(OneDevice(), ReplicasAgree())
     two, history_of_two = mined(mirrored_strategy.scope(), watch)

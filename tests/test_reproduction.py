@@ -24,7 +24,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "reproduce"
 @pytest.mark.parametrize(
     "part", ["table2", "table3", "table4", "figure6", "figure7"]
 )
-def test_every_row_makes_a_method_at_its_density(part):
+def test_every_row_creates_method_at_its_density(part):
     whole, reduced = tables.Scale(), tables.Scale(0.1, 0.5)
     dense, *rows = tables.rows(part)
     assert dense.method is None
@@ -51,7 +51,7 @@ def test_the_papers_numbers():
     assert checked == 78.73
 
 
-def test_a_reduced_run_learns_faster_under_the_penalty_as_it_is():
+def test_reduced_run_scales_learning_rate_but_not_penalty():
     theirs, ours = (
         next(r for r in tables.rows("table4") if r.name == name)
         for name in (tables.THEIRS, "Gem-Miner, ours")
@@ -70,7 +70,7 @@ def test_a_reduced_run_learns_faster_under_the_penalty_as_it_is():
         assert config["regularization"]["class_name"] == "Adaptive"
 
 
-def test_what_the_paper_lacks_is_refused():
+def test_settings_missing_in_paper_are_refused():
     with pytest.raises(ValueError, match="resnet20"):
         tables.rows("table4", "vgg16")
     with pytest.raises(ValueError, match="figure3"):
@@ -84,7 +84,7 @@ def test_what_the_paper_lacks_is_refused():
     sorted(RESULTS.glob("*/*.json")),
     ids=lambda path: f"{path.parent.name}/{path.stem}",
 )
-def test_the_page_shows_what_was_run(path):
+def test_page_shows_results(path):
     cells = json.loads(path.read_text("utf-8"))
     epochs, fraction = path.parent.name.split("-")[-2:]
     text = figures.render(cells, tables.Scale(float(epochs), float(fraction)))
@@ -136,7 +136,7 @@ def run(*arguments, **keywords):
 
 
 @pytest.mark.slow
-def test_a_slice_ends_and_the_next_goes_on(tmp_path):
+def test_time_limited_run_resumes(tmp_path):
     pytest.importorskip("jax")
     first = run(tmp_path, "--minutes=0.2")
     for _ in range(3):
@@ -158,7 +158,7 @@ def test_a_slice_ends_and_the_next_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_fused_cells_are_their_own(tmp_path):
+def test_fused_cells_are_separate(tmp_path):
     refused = run(tmp_path, "--fuse")
     assert refused.returncode and "Received: --fuse" in refused.stderr
     process = run(tmp_path, "--fuse", backend="tensorflow")
@@ -180,7 +180,7 @@ def test_fused_cells_are_their_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_course_of_mining_by_penalty(tmp_path):
+def test_mining_curves_by_penalty(tmp_path):
     pytest.importorskip("jax")
     part = ["--figure=5", "--only=penalty 0.0001"]
     process = run(tmp_path, part=part)
@@ -195,7 +195,7 @@ def test_the_course_of_mining_by_penalty(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["figure3", "figure6"])
-def test_accuracies_are_drawn_by_density(part, tmp_path):
+def test_accuracies_are_plotted_by_density(part, tmp_path):
     cells = [
         {
             "name": row.name,
@@ -212,7 +212,7 @@ def test_accuracies_are_drawn_by_density(part, tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
-def test_an_epoch_that_ran_twice_counts_once(tmp_path):
+def test_repeated_epoch_counts_once(tmp_path):
     curve = figures.Curve(tmp_path / "curve.csv", lambda model: 0.5)
     for epoch, density in enumerate((0.9, 0.8, 0.7)):
         curve.on_epoch_end(epoch, {"density": density})

@@ -34,7 +34,7 @@ def random_ticket(model, sparsity=0.5):
     return methods.RandomPruning(sparsity, seed=7).find(model)
 
 
-def test_weights_are_drawn_anew_as_they_were_first():
+def test_reinitialized_weights_have_same_distribution():
     keras.utils.set_random_seed(1)
     sparse = gems.SparseModel(mixed_network(), seed=0)
     initial = {v.path: ops.convert_to_numpy(v) for v in sparse.model.weights}
@@ -150,7 +150,7 @@ def scaled_network(seed):
     return gems.SparseModel(network, seed=0)
 
 
-def test_layers_of_ones_own():
+def test_custom_layers():
     sparse = scaled_network(None)
     ticket = random_ticket(sparse)
     new, again, other = (
@@ -165,7 +165,7 @@ def test_layers_of_ones_own():
     np.testing.assert_array_equal(new["scaled/n/mean"], [2, 3, 4, 5])
 
 
-def test_what_cannot_be_drawn_anew_is_refused_by_name():
+def test_unsupported_reinitialization_is_refused_by_name():
     sparse = scaled_network(5)
     with pytest.raises(ValueError, match="scaled/own/table.*fixed seed"):
         sanity.reinitialize(random_ticket(sparse), sparse, seed=0)
@@ -232,7 +232,7 @@ def test_every_entry_is_kept_equally_often():
     assert np.abs(mean - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / 800)
 
 
-def test_a_shuffled_ticket_has_the_shape_it_was_found_in():
+def test_shuffled_ticket_keeps_pattern():
     sparse = gems.SparseModel(models.dense_network(), seed=0)
     for pattern in ("2:4", "2x1"):
         finder = methods.Magnitude(0.5, pattern=pattern)
@@ -329,7 +329,7 @@ def ticket_of(sparse, hidden):
     return gems.Ticket.from_masks(sparse, [hidden, np.ones((8, 2), bool)])
 
 
-def test_a_mask_that_matters_and_one_that_does_not(capsys, tmp_path):
+def test_relevant_and_irrelevant_masks(capsys, tmp_path):
     sparse, fit, evaluate = planted(SIGNAL)
     signal = np.broadcast_to(np.arange(40)[:, None] < SIGNAL, (40, 8)).copy()
     noise = np.roll(signal, SIGNAL, axis=0)
@@ -361,7 +361,7 @@ def test_a_mask_that_matters_and_one_that_does_not(capsys, tmp_path):
     assert set(report.accuracies) == {"ticket", "shuffled"}
 
 
-def test_the_interval_is_that_of_welch():
+def test_interval_matches_welch():
     # scipy.stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     a, b = [0.90, 0.92, 0.91], [0.80, 0.86, 0.81, 0.83]
     difference, low, high = sanity.SanityReport(
@@ -395,7 +395,7 @@ def test_verdicts(ticket, other, mask):
     assert (row["interval"] is None) == (len(other) == 1)
 
 
-def test_a_report_for_people():
+def test_report_as_text():
     report = sanity.SanityReport(
         {"ticket": [0.83, 0.84], "shuffled": [0.5, 0.52], "random": [0.4]}
     )
@@ -418,6 +418,6 @@ def test_a_report_for_people():
         ({"ticket": []}, "Received"),
     ],
 )
-def test_wrong_accuracies_are_refused(accuracies, message):
+def test_invalid_accuracies_are_refused(accuracies, message):
     with pytest.raises(ValueError, match=message):
         sanity.SanityReport(accuracies)

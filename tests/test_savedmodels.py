@@ -40,7 +40,7 @@ def load(card):
         for path in CARDS
     ],
 )
-def test_artefact_does_what_its_card_says(path):
+def test_file_matches_model_card(path):
     card = json.loads(path.read_text("utf-8"))
     promised = card["accuracy"]
     ticket_path, tflite_path = (
@@ -106,7 +106,7 @@ def test_half_precision_statistics_are_enough(tmp_path):
     np.testing.assert_allclose(*outputs, atol=2e-3 * scale)
 
 
-def test_there_are_artefacts_to_test():
+def test_published_files_exist():
     assert len(CARDS) >= 2
 
 
@@ -120,7 +120,7 @@ def gallery():
     return module
 
 
-def test_the_table_is_that_of_the_files(gallery):
+def test_table_matches_files(gallery):
     path = DIRECTORY.parent / "benchmarks" / "results" / "gallery.json"
     results = json.loads(path.read_text("utf-8"))
     table = (DIRECTORY / "README.md").read_text("utf-8")
@@ -141,7 +141,7 @@ def test_the_table_is_that_of_the_files(gallery):
         assert row["sparse_microseconds"] > 0 < row["dense_microseconds"]
 
 
-def test_the_dense_twin_computes_the_same(gallery, tmp_path):
+def test_dense_file_has_same_outputs(gallery, tmp_path):
     sparse = DIRECTORY / "digits.tflite"
     dense = tmp_path / "dense.tflite"
     dense.write_bytes(gallery.densified(sparse.read_bytes()))

@@ -58,7 +58,7 @@ def mined(request, tmp_path_factory):
     }
 
 
-def test_output_is_that_of_the_masked_network(mined):
+def test_output_matches_masked_network(mined):
     sparse, (x, _) = mined["sparse"], mined["data"]
     twin = mask_by_hand(mined["twin"], sparse)
     assert difference(sparse(x), twin(x)) == 0.0
@@ -66,7 +66,7 @@ def test_output_is_that_of_the_masked_network(mined):
     assert 0 < sparse.density <= sparse.ticket().density
 
 
-def test_mining_trains_every_score_and_nothing_else(mined):
+def test_mining_trains_only_scores(mined):
     sparse = mined["sparse"]
     moved = {
         variable.path.rsplit("/", 1)[-1]
@@ -94,7 +94,7 @@ def test_mining_trains_every_score_and_nothing_else(mined):
     assert kept == round(0.4 * sparse.gem.size)
 
 
-def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path, request):
+def test_saved_model_continues_mining_or_finetuning(mined, tmp_path, request):
     if mined["name"] != "towers":  # Tracing it ten times would be slow.
         request.getfixturevalue("eagerly")
     sparse, (x, y) = mined["sparse"], mined["data"]
@@ -161,7 +161,7 @@ def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path, request):
     assert difference(tf_gems.strip(again)(x), loaded(x)) == 0.0
 
 
-def test_clones_and_weight_files_give_equal_networks(mined, tmp_path):
+def test_clones_and_weight_files_have_equal_outputs(mined, tmp_path):
     sparse, (x, _) = mined["sparse"], mined["data"]
     expected = sparse(x)
     clone = keras.models.clone_model(sparse)
@@ -204,7 +204,7 @@ def test_several_call_arguments():
         ),
     ],
 )
-def test_pruned_weights_stay_zero_whatever_the_optimizer(optimizer):
+def test_pruned_weights_stay_zero_with_any_optimizer(optimizer):
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
     ticket = tf_gems.methods.RandomPruning(0.6).find(sparse)
@@ -224,7 +224,7 @@ def test_pruned_weights_stay_zero_whatever_the_optimizer(optimizer):
     assert difference(sparse(x), tf_gems.strip(sparse)(x)) == 0.0
 
 
-def test_an_optimizer_that_mixes_weights_still_trains_the_ticket():
+def test_muon_trains_only_ticket():
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
     ticket = tf_gems.methods.RandomPruning(0.6).find(sparse)
@@ -276,7 +276,7 @@ def test_precision_and_compilation(policy, jit_compile):
         assert np.all(ops.convert_to_numpy(prunable.weight)[~alive] == 0.0)
 
 
-def test_filters_and_frozen_layers_are_left_alone(eagerly):
+def test_filtered_and_frozen_layers_are_unchanged(eagerly):
     model = models.dense_network()
     model.get_layer("first").trainable = False
     x, y = models.dense_data()
@@ -298,7 +298,7 @@ def test_filters_and_frozen_layers_are_left_alone(eagerly):
         assert prunable.path.endswith("last/kernel")
 
 
-def test_layers_may_be_frozen_or_not_after_they_are_wrapped(tmp_path, eagerly):
+def test_layers_may_be_frozen_after_wrapping(tmp_path, eagerly):
     x, y = models.dense_data()
     path = str(tmp_path / "model.keras")
     for frozen_first in (True, False):
@@ -322,7 +322,7 @@ def test_layers_may_be_frozen_or_not_after_they_are_wrapped(tmp_path, eagerly):
         assert trained[0] == trained[1]
 
 
-def test_a_model_may_be_compiled_before_it_is_wrapped():
+def test_model_may_be_compiled_before_wrapping():
     network = models.dense_network()
     network.compile("sgd", "mse", metrics=["mae"])
     sparse = tf_gems.SparseModel(network)
@@ -332,7 +332,7 @@ def test_a_model_may_be_compiled_before_it_is_wrapped():
     assert set(found) == {"loss", "mse"} and found["loss"] >= found["mse"]
 
 
-def test_initial_kernels_are_those_of_the_paper():
+def test_initial_kernels_match_paper():
     sparse = tf_gems.SparseModel(
         models.image_network(), kernel_initializer="signed_constant", seed=0
     )
@@ -346,7 +346,7 @@ def test_initial_kernels_are_those_of_the_paper():
         np.testing.assert_allclose(magnitude, np.sqrt(2 / fan_in), rtol=1e-6)
 
 
-def test_bad_models_are_refused():
+def test_invalid_models_are_refused():
     with pytest.raises(ValueError, match="must be built.*model='empty'"):
         tf_gems.SparseModel(
             keras.Sequential([keras.layers.Dense(3)], name="empty")
@@ -370,14 +370,14 @@ def test_bad_models_are_refused():
         sparse.start_finetuning()
 
 
-def test_a_keras_2_model_is_refused():
+def test_keras_2_model_is_refused():
     tf_keras = pytest.importorskip("tf_keras")
     model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,))])
     with pytest.raises(ValueError, match="Keras 2 .`tf_keras`. object"):
         tf_gems.SparseModel(model)
 
 
-def test_quantize_and_export_are_those_of_the_plain_model(tmp_path):
+def test_quantize_and_export_match_plain_model(tmp_path):
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
     mine(sparse, x, y, run_eagerly=True)
@@ -397,7 +397,7 @@ def test_quantize_and_export_are_those_of_the_plain_model(tmp_path):
         tf_gems.SparseModel(plain)
 
 
-def test_wrapped_layers_keep_the_weights_that_they_have(eagerly):
+def test_wrapped_layers_keep_weights(eagerly):
     x, y = models.dense_data()
     model = models.dense_network()
     sparse = tf_gems.SparseModel(model, seed=0)
@@ -427,7 +427,7 @@ def test_wrapped_layers_keep_the_weights_that_they_have(eagerly):
     assert plain.layers[0].quantization_mode == "int8"
 
 
-def test_a_weight_that_is_replaced_is_refused():
+def test_replaced_weight_is_refused():
     x, _ = models.dense_data()
     model = models.dense_network()
     sparse = tf_gems.SparseModel(model, seed=0)
@@ -437,7 +437,7 @@ def test_a_weight_that_is_replaced_is_refused():
         sparse(x)
 
 
-def test_pruning_again_keeps_weights_that_are_not_zero(eagerly):
+def test_pruning_again_keeps_nonzero_weights(eagerly):
     x, y = models.dense_data()
     model = models.dense_network()
     for sparsity in (0.6, 0.8):
@@ -450,7 +450,7 @@ def test_pruning_again_keeps_weights_that_are_not_zero(eagerly):
         assert not np.any(ticket.weights[path][mask] == 0)
 
 
-def test_a_step_is_compiled_once():
+def test_step_is_compiled_once():
     """Also holds for the first step of an optimizer without variables."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("on other backends, `fit` builds the optimizer")
@@ -469,7 +469,7 @@ def test_a_step_is_compiled_once():
     assert len(calls) == 1
 
 
-def test_a_full_batch_without_weight_is_data():
+def test_batch_with_zero_sample_weights_counts():
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
     sparse.compile("sgd", "mse")

@@ -20,7 +20,7 @@ def network(*more):
     )
 
 
-def test_weights_train_and_depthwise_kernels_are_left_out():
+def test_weights_train_and_depthwise_kernels_are_excluded():
     model = network(layers.Conv2D(3, 1, name="pointwise"))
     x = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype("float32")
     expected = np.array(model(x))
@@ -59,7 +59,7 @@ def test_contradictions_are_refused(arguments, message):
         gems.SparseModel(model, **{"start": "trained", **arguments})
 
 
-def test_a_network_of_depthwise_kernels_alone():
+def test_network_with_only_depthwise_kernels():
     with pytest.raises(ValueError, match='Use `filters="all"`'):
         gems.SparseModel(network(), start="trained")
     gems.SparseModel(network(), start="trained", filters="all")
@@ -69,7 +69,7 @@ def test_a_network_of_depthwise_kernels_alone():
         gems.SparseModel(frozen, start="trained")
 
 
-def test_arguments_of_fit_in_any_place():
+def test_positional_fit_arguments():
     sparse = gems.SparseModel(network(layers.Conv2D(3, 1)))
     sparse.compile("sgd", "mse")
     x, y = np.ones((4, 6, 6, 4)), np.ones((4, 4, 4, 3))

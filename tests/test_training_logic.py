@@ -110,7 +110,7 @@ def mine(sparse, x, y, optimizer=None, **kwargs):
 @on_tensorflow
 @pytest.mark.parametrize("mask", ["round", "magnitude"])
 @pytest.mark.parametrize("phase", ["mining", "finetuning"])
-def test_an_own_step_trains_what_keras_own_step_trains(mask, phase):
+def test_custom_step_matches_keras_step(mask, phase):
     """Compares with Keras' own step, which uses `GemLayer.call`."""
     x, y = data()
     trained = []
@@ -136,7 +136,7 @@ def test_an_own_step_trains_what_keras_own_step_trains(mask, phase):
 
 
 @on_tensorflow
-def test_an_own_step_under_replicas(mirrored_strategy):
+def test_custom_step_with_replicas(mirrored_strategy):
     x, y = data()
     trained = []
     for kind in (Plain, Same):
@@ -150,7 +150,7 @@ def test_an_own_step_under_replicas(mirrored_strategy):
 
 
 @on_tensorflow
-def test_mine_tune_and_strip_with_own_steps():
+def test_mine_finetune_and_strip_with_custom_steps():
     x, y = data()
     model = built(ByHand)
     before = values(model)
@@ -196,7 +196,7 @@ class OwnCompile(Plain):
 
 
 @on_tensorflow
-def test_own_losses_metrics_and_compile():
+def test_custom_losses_metrics_and_compile():
     x, y = data()
     sparse = tf_gems.SparseModel(built(OwnLoss), seed=0)
     assert min(mine(sparse, x, y).history["loss"]) > 999
@@ -234,7 +234,7 @@ class OwnTestLoop(Plain):
         return super().make_test_function(force)
 
 
-def test_what_cannot_be_pruned_is_refused_before_training():
+def test_unsupported_models_are_refused_before_training():
     x, y = data()
     for kind, name in ((OwnFit, "fit"), (OwnTestLoop, "make_test_function")):
         sparse = tf_gems.SparseModel(built(kind), seed=0)
@@ -275,7 +275,7 @@ class AddsLoss(Plain):
 
 
 @pytest.mark.parametrize("kind", [Plain, AddsLoss])
-def test_a_model_that_holds_gem_layers_needs_a_loss_too(kind):
+def test_model_with_gem_layers_needs_a_loss(kind):
     x, y = data()
     model = with_gem(kind)
     model.compile("sgd")
@@ -304,7 +304,7 @@ class FullBatch(Plain):
 
 
 @on_tensorflow
-def test_steps_are_counted_where_there_are_data():
+def test_steps_count_batches_with_data():
     """One batch per epoch is data, whatever the step returns."""
     x, y = data()
     wrapped = tf_gems.SparseModel(built(FullBatch), seed=0)
@@ -335,7 +335,7 @@ class Scaled(FullBatch):
 
 @on_tensorflow
 @pytest.mark.parametrize("phase", ["mining", "finetuning"])
-def test_a_scaled_loss_trains_what_an_unscaled_one_trains(phase):
+def test_loss_scaling_matches_unscaled_training(phase):
     x, y = data()
     trained = []
     for policy in ("float32", "mixed_float16"):
@@ -388,7 +388,7 @@ class Follows(keras.Model):
 
 
 @on_tensorflow
-def test_what_a_step_calls_its_weights_reads_masked():
+def test_custom_step_reads_masked_weights():
     """Scores, which replace weights in training, are not masked."""
     x, y = data()
     model = built(Follows)
@@ -435,7 +435,7 @@ class SharpnessAware(Plain):
 
 
 @on_tensorflow
-def test_a_step_that_goes_aside_comes_back():
+def test_perturbed_weights_are_restored():
     x, y = data()
     sparse = tf_gems.SparseModel(built(SharpnessAware), seed=0)
     sparse.compile(keras.optimizers.SGD(0.0), "mse")
@@ -460,7 +460,7 @@ class OwnLoops(Plain):
 
 @on_tensorflow
 @pytest.mark.parametrize("mined", [False, True])
-def test_own_evaluate_and_predict_are_called(mined):
+def test_custom_evaluate_and_predict_are_called(mined):
     x, y = data()
     model = built(OwnLoops)
     sparse = tf_gems.SparseModel(model, seed=0)
@@ -504,7 +504,7 @@ class NoConfig(OwnCompile):
 
 
 @on_tensorflow
-def test_files_of_models_with_a_compile_of_their_own(tmp_path):
+def test_files_of_models_with_custom_compile(tmp_path):
     x, y = data()
     path, weights = tmp_path / "a.keras", tmp_path / "a.weights.h5"
     sparse = tf_gems.SparseModel(built(Factor), seed=0)
@@ -530,7 +530,7 @@ def test_files_of_models_with_a_compile_of_their_own(tmp_path):
     loaded.fit(x, y, verbose=0)
 
 
-def test_what_strip_gives_back_is_quantized():
+def test_stripped_model_can_be_quantized():
     x, y = data()
     model = keras.Sequential([keras.Input((6,)), layers.Dense(8)])
     sparse = tf_gems.SparseModel(model, seed=0)
@@ -544,7 +544,7 @@ def test_what_strip_gives_back_is_quantized():
     np.testing.assert_allclose(plain(x), expected, atol=0.05)
 
 
-def test_no_weight_trains_while_mining():
+def test_no_weight_trains_during_mining():
     x, y = data()
     model = built(Plain)
     model.first.trainable = False
@@ -578,7 +578,7 @@ class Captures(layers.Layer):
 
 
 @on_tensorflow
-def test_a_captured_variable_is_masked():
+def test_captured_variable_is_masked():
     x, y = data()
     model = keras.Sequential([keras.Input((6,)), Captures(), layers.Dense(3)])
     model(x)  # Traces the function with the variable.
@@ -602,7 +602,7 @@ class Converted(Captures):
 
 
 @on_tensorflow
-def test_a_function_that_needs_autograph_is_refused_by_name():
+def test_function_with_autograph_is_refused_by_name():
     x, y = data()
     own = Converted(name="own")
     model = keras.Sequential([keras.Input((6,)), own, layers.Dense(3)])
@@ -649,7 +649,7 @@ class Outer(keras.Model):
 
 
 @pytest.mark.parametrize("wrap", [tf_gems.SparseModel, tf_gems.GemLayer])
-def test_a_phase_of_a_part_makes_the_whole_ask_for_compile(wrap):
+def test_phase_change_of_part_requires_compile(wrap):
     x, y = data()
     outer = Outer(wrap(built(Plain), seed=0))
     outer(x[:1])

@@ -45,7 +45,7 @@ def build():
     return model
 
 
-def test_a_search_of_two_trials(tmp_path):
+def test_search_with_two_trials(tmp_path):
     train, validation = digits()
     tuner = keras_tuner.RandomSearch(
         tuning.GemMinerHyperModel(
@@ -109,7 +109,7 @@ def test_a_search_of_two_trials(tmp_path):
     assert found["accuracy"] == pytest.approx(max(results), abs=1e-6)
 
 
-def test_a_search_in_which_all_trials_fail_says_why(tmp_path):
+def test_failed_search_reports_reason(tmp_path):
     train, validation = digits()
 
     class Failing(keras.callbacks.Callback):
@@ -132,7 +132,7 @@ def test_a_search_in_which_all_trials_fail_says_why(tmp_path):
         tuning.best_ticket(tuner)
 
 
-def test_the_better_of_two_runs_of_a_trial_is_kept(tmp_path):
+def test_better_run_of_trial_is_kept(tmp_path):
     objective = keras_tuner.Objective("val_accuracy", "max")
     path = tmp_path / "ticket.gem"
     left = tmp_path / "ticket.gem.partial-0123456789ab.lock"
@@ -211,7 +211,7 @@ class Epochs(keras.callbacks.Callback):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
-def test_hyperband_takes_what_its_search_takes(tmp_path):
+def test_hyperband_takes_search_arguments(tmp_path):
     x, y = few()
     tuner = keras_tuner.Hyperband(
         tuning.GemMinerHyperModel(small, 0.5),
@@ -263,7 +263,7 @@ def test_hyperband_takes_what_its_search_takes(tmp_path):
 
 
 @pytest.mark.usefixtures("eagerly")
-def test_a_search_without_validation_data_ends_before_it_begins(tmp_path):
+def test_search_without_validation_data_is_refused(tmp_path):
     tuner = keras_tuner.RandomSearch(
         tuning.GemMinerHyperModel(small, 0.5),
         objective=keras_tuner.Objective("val_right", "max"),

@@ -26,7 +26,7 @@ X = np.ones((4, 3), "float32")
         lambda m, path: gems.recalibrate_batch_norm(m, X),
     ],
 )
-def test_calls_within_a_graph_of_tensorflow_are_refused(call, tmp_path):
+def test_calls_within_tensorflow_graph_are_refused(call, tmp_path):
     import tensorflow as tf
 
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])

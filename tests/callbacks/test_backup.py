@@ -119,7 +119,7 @@ def whole():
 
 
 @pytest.mark.parametrize("kind, order", [("keras", 1), ("ours", -1)])
-def test_a_resumed_run_is_the_uninterrupted_one(kind, order, whole, tmp_path):
+def test_resumed_run_equals_uninterrupted_run(kind, order, whole, tmp_path):
     def callbacks():
         path = tmp_path / "backup"
         logs = []
@@ -140,7 +140,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(kind, order, whole, tmp_path):
     assert_equal(found, whole["with" if dropout else "without"])
 
 
-def test_finetuning_is_resumed_likewise(whole, tmp_path):
+def test_resumed_finetuning(whole, tmp_path):
     found, epochs = kill_and_resume(
         lambda: [gems.callbacks.Backup(tmp_path)], phase="finetuning"
     )
@@ -148,7 +148,7 @@ def test_finetuning_is_resumed_likewise(whole, tmp_path):
     assert_equal(found, whole["finetuning"])
 
 
-def test_a_damaged_backup_gives_way_to_the_one_before(whole, tmp_path):
+def test_damaged_backup_falls_back_to_previous(whole, tmp_path):
     """All damage is detected, see below."""
 
     def damaged():
@@ -180,7 +180,7 @@ def sample(tmp_path_factory):
     return path, values
 
 
-def test_every_flipped_bit_and_every_cut_is_seen(sample, tmp_path):
+def test_every_flipped_bit_and_truncation_is_detected(sample, tmp_path):
     path, values = sample
     header, found = backup._read(path)
     assert header["epoch"] == 1
@@ -202,7 +202,7 @@ def test_every_flipped_bit_and_every_cut_is_seen(sample, tmp_path):
     assert gems.callbacks.Backup(tmp_path).epoch == 0
 
 
-def test_the_epoch_is_that_of_the_last_whole_backup(sample, tmp_path):
+def test_epoch_of_last_complete_backup(sample, tmp_path):
     """A training log that is cut at this epoch holds no epoch twice."""
     data = sample[0].read_bytes()
     (tmp_path / "000000001.backup").write_bytes(data)
@@ -232,7 +232,7 @@ def train(model, path, belongs_to=(), epochs=2):
     return model
 
 
-def test_a_backup_of_another_training_is_refused(tmp_path):
+def test_backup_of_another_training_is_refused(tmp_path):
     train(plain(), tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     for change, name in (
@@ -252,7 +252,7 @@ def test_a_backup_of_another_training_is_refused(tmp_path):
     train(plain(), tmp_path, epochs=3)
 
 
-def test_a_backup_of_other_data_or_settings_is_refused(tmp_path):
+def test_backup_of_other_data_or_settings_is_refused(tmp_path):
     def belongs_to(labels=LABELS, patience=3, seed=0):
         data = datasets.ImageData.normalized(
             "cifar10", (IMAGES, labels), (IMAGES, labels), 2
@@ -272,7 +272,7 @@ def test_a_backup_of_other_data_or_settings_is_refused(tmp_path):
     train(plain(), tmp_path, belongs_to(), epochs=3)
 
 
-def test_the_same_model_goes_on_after_an_interrupt_and_when_it_is_done(
+def test_same_model_resumes_after_interrupt_and_after_completion(
     tmp_path,
 ):
     """As in a notebook, where the cell is run again."""
@@ -293,7 +293,7 @@ def test_the_same_model_goes_on_after_an_interrupt_and_when_it_is_done(
     )
 
 
-def test_a_run_that_is_finished_trains_no_more(whole, tmp_path):
+def test_finished_run_does_not_train(whole, tmp_path):
     watch = CountEpochs()
     fit(0, [gems.callbacks.Backup(tmp_path)])
     found = fit(0, [watch, gems.callbacks.Backup(tmp_path)])
@@ -323,7 +323,7 @@ def test_resuming_is_idempotent(phase, kills, again, whole, tmp_path_factory):
         assert_equal(attempt(), expected)
 
 
-def test_a_backup_of_another_phase_is_refused(tmp_path):
+def test_backup_of_another_phase_is_refused(tmp_path):
     callbacks = [gems.callbacks.Backup(tmp_path), Kill(5)]
     with pytest.raises(KeyboardInterrupt):
         fit(0, callbacks)
@@ -345,7 +345,7 @@ def small_files(size=4096):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_leaves_the_old_files(tmp_path):
+def test_full_disk_keeps_old_files(tmp_path):
     model = gems.SparseModel(network(dropout=False), seed=0)
     model.compile("sgd", "mse")
     backup = gems.callbacks.Backup(tmp_path)
@@ -365,7 +365,7 @@ def test_a_full_disk_leaves_the_old_files(tmp_path):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def test_the_order_of_an_epoch_follows_from_seed_and_epoch():
+def test_order_depends_on_seed_and_epoch():
     def epoch(number, seed=0, batch_size=16):
         batches = DATA.batches(batch_size, seed)
         assert len(batches) == -(-60 // batch_size)

@@ -37,7 +37,7 @@ def to_numpy(variable):
     return ops.convert_to_numpy(variable)
 
 
-def test_event_files_hold_densities_flips_and_scores(tmp_path):
+def test_event_files_contain_densities_flips_and_scores(tmp_path):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     )
@@ -101,7 +101,7 @@ def test_event_files_hold_densities_flips_and_scores(tmp_path):
     )
 
 
-def test_a_model_without_masks_is_refused(tmp_path):
+def test_model_without_masks_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="holds no `GemLayer`"):

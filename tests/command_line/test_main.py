@@ -78,7 +78,7 @@ def refused(capsys, code, *arguments):
     return errors
 
 
-def test_inspect_needs_no_tensorflow(files, tmp_path, monkeypatch):
+def test_inspect_does_not_import_tensorflow(files, tmp_path, monkeypatch):
     (tmp_path / "tensorflow.py").write_text("raise RuntimeError('imported')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}")
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
@@ -102,7 +102,7 @@ def test_inspect_needs_no_tensorflow(files, tmp_path, monkeypatch):
         "from tf_gems.layers import GemLayer; import keras",
     ],
 )
-def test_keras_knows_the_layers_in_any_order_of_imports(monkeypatch, imports):
+def test_layers_are_registered_for_any_import_order(monkeypatch, imports):
     # The backend that starts fastest.
     monkeypatch.setenv("KERAS_BACKEND", "numpy")
     names = ["SparseModel", "GemLayer", "Lamp", "HyperbolicStep"]
@@ -118,12 +118,12 @@ assert keras.saving.get_registered_object("tf_gems>GemLayer") is (
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_import_does_not_read_the_arguments():
+def test_import_ignores_arguments():
     code = "import sys; sys.argv = sys.orig_argv = None; import tf_gems"
     assert run("-c", f"{code}; assert 'keras' not in sys.modules").stderr == ""
 
 
-def test_errors_and_a_reader_that_leaves(files):
+def test_errors_and_closed_pipe(files):
     done = run("-m", "tf_gems", "inspect", files / "dense.keras")
     assert (done.returncode, done.stdout) == (1, "")
     [line] = done.stderr.splitlines()
@@ -141,7 +141,7 @@ def test_errors_and_a_reader_that_leaves(files):
     assert process.returncode == 1
 
 
-def test_expand_in_a_process_of_its_own_is_quiet(files, tmp_path):
+def test_expand_prints_no_logs(files, tmp_path):
     output = tmp_path / "plain.keras"
     done = run(
         *("-m", "tf_gems", "expand", files / "small.gem"),
@@ -158,7 +158,7 @@ def test_expand_in_a_process_of_its_own_is_quiet(files, tmp_path):
     assert sum(np.count_nonzero(kernel) for kernel in kernels) == 60
 
 
-def test_expand_a_sparse_model(files, tmp_path, capsys):
+def test_expand_sparse_model(files, tmp_path, capsys):
     output = tmp_path / "plain.keras"
     output.write_text("is replaced")
     arguments = ["expand", f"{files / 'small.gem'}", f"--output={output}"]
@@ -170,7 +170,7 @@ def test_expand_a_sparse_model(files, tmp_path, capsys):
     np.testing.assert_allclose(keras.models.load_model(output)(x), y, atol=1e-6)
 
 
-def test_expand_builds_the_network_of_the_config(files, tmp_path, capsys):
+def test_expand_builds_network_from_config(files, tmp_path, capsys):
     output = tmp_path / "alone.keras"
     arguments = ["expand", f"{files / 'small.gem'}", f"--output={output}"]
     assert main(arguments) == 0
@@ -179,7 +179,7 @@ def test_expand_builds_the_network_of_the_config(files, tmp_path, capsys):
     np.testing.assert_allclose(keras.models.load_model(output)(x), y, atol=1e-6)
 
 
-def test_expand_a_network_of_the_zoo(tmp_path, capsys):
+def test_expand_zoo_network(tmp_path, capsys):
     ticket_path, output = tmp_path / "zoo.gem", tmp_path / "zoo.keras"
     model = tf_gems.zoo.lenet_300_100((4, 4, 1), 7)
     sparse = tf_gems.SparseModel(model, seed=0)
@@ -306,7 +306,7 @@ def test_help(capsys):
         (["export", "a", "--output=b.tflite", "--overwrite"], "b.tflite"),
     ],
 )
-def test_wrong_calls(capsys, arguments, message):
+def test_invalid_calls(capsys, arguments, message):
     line = refused(capsys, 2, *arguments)
     assert message in line and "--help`" in line
 
@@ -352,7 +352,7 @@ def test_report(files, tmp_path, capsys):
     assert main(["serve", str(tmp_path / "nowhere")]) == 1
 
 
-def test_a_report_on_a_file_of_a_sparse_model(files, tmp_path, capsys):
+def test_report_on_sparse_model_file(files, tmp_path, capsys):
     sparse = tf_gems.SparseModel(network(), seed=0)
     sparse.start_finetuning(
         tf_gems.methods.RandomPruning(0.9, seed=1).find(sparse)

@@ -37,7 +37,7 @@ def assert_equal(model, compacted, seed=0):
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * largest)
 
 
-def test_a_dead_unit_folds_into_the_next_bias():
+def test_dead_unit_is_folded_into_next_bias():
     model = keras.Sequential(
         [
             keras.Input((2,)),
@@ -61,7 +61,7 @@ def test_a_dead_unit_folds_into_the_next_bias():
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_a_constant_at_a_padded_border_is_not_folded(padding):
+def test_constant_at_padded_border_is_not_folded(padding):
     model = keras.Sequential(
         [
             keras.Input((5, 5, 1)),
@@ -87,7 +87,7 @@ def test_a_constant_at_a_padded_border_is_not_folded(padding):
         lambda: layers.Conv2DTranspose(3, 3, 2, padding="same"),
     ],
 )
-def test_one_constant_carries_the_others_over_a_padded_border(layer):
+def test_one_constant_replaces_others_at_padded_border(layer):
     model = keras.Sequential(
         [keras.Input((5, 5, 1)), layers.Conv2D(6, 1), layer()]
     )
@@ -104,7 +104,7 @@ def test_one_constant_carries_the_others_over_a_padded_border(layer):
     assert_equal(model, compacted)
 
 
-def test_sums_lose_only_channels_that_nothing_reads():
+def test_add_loses_only_unused_channels():
     inputs = keras.Input((4,))
     one = layers.Dense(3, name="one")(inputs)
     other = layers.Dense(3, name="other")(inputs)
@@ -122,7 +122,7 @@ def test_sums_lose_only_channels_that_nothing_reads():
     assert_equal(model, compacted)
 
 
-def test_a_gate_of_zero_closes_its_channel():
+def test_zero_gate_removes_channel():
     inputs = keras.Input((6, 6, 3))
     maps = layers.Conv2D(4, 3, name="maps")(inputs)
     gate = layers.GlobalAveragePooling2D(keepdims=True)(maps)
@@ -212,7 +212,7 @@ ENDS = ["flatten", "average", "maps"]
     st.sampled_from([0.2, 0.5, 0.8]),
     st.integers(0, 99),
 )
-def test_any_graph_computes_the_same(kinds, end, part, seed):
+def test_random_graphs_keep_outputs(kinds, end, part, seed):
     keras.backend.clear_session(free_memory=False)
     inputs = x = keras.Input((9, 9, 3))
     for kind in kinds:
@@ -280,7 +280,7 @@ def test_volumes():
 @pytest.mark.parametrize(
     "name", ["MobileNetV2", "MobileNetV3Small", "EfficientNetB0"]
 )
-def test_networks_of_keras(name):
+def test_keras_applications(name):
     network = getattr(keras.applications, name)
     model = network(weights=None, input_shape=(32, 32, 3), classes=5)
     zero_channels(model, 0.7, 0)
@@ -292,7 +292,7 @@ def test_networks_of_keras(name):
         np.testing.assert_array_equal(one, other)
 
 
-def test_shared_layers_and_own_layers_are_left():
+def test_shared_and_custom_layers_are_unchanged():
     class Own(layers.Layer):
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
@@ -329,7 +329,7 @@ def test_named_inputs_keep_their_names():
     )
 
 
-def test_it_saves_and_trains(tmp_path):
+def test_compact_model_saves_and_trains(tmp_path):
     model = keras.applications.MobileNet(
         (32, 32, 3), 0.25, weights=None, classes=3, dropout=0.0
     )
@@ -357,18 +357,18 @@ class _Subclassed(keras.Model):
         (keras.Sequential([layers.Dense(2)], name="bare"), "'bare'"),
     ],
 )
-def test_what_cannot_be_followed_is_refused(model, message):
+def test_unsupported_graphs_are_refused(model, message):
     with pytest.raises(ValueError, match=message):
         gems.compact(model)
 
 
-def test_a_model_that_is_not_stripped_is_refused():
+def test_unstripped_model_is_refused():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     with pytest.raises(ValueError, match=r"tf_gems\.strip\(model\)"):
         gems.compact(gems.SparseModel(model))
 
 
-def test_weights_that_are_not_finite_are_refused():
+def test_nonfinite_weights_are_refused():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     model.layers[0].bias.assign([np.nan, 0.0])
     with pytest.raises(ValueError, match="not finite"):
@@ -382,14 +382,14 @@ def test_weights_that_are_not_finite_are_refused():
         (np.zeros((0, 4), "float32"), "returns no value"),
     ],
 )
-def test_inputs_on_which_nothing_can_be_compared(inputs, message):
+def test_inputs_without_comparable_outputs(inputs, message):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     with pytest.raises(ValueError, match=f"Received: .*{message}"):
         gems.compact(model, inputs=inputs)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
-def test_networks_in_half_precision(policy):
+def test_half_precision_networks(policy):
     keras.config.set_dtype_policy(policy)
     model = keras.Sequential(
         [
@@ -409,7 +409,7 @@ def test_networks_in_half_precision(policy):
     ]
 
 
-def test_the_state_of_a_recurrent_network_stays():
+def test_recurrent_state_is_kept():
     inputs = keras.Input(batch_shape=(2, 4, 3))
     x = layers.LSTM(5, stateful=True)(layers.Dense(6)(inputs))
     model = keras.Model(inputs, layers.Dense(2)(layers.Dense(7)(x)))
@@ -500,7 +500,7 @@ def _masked(x):
         *(_as_in_training, _masked),
     ],
 )
-def test_graphs_that_users_write(graph):
+def test_user_graphs(graph):
     inputs = keras.Input((9, 9, 3))
     x = graph(inputs)
     x = layers.GlobalMaxPooling2D()(x) if len(x.shape) > 2 else x
@@ -513,7 +513,7 @@ def test_graphs_that_users_write(graph):
     np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(one).max())
 
 
-def test_two_shared_layers_of_one_name_are_refused():
+def test_shared_layers_with_equal_names_are_refused():
     class Own(layers.Layer):
         def call(self, inputs):
             return 2 * inputs

@@ -105,7 +105,7 @@ def without_seconds(rows):
     ]
 
 
-def test_every_cell_once_at_equal_budget_with_files_and_pictures(tmp_path):
+def test_cells_have_equal_budget_files_and_plots(tmp_path):
     checks = {0.8: ("shuffled",)}
     comparison = compare(tmp_path, checks=checks, methods=TWO)
     rows = comparison.rows
@@ -148,7 +148,7 @@ def test_every_cell_once_at_equal_budget_with_files_and_pictures(tmp_path):
         assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
 
 
-def test_a_killed_comparison_goes_on_and_a_finished_one_runs_nothing(tmp_path):
+def test_killed_comparison_resumes_and_finished_one_runs_nothing(tmp_path):
     arguments = {"sparsities": [0.5], "seeds": (0,), "dense": False}
     three = [*TRAIN, TRAIN[0]]
     whole = compare(tmp_path / "whole", three, **arguments)
@@ -210,14 +210,16 @@ def test_all_devices_train_each_cell(mirrored_strategy, tmp_path):
         np.testing.assert_array_equal(mask, two.masks[name])
 
 
-def test_a_scope_that_cells_would_end_is_refused(mirrored_strategy, tmp_path):
+def test_comparison_within_strategy_scope_is_refused(
+    mirrored_strategy, tmp_path
+):
     with mirrored_strategy.scope():
         with pytest.raises(ValueError, match="Pass `strategy` instead"):
             compare(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_names_and_functions_are_methods_too(tmp_path):
+def test_methods_may_be_names_or_functions(tmp_path):
     comparison = compare(
         tmp_path,
         methods=["random", methods.Snip(0.1, batches=2)],
@@ -261,7 +263,7 @@ def test_names_and_functions_are_methods_too(tmp_path):
         ),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_runs(
+def test_invalid_arguments_are_refused_before_training(
     arguments, message, tmp_path
 ):
     train = Trainings()
@@ -270,7 +272,7 @@ def test_wrong_arguments_are_refused_before_anything_runs(
     assert train.epochs == 0 and not (tmp_path / "new").exists()
 
 
-def test_other_cells_of_a_directory_are_said_and_not_used(tmp_path):
+def test_unrelated_cells_are_reported_and_not_used(tmp_path):
     arguments = {
         "methods": ["magnitude"],
         "sparsities": [0.5],
@@ -309,7 +311,7 @@ def test_other_cells_of_a_directory_are_said_and_not_used(tmp_path):
         compare(tmp_path, **arguments)
 
 
-def test_what_diverges_is_marked_and_in_no_mean(tmp_path):
+def test_diverged_cells_are_marked_and_excluded(tmp_path):
     def train(seed):
         if seed:
             return TRAIN
@@ -350,7 +352,7 @@ def test_what_diverges_is_marked_and_in_no_mean(tmp_path):
     assert rows == [r for r in comparison.rows if r["method"] == "magnitude"]
 
 
-def test_a_single_seed_has_no_spread():
+def test_single_seed_has_no_spread():
     row = {
         "method": "snip",
         "check": None,
@@ -369,7 +371,7 @@ def test_a_single_seed_has_no_spread():
     assert "74.00 ±1.41" in two.render()
 
 
-def test_a_network_of_its_own_for_every_call_is_asked_for(tmp_path):
+def test_build_function_must_return_new_networks(tmp_path):
     shared, calls = build(0), []
 
     def drawn(seed):
@@ -391,7 +393,7 @@ def test_a_network_of_its_own_for_every_call_is_asked_for(tmp_path):
             )
 
 
-def test_a_metric_may_be_an_object(tmp_path):
+def test_metric_objects(tmp_path):
     """It counts the examples of each cell separately."""
     metric = keras.metrics.SparseCategoricalAccuracy(name="right")
     settings = {
@@ -405,7 +407,7 @@ def test_a_metric_may_be_an_object(tmp_path):
     assert without_seconds(found) == without_seconds(named)
 
 
-def test_a_method_whose_config_is_not_whole_is_refused(tmp_path):
+def test_method_with_incomplete_config_is_refused(tmp_path):
     class Powered(methods.Magnitude):
         def __init__(self, target_sparsity, power=1.0, **kwargs):
             super().__init__(target_sparsity, **kwargs)
@@ -415,7 +417,7 @@ def test_a_method_whose_config_is_not_whole_is_refused(tmp_path):
         compare(tmp_path, methods={"mine": Powered(0.5, 2.0)})
 
 
-def test_results_are_replaced_by_results_only(tmp_path):
+def test_only_results_are_replaced(tmp_path):
     """Results of other programs often have the same names."""
     comparison = Comparison([], {"epochs": 1}, {})
     for name in ("results.json", "results.csv"):
@@ -436,7 +438,7 @@ def test_results_are_replaced_by_results_only(tmp_path):
     assert (tmp_path / "results.csv").read_text() != "older"
 
 
-def test_names_of_methods_stay_in_the_directory(tmp_path):
+def test_method_names_stay_in_directory(tmp_path):
     directory = tmp_path / "deep" / "er"
     names = ["../../x", "/etc/x", "a\x00", "a_"]
     comparison = compare(

@@ -3,7 +3,7 @@ from pathlib import Path
 from tf_gems.comparison import experiment
 
 
-def test_what_a_killed_process_left_goes_even_if_it_had_recorded(tmp_path):
+def test_leftovers_of_killed_process_are_removed(tmp_path):
     path = tmp_path / "cell.json"
     left = Path(f"{path}.partial-0123456789ab.lock")
     others = tmp_path / "other.json.partial-0123456789ab.lock"

@@ -53,7 +53,7 @@ def operators(path):
         pytest.param(vela, "compile_for_npu", 2, marks=needs_vela),
     ],
 )
-def test_the_next_export_removes_what_a_killed_one_left(
+def test_next_export_removes_leftovers_of_killed_export(
     module, name, place, tmp_path, monkeypatch
 ):
     step = getattr(module, name)
@@ -79,7 +79,7 @@ def test_the_next_export_removes_what_a_killed_one_left(
 
 
 @needs_vela
-def test_the_file_and_the_estimates(tmp_path):
+def test_file_and_estimates(tmp_path):
     sparse, _ = prune(network(), 0.95)
     x = data()
     report = tf_gems.export_ethos_u(
@@ -106,7 +106,7 @@ def test_the_file_and_the_estimates(tmp_path):
 
 
 @needs_vela
-def test_a_failure_of_vela_writes_nothing(tmp_path, monkeypatch):
+def test_vela_failure_writes_nothing(tmp_path, monkeypatch):
     sparse, _ = prune(network(), 0.95)
     # An accelerator that Vela itself refuses.
     monkeypatch.setattr(vela, "ACCELERATORS", ("ethos-u55-7",))
@@ -117,7 +117,7 @@ def test_a_failure_of_vela_writes_nothing(tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
-def test_the_dense_twin_has_no_zeros(tmp_path):
+def test_dense_estimate_has_no_zeros(tmp_path):
     sparse, _ = prune(network(), 0.95)
     path = tmp_path / "m.tflite"
     tf_gems.export_litert(

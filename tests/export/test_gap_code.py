@@ -48,7 +48,7 @@ def test_round_trip(size, places):
 
 
 @pytest.mark.parametrize("gap", [254, 255, 256, 509, 510, 511, 65535, 65536])
-def test_gaps_at_the_limits_of_the_types(gap):
+def test_gaps_at_dtype_limits(gap):
     for length in (1, 400):
         flat = np.zeros(gap + length + 1, "float32")
         flat[0], flat[gap] = 1, 2
@@ -59,7 +59,7 @@ def test_gaps_at_the_limits_of_the_types(gap):
         assert np.count_nonzero(values) == np.count_nonzero(flat)
 
 
-def test_the_type_with_the_fewest_bytes_is_chosen():
+def test_smallest_dtype_is_chosen():
     near, far = np.zeros(10_000, "float32"), np.zeros(100_000, "float32")
     near[::50] = 1
     far[::1000] = 1
@@ -70,6 +70,6 @@ def test_the_type_with_the_fewest_bytes_is_chosen():
         assert len(values) == len(gaps) == np.count_nonzero(flat)
 
 
-def test_all_zeros_need_nothing():
+def test_all_zeros_take_no_bytes():
     values, gaps = encode(np.zeros(100, "float32"))
     assert values.size == gaps.size == 0

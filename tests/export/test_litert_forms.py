@@ -100,7 +100,7 @@ def test_files_run_without_tensorflow(exported):
     check(run_alone([path for path, _ in exported.values()]), len(exported))
 
 
-def test_files_are_right_on_a_processor_without_avx(exported):
+def test_files_are_correct_without_avx(exported):
     emulator = shutil.which("qemu-x86_64")
     if emulator is None:
         pytest.skip("needs qemu-x86_64, package qemu-user")
@@ -111,7 +111,7 @@ def test_files_are_right_on_a_processor_without_avx(exported):
 
 
 @pytest.mark.parametrize(("network", "form"), SPARSE)
-def test_sparse_are_those_that_litert_runs(exported, network, form):
+def test_sparse_tensors_are_those_litert_supports(exported, network, form):
     path, report = exported[network, form]
     encodings = {"sparse": set(), "dense": set()}
     for tensor in report.tensors:
@@ -129,7 +129,7 @@ def test_sparse_are_those_that_litert_runs(exported, network, form):
     assert types == {"float16" if form == "float16" else "int8"}
 
 
-def test_a_mobile_network_is_sparse_only_where_xnnpack_is_right(exported):
+def test_mobile_network_is_sparse_only_where_xnnpack_is_correct(exported):
     for form in FORMS:
         garbage = {
             name: any("garbage" in n for n in exported[name, form][1].notes)
@@ -142,7 +142,7 @@ def test_a_mobile_network_is_sparse_only_where_xnnpack_is_right(exported):
     assert report.bytes == report.dense_bytes
 
 
-def test_without_the_rules_files_do_not_run_or_are_wrong(exported, tmp_path):
+def test_files_fail_without_rules(exported, tmp_path):
     """The rules are necessary: each combination that they exclude fails."""
     from tf_gems.export import run_litert
     from tf_gems.export import sparsify as module
@@ -175,7 +175,7 @@ def test_without_the_rules_files_do_not_run_or_are_wrong(exported, tmp_path):
         assert not worst < forms.get(form).tolerance * np.abs(expected).max()
 
 
-def test_what_does_not_run_sparse_is_written_dense(tmp_path, monkeypatch):
+def test_unsupported_sparse_tensors_are_stored_densely(tmp_path, monkeypatch):
     """Simulates a LiteRT that supports less than the rules assume."""
     sparse, _ = prune(dense(), 0.95)
     everything = dict.fromkeys(
@@ -192,7 +192,7 @@ def test_what_does_not_run_sparse_is_written_dense(tmp_path, monkeypatch):
     assert max(run_alone([path])[str(path)][8]) < 0.1
 
 
-def test_a_file_for_devices_computes_in_integers_alone(tmp_path):
+def test_int8_file_uses_only_integers(tmp_path):
     """Its inputs, weights and outputs are dense 8-bit integers."""
     from ai_edge_litert.interpreter import Interpreter
 

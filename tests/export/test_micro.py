@@ -55,7 +55,7 @@ def invoke(path, x):
 
 
 @needs_runtime
-def test_the_runtime_computes_what_keras_computes(tmp_path):
+def test_runtime_outputs_match_keras(tmp_path):
     sparse, _ = prune(network(), 0.9)
     x = data()
     paths = [tmp_path / f"{name}.tflite" for name in ("plain", "micro")]
@@ -92,7 +92,7 @@ def test_dense_weights_stay_dense(tmp_path):
 
 
 @needs_runtime
-def test_a_layer_that_the_runtime_lacks(tmp_path):
+def test_unsupported_layer(tmp_path):
     x = inputs = keras.Input((8, 8, 2))
     x = layers.Conv2D(24, 3)(x)
     outputs = keras.ops.tile(x, (1, 2, 1, 1))
@@ -123,7 +123,7 @@ def decoded(mask, table, shape):
         elements=st.sampled_from([0, 0, 0, 1, -1, 127, -127]),
     )
 )
-def test_any_weight_is_decoded_as_it_was(value):
+def test_decoding_round_trip(value):
     mask, table = encode(value)
     assert len(mask) == -(-value.size // 8)
     np.testing.assert_array_equal(decoded(mask, table, value.shape), value)

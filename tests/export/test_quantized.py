@@ -178,7 +178,7 @@ def run(path, x):
     ],
     ids=lambda build: build.__name__,
 )
-def test_a_file_is_as_its_model_up_to_steps(build, tmp_path):
+def test_file_matches_model_up_to_rounding(build, tmp_path):
     model = build()
     x = examples(model)
     aware = gems.QuantizationAwareModel(made_sparse(model, x), x)
@@ -234,7 +234,7 @@ def test_integer_inputs_and_outputs(aware, tmp_path):
     assert report.largest_difference < 1.01 * output_step(data, "aware")
 
 
-def test_ranges_in_the_file_are_those_that_were_learned(aware, tmp_path):
+def test_file_holds_learned_ranges(aware, tmp_path):
     x = examples(aware.model)
     before = [ops.convert_to_numpy(r) for r in aware.gem.ranges]
     try:
@@ -263,7 +263,7 @@ def test_ranges_in_the_file_are_those_that_were_learned(aware, tmp_path):
         ({"form": "int8", "compact": True}, "Received: compact=True"),
     ],
 )
-def test_what_would_lose_the_ranges_is_refused(
+def test_exports_that_lose_ranges_are_refused(
     aware, tmp_path, arguments, message
 ):
     with pytest.raises(ValueError, match=message):

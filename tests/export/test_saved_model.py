@@ -94,7 +94,7 @@ def file_bytes(directory):
     )
 
 
-def test_plain_tensorflow_serves_the_same(tmp_path):
+def test_plain_tensorflow_serves_same_outputs(tmp_path):
     targets = {}
     for build in (mixed, recurrent):
         keras.utils.set_random_seed(0)
@@ -144,7 +144,7 @@ def test_plain_tensorflow_serves_the_same(tmp_path):
     assert done.stdout.count("served") == 2
 
 
-def test_only_kept_weights_are_on_disk(tmp_path):
+def test_only_kept_weights_are_stored(tmp_path):
     sizes = []
     for sparsity in (0.98, 0.9):
         x = inputs = keras.Input((300,))
@@ -164,7 +164,7 @@ def test_only_kept_weights_are_on_disk(tmp_path):
     assert 4.9 < (large - small) / (more - fewer) < 5.1
 
 
-def test_exporting_frees_what_it_loaded_and_nothing_else(tmp_path, monkeypatch):
+def test_export_frees_only_its_own_models(tmp_path, monkeypatch):
     """A file with the same weights that was loaded before still works."""
     import tensorflow as tf
 
@@ -189,7 +189,7 @@ def test_exporting_frees_what_it_loaded_and_nothing_else(tmp_path, monkeypatch):
     np.testing.assert_allclose(outputs, sparse(x), rtol=1e-4, atol=1e-4)
 
 
-def test_two_models_in_one_process_keep_their_own_weights(tmp_path):
+def test_two_models_in_one_process_keep_their_weights(tmp_path):
     import tensorflow as tf
 
     x = random.normal(size=(3, 64)).astype("float32")
@@ -220,7 +220,7 @@ class Counts(keras.layers.Layer):
         return x
 
 
-def test_what_is_written_but_changes_no_output_is_left_out(tmp_path):
+def test_unused_state_is_not_exported(tmp_path):
     model = keras.Sequential([keras.Input((64,)), layers.Dense(64), Counts()])
     sparse, _ = prune(model)
     before = float(model.layers[-1].calls)
@@ -238,7 +238,7 @@ class Steps(Counts):
         return super().call(x) + self.calls
 
 
-def test_a_network_with_state_goes_on_from_it(tmp_path):
+def test_stateful_network_continues_from_its_state(tmp_path):
     import tensorflow as tf
 
     model = keras.Sequential([keras.Input((64,)), layers.Dense(64), Steps()])
@@ -302,7 +302,7 @@ def test_refusals(tmp_path):
     assert os.listdir(tmp_path) == ["exported"]
 
 
-def test_jax_backend_is_refused_with_a_way_out(tmp_path):
+def test_jax_backend_is_refused_with_remedy(tmp_path):
     pytest.importorskip("jax")
     code = (
         "import keras, tf_gems, sys\n"
@@ -372,7 +372,7 @@ print("peak", (mebibytes("VmHWM") - before) / 64)
     not os.path.exists("/proc/self/clear_refs"),
     reason="the peak of memory is read from Linux",
 )
-def test_memory_is_a_few_times_the_weights(tmp_path):
+def test_peak_memory_is_a_few_times_the_weights(tmp_path):
     """64 MiB of weights, half of them zeros. It once took 13 times that."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path / "exported")],

@@ -63,7 +63,7 @@ def rewritten():
         ("MobileNetV2", zoo.mobilenet_v2_sparse_ready, 0.35, (5, 0)),
     ],
 )
-def test_stock_networks_become_those_of_the_zoo(
+def test_stock_networks_match_zoo_after_rewrite(
     rewritten, name, counterpart, alpha, changes
 ):
     stock, ready, report = rewritten[name]
@@ -87,7 +87,7 @@ def test_stock_networks_become_those_of_the_zoo(
     assert np.abs(np.asarray(stock(IMAGES)) - expected).max() > 1e-3 * scale
 
 
-def test_exact_rewrites_compute_the_same():
+def test_exact_rewrites_keep_outputs():
     x = inputs = keras.Input((15, 15, 3))
     x = layers.Conv2D(8, 3, strides=2, padding="same", name="odd")(x)
     x = layers.GlobalAveragePooling2D(keepdims=True, name="average")(x)
@@ -115,7 +115,7 @@ def test_exact_rewrites_compute_the_same():
     assert pad.padding == ((1, 1), (1, 1))
 
 
-def test_near_exact_moves_by_one_pixel():
+def test_near_exact_rewrites_shift_by_one_pixel():
     x = inputs = keras.Input((12, 12, 3))
     x = layers.Conv2D(4, 3, strides=2, padding="same", name="same")(x)
     x = layers.ZeroPadding2D(((1, 2), (1, 2)), name="pad")(x)
@@ -144,7 +144,7 @@ def test_near_exact_moves_by_one_pixel():
     np.testing.assert_allclose(ready(images), y, atol=1e-4)
 
 
-def test_what_cannot_be_rewritten_is_told():
+def test_unsupported_layers_are_reported():
     x = inputs = keras.Input((16, 16, 3))
     x = layers.Conv2D(8, 3, strides=2, name="unpadded")(x)
     x = y = layers.Conv2D(8, 1, strides=2, name="pointwise")(x)
@@ -181,9 +181,7 @@ def test_refusals():
         make_sparse_ready(keras.Model(inputs, x))
 
 
-def test_a_stock_network_pruned_is_right_where_its_zeros_are_used(
-    rewritten, tmp_path
-):
+def test_pruned_stock_network_is_correct_when_sparse(rewritten, tmp_path):
     _, ready, _ = rewritten["MobileNet"]
     sparse = tf_gems.SparseModel(ready, filters="pointwise", seed=0)
     ticket = tf_gems.methods.Magnitude(0.9).find(sparse)

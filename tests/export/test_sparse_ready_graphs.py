@@ -194,7 +194,7 @@ def example(tensor):
 
 
 @pytest.mark.parametrize("build", GRAPHS, ids=lambda build: build.__name__)
-def test_what_is_called_exact_is(build, monkeypatch):
+def test_exact_rewrites_are_exact(build, monkeypatch):
     # Conversion takes most of the time, and is tested elsewhere.
     empty = ReadinessReport(None, [])
     monkeypatch.setattr(sparse_ready, "readiness_report", lambda _: empty)

@@ -64,7 +64,7 @@ def scaled_layers(model):
 
 @pytest.mark.parametrize("norm, use_bias", [(True, False), (False, True)])
 @pytest.mark.parametrize("scaling", SCALINGS)
-def test_scaling_moves_behind_the_stem_exactly(scaling, norm, use_bias):
+def test_scaling_moves_after_stem_exactly(scaling, norm, use_bias):
     model = network(scaling, norm, use_bias=use_bias)
     ready, report = make_sparse_ready(model)
     assert report.exact and report.changes
@@ -78,7 +78,7 @@ def test_scaling_moves_behind_the_stem_exactly(scaling, norm, use_bias):
     assert 0.5 < new / old < 2
 
 
-def test_padding_is_near_exact_at_the_borders_alone():
+def test_padding_is_near_exact_only_at_borders():
     model = network("Rescaling", padding="same")
     ready, report = make_sparse_ready(model)
     assert [c["exact"] for c in report.changes] == [False]
@@ -100,7 +100,7 @@ def test_padding_is_near_exact_at_the_borders_alone():
     np.testing.assert_allclose(outputs(ready), outputs(model), atol=1e-4)
 
 
-def test_scaling_that_cannot_move_is_told():
+def test_unmovable_scaling_is_reported():
     inputs = keras.Input((11, 11, 3), name="image")
     x = layers.Rescaling(1 / 255)(inputs)
     y = layers.Conv2D(4, 3, padding="same", activation="relu", name="a")(x)
@@ -152,7 +152,7 @@ def siamese():
 
 
 @pytest.mark.parametrize("build", [transfer, sequential, siamese])
-def test_models_within_are_taken_apart(build):
+def test_nested_models_are_flattened(build):
     model = build()
     before = [np.array(w) for w in model.weights]
     ready, report = make_sparse_ready(model)
@@ -173,7 +173,7 @@ def test_models_within_are_taken_apart(build):
         np.testing.assert_array_equal(part(IMAGES, training=True), part(IMAGES))
 
 
-def test_a_model_that_computes_by_itself_is_left_and_told():
+def test_subclassed_models_are_unchanged_and_reported():
     class Own(keras.Model):
         def __init__(self):
             super().__init__(name="own")
@@ -194,7 +194,7 @@ def test_a_model_that_computes_by_itself_is_left_and_told():
     np.testing.assert_array_equal(outputs(ready), outputs(model))
 
 
-def test_wide_convolutions_are_told_once_each():
+def test_wide_convolutions_are_reported_once():
     inputs = keras.Input((16, 16, 3))
     x = layers.Conv2D(4, 3, strides=2, padding="same", name="stem")(inputs)
     x = layers.Conv2D(4, 3, padding="same", name="wide")(x)

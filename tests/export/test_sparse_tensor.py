@@ -58,7 +58,7 @@ def test_round_trip(data, rows, groups, block):
     ("columns", "dtype"),
     [(256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "int32")],
 )
-def test_indices_have_the_smallest_type_that_holds_them(columns, dtype):
+def test_indices_have_smallest_possible_dtype(columns, dtype):
     array = np.zeros((2, columns), "float32")
     array[0, -1], array[1, 0] = 3, 4
     kept, parameters = sparse_tensor.encode(array, load_schema())

@@ -100,7 +100,7 @@ def check(received, expected, share):
 @pytest.mark.parametrize(
     "build", named([f for f in IN_LITERT if f not in TYPES[1:]], TYPES[1:])
 )
-def test_litert_computes_the_same(build, tmp_path):
+def test_litert_keeps_outputs(build, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 
     model, inputs = build()
@@ -132,7 +132,7 @@ def test_litert_computes_the_same(build, tmp_path):
 
 
 @pytest.mark.parametrize("build", named(IN_SAVED_MODEL, MORE_IN_SAVED_MODEL))
-def test_saved_model_computes_the_same(build, tmp_path):
+def test_saved_model_keeps_outputs(build, tmp_path):
     import tensorflow as tf
 
     model, inputs = build()
@@ -159,7 +159,7 @@ def test_saved_model_computes_the_same(build, tmp_path):
 @pytest.mark.parametrize(
     "export", [tf_gems.export_litert, tf_gems.export_saved_model]
 )
-def test_the_model_computes_as_in_predict(export, tmp_path):
+def test_export_matches_predict(export, tmp_path):
     """Keras rounds the result of `Resizing` of integers only in eager calls."""
     model = keras.Sequential(
         [
@@ -189,7 +189,7 @@ def test_the_model_computes_as_in_predict(export, tmp_path):
     ],
     ids=lambda f: getattr(f, "__name__", ""),
 )
-def test_what_tflite_cannot_hold_is_named(build, named, tmp_path):
+def test_unsupported_models_are_named(build, named, tmp_path):
     model, inputs = build()
     sparse = users.pruned(model)
     with Unchanged(sparse), pytest.raises(RuntimeError) as caught:
@@ -202,7 +202,7 @@ def test_what_tflite_cannot_hold_is_named(build, named, tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_a_converter_that_crashes_is_an_error(tmp_path):
+def test_converter_crash_raises_error(tmp_path):
     model = keras.Sequential(
         [keras.Input((4, 6)), layers.LSTM(8, name="cell"), layers.Dense(3)]
     )
@@ -228,7 +228,7 @@ def test_a_converter_that_crashes_is_an_error(tmp_path):
         tf_gems.export.export_gem,
     ],
 )
-def test_what_is_not_finite_is_refused_by_name(export, tmp_path):
+def test_nonfinite_values_are_refused_by_name(export, tmp_path):
     model = keras.Sequential(
         [keras.Input((9,)), layers.Dense(8, name="broken"), layers.Dense(3)]
     )
@@ -245,7 +245,7 @@ def test_what_is_not_finite_is_refused_by_name(export, tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_inputs_that_do_not_fit_are_refused(tmp_path):
+def test_incompatible_inputs_are_refused(tmp_path):
     path = tmp_path / "m.tflite"
     model, inputs = users.named_inputs()
     for wrong, message in [

@@ -42,7 +42,7 @@ def names(report, path):
 
 
 @pytest.mark.parametrize("form", ["float32", "float16", "int8"])
-def test_weights_of_one_pattern_have_the_names_of_their_layers(tmp_path, form):
+def test_similar_weights_have_their_layer_names(tmp_path, form):
     sparse, ticket = prune(network(3), 0.8)
     mask = ticket.masks["part_0/kernel"]
     same = {k: mask if "part" in k else v for k, v in ticket.masks.items()}
@@ -58,7 +58,7 @@ def test_weights_of_one_pattern_have_the_names_of_their_layers(tmp_path, form):
     ]
 
 
-def test_weights_that_two_layers_share_keep_the_name_in_the_file(tmp_path):
+def test_shared_weights_keep_their_file_names(tmp_path):
     model = network(3)
     first, second = model.get_layer("part_0"), model.get_layer("part_1")
     for layer in (first, model.get_layer("part_2")):

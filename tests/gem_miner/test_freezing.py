@@ -60,7 +60,9 @@ def joined(arrays):
     inverted=st.booleans(),
     minimum=st.integers(0, 2),
 )
-def test_both_find_the_same(weights, data, elements, inverted, minimum):
+def test_in_place_freeze_matches_numpy(
+    weights, data, elements, inverted, minimum
+):
     for w in weights:
         w.score.assign(
             data.draw(hnp.arrays("float32", w.alive.shape, elements=elements))
@@ -127,7 +129,7 @@ def bits(model):
     return [mask.tobytes() for mask in ticket.masks.values()]
 
 
-def test_mining_freezes_in_place_to_the_same_ticket(in_place, monkeypatch):
+def test_in_place_mining_gives_same_ticket(in_place, monkeypatch):
     there = bits(mined())
     assert in_place == [True] * 4
     monkeypatch.setattr(PrunableWeight, "on_accelerator", False)
@@ -138,7 +140,7 @@ def test_mining_freezes_in_place_to_the_same_ticket(in_place, monkeypatch):
 @pytest.mark.parametrize(
     "arguments", [{"distribution": "erk"}, {"pattern": "2:4"}]
 )
-def test_what_is_not_ranked_alone_is_left_to_numpy(in_place, arguments):
+def test_structured_patterns_use_numpy(in_place, arguments):
     model = mined(**arguments)
     assert in_place == [] and model.ticket().kept <= round(0.2 * 280)
 
@@ -153,7 +155,7 @@ def test_every_replica_freezes(in_place, mirrored_strategy):
     assert two.ticket().kept == round(0.2 * 280)
 
 
-def test_a_score_that_is_lost_is_found_in_place(in_place):
+def test_nan_score_is_found_in_place(in_place):
     class Lose(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             score = self.model.gem.prunable[1].score
@@ -179,7 +181,7 @@ def kernels_on_host(operation):
     return set()
 
 
-def test_no_step_takes_masks_to_the_host():
+def test_no_step_copies_masks_to_host():
     """Checks steps without XLA, as with `MirroredStrategy`."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("needs TensorFlow kernels")

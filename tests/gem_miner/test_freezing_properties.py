@@ -39,7 +39,7 @@ def by_hand(scores, count, alive, minimum):
 @given(
     SHAPES, st.floats(0.02, 0.6), st.integers(1, 4), st.booleans(), st.data()
 )
-def test_freezes_are_exact_nested_and_repeatable(
+def test_freezes_are_exact_nested_and_idempotent(
     shapes, density, freezes, tied, data
 ):
     size = sum(int(np.prod(shape)) for shape in shapes)
@@ -71,7 +71,7 @@ def test_freezes_are_exact_nested_and_repeatable(
 
 @settings(deadline=None, max_examples=100)
 @given(SHAPES, st.randoms(use_true_random=False), st.data())
-def test_a_network_that_is_permuted_freezes_alike(shapes, random, data):
+def test_freezing_is_permutation_equivariant(shapes, random, data):
     sizes = [int(np.prod(shape)) for shape in shapes]
     values = list(range(sum(sizes)))
     random.shuffle(values)

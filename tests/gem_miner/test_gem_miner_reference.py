@@ -106,7 +106,7 @@ class Recorder(keras.callbacks.Callback):
     "sparsity, penalty, stops",
     [(0.9, 2e-3, False), (0.5, 0.0, False), (0.8, 4e-2, True)],
 )
-def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty, stops):
+def test_matches_algorithm_1_step_by_step(sparsity, penalty, stops):
     random = np.random.default_rng(4)
     epochs, period, batches, batch = 12, 2, 5, 16
     x = random.normal(size=(batches * batch, 12)).astype("float32")
@@ -231,7 +231,7 @@ class Unused(keras.layers.Layer):
         return inputs + 0.0 * self.kernels[0][0, 0, 0, 0]
 
 
-def test_decays_by_the_authors_clock():
+def test_decay_matches_authors_log():
     # At first only the penalty changes the scores. In the authors' log, the
     # value is 4.144 after epoch 0 and falls by 0.926 per epoch.
     penalty, steps, epochs = 5e-5, 391, 3

@@ -64,7 +64,7 @@ class SpoilIn(keras.callbacks.Callback):
                 weight.weight.assign(ops.full(weight.weight.shape, np.nan))
 
 
-def test_nan_stops_mining_before_it_freezes(tmp_path):
+def test_nan_stops_mining_before_freeze(tmp_path):
     model, backup = sparse_model(), gems.callbacks.Backup(tmp_path)
     miner = gems.GemMinerCallback(0.8, 1)
     with pytest.raises(RuntimeError) as error:
@@ -87,7 +87,7 @@ def test_nan_stops_mining_before_it_freezes(tmp_path):
         np.testing.assert_array_equal(was, now)
 
 
-def test_the_target_of_a_resumed_run_is_that_of_its_beginning(tmp_path):
+def test_resumed_run_requires_same_target(tmp_path):
     def backup():
         return gems.callbacks.Backup(tmp_path)
 
@@ -114,7 +114,7 @@ def test_the_target_of_a_resumed_run_is_that_of_its_beginning(tmp_path):
     assert model.ticket().kept == 21
 
 
-def test_weights_of_another_phase_are_refused(tmp_path):
+def test_weights_of_other_phase_are_refused(tmp_path):
     mining, tuned = sparse_model(), sparse_model()
     fit(mining, gems.GemMinerCallback(0.8, 1, epochs=6), epochs=3)
     fit(tuned, gems.GemMinerCallback(0.8, 1))
@@ -135,7 +135,7 @@ def test_weights_of_another_phase_are_refused(tmp_path):
         np.testing.assert_array_equal(was, now)
 
 
-def test_restored_weights_are_frozen_again_when_mining_goes_on():
+def test_restored_weights_are_frozen_again():
     model = sparse_model()
     early = keras.callbacks.EarlyStopping(
         "density", mode="max", patience=9, restore_best_weights=True
@@ -166,7 +166,7 @@ class ReadOnce:
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="needs tf.data"
 )
-def test_data_that_ends_early():
+def test_data_ends_early():
     import tensorflow as tf
 
     spec = (

@@ -84,7 +84,7 @@ class Steps(keras.callbacks.Callback):
     names = "weight limit final_limit decay gain steps epochs".split()
 
 
-def test_weight_and_bound_follow_their_recursions():
+def test_weight_and_bound_follow_recursions():
     steps = Steps()
     sparse = sparse_model(keras.optimizers.SGD(1.0, momentum=0.9))
     mine(sparse, epochs=8, callbacks=[steps])
@@ -112,7 +112,7 @@ def test_weight_and_bound_follow_their_recursions():
     assert read(sparse.gem.penalty.epochs) == 8
 
 
-def test_no_step_of_the_penalty_goes_below_its_bound():
+def test_penalty_steps_respect_bound():
     steps = Steps()
     sparse = sparse_model(keras.optimizers.SGD(1.0, momentum=0.9))
     mine(sparse, epochs=8, callbacks=[steps])
@@ -142,7 +142,7 @@ def test_no_step_of_the_penalty_goes_below_its_bound():
     "kept, limit, pulled",
     [((6, 3), 5, 2), ((3, 3), 5, 2), ((3, 2), 5, 0), ((9, 1), 5, 1)],
 )
-def test_penalty_by_hand(kept, limit, pulled):
+def test_penalty_matches_numpy(kept, limit, pulled):
     sparse = sparse_model("sgd")
     gem = sparse.gem
     for prunable, count in zip(gem.prunable, kept, strict=True):
@@ -163,7 +163,7 @@ def test_penalty_by_hand(kept, limit, pulled):
     assert float(gem.penalty(gem.masks())) == 0.0
 
 
-def test_a_step_by_hand():
+def test_step_matches_numpy():
     """A linear network with SGD in NumPy."""
     random = np.random.default_rng(3)
     x = random.normal(size=(8, 6)).astype("float32")
@@ -221,7 +221,7 @@ OPTIMIZERS = [
     ],
     ids=lambda value: str(getattr(value, "name", value)),
 )
-def test_reaches_the_target_under_any_optimizer(optimizer, batch_size):
+def test_reaches_target_with_any_optimizer(optimizer, batch_size):
     epochs = 12 * batch_size // 32
     sparse = sparse_model(optimizer.from_config(optimizer.get_config()))
     logs = mine(sparse, epochs, batch_size)
@@ -278,9 +278,7 @@ def test_data_of_unknown_length():
         (0.7, 1_000, 5_000, 700),  # The initial scores meet the target.
     ],
 )
-def test_limit_and_scores_begin_at_one_rate(
-    descent, steps, final_limit, expected
-):
+def test_limit_and_penalty_rates(descent, steps, final_limit, expected):
     sparse = sparse_model(keras.optimizers.SGD(2.0, momentum=0.9))
     gem_miner.Adaptive(descent).begin_epoch(sparse.gem, final_limit, steps)
     penalty = sparse.gem.penalty
@@ -295,7 +293,7 @@ def test_limit_and_scores_begin_at_one_rate(
     np.testing.assert_allclose(read(penalty.weight), rate, rtol=1e-6)
 
 
-def test_a_layer_at_the_floor_is_reported():
+def test_layer_at_minimum_is_reported():
     sparse = sparse_model(keras.optimizers.SGD(1e-6))
     hidden, output = sparse.gem.prunable
     random = np.random.default_rng(0)

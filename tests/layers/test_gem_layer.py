@@ -84,7 +84,7 @@ def copy_masked(gem, inputs):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_computes_with_masked_kernels_and_trains_every_score(name):
+def test_masked_kernels_and_score_gradients(name):
     build, shapes = LAYERS[name]
     inputs = data(shapes)
     gem = tf_gems.GemLayer(build(), seed=0)
@@ -114,7 +114,7 @@ def test_computes_with_masked_kernels_and_trains_every_score(name):
         assert np.all(score_gradient[~alive] == 0.0)
 
 
-def test_fine_tuning_computes_with_what_is_alive_and_trains_only_that():
+def test_finetuning_uses_and_trains_only_alive_weights():
     inputs = data([SERIES, (2, 5, 3)])
     gem = tf_gems.GemLayer(layers.MultiHeadAttention(2, 3), seed=0)
     gem(*inputs)
@@ -134,7 +134,7 @@ def test_fine_tuning_computes_with_what_is_alive_and_trains_only_that():
         assert np.any(gradient[alive] != 0.0)
 
 
-def test_takes_the_arguments_of_the_wrapped_layer():
+def test_passes_arguments_to_wrapped_layer():
     query, value = data([SERIES, (2, 5, 3)])
     mask = np.tril(np.ones((2, 6, 5), bool))
     gem = tf_gems.GemLayer(layers.MultiHeadAttention(2, 3), seed=0)
@@ -154,7 +154,7 @@ def test_takes_the_arguments_of_the_wrapped_layer():
     assert difference(outputs, copy(query, initial_state=state)) == 0.0
 
 
-def test_builds_itself_on_symbols_and_takes_their_masks():
+def test_builds_on_symbolic_inputs_and_propagates_masks():
     tokens = keras.Input((6,), dtype="int32")
     x = tf_gems.GemLayer(layers.Embedding(5, 4, mask_zero=True))(tokens)
     x = tf_gems.GemLayer(layers.MultiHeadAttention(2, 3))(x, value=x)
@@ -169,7 +169,7 @@ def test_builds_itself_on_symbols_and_takes_their_masks():
     assert np.all(first == same) and np.any(second != other)
 
 
-def test_state_moves_and_masked_kernels_are_not_written_back():
+def test_state_updates_but_masked_kernels_are_not_written_back():
     network = keras.Sequential(
         [
             keras.Input((4,)),
@@ -212,7 +212,7 @@ class Noisy(layers.Layer):
 @pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="Keras refuses unseeded noise"
 )
-def test_metrics_and_unseeded_noise_go_on():
+def test_metrics_and_unseeded_noise():
     [x] = data([(2, 4)])
     gem = tf_gems.GemLayer(Noisy(), seed=0)
     gem(x)
@@ -221,7 +221,7 @@ def test_metrics_and_unseeded_noise_go_on():
     assert float(gem.layer.calls.result()) == 2.0
 
 
-def test_a_float32_head_of_a_mixed_network_keeps_its_digits():
+def test_float32_head_keeps_precision_in_mixed_network():
     def network():
         keras.utils.set_random_seed(3)
         return keras.Sequential(
@@ -244,7 +244,7 @@ def test_a_float32_head_of_a_mixed_network_keeps_its_digits():
         assert keras.backend.standardize_dtype(mask.dtype) == "float32"
 
 
-def test_a_shared_layer_is_penalised_once():
+def test_shared_layer_is_penalized_once():
     gem = tf_gems.GemLayer(layers.Dense(4, activity_regularizer="l2"), seed=0)
     inputs = keras.Input((4,))
     model = keras.Model(inputs, gem(gem(inputs)))
@@ -266,7 +266,7 @@ def test_a_shared_layer_is_penalised_once():
     assert len(model.losses) == 2  # Only training includes the penalty.
 
 
-def test_trainable_never_lets_both_phases_train():
+def test_trainable_selects_variables_of_one_phase():
     network = keras.Sequential(
         [
             keras.Input((4,)),
@@ -298,7 +298,7 @@ def test_trainable_never_lets_both_phases_train():
     assert all("free" in v.path for v in gem.trainable_variables)
 
 
-def test_seeds_give_equal_scores_to_equal_layers_only():
+def test_scores_depend_on_seed_and_weight():
     def scores(seed):
         gem = tf_gems.GemLayer(layers.LSTM(4), seed=seed)
         gem.build((None, 3, 4))
@@ -312,7 +312,7 @@ def test_seeds_give_equal_scores_to_equal_layers_only():
     assert 0 <= kernel.min() and kernel.max() <= 1
 
 
-def test_from_config_gives_an_equal_layer():
+def test_from_config_returns_equal_layer():
     gem = tf_gems.GemLayer(
         layers.Dense(3, name="inner"),
         filters=["kernel"],
@@ -361,7 +361,7 @@ def test_keras_2_is_refused():
         tf_gems.GemLayer(tf_keras.layers.Dense(3))
 
 
-def test_candidates_are_places_of_weights():
+def test_candidates_are_weight_positions():
     layer = tf_gems.GemLayer(layers.Dense(3), candidates=range(1))
     layer.build((None, 2))
     assert layer.candidates == [0]
@@ -370,7 +370,7 @@ def test_candidates_are_places_of_weights():
         layer.build((None, 2))
 
 
-def test_penalty_is_added_to_a_loss_of_float64():
+def test_penalty_with_float64_loss():
     keras.config.set_floatx("float64")
     try:
         model = keras.Sequential(

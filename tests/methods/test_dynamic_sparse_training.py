@@ -148,7 +148,7 @@ class Kill(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_golden_resume(name, tmp_path, monkeypatch):
+def test_golden_resumed_training(name, tmp_path, monkeypatch):
     expected = training(name).find(network(), DATA)
 
     method = training(name)
@@ -178,7 +178,7 @@ class Watch(keras.callbacks.Callback):
         self.seen.append([np.array(w.alive) > 0 for w in weights])
 
 
-def test_counts_stay_and_masks_rest_after_the_end():
+def test_counts_are_constant_and_masks_stop_changing():
     sparse = network()
     method = training("set", fraction=schedules.Constant(1.0), end=0.5)
     method.prepare(sparse)
@@ -210,7 +210,7 @@ def dataset():
     return tf.data.Dataset.from_tensor_slices((x, y))
 
 
-def test_callbacks_refuse_what_they_cannot_train():
+def test_callbacks_refuse_unsupported_models():
     sparse = network()
     method = training("set")
     with pytest.raises(ValueError, match="which is mining.*prepare"):

@@ -196,7 +196,7 @@ def test_golden_global_edge_popup(gradual, penalty):
     assert model.ticket().kept == 33
 
 
-def test_golden_global_edge_popup_of_several_gem_layers():
+def test_golden_global_edge_popup_with_several_gem_layers():
     model = layer_by_layer()
     finder = methods.EdgePopup(
         SPARSITY, EPOCHS, distribution="global", gradual=True, freeze_period=2
@@ -218,7 +218,7 @@ def test_golden_global_edge_popup_of_several_gem_layers():
         np.testing.assert_array_equal(mask, wanted)
 
 
-def test_scores_have_the_fan_in_of_what_a_kernel_reads():
+def test_scores_use_fan_in_of_kernel():
     model = keras.Sequential(
         [
             keras.Input((5, 5, 64)),

@@ -125,7 +125,7 @@ def test_patterns_and_distributions(pattern, distribution):
         assert kept == counts
 
 
-def test_named_weights_fall_at_their_own_rate():
+def test_per_weight_sparsity_schedules():
     _, seen, _ = watch(distribution={"a/kernel": 0.9})
     share = 1 - (1 - 2 / 6) ** 3  # The progress at the start of epoch 2.
     kept = [part.sum() for part in np.split(seen[2][1], [96])]
@@ -161,7 +161,7 @@ def test_density_of_every_epoch():
     assert copy.get_config() == odd.get_config()
 
 
-def test_a_golden_lamp_run():
+def test_golden_lamp_masks():
     """Compares the masks of every epoch with LAMP as defined in the paper."""
     _, seen, _ = watch()
     alive = np.ones(144, bool)
@@ -195,7 +195,7 @@ class CountAlive(keras.callbacks.Callback):
     "epochs, frequency, parts",
     [(3, None, 8), (4, None, 4), (8, None, 1), (8, 2, 2), (1, None, 8)],
 )
-def test_few_epochs_are_pruned_within(epochs, frequency, parts, eagerly):
+def test_few_epochs_prune_within_epochs(epochs, frequency, parts, eagerly):
     sparse, counted = network(), CountAlive()
     sparse.optimizer.learning_rate = 1e-3
     # 16 steps in a single epoch.
@@ -229,7 +229,7 @@ def trained(**arguments):
 
 
 @pytest.mark.parametrize("start", ["initialization", "trained"])
-def test_a_wrapped_model_is_pruned_by_one_callback(start):
+def test_callback_prunes_wrapped_model(start):
     sparse, model = trained(start=start)
     if start == "trained":  # The outputs are those of the trained network.
         np.testing.assert_array_equal(sparse(DATA[0][0]), model(DATA[0][0]))
@@ -255,7 +255,7 @@ def test_a_wrapped_model_is_pruned_by_one_callback(start):
     )
 
 
-def test_a_model_that_is_being_mined_is_not_pruned_by_it():
+def test_model_in_mining_phase_is_refused():
     sparse, _ = trained()
     mining = gems.GemMinerCallback(0.5, freeze_period=1)
     sparse.fit(*DATA[0], epochs=3, verbose=0, callbacks=[mining])
@@ -263,7 +263,7 @@ def test_a_model_that_is_being_mined_is_not_pruned_by_it():
         sparse.fit(*DATA[0], callbacks=[gems.GradualMagnitudeCallback(0.9)])
 
 
-def test_training_that_ends_before_pruning_is_told():
+def test_training_that_ends_before_pruning_is_reported():
     early = keras.callbacks.EarlyStopping("density", patience=0, mode="max")
     sparse, _ = trained(start="trained")
     callback = gems.GradualMagnitudeCallback(0.75)
@@ -273,7 +273,7 @@ def test_training_that_ends_before_pruning_is_told():
         sparse.ticket()
 
 
-def test_pruned_weights_are_not_brought_back():
+def test_pruned_weights_are_not_restored():
     sparse, _ = trained(start="trained")
     callback = gems.GradualMagnitudeCallback(0.75)
     early = keras.callbacks.EarlyStopping(
@@ -286,7 +286,7 @@ def test_pruned_weights_are_not_brought_back():
     assert sparse.ticket().sparsity == 0.75
 
 
-def test_a_target_below_the_present_zeros_is_refused():
+def test_target_below_current_sparsity_is_refused():
     sparse, _ = trained(start="trained")
     fit = {"epochs": 3, "verbose": 0}
     sparse.fit(*DATA[0], **fit, callbacks=[gems.GradualMagnitudeCallback(0.75)])
@@ -307,7 +307,7 @@ def test_a_target_below_the_present_zeros_is_refused():
     assert again.ticket().kept == round(0.1 * 144)
 
 
-def test_a_layer_at_its_floor_is_named():
+def test_layer_at_minimum_is_named():
     sparse, model = trained(start="trained")
     layer = model.get_layer("b")
     layer.kernel.assign(layer.kernel * 1e-3)

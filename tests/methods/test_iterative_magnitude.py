@@ -113,7 +113,7 @@ def cosine(step):
         ("lr_rewinding", None, cosine),
     ],
 )
-def test_three_rounds_golden(name, rewind_steps, rates, tmp_path):
+def test_golden_three_rounds(name, rewind_steps, rates, tmp_path):
     sparse = network()
     start = [v.numpy() for v in gems.network.network_weights(sparse)]
     arguments = {"rounds": 3, "epochs": 2, "distribution": "global"}
@@ -160,7 +160,7 @@ def same(ticket, other):
 @pytest.mark.parametrize(
     "name", ["imp", pytest.param("lr_rewinding", marks=pytest.mark.slow)]
 )
-def test_an_interrupted_search_goes_on(name, tmp_path):
+def test_interrupted_search_resumes(name, tmp_path):
     more = {"rewind_steps": 6} if name == "imp" else {}
     method = methods.get(
         name,
@@ -191,7 +191,7 @@ def test_an_interrupted_search_goes_on(name, tmp_path):
     same(method.find(network(deep=True), again, directory=tmp_path), whole)
 
 
-def test_a_directory_belongs_to_one_search(tmp_path):
+def test_directory_belongs_to_one_search(tmp_path):
     method = methods.IterativeMagnitude(0.5, epochs=1, rounds=1)
     method.find(network(), DATA, directory=tmp_path)
     other = methods.get(method, target_sparsity=0.6)
@@ -199,7 +199,7 @@ def test_a_directory_belongs_to_one_search(tmp_path):
         other.find(network(), DATA, directory=tmp_path)
 
 
-def test_what_the_last_round_refuses_is_refused_before_the_first():
+def test_impossible_last_round_is_refused_before_first():
     method = methods.IterativeMagnitude(0.5, 1, rounds=2, pattern="2:4")
     method.find(network(), DATA[:1])
     for distribution in ({"last": 0.1}, "smart_ratio"):
@@ -210,7 +210,7 @@ def test_what_the_last_round_refuses_is_refused_before_the_first():
             other.find(network(), Interrupted(DATA, 0))
 
 
-def test_rounds_follow_from_the_rate():
+def test_rounds_are_derived_from_rate():
     assert methods.IterativeMagnitude(0.2).rounds == 1
     assert methods.IterativeMagnitude(0.36).rounds == 2
     assert methods.IterativeMagnitude(0.9856).rounds == 19  # The papers' rate.
@@ -244,7 +244,7 @@ def test_several_steps_in_one_execution():
     assert (weights[0] != weights[1]).any()
 
 
-def test_what_is_out_of_range_is_refused():
+def test_out_of_range_arguments_are_refused():
     for arguments, message in [
         ({"rate": 0}, "`rate`.*Received: rate=0"),
         ({"rate": 1.0}, "rate=1.0"),

@@ -106,7 +106,7 @@ def test_exact_counts(name, chosen):
 
 
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_one_ticket_for_one_seed_and_nothing_changed(name, tmp_path):
+def test_same_seed_gives_same_ticket_and_model_is_unchanged(name, tmp_path):
     sparse = network(run_eagerly=True)
     before = arrays(sparse.weights)
     trainable = [v.trainable for v in sparse.weights]
@@ -148,7 +148,7 @@ def test_every_layer_is_alive(name):
     "name",
     [n for n, m in methods.METHODS.items() if issubclass(m, methods.Trained)],
 )
-def test_an_interrupted_search_goes_on(name, tmp_path):
+def test_interrupted_search_resumes(name, tmp_path):
     whole = method(name).find(network(run_eagerly=True), DATA)
     stops, ticket = 0, None
     reads = 9 if name == "rigl" else 5  # This also reads batches.
@@ -168,7 +168,7 @@ def test_an_interrupted_search_goes_on(name, tmp_path):
             np.testing.assert_array_equal(x, y)
 
 
-def test_what_the_user_froze_stays_frozen():
+def test_frozen_layers_stay_frozen():
     sparse = network()
     sparse.start_finetuning(method("random").find(sparse))
     sparse.compile("sgd", LOSS)
@@ -222,7 +222,7 @@ class First(methods.Method):
         return [np.zeros(shape) for shape in shapes]
 
 
-def test_a_method_of_ones_own_breaks_ties_by_index():
+def test_custom_method_breaks_ties_by_index():
     own = methods.get(First(0.98, distributions.Global(minimum=0)))
     [mask, *others] = own.find(network()).masks.values()
     flat = np.concatenate([m.ravel() for m in (mask, *others)])
@@ -266,7 +266,7 @@ def test_wrong_arguments_are_refused():
             build()
 
 
-def test_what_a_method_needs_is_named():
+def test_missing_requirements_are_named():
     sparse = network()
     snip = methods.Snip(0.5, batches=3)
     with pytest.raises(ValueError, match="looks at data. Received: data=None"):
@@ -280,7 +280,7 @@ def test_what_a_method_needs_is_named():
         methods.Magnitude(0.5).find(sparse.model)
 
 
-def test_synflow_names_what_stops_the_flow():
+def test_synflow_names_layer_without_flow():
     inputs = keras.Input((None, 3))
     x = layers.GlobalAveragePooling1D()(layers.Dense(4)(inputs))
     outputs = keras.activations.softmax(layers.Dense(2)(x))

@@ -118,7 +118,7 @@ def test_golden_prospr(build):
         np.testing.assert_array_equal(ops.convert_to_numpy(variable), value)
 
 
-def test_golden_prospr_averages_over_the_batches_that_are_left():
+def test_golden_prospr_averages_over_remaining_batches():
     prospr = methods.ProsPr(0.5, steps=1, learning_rate=RATE, batches=4)
 
     def mean_loss(weights):
@@ -129,7 +129,7 @@ def test_golden_prospr_averages_over_the_batches_that_are_left():
     close(prospr.scores(whole(), BATCHES), central_differences(mean_loss))
 
 
-def test_without_steps_it_is_snip():
+def test_prospr_without_steps_equals_snip():
     snip = methods.Snip(0.5, batches=2).scores(whole(), BATCHES)
     close(methods.ProsPr(0.5, 0, batches=2).scores(whole(), BATCHES), snip)
 

@@ -80,7 +80,7 @@ def test_golden_snip(build):
     )
 
 
-def test_golden_snip_counts_the_losses_of_layers():
+def test_golden_snip_includes_layer_losses():
     last = dense(3, activity_regularizer=keras.regularizers.L2(0.1))
     model = keras.Sequential([keras.Input((5,)), dense(4), last])
     sparse = gems.SparseModel(assign(model), seed=0)
@@ -109,7 +109,7 @@ def test_golden_grasp(temperature):
     close(grasp.scores(model, batches), expected)
 
 
-def test_golden_grasp_keeps_the_norm_of_the_gradient():
+def test_golden_grasp_keeps_gradient_norm():
     """Removing one weight changes `g . g` by `-2` times its score."""
     scale = 1e-3
     model = mining()
@@ -195,7 +195,7 @@ def test_golden_synflow_does_not_overflow():
         np.testing.assert_allclose(share, 1 / 16, rtol=1e-5)
 
 
-def test_rounds_save_a_layer_from_collapse():
+def test_rounds_prevent_layer_collapse():
     parts = [layers.Dense(100, activation="relu") for _ in range(3)]
     model = keras.Sequential([keras.Input((4,)), *parts, layers.Dense(2)])
     sparse = gems.SparseModel(model, seed=0)
@@ -208,7 +208,7 @@ def test_rounds_save_a_layer_from_collapse():
     assert smallest(30) > 0
 
 
-def test_synflow_keeps_every_layer_of_resnet20_at_999_per_mille():
+def test_synflow_keeps_every_resnet20_layer_at_99_9_percent():
     sparse = gems.SparseModel(zoo.resnet20(), seed=0)
     ticket = methods.SynFlow(0.999).find(sparse)
     assert ticket.kept == round(0.001 * 268_336)

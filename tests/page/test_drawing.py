@@ -80,7 +80,7 @@ def answer(page):
     return page.inner_text("#sparse-answer"), page.inner_text("#sparse-sure")
 
 
-def test_a_run_of_a_recipe_shows_what_it_did(run, opened):
+def test_page_shows_recipe_run(run, opened):
     page = opened(run)
     page.wait_for_selector(SHOWN, timeout=60_000)
     assert page.inner_text("#name") == "lenet_300_100 on digits"
@@ -98,7 +98,7 @@ def test_a_run_of_a_recipe_shows_what_it_did(run, opened):
     assert page.problems == []
 
 
-def test_a_dropped_image_is_read_as_keras_reads_it(run, opened):
+def test_dropped_image_matches_keras(run, opened):
     pixels = np.zeros((8, 8), "float32")
     pixels[1:7, 4] = 1.0
     pixels[2, 3] = 0.5
@@ -134,7 +134,7 @@ def test_a_dropped_image_is_read_as_keras_reads_it(run, opened):
     assert page.problems == []
 
 
-def test_a_pointer_draws(run, opened):
+def test_pointer_draws(run, opened):
     page = opened(run)
     page.wait_for_selector(SHOWN, timeout=60_000)
     with answers(page):
@@ -161,7 +161,7 @@ def test_a_pointer_draws(run, opened):
     assert abs(float(percent[:-2]) - sure(expected)) < 0.5
 
 
-def test_keys_reach_everything_in_order(run, opened):
+def test_keyboard_reaches_all_controls_in_order(run, opened):
     page = opened(run)
     page.wait_for_selector(SHOWN, timeout=60_000)
     seen = []
@@ -197,7 +197,7 @@ def test_keys_reach_everything_in_order(run, opened):
     assert canvas(page)[138:142, 140:158].min() > 0.9
 
 
-def test_a_broken_file_of_a_run_is_told(run, opened, tmp_path):
+def test_damaged_run_file_is_reported(run, opened, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     data = (copy / "page" / "sparse.tflite").read_bytes()

@@ -64,7 +64,7 @@ def planted(value, counter):
 
 
 @pytest.mark.parametrize("how", ["written", "planted"])
-def test_no_text_of_a_run_is_run(opened, run, tmp_path, how):
+def test_text_of_run_is_not_executed(opened, run, tmp_path, how):
     """Includes files written by `write_page` and files modified later."""
     for path in run.iterdir():
         if path.is_file():
@@ -92,7 +92,7 @@ def test_no_text_of_a_run_is_run(opened, run, tmp_path, how):
     )
 
 
-def test_no_document_of_a_run_acts(opened, run):
+def test_documents_of_run_are_not_executed(opened, run):
     for name, text in DOCUMENTS.items():
         (run / name).write_text(text)
     page = opened(run, "run/page.json")

@@ -44,7 +44,7 @@ def get(server, path, host=None, method="GET"):
     return answer.status, dict(answer.getheaders()), answer.read()
 
 
-def test_the_server_gives_away_its_directories_only(tmp_path):
+def test_server_serves_only_its_directories(tmp_path):
     (tmp_path / "secret.txt").write_text("secret")
     run = tmp_path / "run"
     (run / "sub").mkdir(parents=True)
@@ -87,7 +87,7 @@ def test_the_server_gives_away_its_directories_only(tmp_path):
         server.server_close()
 
 
-def test_what_is_missing_is_told(tmp_path):
+def test_missing_files_are_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="Received: directory="):
         pages.make_server(tmp_path / "nowhere")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
@@ -95,7 +95,7 @@ def test_what_is_missing_is_told(tmp_path):
         pages.write_page(model, tmp_path, np.zeros((2, 4)))
 
 
-def test_a_history_that_diverged_is_json(tmp_path):
+def test_diverged_history_is_valid_json(tmp_path):
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
     model.add(keras.layers.Dense(3))
     history = {"loss": [1.0, float("nan"), float("inf")]}
@@ -142,7 +142,7 @@ def run(tmp_path_factory):
     return folder, np.asarray(sparse(images)), labels
 
 
-def test_both_networks_answer_as_keras_does(opened, run):
+def test_both_networks_match_keras(opened, run):
     folder, expected, labels = run
     page = opened(folder)
     page.wait_for_selector("#main:not([hidden])", timeout=60_000)
@@ -220,7 +220,7 @@ def test_both_networks_answer_as_keras_does(opened, run):
     )
 
 
-def test_pictures_show_what_was_kept(run):
+def test_images_show_kept_weights(run):
     folder, *_ = run
     pictures = json.loads((folder / "page.json").read_text())["pictures"]
     values = [
@@ -238,7 +238,7 @@ def test_pictures_show_what_was_kept(run):
     assert f"{counts.sum():,} of 50,176 weights" in pictures[0]["caption"]
 
 
-def test_a_static_copy_works_below_any_address(browser, run, tmp_path):
+def test_static_copy_works_at_any_path(browser, run, tmp_path):
     pages.copy_page(run[0], tmp_path / "site" / "below")
     with pytest.raises(FileExistsError):
         pages.copy_page(run[0], tmp_path / "site" / "below")
@@ -266,7 +266,7 @@ def test_a_static_copy_works_below_any_address(browser, run, tmp_path):
         ("wrong", "The dense file does not compute what Keras does"),
     ],
 )
-def test_what_is_wrong_is_told_and_no_time_is_shown(
+def test_wrong_outputs_are_reported_without_times(
     opened, run, tmp_path, spoil, message
 ):
     folder = tmp_path / "run"

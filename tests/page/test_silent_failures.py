@@ -82,7 +82,7 @@ def assert_caught(answer):
         assert answer == "Infinity" or float(answer) > TOLERANCE
 
 
-def test_an_average_that_keeps_its_dimensions(check, tmp_path):
+def test_average_pooling_with_keepdims(check, tmp_path):
     model = pruned(network(keepdims=True))
     assert "MEAN" in readiness_report(model).obstacle
     report = tf_gems.export_litert(
@@ -106,7 +106,7 @@ def test_an_average_that_keeps_its_dimensions(check, tmp_path):
     assert float(check("ready.tflite", model)) < TOLERANCE
 
 
-def test_sparse_weights_of_8_bits_and_floats(check, tmp_path):
+def test_sparse_int8_weights_with_float_inputs(check, tmp_path):
     import tensorflow as tf
 
     model = pruned(network(keepdims=False))

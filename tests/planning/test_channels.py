@@ -29,13 +29,13 @@ def residual():
     return keras.Model(inputs, layers.Dense(5, name="last")(x))
 
 
-def test_sums_and_outputs_are_left():
+def test_sums_and_outputs_are_excluded():
     model = residual()
     names = [kernel.path for kernel in removable_kernels(model)]
     assert names == ["a1/kernel", "b1/kernel"]
 
 
-def test_a_depthwise_kernel_decides_for_what_enters_it():
+def test_depthwise_kernel_decides_for_its_inputs():
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -50,7 +50,7 @@ def test_a_depthwise_kernel_decides_for_what_enters_it():
     assert names == ["depthwise", "pointwise"]
 
 
-def test_a_graph_that_is_not_known_has_none():
+def test_unsupported_graph_has_no_removable_kernels():
     class Own(keras.Model):
         def call(self, inputs):
             return inputs
@@ -58,7 +58,7 @@ def test_a_graph_that_is_not_known_has_none():
     assert removable_kernels(Own()) == []
 
 
-def test_what_is_left_is_counted_and_the_model_restored():
+def test_remaining_weights_are_counted_and_model_is_restored():
     model = residual()
     for weight in model.weights:  # Makes all constants nonzero.
         weight.assign(weight + 0.1)
@@ -74,7 +74,7 @@ def test_what_is_left_is_counted_and_the_model_restored():
     assert left == inner * 17 // 32 + places * 9 * 3 * 16 + 80
 
 
-def test_a_native_plan_of_a_network_with_convolutions(tmp_path):
+def test_native_plan_with_convolutions(tmp_path):
     model = residual()
     plan = tf_gems.plan(model, speedup=1.3, target="native")
     assert plan.pattern == "channel" and plan.compact

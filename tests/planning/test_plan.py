@@ -31,7 +31,7 @@ def mobile():
 @pytest.mark.parametrize(
     "filters, distribution", [(None, "global"), ("pointwise", "uniform")]
 )
-def test_bytes_are_those_of_the_export(tmp_path, filters, distribution):
+def test_bytes_match_export(tmp_path, filters, distribution):
     model = tf_gems.zoo.mobilenet_v1((64, 64, 3), 20, alpha=0.25)
     sparsity = 0.93
     expected = Converted(model).bytes(
@@ -67,7 +67,7 @@ def test_bytes_of_dense_layers(tmp_path, pattern, sparsity):
     np.testing.assert_allclose(expected, report.bytes, rtol=0.03)
 
 
-def test_a_measured_network_is_planned_from_its_own_figures(mobile):
+def test_plan_of_measured_network_uses_its_measurements(mobile):
     plan = tf_gems.plan(mobile, speedup=3.0)
     [network] = [
         n
@@ -95,7 +95,7 @@ def test_a_measured_network_is_planned_from_its_own_figures(mobile):
     assert json.loads(json.dumps(small.to_dict()))["bytes"] == small.bytes
 
 
-def test_a_plan_is_what_callback_and_export_take(tmp_path):
+def test_plan_arguments_for_callback_and_export(tmp_path):
     model = perceptron(64, 64, 10)
     plan = tf_gems.plan(model, max_bytes=8_000)
     assert plan.speedup is None and "not measured" in str(plan)
@@ -117,7 +117,7 @@ def test_a_plan_is_what_callback_and_export_take(tmp_path):
     np.testing.assert_allclose(report.bytes, plan.bytes, rtol=0.05)
 
 
-def test_native_plans_choose_the_shape_that_prunes_least():
+def test_native_plan_chooses_pattern_with_least_pruning():
     plan = tf_gems.plan(
         perceptron(784, 300, 100, 10), speedup=3.0, target="native"
     )
@@ -143,7 +143,7 @@ def test_native_plans_choose_the_shape_that_prunes_least():
     )
 
 
-def test_what_cannot_be_reached_is_refused_with_the_best(mobile):
+def test_unreachable_target_is_refused_with_best_value(mobile):
     with pytest.raises(ValueError, match=r"The best: about [\d,]+ bytes and"):
         tf_gems.plan(mobile, speedup=100.0)
     with pytest.raises(ValueError, match="max_bytes=900,.* at sparsity 0.999"):
@@ -165,7 +165,7 @@ def test_what_cannot_be_reached_is_refused_with_the_best(mobile):
         tf_gems.plan(mobile, speedup=2.0, target="phone")
 
 
-def test_the_table_is_that_of_the_results():
+def test_table_matches_results():
     """Fails if a benchmark was run again without `speed_table.py`."""
     results = Path(__file__).parents[2] / "benchmarks" / "results"
     table = speeds.table()
@@ -195,7 +195,7 @@ def test_the_table_is_that_of_the_results():
             assert low <= speedup <= high
 
 
-def test_estimates_keep_to_the_measurements():
+def test_estimates_interpolate_measurements():
     networks = [
         {"name": name, "features": [x], "points": [[0.9, v, v, v]]}
         for name, x, v in (("a", 0.0, 2.0), ("b", 1.0, 8.0))

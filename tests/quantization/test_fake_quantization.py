@@ -44,7 +44,7 @@ def test_kernels_are_rounded_per_output_channel(kind):
     assert np.abs(np.round(integers)).max() == 127
 
 
-def test_a_channel_of_zeros_stays_zero():
+def test_zero_channel_stays_zero():
     w = np.zeros((3, 2), "float32")
     w[:, 0] = [1.0, -2.0, 0.0]
     found = ops.convert_to_numpy(fq.quantize_kernel(w))
@@ -89,7 +89,7 @@ def test_activations_are_rounded_to_256_values(low, high, seed):
     assert float(zero[0]) == 0
 
 
-def test_both_ends_of_a_range_are_kept():
+def test_range_limits_are_kept():
     x = np.array([-1.0, 1.0], "float32")
     found = ops.convert_to_numpy(fq.quantize_activation(x, -1.0, 1.0))
     np.testing.assert_allclose(found, x, rtol=1e-6)
@@ -108,7 +108,7 @@ def gradient(function, x):
     return np.asarray(jax.grad(lambda v: ops.sum(function(v)))(variable.value))
 
 
-def test_gradients_pass_within_the_range_only():
+def test_gradients_pass_only_within_range():
     x = np.array([-3.0, -1.0, 0.3, 0.9, 1.1, 7.0], "float32")
     factors = np.arange(1.0, 7.0, dtype="float32")
     found = gradient(
@@ -124,7 +124,7 @@ def test_gradients_of_kernels_pass_everywhere():
     np.testing.assert_array_equal(found, factors)
 
 
-def test_ranges_hold_zero_and_are_not_empty():
+def test_ranges_contain_zero_and_are_not_empty():
     for x, expected in (([1.0, 3.0], (0, 3)), ([-2.0, -1.0], (-2, 0))):
         low, high = map(float, fq.range_of(np.array(x, "float32")))
         assert (low, high) == pytest.approx(expected, abs=1e-5)

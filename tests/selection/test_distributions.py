@@ -31,7 +31,7 @@ SHAPES = st.lists(
 
 @settings(deadline=None, max_examples=300)
 @given(SHAPES, st.floats(0.0001, 1.0), st.sampled_from(COUNTED))
-def test_counts_meet_the_total_and_fit(shapes, density, name):
+def test_counts_sum_to_total_and_fit(shapes, density, name):
     sizes = [math.prod(shape) for shape in shapes]
     try:
         counts = distributions.get(name)(shapes, density)
@@ -55,7 +55,7 @@ def test_uniform(density):
     assert np.max(np.abs(counts - density * np.array(SIZES))) < 1
 
 
-def test_largest_remainder_by_hand():
+def test_largest_remainder_example():
     # 0.35 * (3, 5, 6) = 1.05, 1.75, 2.1: 4.9 in total, so 1.75 rounds up.
     assert distributions.Uniform()([(3,), (5,), (6,)], 0.35) == [1, 2, 2]
     # Of equal remainders, the first ones round up.
@@ -90,7 +90,7 @@ def test_erk(density):
         (0.59, 9.0925e-5, {0: 3.70, 1: 3.43, 7: 1.65, 13: 0.51, 18: 0.05}),
     ],
 )
-def test_smart_ratio_of_the_papers_resnet20(percent, gamma, published):
+def test_smart_ratio_matches_paper_resnet20(percent, gamma, published):
     sizes = np.array(SIZES, "float64")
     smart = distributions.SmartRatio()
     shares = smart.shares(STAGES, sizes, percent / 100 * sum(SIZES), None)
@@ -105,14 +105,14 @@ def test_smart_ratio_of_the_papers_resnet20(percent, gamma, published):
         assert abs(counts[layer] - expected) <= 1 + 0.5e-4 * SIZES[layer]
 
 
-def test_smart_ratio_passes_on_what_exceeds_one():
+def test_smart_ratio_redistributes_excess():
     # 0.3 * 20 = 6 of 24 for the last. 12 : 6 for the others, but 10 fit.
     shapes = [(10,), (10,), (20,)]
     assert distributions.SmartRatio()(shapes, 24 / 40) == [10, 8, 6]
     assert distributions.SmartRatio()(shapes, 30 / 40) == [10, 10, 10]
 
 
-def test_smart_ratio_refuses_what_the_last_weight_exceeds():
+def test_smart_ratio_refuses_too_dense_last_weight():
     with pytest.raises(ValueError, match="last=0.3.*192 of the 27.*Lower"):
         distributions.SmartRatio()(STAGES, 1e-4)
     assert sum(distributions.SmartRatio(0.0)(STAGES, 1e-4)) == 27
@@ -202,7 +202,7 @@ def test_get():
 
 
 @pytest.mark.parametrize("name", COUNTED)
-def test_gradual_pruning_ends_at_the_exact_count(name):
+def test_gradual_pruning_ends_at_exact_count(name):
     random = np.random.default_rng(0)
     for _ in range(50):
         shapes = [tuple(random.integers(3, 12, 2)) for _ in range(5)]
@@ -228,7 +228,7 @@ def lamp_by_definition(weight):
     return scores.reshape(np.shape(weight))
 
 
-def test_lamp_by_hand():
+def test_lamp_example():
     # 9/9, 4/13, 1/14 and 16/16, 1/17, for layers 100 times apart.
     scores = [np.array([[1.0, 3.0], [2.0, 0.0]]), np.array([0.04, 0.01])]
     expected = [9 / 9, 16 / 16, 4 / 13, 1 / 14, 1 / 17, 0]
@@ -245,7 +245,7 @@ def test_lamp_by_hand():
 
 
 @pytest.mark.parametrize("density", [0.02, 0.1, 0.37, 0.9])
-def test_lamp_against_its_definition(density):
+def test_lamp_matches_definition(density):
     random = np.random.default_rng(0)
     shapes = [(3, 3, 8, 1), (8, 40), (40, 5)]
     weights = [
@@ -270,7 +270,7 @@ def test_lamp_against_its_definition(density):
 
 
 @pytest.mark.parametrize("name", ["lamp", "layer_normalized"])
-def test_the_scale_of_a_layer_does_not_matter(name):
+def test_layer_scale_does_not_matter(name):
     random = np.random.default_rng(1)
     scores = [random.random((7, 9)), random.random((30, 4))]
     far = [scores[0] * 2.0**-90, scores[1] * 2.0**90]
@@ -286,7 +286,7 @@ def test_the_scale_of_a_layer_does_not_matter(name):
             assert 0 < a.sum() < a.size and kept.min() > cut.max()
 
 
-def test_layer_normalized_by_numpy():
+def test_layer_normalized_matches_numpy():
     random = np.random.default_rng(2)
     scores = [random.random((7, 9)), 100 * random.random((30, 4)) ** 3]
     units = [s / np.sqrt(np.mean(s**2)) for s in scores]

@@ -82,7 +82,7 @@ def matches(pattern, mask):
 
 @settings(deadline=None, max_examples=150)
 @given(N_OF_M, networks(st.one_of(VALUES, ANY)), st.data())
-def test_n_of_m_agrees_with_loops(pattern, scores, data):
+def test_n_of_m_matches_loops(pattern, scores, data):
     among = drawn_among(scores, data)
     count = data.draw(st.integers(0, int(joined(among).sum())))
     masks = pattern.keep_largest(scores, count, among)
@@ -98,7 +98,7 @@ def test_n_of_m_agrees_with_loops(pattern, scores, data):
 
 @settings(deadline=None, max_examples=100)
 @given(N_OF_M, networks(VALUES), st.data())
-def test_n_of_m_holds_at_every_density_below_its_limit(pattern, scores, data):
+def test_n_of_m_holds_at_every_valid_density(pattern, scores, data):
     density = data.draw(st.floats(0.0, pattern.max_density))
     # Without a minimum, which may not fit.
     rules = [distributions.Global(minimum=0), distributions.Uniform()]
@@ -142,7 +142,7 @@ def oracle_block(pattern, scores, count, among):
 
 @settings(deadline=None, max_examples=150)
 @given(BLOCKS, networks(VALUES), st.data())
-def test_block_agrees_with_loops(pattern, scores, data):
+def test_block_matches_loops(pattern, scores, data):
     among = None
     if data.draw(st.booleans()):
         among = drawn_among(scores, data)
@@ -164,7 +164,7 @@ def test_block_agrees_with_loops(pattern, scores, data):
         )
 
 
-def test_minus_infinity_is_a_score_like_others():
+def test_minus_infinity_is_a_valid_score():
     scores = [np.full((4, 1), -np.inf)]
     among = [np.array([[False], [False], [True], [True]])]
     [mask] = patterns.NOfM(1, 4).keep_largest(scores, 1, among)
@@ -175,7 +175,7 @@ def test_minus_infinity_is_a_score_like_others():
 
 @settings(deadline=None, max_examples=60)
 @given(networks(VALUES), st.data())
-def test_unstructured_is_keep_largest(scores, data):
+def test_unstructured_equals_keep_largest(scores, data):
     among = drawn_among(scores, data)
     count = data.draw(st.integers(0, int(joined(among).sum())))
     pattern = patterns.get("unstructured")
@@ -189,7 +189,7 @@ def test_unstructured_is_keep_largest(scores, data):
 @pytest.mark.parametrize("name", ["1:2", "2:4", "2x1", "2x2", "channel"])
 @settings(deadline=None, max_examples=50)
 @given(data=st.data())
-def test_a_minimum_for_each_weight_keeps_the_shape(name, data):
+def test_minimum_per_weight_keeps_pattern(name, data):
     pattern = patterns.get(name)
     sides = st.tuples(st.integers(2, 6), st.integers(2, 6))
     arrays = hnp.arrays("float32", sides, elements=st.integers(-6, 6))
@@ -278,7 +278,7 @@ def test_get_refuses(identifier, message):
         patterns.get(identifier)
 
 
-def test_wrong_numbers_are_refused():
+def test_invalid_numbers_are_refused():
     for build, message in [
         (lambda: patterns.NOfM(1.5, 4), "n=1.5"),
         (lambda: patterns.Block(2.0), "sizes=2.0"),
@@ -335,7 +335,7 @@ ONE_SHOT = [
 
 
 @pytest.mark.parametrize("name", ONE_SHOT)
-def test_every_method_of_one_shot_takes_a_shape(name):
+def test_one_shot_methods_take_patterns(name):
     sparse = network()
     size = sparse.gem.size
     for pattern, sparsity in [("2:4", 0.5), ("2:4", 0.9), ("4x1", 0.8)]:
@@ -353,7 +353,7 @@ def test_every_method_of_one_shot_takes_a_shape(name):
             assert target - 4 < ticket.kept <= target
 
 
-def test_a_distribution_that_leaves_no_room_is_named():
+def test_distribution_without_room_is_named():
     sparse = network()
     pattern = sparse.gem.prunable[-1].path
     finder = methods.Magnitude(0.5, {pattern: 0.1}, "2:4")
@@ -376,7 +376,7 @@ class Recorder(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "4x1", "channel"])
-def test_gradual_freezing_ends_in_the_pattern(pattern):
+def test_gradual_freezing_ends_in_pattern(pattern):
     sparse, recorder = network(), Recorder()
     size = sparse.gem.size
     finder = methods.GemMiner(0.8, 6, freeze_period=1, pattern=pattern)

@@ -143,7 +143,7 @@ def test_equal_tickets_give_equal_bytes(path, tmp_path):
     assert (tmp_path / "again.gem").read_bytes() != path.read_bytes()
 
 
-def test_a_write_that_fails_leaves_the_old_file(path):
+def test_failed_write_keeps_old_file(path):
     before = path.read_bytes()
     large = example()
     large.weights["bias"] = np.random.default_rng(0).random(50_000)
@@ -160,7 +160,7 @@ def test_a_write_that_fails_leaves_the_old_file(path):
     assert_same(large, Ticket.load(path))
 
 
-def test_paths_that_cannot_be_written(path, tmp_path):
+def test_invalid_paths(path, tmp_path):
     folder = tmp_path / "folder.gem"
     folder.mkdir()
     for target in (tmp_path / "no" / "x.gem", path / "x.gem", folder):
@@ -175,7 +175,7 @@ def test_paths_that_cannot_be_written(path, tmp_path):
             Ticket.load(missing)
 
 
-def test_values_that_have_no_place_in_a_file(tmp_path):
+def test_unsupported_values(tmp_path):
     masks = {"kernel": np.ones(3, bool)}
     ticket = Ticket(masks, {"kernel": np.array(["a", "b", "c"])})
     with pytest.raises(ValueError, match=r"weights\['kernel'\] of <U1"):
@@ -203,7 +203,7 @@ def refused(path):
     return message
 
 
-def test_truncated_and_longer_files_are_refused(path):
+def test_truncated_and_extended_files_are_refused(path):
     data = path.read_bytes()
     for length in range(len(data)):
         path.write_bytes(data[:length])
@@ -259,7 +259,7 @@ def test_foreign_files_are_refused(tmp_path, data):
     refused(tmp_path / "foreign.gem")
 
 
-def test_the_first_version_is_named(tmp_path):
+def test_first_version_is_named(tmp_path):
     (tmp_path / "old.gem").write_bytes(archive_of(**{"ticket.json": "{}"}))
     assert "zip archive, as tickets of version 1" in refused(
         tmp_path / "old.gem"
@@ -313,7 +313,7 @@ def edited(header, change):
     return header
 
 
-def test_the_same_parts_are_the_same_ticket(path, header):
+def test_recompressed_parts_give_same_ticket(path, header):
     # Another program may compress in a different way.
     rewrite(path, json.dumps(header, indent=3).encode())
     assert_same(example(), Ticket.load(path))
@@ -339,7 +339,7 @@ def test_edited_headers_are_refused(path, header, change, message):
     "text",
     [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 10**5, b"9" * 10**5],
 )
-def test_headers_of_something_else_are_refused(path, text):
+def test_invalid_headers_are_refused(path, text):
     rewrite(path, text)
     refused(path)
 
@@ -391,7 +391,7 @@ def test_edited_weights_are_refused(path, header, change, message):
     assert message in refused(path)
 
 
-def test_columns_of_other_lengths_are_refused(path, header):
+def test_columns_of_wrong_length_are_refused(path, header):
     for name, column in header["weights"].items():
         for other in (column[:-1], [*column, None], {}, None, "x" * 4):
             rewrite(path, edited(header, {name: other}))
@@ -403,7 +403,7 @@ def test_columns_of_other_lengths_are_refused(path, header):
     assert "prunes nothing" in refused(path)
 
 
-def test_other_positions_signs_and_numbers_are_refused(path):
+def test_wrong_positions_signs_and_numbers_are_refused(path):
     _, middle, numbers = parts(path.read_bytes())
     for other in (b"", middle[:-1], middle + b"\0", bytes(len(middle))):
         rewrite(path, middle=other)
@@ -413,7 +413,7 @@ def test_other_positions_signs_and_numbers_are_refused(path):
         assert "numbers do not inflate" in refused(path)
 
 
-def test_signs_end_where_they_end(tmp_path):
+def test_sign_padding_is_checked(tmp_path):
     path = tmp_path / "signs.gem"
     kernel = np.array([1, -1, 1], "float32")
     Ticket({"k": np.ones(3, bool)}, {"k": kernel}).save(path)
@@ -426,7 +426,7 @@ def test_signs_end_where_they_end(tmp_path):
     assert "signs are followed by" in refused(path)
 
 
-def test_bombs_are_refused_before_they_unfold(path, header):
+def test_decompression_bombs_are_refused(path, header):
     rewrite(path, b" " * 2**25)
     assert "header claims 33554432 bytes" in refused(path)
     # The prefix states that the header is short.
@@ -454,7 +454,7 @@ def test_bombs_are_refused_before_they_unfold(path, header):
     assert Ticket.load(path, max_bytes=2**24).kept == 0
 
 
-def test_masks_must_fit_their_weights():
+def test_masks_must_match_weights():
     weights = {"kernel": np.ones((2, 3), "float32")}
     for mask in (np.ones((3, 2), bool), np.ones((2, 3), "float32")):
         with pytest.raises(ValueError, match=r"masks\['kernel'\]"):
@@ -491,7 +491,7 @@ def test_bytes_of_each_coding(tmp_path):
     assert 2400 < found["plain"] < 3210
 
 
-def test_half_precision_is_a_wish(tmp_path):
+def test_half_precision_is_optional(tmp_path):
     random = np.random.default_rng(0)
     noise = random.normal(size=100).astype("float32")
     weights = {
@@ -526,7 +526,7 @@ def test_half_precision_is_a_wish(tmp_path):
     assert Ticket.load(half).weights["double"][3] == np.inf
 
 
-def test_large_metadata_are_refused_when_they_are_written(tmp_path):
+def test_large_metadata_are_refused_on_write(tmp_path):
     ticket = example()
     ticket.metadata["curve"] = "x" * 2**21
     with pytest.raises(ValueError, match="metadata in at most 2,097,152"):
@@ -571,7 +571,7 @@ def test_summary(path):
         assert text in table
 
 
-def test_fingerprints_tell_networks_apart():
+def test_fingerprints_distinguish_networks():
     ticket = example()
     names = {name: f"other/{name}" for name in ticket.weights}
     renamed = Ticket(

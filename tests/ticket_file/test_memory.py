@@ -111,7 +111,7 @@ FAST = ("bomb", "crowded", "rows")  # Of numbers, of the header and of weights.
         ),
     ],
 )
-def test_inspect_takes_a_gibibyte_and_ten_seconds_at_most(kind, tmp_path):
+def test_inspect_respects_memory_and_time_limits(kind, tmp_path):
     path = tmp_path / "hostile.gem"
     path.write_bytes(hostile()[kind])
     assert path.stat().st_size < 400_000
@@ -167,7 +167,7 @@ for path in sys.argv[1:]:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits")
-def test_reading_takes_no_more_than_max_bytes(tmp_path):
+def test_reading_respects_max_bytes(tmp_path):
     random = np.random.default_rng(0)
     values = random.normal(size=(4, 4_000_000)).astype("float32")
     masks = {
@@ -227,7 +227,7 @@ peak(ticket.network)
 @pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="reads Linux' memory figures"
 )
-def test_expanding_takes_no_more_than_max_bytes(tmp_path):
+def test_expanding_respects_max_bytes(tmp_path):
     """Also holds for the smallest limit that is not refused."""
     paths = {"small": 20, "large": 2500}
     for name, width in paths.items():
@@ -259,7 +259,7 @@ def test_expanding_takes_no_more_than_max_bytes(tmp_path):
     assert int(to_refuse) < needed and int(of_network) < 3 * arrays + 2**25
 
 
-def test_no_terminal_is_controlled_by_a_file(tmp_path):
+def test_file_cannot_control_terminal(tmp_path):
     path = tmp_path / "escape.gem"
     names = ["\x1b]0;title\x07w", "\u202egpj.exe", "\ud800"]
     more = {"metadata": {"\x1b[2Jkey": "\x1b[31mred"}}
@@ -269,7 +269,7 @@ def test_no_terminal_is_controlled_by_a_file(tmp_path):
     assert r"\x1b[2Jkey" in table and "title" in table
 
 
-def test_paths_of_weights_are_bounded_when_they_are_written():
+def test_weight_paths_are_bounded_on_write():
     for name in ("w" * 1025, 3):
         with pytest.raises(ValueError, match="at most 1,024 characters") as e:
             ticket_file.encode({name: np.ones(2, bool)}, {name: np.ones(2)}, {})

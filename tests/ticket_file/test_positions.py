@@ -73,7 +73,7 @@ def test_any_masks_round_trip(found, data):
 @pytest.mark.parametrize(
     "density", [1e-4, 1e-3, 0.0144, 0.02, 0.05, 0.1, 0.2, 0.3, 0.38, 0.5, 0.9]
 )
-def test_random_masks_are_near_their_entropy(density):
+def test_code_length_is_near_entropy(density):
     random = np.random.default_rng(3)
     mask = random.random(400_000) < density
     kept = int(mask.sum())
@@ -88,7 +88,7 @@ def test_random_masks_are_near_their_entropy(density):
         assert length <= 1.02 * bound
 
 
-def test_entropy_counts_the_masks():
+def test_entropy_of_masks():
     for size in range(7):
         for kept in range(size + 1):
             expected = math.log2(math.comb(size, kept))
@@ -97,7 +97,7 @@ def test_entropy_counts_the_masks():
             )
 
 
-def test_a_code_by_hand():
+def test_code_example():
     # Gaps 5, 0 and 2. Remainders of width 1 are 1, 0, 0. Quotients are 2, 0, 1.
     mask = np.zeros(12, bool)
     mask[[5, 6, 9]] = True
@@ -122,7 +122,7 @@ def test_a_code_by_hand():
         max_size=3,
     ),
 )
-def test_other_bytes_are_refused_or_are_codes(data, described):
+def test_random_bytes_are_refused_or_valid(data, described):
     sizes = [max(size, kept) for size, kept, _ in described]
     kept = [kept for _, kept, _ in described]
     widths = [width for *_, width in described]
