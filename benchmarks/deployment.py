@@ -132,16 +132,16 @@ def pick(cell, form, encoding):
 
 
 def render(results):
-    """Returns Markdown tables of compressed size, accuracy and errors."""
+    """Returns Markdown tables of gzip sizes, accuracies and failures."""
     lines, refusals = [], {}
     for network in dict.fromkeys(cell["network"] for cell in results["cells"]):
         mine = [c for c in results["cells"] if c["network"] == network]
         first = mine[0]
         lines += [
             f"**{network}**, {first['dataset']} ({first['train_images']:,} "
-            f"training images, {first['epochs']} epochs in all; accuracy on "
-            f"{first['test_images']:,} test images). kB, by gzip in brackets, "
-            "accuracy:",
+            f"training images, {first['epochs']} epochs in total; accuracy "
+            f"on {first['test_images']:,} test images). kB, gzip in "
+            "parentheses, accuracy:",
             "",
             "| zeros | route | " + " | ".join(n for *_, n in COLUMNS) + " |",
             "| --- " * (2 + len(COLUMNS)) + "|",
@@ -170,7 +170,7 @@ def shown(row):
         return "-"
     size = f"{row['bytes'] / 1e3:,.1f} ({row['gzip_bytes'] / 1e3:,.1f})"
     if row["refused"]:
-        return f"{size} **does not run right**"
+        return f"{size} **fails, see below**"
     return f"{size} {row['accuracy']:.1%}"
 
 

@@ -210,7 +210,7 @@ def mobilenet(seed):
 def _photographs(application):
     """A network of keras.applications x0.5 on 20 classes of Tiny ImageNet."""
     directory = os.environ.get("TINY_IMAGENET_DIR")
-    data = tiny_imagenet.load(directory, 1.0, False)
+    data = tiny_imagenet.load(directory, 1.0, False, 64)
     sets = [
         ((images / 127.5 - 1).astype("float32"), labels)
         for images, labels in (data.train, data.test)

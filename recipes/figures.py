@@ -68,15 +68,15 @@ def render(cells, scale):
                 _reported(first["paper_before"]),
                 _spread([c["after"] for c in same]),
                 _reported(first["paper_after"]),
-                "the network died" if "failure" in first else epochs,
+                "all weights were pruned" if "failure" in first else epochs,
             ]
         )
     text = str(Table([*columns, "epochs"], lines))
     if scale.reduced:
         text += (
             f"\nREDUCED: {scale.epochs:g} of the paper's epochs on "
-            f"{scale.fraction:g} of the training set; its numbers are of the "
-            "whole."
+            f"{scale.fraction:g} of the training set. The paper's numbers are "
+            "of full runs."
         )
     return text
 

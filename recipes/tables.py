@@ -187,7 +187,10 @@ def _dense(epochs=150):
 
 def _checked(row, reported):
     """Returns a row, and those that randomize its ticket."""
-    names = (("shuffled", "masks shuffled"), ("reinitialized", "weights anew"))
+    names = (
+        ("shuffled", "masks shuffled"),
+        ("reinitialized", "weights reinitialized"),
+    )
     return [
         row,
         *(
@@ -235,8 +238,14 @@ def _table_3():
     return [
         popup("edge-popup", 19.57, 24.47, distribution="uniform"),
         popup("edge-popup, global", 22.22, 34.42),
-        popup("the same, gradual", 31.56, 63.54, gradual=True),
-        popup("and regularised", 19.67, 63.72, gradual=True, weight=3.5e-4),
+        popup("edge-popup, gradual", 31.56, 63.54, gradual=True),
+        popup(
+            "edge-popup, gradual, regularized",
+            19.67,
+            63.72,
+            gradual=True,
+            weight=3.5e-4,
+        ),
         *_gem_miner("resnet20", density, before=45.30, after=66.15),
     ]
 

@@ -1,6 +1,5 @@
 """Runs the guide on trained models, and checks its results."""
 
-import json
 import re
 import runpy
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from tables_of_pages import results
+from tables_of_pages import table_under
 
 import tf_gems as gems
 
@@ -62,23 +63,7 @@ def test_one_shot_pruning(guide):
     assert guide["one_shot"] > 0.3  # The model has not been trained since then.
 
 
-RESULTS = Path(gems.__file__).parents[1] / "benchmarks/results"
-
-
-def rows_of(file):
-    """Returns the rows of a file that `benchmarks/trained.py` wrote."""
-    return json.loads((RESULTS / file).read_text("utf-8"))["rows"]
-
-
-def table_under(heading):
-    """Returns the header and the rows of the first table of a section."""
-    text = GUIDE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    lines = [
-        [cell.strip(" `") for cell in line.split("|")[1:-1]]
-        for line in text.splitlines()
-        if line.startswith("| ")
-    ]
-    return lines[0], lines[2:]
+PAGE = "guides/prune_a_trained_model.py"
 
 
 def mean(rows, **wanted):
@@ -92,8 +77,8 @@ def mean(rows, **wanted):
 
 
 def test_distributions_table_matches_results():
-    rows = [r for r in rows_of("trained.json") if r["seed"] == 0]
-    head, lines = table_under("How the zeros are spread")
+    rows = [r for r in results("trained.json") if r["seed"] == 0]
+    head, lines = table_under(PAGE, "Distribution over the layers")
     assert {line[0] for line in lines} == {row["network"] for row in rows}
     for network, dense, *cells in lines:
         of_network = [row for row in rows if row["network"] == network]
@@ -104,23 +89,23 @@ def test_distributions_table_matches_results():
 
 
 def test_optimizers_table_matches_results():
-    rows = rows_of("trained_steps.json")
+    rows = results("trained_steps.json")
     ways = (
         "gradual",
         "gradual with hyperbolic step",
         "gradual with density scaling",
     )
-    for network, zeros, *cells in table_under("Optimizers for sparse weights")[
-        1
-    ]:
+    for network, zeros, *cells in table_under(
+        PAGE, "Optimizers for sparse weights"
+    )[1]:
         wanted = {"network": network, "sparsity": int(zeros[:-1]) / 100}
         assert cells == [mean(rows, way=way, **wanted) for way in ways]
 
 
 def test_tfmot_table_matches_results():
-    rows = rows_of("trained_tfmot.json")
+    rows = results("trained_tfmot.json")
     for network, zeros, seeds, dense, *cells in table_under(
-        "Beside TF Model Optimization"
+        PAGE, "Comparison with TF Model Optimization"
     )[1]:
         wanted = {"network": network, "sparsity": int(zeros[:-1]) / 100}
         of_ours = [
@@ -137,10 +122,9 @@ def test_tfmot_table_matches_results():
 
 
 def test_int8_table_matches_results():
-    text = (RESULTS / "quantization.json").read_text("utf-8")
-    rows = json.loads(text)["results"]
+    rows = results("quantization.json")
     keys = ("float", "after_training", "aware")
-    lines = table_under("Train for 8 bits")[1]
+    lines = table_under(PAGE, "Quantization-aware training")[1]
     assert {line[0] for line in lines} == {row["network"] for row in rows}
     for network, seeds, *cells in lines:
         found = [row for row in rows if row["network"] == network]

@@ -57,14 +57,14 @@ def test_comparison_matches_results():
     best = {s["sparsity"]: s["method"] for s in reversed(comparison.summary())}
     assert best.pop(0.0) == "dense"
     assert best.pop(0.9856) == best.pop(0.995) == "gem_miner"
-    # At 5 %, gradual magnitude pruning is as accurate, as stated there.
+    # At 5 %, gradual magnitude pruning is as accurate, as the page says.
     accuracies = {
         s["method"]: f"{100 * s['accuracy'][0]:.2f}"
         for s in comparison.summary()
         if s["sparsity"] == 0.95
     }
     mined, trained = accuracies["gem_miner"], accuracies["gradual_magnitude"]
-    assert f"{mined} for {trained}" in METHODS
+    assert f"({mined} % and {trained} %)" in METHODS
     assert max(accuracies.values()) in (mined, trained)
 
 

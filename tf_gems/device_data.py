@@ -75,15 +75,6 @@ class DeviceData:
         """Trains a compiled model, as `model.fit` does.
 
         Callbacks see epochs, no batches.
-
-        Args:
-            model: Compiled Keras model.
-            epochs: Positive integer.
-            callbacks: List of Keras callbacks.
-            verbose: As for `fit`. Defaults to `0`.
-
-        Returns:
-            `keras.callbacks.History`.
         """
         model.test_on_batch(self.images[:1], self.labels[:1])  # builds metrics
         model.optimizer.build(model.trainable_variables)

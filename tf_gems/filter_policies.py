@@ -22,12 +22,6 @@ _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 def depthwise_kernels(layer):
     """Returns the depthwise kernels, each of which reads one channel.
 
-    Args:
-        layer: Built Keras layer or model.
-
-    Returns:
-        List of `keras.Variable`.
-
     Example:
 
     >>> model = keras.Sequential([
@@ -57,15 +51,7 @@ def all_but_depthwise(layer):
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """A named value of `filters`.
-
-    Args:
-        weights: Function of a built layer, which returns the list of the
-            variables that may be pruned. Biases and the like among them are
-            not.
-        reason: String, why the others are not.
-        nothing: String, what to say if no weight is left.
-    """
+    """A named value of `filters`."""
 
     weights: Callable
     reason: str

@@ -21,12 +21,6 @@ def pointwise_kernels(layer):
     A 1x1 convolution of maps that are known to be of one pixel, such as the
     classifier of `keras.applications.MobileNet`, is none of them.
 
-    Args:
-        layer: Built Keras layer or model.
-
-    Returns:
-        List of `keras.Variable`.
-
     Example:
 
     >>> model = keras.Sequential([
@@ -68,10 +62,6 @@ def refuse_too_few_zeros(gems, target_sparsity):
 
     XNNPACK counts over all 1x1 convolutions, those that are not pruned too,
     because they do not train or are excluded.
-
-    Args:
-        gems: List of `tf_gems.GemLayer`.
-        target_sparsity: Float in [0, 1).
 
     Raises:
         ValueError: If any of them has the policy `"pointwise"`, and no more

@@ -1,5 +1,6 @@
 """Reports: tables and sentences, for terminals and notebooks."""
 
+import dataclasses
 import html
 import io
 
@@ -83,6 +84,32 @@ class Report:
             else f"<div>{html.escape(printable(part))}</div>"
             for part in self._parts()
         )
+
+
+class DataReport(Report):
+    """A report that is a dataclass of values that JSON has.
+
+    Its values are the fields, and the properties that `_computed` names.
+    """
+
+    _computed = ()
+
+    def to_dict(self):
+        """Returns the report as plain, JSON-serializable values."""
+        return as_plain(self)
+
+
+def as_plain(value):
+    """Returns dataclasses as dicts, also within lists, tuples and dicts."""
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        names += getattr(value, "_computed", ())
+        return {name: as_plain(getattr(value, name)) for name in names}
+    if isinstance(value, dict):
+        return {key: as_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(as_plain, value))
+    return value
 
 
 def _cell(tag, text, right):

@@ -371,7 +371,7 @@ def test_unstripped_model_is_refused():
 def test_nonfinite_weights_are_refused():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     model.layers[0].bias.assign([np.nan, 0.0])
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="bias.*are NaN or infinite"):
         gems.compact(model)
 
 

@@ -7,7 +7,7 @@ from keras import layers
 
 import tf_gems as gems
 from tf_gems import files
-from tf_gems.export import parity
+from tf_gems import parity
 from tf_gems.export import readiness_report
 from tf_gems.export.gem import export_gem
 

@@ -432,7 +432,7 @@ def test_decompression_bombs_are_refused(path, header):
     # The prefix states that the header is short.
     stored, text = deflate(b" " * 2**25), 100
     path.write_bytes(sealed((len(stored), text, 0), stored))
-    assert "header do not inflate to 100 bytes" in refused(path)
+    assert "header does not inflate to 100 bytes" in refused(path)
 
     # A network of 2^31 + 8 weights that keeps none.
     columns = {

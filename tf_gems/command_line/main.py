@@ -45,10 +45,6 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments=None):
     """Runs a command.
 
-    Args:
-        arguments: List of strings: the command, its flags and arguments.
-            Defaults to `None`: those that the process was started with.
-
     Returns:
         Exit code: 0 for success, 1 for an error, 2 for a wrong call, 130 for
         an interrupt.

@@ -44,12 +44,7 @@ def define_max_bytes(parser, default=1 << 31):
 
 
 def import_keras(backend=None):
-    """Imports Keras without the lines that TensorFlow writes when it starts.
-
-    Args:
-        backend: String, the backend of Keras for commands that run no
-            network. Defaults to `None`: the one that the user has chosen.
-    """
+    """Imports Keras without the lines that TensorFlow writes when it starts."""
     if "keras" in sys.modules:
         return
     if backend:
@@ -69,12 +64,7 @@ def import_keras(backend=None):
 
 
 def load_model(path):
-    """Returns the Keras model of a file.
-
-    Raises:
-        OSError: If there is no such file.
-        ValueError: If Keras cannot read it.
-    """
+    """Returns the Keras model of a file, or refuses the file."""
     import keras
 
     with open(path, "rb"):  # Keras raises a ValueError for all failures

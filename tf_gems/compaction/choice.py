@@ -57,12 +57,7 @@ ONE_INPUT = {*SAME_CONSTANTS, layers.BatchNormalization}
 
 
 def rule_for(call, calls_of_operation):
-    """Returns the `Rule` of a call.
-
-    Args:
-        call: `Call`.
-        calls_of_operation: Integer, how often the model calls the operation.
-    """
+    """Returns the `Rule` of a `Call` to an operation called so often."""
     operation, kind = call.operation, type(call.operation)
     if len(call.outputs) != 1 or not all(map(width, _tensors(call))):
         return Rule(call, "its channels are not known")

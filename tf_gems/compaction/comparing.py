@@ -8,6 +8,8 @@ from keras import ops
 
 from tf_gems import _keras
 from tf_gems.compaction.graph import structure_of
+from tf_gems.parity import measure_parity
+from tf_gems.parity import refuse_non_finite
 
 
 def random_inputs(model):
@@ -45,12 +47,26 @@ def _outputs(model, inputs):
 
 
 @contextlib.contextmanager
-def _state_kept(model):
-    """Restores what a call assigns: recurrent states, counters, seeds."""
-    variables = list(model.non_trainable_variables)
+def state_kept(model):
+    """Restores the variables that a call of the model assigns.
+
+    They include variables that Keras does not list: the states of recurrent
+    layers, and variables of TensorFlow.
+    """
+    kinds, copy = keras.Variable, ops.copy
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # A tensor shares the memory of its variable until that is assigned to.
+        kinds, copy = keras.Variable | tf.Variable, tf.convert_to_tensor
+    state = {id(v): v for v in model.non_trainable_variables}
+    others = {id(v) for v in model.trainable_variables}
+    others |= {id(v.value) for v in model.variables}
     for layer in _keras.flatten_layers(model):
-        variables += keras.tree.flatten(getattr(layer, "states", None) or [])
-    kept = [(variable, ops.copy(variable)) for variable in variables]
+        for value in attributes(layer):
+            if isinstance(value, kinds) and id(value) not in others:
+                state[id(value)] = value
+    kept = [(variable, copy(variable)) for variable in state.values()]
     try:
         yield
     finally:
@@ -58,35 +74,52 @@ def _state_kept(model):
             variable.assign(value)
 
 
+def attributes(layer):
+    """Yields the values of attributes of a layer, with lists and dicts flat."""
+    todo = list(vars(layer).values())
+    while todo:
+        value = todo.pop()
+        if isinstance(value, list | tuple):
+            todo += value
+        elif isinstance(value, dict):
+            todo += value.values()
+        else:
+            yield value
+
+
 def largest_difference(model, other, inputs):
     """Returns the largest difference as a fraction of the largest output."""
     found = []
     for network in (model, other):
-        with _state_kept(model):  # the two may share layers
+        with state_kept(model):  # the two may share layers
             outputs = _outputs(network, inputs)
-        flat = keras.tree.flatten(outputs)
-        found.append([ops.convert_to_numpy(x) for x in flat])
-    if not any(np.size(one) for one in found[0]):
+        flat = map(ops.convert_to_numpy, keras.tree.flatten(outputs))
+        found.append(dict(enumerate(flat)))
+    if not any(np.size(one) for one in found[0].values()):
         raise ValueError(
             "Outputs are compared on a batch of examples. Received: inputs, "
             f"for which '{model.name}' returns no value. Pass some examples, "
             "or leave `inputs` out."
         )
-    worst = 0.0
-    for one, two in zip(*found, strict=True):
-        if one.shape != two.shape:
-            return np.inf
-        if one.dtype.kind in "OSU" and not np.array_equal(one, two):
-            return np.inf
-        if one.dtype.kind in "OSU" or not np.size(one):
+    refuse_non_finite(found[:1], model.name)
+    return float(measure_parity(*found).share)
+
+
+def refuse_non_finite_weights(model):
+    """Raises an error if a weight holds NaN or infinite values."""
+    for variable in model.weights:
+        if "float" not in keras.backend.standardize_dtype(variable.dtype):
             continue
-        if not np.all(np.isfinite(one)):
+        value = ops.convert_to_numpy(variable)
+        with np.errstate(all="ignore"):
+            if np.isfinite(np.sum(value)):
+                continue  # nearly always, and faster than to look at each
+        bad = np.size(value) - np.count_nonzero(np.isfinite(value))
+        if bad:  # the sum may overflow where no value does
             raise ValueError(
-                "Outputs are compared on inputs for which they are finite. "
-                f"Received: '{model.name}', of which an output holds NaN or "
-                "infinite values. Pass real inputs."
+                "All weights must be finite. Received: "
+                f"weight '{variable.path}' of '{model.name}', in which "
+                f"{bad:,} of {np.size(value):,} values are NaN or infinite. "
+                "Its training diverged. Load an earlier checkpoint, or "
+                "train with a smaller learning rate or `clipnorm`."
             )
-        largest = max(float(np.max(np.abs(one))), 1e-30)
-        gap = np.max(np.abs(one.astype("float64") - two)) / largest
-        worst = max(worst, float(gap))
-    return worst

@@ -16,31 +16,14 @@ and that of the official archive,
 from pathlib import Path
 
 from tf_gems.datasets.image_data import ImageData
-from tf_gems.datasets.resizing import collect
-from tf_gems.datasets.resizing import resize
+from tf_gems.datasets.in_tfds import collect
+from tf_gems.datasets.in_tfds import resize
 
-SIZE = 64
 _ENDINGS = {".jpeg", ".jpg", ".png"}
 
 
-def load(data_dir, fraction, download, size=SIZE):
-    """Loads a directory of images.
-
-    Args:
-        data_dir: The directory that holds `train` and `val`.
-        fraction: Float in (0, 1], the part of each class to train on, at
-            least one image.
-        download: Not possible here: must be `False`.
-        size: Integer, height and width to which images of another size are
-            resized. Defaults to `64`.
-
-    Returns:
-        `ImageData`. Labels number the classes in the order of their names.
-
-    Raises:
-        ValueError: If it is to be downloaded.
-        FileNotFoundError: If the directory, or images in it, are missing.
-    """
+def load(data_dir, fraction, download, size):
+    """Returns the `ImageData` of a directory; labels are in order of names."""
     if download:
         raise ValueError(
             "Tiny ImageNet is not in TFDS. Received: download=True. Unpack "

@@ -20,9 +20,6 @@ def accuracy(labels, outputs):
         labels: Array of integers, or of one row of classes for each example,
             with a sum of 1.
         outputs: Array `(examples, classes)`.
-
-    Raises:
-        ValueError: If labels or outputs have another form.
     """
     labels, outputs = np.asarray(labels), np.asarray(outputs)
     if outputs.ndim < 2 or outputs.shape[-1] == 1:
@@ -66,12 +63,7 @@ def _of_probabilities(labels, outputs):
 
 
 def named_labels(labels, names):
-    """Returns the name of the output that labels belong to, and the labels.
-
-    Args:
-        labels: Array, or a dict from the name of one output to an array.
-        names: List of the names of the outputs.
-    """
+    """Returns the name of the output that labels belong to, and the labels."""
     if isinstance(labels, dict) and len(labels) == 1:
         [(name, labels)] = labels.items()
         if name in names:
@@ -87,14 +79,7 @@ def named_labels(labels, names):
 
 
 def keras_outputs(network, flat, output, model=None):
-    """Returns one output of a Keras model for all examples.
-
-    Args:
-        network: `tf_gems.export.network.Network`.
-        flat: Flat list of arrays, see `Signature`.
-        output: String, its name.
-        model: See `Network.outputs`. Defaults to `None`.
-    """
+    """Returns one output of a Keras model for all examples."""
 
     def run(batches):
         return network.outputs(batches, model)

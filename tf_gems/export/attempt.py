@@ -7,10 +7,10 @@ import os
 
 import numpy as np
 
+from tf_gems import parity
 from tf_gems.export import conversion
 from tf_gems.export import flatbuffer
 from tf_gems.export import forms
-from tf_gems.export import parity
 from tf_gems.export import weight_rows
 from tf_gems.export import worker
 from tf_gems.export import xnnpack
@@ -30,16 +30,8 @@ from tf_gems.export.sparsify import sparsify
 class Attempt:
     """One try to write a network, for one batch size.
 
-    Args:
-        network: `Network`.
-        path: String, the target.
-        form: `forms.Form`.
-        tolerance: Float, see `export_litert`.
-        sizes: `None` for any batch size, else a list of the sizes of the
-            first axis of each input.
-        optimize, io, sparse, compact: See `export_litert`.
-        progress: `Progress`.
-        inside: String, a directory for temporary files.
+    `sizes` are those of the first axis of each input, `None` for any batch
+    size; other arguments are as for `export_litert`.
 
     Attributes:
         data: Bytes, what is to be written.
@@ -65,15 +57,7 @@ class Attempt:
     inside: str
 
     def run(self, given, examples):
-        """Converts the network and runs the file.
-
-        Args:
-            given: Flat list of arrays to compare outputs on, or `None`.
-            examples: The same, to calibrate `"int8"` on, or `None`.
-
-        Raises:
-            RuntimeError: If the file does not run, or is not right.
-        """
+        """Converts the network and runs the file."""
         network = self.network
         self.signature = network.signature.with_sizes(self.sizes).in_float32()
         self.notes, self.compaction = [], None
@@ -132,11 +116,7 @@ class Attempt:
             return data, weight_rows.names_of(flatbuffer.read(data), plain)
 
     def run_file(self, data, run=worker.run):
-        """Returns what a function of `worker` returns for the bytes of a file.
-
-        Raises:
-            worker.WorkerError: If the file does not run.
-        """
+        """Returns what a function of `worker` returns for a file's bytes."""
         path = os.path.join(self.inside, "candidate.tflite")
         with open(path, "wb") as file:
             file.write(data)

@@ -58,18 +58,6 @@ def convert(
 ):
     """Converts a Keras model to a TFLite file with dense weights.
 
-    Args:
-        plain: Keras model, its kernels masked.
-        signature: `Signature` of the file, in float32.
-        form: `forms.Form`.
-        examples: List of dicts from the names of inputs to arrays, to
-            calibrate `"int8"` on. Defaults to none.
-        io: String, the dtype of inputs and outputs of an `"int8"` file.
-            Defaults to `"float32"`.
-        progress: `Progress`. Defaults to `None`.
-        inside: String, the folder for temporary files. Defaults to `None`:
-            that of the system.
-
     Returns:
         `(data, traced)`: the bytes of the file, and a `tracing.Traced`.
 

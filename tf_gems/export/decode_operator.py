@@ -38,9 +38,6 @@ _OVERHEAD_BYTES = 320
 def encode(value):
     """Returns the mask and the table of a weight, as bytes.
 
-    Args:
-        value: Array of integers.
-
     Example:
 
     >>> mask, table = encode(np.array([[5, 0, 7]], "int8"))

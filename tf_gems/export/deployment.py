@@ -18,7 +18,7 @@ from tf_gems.export.saved_model import write_saved_model
 from tf_gems.export.sparse_operators import host_has_sparse_kernels
 from tf_gems.export.sparse_operators import sparse_operators
 from tf_gems.files import lock
-from tf_gems.tables import Report
+from tf_gems.tables import DataReport
 from tf_gems.tables import Table
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
@@ -39,7 +39,7 @@ _CALIBRATED = 100
 
 
 @dataclasses.dataclass
-class DeploymentReport(Report):
+class DeploymentReport(DataReport):
     """Bytes, accuracy, parity and latency of a network by form.
 
     Args:
@@ -69,14 +69,6 @@ class DeploymentReport(Report):
     accuracy: float | None
     sparse_host: bool | None
     rows: list
-
-    def to_dict(self):
-        """Returns the report as plain, JSON-serializable values."""
-        rows = [
-            {**row, "export": row["export"] and row["export"].to_dict()}
-            for row in self.rows
-        ]
-        return {**vars(self), "rows": rows}
 
     def _parts(self):
         written = [row for row in self.rows if row["export"]]

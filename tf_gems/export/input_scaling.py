@@ -28,12 +28,8 @@ layers = keras.layers
 class InputScaling:
     """Operations between an input and a convolution that scale the input.
 
-    Args:
-        operations: List of the operations.
-        convolution: Keras layer.
-        norm: `BatchNormalization` that alone reads it, or `None`.
-        scale: Float array, the factor of each channel.
-        offset: Float array, what is added to each channel after that.
+    Each channel is multiplied by its `scale`, and then its `offset` is added.
+    `norm` is the `BatchNormalization` that alone reads the convolution.
     """
 
     operations: list
@@ -77,13 +73,9 @@ class InputScaling:
 
 
 def find_input_scaling(graph):
-    """Returns the `InputScaling` of a model, or the reason for none.
+    """Returns `(scaling, reason)` of a model, or the reason for no scaling.
 
-    Args:
-        graph: `tf_gems.export.call_graph.CallGraph`.
-
-    Returns:
-        `(scaling, reason)`. Both are `None` if the input is not scaled.
+    Both are `None` if the input is not scaled.
     """
     if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != 4:
         return None, None

@@ -76,10 +76,8 @@ def litert_seconds(paths, feed, runs):
 def emulated_seconds(paths, runs=5):
     """Returns the median seconds on an emulated processor without AVX.
 
-    Emulated times compare amounts of work. They are not times of a device.
-
-    Returns:
-        List of floats, or `None` without qemu-x86_64 and `ai_edge_litert`.
+    Emulated times compare amounts of work. They are not times of a device. It
+    is `None` without qemu-x86_64 and `ai_edge_litert`.
     """
     emulator = shutil.which("qemu-x86_64")
     if emulator is None:

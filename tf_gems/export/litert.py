@@ -142,10 +142,8 @@ def write_litert(
 ):
     """Implements `export_litert`; also returns the bytes of the dense twin.
 
-    Args:
-        finish: Function of the `Attempt`, called before anything is written.
-            It may change the bytes that are written, and the report. Defaults
-            to `None`.
+    `finish` is called with the `Attempt` before anything is written. It may
+    change the bytes that are written, and the report.
     """
     check_target(path)
     path = os.fspath(path)
@@ -201,12 +199,23 @@ def write_litert(
     return report, attempt.dense
 
 
-def calibration_data(signature, data):
-    """Returns representative data as a flat list of arrays, if it is finite.
+def write_int8(
+    model, path, inputs, representative_data, tolerance, compact, finish
+):
+    """Writes a file of 8-bit integers alone, of one example, not sparse."""
+    return write_litert(
+        *(model, path, inputs, "int8", representative_data),
+        batch_size=1,
+        tolerance=tolerance,
+        io="int8",
+        sparse=False,
+        compact=compact,
+        finish=finish,
+    )
 
-    Raises:
-        ValueError: If it does not fit, or holds NaN or infinite values.
-    """
+
+def calibration_data(signature, data):
+    """Returns representative data as a flat list of arrays, if it is finite."""
     flat = signature.flatten(data)
     for value, spec in zip(flat, signature.specs, strict=True):
         if "float" in spec.dtype and not np.isfinite(value).all():

@@ -31,11 +31,6 @@ class Stored:
 
     Compressing at the highest levels of gzip and zstd takes much longer than
     exporting. So it is done once, when one of these sizes is first read.
-
-    Args:
-        path: String. It must not change until the compressed sizes are read.
-        holder: `tempfile.TemporaryDirectory` that contains the path, to keep
-            as long as this object. Defaults to `None`.
     """
 
     def __init__(self, path, holder=None):

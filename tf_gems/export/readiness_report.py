@@ -14,13 +14,13 @@ from tf_gems.export.conversion import convert
 from tf_gems.export.network import Network
 from tf_gems.network import masked_network
 from tf_gems.pointwise import LEAST_SPARSITY
-from tf_gems.tables import Report
+from tf_gems.tables import DataReport
 from tf_gems.tables import Table
 from tf_gems.targets import check_path
 
 
 @dataclasses.dataclass
-class ReadinessReport(Report):
+class ReadinessReport(DataReport):
     """Which zeros of a model XNNPACK can use.
 
     Args:
@@ -39,6 +39,7 @@ class ReadinessReport(Report):
 
     obstacle: str | None
     layers: list
+    _computed = ("eligible", "sparsity", "faster")
 
     @property
     def eligible(self):
@@ -56,15 +57,6 @@ class ReadinessReport(Report):
     def faster(self):
         """Whether there are enough zeros for XNNPACK to use them."""
         return self.sparsity > LEAST_SPARSITY
-
-    def to_dict(self):
-        """Returns the report as plain, JSON-serializable values."""
-        return {
-            **dataclasses.asdict(self),
-            "eligible": self.eligible,
-            "sparsity": self.sparsity,
-            "faster": self.faster,
-        }
 
     def _parts(self):
         rows = []
@@ -139,12 +131,7 @@ def readiness_report(model):
 
 
 def dense_file(model):
-    """Returns the bytes of a TFLite file with dense weights.
-
-    Args:
-        model: Keras model or `tf_gems.SparseModel`. The file takes one
-            example at a time, or the batch that the model declares.
-    """
+    """Returns the bytes of a TFLite file with dense weights."""
     network = Network(model)
     signature = network.signature.in_float32()
     if signature.batch_size is None:

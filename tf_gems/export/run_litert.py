@@ -14,10 +14,6 @@ def run_litert(path, feeds):
     takes or returns integers `q` that stand for floats, `scale * (q - zero)`,
     floats are given and returned.
 
-    Args:
-        path: String.
-        feeds: List of dicts from the names of inputs to arrays.
-
     Returns:
         `(outputs, ran)`: for each way to run it a list of dicts from the names
         of outputs to arrays; and a list of strings, what ran it.

@@ -11,8 +11,6 @@ import numpy as np
 from tf_gems.export.conversion import random_numbers_named
 from tf_gems.export.conversion import traced_or_refused
 from tf_gems.export.network import Network
-from tf_gems.export.parity import doubts
-from tf_gems.export.parity import measure_parity
 from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
 from tf_gems.export.progress import Progress
@@ -23,6 +21,8 @@ from tf_gems.export.sparse_graph import write_sparse_graph
 from tf_gems.export.stored_weights import free
 from tf_gems.files import replace_directory
 from tf_gems.files import workplace
+from tf_gems.parity import doubts
+from tf_gems.parity import measure_parity
 from tf_gems.validation import check_bool
 
 _TOLERANCE = 1e-4
@@ -108,9 +108,8 @@ def write_saved_model(
 ):
     """Implements `export_saved_model`.
 
-    Args:
-        measure: Function of the directories of what was written and of its
-            dense twin, called while both are there. Defaults to `None`.
+    If `measure` is given, it is called with the directories of what was written
+    and of its dense twin, while both are there.
     """
     import tensorflow as tf
 
@@ -166,11 +165,7 @@ def write_saved_model(
 
 
 def _write_smaller(traced, written, dense):
-    """Writes a SavedModel that is sparse, or a copy of the dense one.
-
-    Returns:
-        `(rows, notes)`: the rows of its report, and a list of sentences.
-    """
+    """Writes a SavedModel that is sparse, or a copy of the dense one."""
     rows = write_sparse_graph(traced, written)
     if Stored(written).bytes <= Stored(dense).bytes:
         return rows, []

@@ -47,14 +47,6 @@ class Signature:
         A functional model declares its inputs. For a subclassed model Keras
         records the shapes of the first call, but not the dtypes, which are
         read from `inputs`.
-
-        Args:
-            model: Built Keras model.
-            inputs: Inputs as the model takes them. Defaults to `None`.
-
-        Raises:
-            ValueError: If the model does not declare its inputs and `inputs`
-                is `None`.
         """
         declared = getattr(model, "inputs", None)  # unless built by a call
         if isinstance(model, keras.Sequential) and declared:
@@ -90,11 +82,7 @@ class Signature:
         )
 
     def with_sizes(self, sizes):
-        """Returns the signature with other sizes of first axes.
-
-        Args:
-            sizes: List of integers, one for each input, or `None` for any.
-        """
+        """Returns the signature with other sizes of first axes."""
         sizes = iter(sizes or [None] * len(self.specs))
 
         def sized(spec):
@@ -125,11 +113,7 @@ class Signature:
         return keras.tree.pack_sequence_as(self._arguments, list(flat))
 
     def flatten(self, inputs):
-        """Returns inputs, as the model takes them, as a flat list of arrays.
-
-        Raises:
-            ValueError: If they do not fit.
-        """
+        """Returns inputs, as the model takes them, as a flat list of arrays."""
         one = len(self._arguments) == 1
         if isinstance(inputs, dict):
             flat = self._by_name(inputs)

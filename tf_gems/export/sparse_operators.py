@@ -39,11 +39,7 @@ def sparse_operators(path):
 
 
 def host_has_sparse_kernels():
-    """Whether XNNPACK uses its sparse kernels on this machine's processor.
-
-    Returns:
-        Boolean, or `None` if it is not known.
-    """
+    """Whether XNNPACK uses its sparse kernels here; `None` if it is unknown."""
     machine = platform.machine().lower()
     if machine in ("arm64", "aarch64") or machine.startswith("armv"):
         return True

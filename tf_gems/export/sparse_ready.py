@@ -8,16 +8,15 @@ from tf_gems.compaction.copying import Names
 from tf_gems.compaction.copying import copy_of
 from tf_gems.compaction.copying import is_copied
 from tf_gems.compaction.copying import is_rewritable
+from tf_gems.compaction.graph import CallGraph
 from tf_gems.compaction.graph import is_graph
 from tf_gems.compaction.graph import rebuilt
 from tf_gems.compaction.graph import tensors_of
-from tf_gems.export.call_graph import CallGraph
 from tf_gems.export.input_scaling import find_input_scaling
 from tf_gems.export.readiness_report import readiness_report
 from tf_gems.export.rewrite_report import RewriteReport
-from tf_gems.half_precision import HALF_TOLERANCE
-from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.parity import half_tolerance
 
 layers = keras.layers
 
@@ -117,7 +116,7 @@ def make_sparse_ready(model, inputs=None):
 
 
 def _refuse_difference(model, difference):
-    tolerance = max(TOLERANCE, HALF_TOLERANCE[half_precision(model)])
+    tolerance = max(TOLERANCE, half_tolerance(model))
     if not difference <= tolerance:
         raise RuntimeError(
             "Exact rewrites keep the outputs of a model, up to "

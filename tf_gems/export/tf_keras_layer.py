@@ -24,10 +24,8 @@ _OF_WRAPPERS = ("quant_", "prune_low_magnitude_")
 def convert(operation):
     """Returns the equivalent of a Keras 3 layer or operation in `tf_keras`.
 
-    A layer has no weights yet. For an operation it is a function.
-
-    Raises:
-        ValueError: If there is none.
+    A layer has no weights yet. For an operation it is a function. A
+    `ValueError` says why there is none.
     """
     kind = type(operation)
     if not kind.__module__.startswith("keras."):

@@ -36,8 +36,8 @@ from tf_gems.compaction.graph import function_of
 from tf_gems.compaction.graph import is_graph
 from tf_gems.export import tf_keras_layer
 from tf_gems.export.network import Network
-from tf_gems.export.parity import measure_parity
 from tf_gems.export.signature import as_array
+from tf_gems.parity import measure_parity
 from tf_gems.validation import check_model
 
 _TOLERANCE = 1e-4

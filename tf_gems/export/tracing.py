@@ -5,7 +5,7 @@ import errno
 import os
 
 from tf_gems import _keras
-from tf_gems.export.network import attributes
+from tf_gems.compaction.comparing import attributes
 from tf_gems.export.signature import as_dense
 from tf_gems.export.signature import name_outputs
 from tf_gems.layers.calling import RecordingScope

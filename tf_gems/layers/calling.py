@@ -86,9 +86,6 @@ def inlined_functions(layer):
     A function that was traced earlier reads the variables that it captured,
     which a scope cannot mask. One that is traced now would keep the masks of
     this step.
-
-    Raises:
-        ValueError: If such a function needs AutoGraph.
     """
     holders = _function_holders(layer)
     if not holders:
@@ -139,10 +136,6 @@ def after(values):
 
     In a TensorFlow graph, operations that need no data run even if the data
     has ended. A counter would then count a step that did not take place.
-
-    Args:
-        values: Structure of tensors and other values, such as the inputs of a
-            call.
     """
     if keras.backend.backend() != "tensorflow":
         yield

@@ -30,11 +30,6 @@ class Flags:
     `np.asarray(flags)` is a NumPy bool array. In a compiled step, `read`
     returns a bool tensor.
 
-    Args:
-        layer: Keras layer that owns the variable.
-        name: String, name of the variable.
-        shape: Tuple of integers.
-
     Attributes:
         packed: `keras.Variable` of int32, which is in every checkpoint.
         shape: Tuple of integers.
@@ -55,19 +50,11 @@ class Flags:
         )
 
     def assign(self, values):
-        """Sets all flags; not from within a compiled step.
-
-        Args:
-            values: Array or tensor of this shape; nonzero entries are `True`.
-        """
+        """Sets all flags, where nonzero; not from within a compiled step."""
         self.packed.assign(self.pack(ops.convert_to_numpy(values)))
 
     def pack(self, values):
-        """Returns the words of these flags, a NumPy array.
-
-        Args:
-            values: NumPy array of this shape.
-        """
+        """Returns the words of flags, both NumPy arrays."""
         # The function `pack` would need four bytes a flag.
         if values.shape != self.shape:
             raise ValueError(

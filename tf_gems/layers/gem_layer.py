@@ -448,11 +448,7 @@ class GemLayer(keras.layers.Wrapper):
         return []
 
     def change_weights(self, values):
-        """Changes the values of the wrapped layer's weights in a call.
-
-        Args:
-            values: Dict from the ids of variables to tensors, already masked.
-        """
+        """Changes masked weights in a call, a dict from ids to tensors."""
 
     def call_layer(self, args, kwargs, training):
         """Calls the wrapped layer, whose variables have the changed values."""
@@ -519,12 +515,7 @@ class GemLayer(keras.layers.Wrapper):
 
 
 def masked(weight, mask):
-    """Returns a weight with exact zeros where its mask is zero.
-
-    Args:
-        weight: `keras.Variable` or tensor.
-        mask: Bool array of its shape.
-    """
+    """Returns a weight with exact zeros where its bool mask is zero."""
     value = ops.convert_to_tensor(weight)
     return ops.where(mask, value, ops.zeros_like(value))
 
@@ -536,14 +527,9 @@ def find_gem_layers(model):
 
 
 def built_gem_layers(model, name):
-    """Returns every `GemLayer` of a model that a callback is to prune.
+    """Returns every `GemLayer` of a model, or refuses the model.
 
-    Args:
-        model: Keras model.
-        name: Name of the callback, for messages.
-
-    Raises:
-        ValueError: If there is none, or one is not built.
+    `name` is that of the callback that is to prune it.
     """
     gems = find_gem_layers(model)
     if not gems:

@@ -91,12 +91,6 @@ class PrunableWeight:
         On JAX, only gradients pass from the network to the optimizer within a
         step. So the value is returned as the gradient of a loss of zero, with
         which Keras overwrites the variable (`overwrite_with_gradient`).
-
-        Args:
-            shrinkage: Float32 scalar tensor in [0, 1).
-
-        Returns:
-            Float32 scalar tensor, zero, to be added to the loss.
         """
         if _stateless():
             return _with_gradient(ops.copy(self.shrinkage), shrinkage)
@@ -139,12 +133,7 @@ class PrunableWeight:
 
 
 def set_alive(weights, masks):
-    """Sets which entries of weights are alive.
-
-    Args:
-        weights: List of `PrunableWeight`.
-        masks: List of bool arrays, one for each.
-    """
+    """Sets which entries of `PrunableWeight`s are alive, by bool arrays."""
     for weight, mask in zip(weights, masks, strict=True):
         weight.alive.assign(mask)
 

@@ -156,15 +156,9 @@ def check_packages():
 
 
 def find_file(root, name):
-    """Returns the file of a name below a directory.
+    """Returns the file of a relative path below a directory, without links.
 
-    Args:
-        root: Path.
-        name: String, a relative path with slashes.
-
-    Returns:
-        Path without links, or `None` if there is no such file in the
-        directory.
+    It is `None` if there is no such file in the directory.
     """
     try:
         root = Path(root).resolve()
