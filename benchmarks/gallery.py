@@ -1,14 +1,14 @@
-"""Bytes, accuracy and latency of the published networks, on real test images.
+"""Measures the published networks on real test images.
 
     python benchmarks/gallery.py --data_dir=../shared/data/tfds
 
 Writes `benchmarks/results/gallery.json` and the table in
 `savedmodels/README.md`. Each network of `savedmodels/` is measured in its two
-published files: the ticket, expanded by its card's network, and the sparse
-TFLite file of the fine-tuned network. The dense twin, for bytes and for
-latency, is that file with every weight stored densely; it is made here by
-expanding the sparse tensors, and must compute the same. The two run in turns,
-one image at a time, on one thread; times are medians.
+published files: the ticket, expanded to a network, and the sparse TFLite file
+of the fine-tuned network. Size and latency are compared with a dense version of
+the TFLite file, in which every weight is stored densely. This script creates it
+by expanding the sparse tensors, and checks that its outputs are the same. The
+two files run alternately on single images with one thread. Times are medians.
 """
 
 import json
@@ -43,7 +43,7 @@ def densified(data):
     """Returns a TFLite file with every sparse weight stored densely.
 
     Args:
-        data: Bytes of a file whose sparse weights are read through `DENSIFY`.
+        data: Bytes of a file that reads its sparse weights through `DENSIFY`.
     """
     model = flatbuffer.read(data)
     for graph in model.subgraphs:
@@ -80,8 +80,8 @@ def measure(name, data_dir, runs):
 
     Args:
         name: String, name of the files in `savedmodels/`.
-        data_dir: Directory of TFDS.
-        runs: Integer, runs of each file when it is timed.
+        data_dir: String, directory of the TFDS datasets.
+        runs: Integer, number of timed runs of each file.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -115,7 +115,9 @@ def measure(name, data_dir, runs):
         ours, twin = (outputs(path) for path in files)
         difference = np.abs(ours - twin).max() / np.abs(twin).max()
         if not difference <= 1e-5:
-            raise RuntimeError(f"{name}: its twin differs by {difference}")
+            raise RuntimeError(
+                f"The dense file of '{name}' differs by {difference}"
+            )
         seconds, dense_seconds = latency.litert_seconds(
             files, {"image": images[:1]}, runs
         )
@@ -140,7 +142,7 @@ def render(results):
     """Returns the table in Markdown."""
     processor = results["provenance"]["processor"]
     kernels = (
-        "has XNNPACK's sparse kernels"
+        "uses XNNPACK's sparse kernels"
         if results["sparse_host"]
         else "has AVX, with which XNNPACK's sparse kernels are off"
     )
@@ -197,7 +199,7 @@ def render(results):
 
 
 def main(_):
-    """Measures all published networks; writes figures and table."""
+    """Measures all published networks, and writes the results and the table."""
     cards = sorted((ROOT / "savedmodels").glob("*.json"))
     names = sorted((card.stem for card in cards), key=list(TITLE).index)
     rows = []
@@ -219,6 +221,6 @@ def main(_):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("data_dir", None, "Directory of TFDS.")
-    flags.DEFINE_integer("runs", 500, "Runs of each file when it is timed.")
+    flags.DEFINE_string("data_dir", None, "Directory of the TFDS datasets.")
+    flags.DEFINE_integer("runs", 500, "Number of timed runs of each file.")
     app.run(main)

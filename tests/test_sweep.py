@@ -107,7 +107,7 @@ def test_the_table_counts_outcomes():
     }
     page = table.render(records, {"patterns": ["a", "b", "c"]})
     assert "Not run yet: c." in page
-    assert "1 of 2 models right or refused by name" in page
+    assert "In every stage, 1 of 2 models give the right result" in page
     assert "| strip | 1 | 0 | 0 | 1 |" in page
     assert "| litert | 0 | 0 | 2 | 0 |" in page
     assert "* strip, **✗**, b: a / b" in page

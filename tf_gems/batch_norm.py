@@ -63,8 +63,8 @@ def recalibrate_batch_norm(
     data = training_data.read(x, y, model, **arguments)
     if data is None:
         raise ValueError(
-            "Statistics are estimated from data. Received: x=None. Pass what "
-            "`fit` takes."
+            "Statistics are estimated from data. Received: x=None. Pass the "
+            "data as for `fit`."
         )
     norms = [
         part
@@ -106,7 +106,7 @@ def _estimate(model, batches):
         raise ValueError(
             "Statistics are estimated from data. Received: data without a "
             "batch. Pass a batch `(x, y)`, or an iterable that can be read "
-            "again."
+            "repeatedly."
         )
 
 
@@ -138,7 +138,7 @@ def _refuse_not_finite(norms):
         for variable in (norm.moving_mean, norm.moving_variance):
             if not np.all(np.isfinite(ops.convert_to_numpy(variable))):
                 raise ValueError(
-                    "Statistics of normalization must be finite. Received: `x` "
-                    f"that makes those of '{norm.name}' NaN or infinite. Check "
-                    "the data and the weights."
+                    "Normalization statistics must be finite. Received: `x` "
+                    f"for which those of '{norm.name}' are NaN or infinite. "
+                    "Check the data and the weights."
                 )

@@ -40,7 +40,7 @@ def define_max_bytes(parser, default=1 << 31):
         type=integer(1),
         default=default,
         metavar="N",
-        help="largest memory in bytes that the file may take (default: "
+        help="limit in bytes for the memory that the file may take (default: "
         f"{default:,})",
     )
 
@@ -68,10 +68,10 @@ def load_model(path):
         return keras.models.load_model(path, compile=False)
     except Exception as error:
         raise ValueError(
-            "A model must be a file that `model.save` of Keras 3 wrote, with "
-            "layers of Keras and tf_gems only. "
-            f"Received: {path!r}, which Keras cannot read: "
-            f"{type(error).__name__}: {str(error):.500}"
+            "A model must be a file that Keras 3 saved with `model.save`, "
+            f"with layers of Keras and tf_gems only. Received: {path!r}, "
+            f"which Keras cannot read: {type(error).__name__}: "
+            f"{str(error):.500}"
         ) from error
 
 

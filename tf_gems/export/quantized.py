@@ -79,7 +79,15 @@ class QuantizedNetwork:
 
 
 def output_step(data, name):
-    """Returns the largest step of the outputs of an 8-bit file, a float."""
+    """Returns the largest step of the outputs of an 8-bit file, a float.
+
+    Args:
+        data: Bytes of a TFLite file.
+        name: String, the name of the model.
+
+    Raises:
+        RuntimeError: If the file computes with floats.
+    """
     file = flatbuffer.read(data)
     floats, sources = set(), {}
     for graph in file.subgraphs:

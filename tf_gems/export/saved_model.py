@@ -196,16 +196,16 @@ def _refuse_full(directory, overwrite):
         return set()
     if not overwrite:
         raise FileExistsError(
-            "A SavedModel is not written over other files. "
-            f"Received: directory={directory!r}, which is not empty. Pass "
+            "A SavedModel does not overwrite other files. Received: "
+            f"directory={directory!r}, which is not empty. Pass "
             "`overwrite=True` to replace a SavedModel."
         )
     own = _files_of(directory)
     if not own:
         raise FileExistsError(
-            "`overwrite=True` replaces a SavedModel, and nothing else. "
-            f"Received: directory={directory!r}, which contains other files. "
-            "Choose another directory."
+            "`overwrite=True` replaces only a SavedModel. Received: "
+            f"directory={directory!r}, which contains other files. Choose "
+            "another directory."
         )
     return own
 

@@ -37,10 +37,12 @@ _BY_CHANNEL = (
 TOLERANCE = 1e-3
 
 SHIFTED = (
-    "pads by {pad} on every side instead of {before}: it samples its maps "
-    "one pixel further left and above"
+    "pads by {pad} on every side instead of {before}, so that it reads its "
+    "feature maps one pixel further to the left and to the top"
 )
-EVEN_ALREADY = "pads by {pad} explicitly, as 'same' does for maps of odd size"
+EVEN_ALREADY = (
+    "pads by {pad} explicitly, as 'same' does for feature maps of odd size"
+)
 
 
 def make_sparse_ready(model, inputs=None):
@@ -121,10 +123,10 @@ def _refuse_difference(model, difference):
     tolerance = max(TOLERANCE, half_tolerance(model))
     if not difference <= tolerance:
         raise RuntimeError(
-            "Exact rewrites keep the outputs of a model, up to "
-            f"{tolerance:g} of the largest output. Received: '{model.name}', "
-            f"whose outputs differ by {difference:.2g}. Use the model as it "
-            "is."
+            "The outputs of a rewritten model must equal those of the model, "
+            f"up to {tolerance:g} of the largest output. Received: "
+            f"'{model.name}', whose outputs differ by {difference:.2g}. Use "
+            "the model without rewriting."
         )
 
 
@@ -132,15 +134,15 @@ def _refuse_others(model):
     if not is_graph(model):
         raise ValueError(
             "Only built functional and Sequential Keras models can be "
-            "rewritten, in which every layer is known. Received: model of "
-            f"type {type(model).__name__}. Build it from `keras.Input` and "
+            "rewritten, because every layer must be known. Received: model "
+            f"of type {type(model).__name__}. Build it from `keras.Input` and "
             "layers."
         )
     if find_gem_layers(model):
         raise ValueError(
-            "A model is rewritten before it is wrapped, or after it is "
-            f"stripped. Received: '{model.name}', which contains a `GemLayer`. "
-            "Use `make_sparse_ready(tf_gems.strip(model))`."
+            "A model must be rewritten before it is wrapped, or after it is "
+            f"stripped. Received: '{model.name}', which contains a "
+            "`GemLayer`. Use `make_sparse_ready(tf_gems.strip(model))`."
         )
 
 
@@ -172,7 +174,7 @@ class _Plan:
             self._leave(model.inputs[0].name, reason)
         for layer, calls in graph.layers():
             if isinstance(layer, keras.Model):
-                self._leave(layer.name, "is a model within the model")
+                self._leave(layer.name, "is a nested model")
             elif _strided(layer):
                 self._pad_evenly(layer, calls)
             elif isinstance(layer, layers.GlobalAveragePooling2D):
@@ -199,8 +201,9 @@ class _Plan:
                 size = "x".join(map(str, layer.kernel_size))
                 self._leave(
                     layer.name,
-                    f"is a {size} convolution: XNNPACK computes nothing "
-                    "sparsely in a network with one behind its first",
+                    f"is a {size} convolution: XNNPACK runs no sparse kernels "
+                    "in a network with such a convolution after the first "
+                    "one",
                 )
 
     def _move_scaling(self):
@@ -210,7 +213,7 @@ class _Plan:
             self._arguments[id(scaling.convolution)]["use_bias"] = True
         change = f"moves behind '{scaling.convolution.name}'"
         if not scaling.exact:
-            change += ": padding is no longer scaled, at the borders"
+            change += ": at the borders, padding is no longer scaled"
         for operation in scaling.operations:
             if not isinstance(operation, layers.ZeroPadding2D):
                 self._dropped.add(id(operation))
@@ -221,20 +224,26 @@ class _Plan:
         size = layer.kernel_size[0]
         pad = size // 2
         if layer.kernel_size == (1, 1):
-            self._leave(layer.name, "is a 1x1 convolution of stride 2")
+            self._leave(layer.name, "is a 1x1 convolution with stride 2")
         elif len(set(layer.kernel_size)) > 1 or size % 2 == 0:
-            self._leave(layer.name, "has a kernel that is not odd and square")
+            self._leave(
+                layer.name, "has a kernel that is not square with an odd size"
+            )
         elif not is_rewritable(layer):
-            self._leave(layer.name, "is not a plain layer of Keras")
+            self._leave(layer.name, "is not a standard layer of Keras")
         elif layer.data_format != "channels_last":
-            self._leave(layer.name, "has channels that are not the last axis")
+            self._leave(
+                layer.name, "has channels that are not on the last axis"
+            )
         elif layer.padding == "same":
             maps = {call.inputs[0].shape[1:3] for call in calls}
             odd = {n is not None and n % 2 == 1 for m in maps for n in m}
             if len(odd) > 1 or any(None in m for m in maps):
                 named = " and ".join(map(str, sorted(maps, key=str)))
                 self._leave(
-                    layer.name, f"reads maps of {named}, of uneven parity"
+                    layer.name,
+                    f"reads feature maps of {named}, with both "
+                    "odd and even sizes",
                 )
                 return
             exact = odd == {True}
@@ -273,7 +282,10 @@ class _Plan:
             self._leave(padding.name, "is read by several layers")
         elif any(n is None or n % 2 for m in maps for n in m):
             named = " and ".join(map(str, sorted(maps, key=str)))
-            self._leave(padding.name, f"pads maps of {named}, not of even size")
+            self._leave(
+                padding.name,
+                f"pads feature maps of {named}, whose size is not even",
+            )
         else:
             self._arguments[id(padding)]["padding"] = even
             change = SHIFTED.format(pad=pad, before=f"by {padding.padding}")
@@ -297,7 +309,7 @@ class _Plan:
             ):
                 ends.append(part)
             elif not is_average and not _works_on_one_pixel(call):
-                reason = "keeps its axes of size one: "
+                reason = "keeps axes of size one: "
                 reason += f"'{part.name}' needs them"
                 self._leave(layer.name, reason)
                 return
@@ -308,15 +320,15 @@ class _Plan:
                 found += [part]
                 todo += graph.readers(*call.outputs)
         if not ends:
-            self._leave(layer.name, "keeps its axes of size one in the outputs")
+            self._leave(layer.name, "keeps axes of size one in the outputs")
             return
         self._flat |= {id(part) for part in found}
         self._dropped |= {id(part) for part in ends}
-        self._change(layer.name, "keeps no axes of size one", True)
+        self._change(layer.name, "does not keep axes of size one", True)
         for part in found:
             if isinstance(part, layers.Conv2D):
                 self._change(
-                    part.name, "becomes `Dense`, with the weights", True
+                    part.name, "is replaced by `Dense` with its weights", True
                 )
         for part in ends:
             self._change(part.name, "is left out", True)

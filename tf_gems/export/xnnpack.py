@@ -76,7 +76,7 @@ class Graph:
         The outputs are right then, but not faster for the zeros.
         """
         if not any(self._is_convolution(self.operators[n]) for n in self.stems):
-            return f"it does not begin with {_STEM}"
+            return f"the network does not begin with {_STEM}"
         return self._reason_after_stem()
 
     def pointwise(self):
@@ -96,7 +96,7 @@ class Graph:
             if not self._is_convolution(operator):
                 reason = "it has a stride, a dilation or groups"
             elif self._shape(operator.inputs[0])[1:3] == (1, 1):
-                reason = "its maps are of one pixel"
+                reason = "its feature maps have a single pixel"
             index = int(operator.inputs[1])
             found.append((self.stored.get(index, index), reason))
         return found
@@ -123,14 +123,14 @@ class Graph:
     def _reason_after_stem(self):
         """Returns what XNNPACK cannot compute by channels, or `None`."""
         if len(self.stems) > 1 or len(self.graph.inputs) > 1:
-            return "it has several stems or inputs"
+            return "the network has several stems or inputs"
         for number, name in enumerate(self.names):
             if not self._is_verified(number):
-                return f"after its stem it has an operator {name}"
+                return f"the operator {name} follows the stem"
         if self.names.count("MEAN") != 1:
-            return "its stem does not lead to one global average"
+            return "the stem does not lead to a single global average pooling"
         if any(self._rank(index) > 2 for index in self.graph.outputs):
-            return "it returns feature maps"
+            return "the network returns feature maps"
         return None
 
     def _shape(self, index):
