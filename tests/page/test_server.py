@@ -197,13 +197,8 @@ def test_files_are_streamed(server, run):
         client.close()
 
 
-<<<<<<< HEAD
-def test_all_of_a_file_arrives(server, run):
-    content = os.urandom((3 << 16) + 17)
-=======
 def test_whole_file_is_sent(server, run):
-    content = os.urandom(3 * serving._PIECE + 17)
->>>>>>> main
+    content = os.urandom((3 << 16) + 17)
     (run / "large.bin").write_bytes(content)
     _, headers, body = get(server, "/run/large.bin")
     assert body == content and headers["Content-Length"] == str(len(content))
