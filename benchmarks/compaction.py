@@ -33,8 +33,8 @@ from results_file import write_results
 import tf_gems
 from tf_gems import zoo
 from tf_gems.export.litert import write_litert
-from tf_gems.export.quiet import quiet
 from tf_gems.planning.channels import removable_kernels
+from tf_gems.quiet import quiet
 
 FLAGS = flags.FLAGS
 TICKETS = Path(__file__).parents[1] / "savedmodels"

@@ -36,8 +36,8 @@ import tf_gems as gems
 from tf_gems.export import accuracy as measured
 from tf_gems.export.litert import write_litert
 from tf_gems.export.paths import Stored
-from tf_gems.export.quiet import quiet
 from tf_gems.provenance import provenance
+from tf_gems.quiet import quiet
 
 FLAGS = flags.FLAGS
 CALIBRATED = 100

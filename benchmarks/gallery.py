@@ -142,7 +142,7 @@ def render(results):
     """Returns the table in Markdown."""
     processor = results["provenance"]["processor"]
     kernels = (
-        "has XNNPACK's sparse kernels"
+        "uses XNNPACK's sparse kernels"
         if results["sparse_host"]
         else "has AVX, with which XNNPACK's sparse kernels are off"
     )

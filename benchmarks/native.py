@@ -27,7 +27,7 @@ from perceptrons import PATTERNS
 from perceptrons import perceptron
 from results_file import write_results
 
-from tf_gems.export.quiet import quiet
+from tf_gems.quiet import quiet
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(

@@ -18,7 +18,7 @@ from absl import app
 
 from tf_gems.files import replacing
 from tf_gems.files import write_text
-from tf_gems.targets import check_plain_name
+from tf_gems.text import file_name
 
 
 def publish(run, name):
@@ -33,7 +33,11 @@ def publish(run, name):
         FileExistsError: If other files have these names.
         ValueError: If `name` contains parts of a path.
     """
-    check_plain_name(name)
+    if file_name(name) != name:
+        raise ValueError(
+            "`name` is the name of a file, without directories. Received: "
+            f"name={name!r}. Give a plain one, such as 'digits'."
+        )
     results = json.loads((run / "results.json").read_text("utf-8"))
     stages = results["stages"]
     export = stages["export"]

@@ -7,6 +7,8 @@ therefore looks for `--backend` in the arguments.
 import os
 import sys
 
+from tf_gems.quiet import quiet
+
 for _place, _argument in enumerate(sys.argv[1:], 1):
     _name, _, _value = _argument.partition("=")
     if _name in ("-backend", "--backend"):
@@ -15,11 +17,7 @@ for _place, _argument in enumerate(sys.argv[1:], 1):
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# Native code writes them directly, not through `sys.stderr`.
-_terminal = os.dup(2)
-_sink = os.open(os.devnull, os.O_WRONLY)
-os.dup2(_sink, 2)
-try:
+with quiet():
     import tensorflow
 
     # Workers must connect before the first operation. Otherwise this operation
@@ -28,7 +26,3 @@ try:
         tensorflow.zeros(())
     # Each new model is traced again, which logs a warning.
     tensorflow.get_logger().setLevel("ERROR")
-finally:
-    os.dup2(_terminal, 2)
-    os.close(_terminal)
-    os.close(_sink)

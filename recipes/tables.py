@@ -50,7 +50,7 @@ class Scale:
         return max(rate, min(1.5, rate / (self.epochs * self.fraction)))
 
     def decay(self, weight, rate):
-        """Returns the penalty weight that gives the same total decay of scores."""
+        """Returns the penalty weight with the same total decay of scores."""
         steps = self.epochs * self.fraction
         return weight * rate / (self.rate(rate) * steps)
 

@@ -111,7 +111,7 @@ def test_layer_called_twice_gets_average():
     "last, message",
     [
         (np.full((16, 5), np.nan), "'norm' NaN"),
-        (np.zeros((16, 4)), "does not take"),
+        (np.zeros((16, 4)), "does not accept"),
     ],
 )
 def test_invalid_data_leaves_model_unchanged(last, message):

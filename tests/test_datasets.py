@@ -245,7 +245,7 @@ def test_missing_images_error_names_remedy(tiny, tmp_path):
     shutil.rmtree(tmp_path / "val" / "n01")
     (tmp_path / "val" / "n02").rename(tmp_path / "val" / "other")
     shutil.rmtree(tmp_path / "val" / "n03")
-    with pytest.raises(FileNotFoundError, match="a directory for each class"):
+    with pytest.raises(FileNotFoundError, match="one directory per class"):
         datasets.load("tiny_imagenet", tmp_path)
 
 

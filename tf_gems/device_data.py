@@ -46,13 +46,13 @@ class DeviceData:
     ):
         if keras.backend.backend() != "jax":
             raise RuntimeError(
-                "Data on the device is for the JAX backend. Received: "
+                "Data on the device requires the JAX backend. Received: "
                 f"backend='{keras.backend.backend()}'. Set KERAS_BACKEND=jax, "
                 "or use a `tf.data` pipeline."
             )
         if not 0 < batch_size <= len(labels):
             raise ValueError(
-                "A batch must fit into the data. Received: "
+                "A batch must not be larger than the data. Received: "
                 f"batch_size={batch_size} for {len(labels)} examples."
             )
         self.images = ops.convert_to_tensor(images, "float32")

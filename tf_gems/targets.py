@@ -158,20 +158,6 @@ def check_names(directory, names):
     return directory
 
 
-def check_plain_name(value, name="name"):
-    """Returns a string if it is a plain file name, without directories."""
-    if (
-        not isinstance(value, str)
-        or value.strip() in ("", ".", "..")
-        or any(mark in value for mark in "/\\:\0")
-    ):
-        raise ValueError(
-            f"`{name}` is the name of a file, without directories. Received: "
-            f"{name}={value!r}. Give a plain one, such as 'digits'."
-        )
-    return value
-
-
 def _inhabited(path):
     """Returns what a directory is that must not be used, or `None`."""
     resolved = Path(os.path.realpath(path))

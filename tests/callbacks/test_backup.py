@@ -193,11 +193,11 @@ def test_every_flipped_bit_and_truncation_is_detected(sample, tmp_path):
         other = bytearray(data)
         other[place // 8] ^= 1 << place % 8
         damaged.write_bytes(other)
-        with pytest.raises(ValueError, match="digest is wrong"):
+        with pytest.raises(ValueError, match="checksum is wrong"):
             backup._read(damaged)
     for length in range(len(data)):
         damaged.write_bytes(data[:length])
-        with pytest.raises(ValueError, match="digest is wrong"):
+        with pytest.raises(ValueError, match="checksum is wrong"):
             backup._read(damaged)
     assert gems.callbacks.Backup(tmp_path).epoch == 0
 
@@ -239,13 +239,13 @@ def test_backup_of_another_training_is_refused(tmp_path):
         ({"seed": 1}, "starting weights, the seeds of its random layers"),
         ({"rate": 0.2}, "differs in the optimizer"),
         ({"optimizer": "RMSprop"}, ""),
-        ({"units": 4}, "of the same model"),
+        ({"units": 4}, "restored to the same model"),
         ({"loss": "mae"}, "differs in the loss"),
         ({"loss": keras.losses.Huber(0.5)}, "differs in the loss"),
     ):
         model = plain(**change)
         values = model.get_weights()
-        with pytest.raises(ValueError, match="A backup is .*" + name):
+        with pytest.raises(ValueError, match="A backup can only be .*" + name):
             train(model, tmp_path)
         assert_equal(model.get_weights(), values)
         assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}

@@ -189,7 +189,7 @@ def test_expand_zoo_network(tmp_path, capsys):
     shape = ["--input_shape=4,4,1", "--classes=7"]
     ticket.save(ticket_path)
     refusal = refused(capsys, 1, *arguments, *shape)
-    assert "no name of a network of the zoo" in refusal
+    assert "nor the name of a network" in refusal
     assert main([*arguments, *shape, "--network=lenet_300_100"]) == 0
     output.unlink()
     ticket.metadata["network"] = "lenet_300_100"

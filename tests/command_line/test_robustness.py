@@ -87,7 +87,7 @@ def test_huge_numbers_of_classes(files, tmp_path, capsys):
 @pytest.mark.parametrize(
     "error, code, message",
     [
-        (KeyboardInterrupt(), 130, "Interrupted. No file is left half-written"),
+        (KeyboardInterrupt(), 130, "Interrupted. No file is incomplete"),
         (MemoryError("4 TiB"), 1, "not enough memory. 4 TiB"),
         (OSError(28, "No space left on device"), 1, "No space left"),
         (RecursionError("too deep"), 1, "too deep"),

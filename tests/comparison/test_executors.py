@@ -178,11 +178,11 @@ def test_invalid_executors_are_refused_before_training(
 ):
     fork = multiprocessing.get_context("fork")
     with futures.ThreadPoolExecutor(2) as threads:
-        with pytest.raises(ValueError, match="Cells run in processes"):
+        with pytest.raises(ValueError, match="Cells must run in separate"):
             compare(tmp_path, threads)
     with pytest.raises(ValueError, match="must be a `concurrent.futures.Exec"):
         compare(tmp_path, 2)
-    with pytest.raises(ValueError, match="Leave one out"):
+    with pytest.raises(ValueError, match="Leave one of them out"):
         compare(tmp_path, Here(), strategy=mirrored_strategy)
     with futures.ProcessPoolExecutor(1, mp_context=fork) as forked:
         with pytest.raises(ValueError, match="Pass `mp_context="):

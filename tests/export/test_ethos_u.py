@@ -144,7 +144,7 @@ def test_refusals(tmp_path, monkeypatch):
         tf_gems.export_ethos_u(sparse, path, data(), "u55")
     with pytest.raises(ValueError, match="representative_data=None"):
         tf_gems.export_ethos_u(sparse, path, None)
-    with pytest.raises(ValueError, match="ends in '.tflite'"):
+    with pytest.raises(ValueError, match="end in '.tflite'"):
         tf_gems.export_ethos_u(sparse, tmp_path / "m.bin", data())
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match=r"tf_gems\[ethos-u\]"):

@@ -248,7 +248,7 @@ def test_stateful_network_continues_from_its_state(tmp_path):
     before = float(model.layers[-1].calls)
     report = tf_gems.export_saved_model(sparse, tmp_path / "exported", x)
     assert float(model.layers[-1].calls) == before
-    assert any("present values" in note for note in report.notes)
+    assert any("current values" in note for note in report.notes)
     assert [t["encoding"] for t in report.tensors] == ["sparse"]
     loaded = tf.saved_model.load(f"{tmp_path / 'exported'}")
     serve = loaded.signatures["serving_default"]
@@ -274,9 +274,9 @@ def test_refusals(tmp_path):
     with pytest.raises(RuntimeError, match="no ticket before mining"):
         tf_gems.export_saved_model(tf_gems.SparseModel(model), target)
     noisy = keras.Sequential([keras.Input((4,)), layers.Dense(3), Noise()])
-    with pytest.raises(RuntimeError, match="must have the outputs of"):
+    with pytest.raises(RuntimeError, match="outputs of an export must equal"):
         tf_gems.export_saved_model(noisy, target)
-    with pytest.raises(FileNotFoundError, match="Make it first"):
+    with pytest.raises(FileNotFoundError, match="Create it first"):
         tf_gems.export_saved_model(model, tmp_path / "none" / "exported")
     with pytest.raises(ValueError, match="Keras 3 models.*model=list"):
         tf_gems.export_saved_model([], target)

@@ -76,11 +76,12 @@ def compact(model, inputs=None):
     tolerance = max(TOLERANCE, half_tolerance(model))
     if not difference <= tolerance:
         raise RuntimeError(
-            "A compact model must have the outputs of the model, up to "
-            f"{tolerance:g} of the largest output. Received: '{model.name}', "
-            f"whose outputs differ by {difference:.2g}. Layers that were left "
-            f"unchanged: {', '.join(found.kept) or 'none'}. Use the model "
-            "without compaction."
+            "The outputs of a compact model must equal those of the model, "
+            f"up to {tolerance:g} of the largest output. Received: "
+            f"'{model.name}', whose outputs differ by {difference:.2g}. "
+            "Layers that were left unchanged: "
+            f"{', '.join(found.kept) or 'none'}. Use the model without "
+            "compaction."
         )
     return compacted, CompactionReport(
         rows_of(found.calls, calls), found.kept, found.shared, difference
@@ -156,14 +157,14 @@ class Compaction:
 def _refuse_others(model):
     if isinstance(model, keras.Model) and find_gem_layers(model):
         raise ValueError(
-            "A model is compacted after it is stripped. Received: "
-            f"'{model.name}', which holds a `GemLayer`. Use "
+            "A model must be stripped before it is compacted. Received: "
+            f"'{model.name}', which contains a `GemLayer`. Use "
             "`tf_gems.compact(tf_gems.strip(model))`."
         )
     if not (isinstance(model, keras.Model) and is_graph(model)):
         raise ValueError(
-            "Only a built `keras.Sequential` or functional model, whose graph "
-            "is known, can be compacted. Received: model="
-            f"{getattr(model, 'name', model)!r} of type "
+            "Only a built `keras.Sequential` or functional model can be "
+            "compacted, because its graph must be known. Received: "
+            f"model={getattr(model, 'name', model)!r} of type "
             f"{type(model).__name__}. Build it from `keras.Input` and layers."
         )

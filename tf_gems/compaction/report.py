@@ -62,7 +62,8 @@ class CompactionReport(DataReport):
         columns = ["layer", ">channels", ">left", ">parameters", ">left"]
         lines = [
             Table([*columns, ">multiply-adds", ">left"], rows),
-            f"The outputs differ by {self.difference:.1e} of the largest.",
+            f"The outputs differ by {self.difference:.1e} of the largest "
+            "output.",
         ]
         for name, reason in self.kept.items():
             lines.append(f"'{name}' is left unchanged: {reason}.")

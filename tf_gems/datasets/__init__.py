@@ -62,10 +62,10 @@ def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
     check_choice(name, "name", NAMES)
     check_bool(download, "download")
     if data_dir is not None:
-        check_path(data_dir, "data_dir", "Name the directory of the data.")
+        check_path(data_dir, "data_dir", "Pass the directory of the data.")
     if not is_number(fraction) or not 0 < fraction <= 1:
         raise ValueError(
-            "`fraction` is the part of the training set in (0, 1]. "
+            "`fraction` must be the fraction of the training set, in (0, 1]. "
             f"Received: fraction={fraction!r:.100}. Use 1.0 for all of it."
         )
     if name in _RESIZED:
@@ -75,9 +75,10 @@ def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
         return source(data_dir, fraction, download, size)
     if image_size is not None:
         raise ValueError(
-            "`image_size` is for images of many sizes. Received: image_size="
-            f"{image_size} for '{name}', whose images have one. Leave it out, "
-            f"or load {' or '.join(map(repr, _RESIZED))}."
+            "`image_size` applies only to data sets whose images have "
+            f"various sizes. Received: image_size={image_size} for '{name}', "
+            "whose images have one size. Leave it out, or load "
+            f"{' or '.join(map(repr, _RESIZED))}."
         )
     if name == "digits":
         train, test, classes = _load_digits(fraction)

@@ -100,8 +100,8 @@ class Attempt:
             types = other_types(plain)
             if types:
                 self.notes.append(
-                    f"The network computes in {' and '.join(types)}, the file "
-                    "in float32."
+                    f"The network computes in {' and '.join(types)}, and the "
+                    "file in float32."
                 )
             data, self.traced = convert(plain)
             self.dense = data
@@ -155,9 +155,9 @@ class Attempt:
         unsafe = xnnpack.reason_against_sparse(file)
         if unsafe is not None:
             self.notes.append(
-                "XNNPACK may compute garbage with sparse weights, as "
-                f"{unsafe}; on ARM, and on x86 without AVX. Weights that it "
-                "reads are dense."
+                "XNNPACK may compute wrong outputs with sparse weights, as "
+                f"{unsafe}; this happens on ARM, and on x86 without AVX. "
+                "Weights that XNNPACK reads are stored densely."
             )
         count, reasons = sparsify(file, unsafe is None, self.optimize)
         data = flatbuffer.write(file) if count else dense
@@ -180,7 +180,7 @@ class Attempt:
                 self.compare(found)
                 return data, reasons
             failure = (
-                "with them LiteRT computes something else, by "
+                "with sparse weights, the outputs of LiteRT differ by "
                 f"{beside.difference:.3g}"
             )
         self.notes.append(f"No weight is stored sparsely: {failure}.")
@@ -192,19 +192,20 @@ class Attempt:
             step = output_step(self.data, self.network.name)
             steps = round(self.parity.difference / step) if step else 0
             self.notes.append(
-                "The ranges of activations are those of the quantization-aware "
-                f"model. Outputs differ from it by {steps} "
-                f"{'step' if steps == 1 else 'steps'} of {step:.3g} at most."
+                "The ranges of activations are those of the "
+                "quantization-aware model. Outputs differ from it by at most "
+                f"{steps} {'step' if steps == 1 else 'steps'} of {step:.3g}."
             )
         self.notes += parity.doubts(self.expected)
         if any("int8" in reason for reason in reasons):
             self.notes.append(
-                "form='float16' also stores weights sparsely that LiteRT "
-                "cannot run sparse in 8 bits. It may be smaller."
+                "With form='float16', weights that LiteRT cannot run sparse "
+                "in 8 bits are stored sparsely too. That file may be "
+                "smaller."
             )
         if not self.ran[0].startswith("ai_edge_litert"):
             self.notes.append(
-                "It was run by TensorFlow's own interpreter. Install "
+                "The file was run by TensorFlow's own interpreter. Install "
                 "`tf_gems[litert]` to run it as devices do."
             )
 
@@ -239,7 +240,7 @@ def _expected(network, given, batch_size):
     batches = _batches(signature, given, batch_size or count or 1)
     if not batches:
         raise ValueError(
-            "`inputs` must hold at least one batch of examples. Received: "
+            "`inputs` must contain at least one batch of examples. Received: "
             f"inputs of {count} examples, batch_size={batch_size}. Pass more."
         )
     expected = network.expected(batches)

@@ -104,8 +104,8 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
             found, parity = written(ticket)
         if ticket.config is None:
             notes.append(
-                "The config of the network is not complete, so the file "
-                "has none. Expand it with --model."
+                "The config of the network is incomplete, so the file "
+                "contains none. Expand the file with --model."
             )
         rows = [
             weight_rows.row(
@@ -155,9 +155,9 @@ def _ticket_of(plain, masks):
             masks[path] = known[id(variable)]
     if not masks:
         raise RuntimeError(
-            "A ticket file stores a pruned network. "
-            f"Received: '{plain.name}', none of whose kernels has a zero. "
-            "Prune it first, or save it by `model.save`."
+            "A ticket file stores a pruned network. Received: "
+            f"'{plain.name}', whose kernels contain no zeros. Prune it first, "
+            "or save it with `model.save`."
         )
     return Ticket(masks, weights, {"name": plain.name}, config_of(plain))
 

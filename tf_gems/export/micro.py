@@ -73,7 +73,7 @@ def export_micro(
     """
     version = check_package(
         *("tflite_micro", "tflite-micro", "micro"),
-        "A file for microcontrollers is run by their runtime before it is "
+        "A file for microcontrollers is run with their runtime before it is "
         "written.",
     )
     runtime = f"tflite-micro {version}"
@@ -88,7 +88,8 @@ def export_micro(
                 "An export must run. Received: a file that the runtime of "
                 f"microcontrollers does not run, path={attempt.path!r}: "
                 f"{reason} ({log}). Nothing was written. This runtime has "
-                "fewer operators than LiteRT: replace the layers that it lacks."
+                "fewer operators than LiteRT: replace the layers that it "
+                "does not support."
             ) from error
 
     def finish(attempt):
@@ -101,10 +102,10 @@ def export_micro(
         found = run(attempt, attempt.data)
         if measure_batches(outputs, found).difference:
             raise RuntimeError(
-                "Weights must be decoded without loss. Received: a file from "
-                f"which {runtime} computes something else than from dense "
+                "Weights must be decoded without loss. Received: a file for "
+                f"which the outputs of {runtime} differ from those with dense "
                 f"weights, path={attempt.path!r}. Nothing was written. Export "
-                "the int8 form by `tf_gems.export_litert`."
+                "the int8 form with `tf_gems.export_litert`."
             )
 
     export, _ = write_int8(
@@ -126,7 +127,7 @@ def _compress(attempt):
             row["reason"] = reasons[place]
     largest = max(math.prod(attempt.rows[place]["shape"]) for place in sizes)
     attempt.notes.append(
-        "Weights are decoded into memory while it runs; the largest takes "
+        "Weights are decoded into memory at run time. The largest takes "
         f"{largest:,} bytes."
     )
     attempt.data = bytes(flatbuffer.write(file))

@@ -111,7 +111,7 @@ class ExportReport(DataReport):
             if tensor["reason"]:
                 names.setdefault(tensor["reason"], []).append(tensor["name"])
         return [
-            f"Dense, as {reason}: {', '.join(weights)}."
+            f"Stored densely because {reason}: {', '.join(weights)}."
             for reason, weights in names.items()
         ]
 
@@ -139,8 +139,8 @@ class ExportReport(DataReport):
             parameters = self.compaction.parameters
             work = self.compaction.multiply_adds
             parts.append(
-                f"  compact: {parameters[1]:,} of {parameters[0]:,} parameters "
-                f"and {work[1]:,} of {work[0]:,} multiply-adds are left"
+                f"compact: {parameters[1]:,} of {parameters[0]:,} parameters "
+                f"and {work[1]:,} of {work[0]:,} multiply-adds remain"
             )
             if self.compaction.kept:
                 names = ", ".join(self.compaction.kept)

@@ -61,9 +61,10 @@ class RewriteReport(DataReport):
         able = sum(not row["reason"] for row in convolutions)
         parts = [
             Table(["layer", "outputs", "change"], rows),
-            f"{len(self.changes)} layers changed, {len(self.left)} that could "
-            f"not be; outputs differ by {self.difference:.2g} of the largest",
-            f"{able} of {len(convolutions)} 1x1 convolutions can run sparse",
+            f"{len(self.changes)} layers changed, {len(self.left)} could not "
+            f"be changed; outputs differ by {self.difference:.2g} of the "
+            "largest output",
+            f"{able} of {len(convolutions)} 1x1 convolutions can run sparsely",
         ]
         if self.shared:
             parts.append(f"both models share: {', '.join(self.shared)}")

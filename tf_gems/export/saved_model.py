@@ -14,7 +14,6 @@ from tf_gems.export.network import Network
 from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
 from tf_gems.export.progress import Progress
-from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
 from tf_gems.export.signature import as_array
 from tf_gems.export.sparse_graph import write_sparse_graph
@@ -23,6 +22,7 @@ from tf_gems.files import replace_directory
 from tf_gems.files import workplace
 from tf_gems.parity import doubts
 from tf_gems.parity import measure_parity
+from tf_gems.quiet import quiet
 from tf_gems.validation import check_bool
 
 _TOLERANCE = 1e-4
@@ -196,16 +196,16 @@ def _refuse_full(directory, overwrite):
         return set()
     if not overwrite:
         raise FileExistsError(
-            "A SavedModel is not written over other files. "
-            f"Received: directory={directory!r}, which is not empty. Pass "
+            "A SavedModel does not overwrite other files. Received: "
+            f"directory={directory!r}, which is not empty. Pass "
             "`overwrite=True` to replace a SavedModel."
         )
     own = _files_of(directory)
     if not own:
         raise FileExistsError(
-            "`overwrite=True` replaces a SavedModel, and nothing else. "
-            f"Received: directory={directory!r}, which contains other files. "
-            "Choose another directory."
+            "`overwrite=True` replaces only a SavedModel. Received: "
+            f"directory={directory!r}, which contains other files. Choose "
+            "another directory."
         )
     return own
 

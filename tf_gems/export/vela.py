@@ -53,7 +53,7 @@ def version():
     """Returns the version of Vela, or raises an error if there is none."""
     return check_package(
         *(_MODULE, "ethos-u-vela", "ethos-u"),
-        "Files for an Ethos-U NPU are compiled by Vela.",
+        "Files for an Ethos-U NPU are compiled with Vela.",
     )
 
 
@@ -114,6 +114,6 @@ def _failure(accelerator, reason):
     return RuntimeError(
         "A file for an NPU must compile. Received: "
         f"accelerator={accelerator!r}, for which Vela {version()} {reason}. "
-        "Nothing was written. Try another accelerator, or export the int8 "
-        "form alone by `tf_gems.export_litert`."
+        "Nothing was written. Try another accelerator, or export only the "
+        "int8 form with `tf_gems.export_litert`."
     )

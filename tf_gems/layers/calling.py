@@ -22,6 +22,23 @@ class RecordingScope(keras.StatelessScope):
         self.updates[id(variable)] = update
 
 
+def add_state(layer, name, dtype="int", shape=(), initializer="zeros", **more):
+    """Adds a variable that is set, not trained, and alike on all replicas.
+
+    With Keras' default `aggregation`, replicas would silently diverge.
+    """
+    return layer.add_weight(
+        name=name,
+        shape=shape,
+        dtype=dtype,
+        initializer=initializer,
+        trainable=False,
+        autocast=False,
+        aggregation="only_first_replica",
+        **more,
+    )
+
+
 def with_signature_of(layer, call):
     """Returns `call` with the parameters of `layer.call`, and `training`."""
     signature = inspect.signature(layer.call)

@@ -14,6 +14,7 @@ from tf_gems import initializers
 from tf_gems import registry
 from tf_gems.layers import wrapped_variable
 from tf_gems.layers.calling import RecordingScope
+from tf_gems.layers.calling import add_state
 from tf_gems.layers.calling import after
 from tf_gems.layers.calling import inlined_functions
 from tf_gems.layers.calling import refuse_other_keras
@@ -177,9 +178,9 @@ class GemLayer(keras.layers.Wrapper):
         candidates = [self.layer.weights[place] for place in self.candidates]
         self.report = PruningReport(self.layer, self.filters, candidates)
         # How many weights of the whole model mining may leave; 0: any number.
-        self.target = self._add_counter("target")
+        self.target = add_state(self, "target")
         # How many weights of this layer a top-k mask keeps; 0: by its sparsity.
-        self.places = self._add_counter("places")
+        self.places = add_state(self, "places")
         weights = self.report.prunable
         paths = unique_paths(weights)
         projected = isinstance(self.mask, RoundMask)
@@ -235,17 +236,6 @@ class GemLayer(keras.layers.Wrapper):
         if isinstance(self.mask, RoundMask):
             for prunable in self.prunable:
                 prunable.raise_score()
-
-    def _add_counter(self, name):
-        return self.add_weight(
-            name=name,
-            shape=(),
-            dtype="int",
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-        )
 
     @property
     def size(self):

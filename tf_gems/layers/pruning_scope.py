@@ -36,9 +36,6 @@ class PruningScope:
     The score penalty is added, once a step, to the gradients that the compiled
     optimizer receives. This is the same as a penalty in the loss, which the
     user's step computes itself.
-
-    Args:
-        gem: `GemLayer` around the user's model.
     """
 
     def __init__(self, gem):

@@ -4,13 +4,13 @@ import dataclasses
 
 import keras
 
+from tf_gems.filter_policies import POINTWISE
 from tf_gems.planning import speeds
 from tf_gems.planning.channels import ChannelPolicy
 from tf_gems.planning.channels import describe
 from tf_gems.planning.channels import is_enough
 from tf_gems.planning.channels import removable_kernels
 from tf_gems.planning.converted import Converted
-from tf_gems.pointwise import POLICY
 from tf_gems.tables import Report
 from tf_gems.validation import check_choice
 from tf_gems.validation import is_number
@@ -243,7 +243,7 @@ def _policies(model, converted, target, speedup):
         table = tables["unstructured"]
         return [
             _Policy(converted, target, filters, "unstructured", table)
-            for filters in (POLICY, None)
+            for filters in (POINTWISE, None)
         ]
     others = {w.reader for w in converted.weights} - {"FULLY_CONNECTED"}
     channels = tables.pop("channel")
@@ -283,7 +283,7 @@ class _Policy:
     def bytes(self, sparsity):
         return self.converted.bytes(
             sparsity,
-            self.filters == POLICY,
+            self.filters == POINTWISE,
             self.pattern != "unstructured",
             self.optimize,
         )

@@ -354,12 +354,7 @@ def _refusing(source):
 
 
 def check_contents(masks, weights, metadata, config):
-    """Raises an error unless a ticket holds what a file can hold.
-
-    Raises:
-        ValueError: If something else is given, a mask has not the shape of
-            its weight, or there is no mask.
-    """
+    """Raises an error unless a ticket holds what a file can hold."""
     for name, value in (
         ("masks", masks),
         ("weights", weights),

@@ -84,11 +84,7 @@ def fingerprint(shapes, prunable):
 
 
 def write(entries, metadata, config=None):
-    """Returns the header as bytes.
-
-    Raises:
-        ValueError: If it would be too large, or holds no JSON.
-    """
+    """Returns the header as bytes."""
     text = json.dumps(
         {
             "fingerprint": _fingerprint(entries),
@@ -111,9 +107,6 @@ def write(entries, metadata, config=None):
 
 def plain(value, name):
     """Returns a value as JSON has it, so that it is read back as it is.
-
-    Raises:
-        ValueError: If JSON has no such value: NaN, for one.
 
     Example:
 
@@ -147,11 +140,7 @@ def check_path(path):
 
 
 def read(text):
-    """Returns entries, metadata and config, if types and sizes are sound.
-
-    Raises:
-        KeyError, RecursionError, TypeError, ValueError: If they are not.
-    """
+    """Returns entries, metadata and config, if types and sizes are sound."""
     header = json.loads(text, parse_constant=_refuse_constant)
     if not isinstance(header["metadata"], dict):
         raise ValueError("its metadata are no object.")
