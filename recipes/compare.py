@@ -249,7 +249,7 @@ def main(_):
         )
     if values.strategy != "none" and values.workers > 1:
         raise app.UsageError(
-            "Either all devices train one cell, or each process has its own. "
+            "Use either --strategy or --workers, and not both. "
             f"Received: --strategy={values.strategy} --workers="
             f"{values.workers}. Leave one out."
         )

@@ -164,12 +164,12 @@ def render(directory, results):
     accuracies = {
         "dense network": (stages["dense"], total),
         "random ticket": (stages["random"], total),
-        "rare gem, weights untrained": (mine, settings["mining_epochs"]),
+        "rare gem, before fine-tuning": (mine, settings["mining_epochs"]),
         "rare gem, fine-tuned": (
             stages["finetune"],
             total,
         ),
-        "  the same, as sparse TFLite": (
+        "  as sparse TFLite": (
             stages["export"],
             total,
         ),

@@ -299,8 +299,8 @@ def _penalties(given):
         found = (-1.0,)
     if not all(0 <= weight < float("inf") for weight in found):
         raise app.UsageError(
-            "A penalty's weight is a number, 0 or more. Received: "
-            f"--penalties={','.join(given)}. Give some as 5e-5,1e-4."
+            "Penalty weights must be numbers, 0 or more. Received: "
+            f"--penalties={','.join(given)}. Use, for example, 5e-5,1e-4."
         )
     return found
 

@@ -199,7 +199,9 @@ def define_flags(presets):
         if field.name != "dataset":
             value = getattr(presets["paper"], field.name)
             define[field.type](
-                field.name, None, f"Default: the preset's. Paper: {value}."
+                field.name,
+                None,
+                f"Overrides the preset. The paper uses {value}.",
             )
     flags.DEFINE_string(
         "data_dir", None, "Directory of the TFDS datasets, or of the images."

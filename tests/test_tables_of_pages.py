@@ -1,4 +1,4 @@
-"""Figures in tables of the documentation are those of their results files."""
+"""Tests that figures in the docs agree with their results files."""
 
 import json
 import re
