@@ -25,7 +25,7 @@ from tables_of_pages import table_under
         ("1,024", [1025], False),
     ],
 )
-def test_a_figure_shows_its_value_rounded(text, values, expected):
+def test_figures_are_rounded_values(text, values, expected):
     assert shows(text, *values) is expected
 
 
@@ -186,7 +186,7 @@ def test_learning_rates_of_scores():
             assert shows(cell, *means), (name, column)
 
 
-def test_the_reduced_tables_in_short():
+def test_summary_of_reduced_tables():
     folder = RESULTS / "reproduce" / "resnet20-0.08-0.2"
     cells = [
         cell
