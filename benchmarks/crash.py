@@ -170,7 +170,7 @@ def run_killed(stage, whole, first, most, generator):
             problem = Path(f"{directory}.said").read_text("utf-8")[-2000:]
             lost = _is_lost_by_keras_tuner(problem)
         elif not all(map(_ends, sessions)):
-            problem = "A converter outlives the process that started it."
+            problem = "A converter still runs after its parent process ended."
     return {
         "stage": stage,
         "kills": len(places),

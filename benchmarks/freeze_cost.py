@@ -226,7 +226,7 @@ def draw_plot(rows, path):
     axis.loglog(sizes, 1e-8 * sizes, "k:", lw=1, label="10 ns a score")
     axis.plot([25e6, 100e6], [0.25, 1.0], "rx", label="allowed")
     axis.set(
-        xlabel="scores", ylabel="seconds", title="To mark the largest tenth"
+        xlabel="scores", ylabel="seconds", title="Selecting the largest tenth"
     )
     axis.legend(fontsize=8)
     figure.tight_layout()

@@ -68,7 +68,7 @@ def expand(ticket, target):
     if code != 1 or left != [ticket.name]:
         return "failed", f"code {code}, files {left}: {said:.300}"
     if "\n" in said or not said.isprintable() or "Received: " not in said:
-        return "failed", f"not a message in a line: {said:.300}"
+        return "failed", f"not a one-line message: {said:.300}"
     return "refused", said
 
 

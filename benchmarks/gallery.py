@@ -142,22 +142,24 @@ def render(results):
     """Returns the table in Markdown."""
     processor = results["provenance"]["processor"]
     kernels = (
-        "uses XNNPACK's sparse kernels"
+        "It uses XNNPACK's sparse kernels."
         if results["sparse_host"]
-        else "has AVX, with which XNNPACK's sparse kernels are off"
+        else "It has AVX, so XNNPACK's sparse kernels are disabled: "
+        "weights\nare expanded when a file is loaded, and both files then run "
+        "the same code."
     )
     lines = [
         "# Published networks",
         "",
-        "Each has a ticket before fine-tuning (`.gem`), the fine-tuned network "
-        "as a sparse",
-        "TFLite file, a picture of its training, and a card (`.json`) with the "
-        "command,",
-        "settings, seconds and curves. `python benchmarks/gallery.py` wrote "
-        "this file and",
-        "[its figures](../benchmarks/results/gallery.json).",
+        "Each network has a ticket before fine-tuning (`.gem`), the fine-tuned "
+        "network",
+        "as a sparse TFLite file, a plot of its training, and a card (`.json`) "
+        "with the",
+        "command, settings, training time and curves. This file and",
+        "[its figures](../benchmarks/results/gallery.json) are written by",
+        "`python benchmarks/gallery.py`.",
         "",
-        "| network | kept weights | ticket | its accuracy | sparse .tflite "
+        "| network | kept weights | ticket | ticket accuracy | sparse .tflite "
         "(gzip) | dense .tflite (gzip) | accuracy | dense network | sparse µs "
         "| dense µs |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -181,18 +183,19 @@ def render(results):
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "Bytes; accuracy on all test images, of the sparse file and of a dense "
-        "network that",
-        "was trained for as many epochs; median time of one image on one "
-        "thread, in turns, on",
-        f"{processor}, which {kernels}: weights are expanded when the file is",
-        "loaded, and both files then run the same code. `python -m tf_gems "
-        "report` tells why,",
-        "layer by layer. These are the smallest files; written with "
-        '`optimize="latency"`, dense',
-        "layers of so many zeros run several times faster here, in more "
-        "bytes: see the",
-        "[native figures](../benchmarks/results/native_mined.json).",
+        "Sizes are in bytes. The accuracies are those of the ticket, of the "
+        "sparse file and",
+        "of a dense network that was trained for the same number of epochs, "
+        "on all test",
+        "images. Times are medians for one image on one thread, where both "
+        "files run",
+        f"alternately, on {processor}. {kernels}",
+        "`python -m tf_gems report` explains the time of each layer. The files "
+        "are the",
+        'smallest ones. With `optimize="latency"`, dense layers with so many '
+        "zeros are",
+        "larger and several times faster on this processor: see the",
+        "[results of native.py](../benchmarks/results/native_mined.json).",
         "",
     ]
     return "\n".join(lines)

@@ -37,7 +37,7 @@ CHOICE = """
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="jax is not installed"
 )
-def test_the_same_tests_pass_on_jax():
+def test_tests_pass_on_jax():
     tests = pathlib.Path(__file__).parent
     run = subprocess.run(
         [

@@ -236,7 +236,7 @@ def test_gradient_accumulation_with_unknown_data_length():
 
 
 @pytest.mark.parametrize("name", FORGETFUL)
-def test_refuses_optimizers_that_forget_the_scores(name):
+def test_refuses_unsupported_optimizers(name):
     optimizer = getattr(keras.optimizers, name)(0.01)
     for given in (optimizer, keras.optimizers.LossScaleOptimizer(optimizer)):
         with pytest.raises(ValueError, match=f"={name}.*Use `SGD`"):

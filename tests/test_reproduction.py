@@ -36,7 +36,7 @@ def test_every_row_creates_method_at_its_density(part):
         keras.saving.serialize_keras_object(method)
 
 
-def test_the_papers_numbers():
+def test_numbers_of_the_paper():
     after = {
         row.name: row.after
         for part in ("table2", "table3", "table4")

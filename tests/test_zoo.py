@@ -99,7 +99,7 @@ def relu(x):
     return np.maximum(x, 0)
 
 
-def convolve_normalise(x, model, name, stride=1):
+def convolve_normalize(x, model, name, stride=1):
     x = convolve(x, model.get_layer(name), stride)
     return normalize(x, model.get_layer(f"{name}_norm"))
 
@@ -223,8 +223,8 @@ def test_shortcut_subsamples_and_pads_channels(name, before):
     model = network(name)
     block = "stage2_block1"
     x, found = values(model, before, f"{block}_relu2")
-    y = relu(convolve_normalise(x, model, f"{block}_conv1", stride=2))
-    y = convolve_normalise(y, model, f"{block}_conv2")
+    y = relu(convolve_normalize(x, model, f"{block}_conv1", stride=2))
+    y = convolve_normalize(y, model, f"{block}_conv2")
     shortcut = np.pad(x[:, ::2, ::2], [(0, 0)] * 3 + [(8, 8)])
     assert_near(found, relu(y + shortcut))
 
@@ -261,12 +261,12 @@ def test_mobilenet_blocks(before, block, stride, shortcut):
     model = network("mobilenet_v2")
     last = f"{block}_add" if shortcut else f"{block}_project_norm"
     x, found = values(model, before, last)
-    y = relu(convolve_normalise(x, model, f"{block}_expand"))
+    y = relu(convolve_normalize(x, model, f"{block}_expand"))
     assert y.max() > 6  # ReLU6 would differ.
-    y = relu(convolve_normalise(y, model, f"{block}_depthwise", stride))
-    y = convolve_normalise(y, model, f"{block}_project")
+    y = relu(convolve_normalize(y, model, f"{block}_depthwise", stride))
+    y = convolve_normalize(y, model, f"{block}_project")
     if shortcut == "convolution":
-        y += convolve_normalise(x, model, f"{block}_shortcut")
+        y += convolve_normalize(x, model, f"{block}_shortcut")
     elif shortcut == "identity":
         y += x
     assert_near(found, y)
@@ -285,14 +285,14 @@ def test_mobilenet_shortcuts():
 def test_vgg_pools_after_normalization_and_relu():
     model = network("vgg16")
     x, found = values(model, "block1_conv1_relu", "block1_pool")
-    y = relu(convolve_normalise(x, model, "block1_conv2"))
+    y = relu(convolve_normalize(x, model, "block1_conv2"))
     assert_near(found, y.reshape(1, 16, 2, 16, 2, 64).max((2, 4)))
 
 
 def test_imagenet_stem():
     model = network("resnet18")
     x, found = values(model, "image", "stem_pool")
-    y = relu(convolve_normalise(x, model, "stem", stride=2))
+    y = relu(convolve_normalize(x, model, "stem", stride=2))
     y = np.pad(y, [(0, 0), (1, 1), (1, 1), (0, 0)])
     windows = [
         y[:, i : i + 32 : 2, j : j + 32 : 2] for i, j in np.ndindex(3, 3)
@@ -304,9 +304,9 @@ def test_resnet18_block():
     model = network("resnet18")
     block = "stage2_block1"
     x, found = values(model, "stage1_block2_relu", f"{block}_relu")
-    y = relu(convolve_normalise(x, model, f"{block}_conv1", stride=2))
-    y = convolve_normalise(y, model, f"{block}_conv2")
-    y += convolve_normalise(x, model, f"{block}_shortcut", stride=2)
+    y = relu(convolve_normalize(x, model, f"{block}_conv1", stride=2))
+    y = convolve_normalize(y, model, f"{block}_conv2")
+    y += convolve_normalize(x, model, f"{block}_shortcut", stride=2)
     assert_near(found, relu(y))
 
 
@@ -314,10 +314,10 @@ def test_resnet50_block_strides_in_3x3_convolution():
     model = network("resnet50")
     block = "stage2_block1"
     x, found = values(model, "stage1_block3_relu", f"{block}_relu")
-    y = relu(convolve_normalise(x, model, f"{block}_conv1"))
-    y = relu(convolve_normalise(y, model, f"{block}_conv2", stride=2))
-    y = convolve_normalise(y, model, f"{block}_conv3")
-    y += convolve_normalise(x, model, f"{block}_shortcut", stride=2)
+    y = relu(convolve_normalize(x, model, f"{block}_conv1"))
+    y = relu(convolve_normalize(y, model, f"{block}_conv2", stride=2))
+    y = convolve_normalize(y, model, f"{block}_conv3")
+    y += convolve_normalize(x, model, f"{block}_shortcut", stride=2)
     assert_near(found, relu(y))
 
 

@@ -27,9 +27,7 @@ layers = keras.layers
         ("mobilenet_v2_sparse_ready", {"stem": "small", "alpha": 0.35}, 34),
     ],
 )
-def test_every_pointwise_convolution_of_the_zoo_can_run_sparse(
-    name, arguments, count
-):
+def test_zoo_pointwise_convolutions_can_run_sparse(name, arguments, count):
     model = getattr(zoo, name)((32, 32, 3), 10, **arguments)
     report = readiness_report(model)
     assert report.obstacle is None and report.eligible

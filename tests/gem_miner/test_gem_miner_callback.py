@@ -212,7 +212,7 @@ def test_same_seed_gives_same_ticket():
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_resumed_run_gives_the_same_ticket(order, tmp_path):
+def test_resumed_run_gives_same_ticket(order, tmp_path):
     uninterrupted = sparse_model(keras.optimizers.Adam(0.05))
     fit(uninterrupted, gems.GemMinerCallback(0.8, 2))
 

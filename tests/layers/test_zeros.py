@@ -54,7 +54,7 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("name", sorted({*methods.METHODS} - {"acdc"}))
-def test_no_method_keeps_a_zero(name):
+def test_methods_do_not_keep_zeros(name):
     if keras.backend.backend() not in ("tensorflow", "jax"):
         pytest.skip("gradients")
     sparse = compiled(network())

@@ -44,7 +44,7 @@ def test_counts_sum_to_total_and_fit(shapes, density, name):
     assert all(type(count) is int for count in counts)
 
 
-def test_a_dense_network_stays_dense():
+def test_dense_network_stays_dense():
     for name in COUNTED:
         assert distributions.get(name)(STAGES, 1.0) == SIZES
 
