@@ -1,7 +1,7 @@
-"""Imports TensorFlow without the lines that it writes before any setting.
+"""Imports TensorFlow without its startup messages.
 
-Keras reads its backend when it is imported, which is before flags are parsed:
-so `--backend` is looked for here.
+Keras reads its backend at import time, before flags are parsed. This module
+therefore looks for `--backend` in the arguments.
 """
 
 import os
@@ -20,9 +20,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with quiet():
     import tensorflow
 
-    # Workers are joined before the first operation, which else names the
-    # processor here.
+    # Workers must connect before the first operation. Otherwise this operation
+    # logs the processor here.
     if "TF_CONFIG" not in os.environ:
         tensorflow.zeros(())
-    # Each new model is traced anew, which it warns of.
+    # Each new model is traced again, which logs a warning.
     tensorflow.get_logger().setLevel("ERROR")

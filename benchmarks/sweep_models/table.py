@@ -1,4 +1,4 @@
-"""The table of the sweep, as a page of the docs."""
+"""Renders the table of the sweep as a page of the docs."""
 
 from sweep_models.stages import STAGES
 
@@ -44,7 +44,7 @@ The stages are:
 
 
 def render(records, names):
-    """Returns the page for records by suite and name.
+    """Returns the page as Markdown.
 
     Args:
         records: Dict from pairs of a suite and a name to records.
@@ -106,7 +106,7 @@ def _table(rows):
 
 
 def _messages(rows):
-    """Returns a line for each message, with the models that got it."""
+    """Returns a line for each message, with the names of its models."""
     models = {}
     for row in rows:
         for stage, outcome in row["stages"].items():
@@ -122,7 +122,7 @@ def _messages(rows):
 
 
 def _short(message, length=240):
-    # What Markdown would take for a tag, a cell, emphasis or a link.
+    # Escapes what Markdown would read as a tag, a cell, emphasis or a link.
     marks = {"<": "&lt;", "|": "/", "*": "\\*", "](": "] ("}
     for mark, plain in marks.items():
         message = message.replace(mark, plain)

@@ -356,11 +356,11 @@ class GemLayer(keras.layers.Wrapper):
         return [ops.where(q, m, 0.0) for q, m in pairs]
 
     def current_masks(self):
-        """Returns the masks of this phase, a NumPy bool array for each."""
+        """Returns the masks of this phase as NumPy bool arrays."""
         return [ops.convert_to_numpy(mask) > 0 for mask in self.masks()]
 
     def ticket_masks(self):
-        """Returns the masks of the ticket, a NumPy bool array for each.
+        """Returns the masks of the ticket as NumPy bool arrays.
 
         With `"round"`, these are all alive weights; with `"top_k"`, the
         weights with the largest scores.
