@@ -44,15 +44,17 @@ def export_litert(
     A weight is stored sparsely if that is smaller and known to run. The other
     weights are stored densely, and the report says why. The forms are:
 
-    | form | stored sparsely | tolerance |
-    | --- | --- | --- |
-    | `"float32"` | every weight | 1e-4 |
-    | `"float16"` | convolutions and dense layers; not transposed
-      convolutions, from which LiteRT computes NaN | 1e-2 |
-    | `"dynamic_int8"` | depthwise and transposed convolutions: LiteRT loads
-      no others | 1e-1 |
-    | `"int8"` | convolutions of all kinds; dense layers with a multiple of
-      16 inputs, in blocks of 16, where that is smaller | 1e-1 |
+    * `"float32"`: all weights can be stored sparsely. The tolerance of the
+      comparison is 1e-4.
+    * `"float16"`: convolutions and dense layers can be stored sparsely, but
+      not transposed convolutions, from which LiteRT computes NaN. The
+      tolerance is 1e-2.
+    * `"dynamic_int8"`: depthwise and transposed convolutions can be stored
+      sparsely; LiteRT does not load other sparse weights. The tolerance is
+      1e-1.
+    * `"int8"`: all convolutions can be stored sparsely, and dense layers with
+      a multiple of 16 inputs, in blocks of 16, if that is smaller. The
+      tolerance is 1e-1.
 
     `"float16"` stores weights in half precision and computes in float32.
     `"dynamic_int8"` stores them as 8-bit integers and quantizes activations at
@@ -86,10 +88,10 @@ def export_litert(
             more than about 95 % zeros are stored in blocks of four and stay
             sparse at run time, which is faster for single examples.
             Defaults to `"size"`.
-        tolerance: Float, the largest difference of outputs that is accepted,
-            as a fraction of the largest output. Defaults to `None`: as in the
-            table, and at least 1e-2 and 5e-2 for networks that compute in
-            float16 and bfloat16, which the file does in float32.
+        tolerance: Float, the largest accepted difference of outputs, as a
+            fraction of the largest output. Defaults to `None`: the tolerance
+            of the form, and at least 1e-2 and 5e-2 for networks that compute
+            in float16 and bfloat16, because the file computes in float32.
         io: `"float32"`, or `"int8"` for a file of `form="int8"` whose inputs
             and outputs are 8-bit integers too, which microcontrollers and
             other devices without floating-point units require. Defaults to

@@ -64,9 +64,9 @@ def export_saved_model(
             `None`: random inputs from a fixed seed.
         overwrite: Whether to replace the files of an existing SavedModel.
             Other files in the directory stay. Defaults to `False`.
-        tolerance: Float, the largest difference of outputs that is accepted,
-            as a fraction of the largest output. Defaults to `None`: 1e-4, or
-            1e-2 and 5e-2 for networks that compute in float16 and bfloat16.
+        tolerance: Float, the largest accepted difference of outputs, as a
+            fraction of the largest output. Defaults to `None`: 1e-4, or 1e-2
+            and 5e-2 for networks that compute in float16 and bfloat16.
         compact: Whether to first remove the channels that zeros disconnect, as
             `tf_gems.compact` does. The outputs and the size of the SavedModel
             are compared with those of the original model. Defaults to `False`.
