@@ -1,5 +1,6 @@
 """Tests tables of reports, as text and as HTML."""
 
+import dataclasses
 import html.parser
 import unicodedata
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tf_gems as gems
+from tf_gems.tables import DataReport
 from tf_gems.tables import Report
 from tf_gems.tables import Table
 
@@ -86,3 +88,35 @@ def ticket_of_a_layer():
     sparse = gems.SparseModel(model, seed=0)
     ticket = gems.methods.RandomPruning(0.5, seed=0).find(sparse)
     return ticket, gems.unwrap(sparse)
+
+
+def test_reports_within_reports_are_values():
+    """What a report leaves out or adds counts where it is a part, too."""
+
+    @dataclasses.dataclass
+    class Part(DataReport):
+        kept: int
+        hidden: object
+        _computed = ("twice",)
+
+        @property
+        def twice(self):
+            return 2 * self.kept
+
+        def to_dict(self):
+            found = super().to_dict()
+            del found["hidden"]
+            return found
+
+    @dataclasses.dataclass
+    class Whole(DataReport):
+        parts: list
+        pair: tuple
+
+    part = Part(3, object())
+    values = Whole([{"part": part, "none": None}], (1, part)).to_dict()
+    three = {"kept": 3, "twice": 6}
+    assert values == {
+        "parts": [{"part": three, "none": None}],
+        "pair": (1, three),
+    }

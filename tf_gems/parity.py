@@ -11,9 +11,9 @@ from tf_gems import _keras
 _LEAST_SHARE = 1e-3
 # Processors, XNNPACK and TensorFlow differ in whether they round floats to
 # zero that are smaller than the smallest normal one.
-# A few units in the last of 11 or 8 bits, each layer adding its own.
-_HALF = {None: 0.0, "float16": 1e-2, "bfloat16": 5e-2}
 _SMALLEST_NORMAL = float(np.finfo("float32").tiny)
+# A few units in the last of 11 or 8 bits, each layer adding its own.
+_HALF = {"float16": 1e-2, "bfloat16": 5e-2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def half_tolerance(model, dtype=None):
     The type is the one that the model computes in if none is given.
     """
     types = {part.compute_dtype for part in _keras.flatten_layers(model)}
-    return max(_HALF[t] for t in (types & _HALF.keys()) | {dtype})
+    return max(_HALF.get(name, 0.0) for name in ({dtype} if dtype else types))
 
 
 def measure_parity(expected, received):

@@ -198,7 +198,7 @@ def test_files_are_streamed(server, run):
 
 
 def test_whole_file_is_sent(server, run):
-    content = os.urandom(3 * serving._PIECE + 17)
+    content = os.urandom((3 << 16) + 17)
     (run / "large.bin").write_bytes(content)
     _, headers, body = get(server, "/run/large.bin")
     assert body == content and headers["Content-Length"] == str(len(content))

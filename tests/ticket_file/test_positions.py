@@ -56,7 +56,7 @@ def test_any_masks_round_trip(found, data):
     )
     for choice in (widths, other):
         code = positions.encode(found, choice)
-        bits = sum(map(positions.length, found, choice))
+        bits = sum(map(length, found, choice))
         assert len(code) == math.ceil(bits / 8)
         again = decode(code, found, choice)
         slowly = read_positions(code, rows(found, choice))

@@ -76,15 +76,14 @@ def state_kept(model):
 
 def attributes(layer):
     """Yields the values of attributes of a layer, with lists and dicts flat."""
-    todo = list(vars(layer).values())
+    todo, seen = list(vars(layer).values()), set()
     while todo:
         value = todo.pop()
-        if isinstance(value, list | tuple):
-            todo += value
-        elif isinstance(value, dict):
-            todo += value.values()
-        else:
+        if not isinstance(value, list | tuple | dict):
             yield value
+        elif id(value) not in seen:  # what a user keeps may hold itself
+            seen.add(id(value))
+            todo += value.values() if isinstance(value, dict) else value
 
 
 def largest_difference(model, other, inputs):

@@ -199,6 +199,20 @@ def write_litert(
     return report, attempt.dense
 
 
+def calibration_data(signature, data):
+    """Returns representative data as a flat list of arrays, if it is finite."""
+    flat = signature.flatten(data)
+    for value, spec in zip(flat, signature.specs, strict=True):
+        if "float" in spec.dtype and not np.isfinite(value).all():
+            raise ValueError(
+                "The ranges of 8-bit activations are calibrated with finite "
+                "examples. Received: representative_data with NaN or "
+                f"infinite values for input '{spec.name}'. Remove these "
+                "examples."
+            )
+    return flat
+
+
 def write_int8(
     model, path, inputs, representative_data, tolerance, compact, finish
 ):
@@ -212,20 +226,6 @@ def write_int8(
         compact=compact,
         finish=finish,
     )
-
-
-def calibration_data(signature, data):
-    """Returns representative data as a flat list of arrays, if it is finite."""
-    flat = signature.flatten(data)
-    for value, spec in zip(flat, signature.specs, strict=True):
-        if "float" in spec.dtype and not np.isfinite(value).all():
-            raise ValueError(
-                "The ranges of 8-bit activations are calibrated with finite "
-                "examples. Received: representative_data with NaN or "
-                f"infinite values for input '{spec.name}'. Remove these "
-                "examples."
-            )
-    return flat
 
 
 def _sizes_to_try(signature, batch_size, given):

@@ -113,9 +113,9 @@ def write_page(
         "palette": [c for c in colors.CYCLE if c != colors.BLACK],
         "history": _history(history),
     }
-    for fraction in ("accuracy", "dense_accuracy"):
-        if settings[fraction] is not None:
-            check_number(settings[fraction], fraction, 0, 1)
+    for name in ("accuracy", "dense_accuracy"):
+        if settings[name] is not None:
+            settings[name] = check_number(settings[name], name, 0, 1)
     with lock(directory), claiming(directory, FILES) as directory:
         return _write(model, network, directory, inputs, optimize, settings)
 
