@@ -358,7 +358,7 @@ def main(_):
         write_text(directory / f"{part}.txt", f"{text}\n")
         if values.figure:
             figures.draw(part, cells, directory / f"{part}.png")
-    print(f"\n{text}\n\nin {directory}")
+    print(f"\n{text}\n\nresults: {directory}")
 
 
 flags.DEFINE_enum(

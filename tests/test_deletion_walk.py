@@ -293,7 +293,7 @@ def test_user_directory_survives(files, user, writer, light):
         try:
             writer(files, target, again)
         except REFUSALS:
-            assert snapshot(target) == before, "refused, but changed"
+            assert snapshot(target) == before, "a refused directory changed"
         assert_survives(before)
 
 

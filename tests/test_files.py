@@ -68,7 +68,7 @@ def test_processes_share_work_and_results(tmp_path):
     outputs = [worker.communicate(timeout=300)[0] for worker in workers]
     assert outputs == [f"{[n**2 for n in range(8)]}\n"] * 2
     log = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
-    assert sorted(int(piece) for piece, _ in log) == list(range(8)), "once"
+    assert sorted(int(piece) for piece, _ in log) == list(range(8))
     assert {int(pid) for _, pid in log} == {worker.pid for worker in workers}
 
 
@@ -135,7 +135,7 @@ def test_concurrent_writers_do_not_mix_contents(tmp_path):
     while any(writer.poll() is None for writer in writers):
         if path.exists():
             text = path.read_text()
-            assert len(text) == 100_000 and len(set(text)) == 1, "torn"
+            assert len(text) == 100_000 and len(set(text)) == 1
             seen.add(text[0])
     assert [writer.wait() for writer in writers] == [0, 0]
     assert [p.name for p in tmp_path.iterdir()] == ["shared.txt"]

@@ -327,7 +327,7 @@ def test_inconclusive_comparison_is_noted(tmp_path):
 
 def test_readonly_directory_is_refused(tmp_path):
     if os.geteuid() == 0:
-        pytest.skip("root may write anywhere")
+        pytest.skip("root can write to any directory")
     tmp_path.chmod(0o500)
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     with pytest.raises(PermissionError, match="is not writable"):

@@ -56,7 +56,7 @@ ARGUMENTS = {
 @pytest.mark.parametrize("name", sorted({*methods.METHODS} - {"acdc"}))
 def test_methods_do_not_keep_zeros(name):
     if keras.backend.backend() not in ("tensorflow", "jax"):
-        pytest.skip("gradients")
+        pytest.skip("needs gradients")
     sparse = compiled(network())
     method = methods.get(name, target_sparsity=0.9, **ARGUMENTS.get(name, {}))
     ticket = method.find(sparse, 4 * [dense_data()], verbose=0)

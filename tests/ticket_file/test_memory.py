@@ -166,7 +166,9 @@ for path in sys.argv[1:]:
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="needs Linux limits"
+)
 def test_reading_respects_max_bytes(tmp_path):
     random = np.random.default_rng(0)
     values = random.normal(size=(4, 4_000_000)).astype("float32")
