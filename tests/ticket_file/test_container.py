@@ -324,7 +324,7 @@ def test_recompressed_parts_give_same_ticket(path, header):
     [
         ({"fingerprint": "0" * 16}, "fingerprint belongs to another network"),
         ({"metadata": []}, "metadata is not an object"),
-        ({"metadata": {"loss": float("nan")}}, "holds NaN"),
+        ({"metadata": {"loss": float("nan")}}, "contains NaN"),
         ({"weights": []}, "list indices"),
         ({"weights": None}, "not subscriptable"),
         ({"weights": {"path": ["stem"]}}, "shape"),

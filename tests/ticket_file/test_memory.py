@@ -158,7 +158,7 @@ for path in sys.argv[1:]:
         except ValueError as error:
             assert not isinstance(error.__cause__, MemoryError), path
             print("refused", error)
-            found = re.search("takes ([0-9,]+) bytes", str(error))
+            found = re.search("requires ([0-9,]+) bytes", str(error))
             needed = int(found[1].replace(",", "")) if found else 2**30
         else:
             needed = most
