@@ -11,6 +11,7 @@ from tf_gems.export import conversion
 from tf_gems.export import flatbuffer
 from tf_gems.export import forms
 from tf_gems.export import parity
+from tf_gems.export import quantized
 from tf_gems.export import weight_rows
 from tf_gems.export import worker
 from tf_gems.export import xnnpack
@@ -20,7 +21,6 @@ from tf_gems.export.network import Network
 from tf_gems.export.network import other_types
 from tf_gems.export.paths import Stored
 from tf_gems.export.progress import Progress
-from tf_gems.export.quantized import output_step
 from tf_gems.export.report import ExportReport
 from tf_gems.export.sparsify import SMALLER
 from tf_gems.export.sparsify import sparsify
@@ -88,7 +88,7 @@ class Attempt:
         if examples and self.form.name == "int8" and not network.quantized:
             calibrated = [
                 self.signature.feed(batch)
-                for batch in _batches(self.signature, examples, size or 1)
+                for batch in _all_batches(self.signature, examples, size or 1)
             ]
         data, names = self._convert(given, calibrated)
         self.progress.step("running the file")
@@ -156,15 +156,24 @@ class Attempt:
                 f"run, path={self.path!r}, form={self.form.name!r}: "
                 f"{_reason(error)}. {remedy}"
             ) from error
-        self.compare(outputs)
+        self.compare(outputs, data)
         return outputs
 
-    def compare(self, outputs):
+    def compare(self, outputs, data):
         """Compares each way of running a file with the Keras model."""
         self.parity = parity.worst(
             parity.measure_batches(self.expected, way) for way in outputs
         )
-        self.parity.refuse_above(self.tolerance, f"path={self.path!r}")
+        remedy, largest = None, self.parity.magnitude
+        if self.form.name == "int8":
+            step = quantized.output_step(flatbuffer.read(data))
+            if step / 2 > self.tolerance * largest:
+                remedy = (
+                    f"An 8-bit output changes in steps of {step:.3g}, that of "
+                    "a softmax always in steps of 1/256. Export the model "
+                    "without its last activation, or once it is trained."
+                )
+        self.parity.refuse_above(self.tolerance, f"path={self.path!r}", remedy)
 
     def _encoded(self, dense, outputs):
         """Returns the sparse file, if it computes the same as the dense one.
@@ -197,7 +206,7 @@ class Attempt:
                 for ours, theirs in zip(outputs, found, strict=True)
             )
             if beside.within(self.form.sparse_tolerance):
-                self.compare(found)
+                self.compare(found, data)
                 return data, reasons
             failure = (
                 "with them LiteRT computes something else, by "
@@ -208,14 +217,8 @@ class Attempt:
 
     def _explain(self, reasons):
         """Adds notes on how the file was run and compared."""
-        if self.network.quantized:
-            step = output_step(self.data, self.network.name)
-            steps = round(self.parity.difference / step) if step else 0
-            self.notes.append(
-                "The ranges of activations are those of the quantization-aware "
-                f"model. Outputs differ from it by {steps} "
-                f"{'step' if steps == 1 else 'steps'} of {step:.3g} at most."
-            )
+        if self.form.name == "int8":
+            self._explain_integers(flatbuffer.read(self.data))
         self.notes += parity.doubts(self.expected)
         if any("int8" in reason for reason in reasons):
             self.notes.append(
@@ -227,6 +230,26 @@ class Attempt:
                 "It was run by TensorFlow's own interpreter. Install "
                 "`tf_gems[litert]` to run it as devices do."
             )
+
+    def _explain_integers(self, file):
+        """Adds notes on what is an 8-bit integer, and what is not."""
+        floats = ", ".join(sorted(quantized.float_operators(file)))
+        if self.network.quantized:
+            quantized.refuse_floats(floats, self.network.name)
+            step = quantized.output_step(file)
+            steps = round(self.parity.difference / step) if step else 0
+            self.notes.append(
+                "The ranges of activations are those of the quantization-aware "
+                f"model. Outputs differ from it by {steps} "
+                f"{'step' if steps == 1 else 'steps'} of {step:.3g} at most."
+            )
+        elif floats:
+            self.notes.append(
+                "TensorFlow's converter leaves some operators in floats: "
+                f"{floats}."
+            )
+        if self.io == "int8":
+            self.notes += quantized.describe_integers(file)
 
     def report(self, written):
         """Returns the `ExportReport` of the file at the path `written`."""
@@ -281,3 +304,12 @@ def _batches(signature, flat, size):
         [x[start : start + size] for x in flat]
         for start in range(0, count - size + 1, size)
     ]
+
+
+def _all_batches(signature, flat, size):
+    """Splits inputs into full batches; the first ones fill the last one."""
+    if signature.is_batched(flat):
+        count = len(flat[0])
+        rows = np.arange(-(-count // size) * size) % count
+        flat = [x[rows] for x in flat]
+    return _batches(signature, flat, size)
