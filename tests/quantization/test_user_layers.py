@@ -124,6 +124,30 @@ def test_what_is_not_known_is_refused(build, message):
     assert message in str(caught.value)
 
 
+class DropPath(layers.Layer):
+    """Returns its input unless it trains, and then draws numbers."""
+
+    def build(self, shape):
+        self.seeds = keras.random.SeedGenerator(1)
+
+    def call(self, x, training=None):
+        if not training:
+            return x
+        kept = keras.random.uniform((ops.shape(x)[0], 1), seed=self.seeds)
+        return 2.0 * x * ops.cast(kept > 0.5, x.dtype)
+
+
+def test_stochastic_depth_is_active_in_training_only():
+    inputs = keras.Input((8,))
+    branch = DropPath()(layers.Dense(8)(inputs))
+    model = keras.Model(inputs, layers.Add()([inputs, branch]))
+    aware = gems.QuantizationAwareModel(model, X)
+    assert_close(aware, model)
+    found = ops.convert_to_numpy(aware(X, training=True))
+    dropped = np.abs(found - X).max(1) < 0.1
+    assert 0.2 < dropped.mean() < 0.8
+
+
 ACTIVATIONS = {
     "of keras.ops": ops.relu,
     "a function": lambda x: ops.relu(x) * 0.5 - 1.0,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 
 import keras
 from keras import ops
@@ -28,6 +29,8 @@ class Call:
             takes it.
         outputs: Structure of symbolic tensors.
         path: String, the names of the models that it is in, and its own.
+        rests: Whether it is a user's layer that returns its input unless it
+            trains. Defaults to `False`.
     """
 
     operation: object
@@ -35,6 +38,7 @@ class Call:
     kwargs: dict
     outputs: object
     path: str
+    rests: bool = False
 
     @property
     def inputs(self):
@@ -118,13 +122,6 @@ class _Walk:
     def through(self, layer, args, kwargs, training, path):
         """Returns the outputs of a model or layer that is followed."""
         in_graph = is_graph(layer)
-        if in_graph:
-            function = function_of(layer)
-            flat = inputs_of(layer, args, kwargs)
-        else:
-            function, weights = _recorded(layer, args, kwargs, training)
-            flat = tensors_of((args, kwargs))
-            flat += [self._symbol_of(weight) for weight in weights]
 
         def operation_fn(operation):
             def apply(*args, **kwargs):
@@ -136,7 +133,14 @@ class _Walk:
 
             return apply
 
-        return _keras.run_through_graph(function, flat, operation_fn)
+        if in_graph:
+            function = function_of(layer)
+            flat = inputs_of(layer, args, kwargs)
+            return _keras.run_through_graph(function, flat, operation_fn)
+        record = _Record(layer, args, kwargs, training)
+        flat = tensors_of((args, kwargs))
+        flat += [self._symbol_of(weight) for weight in record.weights]
+        return record.run(flat, operation_fn)
 
     def _symbol_of(self, weight):
         _, symbol = self.weights.setdefault(
@@ -149,13 +153,16 @@ class _Walk:
         if isinstance(operation, keras.layers.Layer):
             name = operation.name
         path = f"{path}/{name}" if path else name
+        rests = False
         if not self.is_known(operation) and _can_be_followed(operation):
-            return self.through(operation, args, kwargs, training, path)
+            rests = _rests(operation, args, kwargs)
+            if not rests:
+                return self.through(operation, args, kwargs, training, path)
         kwargs = {k: v for k, v in kwargs.items() if k != "training"}
         outputs = operation.compute_output_spec(*args, **kwargs)
         if takes_training(operation):
             kwargs["training"] = training
-        self.calls.append(Call(operation, args, kwargs, outputs, path))
+        self.calls.append(Call(operation, args, kwargs, outputs, path, rests))
         return outputs
 
 
@@ -198,51 +205,93 @@ def _can_be_followed(operation):
     return isinstance(operation, keras.layers.Layer) and not of_keras
 
 
-def _recorded(layer, args, kwargs, training):
-    """Returns what a layer computes as a `keras.Function`.
+def _rests(layer, args, kwargs):
+    """Whether a layer returns its only input unless it trains.
+
+    Layers of stochastic depth do so. What they draw in training cannot be
+    traced, and need not be.
+    """
+    if isinstance(layer, keras.Model) or not takes_training(layer):
+        return False
+    if len(tensors_of((args, kwargs))) != 1:
+        return False
+    try:
+        record = _Record(layer, args, kwargs, False)
+    except ValueError:
+        return False  # `through` raises it
+    return record.outputs is record.inputs[0]
+
+
+class _Record:
+    """What a layer that is followed computes.
 
     Args:
-        layer: Keras layer that is followed.
+        layer: Keras layer.
         args, kwargs: Arguments of its call, with symbolic tensors.
         training: Bool.
 
-    Returns:
-        `(function, weights)`. The function takes the tensors among the
-        arguments, and then the weights in the list `weights`.
+    Attributes:
+        inputs: List of symbolic tensors: one for each tensor among the
+            arguments, and then one for each weight.
+        weights: List of the weights that `call` may read.
+        outputs: Structure of symbolic tensors.
     """
 
-    def fresh(x):
-        return _symbol(x) if isinstance(x, keras.KerasTensor) else x
+    def __init__(self, layer, args, kwargs, training):
+        def fresh(x):
+            return _symbol(x) if isinstance(x, keras.KerasTensor) else x
 
-    kwargs = {k: v for k, v in kwargs.items() if k != "training"}
-    args, kwargs = keras.tree.map_structure(fresh, (args, kwargs))
-    inputs = tensors_of((args, kwargs))
-    if takes_training(layer):
-        kwargs["training"] = training
-    with _nodes_removed(layer), _symbolic_weights(layer) as weights:
-        try:
-            with _LiveReads() as scope:
-                outputs = layer.call(*args, **kwargs)
-            symbols = [symbol for _, symbol in weights]
-            function = keras.Function(inputs + symbols, outputs)
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(
-                "What is quantized must be known operation by operation, so "
-                "`call` is traced with symbolic tensors. Received: "
-                f"'{layer.name}' of type {type(layer).__name__}, for which "
-                f"this fails: {reason} Write it with layers and `keras.ops`, "
-                "without conditions on values of tensors."
-            ) from error
-        own = getattr(layer, "activity_regularizer", None) is not None
-        if own or scope.losses:
-            what = "activity_regularizer" if own else "add_loss"
-            raise ValueError(
-                "A model is traced for quantization without losses of its "
-                f"own. Received: '{layer.name}', which uses `{what}`. Compute "
-                "that loss in the loss of `compile`."
+        kwargs = {k: v for k, v in kwargs.items() if k != "training"}
+        args, kwargs = keras.tree.map_structure(fresh, (args, kwargs))
+        self.inputs = tensors_of((args, kwargs))
+        if takes_training(layer):
+            kwargs["training"] = training
+        with _nodes_removed(layer), _symbolic_weights(layer) as weights:
+            try:
+                with _LiveReads() as scope:
+                    self.outputs = layer.call(*args, **kwargs)
+                self.inputs += [symbol for _, symbol in weights]
+                self._trace()
+            except Exception as error:
+                reason = re.sub(r"\x1b\[\d*m", "", str(error))  # Keras is bold
+                reason = " ".join(reason.split())[:250]
+                raise ValueError(
+                    "What is quantized must be known operation by operation, "
+                    "so `call` is traced with symbolic tensors. Received: "
+                    f"'{layer.name}' of type {type(layer).__name__}, for "
+                    f"which this fails: {reason} Write it with layers and "
+                    "`keras.ops`, without conditions on values of tensors."
+                ) from error
+            own = getattr(layer, "activity_regularizer", None) is not None
+            if own or scope.losses:
+                what = "activity_regularizer" if own else "add_loss"
+                raise ValueError(
+                    "A model is traced for quantization without losses of its "
+                    f"own. Received: '{layer.name}', which uses `{what}`. "
+                    "Compute that loss in the loss of `compile`."
+                )
+            self.weights = [weight for weight, _ in weights]
+
+    def _trace(self):
+        """Finds the graph of the outputs that are no inputs."""
+        given = set(map(id, self.inputs))
+        flat = keras.tree.flatten(self.outputs)
+        self._computed = [x for x in flat if id(x) not in given]
+        for x in self._computed:
+            if not isinstance(x, keras.KerasTensor):
+                raise ValueError(f"it returns {x!r:.80}, no tensor of these.")
+        if self._computed:
+            self._function = keras.Function(self.inputs, self._computed)
+
+    def run(self, tensors, operation_fn):
+        """Returns the outputs, see `_keras.run_through_graph`."""
+        values = dict(zip(map(id, self.inputs), tensors, strict=True))
+        if self._computed:
+            found = _keras.run_through_graph(
+                self._function, tensors, operation_fn
             )
-    return function, [weight for weight, _ in weights]
+            values |= zip(map(id, self._computed), found, strict=True)
+        return keras.tree.map_structure(lambda x: values[id(x)], self.outputs)
 
 
 def _symbol(x):

@@ -85,6 +85,8 @@ class Writer:
             if len(outputs) == 1 and constant and all(constant):
                 self._constants.add(outputs[0])
                 rule = simple("constant")
+            elif call.rests:
+                rule = simple("identity")
             if rule is None:
                 raise Refusal(name_kind(call.operation))
             if len(outputs) != 1:
