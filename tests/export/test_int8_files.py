@@ -38,6 +38,7 @@ def test_fewer_examples_than_a_batch_are_calibrated_on(tmp_path):
             form="int8",
             representative_data=iter([X[:4], X[4:10]]),
             batch_size=size,
+            tolerance=100,  # ten examples are too few for good ranges
         )
         graph = flatbuffer.read(path.read_bytes()).subgraphs[0]
         files.append(
@@ -75,12 +76,11 @@ def keras_dataset(batches):
 def test_integers_are_described(tmp_path):
     """What notes say of integers is enough to feed the file by hand."""
     path = tmp_path / "model.tflite"
-    model = network(layers.Dense(2, name="scores"))
     report = gems.export_litert(
-        model, path, form="int8", representative_data=X, io="int8"
+        network(), path, form="int8", representative_data=X, io="int8"
     )
     [taken] = [n for n in report.notes if n.startswith("Input 'features': ")]
-    [given] = [n for n in report.notes if n.startswith("Output 'scores': ")]
+    [given] = [n for n in report.notes if n.startswith("Output ")]
 
     def read(note):
         scale, _, zero = note.split("stands for ")[1].partition(" * (q - ")
@@ -89,24 +89,24 @@ def test_integers_are_described(tmp_path):
     runner = litert.Interpreter(str(path)).get_signature_runner()
     scale, zero = read(taken)
     q = np.clip(np.round(X / scale) + zero, -128, 127).astype("int8")
-    found = runner(features=q)["scores"].astype("float32")
+    found = runner(features=q)["output_0"].astype("float32")
     scale, zero = read(given)
-    expected = model.predict(X, verbose=0)
+    expected = network().predict(X, verbose=0)
     assert np.abs(scale * (found - zero) - expected).max() < 4 * scale
 
 
-class Softplus(layers.Layer):
+class Sine(layers.Layer):
     def call(self, x):
-        return ops.log(1.0 + ops.exp(x))
+        return ops.sin(x)
 
 
 def test_operators_in_floats_are_named(tmp_path):
-    model = network(Softplus(), layers.Dense(2))
+    model = network(Sine(), layers.Dense(2))
     report = gems.export_litert(
         model, tmp_path / "a.tflite", form="int8", representative_data=X
     )
     [note] = [note for note in report.notes if "in floats" in note]
-    assert "LOG" in note
+    assert "SIN" in note
 
 
 def test_a_softmax_of_many_classes_is_refused_with_the_reason(tmp_path):

@@ -68,8 +68,8 @@ def test_weights_that_change_are_read_again(tmp_path):
     aware.fit(X, X[:, :2], batch_size=16, verbose=0)
     for value, weight in zip(before, model.trainable_weights, strict=True):
         assert (ops.convert_to_numpy(weight) != value).any(), weight.path
-    gain.assign(0.9 * gain)
-    assert_close(aware, model)
+    gain.assign(0.5 * gain)
+    assert aware.gem.difference(X) < 1e-5  # before rounding
     assert gems.strip(aware) is model
     assert isinstance(gain, keras.Variable) and model.layers[1].gain is gain
 
@@ -106,7 +106,10 @@ def tied():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: sequential(Noise()), "reads the value of 'seed_generator"),
+        (
+            lambda: sequential(Noise()),
+            "seed_generator_state', which may change",
+        ),
         (tied, "reads the value of 'dense"),
         (
             lambda: sequential(layers.Dense(3, activation="mish", name="a")),
@@ -196,3 +199,13 @@ def test_a_nan_in_any_batch_is_refused(place):
     x[place] = np.nan
     with pytest.raises(ValueError, match="activations are NaN"):
         gems.QuantizationAwareModel(sequential(layers.Dense(2)), x)
+
+
+def test_a_model_may_declare_its_batch_size():
+    inputs = keras.Input(batch_shape=(4, 8))
+    x = ops.reshape(layers.Dense(6)(inputs), (4, 2, 3))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    with pytest.raises(ValueError, match="no batch of 4 examples"):
+        gems.QuantizationAwareModel(model, X[:3])
+    aware = gems.QuantizationAwareModel(model, X[:46])  # 11 batches
+    assert_close(aware, model, X[:4])

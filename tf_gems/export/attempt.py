@@ -25,6 +25,9 @@ from tf_gems.export.report import ExportReport
 from tf_gems.export.sparsify import SMALLER
 from tf_gems.export.sparsify import sparsify
 
+# Fewer examples are named where outputs differ too much.
+_ENOUGH = 100
+
 
 @dataclasses.dataclass
 class Attempt:
@@ -47,6 +50,7 @@ class Attempt:
         feeds: List of dicts from names to arrays, the inputs it was run on.
         expected: List of dicts from names to arrays, what Keras computes.
         parity: `Parity` of the outputs.
+        calibrated: Integer, how many examples ranges were learned from.
         rows: Dict from the place of each weight to a row of the report.
         ran: List of strings, what ran it.
         notes: List of sentences.
@@ -83,9 +87,10 @@ class Attempt:
         self.progress.step("running the Keras model")
         batches, self.expected = _expected(network, given, size)
         self.feeds = [self.signature.feed(batch) for batch in batches]
-        calibrated = []
+        calibrated, self.calibrated = [], 0
         # The ranges of a quantization-aware model are known.
         if examples and self.form.name == "int8" and not network.quantized:
+            self.calibrated = len(examples[0]) if np.ndim(examples[0]) else 1
             calibrated = [
                 self.signature.feed(batch)
                 for batch in _all_batches(self.signature, examples, size or 1)
@@ -164,16 +169,27 @@ class Attempt:
         self.parity = parity.worst(
             parity.measure_batches(self.expected, way) for way in outputs
         )
-        remedy, largest = None, self.parity.magnitude
-        if self.form.name == "int8":
-            step = quantized.output_step(flatbuffer.read(data))
-            if step / 2 > self.tolerance * largest:
-                remedy = (
-                    f"An 8-bit output changes in steps of {step:.3g}, that of "
-                    "a softmax always in steps of 1/256. Export the model "
-                    "without its last activation, or once it is trained."
-                )
-        self.parity.refuse_above(self.tolerance, f"path={self.path!r}", remedy)
+        what, remedy = f"path={self.path!r}", None
+        if self.form.name == "int8" and not self.parity.within(self.tolerance):
+            remedy = self._remedy_of_integers(data)
+        self.parity.refuse_above(self.tolerance, what, remedy)
+
+    def _remedy_of_integers(self, data):
+        step = quantized.output_step(flatbuffer.read(data))
+        if step / 2 > self.tolerance * self.parity.magnitude:
+            return (
+                f"An 8-bit output changes in steps of {step:.3g}, that of a "
+                "softmax always in steps of 1/256. Export the model without "
+                "its last activation, or once it is trained."
+            )
+        if 0 < self.calibrated < _ENOUGH:
+            return (
+                "The ranges of activations are those of "
+                f"{self.calibrated} examples. Pass a hundred real inputs or "
+                "more as `representative_data`; if the model is that "
+                "sensitive to rounding, raise `tolerance`."
+            )
+        return None
 
     def _encoded(self, dense, outputs):
         """Returns the sparse file, if it computes the same as the dense one.

@@ -66,7 +66,7 @@ def _matmul(writer, call, output):
     if isinstance(kernel, keras.KerasTensor):
         weight = writer.weights.get(kernel)
     if not isinstance(weight, keras.Variable) or writer.is_constant(x):
-        raise Refusal(f"{name_kind(call.operation)}, but with a weight")
+        raise Refusal(f"{name_kind(call.operation)} of two tensors")
     if len(weight.shape) != 2:
         raise Refusal(f"with a weight of shape {tuple(weight.shape)}")
     writer.add_kernel(weight)
