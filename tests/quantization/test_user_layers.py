@@ -108,7 +108,7 @@ def tied():
     [
         (
             lambda: sequential(Noise()),
-            "seed_generator_state', which may change",
+            "seed_generator_state'",
         ),
         (tied, "reads the value of 'dense"),
         (
