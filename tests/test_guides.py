@@ -1,4 +1,4 @@
-"""The guides run, do what they say, and become pages and notebooks."""
+"""Runs the guides and builds the docs from them."""
 
 import os
 import re
@@ -78,7 +78,7 @@ def test_training_loops(run):
 
 @pytest.mark.slow
 def test_many_devices(tmp_path):
-    # It makes a strategy of its own, of which a process takes one.
+    # Runs in a separate process, since the guide creates a strategy.
     guide = ROOT / "docs" / "guides" / "many_devices.py"
     done = subprocess.run(
         [sys.executable, guide],
@@ -101,7 +101,7 @@ def test_reproduce_the_paper(run):
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
-def test_guides_are_notebooks_and_their_links_lead_somewhere(guide):
+def test_guides_convert_to_notebooks_with_valid_links(guide):
     jupytext = pytest.importorskip("jupytext")
     nbformat = pytest.importorskip("nbformat")
     text = jupytext.writes(jupytext.read(guide), fmt="ipynb")
@@ -110,14 +110,14 @@ def test_guides_are_notebooks_and_their_links_lead_somewhere(guide):
     kinds = {cell.cell_type for cell in notebook.cells}
     assert kinds == {"markdown", "code"}
     first = notebook.cells[0].source
-    assert first.startswith("# ")  # the title of its page
+    assert first.startswith("# ")  # The title of its page.
     for cell in notebook.cells:
         for link in re.findall(r"\]\((?!http)([^)#]+)\)", cell.source):
             assert (guide.parent / link).exists(), link
     assert f"guides/{guide.name}" in (ROOT / "docs/index.md").read_text("utf-8")
 
 
-def test_the_site_is_built_without_a_warning(tmp_path):
+def test_site_builds_without_warnings(tmp_path):
     mkdocs = shutil.which("mkdocs", path=Path(sys.executable).parent)
     if mkdocs is None:
         pytest.skip("needs the extra `docs`")

@@ -59,11 +59,6 @@ def run_through_graph(function, inputs, operation_fn):
 
     The public `call` cannot substitute operations: graphs could not be
     followed, compacted or rewritten.
-
-    Args:
-        function: `keras.Function`, or functional model.
-        inputs: Structure of tensors, as the graph takes them.
-        operation_fn: Function from an operation to what is called for it.
     """
     return function._run_through_graph(inputs, operation_fn)
 
@@ -187,14 +182,6 @@ def standardize_inputs(model, inputs):
     Dicts by name and inputs without a batch axis would be misread.
     """
     return model._standardize_inputs(inputs)
-
-
-def maker_of(tensor):
-    """Returns the operation whose output a symbolic tensor is.
-
-    What comes before a layer in a graph could not be found without it.
-    """
-    return tensor._keras_history.operation
 
 
 def recorded_shapes(model):

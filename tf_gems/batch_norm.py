@@ -10,6 +10,7 @@ from keras import ops
 
 from tf_gems import _keras
 from tf_gems import training_data
+from tf_gems.compaction.comparing import outputs_of
 from tf_gems.validation import check_eager
 from tf_gems.validation import check_model
 from tf_gems.validation import check_positive_integer
@@ -62,8 +63,8 @@ def recalibrate_batch_norm(
     data = training_data.read(x, y, model, **arguments)
     if data is None:
         raise ValueError(
-            "Statistics are estimated from data. Received: x=None. Pass what "
-            "`fit` takes."
+            "Statistics are estimated from data. Received: x=None. Pass the "
+            "data as for `fit`."
         )
     norms = [
         part
@@ -100,12 +101,12 @@ def recalibrate_batch_norm(
 def _estimate(model, batches):
     batch = None
     for batch in batches:
-        _call(model, batch[0])
+        outputs_of(model, batch[0], "x", training=True)
     if batch is None:
         raise ValueError(
             "Statistics are estimated from data. Received: data without a "
             "batch. Pass a batch `(x, y)`, or an iterable that can be read "
-            "again."
+            "repeatedly."
         )
 
 
@@ -137,19 +138,7 @@ def _refuse_not_finite(norms):
         for variable in (norm.moving_mean, norm.moving_variance):
             if not np.all(np.isfinite(ops.convert_to_numpy(variable))):
                 raise ValueError(
-                    "Statistics of normalization must be finite. Received: `x` "
-                    f"that makes those of '{norm.name}' NaN or infinite. Check "
-                    "the data and the weights."
+                    "Normalization statistics must be finite. Received: `x` "
+                    f"for which those of '{norm.name}' are NaN or infinite. "
+                    "Check the data and the weights."
                 )
-
-
-def _call(model, inputs):
-    try:
-        model(inputs, training=True)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            "`x` holds inputs as the model takes them. Received: a batch of "
-            f"type {type(inputs).__name__}, which '{model.name}' does not "
-            f"take: {reason} Pass what `fit` takes."
-        ) from error

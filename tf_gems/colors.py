@@ -24,12 +24,7 @@ MINED, FINETUNED, RANDOM, DENSE = BLUE, GREEN, VERMILION, GRAY
 def styles(names):
     """Returns a color and a marker for each name, all different.
 
-    Args:
-        names: List of strings.
-
-    Returns:
-        Dict from a name to the keywords `color`, `marker` and `fillstyle` of
-        matplotlib.
+    It is a dict from names to keywords of matplotlib.
     """
     markers = "osD^vPX"
     return {

@@ -46,13 +46,13 @@ class DeviceData:
     ):
         if keras.backend.backend() != "jax":
             raise RuntimeError(
-                "Data on the device is for the JAX backend. Received: "
+                "Data on the device requires the JAX backend. Received: "
                 f"backend='{keras.backend.backend()}'. Set KERAS_BACKEND=jax, "
                 "or use a `tf.data` pipeline."
             )
         if not 0 < batch_size <= len(labels):
             raise ValueError(
-                "A batch must fit into the data. Received: "
+                "A batch must not be larger than the data. Received: "
                 f"batch_size={batch_size} for {len(labels)} examples."
             )
         self.images = ops.convert_to_tensor(images, "float32")
@@ -75,15 +75,6 @@ class DeviceData:
         """Trains a compiled model, as `model.fit` does.
 
         Callbacks see epochs, no batches.
-
-        Args:
-            model: Compiled Keras model.
-            epochs: Positive integer.
-            callbacks: List of Keras callbacks.
-            verbose: As for `fit`. Defaults to `0`.
-
-        Returns:
-            `keras.callbacks.History`.
         """
         model.test_on_batch(self.images[:1], self.labels[:1])  # builds metrics
         model.optimizer.build(model.trainable_variables)

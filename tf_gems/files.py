@@ -32,17 +32,6 @@ def replacing(path):
     So there is always either the old file or the new one. Partial files of
     earlier writers that were killed are removed.
 
-    Args:
-        path: String or path.
-
-    Yields:
-        Binary file, open for writing.
-
-    Raises:
-        OSError: If it cannot be written, for lack of space, say; an older
-            file is left as it is.
-        ValueError: If the path is empty.
-
     Example:
 
     ```python
@@ -56,19 +45,7 @@ def replacing(path):
 
 @contextlib.contextmanager
 def replacing_path(path, suffix=""):
-    """Yields a path beside `path`, whose file replaces it; see `replacing`.
-
-    Args:
-        path: String or path.
-        suffix: String that the name must end with. Defaults to `""`.
-
-    Yields:
-        `pathlib.Path`, at which there is no file yet.
-
-    Raises:
-        OSError: As `replacing` does.
-        ValueError: If the path is empty.
-    """
+    """Yields a path beside `path`, whose file replaces it; see `replacing`."""
     path = check_file(path)
     _remove_ownerless(path.parent, path.name, suffix)
     partial = path.with_name(
@@ -95,15 +72,7 @@ def replacing_path(path, suffix=""):
 
 
 def write_text(path, text):
-    """Writes a text file completely, or not at all; see `replacing`.
-
-    Args:
-        path: String or path.
-        text: String, written in UTF-8.
-
-    Raises:
-        OSError: As `replacing` does.
-    """
+    """Writes a text file completely, or not at all; see `replacing`."""
     with replacing(path) as file:
         file.write(text.encode())
 
@@ -111,13 +80,7 @@ def write_text(path, text):
 def read_record(path, *keys):
     """Returns the dict of a JSON file that `write_text` has written.
 
-    Args:
-        path: Path.
-        *keys: Strings, what it must hold.
-
-    Raises:
-        OSError: If there is no such file.
-        ValueError: If it has been damaged since.
+    A `ValueError` says that it has been damaged since, or lacks a key.
     """
     try:
         found = json.loads(path.read_bytes())
@@ -136,11 +99,7 @@ def read_record(path, *keys):
 
 @contextlib.contextmanager
 def workplace(target):
-    """Yields a new folder beside a directory, which is removed in the end.
-
-    Args:
-        target: Path of the directory that is being made.
-    """
+    """Yields a new folder beside a directory, which is removed in the end."""
     name = f".{target.name}"
     _remove_ownerless(target.parent, name)
     folder = target.with_name(f"{name}.partial-{secrets.token_hex(6)}")
@@ -226,18 +185,9 @@ def _discard(partial):
 def replace_directory(new, target, own, entry):
     """Replaces a directory by a new one of the same kind.
 
-    Only the files of the older one are removed. Other files stay.
-
-    Args:
-        new: Path of the directory, in a `workplace`.
-        target: Path.
-        own: Set of paths, relative to `target`, of the files and folders that
-            the older one consists of.
-        entry: String, the main file: it is removed first and added last.
-
-    Raises:
-        FileExistsError: If something that is not among `own` has the name of
-            a new file. Nothing has been changed then.
+    Only the files of the older one, `own` relative to `target`, are removed.
+    Others stay; if one has the name of a new file, nothing is changed. The main
+    file, `entry`, is removed first and added last.
     """
     own = {Path(path) for path in own}
     others = _below(target) - own
@@ -279,18 +229,9 @@ def _is_folder(path):
 def remove_files(directory, *patterns, folder=True):
     """Removes files by the names that this library gives, and no others.
 
-    Args:
-        directory: Path. There need not be any.
-        *patterns: Regular expressions, of whole names of files in it, or in
-            folders of it. Links to other folders are not followed.
-        folder: Whether the directory itself goes as well if nothing else is
-            left in it. Defaults to `True`. Folders in it do.
-
-    Example:
-
-    ```python
-    remove_files("mining/training", BACKUP)
-    ```
+    Patterns are regular expressions, of whole names of files in a directory, or
+    in folders of it. Links to other folders are not followed. Folders that this
+    leaves empty go as well, the directory itself only with `folder`.
     """
     directory = Path(directory)
     emptied = set()
@@ -313,11 +254,6 @@ def remove_leftovers(directory, name=""):
     """Removes partial files of processes that were killed.
 
     The caller must have claimed the directory, or these names in it.
-
-    Args:
-        directory: Path. There need not be any.
-        name: String that the names of the targets begin with. Defaults to
-            `""`: any.
     """
     for path, target, _ in _partials(directory):
         ours = f".{name}" if path.is_dir() else name
@@ -330,11 +266,6 @@ def claimed(path, wait=False):
     """Claims a piece of work among processes that see the same directory.
 
     A claim ends with its block, or with its process, however that ends.
-
-    Args:
-        path: String or path of the work's lock file.
-        wait: Whether to wait until no other process claims it. Defaults to
-            `False`.
 
     Yields:
         Whether this process has the claim.
@@ -370,17 +301,6 @@ def claimed(path, wait=False):
 @contextlib.contextmanager
 def lock(directory, wait=False):
     """Works in a directory as the only process, and removes leftovers in it.
-
-    Args:
-        directory: String or path, made if it is not there.
-        wait: Whether to wait for another process. Defaults to `False`.
-
-    Yields:
-        `pathlib.Path` of the directory.
-
-    Raises:
-        RuntimeError: If another process works there, and this does not wait.
-        ValueError: See `tf_gems.targets.check_directory`.
 
     Example:
 
@@ -418,16 +338,9 @@ def share(pieces, lock, run):
 
     Every process calls this with the same pieces. It first runs those that no
     other process has claimed, and then waits for the others in order. A piece
-    that another process did not finish is run by the process that waited.
-
-    Args:
-        pieces: List.
-        lock: Function from a piece to the path of its lock file. Pieces that
-            need the same have the same.
-        run: Function of a piece, which returns at once what is finished.
-
-    Returns:
-        List of what `run` returned, in the order of the pieces.
+    that another process did not finish is run by the process that waited. So
+    `run` returns at once what is finished. Pieces that need the same have the
+    same lock file, which `lock` names.
     """
     found = {}
     for wait in (False, True):

@@ -31,6 +31,8 @@ from keras import ops
 
 from tf_gems import registry
 from tf_gems import schedules
+from tf_gems.filter_policies import refuse_too_few_zeros
+from tf_gems.layers.calling import add_state
 from tf_gems.layers.freeze_in_place import freeze_in_place
 from tf_gems.layers.gem_layer import built_gem_layers
 from tf_gems.layers.prunable_weight import set_alive
@@ -39,7 +41,6 @@ from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.mining_guards import GuardedMining
 from tf_gems.mining_guards import check_training
 from tf_gems.mining_guards import read_number
-from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.selection import distributions
 from tf_gems.selection import patterns
 from tf_gems.validation import check_bool
@@ -364,23 +365,12 @@ class ScorePenalty:
         self._layer = layer
         self.prunable = prunable
         self.variables = [w.shrinkage for w in prunable]
-        for name in ("weight", "limit", "final_limit", "decay", "gain"):
-            self._add(name, "float32")
-        for name in ("steps", "epochs"):
-            self._add(name, "int")
-
-    def _add(self, name, dtype):
-        variable = self._layer.add_weight(
-            name=f"penalty_{name}",
-            shape=(),
-            dtype=dtype,
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-        )
-        setattr(self, name, variable)
-        self.variables.append(variable)
+        floats = ("weight", "limit", "final_limit", "decay", "gain")
+        for name in (*floats, "steps", "epochs"):
+            dtype = "float32" if name in floats else "int"
+            variable = add_state(layer, f"penalty_{name}", dtype)
+            setattr(self, name, variable)
+            self.variables.append(variable)
 
     def reset(self):
         """Switches the penalty off."""

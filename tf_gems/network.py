@@ -140,17 +140,6 @@ def masked_network(model):
     saved or run. Afterwards every weight is restored, bit for bit, even after
     an exception, and pruning can continue.
 
-    Args:
-        model: `SparseModel`, or Keras model that holds `GemLayer`s. A plain
-            Keras model is yielded as it is.
-
-    Yields:
-        The user's own Keras model.
-
-    Raises:
-        RuntimeError: If nothing has been pruned yet.
-        ValueError: As for `tf_gems.strip`.
-
     Example:
 
     ```python

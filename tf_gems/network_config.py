@@ -27,13 +27,6 @@ _UNINITIALIZED = "uninitialized_variables"
 def config_of(model):
     """Returns the config of a network, without what its weights replace.
 
-    Args:
-        model: Built Keras model.
-
-    Returns:
-        Dict of JSON values, or `None` if the network has parts that are no
-        plain layers of Keras, or is longer than `LARGEST` bytes of JSON.
-
     Example:
 
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
@@ -53,13 +46,6 @@ def config_of(model):
 
 def network_of(config, shapes):
     """Builds the network of a config, with fresh weights.
-
-    Args:
-        config: What `config_of` returned; or anything at all, from a file.
-        shapes: List of the shapes of its weights, in the network's order.
-
-    Returns:
-        Keras model.
 
     Raises:
         ValueError: If the config is not one of a network with these weights,
@@ -94,9 +80,7 @@ def network_of(config, shapes):
 def _dry_run(config):
     """Builds a network whose weights take no memory.
 
-    Returns:
-        Pair of the model and of the list of its variables, which wait for
-        their initializers.
+    Returns the model, and its variables, which wait for their initializers.
     """
     before = global_state.get_global_attribute(_UNINITIALIZED)
     variables = []

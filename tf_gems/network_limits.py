@@ -26,13 +26,6 @@ _ARRAYS = ("__numpy__", "__tensor__")
 def sanitized(config):
     """Returns a config that holds nothing but known parts, within bounds.
 
-    Args:
-        config: What a file says of a network: any JSON value.
-
-    Returns:
-        Dict, a copy. Initializers are left out, as the ticket's weights
-        replace what they draw.
-
     Raises:
         ValueError: If a part is not on the list of `network_parts`, or a
             bound is exceeded.
@@ -194,10 +187,8 @@ def check_outputs(model):
 def normalizations(config):
     """Returns dict from the names of `Normalization` layers to their axes.
 
-    Keras makes constants of their size when it builds them.
-
-    Raises:
-        ValueError: If one stands within something else than a model.
+    Keras makes constants of their size when it builds them. Within something
+    else than a model they are refused.
     """
     found = {}
 

@@ -113,14 +113,6 @@ def is_model(module, name):
 def find(module, name):
     """Returns the class of Keras that a module and a name stand for.
 
-    Args:
-        module: String, as in a config, such as `"keras.layers"`.
-        name: String, such as `"Dense"`.
-
-    Raises:
-        ValueError: If it is not on the list, not in this version of Keras, or
-            defined anew by the user.
-
     Example:
 
     >>> find("keras.layers", "Dense") is keras.layers.Dense

@@ -14,17 +14,6 @@ def copy_optimizer(optimizer, learning_rate=None):
     Classes and learning-rate schedules need not be registered. A schedule
     needs no `get_config`: the copy shares it.
 
-    Args:
-        optimizer: `keras.optimizers.Optimizer`.
-        learning_rate: Float, schedule or function that replaces that of the
-            optimizer. Defaults to `None`.
-
-    Returns:
-        `keras.optimizers.Optimizer`, without state.
-
-    Raises:
-        ValueError: If the config of the optimizer is not complete.
-
     Example:
 
     >>> copy_optimizer(keras.optimizers.SGD(0.1, momentum=0.9)).momentum
@@ -55,15 +44,7 @@ def copy_optimizer(optimizer, learning_rate=None):
 
 
 def config_of(optimizer):
-    """Returns the config of an optimizer, with its learning rate itself.
-
-    Args:
-        optimizer: `keras.optimizers.Optimizer`, no `LossScaleOptimizer`.
-
-    Returns:
-        Dict of arguments of its class; `learning_rate` is a float, a schedule
-        or a function.
-    """
+    """Returns the config of an optimizer, with its learning rate itself."""
     rate = _keras.learning_rate_of(optimizer)
     # A config holds the rate as data, which not every schedule can be.
     config = _keras.config_without_learning_rate(optimizer)

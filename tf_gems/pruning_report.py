@@ -246,15 +246,9 @@ def _predicate(filters, layer):
 def check_filters(filters):
     """Returns what `filters` stands for, if it is one of these.
 
-    Args:
-        filters: As for `PruningReport`.
-
     Returns:
         `None`, a function, a `filter_policies.Policy`, or a list of compiled
         regular expressions.
-
-    Raises:
-        ValueError: If it is something else.
     """
     if filters is None:
         return None

@@ -50,9 +50,6 @@ def arguments_of(value):
     """Returns the arguments that an object keeps, by name.
 
     What is kept under another name is `MISSING`.
-
-    Args:
-        value: `Configurable`.
     """
     found = {}
     for kind in type(value).__mro__:
@@ -102,9 +99,6 @@ def get(identifier, classes, argument, kind=None):
         kind: Class or tuple of classes that an instance must be of. Defaults
             to `None`: one of `classes`.
 
-    Raises:
-        ValueError: If the identifier is none of these.
-
     Example:
 
     >>> get("constant", {"constant": dict}, "schedule")
@@ -132,15 +126,7 @@ def get(identifier, classes, argument, kind=None):
 
 
 def deserialize(config, argument):
-    """Returns the object of a config.
-
-    Args:
-        config: Dict made by `keras.saving.serialize_keras_object`.
-        argument: Name of the user's argument, for messages.
-
-    Raises:
-        ValueError: If Keras cannot build it.
-    """
+    """Returns the object of a config."""
     try:
         return keras.saving.deserialize_keras_object(config)
     except Exception as error:  # whatever Keras makes of something else

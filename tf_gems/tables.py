@@ -1,5 +1,6 @@
 """Reports: tables and sentences, for terminals and notebooks."""
 
+import dataclasses
 import html
 import io
 
@@ -83,6 +84,34 @@ class Report:
             else f"<div>{html.escape(printable(part))}</div>"
             for part in self._parts()
         )
+
+
+class DataReport(Report):
+    """A report that is a dataclass of values that JSON has.
+
+    Its values are the fields, and the properties that `_computed` names.
+    """
+
+    _computed = ()
+
+    def to_dict(self):
+        """Returns the report as plain, JSON-serializable values."""
+        names = [field.name for field in dataclasses.fields(self)]
+        names += getattr(self, "_computed", ())  # an estimate has none
+        return {name: _plain(getattr(self, name)) for name in names}
+
+
+def _plain(value):
+    """Returns dataclasses as dicts, also within lists, tuples and dicts."""
+    if isinstance(value, DataReport):
+        return value.to_dict()
+    if dataclasses.is_dataclass(value):
+        return DataReport.to_dict(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return value
 
 
 def _cell(tag, text, right):

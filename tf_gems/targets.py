@@ -20,16 +20,7 @@ _REMEDY = "Name a directory of its own, such as 'exported'."
 
 
 def check_path(value, name="path", remedy=_REMEDY):
-    """Returns a string or path as a `pathlib.Path`, if it names anything.
-
-    Args:
-        value: String or path.
-        name: String, the argument's name. Defaults to `"path"`.
-        remedy: String, the end of the message.
-
-    Raises:
-        ValueError: If it is no path, or empty, or begins with `~`.
-    """
+    """Returns a string or path as a `pathlib.Path`, if it names anything."""
     if not isinstance(value, str | os.PathLike):
         raise ValueError(
             f"`{name}` is a string or a path. Received: {name}={value!r}. "
@@ -59,21 +50,7 @@ def check_path(value, name="path", remedy=_REMEDY):
 
 
 def check_file(path, name="path"):
-    """Returns the path of a file that may be written, or replaced.
-
-    Args:
-        path: String or path. The file need not exist.
-        name: String, the argument's name, for the message. Defaults to
-            `"path"`.
-
-    Returns:
-        `pathlib.Path`.
-
-    Raises:
-        ValueError: If it is no path, or empty.
-        OSError: If it is a directory, a device, or a file that its owner
-            protects from writing.
-    """
+    """Returns the path of a file that may be written, or replaced."""
     path = check_path(path, name, "Name a file.")
     rule = "A file is written under a name of its own. "
     received = f"Received: {name}='{path}', which is "
@@ -99,14 +76,6 @@ def check_file(path, name="path"):
 
 def check_directory(directory, name="directory"):
     """Returns the path of a directory that may be written into.
-
-    Args:
-        directory: String or path. The directory need not exist.
-        name: String, the argument's name, for the message. Defaults to
-            `"directory"`.
-
-    Returns:
-        `pathlib.Path`.
 
     Raises:
         ValueError: If it is no path, or empty, or the current directory, the
@@ -142,27 +111,8 @@ def claiming(directory, names, known=False):
 
     A claim is an empty file in the folder `.tf_gems` of the directory. It is
     made before the file itself and stays as long, so that a later call knows,
-    even after a kill, which files it may replace.
-
-    Args:
-        directory: String or path.
-        names: List of names of files or directories that the block may write.
-        known: Whether those that are there are known to be this library's, by
-            what they hold. Defaults to `False`.
-
-    Yields:
-        `pathlib.Path` of the directory.
-
-    Raises:
-        FileExistsError: If one of the names is there and was not claimed.
-        ValueError: See `check_directory`.
-
-    Example:
-
-    ```python
-    with claiming("exported", ["report.json"]) as directory:
-        write_text(directory / "report.json", text)
-    ```
+    even after a kill, which files it may replace. A name that is there and was
+    not claimed is refused, unless it is known to be this library's.
     """
     directory = check_names(directory, () if known else names)
     claims = [directory / FOLDER / f"{name}.claim" for name in names]
@@ -206,28 +156,6 @@ def check_names(directory, names):
             "directory, or move them away."
         )
     return directory
-
-
-def check_plain_name(value, name="name"):
-    """Returns a string if it is a plain file name, without directories.
-
-    Args:
-        value: String.
-        name: String, the argument's name. Defaults to `"name"`.
-
-    Raises:
-        ValueError: If it is empty, or has parts of a path.
-    """
-    if (
-        not isinstance(value, str)
-        or value.strip() in ("", ".", "..")
-        or any(mark in value for mark in "/\\:\0")
-    ):
-        raise ValueError(
-            f"`{name}` is the name of a file, without directories. Received: "
-            f"{name}={value!r}. Give a plain one, such as 'digits'."
-        )
-    return value
 
 
 def _inhabited(path):

@@ -14,13 +14,6 @@ def printable(text, lines=False):
     the cursor, or reorder what is shown, come out as Python writes them in a
     string: `\\x1b`.
 
-    Args:
-        text: String, or anything that has one.
-        lines: Whether ends of lines are kept. Defaults to `False`.
-
-    Returns:
-        String.
-
     Example:
 
     >>> print(printable("red: \\x1b[31m"))
@@ -37,19 +30,7 @@ def printable(text, lines=False):
 def file_name(text):
     """Returns a part of a file name for a text, different for other texts.
 
-    Args:
-        text: String.
-
-    Returns:
-        String without directories. What had to be changed ends in a digest of
-        the text.
-
-    Example:
-
-    >>> file_name("snip, 2 batches")
-    'snip, 2 batches'
-    >>> file_name("../../x")
-    '_._.._x-9cdf6a50'
+    What had to be changed ends in a digest of the text.
     """
     safe = _UNSAFE.sub("_", text)[:_LONGEST]
     if safe[:1] in ("", ".", " ", "-"):

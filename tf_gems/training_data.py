@@ -34,15 +34,6 @@ class TrainingData:
 
     Iterating yields the batches of an epoch as tuples `(x,)`, `(x, y)` or
     `(x, y, sample_weight)`. `len` is their number, where it is known.
-
-    Args:
-        source: What `fit` is given as `x`.
-        steps: Integer, batches of an epoch. Defaults to `None`: those that
-            the source has.
-        class_weight: As for `fit`. Defaults to `None`.
-        shuffle: As for `fit`, of the batches of a `PyDataset`. Defaults to
-            `False`.
-        validation: Dict, the validation arguments of `fit`.
     """
 
     def __init__(

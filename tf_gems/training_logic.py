@@ -141,10 +141,6 @@ def require_loss(model):
 
     Keras itself refuses to train without a loss, but takes the penalty of the
     scores for one.
-
-    Args:
-        model: Keras model that holds `GemLayer`s. A `SparseModel`, or one with
-            a step or loss of its own, is left as it is.
     """
     own = overridden(model, ("train_step", "compute_loss"))
     if own or model._compile_loss is not None:

@@ -21,9 +21,6 @@ def sign_of_training(model):
     of normalization. A network without such weights that was loaded from a
     file cannot be told from a new one.
 
-    Args:
-        model: Keras layer or model.
-
     Returns:
         String that ends a sentence, such as `"its optimizer has taken 100
         steps"`; `None` if nothing shows.

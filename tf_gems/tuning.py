@@ -346,8 +346,8 @@ def _refuse_no_validation(data, tuner):
 def _compile_alike(sparse, model):
     """Compiles a model with what another one was compiled with.
 
-    `compile_from_config` would need every class to be registered. Keras keeps
-    the arguments themselves in `_compile_config.config` (Keras 3.14, 3.15).
+    Keras keeps the arguments themselves in `_compile_config.config`;
+    `compile_from_config` would need every class to be registered.
     """
     arguments = dict(model._compile_config.config)
     arguments["optimizer"] = copy_optimizer(model.optimizer)

@@ -5,6 +5,8 @@ raises a `ValueError` that states the rule, the value and the remedy.
 """
 
 import difflib
+import importlib.metadata
+import importlib.util
 import math
 import numbers
 import re
@@ -90,9 +92,11 @@ def check_integer(value, name, least=0, most=None):
     raise ValueError(f"{rule}. Received: {name}={_short(value)}.")
 
 
-def check_seed(value, name="seed"):
+def check_seed(value):
     """Returns `value` if it is a seed: an integer from 0, or `None`."""
-    return value if value is None else check_integer(value, name, 0, 2**32 - 1)
+    if value is None:
+        return None
+    return check_integer(value, "seed", 0, 2**32 - 1)
 
 
 def check_number(value, name, least=None, most=None, above=None):
@@ -124,7 +128,7 @@ def check_number(value, name, least=None, most=None, above=None):
     raise ValueError(f"{rule}. Received: {name}={_short(value)}.")
 
 
-def check_learning_rate(value, name="learning_rate"):
+def check_learning_rate(value):
     """Returns `value` if it is positive, a schedule of Keras, or `None`."""
     import keras
 
@@ -134,9 +138,9 @@ def check_learning_rate(value, name="learning_rate"):
     if is_number(value) and value > 0:
         return value
     raise ValueError(
-        f"`{name}` must be positive, or a schedule of Keras. Received: "
-        f"{name}={_short(value)}. Leave it out for the learning rate of the "
-        "model's own optimizer."
+        "`learning_rate` must be positive, or a schedule of Keras. Received: "
+        f"learning_rate={_short(value)}. Leave it out for the learning rate of "
+        "the model's own optimizer."
     )
 
 
@@ -199,6 +203,20 @@ def check_eager():
         )
 
 
+def check_package(module, package, extra, rule):
+    """Returns the version of a package, or raises an error without it."""
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise RuntimeError(
+            f"{rule} Received: a Python without the module `{module}`. Install "
+            f"it by `pip install tf_gems[{extra}]`."
+        )
+    return importlib.metadata.version(package)
+
+
 def is_function(value):
     """Whether `value` can be called and is no layer, which takes tensors."""
     return callable(value) and not hasattr(value, "add_weight")
@@ -224,13 +242,11 @@ def check_list(value, name, of="values"):
     )
 
 
-def check_verbose(value, name="verbose"):
+def check_verbose(value):
     """Returns `value` if it is a `verbose` of `fit`: 0, 1, 2 or `"auto"`."""
-    if isinstance(value, int) and 0 <= value <= 2:
-        return value
-    if isinstance(value, str) and value == "auto":
+    if isinstance(value, int | str) and value in (0, 1, 2, "auto"):
         return value
     raise ValueError(
-        f"`{name}` must be 0, 1, 2 or 'auto', as for `fit`. Received: "
-        f"{name}={_short(value)}."
+        "`verbose` must be 0, 1, 2 or 'auto', as for `fit`. Received: "
+        f"verbose={_short(value)}."
     )

@@ -30,17 +30,9 @@ def remove_wrappers(model):
     Keras tracks, and the graphs of functional models, get the wrapped layer
     where they had the wrapper. It works on Keras 3.15, whose graphs it edits.
 
-    Args:
-        model: Keras model of any kind, whose parts are `GemLayer`s or
-            `SparseModel`s. A model that is one itself is not changed.
-
     Returns:
         `(plain, undo)`: the plain model, which is the given one unless that is
         a wrapper itself, and a function that puts the wrappers back.
-
-    Raises:
-        ValueError: If one of them is where it cannot be reached; nothing is
-            changed then.
     """
     plain = wrapped_by(model)
     edits = contextlib.ExitStack()

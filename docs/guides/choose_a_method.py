@@ -3,26 +3,26 @@
 # Choose a method and a sparsity
 
 This guide answers four questions: whether to prune before or after training,
-which method to use, how sparse the network can be, and how the zeros should be
-spread over the layers.
+which method to use, how sparse the network can be, and how to distribute the
+zeros over the layers.
 
-| you have | use | cost of the search |
+| starting point | method | cost of the search |
 | --- | --- | --- |
 | a trained model | `SparseModel(model, start="trained")` and `GradualMagnitudeCallback` | a quarter to a half of the training |
-| a trained model, and no training budget | `methods.Magnitude(...).find(sparse, data)` | one pass over a few batches |
-| an untrained model, and a target above 97 % zeros | `GemMinerCallback` | one training |
-| an untrained model, and no budget for a search | `methods.Snip` or `methods.SynFlow` | a few passes |
-| a budget of twenty trainings | `methods.IterativeMagnitude` or `methods.LearningRateRewinding` | many trainings |
+| a trained model, no further training | `methods.Magnitude(...).find(sparse, data)` | one pass over a few batches |
+| an untrained model, a target above 97 % zeros | `GemMinerCallback` | one training |
+| an untrained model, no search | `methods.Snip` or `methods.SynFlow` | a few passes |
+| enough time for twenty trainings | `methods.IterativeMagnitude` or `methods.LearningRateRewinding` | many trainings |
 
-In short trainings, methods that train the weights from the first epoch on are
-often ahead of Gem-Miner at moderate sparsity. Gem-Miner is ahead where few
-weights are left. The measurements are in [methods](../methods.md).
+With few epochs and moderate sparsity, methods that train the weights from the
+first epoch on often reach a higher accuracy than Gem-Miner. Gem-Miner is better
+when few weights are left. See the [comparison of methods](../methods.md).
 
 ## What counts as prunable
 
-Kernels are pruned: matrices, convolution kernels, embeddings, recurrent and
+Kernels are prunable: dense and convolution kernels, embeddings, recurrent and
 einsum kernels. Biases and normalization parameters are not. `PruningReport`
-lists each weight with the reason, before anything is trained.
+lists all weights with the reason, before any training.
 """
 
 # %%
@@ -55,15 +55,15 @@ print(gems.PruningReport(build()))
 """
 ## How sparse?
 
-Try a few sparsities, with the method that you intend to use and a fraction of
-the epochs. The accuracy falls slowly at first and then steeply. Stay before
-the steep part.
+Try a few sparsities with the method that you intend to use and a fraction of
+the epochs. As the sparsity increases, the accuracy falls slowly at first and
+then steeply. Choose a sparsity before the steep part.
 
-* 50 to 80 % costs little in most trained networks.
+* 50 to 80 % reduces the accuracy of most trained networks only slightly.
 * 90 % and more needs several epochs of training after pruning.
-* Above 95 % the distribution over the layers decides.
-* Zeros save time only above two thirds (1x1 convolutions under XNNPACK), and
-  bytes from about 40 % on.
+* Above 95 %, the distribution over the layers has a large influence.
+* Zeros reduce latency only above two thirds (1x1 convolutions with XNNPACK), and
+  the file size from about 40 % on.
 """
 
 # %%
@@ -86,33 +86,33 @@ print(accuracy)
 
 # %% [markdown]
 """
-`gems.plan(model, speedup=3.0, max_bytes=3_000_000)` answers the question from
-the other side: it returns the sparsity, the filters and the pattern that a
-speed or a size takes, from a table of measurements. It says whether this very
-network was measured, and how far off the estimate may be.
+`gems.plan(model, speedup=3.0, max_bytes=3_000_000)` starts from the desired
+speed-up or file size. It returns the required sparsity, filters and pattern
+from a table of measurements. It states whether this network was measured, and
+how large the error of the estimate may be.
 
-## How are the zeros spread over the layers?
+## How are the zeros distributed over the layers?
 
-Every method takes a `distribution` of the sparsity over the layers:
+Every method has an argument `distribution`:
 
-| `distribution` | the sparsity of a layer |
+| `distribution` | sparsity of each layer |
 | --- | --- |
-| `"global"` | follows from one ranking of all scores |
-| `"uniform"` | is the same for each layer |
-| `"erk"` | falls with the layer's size, by the Erdos-Renyi-kernel rule |
-| `"lamp"` | follows from magnitudes relative to the layer (trained networks) |
-| `"smart_ratio"` | falls with the depth (random tickets) |
-| `{regular expression: sparsity}` | is the one that you give |
+| `"global"` | follows from one ranking of the scores of all layers |
+| `"uniform"` | is the same in all layers |
+| `"erk"` | is lower in small layers (Erdős–Rényi-Kernel) |
+| `"lamp"` | follows from a ranking of magnitudes relative to their layer, for trained networks |
+| `"smart_ratio"` | increases with depth, for random tickets |
+| `{regular expression: sparsity}` | is the given one |
 
-One global ranking of magnitudes destroys trained networks whose layers differ
-in scale. That is why `"lamp"` is the default for magnitude methods, while
-`"global"` is the default for methods that train or compute scores.
+Ranking the magnitudes of all layers together destroys trained networks whose
+layers differ in scale. Therefore, `"lamp"` is the default of magnitude methods.
+`"global"` is the default of methods that train or compute scores.
 
-## What is kept or pruned together?
+## Which weights are pruned together?
 
-A `pattern` prunes groups of weights: `"2:4"` keeps two of four, `"4x1"` prunes
-blocks of four, and `"channel"` whole channels. Patterns cost accuracy. They
-pay where a runtime makes use of them. `gems.compact(model)` removes the
+A `pattern` prunes groups of weights: `"2:4"` keeps two of four weights, `"4x1"`
+prunes blocks of four, and `"channel"` prunes whole channels. Patterns reduce the
+accuracy. Use them for runtimes that support them. `gems.compact(model)` removes
 channels that are zero.
 """
 

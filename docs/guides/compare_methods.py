@@ -2,11 +2,11 @@
 """
 # Compare methods and write your own
 
-`gems.compare` runs methods, sparsities and seeds at the same number of epochs,
-the search included. It saves each finished cell, so that a run that was killed
-resumes, and processes that are started with the same directory share the work.
-`executor=` runs the cells on the workers of a `concurrent.futures.Executor`
-([many devices](many_devices.py)).
+`gems.compare` trains every combination of methods, sparsities and seeds for the
+same number of epochs, including the search. It saves each finished cell, so that
+an interrupted run resumes. Processes that are started with the same directory
+share the cells. With `executor=`, the workers of a `concurrent.futures.Executor`
+run the cells ([many devices](many_devices.py)).
 
 ## A comparison
 """
@@ -56,14 +56,13 @@ print(comparison)
 
 # %% [markdown]
 """
-`comparison.draw("pictures")` draws the accuracy over the density, the density
-of each layer, and the cost. `tf_gems compare comparison` prints the table
-again.
+`comparison.draw("pictures")` plots the accuracy over the density, the density of
+each layer, and the cost. `tf_gems compare comparison` prints the table again.
 
 ## One method at a time
 
-All methods have one call. What they return is a ticket, which can be applied,
-saved and trained.
+All methods have the same interface: `find` returns a ticket, which can be
+applied, saved and trained.
 """
 
 # %%
@@ -75,27 +74,28 @@ print(ticket)
 
 # %% [markdown]
 """
-| name | what it is | trains to find the ticket |
+| name | method | trained during the search |
 | --- | --- | --- |
 | `"gem_miner"` | Gem-Miner; the ablations of the paper are arguments | scores |
-| `"edge_popup"` | layerwise; global, gradual and regularized by arguments | scores |
+| `"edge_popup"` | edge-popup; global, gradual and regularized variants are arguments | scores |
 | `"snip"`, `"grasp"`, `"synflow"`, `"prospr"` | saliency at initialization | nothing |
-| `"magnitude"`, `"random"` | one shot | nothing |
-| `"imp"`, `"lr_rewinding"` | rounds of training and pruning, with rewound weights or a rewound learning rate | weights |
-| `"gradual_magnitude"`, `"rigl"`, `"set"`, `"acdc"` | prune, rewire, or alternate compressed and dense phases, within one training | weights |
+| `"magnitude"`, `"random"` | one-shot pruning | nothing |
+| `"imp"`, `"lr_rewinding"` | rounds of training and pruning, with rewinding of the weights or of the learning rate | weights |
+| `"gradual_magnitude"`, `"rigl"`, `"set"`, `"acdc"` | gradual pruning, rewiring, or alternating compressed and dense phases within one training | weights |
 
 Methods that train use the loss and the optimizer that the model is compiled
-with. `find(..., directory=...)` lets them resume after a crash.
+with. With `find(..., directory=...)` they resume after an interruption.
 
 ## Write your own
 
 Subclass `gems.methods.Method` and implement `scores`, which returns an array
-for each prunable weight. The largest scores are kept. Target sparsity,
-distribution, pattern and ties are handled by the base class.
+for each prunable weight. The weights with the largest scores are kept. The base
+class handles the target sparsity, the distribution, the pattern and ties.
 
-This method scores a weight by its magnitude times the mean activity of the
-input that it reads (Sun et al., 2023, "A Simple and Effective Pruning Approach
-for Large Language Models", equation 1), in the first layer only.
+The following method multiplies the magnitude of a weight by the norm of the
+input feature that it reads (Sun et al., 2023, "A Simple and Effective Pruning
+Approach for Large Language Models", equation 1). It does so in the first layer
+only.
 """
 
 
@@ -115,15 +115,15 @@ print(ticket)
 
 # %% [markdown]
 """
-Your method takes part in a comparison as a value of a dict of methods:
+To compare your method with others, pass a dict of methods:
 `methods={"mine": InputMagnitude(0.9), "snip": "snip"}`. To add it to the
 library, see [CONTRIBUTING](../../CONTRIBUTING.md).
 
-## Is a ticket more than its densities?
+## Do the mask and the weights matter?
 
 `gems.sanity.check` trains the ticket, the ticket with its masks shuffled within
-each layer, and the ticket with its weights drawn anew. It gives a verdict with
-a confidence interval. In `gems.compare`, pass `checks=("shuffled",)`.
+each layer, and the ticket with its weights reinitialized. It reports a verdict
+with a confidence interval. For `gems.compare`, pass `checks=("shuffled",)`.
 """
 
 
@@ -144,6 +144,5 @@ print(gems.sanity.check(ticket, fit, evaluate, seeds=(0, 1)))
 
 # %% [markdown]
 """
-`gems.tuning.GemMinerHyperModel` lets KerasTuner choose the settings of
-Gem-Miner.
+`gems.tuning.GemMinerHyperModel` tunes the settings of Gem-Miner with KerasTuner.
 """

@@ -2,12 +2,12 @@
 """
 # Deploy
 
-This guide takes a pruned model to Android and other LiteRT devices, to a web
-page, to a microcontroller, to an NPU, and to TensorFlow Serving. Each export
-is run and compared with Keras before it is written. An export that computes
-something else is refused.
+This guide deploys a pruned model to Android and other LiteRT devices, to a web
+page, to a microcontroller, to an NPU, and to TensorFlow Serving. Each export is
+run and compared with the Keras model before it is written. If the outputs
+differ, the export raises an error.
 
-Exports need the TensorFlow backend of Keras.
+Exports require the TensorFlow backend of Keras.
 
 ## A pruned model
 """
@@ -46,7 +46,7 @@ sparse.fit(x, y, epochs=4, callbacks=[callback], verbose=0)
 ## Android, iOS and Linux devices: LiteRT
 
 `export_litert` writes a TFLite file that stores only the kept weights. The
-report names the zeros, the encoding and the bytes of each weight, the largest
+report lists the zeros, the encoding and the bytes of each weight, the largest
 difference from Keras, and the programs that ran the file.
 """
 
@@ -56,23 +56,25 @@ print(report)
 
 # %% [markdown]
 """
-A smaller file need not be a faster one:
+A smaller file is not necessarily faster:
 
-* The file is expanded when it is loaded, so it takes the memory of a dense one.
-* XNNPACK uses the zeros of 1x1 convolutions on ARM and in browsers, if more
-  than two thirds of them are zero and the layers around them allow it.
-  `gems.export.make_sparse_ready(model)` rewrites a Keras MobileNet for it,
-  before pruning. `SparseModel(model, filters="pointwise")` then prunes exactly
-  those convolutions.
-* On x86 with AVX, XNNPACK computes convolutions densely. Dense layers gain
-  from zeros there: pass `optimize="latency"`, or prune with `pattern="4x1"`.
+* Sparse weights are expanded when the file is loaded, so the memory at run time
+  is that of a dense model.
+* XNNPACK uses the zeros of 1x1 convolutions on ARM and in browsers if more than
+  two thirds of them are zero and the surrounding layers meet its requirements.
+  `gems.export.make_sparse_ready(model)` rewrites a MobileNet of
+  `keras.applications` accordingly, before pruning.
+  `SparseModel(model, filters="pointwise")` then prunes only these convolutions.
+* On x86 with AVX, XNNPACK computes convolutions densely. Zeros make dense layers
+  faster there: pass `optimize="latency"`, or prune with `pattern="4x1"`.
 
-[Speed](../speed.md) has the measurements.
+See [inference speed](../speed.md) for measurements.
 
-## Smaller numbers: float16 and 8 bits
+## Float16 and 8-bit weights
 
-`form="float16"` halves the numbers. `form="int8"` computes in 8-bit integers.
-It needs a hundred real examples or more to calibrate the ranges.
+`form="float16"` stores weights in half precision. `form="int8"` computes in
+8-bit integers. It needs a hundred real examples or more to calibrate the ranges
+of activations.
 """
 
 # %%
@@ -86,11 +88,12 @@ print(report.bytes, half.bytes, int8.bytes)
 """
 ## Microcontrollers and NPUs
 
-The runtimes of microcontrollers and of most NPUs have no `DENSIFY` operator
-and want 8-bit inputs and outputs. There, removing whole channels makes a
-network smaller and faster: prune with `pattern="channel"`, and call
-`gems.compact`. `gems.plan(model, speedup=2, target="native")` names the kernels
-whose channels can be removed.
+The runtimes of microcontrollers and of most NPUs have no `DENSIFY` operator,
+which expands sparse weights, and require 8-bit inputs and outputs. For these
+devices, remove whole channels, which makes a network both smaller and faster:
+prune with `pattern="channel"`, and call `gems.compact`.
+`gems.plan(model, speedup=2, target="native")` lists the kernels whose channels
+can be removed.
 """
 
 # %%
@@ -114,14 +117,14 @@ print(micro.bytes)
 
 # %% [markdown]
 """
-Every export does this itself with `compact=True`: the file is compared with the
-model that you passed in, and the report says how many parameters and
-multiply-adds are left.
+All exports take `compact=True`, which removes the channels first. The file is
+then compared with the model that you passed, and the report shows the remaining
+parameters and multiply-adds.
 
-**Arm Ethos-U.** `export_ethos_u` writes the int8 file, compiles it with Vela,
-Arm's compiler (`pip install tf_gems[ethos-u]`), and reports Vela's estimates of
-cycles, memory and encoded weights beside those of the dense twin. No NPU was
-measured here.
+**Arm Ethos-U.** `export_ethos_u` writes the int8 file and compiles it with Vela,
+Arm's compiler (`pip install tf_gems[ethos-u]`). The report compares Vela's
+estimates of cycles, memory and encoded weights with those of the dense twin.
+These are estimates; nothing was measured on an NPU.
 
 ```text
 report = gems.export_ethos_u(model, "model.tflite", x[:200],
@@ -129,29 +132,30 @@ report = gems.export_ethos_u(model, "model.tflite", x[:200],
 print(report)
 ```
 
-**TensorFlow Lite for Microcontrollers.** `export_micro` writes an int8 file whose
-weights are stored without zeros, one bit for each value and the values that are
-not zero, and runs it with that runtime's own interpreter
-(`pip install tf_gems[micro]`). On the device, register the operator `DECODE`.
+**TensorFlow Lite for Microcontrollers.** `export_micro` writes an int8 file
+without zeros: each weight is stored as one bit per value, followed by the nonzero
+values. The file is run with the interpreter of that runtime
+(`pip install tf_gems[micro]`). Register the operator `DECODE` on the device.
 
 ```text
 print(gems.export_micro(model, "micro.tflite", x[:200]))
 ```
 
-Check with the vendor's compiler which operators another NPU supports.
-[Where zeros go elsewhere](../elsewhere.md) covers other runtimes.
+For other NPUs, check with the vendor's compiler which operators are supported.
+See [other runtimes](../elsewhere.md) for FPGAs, OpenVINO, Core ML and ONNX
+Runtime.
 
 ## The web
 
-TFLite files run in browsers with LiteRT.js. `gems.page.write_page(model,
-directory)` writes a page on which the pruned network runs beside its dense
-twin, and `tf_gems serve DIRECTORY` opens it. The directory of a recipe's run
-has such a page.
+LiteRT.js runs TFLite files in browsers. `gems.page.write_page(model, directory)`
+writes a page on which the pruned network runs beside its dense twin, and
+`tf_gems serve DIRECTORY` opens it. Recipes write such a page to the directory of
+each run.
 
 ## TensorFlow Serving: SavedModel
 
-The SavedModel stores kept weights only, and expands them once when it is
-loaded. Loading needs plain TensorFlow.
+The SavedModel stores only the kept weights, and expands them once when it is
+loaded. It can be loaded with TensorFlow alone.
 """
 
 # %%
@@ -160,11 +164,11 @@ print(saved.bytes, saved.dense_bytes)
 
 # %% [markdown]
 """
-## Everything at once
+## All forms at once
 
-`deployment_report` writes all forms, runs them on your data, and reports bytes,
-accuracy, latency and the reason for each layer that does not run sparsely. On
-the command line it is `tf_gems report model.keras --output=exported`.
+`deployment_report` writes all forms and runs them on your data. It reports bytes,
+accuracy, latency, and for each layer the reason if it does not run sparsely. The
+command is `tf_gems report model.keras --output=exported`.
 """
 
 # %%
@@ -176,6 +180,6 @@ print(report)
 
 # %% [markdown]
 """
-[Sizes](../sizes.md) compares the bytes and the accuracy of nine forms with
+[File sizes](../sizes.md) compares the size and the accuracy of nine forms with
 those of TF Model Optimization.
 """

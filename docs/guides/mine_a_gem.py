@@ -3,17 +3,17 @@
 # Mine a gem
 
 A *rare gem* is a sparse subnetwork of a randomly initialized network that is
-accurate before any of its weights is trained. Gem-Miner finds it by training
-a score for every weight while the weights stay fixed. A weight is part of the
-network when its score exceeds 0.5.
+accurate before any of its weights is trained. Gem-Miner finds it by training a
+score for every weight while the weights stay fixed. A weight is kept if its
+score exceeds 0.5.
 
-This guide mines a gem in a small network, saves it as a ticket, trains its
+This guide mines a gem in a small network, saves it as a ticket, fine-tunes its
 weights, and returns a plain Keras model.
 
 ## Data and a network
 
-The digits of scikit-learn have 1,797 images of 8 x 8 pixels. Any built Keras 3
-model will do: Sequential, functional, subclassed or nested.
+The digits data set of scikit-learn has 1,797 images of 8 x 8 pixels. The network
+can be any built Keras 3 model: Sequential, functional, subclassed or nested.
 """
 
 # %%
@@ -45,14 +45,13 @@ loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 """
 ## Mine
 
-`SparseModel` wraps the model. `kernel_initializer="signed_constant"` redraws
-the kernels: each weight is plus or minus one constant, as in the paper. The
-`seed` determines scores and kernels.
+`SparseModel` wraps the model. `kernel_initializer="signed_constant"` replaces
+the values of the kernels: each weight of a layer is plus or minus one constant,
+as in the paper. The `seed` determines scores and kernels.
 
-`GemMinerCallback` prunes during an ordinary `fit`. `target_sparsity` is the
-fraction of zeros in the end. When an epoch begins that is a multiple of
-`freeze_period`, the weights with the lowest scores are frozen: they are pruned
-for good.
+`GemMinerCallback` prunes during `fit`. `target_sparsity` is the fraction of zeros
+at the end. At the beginning of every `freeze_period`-th epoch, the weights with
+the lowest scores are frozen, which means that they stay pruned.
 """
 
 # %%
@@ -66,27 +65,27 @@ print(history.history["sparsity"][-1], history.history["val_accuracy"][-1])
 
 # %% [markdown]
 """
-Mining needs a target and a number of epochs, nothing else. With `"auto"` the
-scores, which live in [0, 1], train with `gems.optimizers.ScoreOptimizer`: Adam,
-whose learning rate follows from the number of steps. Any optimizer of Keras can
-be used instead, such as SGD with momentum and a learning rate between 0.1 (150
-epochs) and 3 (10 epochs). The penalty that drives scores to zero is adapted at
-every step, so that the density falls geometrically to the target.
+Mining needs only a target sparsity and a number of epochs. With `"auto"`, the
+scores train with `gems.optimizers.ScoreOptimizer`. It is Adam with a learning
+rate that is derived from the number of steps. Any Keras optimizer can be used
+instead, for example SGD with momentum and a learning rate between 0.1 (for 150
+epochs) and 3 (for 10 epochs). A penalty on the scores reduces the number of
+weights that are kept. Its weight is adapted at every step, so that the density
+falls geometrically to the target.
 
-The logs of each epoch hold `sparsity` and `density` of the network as it
-computes, `alive_density` of what is not frozen yet, and `regularization`, the
-weight of the penalty.
+The logs of each epoch contain the `sparsity` and `density` of the network,
+`alive_density`, the fraction of weights that are not frozen, and
+`regularization`, the weight of the penalty.
 
-The settings of the authors are a preset:
-`gems.GemMinerCallback.from_preset("paper", target_sparsity=0.9856)`. What the
-paper calls a sparsity of 1.44 % is a density here, and a target sparsity of
-0.9856.
+The settings of the authors are available as a preset:
+`gems.GemMinerCallback.from_preset("paper", target_sparsity=0.9856)`. The paper
+calls the density sparsity: its 1.44 % is a target sparsity of 0.9856 here.
 
 ## The ticket
 
-A ticket holds the masks and the weights to start from. Its file is close to
-the information that it holds: the positions of the kept weights, and a sign
-for each.
+A ticket consists of the masks and the initial weights. The file is small: it
+stores the positions of the kept weights near their entropy, and one sign bit for
+each.
 """
 
 # %%
@@ -97,17 +96,17 @@ gem_accuracy = sparse.evaluate(*test, verbose=0)[1]
 
 # %% [markdown]
 """
-`tf_gems inspect digits.gem` prints what a file holds, without TensorFlow. A
-ticket file is data: reading it runs no code. `gems.Ticket.load("digits.gem")`
-reads it, and `ticket.apply(model)` gives a network of the same shapes its
-masks and weights. `tf_gems expand digits.gem --output=digits.keras` writes a
-Keras model.
+`tf_gems inspect digits.gem` prints the contents of a ticket file, without
+importing TensorFlow. A ticket file is data: reading it runs no code.
+`gems.Ticket.load("digits.gem")` reads it, and `ticket.apply(model)` sets the
+masks and weights of a model with the same architecture.
+`tf_gems expand digits.gem --output=digits.keras` writes a Keras model.
 
 ## Fine-tune
 
-`start_finetuning` fixes the masks and makes the weights trainable. It trains
-nothing by itself. The optimizer has to be compiled again, since the variables
-are others from here on.
+`start_finetuning` fixes the masks and makes the weights trainable. It does not
+train by itself. The model must be compiled again, because its trainable
+variables change.
 """
 
 # %%
@@ -119,18 +118,18 @@ sparse.compile(
 )
 sparse.fit(x, y, epochs=20, validation_data=test, verbose=0)
 tuned_accuracy = sparse.evaluate(*test, verbose=0)[1]
-print(f"{gem_accuracy:.1%} as mined, {tuned_accuracy:.1%} fine-tuned")
+print(f"{gem_accuracy:.1%} mined, {tuned_accuracy:.1%} fine-tuned")
 
 # %% [markdown]
 """
 Both accuracies vary with the seed. Over the seeds 0 to 4, the medians are 93.7 %
-as mined and 94.5 % after fine-tuning
+before and 94.5 % after fine-tuning
 (`benchmarks/results/mine_a_gem_seeds.json`).
 
-## Your own model back
+## Return your own model
 
 `strip` returns the model that was wrapped, the same object, with exact zeros
-in its kernels. It needs Keras only.
+in its kernels. The model depends on Keras only.
 """
 
 # %%
@@ -139,13 +138,13 @@ plain.save("digits.keras")
 
 # %% [markdown]
 """
-## Where to go from here
+## Next steps
 
 * [Deploy](deploy.py) writes TFLite files and SavedModels.
-* [Choose a method and a sparsity](choose_a_method.py) says when another method
-  is the better choice.
+* [Choose a method and a sparsity](choose_a_method.py) explains when to use other
+  methods.
 * [Many devices and long runs](many_devices.py) covers several GPUs, clusters,
-  and runs that may be killed.
-* A recipe mines, fine-tunes and exports a network on one dataset:
-  `python recipes/digits.py --preset=short`. See [recipes](../recipes.md).
+  and resuming interrupted runs.
+* A [recipe](../recipes.md) mines, fine-tunes and exports a network on one
+  dataset, for example `python recipes/digits.py --preset=short`.
 """

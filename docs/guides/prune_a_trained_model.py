@@ -2,11 +2,11 @@
 """
 # Prune a trained model
 
-`tf_gems` makes a trained network sparse in a few epochs of ordinary `fit`,
-keeps it accurate, and returns a plain Keras model. Any Keras 3 model will do:
+`tf_gems` makes a trained network sparse in a few epochs of `fit`, keeps its
+accuracy, and returns a plain Keras model. The network can be any Keras 3 model:
 your own, one of `keras.applications`, or one of KerasHub.
 
-## A trained model to begin with
+## A trained model
 """
 
 # %%
@@ -66,21 +66,19 @@ plain = gems.strip(sparse)  # a plain Keras model, zeros in its kernels
 
 # %% [markdown]
 """
-`start="trained"` keeps the weights of the model. The callback prunes the smallest weights
-at the beginning of each epoch, more of them every time, until 80 % are zero.
-Pruning ends after three quarters of the epochs, at least two epochs before the last, so
-that the network can recover. `validation_data` and the epoch logs (`sparsity`, `density`) show
-how far it is.
+`start="trained"` keeps the weights of the model. At the beginning of each epoch, the callback
+prunes the smallest weights, until 80 % are zero. Pruning ends after three quarters of the epochs,
+and at least two epochs before the last one, so that the network can recover. `validation_data` and
+the epoch logs (`sparsity`, `density`) show the progress.
 
-* **Epochs.** Start with a quarter to a half of those that the model was trained for, six or
-  more. Where pruning lasts less than four epochs, it also prunes within them, eight times in
-  all; `frequency` sets how many times an epoch. In a single epoch, everything is pruned before
-  the first batch.
-* **Learning rate.** One that fine-tunes: a tenth to a third of the peak that trained the
-  model.
-* **`EarlyStopping`.** One with `restore_best_weights=True` would bring pruned weights back,
-  and is refused unless its `start_from_epoch` lies behind the last pruning. The message
-  names the epoch.
+* **Epochs.** Start with a quarter to a half of the epochs of the original training, and at least
+  six. If pruning lasts less than four epochs, the callback also prunes within epochs, eight times in
+  total; `frequency` sets the number of times per epoch. In a `fit` of one epoch, everything is
+  pruned before the first batch.
+* **Learning rate.** Use a fine-tuning learning rate: a tenth to a third of the peak of the original
+  training.
+* **`EarlyStopping`.** With `restore_best_weights=True`, it would restore pruned weights. This raises
+  an error unless `start_from_epoch` is after the last pruning step. The message names the epoch.
 
 ## What is pruned
 """
@@ -90,34 +88,34 @@ print(gems.PruningReport(model, filters="no_depthwise"))
 
 # %% [markdown]
 """
-Kernels are pruned, biases and normalization are not. With `start="trained"` depthwise
-kernels are left out as well: they hold few weights, and each output depends on nine of
-them or so. The report lists every weight with the reason, and ends with what each
-named policy prunes:
+Kernels are pruned; biases and normalization parameters are not. With `start="trained"`, depthwise
+kernels are not pruned either: they have few weights, and each of their outputs depends on only about
+nine of them. The report lists every weight with the reason. Its last lines show what each policy
+prunes:
 
-| `filters` | prunes |
+| `filters` | pruned weights |
 | --- | --- |
-| `"no_depthwise"` | all kernels but depthwise ones, as TF Model Optimization does |
+| `"no_depthwise"` | all kernels except depthwise ones, as in TF Model Optimization |
 | `"all"` | all kernels |
-| `"pointwise"` | 1x1 convolutions of stride 1, which LiteRT runs faster for their zeros |
-| a regular expression, or a list of them | the kernels whose path it matches |
+| `"pointwise"` | 1x1 convolutions with stride 1, which LiteRT computes faster if they are sparse |
+| a regular expression, or a list of them | the kernels whose path matches |
 
-The target counts the weights that are prunable under `filters`.
+The target sparsity refers to the weights that are prunable under `filters`.
 
-## How the zeros are spread
+## Distribution over the layers
 
-The smallest weights of the network as a whole are not the least important ones: layers
-differ in scale, and one ranking across them empties first layers and depthwise kernels. The
-default, `distribution="lamp"` (Lee et al., 2021), ranks each weight relative to its own
-layer. Alternatives are `"erk"`, which gives small layers a higher density and looks at
-shapes only; `"uniform"`, the same sparsity for each; and `{regular expression: sparsity}`.
-A layer that is left with its last weight is named in a warning.
+The weights with the smallest magnitude in the whole network are not the least important ones. Layers
+differ in scale, so one ranking of all weights empties first layers and depthwise kernels. The default,
+`distribution="lamp"` (Lee et al., 2021), ranks each weight relative to its own layer. Alternatives
+are `"erk"`, which gives small layers a higher density based on their shapes; `"uniform"`, the same
+sparsity for each layer; and `{regular expression: sparsity}`. A warning names each layer that is left
+with its minimum of one weight.
 
-Accuracy in percent at 90 % zeros, after six to eight epochs of gradual pruning from the
-same trained weights, one seed. The networks are small and trained for minutes, so read the
-columns against each other and not against the literature. The second column is TF Model
-Optimization's policy, every layer at the same sparsity and depthwise kernels left out (the
-target then counts the other kernels only). `resnet` has no depthwise kernels.
+The table shows the accuracy in percent at 90 % zeros, after six to eight epochs of gradual pruning
+from the same trained weights, with one seed. The networks are small and trained for minutes, so
+compare the columns with each other and not with published results. The second column corresponds to
+TF Model Optimization: the same sparsity for every layer, without depthwise kernels. The target then
+refers to the other kernels only. `resnet` has no depthwise kernels.
 
 | network | dense | `global` | `uniform (no_depthwise)` | `erk` | `lamp` | `erk (no_depthwise)` | `lamp (no_depthwise)` |
 | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -127,22 +125,22 @@ target then counts the other kernels only). `resnet` has no depthwise kernels.
 | mobilenet | 59.0 | 11.2 | 48.0 | 51.7 | 55.5 | 59.3 | 64.1 |
 | resnet | 44.2 | 44.0 | - | 42.2 | 40.8 | - | - |
 
-One ranking of all magnitudes (`"global"`) leaves four of the five networks near chance. In
-`resnet`, whose layers are alike, it is the best. `"lamp"` and `"erk"` are level on average;
-`"lamp"` is ahead on `keras.applications.MobileNet`. At 80 % zeros `"lamp"` and `"erk"` are
-within a point of each other on digits, keywords and mobilenet. At 98 %, in so few epochs, all
-of them end near chance (`benchmarks/results/trained_sparsities.json`), and at 95 % none of
-these networks is near its dense accuracy.
+One ranking of all magnitudes (`"global"`) leaves four of the five networks near chance. It is the
+best distribution for `resnet`, whose layers have similar scales. `"lamp"` and `"erk"` are equal on
+average; `"lamp"` is better for `keras.applications.MobileNet`. At 80 % zeros, `"lamp"` and `"erk"`
+are within a point of each other on digits, keywords and mobilenet. At 95 %, none of these networks is
+near its dense accuracy. At 98 %, all of them are near chance after so few epochs
+(`benchmarks/results/trained_sparsities.json`).
 
-`python benchmarks/trained.py --render=benchmarks/results/trained.json` prints all that was
-measured, and what each network is.
+`python benchmarks/trained.py --render=benchmarks/results/trained.json` prints all measurements and a
+description of each network.
 
-## Beside TF Model Optimization
+## Comparison with TF Model Optimization
 
-TF Model Optimization pruned a twin of each network in `tf_keras`, from the same trained
-weights, with the same data, epochs, optimizer and schedule, and its own defaults: every
-layer at the same sparsity, depthwise kernels left out. Both pruned the same kernels, for 24
-epochs (digits, keywords), 12, 8 or 4. Test accuracy in percent, mean over the seeds:
+TF Model Optimization pruned a copy of each network in `tf_keras`, from the same trained weights, with
+the same data, epochs, optimizer and schedule. It used its own defaults: the same sparsity for every
+layer, without depthwise kernels. Both libraries pruned the same kernels, for 24 epochs (digits,
+keywords), 12, 8 or 4. The table shows the test accuracy in percent, as the mean over the seeds:
 
 | network | zeros | seeds | dense | `GradualMagnitudeCallback` | TF Model Optimization |
 | --- | --- | --- | --- | --- | --- |
@@ -155,27 +153,33 @@ epochs (digits, keywords), 12, 8 or 4. Test accuracy in percent, mean over the s
 | mobilenet_half | 80% | 1 | 47.7 | 47.0 | 45.1 |
 | mobilenet_half | 90% | 1 | 47.7 | 44.5 | 45.5 |
 | mobilenet_half | 95% | 1 | 47.7 | 41.9 | 13.6 |
+| mobilenet_v2_half | 80% | 1 | 45.2 | 47.3 | 47.6 |
+| mobilenet_v2_half | 90% | 1 | 45.2 | 46.0 | 44.8 |
+| mobilenet_v2_half | 95% | 1 | 45.2 | 46.7 | 34.7 |
 | resnet20 | 90% | 1 | 60.1 | 58.2 | 56.2 |
 | resnet20 | 95% | 1 | 60.1 | 55.2 | 48.8 |
 | resnet20_all | 90% | 1 | 87.7 | 82.7 | 79.0 |
 | resnet20_all | 95% | 1 | 87.7 | 76.3 | 67.9 |
+| resnet20_all | 98% | 1 | 87.7 | 61.1 | 33.8 |
 
-`mobilenet_half` is `keras.applications.MobileNet` x0.5 on 20 classes of Tiny ImageNet, trained
-for 40 epochs; `resnet20` is a ResNet-20 on a tenth of CIFAR-10; `resnet20_all` is the same on
-all of it, randomly shifted and flipped, pruned for four epochs only. Of the others,
-at 80 and 90 % zeros the two are within about two points of each other, which is what seeds
-differ by. At 95 % the same sparsity for every layer is too much for the first ones, and `"lamp"`
-is 5 to 28 points ahead. Four epochs are few: of `resnet20_all` both stay far below the dense
-network, ours by 5.0 and 11.4 points, 3.7 and 8.4 ahead. Pruned at the
-beginning of epochs only (`frequency=1`), ours has 74.4 % instead of 76.3. The figures are in
+`mobilenet_half` and `mobilenet_v2_half` are `keras.applications.MobileNet` x0.5 and `MobileNetV2` x0.5
+on 20 classes of Tiny ImageNet, trained for 40 epochs. `resnet20` is a ResNet-20 on a tenth of CIFAR-10. `resnet20_all` is the same network on the
+whole data set with random shifts and flips; it was pruned for only four epochs.
+
+On the first five networks, the two libraries are within about two points of each other at 80 and
+90 % zeros, which is the variation between seeds. At 95 %, the same sparsity for every layer is too
+high for the first layers, and `"lamp"` is 5 to 28 points better. On `resnet20_all`, both are far below
+the dense network after four epochs: `GradualMagnitudeCallback` by 5.0, 11.4 and 26.6 points. It is
+3.7, 8.4 and 27.3 points better than TF Model Optimization. If it prunes only at the beginning of epochs
+(`frequency=1`), it has 74.4 % instead of 76.3 %. The results are in
 `benchmarks/results/trained_tfmot.json`.
 
 ## Optimizers for sparse weights
 
-`gems.optimizers.hyperbolic_step(optimizer)` (Jacobs et al., 2026) multiplies each weight after
-a step, so that signs change more easily. `gems.optimizers.density_scaling(optimizer)` (Adnan et
-al., 2026) gives sparse neurons smaller steps. Accuracy in percent after gradual pruning with
-Adam, mean of three seeds:
+`gems.optimizers.hyperbolic_step(optimizer)` (Jacobs et al., 2026) multiplies each weight by a factor
+after each step, so that weights change their sign more easily.
+`gems.optimizers.density_scaling(optimizer)` (Adnan et al., 2026) gives sparse neurons smaller steps.
+The table shows the accuracy in percent after gradual pruning with Adam, as the mean of three seeds:
 
 | network | zeros | Adam | `hyperbolic_step` | `density_scaling` |
 | --- | --- | --- | --- | --- |
@@ -184,52 +188,53 @@ Adam, mean of three seeds:
 | resnet | 90% | 42.8 | 41.5 | 42.5 |
 | resnet | 98% | 29.0 | 33.8 | 29.3 |
 
-At 98 % of `resnet` the hyperbolic step is ahead with every seed, by four points or more. At
-90 % the differences are those of seeds, and so are all of `density_scaling`. Neither is a
-default. The figures are in `benchmarks/results/trained_steps.json`.
+At 98 % zeros, the hyperbolic step improves `resnet` with every seed, by four points or more. At 90 %,
+the differences are within the variation between seeds, and so are all differences of
+`density_scaling`. Neither is used by default. The results are in
+`benchmarks/results/trained_steps.json`.
 
-## Train for 8 bits
+## Quantization-aware training
 
-`gems.export_litert(sparse, path, form="int8", representative_data=x)` rounds a network to
-8-bit integers once it is trained. Where that costs accuracy, train with the rounding:
+`gems.export_litert(sparse, path, form="int8", representative_data=x)` rounds a trained network to
+8-bit integers. If this reduces the accuracy, train with the rounding:
 """
 
 # %%
 aware = gems.QuantizationAwareModel(plain, representative_data=x)
 aware.compile(keras.optimizers.Adam(1e-4), loss, metrics=["accuracy"])
 aware.fit(x, y, batch_size=64, epochs=2, verbose=0)
-rounded = aware.evaluate(*validation, verbose=0)[1]  # that of the file
+rounded = aware.evaluate(*validation, verbose=0)[1]  # accuracy of the file
 int8 = gems.export_litert(
     aware, "int8.tflite", inputs=validation[0][:100], form="int8"
 )
 
 # %% [markdown]
 """
-`aware` computes with kernels and activations rounded where LiteRT rounds them, so that
-`evaluate` tells the accuracy of the file. Zeros stay zero. Kernels are rounded per output
-channel. The ranges of activations begin with those of `representative_data`, follow the
-training as moving averages, and are the ranges of the file; the report of the export says by
-how many steps its outputs differ from those of `aware`.
+`aware` rounds kernels and activations where LiteRT rounds them, so `evaluate` measures the accuracy
+of the file. Zeros stay zero. Kernels are rounded per output channel. The ranges of activations are
+initialized with `representative_data`, updated during training as moving averages, and written to the
+file. The report of the export states by how many quantization steps its outputs differ from those of
+`aware`.
 
-Try rounding after training first. Accuracy of the files in percent, at 90 % zeros, each
-network trained for four more epochs after pruning:
+Try quantization after training first. The table shows the accuracy of the files in percent, at 90 %
+zeros. Each network was trained for four more epochs after pruning:
 
-| network | seeds | sparse, float | 8 bits after training | 8 bits trained for |
+| network | seeds | sparse, float | post-training quantization | quantization-aware training |
 | --- | --- | --- | --- | --- |
 | digits | 3 | 96.1 | 96.1 | 96.0 |
 | mobilenet_half | 1 | 47.2 | 47.5 | 47.3 |
 
-Neither network loses anything by the rounding, so training for it gains nothing here
+Neither network loses accuracy by rounding, so quantization-aware training does not help here
 (`python benchmarks/quantization.py`).
 
-Layers that LiteRT does not compute in 8-bit integers, such as `GRU`, are refused by name
-before anything is trained. `gems.strip(aware)` gives back the float model. A model that
-was saved with `aware.save("aware.keras")` goes on where it was.
+Layers that LiteRT does not compute in 8-bit integers, such as `GRU`, raise an error before training.
+`gems.strip(aware)` returns the float model. `aware.save("aware.keras")` saves a model that can be
+loaded and trained further.
 
-## In one shot
+## One-shot pruning
 
-Without training, fewer zeros are possible. Give `find` data: it re-estimates the statistics
-of batch normalization, which no longer fit once weights are missing.
+Without training, only lower sparsities keep the accuracy. Pass data to `find`: the statistics of batch
+normalization no longer fit after weights are removed, and are re-estimated with the data.
 """
 
 # %%
@@ -243,20 +248,22 @@ one_shot = again.evaluate(*validation, verbose=0)[1]
 """
 `gems.recalibrate_batch_norm(model, data)` does the same for any Keras model.
 
-SNIP and the other saliency methods rank all weights of the network at once, as their papers do
-at initialization. Of trained networks with depthwise kernels no distribution is the best: SNIP
-at 90 % zeros, then trained for a few epochs, keeps 86.7 % on digits and 80.7 % on keywords with
-`"global"`, 95.5 and 63.7 % with `"lamp"` (one seed, `benchmarks/results/trained_snip.json`).
-`GradualMagnitudeCallback` in as many epochs keeps 94.5 and 94.3 %.
+SNIP and the other saliency methods rank all weights of the network together by default, as their
+papers do at initialization. For trained networks with depthwise kernels, no distribution is always
+the best: SNIP at 90 % zeros, followed by a few epochs of training, reaches 86.7 % on digits and 80.7 %
+on keywords with `"global"`, and 95.5 and 63.7 % with `"lamp"` (one seed,
+`benchmarks/results/trained_snip.json`). `GradualMagnitudeCallback` with as many epochs reaches 94.5
+and 94.3 %.
 
-A target below what is zero already is refused: zeros would count as kept.
+A target sparsity below the present fraction of zeros raises an error, because zeros would count as
+kept weights.
 
-## Faster, not only smaller
+## Reduce latency
 
-`gems.export_litert(sparse, "model.tflite")` writes a file that was run and compared. Zeros save
-time on LiteRT in 1x1 convolutions, in networks that are laid out for it: call
-`gems.export.make_sparse_ready(model)` *before* pruning, and prune with
-`filters="pointwise"`. It takes transfer-learning models apart (`base(x)`), moves
-`Rescaling` and `Normalization` behind the first convolution, and lists what it could not
-change. [Deploy](deploy.py) shows it.
+`gems.export_litert(sparse, "model.tflite")` writes a file that was run and compared with Keras. With
+LiteRT, zeros in 1x1 convolutions reduce latency if the network meets the requirements of XNNPACK: call
+`gems.export.make_sparse_ready(model)` *before* pruning, and prune with `filters="pointwise"`.
+`make_sparse_ready` inlines nested models, as in transfer learning (`base(x)`), moves `Rescaling` and
+`Normalization` behind the first convolution, and lists what it could not change. See
+[Deploy](deploy.py).
 """

@@ -1,8 +1,8 @@
-"""8-bit files of quantization-aware models compute what Keras computes.
+"""Tests that 8-bit files have the outputs of quantization-aware models.
 
-LiteRT multiplies its sums with integers of 32 bits and a shift, and has tables
-for some functions. So a value that lies between two steps may fall to either
-side, within the network as well as at its end.
+LiteRT rescales its sums with 32-bit integers and a shift, and uses lookup
+tables for some functions. A value between two quantization steps may therefore
+round either way, in hidden layers as well as in the outputs.
 """
 
 import keras
@@ -58,7 +58,7 @@ def one_dimension():
 
 
 def nested():
-    """Transfer learning: a part that rests, and preparation of pixels."""
+    """Transfer learning: a frozen part and preprocessing of pixels."""
     base = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -76,7 +76,7 @@ def nested():
 
 
 def branches():
-    """Sums, products, concatenations; normalization that cannot be folded."""
+    """Sums, products, concatenations, and normalization that is not folded."""
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(8, 3, padding="same")(inputs)
     y = layers.BatchNormalization()(x)
@@ -150,8 +150,8 @@ def mobilenet_v3():
     )
 
 
-# How many steps of its output a file may be away where it is furthest. Values
-# within the network that have fallen to the other side add up.
+# Largest error of a file, in steps of its output. Rounding differences in
+# hidden layers accumulate.
 STEPS = {
     digits_network: 1,
     one_dimension: 2,
@@ -171,7 +171,7 @@ def examples(model, count=64):
 
 
 def made_sparse(model, x):
-    """Gives a model zeros, and statistics as if it was trained."""
+    """Sets some weights of a model to zero. Randomizes its statistics."""
     random = np.random.default_rng(1)
     for part in model._flatten_layers():
         if isinstance(part, layers.BatchNormalization):
@@ -209,7 +209,7 @@ def step_of(path):
     ],
     ids=lambda build: build.__name__,
 )
-def test_a_file_is_as_its_model_up_to_steps(build, tmp_path):
+def test_file_matches_model_up_to_rounding(build, tmp_path):
     model = build()
     x = examples(model)
     aware = gems.QuantizationAwareModel(made_sparse(model, x), x)
@@ -217,14 +217,15 @@ def test_a_file_is_as_its_model_up_to_steps(build, tmp_path):
     path = str(tmp_path / "model.tflite")
     report = gems.export_litert(aware, path, inputs=x, form="int8")
     for before, weight in zip(kept, model.weights, strict=True):
-        np.testing.assert_array_equal(before, weight)  # put back
+        # The weights are restored.
+        np.testing.assert_array_equal(before, weight)
     file = flatbuffer.read((tmp_path / "model.tflite").read_bytes())
     step = output_step(file)
     expected = ops.convert_to_numpy(aware(x))
     steps = np.abs(run(path, x) - expected) / step
     assert steps.max() < STEPS[build] + 0.01
     assert (steps > 1.01).mean() < 0.05
-    # Not because nothing was rounded, and more exact than that rounding.
+    # The outputs are rounded, and the error is smaller than this rounding.
     rounding = np.abs(ops.convert_to_numpy(model(x)) - expected).max()
     assert rounding > step / 4
     assert any("step" in note for note in report.notes)
@@ -263,7 +264,7 @@ def test_integer_inputs_and_outputs(aware, tmp_path):
     assert report.largest_difference < 1.01 * output_step(file)
 
 
-def test_ranges_in_the_file_are_those_that_were_learned(aware, tmp_path):
+def test_file_holds_learned_ranges(aware, tmp_path):
     x = examples(aware.model)
     before = [ops.convert_to_numpy(r) for r in aware.gem.ranges]
     try:
@@ -277,7 +278,7 @@ def test_ranges_in_the_file_are_those_that_were_learned(aware, tmp_path):
     gems.export_litert(
         aware,
         tmp_path / "b.tflite",
-        representative_data=100 * x,  # of no influence
+        representative_data=100 * x,  # It has no effect.
         inputs=x,
         form="int8",
     )
@@ -292,7 +293,7 @@ def test_ranges_in_the_file_are_those_that_were_learned(aware, tmp_path):
         ({"form": "int8", "compact": True}, "Received: compact=True"),
     ],
 )
-def test_what_would_lose_the_ranges_is_refused(
+def test_exports_that_lose_ranges_are_refused(
     aware, tmp_path, arguments, message
 ):
     with pytest.raises(ValueError, match=message):

@@ -85,8 +85,9 @@ class Backup(keras.callbacks.Callback):
         self.directory = Path(check_path(directory, "directory"))
         if not isinstance(belongs_to, list | tuple):
             raise ValueError(
-                "`belongs_to` is a list of what the training depends on. "
-                f"Received: belongs_to={belongs_to!r:.300}. Put it in a list."
+                "`belongs_to` must be a list of what the training depends "
+                f"on. Received: belongs_to={belongs_to!r:.300}. Put the "
+                "object in a list."
             )
         self.belongs_to = list(belongs_to)
         self._fingerprint = None
@@ -122,8 +123,9 @@ class Backup(keras.callbacks.Callback):
                 header, values = _read(path)
             except (OSError, ValueError) as error:
                 warnings.warn(
-                    f"The backup '{path}' is damaged ({error}). Training goes "
-                    "on from the one before, or from the beginning.",
+                    f"The backup '{path}' is damaged ({error}). Training "
+                    "continues from the previous backup, or from the "
+                    "beginning.",
                     stacklevel=2,
                 )
             else:
@@ -136,12 +138,12 @@ class Backup(keras.callbacks.Callback):
         theirs = [list(value.shape) for value in values]
         if (ours, _phases(self.model)) != (theirs, header["phases"]):
             raise ValueError(
-                "A backup is of the same model in the same phase. Received: "
-                f"directory='{self.directory}' of {len(theirs)} variables, "
-                f"phases {header['phases']}; model='{self.model.name}' with "
-                f"its optimizer has {len(ours)}, phases "
-                f"{_phases(self.model)}. Use a directory for each training, "
-                "or remove this one."
+                "A backup can only be restored to the same model in the same "
+                f"phase. Received: directory='{self.directory}' of "
+                f"{len(theirs)} variables, phases {header['phases']}; "
+                f"model='{self.model.name}' with its optimizer has "
+                f"{len(ours)}, phases {_phases(self.model)}. Use one "
+                "directory for each training, or remove this one."
             )
         if not _holds(variables, values):
             self._refuse_other_training(header["fingerprint"])
@@ -157,11 +159,11 @@ class Backup(keras.callbacks.Callback):
         names = [name for name in ours if ours[name] != theirs.get(name)]
         if names:
             raise ValueError(
-                "A backup is resumed by the training that it is of. Received: "
-                f"directory='{self.directory}', from a training that differs "
-                f"in {', '.join(names)}. Set the same seed "
+                "A backup can only be resumed by the training that wrote it. "
+                f"Received: directory='{self.directory}', from a training "
+                f"that differs in {', '.join(names)}. Set the same seed "
                 "(`keras.utils.set_random_seed`) and the same settings, use "
-                "another directory, or remove this one to begin anew."
+                "another directory, or remove this one to start again."
             )
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -313,7 +315,7 @@ def _read(path):
     data = path.read_bytes()
     body, digest = data[:-32], data[-32:]
     if hashlib.sha256(body).digest() != digest or body[:8] != _MAGIC:
-        raise ValueError("its digest is wrong")
+        raise ValueError("its checksum is wrong")
     start = 16 + int.from_bytes(body[8:16], "little")
     header, values = json.loads(body[16:start]), []
     for name, shape in header["arrays"]:

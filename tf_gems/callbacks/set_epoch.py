@@ -31,10 +31,10 @@ class SetEpoch(keras.callbacks.Callback):
         super().__init__()
         if not callable(getattr(data, "set_epoch", None)):
             raise ValueError(
-                "The order of a data set follows from the epoch if it has a "
-                f"method `set_epoch`. Received: data={data!r}. Pass what "
-                "`tf_gems.datasets.by_epoch` returned, not what was made of "
-                "it later."
+                "The order of a data set depends on the epoch only if it has "
+                f"a method `set_epoch`. Received: data={data!r}. Pass the "
+                "data set that `tf_gems.datasets.by_epoch` returned, before "
+                "further transformations."
             )
         self._set_epoch = data.set_epoch
 

@@ -45,10 +45,6 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments=None):
     """Runs a command.
 
-    Args:
-        arguments: List of strings: the command, its flags and arguments.
-            Defaults to `None`: those that the process was started with.
-
     Returns:
         Exit code: 0 for success, 1 for an error, 2 for a wrong call, 130 for
         an interrupt.
@@ -60,8 +56,8 @@ def main(arguments=None):
         return code
     except KeyboardInterrupt:
         return _fail(
-            "Interrupted. No file is left half-written. Run the same command "
-            "again; it replaces what it had finished.",
+            "Interrupted. No file is incomplete. Run the same command again; "
+            "it replaces what it had finished.",
             130,
         )
     except BrokenPipeError:  # the reader has seen enough, as `head` does

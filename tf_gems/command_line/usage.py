@@ -5,6 +5,8 @@ import os
 import sys
 import warnings
 
+from tf_gems.quiet import quiet
+
 
 class UsageError(Exception):
     """Raised if the arguments of a command are wrong."""
@@ -38,18 +40,13 @@ def define_max_bytes(parser, default=1 << 31):
         type=integer(1),
         default=default,
         metavar="N",
-        help="largest memory in bytes that the file may take (default: "
+        help="limit in bytes for the memory that the file may take (default: "
         f"{default:,})",
     )
 
 
 def import_keras(backend=None):
-    """Imports Keras without the lines that TensorFlow writes when it starts.
-
-    Args:
-        backend: String, the backend of Keras for commands that run no
-            network. Defaults to `None`: the one that the user has chosen.
-    """
+    """Imports Keras without the lines that TensorFlow writes when it starts."""
     if "keras" in sys.modules:
         return
     if backend:
@@ -57,24 +54,12 @@ def import_keras(backend=None):
         # NumPy has no gradients, and none are needed here.
         warnings.filterwarnings("ignore", "`custom_gradient` for the numpy")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Native code does not use `sys.stderr`.
-    terminal = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
+    with quiet():
         import keras  # noqa: F401
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
 
 
 def load_model(path):
-    """Returns the Keras model of a file.
-
-    Raises:
-        OSError: If there is no such file.
-        ValueError: If Keras cannot read it.
-    """
+    """Returns the Keras model of a file, or refuses the file."""
     import keras
 
     with open(path, "rb"):  # Keras raises a ValueError for all failures
@@ -83,10 +68,10 @@ def load_model(path):
         return keras.models.load_model(path, compile=False)
     except Exception as error:
         raise ValueError(
-            "A model must be a file that `model.save` of Keras 3 wrote, with "
-            "layers of Keras and tf_gems only. "
-            f"Received: {path!r}, which Keras cannot read: "
-            f"{type(error).__name__}: {str(error):.500}"
+            "A model must be a file that Keras 3 saved with `model.save`, "
+            f"with layers of Keras and tf_gems only. Received: {path!r}, "
+            f"which Keras cannot read: {type(error).__name__}: "
+            f"{str(error):.500}"
         ) from error
 
 

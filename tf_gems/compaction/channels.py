@@ -47,15 +47,7 @@ class Channels:
         return self._constants[id(tensor)]
 
     def tie(self, first, second, first_places=None, second_places=None):
-        """Ties channels of two tensors, pair by pair.
-
-        Args:
-            first: Symbolic tensor.
-            second: Symbolic tensor.
-            first_places: Integer array, which channels of the first. Defaults
-                to `None`: all, in order.
-            second_places: As `first_places`, of the second.
-        """
+        """Ties channels of two tensors, pair by pair; `None` stands for all."""
         ones = self._numbers(first, first_places)
         others = self._numbers(second, second_places)
         for one, other in zip(ones, others, strict=True):
@@ -68,11 +60,8 @@ class Channels:
     def find_required(self, pinned, requirements):
         """Finds which channels must stay.
 
-        Args:
-            pinned: List of symbolic tensors of which every channel stays.
-            requirements: List of functions of this object; each yields
-                `(tensor, required)` with a bool array, given what is known to
-                stay so far.
+        All of `pinned` do. Each of `requirements`, given what is known so far,
+        yields `(tensor, required)` with a bool array.
         """
         roots = np.array(
             [self._root(n) for n in range(len(self._parents))], "int64"

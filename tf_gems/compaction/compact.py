@@ -3,13 +3,12 @@
 import collections
 
 import keras
-import numpy as np
-from keras import ops
 
 from tf_gems.compaction.channels import Channels
 from tf_gems.compaction.choice import rule_for
 from tf_gems.compaction.comparing import largest_difference
 from tf_gems.compaction.comparing import random_inputs
+from tf_gems.compaction.comparing import refuse_non_finite_weights
 from tf_gems.compaction.copying import Names
 from tf_gems.compaction.copying import copy_of
 from tf_gems.compaction.copying import is_copied
@@ -19,9 +18,8 @@ from tf_gems.compaction.graph import rebuilt
 from tf_gems.compaction.graph import trace
 from tf_gems.compaction.report import CompactionReport
 from tf_gems.compaction.report import rows_of
-from tf_gems.half_precision import HALF_TOLERANCE
-from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.parity import half_tolerance
 from tf_gems.validation import check_eager
 
 # Largest difference of the outputs, as a fraction of the largest output.
@@ -70,19 +68,20 @@ def compact(model, inputs=None):
     """
     check_eager()
     _refuse_others(model)
-    _refuse_not_finite(model)
+    refuse_non_finite_weights(model)
     inputs = random_inputs(model) if inputs is None else inputs
     found = Compaction(model)
     compacted, calls = found.build()
     difference = largest_difference(model, compacted, inputs)
-    tolerance = max(TOLERANCE, HALF_TOLERANCE[half_precision(model)])
+    tolerance = max(TOLERANCE, half_tolerance(model))
     if not difference <= tolerance:
         raise RuntimeError(
-            "A compact model must have the outputs of the model, up to "
-            f"{tolerance:g} of the largest output. Received: '{model.name}', "
-            f"whose outputs differ by {difference:.2g}. Layers that were left "
-            f"unchanged: {', '.join(found.kept) or 'none'}. Use the model "
-            "without compaction."
+            "The outputs of a compact model must equal those of the model, "
+            f"up to {tolerance:g} of the largest output. Received: "
+            f"'{model.name}', whose outputs differ by {difference:.2g}. "
+            "Layers that were left unchanged: "
+            f"{', '.join(found.kept) or 'none'}. Use the model without "
+            "compaction."
         )
     return compacted, CompactionReport(
         rows_of(found.calls, calls), found.kept, found.shared, difference
@@ -90,13 +89,7 @@ def compact(model, inputs=None):
 
 
 class Compaction:
-    """Which channels of a model stay, and how the rest is built.
-
-    Attributes:
-        calls: List of `Call` of the model.
-        kept: Dict from the name of an operation without a rule to the reason.
-        shared: Names of layers that both models share.
-    """
+    """Which channels of a model stay, and how the rest is built."""
 
     def __init__(self, model):
         self._model = model
@@ -164,25 +157,14 @@ class Compaction:
 def _refuse_others(model):
     if isinstance(model, keras.Model) and find_gem_layers(model):
         raise ValueError(
-            "A model is compacted after it is stripped. Received: "
-            f"'{model.name}', which holds a `GemLayer`. Use "
+            "A model must be stripped before it is compacted. Received: "
+            f"'{model.name}', which contains a `GemLayer`. Use "
             "`tf_gems.compact(tf_gems.strip(model))`."
         )
     if not (isinstance(model, keras.Model) and is_graph(model)):
         raise ValueError(
-            "Only a built `keras.Sequential` or functional model, whose graph "
-            "is known, can be compacted. Received: model="
-            f"{getattr(model, 'name', model)!r} of type "
+            "Only a built `keras.Sequential` or functional model can be "
+            "compacted, because its graph must be known. Received: "
+            f"model={getattr(model, 'name', model)!r} of type "
             f"{type(model).__name__}. Build it from `keras.Input` and layers."
         )
-
-
-def _refuse_not_finite(model):
-    for weight in model.weights:
-        values = ops.convert_to_numpy(weight)
-        if values.dtype.kind == "f" and not np.all(np.isfinite(values)):
-            raise ValueError(
-                "Weights must be finite. Received: a weight of "
-                f"'{model.name}' that is not finite, '{weight.path}'. Train "
-                "the model again, or load its weights from before it diverged."
-            )

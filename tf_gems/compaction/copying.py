@@ -15,10 +15,6 @@ def copy_of(operation, **changes):
 
     Functions of the user's own, such as an activation or a regularizer, are
     passed on as they are: not all of them can be serialized.
-
-    Args:
-        operation: Keras layer or operation, one that `is_copied`.
-        **changes: Arguments that differ.
     """
     own = _own_functions(operation)
     with _without(operation, own):
@@ -87,16 +83,10 @@ def _without(operation, names):
 class Names:
     """Names for the operations of one graph, each of its own.
 
-    Models within a model may hold layers of the same names, and a layer that
-    is called twice becomes two layers. Layers of the model itself keep their
-    names; those of a model within it get its name as a prefix then.
-
-    Args:
-        calls: List of `Call` of the model.
-        shared: List of operations that keep their names. Defaults to `()`.
-
-    Raises:
-        ValueError: If two of these have the same.
+    Models within a model may hold layers of the same names, and a layer that is
+    called twice becomes two layers. Layers of the model itself keep their
+    names, and so do shared ones; those of a model within it get its name as a
+    prefix then.
     """
 
     def __init__(self, calls, shared=()):
@@ -106,19 +96,13 @@ class Names:
             other = self._operations.setdefault(operation.name, operation)
             if other is not operation:
                 raise ValueError(
-                    "Layers that both models share must have different names. "
-                    f"Received: two layers named '{operation.name}', in "
-                    "models within the model. Give them names of their own."
+                    "Layers that both models share must have different "
+                    f"names. Received: two layers named '{operation.name}' in "
+                    "nested models. Rename one of them."
                 )
 
     def give(self, operation, within=()):
-        """Renames an operation that has the name of another.
-
-        Args:
-            operation: Keras layer or operation, not built yet or shared.
-            within: Tuple of the nested models around the one that it
-                replaces. Defaults to `()`.
-        """
+        """Renames an operation that has the name of another."""
         name, count = operation.name, 0
         if self._operations.get(name) is operation:
             return

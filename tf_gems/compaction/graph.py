@@ -1,5 +1,6 @@
 """A functional model as a flat list of calls, nested models included."""
 
+import collections
 import dataclasses
 import inspect
 
@@ -56,18 +57,8 @@ def _is_mask(name):
 def run(model, inputs, call, training=None, within=()):
     """Runs through the graph of a model, and of the models nested in it.
 
-    Args:
-        model: `keras.Sequential` or functional model.
-        inputs: Structure of symbolic tensors that the model is called with.
-        call: Function of an operation, its positional arguments, its keyword
-            arguments, and the tuple of nested models around it, which returns
-            the outputs.
-        training: Bool, if the model is called with it in the graph of
-            another. Defaults to `None`.
-        within: That tuple for `model` itself. Defaults to `()`.
-
-    Returns:
-        Structure of the outputs.
+    Each operation is replaced by `call` of the operation, its positional and
+    keyword arguments, and the tuple of nested models around it.
     """
 
     def operation_fn(operation):
@@ -87,13 +78,7 @@ def run(model, inputs, call, training=None, within=()):
 
 
 def inputs_of(model, args, kwargs):
-    """Returns the tensors of a call in the order of the model's own inputs.
-
-    Args:
-        model: `keras.Sequential` or functional model.
-        args: Positional arguments of the call.
-        kwargs: Keyword arguments.
-    """
+    """Returns the tensors of a call in the order of the model's own inputs."""
     given = args[0] if args else kwargs["inputs"]
     own = _keras.inputs_struct(function_of(model))
     if isinstance(given, dict) and not isinstance(own, dict):
@@ -107,16 +92,9 @@ def takes_training(operation):
 
 
 def trace(model):
-    """Returns the calls of a model in the order in which they are made.
+    """Returns `(inputs, calls, outputs)` of a model, in the order of the calls.
 
     The layers themselves are not called, so that they gain no nodes.
-
-    Args:
-        model: `keras.Sequential` or functional model.
-
-    Returns:
-        `(inputs, calls, outputs)`: list of symbolic tensors, list of `Call`,
-        and structure of symbolic tensors.
     """
     calls = []
 
@@ -135,11 +113,7 @@ def trace(model):
 def rebuilt(model, call):
     """Returns a functional model in which other operations are called.
 
-    Its inputs are named and nested as those of the model are.
-
-    Args:
-        model: `keras.Sequential` or functional model.
-        call: See `run`. The calls come in the order of `trace`.
+    `call` is that of `run`. Inputs are named and nested as those of the model.
     """
     inputs = [
         keras.Input(
@@ -175,3 +149,45 @@ def function_of(model):
     if isinstance(model, keras.Sequential):
         return _keras.functional_of(model) if model.built else None
     return model
+
+
+class CallGraph:
+    """The calls of a model, and which of them read which.
+
+    Only calls of this model count. Keras' own record of a layer also has the
+    calls of other models that share it.
+    """
+
+    def __init__(self, model):
+        self.inputs, self.calls, outputs = trace(model)
+        self._outputs = {id(tensor) for tensor in tensors_of(outputs)}
+        self._makers, self._readers = {}, collections.defaultdict(list)
+        self._by_layer = collections.defaultdict(list)
+        for call in self.calls:
+            self._by_layer[id(call.operation)].append(call)
+            for tensor in tensors_of((call.args, call.kwargs)):
+                self._readers[id(tensor)].append(call)
+            for tensor in tensors_of(call.outputs):
+                self._makers.setdefault(id(tensor), call)
+
+    def layers(self):
+        """Returns a list of `(operation, its calls)`, in order."""
+        return [
+            (calls[0].operation, calls) for calls in self._by_layer.values()
+        ]
+
+    def readers(self, *tensors):
+        """Returns the list of calls that read any of some tensors."""
+        return [call for x in tensors for call in self._readers[id(x)]]
+
+    def maker(self, tensor):
+        """Returns the call that makes a tensor; `None` for an input."""
+        return self._makers.get(id(tensor))
+
+    def is_output(self, *tensors):
+        """Whether a tensor among some is an output of the model."""
+        return any(id(tensor) in self._outputs for tensor in tensors)
+
+    def is_called_once(self, call):
+        """Whether the model calls an operation in one place alone."""
+        return len(self._by_layer[id(call.operation)]) == 1

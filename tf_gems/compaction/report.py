@@ -6,12 +6,12 @@ import math
 import numpy as np
 
 from tf_gems.compaction.channels import width
-from tf_gems.tables import Report
+from tf_gems.tables import DataReport
 from tf_gems.tables import Table
 
 
 @dataclasses.dataclass(frozen=True)
-class CompactionReport(Report):
+class CompactionReport(DataReport):
     """What `tf_gems.compact` removed, layer by layer.
 
     Attributes:
@@ -31,6 +31,7 @@ class CompactionReport(Report):
     kept: dict
     shared: list
     difference: float
+    _computed = ("parameters", "multiply_adds")
 
     @property
     def parameters(self):
@@ -45,14 +46,6 @@ class CompactionReport(Report):
     def _total(self, column):
         pairs = [row[column] for row in self.rows]
         return tuple(sum(pair[side] for pair in pairs) for side in (0, 1))
-
-    def to_dict(self):
-        """Returns the report as plain, JSON-serializable values."""
-        return {
-            **dataclasses.asdict(self),
-            "parameters": self.parameters,
-            "multiply_adds": self.multiply_adds,
-        }
 
     def _parts(self):
         rows = [
@@ -69,7 +62,8 @@ class CompactionReport(Report):
         columns = ["layer", ">channels", ">left", ">parameters", ">left"]
         lines = [
             Table([*columns, ">multiply-adds", ">left"], rows),
-            f"The outputs differ by {self.difference:.1e} of the largest.",
+            f"The outputs differ by {self.difference:.1e} of the largest "
+            "output.",
         ]
         for name, reason in self.kept.items():
             lines.append(f"'{name}' is left unchanged: {reason}.")
@@ -81,12 +75,7 @@ class CompactionReport(Report):
 
 
 def rows_of(before, after):
-    """Returns the rows of a report.
-
-    Args:
-        before: List of `Call` of the original model.
-        after: List of `Call` of the compact one, in the same order.
-    """
+    """Returns the rows of a report, given lists of `Call` in the same order."""
     rows = []
     for old, new in zip(before, after, strict=True):
         if not getattr(old.operation, "weights", None):

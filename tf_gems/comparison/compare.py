@@ -152,7 +152,7 @@ def compare(
     _check_metric(metric)
     if strategy is not None and not hasattr(strategy, "scope"):
         raise ValueError(
-            "`strategy` must be one of `tf.distribute`. Received: "
+            "`strategy` must be a strategy of `tf.distribute`. Received: "
             f"strategy={strategy!r:.100}. Leave it out for one device."
         )
     _check_batches(test, "test")
@@ -207,7 +207,7 @@ def _optimizer(identifier):
         found = None
     if found is None:
         raise ValueError(
-            "`optimizer` must be one of Keras. Received: "
+            "`optimizer` must be a Keras optimizer. Received: "
             f"optimizer={identifier!r:.100}. Pass an object such as "
             "`keras.optimizers.SGD(0.1)`, or its name."
         )
@@ -225,9 +225,9 @@ def _check_loss(loss):
         found = []
     if not any(x is not None for x in found):
         raise ValueError(
-            f"`loss` must be one of Keras. Received: loss={loss!r:.100}. Pass "
-            "an object such as `keras.losses.MeanSquaredError()`, its name, or "
-            "a function."
+            f"`loss` must be a Keras loss. Received: loss={loss!r:.100}. Pass "
+            "an object such as `keras.losses.MeanSquaredError()`, its name, "
+            "or a function."
         )
 
 
@@ -245,7 +245,7 @@ def _check_metric(metric):
         known = is_function(metric) and not isinstance(metric, type)
     if not known:
         raise ValueError(
-            "`metric` must be one of Keras. Received: "
+            "`metric` must be a Keras metric. Received: "
             f"metric={metric!r:.100}. Pass a name such as 'accuracy', an "
             "object or a function."
         )
@@ -253,10 +253,11 @@ def _check_metric(metric):
     is_loss = is_loss or metric in ("crossentropy", "ce")
     if is_loss or _keras.is_lower_better(found):
         raise ValueError(
-            "Methods are ranked by a metric of which more is better, and 1 is "
-            f"the best. Received: metric={metric!r:.100}, of which less is "
-            "better. Pass one such as `keras.metrics.R2Score()`, or a "
-            "function that returns 1 - error."
+            "Methods are ranked by a metric that is to be maximized, with 1 "
+            f"as the best value. Received: metric={metric!r:.100}, which is "
+            "to be minimized. Pass a metric such as "
+            "`keras.metrics.R2Score()`, or a function that returns 1 - "
+            "error."
         )
 
 
@@ -268,9 +269,9 @@ def _check_batches(data, name):
         return  # `describe_data` raises an error for empty data
     if batch is None or len(batch) < 2 or batch[1] is None:
         raise ValueError(
-            f"`{name}` yields batches of inputs and targets. Received: {name} "
-            f"of type {type(data).__name__}, without targets. Pass a data "
-            "set, a list of batches, or one batch as a tuple `(x, y)`."
+            f"`{name}` must yield batches of inputs and targets. Received: "
+            f"{name} of type {type(data).__name__}, without targets. Pass a "
+            "data set, a list of batches, or one batch as a tuple `(x, y)`."
         )
 
 
@@ -282,15 +283,15 @@ def _refuse_other_scopes(strategy):
 
     if tf.distribute.has_strategy():
         raise ValueError(
-            "A comparison enters the scope itself, for every model. Received: "
-            f"a call within the scope of {_kind(tf.distribute.get_strategy())}."
-            " Pass `strategy` instead."
+            "`compare` enters the scope of a strategy itself, for every "
+            "model. Received: a call within the scope of "
+            f"{_kind(tf.distribute.get_strategy())}. Pass `strategy` instead."
         )
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         raise ValueError(
             "Workers share the cells of a comparison, not each batch. "
             f"Received: strategy={_kind(strategy)}. Leave it out, and run the "
-            "same comparison on every worker, in one directory."
+            "same comparison with the same directory on every worker."
         )
 
 
@@ -371,8 +372,8 @@ def _warn_of_others(cells):
             "A finished cell is reused only if everything that it depends on "
             f"is the same. Received: directory='{directory}', in which "
             f"{count} cells of the same names differ from the requested ones "
-            f"in: {', '.join(parts)}. They are kept and not used. Choose "
-            "another directory to keep results apart.",
+            f"in: {', '.join(parts)}. They are kept but not used. Choose "
+            "another directory to separate the results.",
             stacklevel=3,
         )
 
@@ -394,11 +395,11 @@ def _at(method, sparsity):
             if plain and name != "target_sparsity":
                 if getattr(found, name, None) != value:
                     raise ValueError(
-                        "Each cell gets a copy of its method, made through "
+                        "Each cell gets a copy of its method, created from "
                         "its config. Received: method of type "
-                        f"{type(method).__name__}, whose config does not give "
-                        f"back all of it: {name}={value!r}. Let `get_config` "
-                        "return every argument of the constructor."
+                        f"{type(method).__name__}, whose config does not "
+                        f"restore all of it: {name}={value!r}. `get_config` "
+                        "must return every argument of the constructor."
                     )
     return found
 
@@ -406,11 +407,11 @@ def _at(method, sparsity):
 def _refuse_too_long(cell):
     if cell.finetuning_epochs < 0:
         raise ValueError(
-            "A method's search must fit into the epochs that all methods "
-            f"get. Received: epochs={cell.protocol.epochs}, of which "
+            "The search of a method must fit into the epochs of the "
+            f"comparison. Received: epochs={cell.protocol.epochs}, of which "
             f"'{cell.name}' takes {cell.method.epochs_of_search} at sparsity "
-            f"{cell.method.target_sparsity:g}. Give it fewer epochs or "
-            "rounds, or raise `epochs`."
+            f"{cell.method.target_sparsity:g}. Reduce its epochs or rounds, "
+            "or increase `epochs`."
         )
 
 

@@ -150,9 +150,9 @@ class Comparison(Report):
             *(RecursionError, TypeError, ValueError),
         ) as error:
             raise ValueError(
-                "A comparison is a `results.json` that `tf_gems.compare` has "
-                f"written. Received: '{path}', which is not a comparison "
-                f"({type(error).__name__}: {error})."
+                "A comparison must be a `results.json` that "
+                f"`tf_gems.compare` has written. Received: '{path}', which is "
+                f"not a comparison ({type(error).__name__}: {error})."
             ) from error
         return loaded
 

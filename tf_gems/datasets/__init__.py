@@ -5,8 +5,8 @@ mean and standard deviation of the training set, channel by channel. Nothing is
 downloaded unless TFDS is allowed to (`download=True`).
 """
 
-from tf_gems.datasets import caltech101
-from tf_gems.datasets import digits
+import numpy as np
+
 from tf_gems.datasets import in_tfds
 from tf_gems.datasets import tiny_imagenet
 from tf_gems.datasets.by_epoch import by_epoch
@@ -19,7 +19,11 @@ from tf_gems.validation import is_number
 
 __all__ = ["NAMES", "ImageData", "by_epoch", "load"]
 
-_RESIZED = {"tiny_imagenet": tiny_imagenet, "caltech101": caltech101}
+# How sets are loaded whose images are resized, and to which size by default.
+_RESIZED = {
+    "tiny_imagenet": (tiny_imagenet.load, 64),
+    "caltech101": (in_tfds.load_caltech101, 224),
+}
 NAMES = ("digits", *in_tfds.NAMES, *_RESIZED)
 
 
@@ -58,26 +62,37 @@ def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
     check_choice(name, "name", NAMES)
     check_bool(download, "download")
     if data_dir is not None:
-        check_path(data_dir, "data_dir", "Name the directory of the data.")
+        check_path(data_dir, "data_dir", "Pass the directory of the data.")
     if not is_number(fraction) or not 0 < fraction <= 1:
         raise ValueError(
-            "`fraction` is the part of the training set in (0, 1]. "
+            "`fraction` must be the fraction of the training set, in (0, 1]. "
             f"Received: fraction={fraction!r:.100}. Use 1.0 for all of it."
         )
     if name in _RESIZED:
-        source = _RESIZED[name]
-        size = check_positive_integer(
-            source.SIZE if image_size is None else image_size, "image_size"
-        )
-        return source.load(data_dir, fraction, download, size)
+        source, size = _RESIZED[name]
+        if image_size is not None:
+            size = check_positive_integer(image_size, "image_size")
+        return source(data_dir, fraction, download, size)
     if image_size is not None:
         raise ValueError(
-            "`image_size` is for images of many sizes. Received: image_size="
-            f"{image_size} for '{name}', whose images have one. Leave it out, "
-            f"or load {' or '.join(map(repr, _RESIZED))}."
+            "`image_size` applies only to data sets whose images have "
+            f"various sizes. Received: image_size={image_size} for '{name}', "
+            "whose images have one size. Leave it out, or load "
+            f"{' or '.join(map(repr, _RESIZED))}."
         )
     if name == "digits":
-        train, test, classes = digits.load(fraction)
+        train, test, classes = _load_digits(fraction)
     else:
         train, test, classes = in_tfds.load(name, data_dir, fraction, download)
     return ImageData.normalized(name, train, test, classes)
+
+
+def _load_digits(fraction):
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images = images.reshape(-1, 8, 8, 1)
+    is_test = np.arange(len(labels)) % 5 == 4
+    count = round(fraction * np.count_nonzero(~is_test))
+    train = images[~is_test][:count], labels[~is_test][:count]
+    return train, (images[is_test], labels[is_test]), 10

@@ -16,42 +16,26 @@ and that of the official archive,
 from pathlib import Path
 
 from tf_gems.datasets.image_data import ImageData
-from tf_gems.datasets.resizing import collect
-from tf_gems.datasets.resizing import resize
+from tf_gems.datasets.in_tfds import collect
+from tf_gems.datasets.in_tfds import resize
 
-SIZE = 64
 _ENDINGS = {".jpeg", ".jpg", ".png"}
 
 
-def load(data_dir, fraction, download, size=SIZE):
-    """Loads a directory of images.
-
-    Args:
-        data_dir: The directory that holds `train` and `val`.
-        fraction: Float in (0, 1], the part of each class to train on, at
-            least one image.
-        download: Not possible here: must be `False`.
-        size: Integer, height and width to which images of another size are
-            resized. Defaults to `64`.
-
-    Returns:
-        `ImageData`. Labels number the classes in the order of their names.
-
-    Raises:
-        ValueError: If it is to be downloaded.
-        FileNotFoundError: If the directory, or images in it, are missing.
-    """
+def load(data_dir, fraction, download, size):
+    """Returns the `ImageData` of a directory; labels are in order of names."""
     if download:
         raise ValueError(
-            "Tiny ImageNet is not in TFDS. Received: download=True. Unpack "
+            "Tiny ImageNet is not available in TFDS. Received: "
+            "download=True. Unpack "
             "http://cs231n.stanford.edu/tiny-imagenet-200.zip and pass its "
             "directory as `data_dir`."
         )
     train, val = (Path(data_dir or "", part) for part in ("train", "val"))
     if data_dir is None or not (train.is_dir() and val.is_dir()):
         raise FileNotFoundError(
-            "Tiny ImageNet is read from a directory that holds 'train' and "
-            f"'val'. Received: data_dir={data_dir}. Unpack "
+            "Tiny ImageNet is read from a directory that contains 'train' "
+            f"and 'val'. Received: data_dir={data_dir}. Unpack "
             "http://cs231n.stanford.edu/tiny-imagenet-200.zip and pass its "
             "directory, 'tiny-imagenet-200'."
         )
@@ -101,9 +85,9 @@ def _read(images, classes, size, directory):
     images = [(str(path), number[n]) for path, n in images if n in number]
     if not images:
         raise FileNotFoundError(
-            "Images are expected in a directory for each class. Received: "
+            "Images must be in one directory per class. Received: "
             f"{directory}, with no {', '.join(sorted(_ENDINGS))} file of a "
-            f"class of the training set, which has {len(classes)}."
+            f"class of the training set, which has {len(classes)} classes."
         )
     paths, labels = zip(*images, strict=True)
 

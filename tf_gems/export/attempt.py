@@ -7,10 +7,10 @@ import os
 
 import numpy as np
 
+from tf_gems import parity
 from tf_gems.export import conversion
 from tf_gems.export import flatbuffer
 from tf_gems.export import forms
-from tf_gems.export import parity
 from tf_gems.export import quantized
 from tf_gems.export import weight_rows
 from tf_gems.export import worker
@@ -33,16 +33,8 @@ _ENOUGH = 100
 class Attempt:
     """One try to write a network, for one batch size.
 
-    Args:
-        network: `Network`.
-        path: String, the target.
-        form: `forms.Form`.
-        tolerance: Float, see `export_litert`.
-        sizes: `None` for any batch size, else a list of the sizes of the
-            first axis of each input.
-        optimize, io, sparse, compact: See `export_litert`.
-        progress: `Progress`.
-        inside: String, a directory for temporary files.
+    `sizes` are those of the first axis of each input, `None` for any batch
+    size; other arguments are as for `export_litert`.
 
     Attributes:
         data: Bytes, what is to be written.
@@ -69,15 +61,7 @@ class Attempt:
     inside: str
 
     def run(self, given, examples):
-        """Converts the network and runs the file.
-
-        Args:
-            given: Flat list of arrays to compare outputs on, or `None`.
-            examples: The same, to calibrate `"int8"` on, or `None`.
-
-        Raises:
-            RuntimeError: If the file does not run, or is not right.
-        """
+        """Converts the network and runs the file."""
         network = self.network
         self.signature = network.signature.with_sizes(self.sizes).in_float32()
         self.notes, self.compaction = [], None
@@ -121,8 +105,8 @@ class Attempt:
             types = other_types(plain)
             if types:
                 self.notes.append(
-                    f"The network computes in {' and '.join(types)}, the file "
-                    "in float32."
+                    f"The network computes in {' and '.join(types)}, and the "
+                    "file in float32."
                 )
             data, self.traced = convert(plain)
             self.dense = data
@@ -137,11 +121,7 @@ class Attempt:
             return data, weight_rows.names_of(flatbuffer.read(data), plain)
 
     def run_file(self, data, run=worker.run):
-        """Returns what a function of `worker` returns for the bytes of a file.
-
-        Raises:
-            worker.WorkerError: If the file does not run.
-        """
+        """Returns what a function of `worker` returns for a file's bytes."""
         path = os.path.join(self.inside, "candidate.tflite")
         with open(path, "wb") as file:
             file.write(data)
@@ -200,9 +180,9 @@ class Attempt:
         unsafe = xnnpack.reason_against_sparse(file)
         if unsafe is not None:
             self.notes.append(
-                "XNNPACK may compute garbage with sparse weights, as "
-                f"{unsafe}; on ARM, and on x86 without AVX. Weights that it "
-                "reads are dense."
+                "XNNPACK may compute wrong outputs with sparse weights, as "
+                f"{unsafe}; this happens on ARM, and on x86 without AVX. "
+                "Weights that XNNPACK reads are stored densely."
             )
         count, reasons = sparsify(file, unsafe is None, self.optimize)
         data = flatbuffer.write(file) if count else dense
@@ -225,7 +205,7 @@ class Attempt:
                 self.compare(found, data)
                 return data, reasons
             failure = (
-                "with them LiteRT computes something else, by "
+                "with sparse weights, the outputs of LiteRT differ by "
                 f"{beside.difference:.3g}"
             )
         self.notes.append(f"No weight is stored sparsely: {failure}.")
@@ -238,12 +218,13 @@ class Attempt:
         self.notes += parity.doubts(self.expected)
         if any("int8" in reason for reason in reasons):
             self.notes.append(
-                "form='float16' also stores weights sparsely that LiteRT "
-                "cannot run sparse in 8 bits. It may be smaller."
+                "With form='float16', weights that LiteRT cannot run sparse "
+                "in 8 bits are stored sparsely too. That file may be "
+                "smaller."
             )
         if not self.ran[0].startswith("ai_edge_litert"):
             self.notes.append(
-                "It was run by TensorFlow's own interpreter. Install "
+                "The file was run by TensorFlow's own interpreter. Install "
                 "`tf_gems[litert]` to run it as devices do."
             )
 
@@ -255,9 +236,9 @@ class Attempt:
             step = quantized.output_step(file)
             steps = round(self.parity.difference / step) if step else 0
             self.notes.append(
-                "The ranges of activations are those of the quantization-aware "
-                f"model. Outputs differ from it by {steps} "
-                f"{'step' if steps == 1 else 'steps'} of {step:.3g} at most."
+                "The ranges of activations are those of the "
+                "quantization-aware model. Outputs differ from it by at most "
+                f"{steps} {'step' if steps == 1 else 'steps'} of {step:.3g}."
             )
         elif floats:
             self.notes.append(
@@ -298,7 +279,7 @@ def _expected(network, given, batch_size):
     batches = _batches(signature, given, batch_size or count or 1)
     if not batches:
         raise ValueError(
-            "`inputs` must hold at least one batch of examples. Received: "
+            "`inputs` must contain at least one batch of examples. Received: "
             f"inputs of {count} examples, batch_size={batch_size}. Pass more."
         )
     expected = network.expected(batches)

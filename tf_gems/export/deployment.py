@@ -19,7 +19,7 @@ from tf_gems.export.saved_model import write_saved_model
 from tf_gems.export.sparse_operators import host_has_sparse_kernels
 from tf_gems.export.sparse_operators import sparse_operators
 from tf_gems.files import lock
-from tf_gems.tables import Report
+from tf_gems.tables import DataReport
 from tf_gems.tables import Table
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
@@ -40,7 +40,7 @@ _CALIBRATED = 100
 
 
 @dataclasses.dataclass
-class DeploymentReport(Report):
+class DeploymentReport(DataReport):
     """Bytes, accuracy, parity and latency of a network by form.
 
     Args:
@@ -71,21 +71,13 @@ class DeploymentReport(Report):
     sparse_host: bool | None
     rows: list
 
-    def to_dict(self):
-        """Returns the report as plain, JSON-serializable values."""
-        rows = [
-            {**row, "export": row["export"] and row["export"].to_dict()}
-            for row in self.rows
-        ]
-        return {**vars(self), "rows": rows}
-
     def _parts(self):
         written = [row for row in self.rows if row["export"]]
         sizes = [line for row in written for line in _size_lines(row)]
         columns = ["form", "", ">bytes", ">gzip", ">zstd", ">zeros"]
-        title = "no labels were given, so no accuracy was measured."
+        title = "no labels were passed, so no accuracy was measured."
         if self.accuracy is not None:
-            title = f"Keras' accuracy is {self.accuracy:.2%} on "
+            title = f"Keras has an accuracy of {self.accuracy:.2%} on "
             title += f"{self.examples:,} examples."
         parts = [
             f"{self.name}: {title}",
@@ -98,20 +90,24 @@ class DeploymentReport(Report):
             timed = [row for row in written if row["form"] != "gem"]
             parts += [
                 "",
-                "Median time of one example, alternating with the twin:",
+                "Median time of one example, measured alternately with the "
+                "dense twin:",
                 Table([*columns, ">emulated"], map(_time_line, timed)),
             ]
         if any(row["emulated_seconds"] for row in written):
             parts.append(
-                "emulated: dense/sparse on an emulated processor without AVX, "
-                "which compares amounts of work, not times of a device."
+                "emulated: time of the dense file / time of this file on an "
+                "emulated processor without AVX. It compares amounts of "
+                "work, not times of a device."
             )
         host = {
-            True: "This processor has XNNPACK's sparse kernels.",
-            False: "This processor has AVX: XNNPACK's sparse kernels are off.",
-            None: "Whether XNNPACK has sparse kernels here is not known.",
+            True: "This processor uses XNNPACK's sparse kernels.",
+            False: "This processor has AVX, so XNNPACK's sparse kernels are "
+            "disabled.",
+            None: "It is not known whether XNNPACK uses sparse kernels on "
+            "this processor.",
         }[self.sparse_host]
-        parts += ["", f"Why, layer by layer. {host}"]
+        parts += ["", f"Reasons by layer. {host}"]
         columns = ["weights", "operator", ">zeros", "sparse", "why"]
         for row in written:
             if row["layers"]:
@@ -199,8 +195,9 @@ def deployment_report(
     check_function(metric, "metric")
     if not isinstance(data, list | tuple) or len(data) != 2:
         raise ValueError(
-            "`data` is a pair of inputs and labels. Received: data of type "
-            f"{type(data).__name__}. Pass `(inputs, None)` without labels."
+            "`data` must be a pair of inputs and labels. Received: data of "
+            f"type {type(data).__name__}. Pass `(inputs, None)` if there are "
+            "no labels."
         )
     runs = check_integer(runs, "runs")
     names = [_NAMES.get(form, f"{form}.tflite") for form in forms]
@@ -257,16 +254,7 @@ def deployment_report(
 
 @dataclasses.dataclass
 class _Writer:
-    """Writes and times a network, one form at a time.
-
-    Args:
-        network: `Network`.
-        compared: Inputs to compare outputs on.
-        calibrated: Inputs to calibrate `"int8"` on.
-        compact: See `deployment_report`.
-        example: Flat list of arrays, the inputs that are timed.
-        runs: See `deployment_report`.
-    """
+    """Writes and times a network, one form at a time."""
 
     network: Network
     compared: object

@@ -8,12 +8,12 @@ import numpy as np
 
 from tf_gems.export import flatbuffer
 from tf_gems.export import vela
-from tf_gems.export.litert import write_litert
+from tf_gems.export.litert import write_int8
 from tf_gems.export.paths import check_target
 from tf_gems.export.report import ExportReport
 from tf_gems.files import TEMPORARY
 from tf_gems.files import replacing_path
-from tf_gems.tables import Report
+from tf_gems.tables import DataReport
 from tf_gems.tables import Table
 from tf_gems.validation import check_choice
 
@@ -23,7 +23,7 @@ _DEVIATION = 127 / 3
 
 
 @dataclasses.dataclass
-class EthosUReport(Report):
+class EthosUReport(DataReport):
     """What was written for an NPU, and what its compiler estimates.
 
     Args:
@@ -51,14 +51,6 @@ class EthosUReport(Report):
     version: str
     estimate: vela.VelaEstimate
     dense: vela.VelaEstimate
-
-    def to_dict(self):
-        """Returns the report as plain, JSON-serializable values."""
-        found = {**vars(self), "export": self.export.to_dict()}
-        for name in ("estimate", "dense"):
-            share = {"npu_share": found[name].npu_share}
-            found[name] = dataclasses.asdict(found[name]) | share
-        return found
 
     def _parts(self):
         rows = []
@@ -162,14 +154,8 @@ def export_ethos_u(
             partial.write_bytes(compiled(attempt.data, attempt.inside))
             compiled(without_zeros(attempt.dense), attempt.inside)
 
-        export, _ = write_litert(
-            *(model, path, inputs, "int8", representative_data),
-            batch_size=1,
-            tolerance=tolerance,
-            io="int8",
-            sparse=False,
-            compact=compact,
-            finish=finish,
+        export, _ = write_int8(
+            model, path, inputs, representative_data, tolerance, compact, finish
         )
     return EthosUReport(
         export=export,

@@ -122,14 +122,7 @@ def operator_name(model, operator):
 
 
 def operator_code(model, name, version=1, custom=None):
-    """Returns the position of an operator code, which is added if missing.
-
-    Args:
-        model: `ModelT`.
-        name: String, such as `"DENSIFY"`.
-        version: Integer, the lowest version. Defaults to `1`.
-        custom: Bytes, the name of a custom operator. Defaults to `None`.
-    """
+    """Returns the position of an operator code, which is added if missing."""
     schema = load_schema()
     number = getattr(schema.BuiltinOperator, name)
     for position, code in enumerate(model.operatorCodes):

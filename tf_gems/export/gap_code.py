@@ -20,10 +20,8 @@ _PIECE = 1 << 20
 def smallest_type(parts, value_bytes):
     """Returns the one of `TYPES` that needs the fewest bytes.
 
-    Args:
-        parts: Iterable of arrays, the parts of one flat array in order, with
-            at most `LARGEST` elements in all.
-        value_bytes: Integer, the bytes of one value.
+    `parts` are the arrays of one flat array in order, with at most `LARGEST`
+    elements in all; `value_bytes` are those of one value.
     """
     steps = dict.fromkeys(TYPES, 0)
     for gaps, _ in _gaps(parts):
@@ -38,15 +36,6 @@ def smallest_type(parts, value_bytes):
 
 def encode(parts, gap_type):
     """Encodes a flat array, piece by piece.
-
-    Args:
-        parts: As for `smallest_type`.
-        gap_type: One of `TYPES`.
-
-    Yields:
-        `(values, gaps)`: two arrays of the same length. Of all pieces, one
-        after the other, element `i` of `values` stands at the sum of
-        `gaps[:i + 1]`.
 
     Example:
 

@@ -12,13 +12,13 @@ from tf_gems import ticket_file
 from tf_gems.export import weight_rows
 from tf_gems.export.accuracy import keras_outputs
 from tf_gems.export.network import Network
-from tf_gems.export.parity import doubts
-from tf_gems.export.parity import measure_parity
 from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
 from tf_gems.export.report import ExportReport
 from tf_gems.files import replacing_path
 from tf_gems.network_config import config_of
+from tf_gems.parity import doubts
+from tf_gems.parity import measure_parity
 from tf_gems.pruning_report import unique_paths
 from tf_gems.ticket import Ticket
 from tf_gems.validation import check_choice
@@ -104,8 +104,8 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
             found, parity = written(ticket)
         if ticket.config is None:
             notes.append(
-                "The config of the network is not complete, so the file "
-                "has none. Expand it with --model."
+                "The config of the network is incomplete, so the file "
+                "contains none. Expand the file with --model."
             )
         rows = [
             weight_rows.row(
@@ -143,11 +143,7 @@ def _masks_of(network):
 
 
 def _ticket_of(plain, masks):
-    """Returns the ticket of a network; without masks, its zeros are pruned.
-
-    Raises:
-        RuntimeError: If no weight of rank two or more has a zero.
-    """
+    """Returns the ticket of a network; without masks, its zeros are pruned."""
     known, masks, weights = masks, {}, {}
     paths = unique_paths(plain.weights)
     for path, variable in zip(paths, plain.weights, strict=True):
@@ -159,9 +155,9 @@ def _ticket_of(plain, masks):
             masks[path] = known[id(variable)]
     if not masks:
         raise RuntimeError(
-            "A ticket file stores a pruned network. "
-            f"Received: '{plain.name}', none of whose kernels has a zero. "
-            "Prune it first, or save it by `model.save`."
+            "A ticket file stores a pruned network. Received: "
+            f"'{plain.name}', whose kernels contain no zeros. Prune it first, "
+            "or save it with `model.save`."
         )
     return Ticket(masks, weights, {"name": plain.name}, config_of(plain))
 

@@ -28,12 +28,8 @@ layers = keras.layers
 class InputScaling:
     """Operations between an input and a convolution that scale the input.
 
-    Args:
-        operations: List of the operations.
-        convolution: Keras layer.
-        norm: `BatchNormalization` that alone reads it, or `None`.
-        scale: Float array, the factor of each channel.
-        offset: Float array, what is added to each channel after that.
+    Each channel is multiplied by its `scale`, and then its `offset` is added.
+    `norm` is the `BatchNormalization` that alone reads the convolution.
     """
 
     operations: list
@@ -77,13 +73,9 @@ class InputScaling:
 
 
 def find_input_scaling(graph):
-    """Returns the `InputScaling` of a model, or the reason for none.
+    """Returns `(scaling, reason)` of a model, or the reason for no scaling.
 
-    Args:
-        graph: `tf_gems.export.call_graph.CallGraph`.
-
-    Returns:
-        `(scaling, reason)`. Both are `None` if the input is not scaled.
+    Both are `None` if the input is not scaled.
     """
     if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != 4:
         return None, None
@@ -94,7 +86,7 @@ def find_input_scaling(graph):
     while True:
         following = graph.readers(tensor)
         if len(following) != 1 or graph.is_output(tensor):
-            reason = "is not read by one convolution alone"
+            reason = "is not read by exactly one convolution"
             return None, reason if operations else None
         [call] = following
         once = graph.is_called_once(call)
@@ -109,11 +101,14 @@ def find_input_scaling(graph):
     if all(padding):
         return None, None
     if padding != sorted(padding):  # padding is not the last before
-        return None, "scales what is padded already"
+        return None, "scales an input that is already padded"
     if "float" not in graph.inputs[0].dtype:
         return None, f"scales {graph.inputs[0].dtype}, not floats"
     if not (once and _is_plain(call.operation) and np.mean(scale) != 0):
-        return None, f"scales what '{call.name}' reads, no plain convolution"
+        return None, (
+            f"scales the input of '{call.name}', which is not a "
+            "plain convolution"
+        )
     return InputScaling(
         operations, call.operation, _norm_after(call, graph), scale, offset
     ), None

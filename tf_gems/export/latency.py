@@ -9,9 +9,9 @@ import time
 
 import numpy as np
 
-from tf_gems.export.quiet import quiet
 from tf_gems.export.run_litert import load_interpreter
 from tf_gems.export.run_litert import match
+from tf_gems.quiet import quiet
 
 # Run by LiteRT alone on a processor without AVX: TensorFlow needs AVX.
 _EMULATED = """
@@ -76,10 +76,8 @@ def litert_seconds(paths, feed, runs):
 def emulated_seconds(paths, runs=5):
     """Returns the median seconds on an emulated processor without AVX.
 
-    Emulated times compare amounts of work. They are not times of a device.
-
-    Returns:
-        List of floats, or `None` without qemu-x86_64 and `ai_edge_litert`.
+    Emulated times compare amounts of work. They are not times of a device. It
+    is `None` without qemu-x86_64 and `ai_edge_litert`.
     """
     emulator = shutil.which("qemu-x86_64")
     if emulator is None:

@@ -151,17 +151,15 @@ def write_litert(
 ):
     """Implements `export_litert`; also returns the bytes of the dense twin.
 
-    Args:
-        finish: Function of the `Attempt`, called before anything is written.
-            It may change the bytes that are written, and the report. Defaults
-            to `None`.
+    `finish` is called with the `Attempt` before anything is written. It may
+    change the bytes that are written, and the report.
     """
     check_target(path)
     path = os.fspath(path)
     if not path.endswith(".tflite"):
         raise ValueError(
-            "A TFLite file's name ends in '.tflite'. "
-            f"Received: path={path!r}. Did you mean {path + '.tflite'!r}?"
+            "The name of a TFLite file must end in '.tflite'. Received: "
+            f"path={path!r}. Did you mean {path + '.tflite'!r}?"
         )
     form = forms.get(form)
     quantized = is_quantized(model)
@@ -199,8 +197,8 @@ def write_litert(
         if sizes is not tries[0]:
             # The lists of states of recurrent layers need a known batch size.
             attempt.notes.append(
-                "TFLite needs a fixed batch size for this network: the file "
-                f"takes {_plural(sizes)} at a time."
+                "TFLite requires a fixed batch size for this network: the "
+                f"file takes {_plural(sizes)} at a time."
             )
         if finish is not None:
             finish(attempt)
@@ -236,20 +234,32 @@ def gathered(data):
 
 
 def calibration_data(signature, data):
-    """Returns representative data as a flat list of arrays, if it is finite.
-
-    Raises:
-        ValueError: If it does not fit, or holds NaN or infinite values.
-    """
+    """Returns representative data as a flat list of arrays, if it is finite."""
     flat = signature.flatten(data)
     for value, spec in zip(flat, signature.specs, strict=True):
         if "float" in spec.dtype and not np.isfinite(value).all():
             raise ValueError(
-                "The ranges of 8-bit activations are learned from finite "
-                "examples. Received: representative_data with NaN or infinite "
-                f"values for input '{spec.name}'. Leave such examples out."
+                "The ranges of 8-bit activations are calibrated with finite "
+                "examples. Received: representative_data with NaN or "
+                f"infinite values for input '{spec.name}'. Remove these "
+                "examples."
             )
     return flat
+
+
+def write_int8(
+    model, path, inputs, representative_data, tolerance, compact, finish
+):
+    """Writes a file of 8-bit integers alone, of one example, not sparse."""
+    return write_litert(
+        *(model, path, inputs, "int8", representative_data),
+        batch_size=1,
+        tolerance=tolerance,
+        io="int8",
+        sparse=False,
+        compact=compact,
+        finish=finish,
+    )
 
 
 def _sizes_to_try(signature, batch_size, given):
@@ -266,7 +276,8 @@ def _sizes_to_try(signature, batch_size, given):
             raise ValueError(
                 "A model that declares its batch size is exported with it. "
                 f"Received: batch_size={batch_size}, where the model declares "
-                f"{declared}. Leave it out, or build the model for another."
+                f"{declared}. Leave it out, or build the model with another "
+                "batch size."
             )
         return [[declared] * count]
     if batch_size is not None:
@@ -286,20 +297,21 @@ def _check_arguments(form, optimize, no_data, io, quantized):
     check_choice(optimize, "optimize", ("size", "latency"))
     if optimize == "latency" and form.name != "float32":
         raise ValueError(
-            "LiteRT computes NaN, or garbage, from blocks of weights that are "
-            f"not float32. Received: optimize='latency', form={form.name!r}. "
-            "Pass form='float32', or optimize='size'."
+            "LiteRT computes NaN or wrong outputs from blocks of weights "
+            "that are not float32. Received: optimize='latency', "
+            f"form={form.name!r}. Pass form='float32', or optimize='size'."
         )
     check_choice(io, "io", ("float32", "int8"))
     if io == "int8" and form.name != "int8":
         raise ValueError(
-            "Only a file that computes in 8-bit integers takes and returns "
-            f"them. Received: io='int8', form={form.name!r}. Pass form='int8'."
+            "8-bit inputs and outputs require a file that computes in 8-bit "
+            f"integers. Received: io='int8', form={form.name!r}. Pass "
+            "form='int8'."
         )
     if form.name == "int8" and no_data and not quantized:
-        other = ", or form='dynamic_int8', which needs none"
+        other = ", or form='dynamic_int8', which needs no data"
         raise ValueError(
-            "The ranges of 8-bit activations are learned from examples. "
+            "The ranges of 8-bit activations are calibrated with examples. "
             "Received: representative_data=None. Pass a hundred real inputs "
             f"or more{other if io == 'float32' else ''}."
         )

@@ -1,7 +1,5 @@
 """Export for microcontrollers."""
 
-import importlib.metadata
-import importlib.util
 import math
 
 import numpy as np
@@ -9,14 +7,14 @@ import numpy as np
 from tf_gems.export import decode_operator
 from tf_gems.export import flatbuffer
 from tf_gems.export import worker
-from tf_gems.export.litert import write_litert
-from tf_gems.export.parity import measure_batches
+from tf_gems.export.litert import write_int8
 from tf_gems.export.report import ExportReport
 from tf_gems.export.run_litert import in_floats
 from tf_gems.export.run_litert import in_integers
 from tf_gems.export.run_litert import match
+from tf_gems.parity import measure_batches
+from tf_gems.validation import check_package
 
-_MODULE = "tflite_micro"
 # Beside the tensors: what the runtime keeps of them, and of the operators.
 _SLACK_BYTES = 1 << 20
 
@@ -73,7 +71,12 @@ def export_micro(
     print(report)
     ```
     """
-    runtime = _version()
+    version = check_package(
+        *("tflite_micro", "tflite-micro", "micro"),
+        "A file for microcontrollers is run with their runtime before it is "
+        "written.",
+    )
+    runtime = f"tflite-micro {version}"
 
     def run(attempt, data):
         try:
@@ -85,7 +88,8 @@ def export_micro(
                 "An export must run. Received: a file that the runtime of "
                 f"microcontrollers does not run, path={attempt.path!r}: "
                 f"{reason} ({log}). Nothing was written. This runtime has "
-                "fewer operators than LiteRT: replace the layers that it lacks."
+                "fewer operators than LiteRT: replace the layers that it "
+                "does not support."
             ) from error
 
     def finish(attempt):
@@ -98,20 +102,14 @@ def export_micro(
         found = run(attempt, attempt.data)
         if measure_batches(outputs, found).difference:
             raise RuntimeError(
-                "Weights must be decoded without loss. Received: a file from "
-                f"which {runtime} computes something else than from dense "
+                "Weights must be decoded without loss. Received: a file for "
+                f"which the outputs of {runtime} differ from those with dense "
                 f"weights, path={attempt.path!r}. Nothing was written. Export "
-                "the int8 form by `tf_gems.export_litert`."
+                "the int8 form with `tf_gems.export_litert`."
             )
 
-    export, _ = write_litert(
-        *(model, path, inputs, "int8", representative_data),
-        batch_size=1,
-        tolerance=tolerance,
-        io="int8",
-        sparse=False,
-        compact=compact,
-        finish=finish,
+    export, _ = write_int8(
+        model, path, inputs, representative_data, tolerance, compact, finish
     )
     return export
 
@@ -129,25 +127,10 @@ def _compress(attempt):
             row["reason"] = reasons[place]
     largest = max(math.prod(attempt.rows[place]["shape"]) for place in sizes)
     attempt.notes.append(
-        "Weights are decoded into memory while it runs; the largest takes "
+        "Weights are decoded into memory at run time. The largest takes "
         f"{largest:,} bytes."
     )
     attempt.data = bytes(flatbuffer.write(file))
-
-
-def _version():
-    """Returns the name and version of the runtime.
-
-    Raises:
-        RuntimeError: If it is not installed.
-    """
-    if importlib.util.find_spec(_MODULE) is None:
-        raise RuntimeError(
-            "A file for microcontrollers is run by their runtime before it is "
-            f"written. Received: a Python without the module `{_MODULE}`. "
-            "Install it by `pip install tf_gems[micro]`."
-        )
-    return f"tflite-micro {importlib.metadata.version('tflite-micro')}"
 
 
 def run_micro(path, feeds):

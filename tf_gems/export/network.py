@@ -3,24 +3,24 @@
 import contextlib
 
 import keras
-import numpy as np
 
 from tf_gems import _keras
 from tf_gems.compaction import compact as compact_model
+from tf_gems.compaction.comparing import refuse_non_finite_weights
+from tf_gems.compaction.comparing import state_kept
 from tf_gems.compaction.graph import is_graph
-from tf_gems.export.parity import refuse_non_finite
 from tf_gems.export.quantized import is_quantized
 from tf_gems.export.quantized import quantized_network
 from tf_gems.export.signature import Signature
 from tf_gems.export.signature import as_array
 from tf_gems.export.signature import have_equal_rows
 from tf_gems.export.signature import name_outputs
-from tf_gems.half_precision import HALF_TOLERANCE
-from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.wrapped_variable import mined_weight
 from tf_gems.network import masked_network
 from tf_gems.network import refuse_before_mining
+from tf_gems.parity import half_tolerance
+from tf_gems.parity import refuse_non_finite
 from tf_gems.sparse_model import SparseModel
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_eager
@@ -46,13 +46,6 @@ class Network:
             to `False`.
         eight_bits: Whether a `tf_gems.QuantizationAwareModel` is accepted, as
             the export can be an 8-bit file. Defaults to `False`.
-
-    Raises:
-        RuntimeError: If nothing has been pruned yet, or Keras does not run on
-            TensorFlow.
-        ValueError: If the model is not a Keras 3 model, is not built, does
-            not declare its inputs, has weights that are not finite, or is to
-            be compacted and its graph is not known.
     """
 
     def __init__(self, model, inputs=None, compact=False, eight_bits=False):
@@ -66,10 +59,10 @@ class Network:
         self.quantized = is_quantized(model)
         if self.quantized and not eight_bits:
             raise ValueError(
-                "A quantization-aware model is exported as what it computes, "
-                f"an 8-bit TFLite file. Received: '{model.name}'. Call "
+                "A quantization-aware model can only be exported as an 8-bit "
+                f"TFLite file. Received: '{model.name}'. Call "
                 '`tf_gems.export_litert(aware, path, form="int8")`, or pass '
-                "the float model that `tf_gems.strip` gives back."
+                "the float model that `tf_gems.strip` returns."
             )
         self.user_model = model
         if isinstance(model, SparseModel):
@@ -77,12 +70,12 @@ class Network:
         self.name = self.user_model.name
         if check_bool(compact, "compact") and not is_graph(self.user_model):
             raise ValueError(
-                "`compact=True` needs the graph of a built `keras.Sequential` "
-                "or functional model. Received: compact=True, model="
-                f"'{self.name}' of type {type(self.user_model).__name__}. "
-                "Leave `compact=True` out."
+                "`compact=True` requires a built `keras.Sequential` or "
+                "functional model, because its graph must be known. "
+                f"Received: compact=True, model='{self.name}' of type "
+                f"{type(self.user_model).__name__}. Leave `compact=True` out."
             )
-        _refuse_non_finite(model)
+        refuse_non_finite_weights(model)
         self.signature = Signature.of(self.user_model, inputs)
         if inputs is not None and len(self.signature.specs) > 1:
             self.signature.in_one_piece = self._take_one_piece(inputs)
@@ -124,17 +117,13 @@ class Network:
     def tolerance(self, given, least, dtype=None):
         """Returns the largest difference of outputs that is accepted.
 
-        Args:
-            given: Float, what the user wants, or `None`.
-            least: Float, that of the export of a float32 network.
-            dtype: String, a type of 16 bits that the export stores. Defaults
-                to `None`: the one that the model computes in, if any.
+        That is what the user has given, or the least for a network that
+        computes in float32, or what the type of 16 bits allows.
         """
         if given is not None:
             check_number(given, "tolerance", 0)
             return given
-        half = dtype or half_precision(self.user_model)
-        return max(least, HALF_TOLERANCE[half])
+        return max(least, half_tolerance(self.user_model, dtype))
 
     def expected(self, batches):
         """Returns `outputs`, or raises an error if one is not finite."""
@@ -147,14 +136,6 @@ class Network:
 
         State, such as that of recurrent layers and random generators, changes
         from batch to batch and is restored at the end.
-
-        Args:
-            batches: List of flat lists of arrays, see `Signature`.
-            model: Another Keras model of the same inputs. Defaults to `None`:
-                the one that was passed in.
-
-        Returns:
-            List of dicts from the names of outputs to arrays.
         """
         import tensorflow as tf
 
@@ -170,7 +151,7 @@ class Network:
         # called eagerly, such as `Resizing` of integers.
         traced = tf.function(call, autograph=False, reduce_retracing=True)
         found = []
-        with _state_kept(model):
+        with state_kept(model):
             for batch in batches:
                 tensors = self.signature.named_tensors(batch).values()
                 try:
@@ -193,9 +174,9 @@ class Network:
             return flat
         if len(flat[0]) < size:
             raise ValueError(
-                "`inputs` must hold at least one batch of examples. Received: "
-                f"inputs of {len(flat[0])} examples, where '{self.name}' "
-                f"takes {size} at a time. Pass more."
+                "`inputs` must contain at least one batch of examples. "
+                f"Received: inputs of {len(flat[0])} examples, where "
+                f"'{self.name}' takes {size} at a time. Pass more."
             )
         return [value[:size] for value in flat]
 
@@ -264,10 +245,10 @@ def _refuse_others(model):
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise RuntimeError(
-            "An export needs Keras on TensorFlow. Received: "
-            f"keras.backend.backend()={backend!r}. Write the network with "
-            "`tf_gems.strip(model).save('plain.keras')`, then load and export "
-            "it in a process with KERAS_BACKEND=tensorflow."
+            "An export requires the TensorFlow backend of Keras. Received: "
+            f"keras.backend.backend()={backend!r}. Save the network with "
+            "`tf_gems.strip(model).save('plain.keras')`, then load and "
+            "export it in a process with KERAS_BACKEND=tensorflow."
         )
 
 
@@ -276,67 +257,9 @@ def _refuse_mined(model):
     weight = mined_weight(model)
     if weight is not None:
         raise ValueError(
-            "While a model is mined, its own weights are not pruned: the "
-            "masks belong to the model that wraps it. Received: "
+            "A model that is being mined cannot be exported by itself, "
+            "because its masks belong to the model that wraps it. Received: "
             f"'{model.name}', whose weight '{weight.path}' is being mined. "
-            "Pass the `tf_gems.SparseModel`, or what `tf_gems.strip` returns "
-            "for it."
+            "Pass the `tf_gems.SparseModel`, or the model that "
+            "`tf_gems.strip` returns for it."
         )
-
-
-def _refuse_non_finite(model):
-    for variable in model.weights:
-        if "float" not in keras.backend.standardize_dtype(variable.dtype):
-            continue
-        value = keras.ops.convert_to_numpy(variable)
-        with np.errstate(all="ignore"):
-            if np.isfinite(np.sum(value)):
-                continue  # nearly always, and faster than to look at each
-        bad = np.size(value) - np.count_nonzero(np.isfinite(value))
-        if bad:  # the sum may overflow where no value does
-            raise ValueError(
-                "All weights must be finite. Received: "
-                f"weight '{variable.path}' of '{model.name}', in which "
-                f"{bad:,} of {np.size(value):,} values are NaN or infinite. "
-                "Its training diverged. Load an earlier checkpoint, or "
-                "train with a smaller learning rate or `clipnorm`."
-            )
-
-
-@contextlib.contextmanager
-def _state_kept(model):
-    """Restores the variables that a call of the model assigns.
-
-    They include variables that Keras does not list: the states of recurrent
-    layers, and variables of TensorFlow.
-    """
-    import tensorflow as tf
-
-    state = {id(v): v for v in model.non_trainable_variables}
-    others = {id(v) for v in model.trainable_variables}
-    others |= {id(v.value) for v in model.variables}
-    for layer in _keras.flatten_layers(model):
-        for value in attributes(layer):
-            if isinstance(value, keras.Variable | tf.Variable):
-                if id(value) not in others:
-                    state[id(value)] = value
-    # A tensor shares the memory of its variable until that is assigned to.
-    kept = [(v, tf.convert_to_tensor(v)) for v in state.values()]
-    try:
-        yield
-    finally:
-        for variable, value in kept:
-            variable.assign(value)
-
-
-def attributes(layer):
-    """Yields the values of attributes of a layer, with lists and dicts flat."""
-    todo = list(vars(layer).values())
-    while todo:
-        value = todo.pop()
-        if isinstance(value, list | tuple):
-            todo += value
-        elif isinstance(value, dict):
-            todo += value.values()
-        else:
-            yield value

@@ -17,16 +17,16 @@ def is_quantized(model):
 
 def check_quantized(form, compact):
     """Raises an error for an export that would drop what was learned."""
-    remedy = "pass the float model that `tf_gems.strip` gives back"
+    remedy = "pass the float model that `tf_gems.strip` returns"
     if form.name != "int8":
         raise ValueError(
-            "A quantization-aware model is exported as what it computes, "
-            f"8-bit integers. Received: form={form.name!r}. Pass "
-            f"form='int8', or {remedy}."
+            "A quantization-aware model can only be exported in 8-bit "
+            f"integers. Received: form={form.name!r}. Pass form='int8', or "
+            f"{remedy}."
         )
     if compact:
         raise ValueError(
-            "The ranges of a quantization-aware model are those of its own "
+            "The ranges of a quantization-aware model belong to its own "
             "channels. Received: compact=True. Call `tf_gems.compact` before "
             f"`tf_gems.QuantizationAwareModel`, or {remedy}."
         )
@@ -65,10 +65,10 @@ class QuantizedNetwork:
         self.limits = layer.limits()
         if any(low >= high for low, high in self.limits):
             raise ValueError(
-                "Ranges of activations are calibrated before they are "
-                f"exported. Received: '{model.name}' with empty ranges. Load "
-                "the weights of the quantization-aware model that it is a "
-                "copy of, or make one with `representative_data`."
+                "Ranges of activations must be calibrated before an export. "
+                f"Received: '{model.name}' with empty ranges. Load the "
+                "weights of the original quantization-aware model, or create "
+                "one with `representative_data`."
             )
 
     def __call__(self, inputs, training=False):
@@ -113,10 +113,10 @@ def refuse_floats(floats, name):
     """Raises an error for a model's name and operators that compute floats."""
     if floats:
         raise RuntimeError(
-            "The file of a quantization-aware model computes in 8-bit "
+            "The file of a quantization-aware model must compute in 8-bit "
             f"integers. Received: '{name}', for which TensorFlow's converter "
-            f"leaves {floats} in floats. Export what `tf_gems.strip` gives "
-            "back, with `representative_data`."
+            f"leaves {floats} in floats. Export the model that "
+            "`tf_gems.strip` returns, with `representative_data`."
         )
 
 

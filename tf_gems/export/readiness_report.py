@@ -12,15 +12,15 @@ from tf_gems.export import weight_rows
 from tf_gems.export import xnnpack
 from tf_gems.export.conversion import convert
 from tf_gems.export.network import Network
+from tf_gems.filter_policies import LEAST_SPARSITY
 from tf_gems.network import masked_network
-from tf_gems.pointwise import LEAST_SPARSITY
-from tf_gems.tables import Report
+from tf_gems.tables import DataReport
 from tf_gems.tables import Table
 from tf_gems.targets import check_path
 
 
 @dataclasses.dataclass
-class ReadinessReport(Report):
+class ReadinessReport(DataReport):
     """Which zeros of a model XNNPACK can use.
 
     Args:
@@ -39,6 +39,7 @@ class ReadinessReport(Report):
 
     obstacle: str | None
     layers: list
+    _computed = ("eligible", "sparsity", "faster")
 
     @property
     def eligible(self):
@@ -57,15 +58,6 @@ class ReadinessReport(Report):
         """Whether there are enough zeros for XNNPACK to use them."""
         return self.sparsity > LEAST_SPARSITY
 
-    def to_dict(self):
-        """Returns the report as plain, JSON-serializable values."""
-        return {
-            **dataclasses.asdict(self),
-            "eligible": self.eligible,
-            "sparsity": self.sparsity,
-            "faster": self.faster,
-        }
-
     def _parts(self):
         rows = []
         for layer in self.layers:
@@ -78,11 +70,12 @@ class ReadinessReport(Report):
         table = Table(["weight", ">shape", ">zeros", "XNNPACK"], rows)
         enough = "enough" if self.faster else "too few"
         verdict = (
-            f"{self.sparsity:.1%} of the weights that XNNPACK counts are zero, "
-            f"{enough} to run faster: it needs more than {LEAST_SPARSITY:.1%}."
+            f"{self.sparsity:.1%} of the weights that XNNPACK counts are "
+            f"zero, {enough} to run faster. More than {LEAST_SPARSITY:.1%} "
+            "are required."
         )
         if self.obstacle:
-            verdict = "No zero of this model saves time under XNNPACK: "
+            verdict = "No zero of this model saves time with XNNPACK: "
             verdict += f"{self.obstacle}."
         return [table, verdict] if rows else [verdict]
 
@@ -115,11 +108,13 @@ def readiness_report(model):
     ```
     """
     if isinstance(model, str | os.PathLike):
-        path = check_path(model, "model", "Name a file that ends in .tflite.")
+        path = check_path(
+            model, "model", "Pass the name of a file that ends in .tflite."
+        )
         if not path.is_file():
             raise FileNotFoundError(
-                "`model` must be a model or a path of a file. Received: "
-                f"model='{path}', which is not a file. Check its name."
+                "`model` must be a model or the path of a file. Received: "
+                f"model='{path}', which is not a file. Check the name."
             )
         try:
             return _report(flatbuffer.read(path.read_bytes()), {})
@@ -128,9 +123,10 @@ def readiness_report(model):
             *(TypeError, ValueError, struct.error),
         ) as error:
             raise ValueError(
-                "What TFLite runs is read from a TFLite file. Received: "
-                f"model='{path}', which is not one, or is damaged "
-                f"({type(error).__name__}). Name a file that ends in .tflite."
+                "The operators of TFLite are read from a TFLite file. "
+                f"Received: model='{path}', which is not one, or is damaged "
+                f"({type(error).__name__}). Pass the name of a file that ends "
+                "in .tflite."
             ) from error
     file = flatbuffer.read(dense_file(model))
     with masked_network(model) as plain:
@@ -139,12 +135,7 @@ def readiness_report(model):
 
 
 def dense_file(model):
-    """Returns the bytes of a TFLite file with dense weights.
-
-    Args:
-        model: Keras model or `tf_gems.SparseModel`. The file takes one
-            example at a time, or the batch that the model declares.
-    """
+    """Returns the bytes of a TFLite file with dense weights."""
     network = Network(model)
     signature = network.signature.in_float32()
     if signature.batch_size is None:

@@ -1,17 +1,16 @@
 """What an export wrote and ran."""
 
-import copy
 import dataclasses
 import math
 
 from tf_gems.compaction import CompactionReport
 from tf_gems.export.paths import Stored
-from tf_gems.tables import Report
+from tf_gems.tables import DataReport
 from tf_gems.tables import Table
 
 
 @dataclasses.dataclass
-class ExportReport(Report):
+class ExportReport(DataReport):
     """What was written, how large it is, and that it computes the same.
 
     Compressed sizes are measured when they are first read, as that takes
@@ -55,6 +54,10 @@ class ExportReport(Report):
     notes: list
     form: str = "float32"
     compaction: CompactionReport | None = None
+    _computed = (
+        *("zeros", "bytes", "gzip_bytes", "zstd_bytes"),
+        *("dense_bytes", "dense_gzip_bytes", "dense_zstd_bytes"),
+    )
 
     @property
     def bytes(self):
@@ -97,13 +100,9 @@ class ExportReport(Report):
         It measures the compressed sizes, which takes minutes for large
         networks.
         """
-        plain = {**vars(self), "zeros": self.zeros}
+        plain = super().to_dict()
         del plain["written"], plain["twin"]
-        plain["compaction"] = self.compaction and self.compaction.to_dict()
-        for name in ("bytes", "gzip_bytes", "zstd_bytes"):
-            plain[name] = getattr(self, name)
-            plain[f"dense_{name}"] = getattr(self, f"dense_{name}")
-        return copy.deepcopy(plain)
+        return plain
 
     def reasons(self):
         """Returns a sentence for each reason to store weights densely."""
@@ -112,7 +111,7 @@ class ExportReport(Report):
             if tensor["reason"]:
                 names.setdefault(tensor["reason"], []).append(tensor["name"])
         return [
-            f"Dense, as {reason}: {', '.join(weights)}."
+            f"Stored densely because {reason}: {', '.join(weights)}."
             for reason, weights in names.items()
         ]
 
@@ -140,8 +139,8 @@ class ExportReport(Report):
             parameters = self.compaction.parameters
             work = self.compaction.multiply_adds
             parts.append(
-                f"  compact: {parameters[1]:,} of {parameters[0]:,} parameters "
-                f"and {work[1]:,} of {work[0]:,} multiply-adds are left"
+                f"compact: {parameters[1]:,} of {parameters[0]:,} parameters "
+                f"and {work[1]:,} of {work[0]:,} multiply-adds remain"
             )
             if self.compaction.kept:
                 names = ", ".join(self.compaction.kept)

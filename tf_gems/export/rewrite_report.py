@@ -3,12 +3,12 @@
 import dataclasses
 
 from tf_gems.export.readiness_report import ReadinessReport
-from tf_gems.tables import Report
+from tf_gems.tables import DataReport
 from tf_gems.tables import Table
 
 
 @dataclasses.dataclass
-class RewriteReport(Report):
+class RewriteReport(DataReport):
     """The layers that were changed, and those that could not be.
 
     Args:
@@ -38,6 +38,7 @@ class RewriteReport(Report):
     xnnpack: ReadinessReport
     shared: list = dataclasses.field(default_factory=list)
     difference: float = 0.0
+    _computed = ("exact", "eligible")
 
     @property
     def exact(self):
@@ -48,18 +49,6 @@ class RewriteReport(Report):
     def eligible(self):
         """Whether every 1x1 convolution can run sparse now."""
         return self.xnnpack.eligible
-
-    def to_dict(self):
-        """Returns the report as plain, JSON-serializable values."""
-        return {
-            "changes": self.changes,
-            "left": self.left,
-            "xnnpack": self.xnnpack.to_dict(),
-            "shared": self.shared,
-            "difference": self.difference,
-            "exact": self.exact,
-            "eligible": self.eligible,
-        }
 
     def _parts(self):
         rows = []
@@ -72,9 +61,10 @@ class RewriteReport(Report):
         able = sum(not row["reason"] for row in convolutions)
         parts = [
             Table(["layer", "outputs", "change"], rows),
-            f"{len(self.changes)} layers changed, {len(self.left)} that could "
-            f"not be; outputs differ by {self.difference:.2g} of the largest",
-            f"{able} of {len(convolutions)} 1x1 convolutions can run sparse",
+            f"{len(self.changes)} layers changed, {len(self.left)} could not "
+            f"be changed; outputs differ by {self.difference:.2g} of the "
+            "largest output",
+            f"{able} of {len(convolutions)} 1x1 convolutions can run sparsely",
         ]
         if self.shared:
             parts.append(f"both models share: {', '.join(self.shared)}")

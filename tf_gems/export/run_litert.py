@@ -4,7 +4,7 @@ import importlib.metadata
 
 import numpy as np
 
-from tf_gems.export.quiet import quiet
+from tf_gems.quiet import quiet
 
 
 def run_litert(path, feeds):
@@ -13,10 +13,6 @@ def run_litert(path, feeds):
     LiteRT runs it if it is installed, TensorFlow otherwise. Where the file
     takes or returns integers `q` that stand for floats, `scale * (q - zero)`,
     floats are given and returned.
-
-    Args:
-        path: String.
-        feeds: List of dicts from the names of inputs to arrays.
 
     Returns:
         `(outputs, ran)`: for each way to run it a list of dicts from the names

@@ -11,18 +11,18 @@ import numpy as np
 from tf_gems.export.conversion import random_numbers_named
 from tf_gems.export.conversion import traced_or_refused
 from tf_gems.export.network import Network
-from tf_gems.export.parity import doubts
-from tf_gems.export.parity import measure_parity
 from tf_gems.export.paths import Stored
 from tf_gems.export.paths import check_target
 from tf_gems.export.progress import Progress
-from tf_gems.export.quiet import quiet
 from tf_gems.export.report import ExportReport
 from tf_gems.export.signature import as_array
 from tf_gems.export.sparse_graph import write_sparse_graph
 from tf_gems.export.stored_weights import free
 from tf_gems.files import replace_directory
 from tf_gems.files import workplace
+from tf_gems.parity import doubts
+from tf_gems.parity import measure_parity
+from tf_gems.quiet import quiet
 from tf_gems.validation import check_bool
 
 _TOLERANCE = 1e-4
@@ -108,9 +108,8 @@ def write_saved_model(
 ):
     """Implements `export_saved_model`.
 
-    Args:
-        measure: Function of the directories of what was written and of its
-            dense twin, called while both are there. Defaults to `None`.
+    If `measure` is given, it is called with the directories of what was written
+    and of its dense twin, while both are there.
     """
     import tensorflow as tf
 
@@ -166,11 +165,7 @@ def write_saved_model(
 
 
 def _write_smaller(traced, written, dense):
-    """Writes a SavedModel that is sparse, or a copy of the dense one.
-
-    Returns:
-        `(rows, notes)`: the rows of its report, and a list of sentences.
-    """
+    """Writes a SavedModel that is sparse, or a copy of the dense one."""
     rows = write_sparse_graph(traced, written)
     if Stored(written).bytes <= Stored(dense).bytes:
         return rows, []
@@ -201,16 +196,16 @@ def _refuse_full(directory, overwrite):
         return set()
     if not overwrite:
         raise FileExistsError(
-            "A SavedModel is not written over other files. "
-            f"Received: directory={directory!r}, which is not empty. Pass "
+            "A SavedModel does not overwrite other files. Received: "
+            f"directory={directory!r}, which is not empty. Pass "
             "`overwrite=True` to replace a SavedModel."
         )
     own = _files_of(directory)
     if not own:
         raise FileExistsError(
-            "`overwrite=True` replaces a SavedModel, and nothing else. "
-            f"Received: directory={directory!r}, which contains other files. "
-            "Choose another directory."
+            "`overwrite=True` replaces only a SavedModel. Received: "
+            f"directory={directory!r}, which contains other files. Choose "
+            "another directory."
         )
     return own
 

@@ -27,9 +27,7 @@ _LARGEST_CONSTANT = 1 << 16
 def write_sparse_graph(traced, directory):
     """Writes a `Traced` network with the signature `serving_default`.
 
-    Returns:
-        List of dicts, one for each weight of rank 2 or more, see
-        `tf_gems.ExportReport`.
+    Returns the `tensors` of a `tf_gems.ExportReport`.
     """
     import tensorflow as tf
 
@@ -86,14 +84,8 @@ def write_sparse_graph(traced, directory):
 def _sorted_variables(traced, places):
     """Returns which variables are stored sparsely, as constants, or as such.
 
-    Args:
-        traced: `Traced`.
-        places: Dict from the ids of handles to names of placeholders.
-
-    Returns:
-        `(chosen, small, kept, rows)`: dicts from placeholders to sparse and to
-        small dense variables, a list of all others, and a dict from
-        placeholders to rows of the report.
+    They are dicts from placeholders to sparse and to small dense variables, a
+    list of all others, and a dict from placeholders to rows of the report.
     """
     chosen, small, kept, rows = {}, {}, [], {}
     paths = {id(v.value): v.path for v in traced.model.variables}

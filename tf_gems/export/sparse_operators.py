@@ -39,11 +39,7 @@ def sparse_operators(path):
 
 
 def host_has_sparse_kernels():
-    """Whether XNNPACK uses its sparse kernels on this machine's processor.
-
-    Returns:
-        Boolean, or `None` if it is not known.
-    """
+    """Whether XNNPACK uses its sparse kernels here; `None` if it is unknown."""
     machine = platform.machine().lower()
     if machine in ("arm64", "aarch64") or machine.startswith("armv"):
         return True
@@ -81,7 +77,10 @@ def _rows(model, graph):
             where = "everywhere"
             reason = "LiteRT's own kernel skips blocks of zeros."
         elif value.dtype.kind != "f":
-            reason = "Integers have no sparse kernel: expanded when loaded."
+            reason = (
+                "8-bit weights have no sparse kernel and are expanded "
+                "when loaded."
+            )
         elif name == "FULLY_CONNECTED":
             reason = (
                 "Expanded when loaded; optimize='latency' stores it in blocks "
@@ -89,14 +88,16 @@ def _rows(model, graph):
             )
         elif name != "CONV_2D" or max(value.shape[1:3]) > 1:
             reason = (
-                "Expanded when loaded: XNNPACK has sparse kernels for 1x1 "
-                "convolutions only."
+                "Expanded when loaded, because XNNPACK has sparse kernels "
+                "for 1x1 convolutions only."
             )
-        elif id(operator) in inside:
+        elif sources[read] in inside:
             where = "without AVX"
-            reason = "XNNPACK's sparse kernel; it is off on x86 with AVX."
+            reason = (
+                "XNNPACK's sparse kernel, which is disabled on x86 with AVX."
+            )
         else:
-            reason = f"Expanded when loaded, as {obstacle}."
+            reason = f"Expanded when loaded, because {obstacle}."
         zeros = float((value == 0).mean())
         layer = tensor.name.decode("utf-8", "replace")
         rows.append(_row(layer, name, zeros, where, reason))

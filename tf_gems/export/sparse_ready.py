@@ -1,5 +1,7 @@
 """Rewrites a model so that XNNPACK can make use of its zeros."""
 
+import collections
+
 import keras
 
 from tf_gems.compaction.comparing import largest_difference
@@ -8,16 +10,15 @@ from tf_gems.compaction.copying import Names
 from tf_gems.compaction.copying import copy_of
 from tf_gems.compaction.copying import is_copied
 from tf_gems.compaction.copying import is_rewritable
+from tf_gems.compaction.graph import CallGraph
 from tf_gems.compaction.graph import is_graph
 from tf_gems.compaction.graph import rebuilt
 from tf_gems.compaction.graph import tensors_of
-from tf_gems.export.call_graph import CallGraph
 from tf_gems.export.input_scaling import find_input_scaling
 from tf_gems.export.readiness_report import readiness_report
 from tf_gems.export.rewrite_report import RewriteReport
-from tf_gems.half_precision import HALF_TOLERANCE
-from tf_gems.half_precision import half_precision
 from tf_gems.layers.gem_layer import find_gem_layers
+from tf_gems.parity import half_tolerance
 
 layers = keras.layers
 
@@ -36,10 +37,12 @@ _BY_CHANNEL = (
 TOLERANCE = 1e-3
 
 SHIFTED = (
-    "pads by {pad} on every side instead of {before}: it samples its maps "
-    "one pixel further left and above"
+    "pads by {pad} on every side instead of {before}, so that it reads its "
+    "feature maps one pixel further to the left and to the top"
 )
-EVEN_ALREADY = "pads by {pad} explicitly, as 'same' does for maps of odd size"
+EVEN_ALREADY = (
+    "pads by {pad} explicitly, as 'same' does for feature maps of odd size"
+)
 
 
 def make_sparse_ready(model, inputs=None):
@@ -117,13 +120,13 @@ def make_sparse_ready(model, inputs=None):
 
 
 def _refuse_difference(model, difference):
-    tolerance = max(TOLERANCE, HALF_TOLERANCE[half_precision(model)])
+    tolerance = max(TOLERANCE, half_tolerance(model))
     if not difference <= tolerance:
         raise RuntimeError(
-            "Exact rewrites keep the outputs of a model, up to "
-            f"{tolerance:g} of the largest output. Received: '{model.name}', "
-            f"whose outputs differ by {difference:.2g}. Use the model as it "
-            "is."
+            "The outputs of a rewritten model must equal those of the model, "
+            f"up to {tolerance:g} of the largest output. Received: "
+            f"'{model.name}', whose outputs differ by {difference:.2g}. Use "
+            "the model without rewriting."
         )
 
 
@@ -131,15 +134,15 @@ def _refuse_others(model):
     if not is_graph(model):
         raise ValueError(
             "Only built functional and Sequential Keras models can be "
-            "rewritten, in which every layer is known. Received: model of "
-            f"type {type(model).__name__}. Build it from `keras.Input` and "
+            "rewritten, because every layer must be known. Received: model "
+            f"of type {type(model).__name__}. Build it from `keras.Input` and "
             "layers."
         )
     if find_gem_layers(model):
         raise ValueError(
-            "A model is rewritten before it is wrapped, or after it is "
-            f"stripped. Received: '{model.name}', which contains a `GemLayer`. "
-            "Use `make_sparse_ready(tf_gems.strip(model))`."
+            "A model must be rewritten before it is wrapped, or after it is "
+            f"stripped. Received: '{model.name}', which contains a "
+            "`GemLayer`. Use `make_sparse_ready(tf_gems.strip(model))`."
         )
 
 
@@ -158,7 +161,7 @@ class _Plan:
         self._graph = graph = CallGraph(model)
         # What happens to a layer, by its identity.
         self._pads = {}  # how much to pad before it
-        self._new_pads = {}  # the new padding of a padding layer
+        self._arguments = collections.defaultdict(dict)  # of its copy
         self._flat = set()  # it loses two axes
         self._dropped = set()  # it returns its input
         around = {part.name: None for c in graph.calls for part in c.within}
@@ -171,7 +174,7 @@ class _Plan:
             self._leave(model.inputs[0].name, reason)
         for layer, calls in graph.layers():
             if isinstance(layer, keras.Model):
-                self._leave(layer.name, "is a model within the model")
+                self._leave(layer.name, "is a nested model")
             elif _strided(layer):
                 self._pad_evenly(layer, calls)
             elif isinstance(layer, layers.GlobalAveragePooling2D):
@@ -198,16 +201,19 @@ class _Plan:
                 size = "x".join(map(str, layer.kernel_size))
                 self._leave(
                     layer.name,
-                    f"is a {size} convolution: XNNPACK computes nothing "
-                    "sparsely in a network with one behind its first",
+                    f"is a {size} convolution: XNNPACK runs no sparse kernels "
+                    "in a network with such a convolution after the first "
+                    "one",
                 )
 
     def _move_scaling(self):
         """Plans the input's scaling behind the first convolution."""
         scaling = self._scaling
+        if scaling.norm is None:
+            self._arguments[id(scaling.convolution)]["use_bias"] = True
         change = f"moves behind '{scaling.convolution.name}'"
         if not scaling.exact:
-            change += ": padding is no longer scaled, at the borders"
+            change += ": at the borders, padding is no longer scaled"
         for operation in scaling.operations:
             if not isinstance(operation, layers.ZeroPadding2D):
                 self._dropped.add(id(operation))
@@ -218,20 +224,26 @@ class _Plan:
         size = layer.kernel_size[0]
         pad = size // 2
         if layer.kernel_size == (1, 1):
-            self._leave(layer.name, "is a 1x1 convolution of stride 2")
+            self._leave(layer.name, "is a 1x1 convolution with stride 2")
         elif len(set(layer.kernel_size)) > 1 or size % 2 == 0:
-            self._leave(layer.name, "has a kernel that is not odd and square")
+            self._leave(
+                layer.name, "has a kernel that is not square with an odd size"
+            )
         elif not is_rewritable(layer):
-            self._leave(layer.name, "is not a plain layer of Keras")
+            self._leave(layer.name, "is not a standard layer of Keras")
         elif layer.data_format != "channels_last":
-            self._leave(layer.name, "has channels that are not the last axis")
+            self._leave(
+                layer.name, "has channels that are not on the last axis"
+            )
         elif layer.padding == "same":
             maps = {call.inputs[0].shape[1:3] for call in calls}
             odd = {n is not None and n % 2 == 1 for m in maps for n in m}
             if len(odd) > 1 or any(None in m for m in maps):
                 named = " and ".join(map(str, sorted(maps, key=str)))
                 self._leave(
-                    layer.name, f"reads maps of {named}, of uneven parity"
+                    layer.name,
+                    f"reads feature maps of {named}, with both "
+                    "odd and even sizes",
                 )
                 return
             exact = odd == {True}
@@ -239,6 +251,7 @@ class _Plan:
             if not exact:
                 change = SHIFTED.format(pad=pad, before="by 'same'")
             self._pads[id(layer)] = pad
+            self._arguments[id(layer)]["padding"] = "valid"
             self._change(layer.name, change, exact)
         else:
             self._pad_evenly_before(layer, calls, pad)
@@ -269,9 +282,12 @@ class _Plan:
             self._leave(padding.name, "is read by several layers")
         elif any(n is None or n % 2 for m in maps for n in m):
             named = " and ".join(map(str, sorted(maps, key=str)))
-            self._leave(padding.name, f"pads maps of {named}, not of even size")
+            self._leave(
+                padding.name,
+                f"pads feature maps of {named}, whose size is not even",
+            )
         else:
-            self._new_pads[id(padding)] = even
+            self._arguments[id(padding)]["padding"] = even
             change = SHIFTED.format(pad=pad, before=f"by {padding.padding}")
             self._change(padding.name, change, False)
 
@@ -293,7 +309,7 @@ class _Plan:
             ):
                 ends.append(part)
             elif not is_average and not _works_on_one_pixel(call):
-                reason = "keeps its axes of size one: "
+                reason = "keeps axes of size one: "
                 reason += f"'{part.name}' needs them"
                 self._leave(layer.name, reason)
                 return
@@ -304,15 +320,15 @@ class _Plan:
                 found += [part]
                 todo += graph.readers(*call.outputs)
         if not ends:
-            self._leave(layer.name, "keeps its axes of size one in the outputs")
+            self._leave(layer.name, "keeps axes of size one in the outputs")
             return
         self._flat |= {id(part) for part in found}
         self._dropped |= {id(part) for part in ends}
-        self._change(layer.name, "keeps no axes of size one", True)
+        self._change(layer.name, "does not keep axes of size one", True)
         for part in found:
             if isinstance(part, layers.Conv2D):
                 self._change(
-                    part.name, "becomes `Dense`, with the weights", True
+                    part.name, "is replaced by `Dense` with its weights", True
                 )
         for part in ends:
             self._change(part.name, "is left out", True)
@@ -369,18 +385,9 @@ class _Plan:
 
     def _copy(self, old):
         """Returns a new layer in the place of an old one."""
-        if id(old) in self._new_pads:
-            return copy_of(old, padding=self._new_pads[id(old)])
-        if id(old) in self._pads:
-            changes = {"padding": "valid"}
-            if self._scales(old) and self._scaling.norm is None:
-                changes["use_bias"] = True
-            return copy_of(old, **changes)
         if id(old) in self._flat:
             return _without_pixels(old)
-        if self._scales(old) and self._scaling.norm is None:
-            return copy_of(old, use_bias=True)
-        return copy_of(old)
+        return copy_of(old, **self._arguments[id(old)])
 
     def _scales(self, layer):
         """Whether the input's scaling moves behind a layer."""

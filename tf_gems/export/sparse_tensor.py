@@ -15,16 +15,10 @@ import numpy as np
 
 
 def encode(array, schema, block=1):
-    """Encodes an array sparsely.
+    """Encodes an array of rank 2 or more sparsely.
 
-    Args:
-        array: Array of rank 2 or more.
-        schema: Module of the classes of TFLite's file format.
-        block: Integer, the columns that are kept or dropped together. It
-            divides the size of the last axis. Defaults to `1`.
-
-    Returns:
-        `(values, parameters)`: a flat array and a `SparsityParametersT`.
+    Returns `(values, parameters)`: a flat array and a `SparsityParametersT`.
+    The block, columns that are kept or dropped together, divides the last axis.
     """
     *rows, columns = array.shape
     groups = array.reshape(-1, columns // block, block)

@@ -24,12 +24,7 @@ _PREFIX = "weights_"
 
 
 class _Group:
-    """Arrays of one dtype that are coded as one, and the files of the code.
-
-    Args:
-        variables: Dict from names to `tf.Variable`s.
-        prefix: String, with which the paths of the files begin.
-    """
+    """Arrays of one dtype that are coded as one, and the files of the code."""
 
     def __init__(self, variables, prefix):
         self.variables = variables
@@ -72,15 +67,10 @@ class _Group:
 
 
 def stored_weights(variables, folder):
-    """Writes the kept values of variables, and returns what reads them.
+    """Writes the kept values of variables by name, and returns what reads them.
 
-    Args:
-        variables: Dict from names to `tf.Variable`s, at least one.
-        folder: String, an empty directory for the files. They are copied into
-            a SavedModel when it is saved.
-
-    Returns:
-        `TrackableResource`. The object that is saved must track its `assets`.
+    The files in the folder are copied into a SavedModel when it is saved. The
+    object that is saved must track the `assets` of what is returned.
     """
     import tensorflow as tf
 

@@ -36,8 +36,8 @@ from tf_gems.compaction.graph import function_of
 from tf_gems.compaction.graph import is_graph
 from tf_gems.export import tf_keras_layer
 from tf_gems.export.network import Network
-from tf_gems.export.parity import measure_parity
 from tf_gems.export.signature import as_array
+from tf_gems.parity import measure_parity
 from tf_gems.validation import check_model
 
 _TOLERANCE = 1e-4
@@ -80,9 +80,10 @@ def to_tf_keras(model):
     if refused:
         lines = [f"'{name}': {reason}" for name, reason in refused.items()]
         raise ValueError(
-            "Every layer needs a twin in `tf_keras`. Received: "
-            f"model='{plain.name}' with {len(refused)} that have none: "
-            f"{'; '.join(lines)}. Replace these, or export the model as it is."
+            "Every layer must have a counterpart in `tf_keras`. Received: "
+            f"model='{plain.name}' with {len(refused)} layers that have none: "
+            f"{'; '.join(lines)}. Replace these layers, or export the model "
+            "directly."
         )
     inputs = network.given(None, 2)
     [expected] = network.outputs([inputs])
@@ -94,10 +95,10 @@ def to_tf_keras(model):
     )
     if not parity.within(_TOLERANCE):
         raise RuntimeError(
-            "A twin must have the outputs of the model. Received: "
+            "The outputs of a twin must equal those of the model. Received: "
             f"model='{plain.name}', whose twin differs by "
             f"{parity.difference:.3g}, where the largest output is "
-            f"{parity.magnitude:.3g}. Export the model as it is."
+            f"{parity.magnitude:.3g}. Export the model directly."
         )
     return twin
 
@@ -136,9 +137,9 @@ def from_tf_keras(twin, model, restore_zeros=False):
     check_model(model)
     if not hasattr(twin, "layers"):
         raise ValueError(
-            "A twin is a model of tf_keras. Received: "
-            f"twin={twin!r:.100}. Pass what `to_tf_keras` returned, or what "
-            "tfmot made of that."
+            "A twin must be a model of tf_keras. Received: "
+            f"twin={twin!r:.100}. Pass the model that `to_tf_keras` returned, "
+            "or the one that tfmot created from it."
         )
     theirs = {tf_keras_layer.name_of(layer): layer for layer in _layers(twin)}
     values, lost = [], []
@@ -152,10 +153,11 @@ def from_tf_keras(twin, model, restore_zeros=False):
         if found is None or [value.shape for value in found] != ours:
             got = "none" if found is None else [v.shape for v in found]
             raise ValueError(
-                "A twin has every layer of the model, with the same weights. "
-                f"Received: model='{model.name}' with layer '{layer.name}' of "
-                f"weights {ours}, in place of which the twin has {got}. Pass "
-                "what `to_tf_keras` returned, or what tfmot made of that."
+                "A twin must have every layer of the model, with weights of "
+                f"the same shapes. Received: model='{model.name}' with layer "
+                f"'{layer.name}' of weights {ours}, for which the twin has "
+                f"{got}. Pass the model that `to_tf_keras` returned, or the "
+                "one that tfmot created from it."
             )
         for weight, value in zip(layer.weights, found, strict=True):
             before = keras.ops.convert_to_numpy(weight)
@@ -167,8 +169,8 @@ def from_tf_keras(twin, model, restore_zeros=False):
             values.append((weight, value))
     if lost and not restore_zeros:
         raise RuntimeError(
-            "Pruned weights must stay zero. Received: a twin in which they are "
-            f"not: {'; '.join(lost)}. Train it with tfmot's "
+            "Pruned weights must stay zero. Received: a twin in which they "
+            f"are not zero: {'; '.join(lost)}. Train it with tfmot's "
             "`Default8BitPrunePreserveQuantizeScheme`, or pass "
             "`restore_zeros=True`."
         )
@@ -181,7 +183,7 @@ def _import_tf_keras():
         import tf_keras
     except ImportError as error:
         raise ImportError(
-            "A twin needs the package `tf_keras`, which is not installed. "
+            "A twin requires the package `tf_keras`, which is not installed. "
             "`pip install tf_gems[tfmot]`."
         ) from error
     return tf_keras

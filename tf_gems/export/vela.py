@@ -3,12 +3,12 @@
 import csv
 import dataclasses
 import glob
-import importlib.metadata
-import importlib.util
 import os
 import re
 import subprocess
 import sys
+
+from tf_gems.validation import check_package
 
 ACCELERATORS = (
     *(f"ethos-u55-{macs}" for macs in (32, 64, 128, 256)),
@@ -40,6 +40,7 @@ class VelaEstimate:
     npu_operators: int
     cpu_operators: int
     system: str
+    _computed = ("npu_share",)
 
     @property
     def npu_share(self):
@@ -49,22 +50,11 @@ class VelaEstimate:
 
 
 def version():
-    """Returns the version of Vela.
-
-    Raises:
-        RuntimeError: If it is not installed.
-    """
-    try:
-        found = importlib.util.find_spec(_MODULE)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise RuntimeError(
-            "Files for an Ethos-U NPU are compiled by Vela. Received: a Python "
-            f"without the module `{_MODULE}`. Install it by "
-            "`pip install tf_gems[ethos-u]`."
-        )
-    return importlib.metadata.version("ethos-u-vela")
+    """Returns the version of Vela, or raises an error if there is none."""
+    return check_package(
+        *(_MODULE, "ethos-u-vela", "ethos-u"),
+        "Files for an Ethos-U NPU are compiled with Vela.",
+    )
 
 
 def compile_for_npu(data, accelerator, folder):
@@ -72,9 +62,6 @@ def compile_for_npu(data, accelerator, folder):
 
     Returns:
         `(compiled, estimate)`: bytes, and a `VelaEstimate`.
-
-    Raises:
-        RuntimeError: If Vela fails.
     """
     path = os.path.join(folder, "network.tflite")
     with open(path, "wb") as file:
@@ -127,6 +114,6 @@ def _failure(accelerator, reason):
     return RuntimeError(
         "A file for an NPU must compile. Received: "
         f"accelerator={accelerator!r}, for which Vela {version()} {reason}. "
-        "Nothing was written. Try another accelerator, or export the int8 "
-        "form alone by `tf_gems.export_litert`."
+        "Nothing was written. Try another accelerator, or export only the "
+        "int8 form with `tf_gems.export_litert`."
     )

@@ -26,15 +26,7 @@ _PIECE = 1 << 20
 
 
 def row(name, value, size, encoding="dense", reason=None):
-    """Returns one of the dicts of `tf_gems.ExportReport.tensors`.
-
-    Args:
-        name: String.
-        value: Array, the weight as it is stored.
-        size: Integer, the bytes that it takes.
-        encoding: `"dense"` or `"sparse"`. Defaults to `"dense"`.
-        reason: String, why it is dense. Defaults to `None`.
-    """
+    """Returns one of the dicts of `tf_gems.ExportReport.tensors`."""
     zeros = value.size - np.count_nonzero(value) if value.ndim > 1 else 0
     return {
         "name": name,
@@ -48,13 +40,7 @@ def row(name, value, size, encoding="dense", reason=None):
 
 
 def rows(model, names=None, reasons=None):
-    """Returns a dict from the place of each weight of a file to its row.
-
-    Args:
-        model: `ModelT`.
-        names: Dict, see `names_of`. Defaults to `None`.
-        reasons: Dict, see `sparsify`. Defaults to `None`.
-    """
+    """Returns a dict from the place of each weight of a file to its row."""
     found = {}
     for weight in flatbuffer.weights(model):
         place, tensor = weight.place, weight.tensor
@@ -70,15 +56,10 @@ def rows(model, names=None, reasons=None):
 
 
 def names_of(model, network):
-    """Returns the paths of the variables that the weights were made from.
+    """Returns the paths of the variables that dense weights were made from.
 
-    Args:
-        model: `ModelT` with dense weights.
-        network: Keras model that was converted.
-
-    Returns:
-        Dict from places, see `flatbuffer.Weight`, to paths. A weight that
-        matches no variable, or several, is not in it.
+    The keys are places, see `flatbuffer.Weight`. A weight that matches no
+    variable, or several, is left out.
     """
     variables = network.weights
     kernels = [

@@ -34,13 +34,7 @@ _START = (
 
 
 class WorkerError(RuntimeError):
-    """What went wrong in the process.
-
-    Args:
-        message: String.
-        crashed: String, how the process ended, if it did. Defaults to `None`.
-        log: String, what native code wrote meanwhile.
-    """
+    """What went wrong: how the process ended, if it did, and what it wrote."""
 
     def __init__(self, message, crashed=None, log=""):
         super().__init__(message)
@@ -49,12 +43,7 @@ class WorkerError(RuntimeError):
 
 
 def seconds_for(size, steps=0):
-    """Returns the processor time that a task may take.
-
-    Args:
-        size: Integer, the bytes of the weights.
-        steps: Integer, examples that the network is run on. Defaults to `0`.
-    """
+    """Returns the processor time for so many bytes of weights and examples."""
     return SECONDS + _SECONDS_PER_MEGABYTE * size / 1e6 + steps
 
 

@@ -29,17 +29,6 @@ def describe_data(data, name):
       to 1 GiB, in any order. What differs even so, as images that are
       augmented at random, is left out, and a warning says that such data
       cannot be identified by its contents.
-
-    Args:
-        data: See `tf_gems.training_data.read`.
-        name: String, what the user calls it, for messages.
-
-    Returns:
-        Dict of JSON values.
-
-    Raises:
-        ValueError: If there is no example, each batch is given once, or
-            targets are NaN.
     """
     data = training_data.read(data)
     if data is None or data.gives_batches_once:

@@ -23,17 +23,6 @@ def describe_network(model):
     A layer is identified by the source of a custom class, by its config if it
     has one, and by attributes that are plain values, functions or objects with
     a config. So classes without a config are supported.
-
-    Args:
-        model: Built Keras layer or model, made in a new session, so that what
-            Keras numbers is numbered alike.
-
-    Returns:
-        Dict of JSON values: `layers`, `weights` (digests of their values).
-
-    Raises:
-        ValueError: If a functional model has a layer without config, as its
-            connections are in the config of the model only.
     """
     return {
         "layers": _describe(model, ()),

@@ -44,9 +44,6 @@ def describe(value, above=()):
 
     Returns:
         JSON value, the same in every process.
-
-    Raises:
-        ValueError: If a part can only be identified by its memory address.
     """
     if isinstance(value, enum.Enum):
         return [_name(type(value)), value.name]

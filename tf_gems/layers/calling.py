@@ -22,6 +22,23 @@ class RecordingScope(keras.StatelessScope):
         self.updates[id(variable)] = update
 
 
+def add_state(layer, name, dtype="int", shape=(), initializer="zeros", **more):
+    """Adds a variable that is set, not trained, and alike on all replicas.
+
+    With Keras' default `aggregation`, replicas would silently diverge.
+    """
+    return layer.add_weight(
+        name=name,
+        shape=shape,
+        dtype=dtype,
+        initializer=initializer,
+        trainable=False,
+        autocast=False,
+        aggregation="only_first_replica",
+        **more,
+    )
+
+
 def with_signature_of(layer, call):
     """Returns `call` with the parameters of `layer.call`, and `training`."""
     signature = inspect.signature(layer.call)
@@ -86,9 +103,6 @@ def inlined_functions(layer):
     A function that was traced earlier reads the variables that it captured,
     which a scope cannot mask. One that is traced now would keep the masks of
     this step.
-
-    Raises:
-        ValueError: If such a function needs AutoGraph.
     """
     holders = _function_holders(layer)
     if not holders:
@@ -139,10 +153,6 @@ def after(values):
 
     In a TensorFlow graph, operations that need no data run even if the data
     has ended. A counter would then count a step that did not take place.
-
-    Args:
-        values: Structure of tensors and other values, such as the inputs of a
-            call.
     """
     if keras.backend.backend() != "tensorflow":
         yield

@@ -14,6 +14,8 @@ import math
 import numpy as np
 from keras import ops
 
+from tf_gems.layers.calling import add_state
+
 _COUNTS = np.array([number.bit_count() for number in range(256)], "uint8")
 # Words, not bytes: workers of `tf.distribute` exchange no bytes.
 _BITS = (1 << np.arange(32, dtype="uint32"))[:, None].view("int32")
@@ -30,11 +32,6 @@ class Flags:
     `np.asarray(flags)` is a NumPy bool array. In a compiled step, `read`
     returns a bool tensor.
 
-    Args:
-        layer: Keras layer that owns the variable.
-        name: String, name of the variable.
-        shape: Tuple of integers.
-
     Attributes:
         packed: `keras.Variable` of int32, which is in every checkpoint.
         shape: Tuple of integers.
@@ -44,30 +41,17 @@ class Flags:
         self.shape = tuple(shape)
         self.size = math.prod(self.shape)
         self._words = -(-self.size // 32)
-        self.packed = layer.add_weight(
-            name=name,
-            shape=(self._words,),
-            dtype="int32",
-            initializer=lambda shape, dtype: self.all_true(),
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
+        self.packed = add_state(
+            *(layer, name, "int32", (self._words,)),
+            lambda shape, dtype: self.all_true(),
         )
 
     def assign(self, values):
-        """Sets all flags; not from within a compiled step.
-
-        Args:
-            values: Array or tensor of this shape; nonzero entries are `True`.
-        """
+        """Sets all flags, where nonzero; not from within a compiled step."""
         self.packed.assign(self.pack(ops.convert_to_numpy(values)))
 
     def pack(self, values):
-        """Returns the words of these flags, a NumPy array.
-
-        Args:
-            values: NumPy array of this shape.
-        """
+        """Returns the words of flags, both NumPy arrays."""
         # The function `pack` would need four bytes a flag.
         if values.shape != self.shape:
             raise ValueError(

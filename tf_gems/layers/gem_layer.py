@@ -14,6 +14,7 @@ from tf_gems import initializers
 from tf_gems import registry
 from tf_gems.layers import wrapped_variable
 from tf_gems.layers.calling import RecordingScope
+from tf_gems.layers.calling import add_state
 from tf_gems.layers.calling import after
 from tf_gems.layers.calling import inlined_functions
 from tf_gems.layers.calling import refuse_other_keras
@@ -177,9 +178,9 @@ class GemLayer(keras.layers.Wrapper):
         candidates = [self.layer.weights[place] for place in self.candidates]
         self.report = PruningReport(self.layer, self.filters, candidates)
         # How many weights of the whole model mining may leave; 0: any number.
-        self.target = self._add_counter("target")
+        self.target = add_state(self, "target")
         # How many weights of this layer a top-k mask keeps; 0: by its sparsity.
-        self.places = self._add_counter("places")
+        self.places = add_state(self, "places")
         weights = self.report.prunable
         paths = unique_paths(weights)
         projected = isinstance(self.mask, RoundMask)
@@ -235,17 +236,6 @@ class GemLayer(keras.layers.Wrapper):
         if isinstance(self.mask, RoundMask):
             for prunable in self.prunable:
                 prunable.raise_score()
-
-    def _add_counter(self, name):
-        return self.add_weight(
-            name=name,
-            shape=(),
-            dtype="int",
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-        )
 
     @property
     def size(self):
@@ -448,11 +438,7 @@ class GemLayer(keras.layers.Wrapper):
         return []
 
     def change_weights(self, values):
-        """Changes the values of the wrapped layer's weights in a call.
-
-        Args:
-            values: Dict from the ids of variables to tensors, already masked.
-        """
+        """Changes masked weights in a call, a dict from ids to tensors."""
 
     def call_layer(self, args, kwargs, training):
         """Calls the wrapped layer, whose variables have the changed values."""
@@ -519,12 +505,7 @@ class GemLayer(keras.layers.Wrapper):
 
 
 def masked(weight, mask):
-    """Returns a weight with exact zeros where its mask is zero.
-
-    Args:
-        weight: `keras.Variable` or tensor.
-        mask: Bool array of its shape.
-    """
+    """Returns a weight with exact zeros where its bool mask is zero."""
     value = ops.convert_to_tensor(weight)
     return ops.where(mask, value, ops.zeros_like(value))
 
@@ -536,14 +517,9 @@ def find_gem_layers(model):
 
 
 def built_gem_layers(model, name):
-    """Returns every `GemLayer` of a model that a callback is to prune.
+    """Returns every `GemLayer` of a model, or refuses the model.
 
-    Args:
-        model: Keras model.
-        name: Name of the callback, for messages.
-
-    Raises:
-        ValueError: If there is none, or one is not built.
+    `name` is that of the callback that is to prune it.
     """
     gems = find_gem_layers(model)
     if not gems:

@@ -56,14 +56,7 @@ class Mask(registry.Configurable):
         raise NotImplementedError
 
     def surrogate(self, score):
-        """Returns what the straight-through gradient of a mask goes to.
-
-        Args:
-            score: Float32 tensor.
-
-        Returns:
-            Tensor of the score's shape: the score itself, by default.
-        """
+        """Returns what the gradient of a mask goes to, by default the score."""
         return score
 
 

@@ -36,9 +36,6 @@ class PruningScope:
     The score penalty is added, once a step, to the gradients that the compiled
     optimizer receives. This is the same as a penalty in the loss, which the
     user's step computes itself.
-
-    Args:
-        gem: `GemLayer` around the user's model.
     """
 
     def __init__(self, gem):
@@ -152,11 +149,7 @@ class PruningScope:
 
 @contextlib.contextmanager
 def suspended_scope():
-    """Suspends the scope: weights are read and assigned unmasked.
-
-    Yields:
-        The `PruningScope` that is suspended, or `None`.
-    """
+    """Suspends the scope, and yields it, if any: weights are read unmasked."""
     before = active_scope(), getattr(_ACTIVE, "suspended", None)
     _ACTIVE.scope, _ACTIVE.suspended = None, before[0] or before[1]
     try:
@@ -197,9 +190,7 @@ def _put_scores(gem):
 def hook(optimizer):
     """Lets a Keras optimizer add the score penalty within a scope.
 
-    Args:
-        optimizer: Keras optimizer; a `LossScaleOptimizer` gets it where
-            gradients are no longer scaled.
+    A `LossScaleOptimizer` gets it where gradients are no longer scaled.
     """
     inner = getattr(optimizer, "inner_optimizer", None)
     if inner is not None:

@@ -89,14 +89,6 @@ def largest_in_graph(scores, count, alive):
 
     Both searches build a number from its highest bit down, keeping a bit when
     the count of entries at or beyond the candidate still allows it.
-
-    Args:
-        scores: Float32 tensor of rank 1.
-        count: Integer; if fewer are alive, all of those are kept.
-        alive: Bool tensor like `scores`.
-
-    Returns:
-        Bool tensor like `scores`.
     """
     # Compare bit patterns: some processors flush denormals to zero. -0.0 must
     # equal 0.0, but its bit pattern is the lowest of all.

@@ -156,12 +156,8 @@ class _KeepZeros:
 def wrap(variable, gem, is_candidate, alive=None):
     """Puts a variable under the phase of a `GemLayer`.
 
-    Args:
-        variable: `keras.Variable`.
-        gem: `GemLayer`.
-        is_candidate: Whether it trains while fine-tuning. Others were not
-            trainable when the layer was wrapped, and stay so.
-        alive: `Flags` of a prunable weight. Defaults to `None`: not prunable.
+    Candidates train while fine-tuning; others were not trainable when the layer
+    was wrapped, and stay so. A prunable weight has flags `alive`.
     """
     _change_class(variable, WrappedVariable)
     variable._gem_layer = weakref.ref(gem)

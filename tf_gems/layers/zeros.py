@@ -14,12 +14,6 @@ def nonzero(weight):
     All entries count in two cases: a weight that is zero as a whole, as
     initialized by zeros, and a multiple of the identity matrix.
 
-    Args:
-        weight: `keras.Variable`.
-
-    Returns:
-        NumPy bool array of the weight's shape.
-
     Example:
 
     >>> nonzero(keras.Variable([[1.0, 0.0]])).tolist()
@@ -45,11 +39,6 @@ def freeze_zeros_above(weights, count, least):
 
     A tensor with fewer than `least` nonzero entries is left as it is, and so
     is one that is needed for the count.
-
-    Args:
-        weights: List of `PrunableWeight`, of the whole network.
-        count: Integer, how many have to stay alive.
-        least: Integer, how many of each.
     """
     alive = [weight.alive.count() for weight in weights]
     for index, weight in enumerate(weights):
@@ -66,27 +55,14 @@ def freeze_zeros_above(weights, count, least):
 
 
 def is_untouched(prunable, mask):
-    """Whether a mask removes no entries but those that are zero already.
-
-    Args:
-        prunable: `PrunableWeight` that is mined: its weight is fixed.
-        mask: Bool array of its shape.
-    """
+    """Whether a mask of a mined weight removes only what is zero already."""
     return bool(mask.all() or np.array_equal(mask, nonzero(prunable.weight)))
 
 
 def refuse_below_zeros(kept, size, target_sparsity, count=None):
     """Raises an error if more weights are zero than the target asks for.
 
-    Args:
-        kept: Integer, how many weights are alive.
-        size: Integer, how many weights there are.
-        target_sparsity: Float in [0, 1).
-        count: Integer, how many weights the target keeps. Defaults to `None`:
-            `round((1 - target_sparsity) * size)`.
-
-    Raises:
-        ValueError: If fewer weights are alive than the target keeps.
+    The target keeps `count` weights, by default what the sparsity leaves.
     """
     count = round((1.0 - target_sparsity) * size) if count is None else count
     if kept < count:
@@ -103,9 +79,8 @@ def refuse_below_zeros(kept, size, target_sparsity, count=None):
 def refuse_frozen_beyond(gems, target_sparsity, count=None):
     """Raises an error if a model has fewer weights alive than a target keeps.
 
-    Raises:
-        ValueError: See `refuse_below_zeros`. A pattern may keep a few less
-            than its target, so pruning that has begun can continue.
+    A pattern may keep a few less than its target, so pruning that has begun can
+    continue.
     """
     begun = int(ops.convert_to_numpy(gems[0].target))
     if not begun or begun != count:

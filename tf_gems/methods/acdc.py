@@ -18,10 +18,6 @@ def is_compressed(epoch, epochs):
     Phases have whole epochs, at least one. The first is dense, and the last
     is compressed, with a dense one before it.
 
-    Args:
-        epoch: Integer, counted from zero.
-        epochs: Integer, the length of training.
-
     Example:
 
     >>> "".join("DC"[is_compressed(epoch, 12)] for epoch in range(12))

@@ -6,6 +6,7 @@ import numpy as np
 from tf_gems import registry
 from tf_gems import schedules
 from tf_gems import training_logic
+from tf_gems.filter_policies import refuse_too_few_zeros
 from tf_gems.layers.top_k_mask import TopKMask
 from tf_gems.layers.zeros import refuse_frozen_beyond
 from tf_gems.methods.trained import Trained
@@ -13,7 +14,6 @@ from tf_gems.methods.trained import alive_masks
 from tf_gems.mining_guards import read_number
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
-from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.selection import distributions
 from tf_gems.selection.masks import keep_largest
 from tf_gems.validation import check_bool

@@ -5,11 +5,11 @@ import numpy as np
 
 from tf_gems import registry
 from tf_gems import training_data
+from tf_gems.filter_policies import refuse_too_few_zeros
 from tf_gems.layers.zeros import nonzero
 from tf_gems.layers.zeros import refuse_below_zeros
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
-from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.selection import distributions
 from tf_gems.selection import patterns
 from tf_gems.ticket import Ticket
@@ -155,12 +155,6 @@ class Method(registry.Configurable):
 
         Ties are broken by position: a ticket of equal scores would keep the
         first weights of the network.
-
-        Args:
-            scores: List of float arrays.
-
-        Raises:
-            ValueError: If the scores rank nothing.
         """
         name = type(self).__name__
         low = min(np.min(s, initial=np.inf) for s in scores)

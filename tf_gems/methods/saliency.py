@@ -35,13 +35,7 @@ class Saliency(Method):
         self.batches = check_count_or_none(batches, "batches")
 
     def loss_of(self, model, others=()):
-        """Returns the loss as a function of the weights and of a batch.
-
-        Args:
-            model: `SparseModel`, or Keras model that holds `GemLayer`s.
-            others: Variables whose values follow those of the prunable
-                weights in the list.
-        """
+        """Returns the loss as a function of the weights and of a batch."""
         if not model.compiled:
             raise ValueError(
                 f"{type(self).__name__} differentiates the loss that the "
@@ -71,15 +65,7 @@ class Saliency(Method):
 
 
 def take_batches(data, count):
-    """Returns `count` batches of data, as tuples of arrays; `None` for all.
-
-    Args:
-        data: See `tf_gems.training_data.read`.
-        count: Positive integer, or `None`.
-
-    Raises:
-        ValueError: If there are fewer, or none.
-    """
+    """Returns `count` batches of data, as tuples of arrays; `None` for all."""
     data = training_data.read(data)
     if data is None:
         raise ValueError(
@@ -102,12 +88,7 @@ def take_batches(data, count):
 
 
 def mean_over(batches, function):
-    """Averages lists of arrays over batches, each example counting once.
-
-    Args:
-        batches: List of tuples of arrays.
-        function: Takes a batch, returns a list of means over its examples.
-    """
+    """Averages lists of arrays over batches, each example counting once."""
     total = None
     sizes = [int(keras.tree.flatten(b)[0].shape[0]) for b in batches]
     for batch, size in zip(batches, sizes, strict=True):
@@ -130,13 +111,7 @@ def _to_array(value):
 
 @contextlib.contextmanager
 def weights_replaced(model, values, others=()):
-    """Replaces the weights within a block, with all masks one.
-
-    Args:
-        model: `SparseModel`, or Keras model that holds `GemLayer`s.
-        values: List of tensors, one for each prunable weight.
-        others: Pairs of a further variable and its value.
-    """
+    """Replaces the weights within a block, with all masks one."""
     gems = gems_of(model)
     weights = prunable_weights(model)
     flags = [weight.alive for weight in weights]

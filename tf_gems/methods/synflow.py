@@ -182,9 +182,6 @@ def linear(model):
     """Disables activations and normalization, and computes in float64.
 
     Within this context, these layers of the model return their inputs.
-
-    Args:
-        model: Keras model.
     """
     policy = _InFloat64("float32")
     before = []

@@ -11,6 +11,7 @@ from keras import ops
 from tf_gems import registry
 from tf_gems.callbacks.backup import is_chief
 from tf_gems.files import lock
+from tf_gems.filter_policies import refuse_too_few_zeros
 from tf_gems.layers.gem_layer import built_gem_layers
 from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.layers.prunable_weight import density_of
@@ -20,7 +21,6 @@ from tf_gems.methods.method import Method
 from tf_gems.methods.method import warn_at_minimum
 from tf_gems.network import gems_of
 from tf_gems.network import prunable_weights
-from tf_gems.pointwise import refuse_too_few_zeros
 from tf_gems.selection import distributions
 from tf_gems.selection import patterns
 from tf_gems.targets import check_directory
@@ -149,20 +149,11 @@ class WeightPruner(registry.Configurable, keras.callbacks.Callback):
         self._weights = []
 
     def last_pruning(self, epochs):
-        """Returns the epoch from which the target sparsity is reached.
-
-        Args:
-            epochs: Integer, the length of training.
-        """
+        """Returns the epoch from which the target sparsity is reached."""
         raise NotImplementedError
 
     def before_fit(self, model, arguments):
-        """Called by `SparseModel.fit`, before anything is traced.
-
-        Args:
-            model: `SparseModel`.
-            arguments: Dict of the arguments of `fit`.
-        """
+        """Called by `SparseModel.fit`, before anything is traced."""
         last = self.last_pruning(self.epochs or arguments["epochs"])
         refuse_restoring(arguments["callbacks"], last, type(self).__name__)
         train_weights(model)
@@ -193,9 +184,6 @@ def locked(directory, model):
     """Returns a context in which one search locks its directory.
 
     With several workers, the chief locks it.
-
-    Raises:
-        RuntimeError: If another search works there.
     """
     if directory is None:
         return contextlib.nullcontext()
@@ -225,11 +213,7 @@ def alive_masks(model):
 
 
 def weights_in_training(model, name):
-    """Returns every `PrunableWeight` of a model whose weights train.
-
-    Raises:
-        ValueError: If there is none, or if scores train instead.
-    """
+    """Returns every `PrunableWeight` of a model whose weights train."""
     gems = built_gem_layers(model, name)
     if any(gem.phase != "finetuning" for gem in gems):
         raise ValueError(

@@ -13,10 +13,6 @@ _LARGEST = 1024
 def pictures(model, image_shape):
     """Returns pictures of the first pruned weight of a model.
 
-    Args:
-        model: Plain Keras model with zeros in its weights.
-        image_shape: Tuple, what the model reads.
-
     Returns:
         List of dicts: `caption`, `width`, `height`, and `pixels`, gray values
         as base64. The first picture is the mask, inputs by outputs. For a

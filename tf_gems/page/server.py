@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import io
 import json
 import os
 import sys
@@ -26,7 +27,6 @@ FILES = (
     "page.json",
 )
 _SECONDS = 30  # the timeout of a client
-_PIECE = 1 << 16  # bytes of a file that are in memory at once
 # These two headers isolate a page, so that it may use threads and exact clocks.
 _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -156,15 +156,9 @@ def check_packages():
 
 
 def find_file(root, name):
-    """Returns the file of a name below a directory.
+    """Returns the file of a relative path below a directory, without links.
 
-    Args:
-        root: Path.
-        name: String, a relative path with slashes.
-
-    Returns:
-        Path without links, or `None` if there is no such file in the
-        directory.
+    It is `None` if there is no such file in the directory.
     """
     try:
         root = Path(root).resolve()
@@ -195,7 +189,7 @@ class _Server(http.server.ThreadingHTTPServer):
             print(f"The page's server: {text}", file=sys.stderr)
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(http.server.SimpleHTTPRequestHandler):
     """Serves GET and HEAD requests from a few directories."""
 
     server_version = "tf_gems"
@@ -206,32 +200,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.roots = roots
         super().__init__(*args)
 
-    def do_GET(self):  # noqa: N802
-        self._answer(body=True)
-
-    def do_HEAD(self):  # noqa: N802
-        self._answer(body=False)
-
-    def _answer(self, body):
+    def send_head(self):
+        """Sends the head of an answer, and returns its body, a file."""
         if not self._is_for_this_machine():
-            self._send_text(403, "This page is for this machine only.", body)
-            return
+            return self._text(403, "This page is for this machine only.")
         path = self.path.partition("?")[0].partition("#")[0]
         path = urllib.parse.unquote(path)
         if path == "/run/":
             names = json.dumps(_list(self.roots["/run/"]))
-            self._send_text(200, names, body, ".json")
-            return
+            return self._text(200, names, ".json")
         file = self._open("/index.html" if path == "/" else path)
         if file is None:
-            self._send_text(404, "There is no such file.", body)
-            return
-        with file:
-            size = os.fstat(file.fileno()).st_size
-            suffix = Path(file.name).suffix
-            self._send_head(200, size, suffix, path.startswith("/run/"))
-            if body:
-                self._send_file(file, size)
+            return self._text(404, "There is no such file.")
+        size = os.fstat(file.fileno()).st_size
+        self._head(200, size, Path(file.name).suffix, path.startswith("/run/"))
+        return file
 
     def _is_for_this_machine(self):
         """Whether the host name is local; guards against DNS rebinding."""
@@ -249,13 +232,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     return None
         return None
 
-    def _send_text(self, code, text, body, suffix=""):
+    def _text(self, code, text, suffix=""):
         data = text.encode()
-        self._send_head(code, len(data), suffix)
-        if body:
-            self.wfile.write(data)
+        self._head(code, len(data), suffix)
+        return io.BytesIO(data)
 
-    def _send_head(self, code, size, suffix, of_run=False):
+    def _head(self, code, size, suffix, of_run=False):
         self.send_response(code)
         kind = _TYPES.get(suffix, "text/plain; charset=utf-8")
         self.send_header("Content-Type", kind)
@@ -263,16 +245,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for name, value in {**_HEADERS, **(_OF_RUN if of_run else {})}.items():
             self.send_header(name, value)
         self.end_headers()
-
-    def _send_file(self, file, size):
-        """Sends as many bytes as announced, even if the file changes."""
-        while size > 0:
-            piece = file.read(min(size, _PIECE))
-            if not piece:
-                self.close_connection = True
-                return
-            self.wfile.write(piece)
-            size -= len(piece)
 
     def log_message(self, *args):
         pass  # no log of requests in the terminal

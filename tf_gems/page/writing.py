@@ -19,7 +19,7 @@ from tf_gems.targets import claiming
 from tf_gems.text import printable
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
-from tf_gems.validation import is_number
+from tf_gems.validation import check_number
 
 
 def write_page(
@@ -107,12 +107,15 @@ def write_page(
         "classes": _classes(classes),
         "name": printable(_name(name) or network.name),
         "logits": check_bool(logits, "logits"),
-        "accuracy": _fraction(accuracy, "accuracy"),
-        "dense_accuracy": _fraction(dense_accuracy, "dense_accuracy"),
+        "accuracy": accuracy,
+        "dense_accuracy": dense_accuracy,
         # No black: it is the background in dark mode.
         "palette": [c for c in colors.CYCLE if c != colors.BLACK],
         "history": _history(history),
     }
+    for name in ("accuracy", "dense_accuracy"):
+        if settings[name] is not None:
+            settings[name] = check_number(settings[name], name, 0, 1)
     with lock(directory), claiming(directory, FILES) as directory:
         return _write(model, network, directory, inputs, optimize, settings)
 
@@ -220,14 +223,3 @@ def _history(history):
 def _curve(values):
     """Returns numbers for JSON, which has no NaN: null leaves a gap."""
     return [v if math.isfinite(v) else None for v in map(float, values)]
-
-
-def _fraction(value, name):
-    if value is None:
-        return None
-    if not is_number(value) or not 0 <= value <= 1:
-        raise ValueError(
-            f"`{name}` is a fraction in [0, 1]. Received: {name}={value!r}. "
-            "Give a number such as 0.98."
-        )
-    return float(value)

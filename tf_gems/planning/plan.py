@@ -4,14 +4,14 @@ import dataclasses
 
 import keras
 
+from tf_gems.filter_policies import POINTWISE
 from tf_gems.planning import speeds
 from tf_gems.planning.channels import ChannelPolicy
 from tf_gems.planning.channels import describe
 from tf_gems.planning.channels import is_enough
 from tf_gems.planning.channels import removable_kernels
 from tf_gems.planning.converted import Converted
-from tf_gems.pointwise import POLICY
-from tf_gems.tables import Report
+from tf_gems.tables import DataReport
 from tf_gems.validation import check_choice
 from tf_gems.validation import is_number
 
@@ -22,7 +22,7 @@ _TARGETS = ("browser", "native")
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan(Report):
+class Plan(DataReport):
     """What to prune, and how much, so that a file is small or fast enough.
 
     Args:
@@ -71,20 +71,14 @@ class Plan(Report):
     sources: list
     compact: bool = False
     multiply_adds: tuple | None = None
+    bytes_are = COMPUTED
+    _computed = ("bytes_are", "settings")
 
     @property
     def settings(self):
         """Dict of the arguments of `tf_gems.GemMinerCallback`."""
         names = ("target_sparsity", "pattern", "distribution")
         return {name: getattr(self, name) for name in names}
-
-    def to_dict(self):
-        """Returns the plan as plain, JSON-serializable values."""
-        return {
-            **dataclasses.asdict(self),
-            "bytes_are": COMPUTED,
-            "settings": self.settings,
-        }
 
     def _parts(self):
         what = "1x1 convolutions" if self.filters else "all kernels"
@@ -243,7 +237,7 @@ def _policies(model, converted, target, speedup):
         table = tables["unstructured"]
         return [
             _Policy(converted, target, filters, "unstructured", table)
-            for filters in (POLICY, None)
+            for filters in (POINTWISE, None)
         ]
     others = {w.reader for w in converted.weights} - {"FULLY_CONNECTED"}
     channels = tables.pop("channel")
@@ -283,7 +277,7 @@ class _Policy:
     def bytes(self, sparsity):
         return self.converted.bytes(
             sparsity,
-            self.filters == POLICY,
+            self.filters == POINTWISE,
             self.pattern != "unstructured",
             self.optimize,
         )

@@ -51,43 +51,14 @@ class Contents:
 
 
 def write(path, masks, weights, metadata, dtype=None, config=None):
-    """Writes a ticket beside its target and renames it into place.
-
-    Args:
-        path: String or path.
-        masks: Dict from paths of prunable weights to bool arrays.
-        weights: Dict from paths of all weights to arrays.
-        metadata: Dict of JSON values.
-        dtype: `"float16"` to round values; see `values.choose`. Defaults to
-            `None`: values are exact.
-        config: Dict of JSON values, the network's. Defaults to `None`.
-
-    Raises:
-        OSError: If the file cannot be written; an older one is left as it is.
-        ValueError: If a value is of a type that the format lacks.
-    """
+    """Writes a ticket beside its target and renames it into place."""
     data = encode(masks, weights, metadata, dtype, config)
     with replacing(path) as file:
         file.write(data)
 
 
 def read(path, max_bytes=MAX_BYTES):
-    """Reads a ticket file.
-
-    Args:
-        path: String or path.
-        max_bytes: Integer, the most memory that reading may take, with the
-            file and all arrays. Defaults to 2 GiB, which is enough for 250
-            million float32 weights.
-
-    Returns:
-        `Contents`.
-
-    Raises:
-        OSError: If there is no such file.
-        ValueError: If the file is no ticket, is damaged, or needs more
-            memory.
-    """
+    """Reads a ticket file."""
     path = check_path(path, "path", "Name a ticket file.")
     check_positive_integer(max_bytes, "max_bytes")
     with _refusing(f"path='{path}'"):
@@ -97,11 +68,8 @@ def read(path, max_bytes=MAX_BYTES):
 def inspect(path, max_bytes=MAX_BYTES):
     """Reads what a ticket file says of its weights, without making arrays.
 
-    Everything is checked as `read` does. Args and errors are those of `read`.
-
-    Returns:
-        Pair of `Contents` without masks and weights, and of a dict from the
-        paths of prunable weights to the bits of their positions.
+    Everything is checked as `read` does. Returns `Contents` without masks and
+    weights, and a dict from paths of prunable weights to bits of positions.
     """
     path = check_path(path, "path", "Name a ticket file.")
     check_positive_integer(max_bytes, "max_bytes")
@@ -208,7 +176,7 @@ def _parse(data, max_bytes):
     if zlib.crc32(body) != checksum:
         raise ValueError("its checksum is wrong.")
     body = body[_PREFIX.size :]
-    text = _inflate(body[:stored], inflated, "header")
+    text = _inflate_header(body[:stored], inflated)
     entries, metadata, config = header.read(text)
 
     bits = sum(entry.value_sizes[0] for entry in entries)
@@ -386,18 +354,7 @@ def _refusing(source):
 
 
 def check_contents(masks, weights, metadata, config):
-    """Raises an error unless a ticket holds what a file can hold.
-
-    Args:
-        masks: Dict from paths of prunable weights to bool arrays.
-        weights: Dict from paths of all weights to arrays.
-        metadata: Dict.
-        config: Dict, or `None`.
-
-    Raises:
-        ValueError: If something else is given, a mask has not the shape of
-            its weight, or there is no mask.
-    """
+    """Raises an error unless a ticket holds what a file can hold."""
     for name, value in (
         ("masks", masks),
         ("weights", weights),
@@ -447,11 +404,11 @@ def _deflate(data):
     return deflater.compress(data) + deflater.flush()
 
 
-def _inflate(data, length, name):
+def _inflate_header(data, length):
     """Inflates to as many bytes as are expected; never to more."""
     inflater = zlib.decompressobj(-15)
     # One more shows that there are too many; a limit of none is no limit.
     found = inflater.decompress(data, length + 1)
     if not inflater.eof or len(found) != length or inflater.unused_data:
-        raise ValueError(f"its {name} do not inflate to {length} bytes.")
+        raise ValueError(f"its header does not inflate to {length} bytes.")
     return found

@@ -63,10 +63,6 @@ class Entry:
 def fingerprint(shapes, prunable):
     """Returns 16 hexadecimal digits that identify a network.
 
-    Args:
-        shapes: List of the shapes of all weights, in the network's order.
-        prunable: List of bools, whether each has a mask.
-
     Example:
 
     >>> fingerprint([(2, 3), (3,)], [True, False])
@@ -88,16 +84,7 @@ def fingerprint(shapes, prunable):
 
 
 def write(entries, metadata, config=None):
-    """Returns the header as bytes.
-
-    Args:
-        entries: List of `Entry`.
-        metadata: Dict of JSON values.
-        config: Dict of JSON values, the network's. Defaults to `None`.
-
-    Raises:
-        ValueError: If it would be too large, or holds no JSON.
-    """
+    """Returns the header as bytes."""
     text = json.dumps(
         {
             "fingerprint": _fingerprint(entries),
@@ -120,13 +107,6 @@ def write(entries, metadata, config=None):
 
 def plain(value, name):
     """Returns a value as JSON has it, so that it is read back as it is.
-
-    Args:
-        value: Value of JSON, of NumPy, tuple, or a dict or list of these.
-        name: String that says where it is, for the message.
-
-    Raises:
-        ValueError: If JSON has no such value: NaN, for one.
 
     Example:
 
@@ -160,14 +140,7 @@ def check_path(path):
 
 
 def read(text):
-    """Returns entries, metadata and config, if types and sizes are sound.
-
-    Args:
-        text: Bytes of the header.
-
-    Raises:
-        KeyError, RecursionError, TypeError, ValueError: If they are not.
-    """
+    """Returns entries, metadata and config, if types and sizes are sound."""
     header = json.loads(text, parse_constant=_refuse_constant)
     if not isinstance(header["metadata"], dict):
         raise ValueError("its metadata are no object.")

@@ -39,10 +39,6 @@ def coded(size, kept):
 def entropy(size, kept):
     """Returns the bits that name one of all masks of this size and count.
 
-    Args:
-        size: Integer, number of flags.
-        kept: Integer, how many of them are set.
-
     Returns:
         Float, `log2(binomial(size, kept))`: no code for all these masks
         needs less on average.
@@ -58,44 +54,15 @@ def entropy(size, kept):
 
 
 def best_width(mask):
-    """Returns the width of the shortest Rice code of a mask.
-
-    Args:
-        mask: Bool array.
-
-    Returns:
-        Integer, at most `LARGEST_WIDTH`.
-    """
+    """Returns the width of the shortest Rice code of a mask."""
     gaps = _gaps(mask)
     largest = int(gaps.max()).bit_length() if gaps.size else 0
     widths = range(min(largest, LARGEST_WIDTH) + 1)
     return min(widths, key=lambda width: _length(gaps, width))
 
 
-def length(mask, width):
-    """Returns the number of bits of a mask's Rice code.
-
-    Args:
-        mask: Bool array.
-        width: Integer, bits of a remainder.
-
-    Example:
-
-    >>> length(np.array([0, 0, 0, 0, 0, 1, 0, 0], bool), width=2)
-    4
-    """
-    return _length(_gaps(mask), width)
-
-
 def encode(masks, widths):
     """Returns the Rice codes of masks.
-
-    Args:
-        masks: List of bool arrays of any shape.
-        widths: List of integers, bits of a remainder, one for each mask.
-
-    Returns:
-        Bytes.
 
     Example:
 
@@ -118,21 +85,10 @@ def encode(masks, widths):
 
 
 def decode(data, sizes, kept, widths):
-    """Returns the masks of Rice codes.
+    """Returns the masks of Rice codes, bool arrays of one dimension.
 
-    Beside the masks it takes a few MB of memory, whatever the bits are.
-
-    Args:
-        data: Bytes.
-        sizes: List of integers, flags of each mask.
-        kept: List of integers, how many are set in each.
-        widths: List of integers, bits of a remainder of each.
-
-    Returns:
-        List of bool arrays of one dimension.
-
-    Raises:
-        ValueError: If these are not the codes of such masks, to the last bit.
+    Beside the masks it takes a few MB of memory, whatever the bits are. What is
+    no code of such masks, to the last bit, is refused.
     """
     _check(data, sizes, kept, widths)
     masks = [
@@ -148,9 +104,6 @@ def lengths(data, sizes, kept, widths):
     """Returns the bits of each mask's Rice code, without making the masks.
 
     Args and errors are those of `decode`.
-
-    Returns:
-        List of integers.
     """
     _check(data, sizes, kept, widths)
     found = [

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 
-from tf_gems.tables import Report
+from tf_gems.tables import DataReport
 from tf_gems.tables import Table
 from tf_gems.text import printable
 from tf_gems.ticket_file import container
@@ -22,7 +22,7 @@ _NAMES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class TicketSummary(Report):
+class TicketSummary(DataReport):
     """The layers, bytes and metadata of a ticket file.
 
     Args:
@@ -49,6 +49,7 @@ class TicketSummary(Report):
     metadata: dict
     fingerprint: str
     has_config: bool = False
+    _computed = ("bytes", "entropy_bytes", "ratio")
 
     @classmethod
     def read(cls, path, max_bytes=container.MAX_BYTES):
@@ -98,15 +99,6 @@ class TicketSummary(Report):
         if not self.entropy_bytes:
             return 1.0
         return self.lengths["positions"] / self.entropy_bytes
-
-    def to_dict(self):
-        """Returns everything as JSON values."""
-        return {
-            "bytes": self.bytes,
-            "entropy_bytes": self.entropy_bytes,
-            "ratio": self.ratio,
-            **dataclasses.asdict(self),
-        }
 
     def _parts(self):
         rows = []

@@ -21,11 +21,6 @@ _FLOATS = ("float16", "float32", "float64")
 def choose(values, dtype=None):
     """Returns the coding of an array.
 
-    Args:
-        values: Array of one dimension.
-        dtype: `"float16"` to round what neither of the first two codings
-            holds. Defaults to `None`: whatever is chosen is exact.
-
     Returns:
         One of `CODINGS`.
 
@@ -66,11 +61,6 @@ def choose(values, dtype=None):
 def sizes(coding, dtype, count):
     """Returns the bits of signs and the bytes of numbers that are written.
 
-    Args:
-        coding: One of `CODINGS`.
-        dtype: String, type of the values.
-        count: Integer, number of values.
-
     Returns:
         Pair of integers.
     """
@@ -90,12 +80,7 @@ def fits(coding, dtype, count):
 
 
 def encode(values, coding):
-    """Returns the signs, an array of bits, and the bytes of numbers.
-
-    Args:
-        values: Array of one dimension.
-        coding: A coding that `choose` has chosen.
-    """
+    """Returns the signs, an array of bits, and the bytes of numbers."""
     signs = np.zeros(0, "uint8")
     if coding == "signs":
         signs = np.signbit(values).astype("uint8")
@@ -109,13 +94,6 @@ def encode(values, coding):
 
 def decode(signs, data, coding, dtype, count):
     """Returns the values that `encode` has written.
-
-    Args:
-        signs: Array of bits.
-        data: Bytearray, as long as `sizes` says; the array may share it.
-        coding: One of `CODINGS`.
-        dtype: String, type of the values.
-        count: Integer, number of values.
 
     Returns:
         Array of one dimension.

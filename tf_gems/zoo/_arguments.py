@@ -23,7 +23,8 @@ def checked(network):
     def build(*args, **kwargs):
         given = signature.bind(*args, **kwargs).arguments
         for name, value in given.items():
-            _CHECKS.get(name, lambda value: value)(value)
+            if name in _CHECKS:
+                _CHECKS[name](value)
         return network(*args, **kwargs)
 
     return build

@@ -3,28 +3,15 @@
 import keras
 from keras import layers
 
+from tf_gems.validation import check_choice
 
-def norm(x, name, affine=False):
-    """Normalizes by batch, by default without scale and offset."""
-    return layers.BatchNormalization(
-        momentum=0.9,
-        epsilon=1e-5,
-        center=affine,
-        scale=affine,
-        name=name,
-    )(x)
+# The stride of a MobileNet's stem, and how many of the next strides are left
+# out, by the size of its images.
+_STEMS = {"imagenet": (2, 0), "small": (2, 2), "cifar": (1, 1)}
 
 
 class Blocks:
-    """Layers of one network: no biases, one initializer, one regularizer.
-
-    Args:
-        kernel_initializer: Keras initializer.
-        kernel_regularizer: Keras regularizer.
-        affine: Whether the normalization learns a scale and an offset.
-            Defaults to `False`.
-        relu_limit: Float at which ReLU is capped. Defaults to `None`: nowhere.
-    """
+    """Layers of one network: no biases, one initializer, one regularizer."""
 
     def __init__(
         self,
@@ -33,12 +20,20 @@ class Blocks:
         affine=False,
         relu_limit=None,
     ):
-        self._initializer = kernel_initializer
-        self._regularizer = kernel_regularizer
+        self._settings = {
+            "use_bias": False,
+            "kernel_initializer": kernel_initializer,
+            "kernel_regularizer": kernel_regularizer,
+        }
         self._affine = affine
         self._relu_limit = relu_limit
 
-    def convolution(self, x, filters, size, stride=1, *, name):
+    def dense(self, x, units, activation=None, *, name):
+        """Multiplies by a matrix."""
+        layer = layers.Dense(units, activation, name=name, **self._settings)
+        return layer(x)
+
+    def convolution(self, x, filters, size, stride=1, activation=None, *, name):
         """Convolves."""
         x, padding = self._pad(x, size, stride, name)
         return layers.Conv2D(
@@ -46,10 +41,9 @@ class Blocks:
             size,
             strides=stride,
             padding=padding,
-            use_bias=False,
-            kernel_initializer=self._initializer,
-            kernel_regularizer=self._regularizer,
+            activation=activation,
             name=name,
+            **self._settings,
         )(x)
 
     def convolution_norm(self, x, filters, size, stride=1, *, name):
@@ -62,35 +56,46 @@ class Blocks:
         x = self.convolution_norm(x, filters, size, stride, name=name)
         return layers.ReLU(self._relu_limit, name=f"{name}_relu")(x)
 
-    def depthwise_norm_relu(self, x, size, stride=1, *, name):
-        """Convolves every channel by itself, normalizes and rectifies."""
-        x, padding = self._pad(x, size, stride, name)
+    def depthwise_norm_relu(self, x, stride, *, name):
+        """Convolves every channel by itself, 3x3, normalizes and rectifies."""
+        x, padding = self._pad(x, 3, stride, name)
         x = layers.DepthwiseConv2D(
-            size,
+            3,
             strides=stride,
             padding=padding,
             use_bias=False,
-            depthwise_initializer=self._initializer,
-            depthwise_regularizer=self._regularizer,
+            depthwise_initializer=self._settings["kernel_initializer"],
+            depthwise_regularizer=self._settings["kernel_regularizer"],
             name=name,
         )(x)
         x = self.norm(x, f"{name}_norm")
         return layers.ReLU(self._relu_limit, name=f"{name}_relu")(x)
 
     def norm(self, x, name):
-        """Normalizes by batch."""
-        return norm(x, name, self._affine)
+        """Normalizes by batch, with scale and offset if it is affine."""
+        return layers.BatchNormalization(
+            momentum=0.9,
+            epsilon=1e-5,
+            center=self._affine,
+            scale=self._affine,
+            name=name,
+        )(x)
+
+    def stages(self, x, block, filters, depths):
+        """Chains blocks; the first of each stage but one has stride 2."""
+        for stage, (width, depth) in enumerate(
+            zip(filters, depths, strict=True)
+        ):
+            for index in range(depth):
+                stride = 2 if stage and not index else 1
+                name = f"stage{stage + 1}_block{index + 1}"
+                x = block(self, x, width, stride, name)
+        return x
 
     def model(self, inputs, x, classes, name):
         """Averages each channel, classifies, and returns the `keras.Model`."""
         x = layers.GlobalAveragePooling2D(name="pool")(x)
-        outputs = layers.Dense(
-            classes,
-            use_bias=False,
-            kernel_initializer=self._initializer,
-            kernel_regularizer=self._regularizer,
-            name="classifier",
-        )(x)
+        outputs = self.dense(x, classes, name="classifier")
         return keras.Model(inputs, outputs, name=name)
 
     def _pad(self, x, size, stride, name):
@@ -100,3 +105,20 @@ class Blocks:
             # "same" would pad unevenly, on the right and below only.
             x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
         return x, "valid"
+
+
+def strides_of(stem, strides):
+    """Returns the stride of a stem, and those of what follows.
+
+    Example:
+
+    >>> strides_of("small", [1, 2, 1, 2, 2])
+    (2, [1, 1, 1, 1, 2])
+    """
+    first, left_out = _STEMS[check_choice(stem, "stem", _STEMS)]
+    found = []
+    for stride in strides:
+        if stride > 1 and left_out:
+            stride, left_out = 1, left_out - 1
+        found.append(stride)
+    return first, found

@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from tf_gems.zoo._arguments import checked
+from tf_gems.zoo._blocks import Blocks
 
 
 @checked
@@ -36,27 +37,15 @@ def conv4(
     Reference: Frankle & Carbin, 2019, "The Lottery Ticket Hypothesis",
     figure 2; Ramanujan et al., 2020, table 1.
     """
-    settings = {
-        "use_bias": False,
-        "kernel_initializer": kernel_initializer,
-        "kernel_regularizer": kernel_regularizer,
-    }
+    blocks = Blocks(kernel_initializer, kernel_regularizer)
     x = inputs = keras.Input(input_shape, name="image")
     for block, filters in enumerate((64, 128), 1):
         for index in (1, 2):
-            x = layers.Conv2D(
-                filters,
-                3,
-                padding="same",
-                activation="relu",
-                name=f"block{block}_conv{index}",
-                **settings,
-            )(x)
+            name = f"block{block}_conv{index}"
+            x = blocks.convolution(x, filters, 3, activation="relu", name=name)
         x = layers.MaxPooling2D(name=f"block{block}_pool")(x)
     x = layers.Flatten(name="flatten")(x)
     for index in (1, 2):
-        x = layers.Dense(
-            256, activation="relu", name=f"dense{index}", **settings
-        )(x)
-    outputs = layers.Dense(classes, name="classifier", **settings)(x)
+        x = blocks.dense(x, 256, "relu", name=f"dense{index}")
+    outputs = blocks.dense(x, classes, name="classifier")
     return keras.Model(inputs, outputs, name="conv4")

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from tf_gems.zoo._arguments import checked
-from tf_gems.zoo._blocks import norm
+from tf_gems.zoo._blocks import Blocks
 
 
 @checked
@@ -39,16 +39,12 @@ def lenet_300_100(
     Document Recognition"; Frankle & Carbin, 2019, "The Lottery Ticket
     Hypothesis", table 1.
     """
-    settings = {
-        "use_bias": False,
-        "kernel_initializer": kernel_initializer,
-        "kernel_regularizer": kernel_regularizer,
-    }
+    blocks = Blocks(kernel_initializer, kernel_regularizer)
     inputs = keras.Input(input_shape, name="image")
     x = layers.Flatten(name="flatten")(inputs)
     for index, units in enumerate((300, 100), 1):
-        x = layers.Dense(units, name=f"dense{index}", **settings)(x)
-        x = norm(x, f"norm{index}")
+        x = blocks.dense(x, units, name=f"dense{index}")
+        x = blocks.norm(x, f"norm{index}")
         x = layers.ReLU(name=f"relu{index}")(x)
-    outputs = layers.Dense(classes, name="classifier", **settings)(x)
+    outputs = blocks.dense(x, classes, name="classifier")
     return keras.Model(inputs, outputs, name="lenet_300_100")

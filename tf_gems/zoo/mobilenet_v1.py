@@ -4,7 +4,7 @@ import keras
 
 from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
-from tf_gems.zoo._stems import strides_of
+from tf_gems.zoo._blocks import strides_of
 
 # Filters and stride of each block, by its place.
 _BLOCKS = (
@@ -93,7 +93,7 @@ def mobilenet_v1(
     for index, stride in enumerate(strides, 1):
         name = f"block{index}"
         filters = int(_BLOCKS[index - 1][0] * alpha)
-        x = blocks.depthwise_norm_relu(x, 3, stride, name=f"{name}_depthwise")
+        x = blocks.depthwise_norm_relu(x, stride, name=f"{name}_depthwise")
         x = blocks.convolution_norm_relu(
             x, filters, 1, name=f"{name}_pointwise"
         )

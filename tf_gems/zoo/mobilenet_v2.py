@@ -5,7 +5,7 @@ from keras import layers
 
 from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
-from tf_gems.zoo._stems import strides_of
+from tf_gems.zoo._blocks import strides_of
 
 # Expansion, filters and blocks of each stage, and its stride for ImageNet.
 _STAGES = (
@@ -169,7 +169,7 @@ def _expand(blocks, x, expansion, name):
 
 
 def _project(blocks, x, filters, stride, name):
-    x = blocks.depthwise_norm_relu(x, 3, stride, name=f"{name}_depthwise")
+    x = blocks.depthwise_norm_relu(x, stride, name=f"{name}_depthwise")
     return blocks.convolution_norm(x, filters, 1, name=f"{name}_project")
 
 

@@ -89,12 +89,8 @@ def resnet32(
 def _resnet(name, blocks, input_shape, classes, depth, width):
     inputs = keras.Input(input_shape, name="image")
     x = blocks.convolution_norm_relu(inputs, 16 * width, 3, name="stem")
-    for stage, filters in enumerate((16, 32, 64), 1):
-        for index in range(1, depth + 1):
-            stride = 2 if stage > 1 and index == 1 else 1
-            x = _basic_block(
-                blocks, x, filters * width, stride, f"stage{stage}_block{index}"
-            )
+    filters = [n * width for n in (16, 32, 64)]
+    x = blocks.stages(x, _basic_block, filters, [depth] * 3)
     return blocks.model(inputs, x, classes, name)
 
 

@@ -7,6 +7,8 @@ from tf_gems.validation import check_choice
 from tf_gems.zoo._arguments import checked
 from tf_gems.zoo._blocks import Blocks
 
+_FILTERS = (64, 128, 256, 512)
+
 
 @checked
 def resnet18(
@@ -58,7 +60,7 @@ def resnet18(
         x = _imagenet_stem(blocks, inputs)
     else:
         x = blocks.convolution_norm_relu(inputs, 64, 3, name="stem")
-    x = _stages(blocks, x, _basic_block, (2, 2, 2, 2))
+    x = blocks.stages(x, _basic_block, _FILTERS, (2, 2, 2, 2))
     return blocks.model(inputs, x, classes, "resnet18")
 
 
@@ -114,7 +116,7 @@ def resnet50(
     blocks = Blocks(kernel_initializer, kernel_regularizer, affine)
     inputs = keras.Input(input_shape, name="image")
     x = _imagenet_stem(blocks, inputs)
-    x = _stages(blocks, x, _bottleneck, (3, 4, 6, 3))
+    x = blocks.stages(x, _bottleneck, _FILTERS, (3, 4, 6, 3))
     return blocks.model(inputs, x, classes, "resnet50")
 
 
@@ -123,15 +125,6 @@ def _imagenet_stem(blocks, x):
     # After ReLU, zeros never are the only maximum.
     x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
     return layers.MaxPooling2D(3, 2, name="stem_pool")(x)
-
-
-def _stages(blocks, x, block, depths):
-    for stage, depth in enumerate(depths, 1):
-        for index in range(1, depth + 1):
-            stride = 2 if stage > 1 and index == 1 else 1
-            name = f"stage{stage}_block{index}"
-            x = block(blocks, x, 32 * 2**stage, stride, name)
-    return x
 
 
 def _basic_block(blocks, x, filters, stride, name):

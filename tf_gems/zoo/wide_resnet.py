@@ -44,12 +44,7 @@ def wide_resnet28_2(
     blocks = Blocks(kernel_initializer, kernel_regularizer)
     inputs = keras.Input(input_shape, name="image")
     x = blocks.convolution(inputs, 16, 3, name="stem")
-    for stage, filters in enumerate((32, 64, 128), 1):
-        for index in range(1, 5):
-            stride = 2 if stage > 1 and index == 1 else 1
-            x = _preactivation_block(
-                blocks, x, filters, stride, f"stage{stage}_block{index}"
-            )
+    x = blocks.stages(x, _preactivation_block, (32, 64, 128), (4, 4, 4))
     x = blocks.norm(x, "head_norm")
     x = layers.ReLU(name="head_relu")(x)
     return blocks.model(inputs, x, classes, "wide_resnet28_2")

@@ -1,8 +1,10 @@
-"""Compares what was exported with the Keras model, output by output."""
+"""Compares what was made of a model with the model, output by output."""
 
 import dataclasses
 
 import numpy as np
+
+from tf_gems import _keras
 
 # Smaller outputs are compared at this fraction of the largest one, as their
 # rounding errors have the magnitude of the terms that were added.
@@ -10,6 +12,8 @@ _LEAST_SHARE = 1e-3
 # Processors, XNNPACK and TensorFlow differ in whether they round floats to
 # zero that are smaller than the smallest normal one.
 _SMALLEST_NORMAL = float(np.finfo("float32").tiny)
+# A few units in the last of 11 or 8 bits, each layer adding its own.
+_HALF = {"float16": 1e-2, "bfloat16": 5e-2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +81,17 @@ class Parity:
         )
 
 
-def measure_parity(expected, received):
-    """Returns the `Parity` of dicts from the names of outputs to arrays.
+def half_tolerance(model, dtype=None):
+    """Returns the share by which outputs may differ in 16 bits, 0 in float32.
 
-    Args:
-        expected: Outputs of a Keras model, finite.
-        received: Outputs of an export.
+    The type is the one that the model computes in if none is given.
     """
+    types = {part.compute_dtype for part in _keras.flatten_layers(model)}
+    return max(_HALF.get(name, 0.0) for name in ({dtype} if dtype else types))
+
+
+def measure_parity(expected, received):
+    """Returns the `Parity` of dicts from the names of outputs to arrays."""
     expected = {name: np.asarray(value) for name, value in expected.items()}
     scale = max(
         (np.abs(x).max(initial=0) for x in expected.values() if _is_inexact(x)),
@@ -133,7 +141,7 @@ def refuse_non_finite(batches, name):
             value = np.asarray(value)
             if _is_inexact(value) and not np.isfinite(value).all():
                 raise ValueError(
-                    "An export is compared on finite outputs. Received: "
+                    "Outputs are compared where they are finite. Received: "
                     f"output '{output}' of '{name}', which holds NaN or "
                     "infinite values. Check the inputs and the layers that "
                     "divide, take logarithms or mask; a mask may add -1e9 "
@@ -142,12 +150,7 @@ def refuse_non_finite(batches, name):
 
 
 def doubts(batches):
-    """Returns sentences on what a comparison of outputs cannot detect.
-
-    Args:
-        batches: List of dicts from names to arrays, the outputs of a Keras
-            model.
-    """
+    """Returns sentences on what a comparison of outputs cannot detect."""
     for name in batches[0]:
         if _varies([np.asarray(outputs[name]) for outputs in batches]):
             return []

@@ -1,11 +1,11 @@
-"""What a comparison of outputs sees."""
+"""Tests the comparison of outputs."""
 
 import numpy as np
 import pytest
 
-from tf_gems.export.parity import doubts
-from tf_gems.export.parity import measure_parity
-from tf_gems.export.parity import refuse_non_finite
+from tf_gems.parity import doubts
+from tf_gems.parity import measure_parity
+from tf_gems.parity import refuse_non_finite
 
 
 def share(expected, received):
@@ -14,7 +14,7 @@ def share(expected, received):
     ).share
 
 
-def test_what_is_not_finite_never_agrees():
+def test_nonfinite_outputs_are_different():
     for value in (np.nan, np.inf, -np.inf):
         assert share([1.0, 2.0], [1.0, value]) == np.inf
         assert share([1.0, value], [1.0, value]) == np.inf
@@ -28,13 +28,13 @@ def test_what_is_not_finite_never_agrees():
     assert measure_parity({"y": np.ones(2)}, {}).share == np.inf
 
 
-def test_each_output_is_compared_on_its_own_scale():
+def test_outputs_are_compared_relative_to_their_scale():
     large, small = np.array([1000.0]), np.array([10.0])
     both = measure_parity(
         {"a": large, "b": small}, {"a": large, "b": small + 5}
     )
     assert (both.output, both.share) == ("b", 0.5)
-    # What is small beside the others has their rounding errors.
+    # Small outputs have the rounding errors of the large ones.
     tiny = np.array([1e-9])
     both = measure_parity({"a": large, "b": tiny}, {"a": large, "b": -tiny})
     assert both.share < 1e-8
@@ -48,21 +48,21 @@ def test_denormal_outputs_may_be_rounded_to_zero():
             assert both.within(1e-4) == agrees
 
 
-def test_integers_and_text_are_right_or_wrong():
+def test_integers_and_text_must_be_equal():
     assert share([3, 900], [7, 900]) == 0.5
     assert share([True, False], [True, False]) == 0.0
     assert share(["a", "b"], np.array([b"a", b"c"], object)) == 0.5
     assert share([1 + 1j, 2], [1 - 1j, 2]) == 1.0
 
 
-def test_outputs_that_say_little_are_doubted():
+def test_constant_outputs_are_doubted():
     random = np.random.default_rng(0)
     first, second = random.normal(size=(2, 7, 3))
     for batches in (
         [first],
         [first, first[:1]],
         [first[:1], second[:1]],
-        [first @ first.T, first[:1] @ first[:1].T],  # batch by batch
+        [first @ first.T, first[:1] @ first[:1].T],  # Batch by batch.
         [np.float32(1), np.float32(2)],
         [np.array(["a", "b"])],
         [np.arange(7)],
@@ -75,5 +75,5 @@ def test_outputs_that_say_little_are_doubted():
         [np.array(["a", "a"])],
     ):
         assert len(doubts([{"y": value} for value in batches])) == 1
-    # One output that varies is enough.
+    # One output that varies is sufficient.
     assert not doubts([{"x": np.ones((7, 3)), "y": first}])
