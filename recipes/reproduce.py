@@ -145,7 +145,7 @@ class Reproduction:
             try:
                 record = self._find_and_finetune(row, method, seed, path)
             except RuntimeError as error:
-                if "network is dead" not in str(error):
+                if "no longer depends on its input" not in str(error):
                     raise
                 record = {"seed": seed, "failure": str(error)}
                 record |= dict.fromkeys(("before", "after", "layers"))
@@ -358,7 +358,7 @@ def main(_):
         write_text(directory / f"{part}.txt", f"{text}\n")
         if values.figure:
             figures.draw(part, cells, directory / f"{part}.png")
-    print(f"\n{text}\n\nin {directory}")
+    print(f"\n{text}\n\nresults: {directory}")
 
 
 flags.DEFINE_enum(

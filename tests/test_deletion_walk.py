@@ -293,7 +293,7 @@ def test_user_directory_survives(files, user, writer, light):
         try:
             writer(files, target, again)
         except REFUSALS:
-            assert snapshot(target) == before, "refused, but changed"
+            assert snapshot(target) == before, "a refused directory changed"
         assert_survives(before)
 
 
@@ -543,7 +543,7 @@ def test_recipe_program_keeps_user_files(user, recipe, recipes, tmp_path):
         (directory / result).write_text("mine")
         theirs = snapshot(directory)
         refusal = run(output)
-        assert f"'{result}'" in refusal and "of someone else" in refusal
+        assert f"'{result}'" in refusal and "from another source" in refusal
         assert snapshot(directory) == theirs
         # Without them, it writes its files and replaces its earlier files.
         for path in written:

@@ -23,10 +23,10 @@ FILES = [
 # One of each kind, since compiling on JAX takes seconds per network.
 CHOICE = """
     (straight_through and xla) or Dense or shared
-    or state_moves or float32_head or towers or bfloat16 or several_call
-    or functional_model or written_in_line or golden
+    or state_updates or float32_head or towers or bfloat16 or several_call
+    or functional_model or inline or golden
     or (few_epochs and 3) or (travel and 4)
-    or (nothing_changed and (gem_miner or imp or snip))
+    or (model_is_unchanged and (gem_miner or imp or snip))
 """
 
 

@@ -73,7 +73,7 @@ def test_directory_on_full_disk(files, small, light, writer):  # noqa: F811
             assert isinstance(error, Refused) or error.errno == errno.ENOSPC
             assert isinstance(error, Refused) or str(small) in str(error)
         else:
-            assert left, "there was no room"
+            assert left, "writing to the full disk raised no error"
         assert theirs.stat().st_size == before
         assert not list(small.rglob("*.partial-*"))
         theirs.unlink()

@@ -99,7 +99,9 @@ def kill_one_of_two_workers(output_dir):
     os.kill(worker, signal.SIGKILL)
     code, _ = finish(process)
     assert code != 0, "a worker continued without the others"
-    assert not list(output_dir.glob("*/ticket.gem")), "killed too late"
+    assert not list(output_dir.glob("*/ticket.gem")), (
+        "the worker was killed too late"
+    )
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ ANY = st.floats(width=32, allow_nan=False, allow_infinity=False)
 def in_place(monkeypatch):
     """Simulates scores on an accelerator, and counts the freezes there."""
     if keras.backend.backend() not in ("tensorflow", "jax"):
-        pytest.skip("compiled by XLA")
+        pytest.skip("XLA compiles the step")
     done = []
     freeze = gem_miner.freeze_in_place
     monkeypatch.setattr(PrunableWeight, "on_accelerator", True)

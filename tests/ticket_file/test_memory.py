@@ -166,7 +166,9 @@ for path in sys.argv[1:]:
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="needs Linux limits"
+)
 def test_reading_respects_max_bytes(tmp_path):
     random = np.random.default_rng(0)
     values = random.normal(size=(4, 4_000_000)).astype("float32")
@@ -273,4 +275,4 @@ def test_weight_paths_are_bounded_on_write():
     for name in ("w" * 1025, 3):
         with pytest.raises(ValueError, match="at most 1,024 characters") as e:
             ticket_file.encode({name: np.ones(2, bool)}, {name: np.ones(2)}, {})
-        assert re.search("Received: .* short names", str(e.value))
+        assert re.search("Received: .* shorter names", str(e.value))

@@ -166,7 +166,7 @@ class Attempt:
             return (
                 "The ranges of activations are those of "
                 f"{self.calibrated} examples. Pass a hundred real inputs or "
-                "more as `representative_data`; if the model is that "
+                "more as `representative_data`. If the model is very "
                 "sensitive to rounding, raise `tolerance`."
             )
         return None

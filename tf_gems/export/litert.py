@@ -41,7 +41,7 @@ def export_litert(
     sparse=True,
     compact=False,
 ) -> ExportReport:
-    """Writes a TFLite file that stores only the kept weights where it can.
+    """Writes a TFLite file that stores weights sparsely where possible.
 
     The model itself is traced with `training=False`, including its look-up
     tables, adapted statistics, attributes and states. TensorFlow's converter
@@ -73,21 +73,21 @@ def export_litert(
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
             weights. It is not changed.
-        path: String or path that ends in `.tflite`. A file there is replaced.
-        inputs: Inputs to compare outputs on, as the model takes them.
-            Defaults to `None`: the representative data, or random ones, the
-            same each time.
+        path: String or path that ends in `.tflite`. An existing file is
+            replaced.
+        inputs: Inputs of the model on which outputs are compared. Defaults to
+            `None`: the representative data, or random inputs from a fixed
+            seed.
         form: `"float32"`, `"float16"`, `"dynamic_int8"` or `"int8"`. Defaults
             to `"float32"`.
-        representative_data: Inputs, as the model takes them, from which
-            `"int8"` learns the ranges of activations: a hundred real
-            examples or more. Of a dataset or generator, which yields batches
-            as `fit` takes them, the first 100 are read. A
-            `tf_gems.QuantizationAwareModel` has its ranges and is only
-            compared on them. Defaults to `None`.
+        representative_data: Inputs of the model for calibrating the ranges of
+            activations with `"int8"`, a hundred real examples or more: arrays,
+            or a dataset or generator of batches as for `fit`, of which the
+            first 100 are read. A `tf_gems.QuantizationAwareModel` has its own
+            ranges and is only compared on these inputs. Defaults to `None`.
         batch_size: Integer, the fixed batch size of the file. Defaults to
-            `None`: the one that the model declares, otherwise any size. A
-            network that LiteRT runs only with a fixed size gets 1, and the
+            `None`: the batch size that the model declares, otherwise any size.
+            If LiteRT requires a fixed size for the network, it is 1, and the
             report says so.
         optimize: `"size"`: the smallest file; weights are expanded when it
             is loaded. `"latency"`, for `"float32"` only: `Dense` kernels with
@@ -99,14 +99,14 @@ def export_litert(
             table, and at least 1e-2 and 5e-2 for networks that compute in
             float16 and bfloat16, which the file does in float32.
         io: `"float32"`, or `"int8"` for a file of `form="int8"` whose inputs
-            and outputs are 8-bit integers, too, as microcontrollers and other
-            devices without floating-point units need. Defaults to `"float32"`.
+            and outputs are 8-bit integers too, which microcontrollers and
+            other devices without floating-point units require. Defaults to
+            `"float32"`.
         sparse: Whether to store zeros sparsely. Pass `False` for devices
             whose runtime has no `DENSIFY` operator. Defaults to `True`.
-        compact: Whether to remove the channels that zeros have cut off
-            first, as `tf_gems.compact` does. The outputs and the size of the
-            file are compared with those of the whole model. Defaults to
-            `False`.
+        compact: Whether to first remove the channels that zeros disconnect, as
+            `tf_gems.compact` does. The outputs and the size of the file are
+            compared with those of the original model. Defaults to `False`.
 
     Returns:
         `tf_gems.ExportReport`.
@@ -114,12 +114,12 @@ def export_litert(
     Raises:
         OSError: If `path` cannot be written.
         RuntimeError: If nothing has been pruned yet, if Keras does not run on
-            TensorFlow, if the network has no such form that runs, or if the
-            outputs of the file differ. The message names the layer, if it is
-            known.
+            TensorFlow, if LiteRT cannot run the network in this form, or if
+            the outputs of the file differ. The message names the layer, if it
+            is known.
         ValueError: If an argument is out of range, the model is not a built
-            Keras 3 model, its weights or outputs are not finite, or it is to
-            be compacted and its graph is not known.
+            Keras 3 model, its weights or outputs are not finite, or `compact`
+            is `True` and the graph of the model is not known.
 
     Example:
 

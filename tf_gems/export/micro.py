@@ -27,26 +27,26 @@ def export_micro(
     tolerance=None,
     compact=False,
 ) -> ExportReport:
-    """Writes an int8 file without zeros for microcontrollers.
+    """Writes an int8 file for microcontrollers that stores no zeros.
 
     The file computes in 8-bit integers, with integer inputs and outputs and a
     batch size of one. A weight with enough zeros is stored as one bit for each
     value, followed by the nonzero values. TensorFlow Lite for Microcontrollers
-    decodes it before the layer that reads it runs. This needs less flash, but
-    memory for the largest decoded weight, whose size is in the report. Only
-    this runtime reads such a file.
+    decodes it before the layer that reads it runs. This takes less flash
+    memory, but additional RAM for the largest decoded weight, whose size is in
+    the report. Only this runtime reads such a file.
 
-    The file is run by the interpreter of that runtime, and compared with the
-    Keras model. It needs `pip install tf_gems[micro]`. On the device, register
-    the operator `DECODE`, beside those of the network.
+    The file is run with the interpreter of that runtime, and compared with the
+    Keras model. Requires `pip install tf_gems[micro]`. On the device, register
+    the operator `DECODE` in addition to the operators of the network.
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
             weights. It is not changed.
-        path: String or path that ends in `.tflite`. A file there is replaced.
-        representative_data: Inputs, as the model takes them, from which the
-            ranges of activations are learned: a hundred real examples or
-            more.
+        path: String or path that ends in `.tflite`. An existing file is
+            replaced.
+        representative_data: Inputs of the model for calibrating the ranges of
+            activations, a hundred real examples or more.
         inputs: Inputs to compare outputs on. Defaults to `None`: the
             representative data.
         tolerance: Float, see `tf_gems.export_litert`. Defaults to `None`:
