@@ -42,8 +42,10 @@ class QuantizationAwareModel(SparseModel):
 
     Args:
         model: Built Keras 3 model of any kind, pruned and stripped or not,
-            that computes in float32. An error names the layers that LiteRT
-            does not compute in 8-bit integers.
+            that computes in float32. Custom layers are traced through their
+            `call`, which may use other layers, `keras.ops` and the weights
+            that the layer holds as attributes. An error names the layers that
+            LiteRT does not compute in 8-bit integers.
         representative_data: Inputs, as `fit` takes them, from which the first
             ranges are taken: a hundred real examples or more. Arrays, or a
             dataset that yields inputs or tuples of inputs and targets.
