@@ -1,4 +1,4 @@
-"""Installs tf_gems. What is installed is described in pyproject.toml."""
+"""Installs tf_gems. See pyproject.toml for the package metadata."""
 
 from setuptools import setup
 

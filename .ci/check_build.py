@@ -1,10 +1,10 @@
-"""Checks that BUILD names what exists, and names all of it.
+"""Checks that BUILD is complete and names no missing files.
 
     python .ci/check_build.py
 
-BUILD files are written in Starlark, whose syntax is that of Python: the rules
-are replaced by functions that note the files of each target. This needs no
-Bazel. It exits with 1 and prints each fault.
+BUILD is written in Starlark, which has the syntax of Python. The rules are
+replaced by functions that record the files of each target, so Bazel is not
+needed. The script prints each fault and exits with 1 if there are any.
 """
 
 import sys
@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def check(root):
-    """Returns a list of faults, sentences that name a target or a file.
+    """Returns a list of faults. Each one names a target or a file.
 
     Args:
-        root: Path of a directory that holds BUILD.
+        root: Path of the directory that contains BUILD.
     """
     targets, faults = {}, []
 
@@ -44,14 +44,16 @@ def check(root):
         "exports_files": lambda files: rule("exports_files", data=files),
     }
     code = compile((root / "BUILD").read_text("utf-8"), "BUILD", "exec")
-    exec(code, names)  # noqa: S102  our own file
+    exec(code, names)  # noqa: S102  trusted file
     for name, (files, deps) in targets.items():
         for file in sorted(files):
             if not (root / file).is_file():
                 faults.append(f"'{name}' names '{file}', which is missing.")
         for target in deps:
             if target.removeprefix(":") not in targets:
-                faults.append(f"'{name}' depends on '{target}', no target.")
+                faults.append(
+                    f"'{name}' depends on '{target}', a missing target."
+                )
     named = set().union(*(files for files, _ in targets.values()))
     for folder in ("benchmarks", "docs/guides", "recipes", "tests", "tf_gems"):
         for path in sorted(root.glob(f"{folder}/**/*.py")):
@@ -65,7 +67,7 @@ def _matches(root, patterns):
     return {
         path.relative_to(root).as_posix()
         for pattern in patterns
-        # Python before 3.13 matches only directories by a last `**`.
+        # Before Python 3.13, a trailing `**` matches only directories.
         for path in root.glob(
             f"{pattern}/*" if pattern[-2:] == "**" else pattern
         )
@@ -75,5 +77,5 @@ def _matches(root, patterns):
 
 if __name__ == "__main__":
     found = check(ROOT)
-    print("\n".join(found) or "BUILD names what exists.")
+    print("\n".join(found) or "BUILD is complete.")
     sys.exit(bool(found))

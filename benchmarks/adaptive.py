@@ -1,13 +1,14 @@
-"""What the adaptive penalty is worth where the budget or the optimizer changes.
+"""Compares the adaptive score penalty with constant penalties.
 
-LeNet-300-100 on digits (MNIST by a flag): the same call at three numbers of
-epochs and three batch sizes, with the penalty that adapts itself and with
-constant weights, which would have to be rescaled by hand; then optimizers of
-other kinds. Twenty epochs of fine-tuning; means over seeds. Rows that the
-file already has are not run again.
+Mines LeNet-300-100 on digits (or MNIST, with `--dataset=mnist`) for three
+numbers of epochs and three batch sizes, with the adaptive penalty and with
+constant weights. A constant weight would have to be rescaled by hand for each
+of these settings. Other optimizers are tried as well. Each ticket is fine-tuned
+for 20 epochs, and the results are means over seeds. Rows that are already in
+the output file are not run again.
 
     python benchmarks/adaptive.py --output=benchmarks/results/adaptive.json
-    python benchmarks/adaptive.py --epochs=30,75,150 --batch_sizes=64,128,512 \
+    python benchmarks/adaptive.py --epochs=30,75,150 --batch_sizes=64,128,512 \\
         --output=benchmarks/results/adaptive_long.json
 """
 
@@ -30,15 +31,28 @@ from tf_gems.provenance import provenance
 from tf_gems.training import train
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("dataset", "digits", ["digits", "mnist"], "Data.")
-flags.DEFINE_integer("seeds", 3, "How often.")
-flags.DEFINE_list("epochs", None, "Of mining; then only SGD with momentum.")
-flags.DEFINE_list("batch_sizes", None, "Default: three by the data.")
-flags.DEFINE_float("target_sparsity", 0.98, "Fraction of zeros.")
-flags.DEFINE_string("data_dir", None, "Directory of TFDS.")
-flags.DEFINE_string("output", None, "JSON file, written row by row.")
+flags.DEFINE_enum(
+    "dataset", "digits", ["digits", "mnist"], "Name of the dataset."
+)
+flags.DEFINE_integer("seeds", 3, "Number of seeds.")
+flags.DEFINE_list(
+    "epochs",
+    None,
+    "Numbers of mining epochs. If set, only SGD with momentum is run.",
+)
+flags.DEFINE_list(
+    "batch_sizes",
+    None,
+    "Batch sizes. Defaults to three sizes that depend on the dataset.",
+)
+flags.DEFINE_float(
+    "target_sparsity", 0.98, "Fraction of zeros to mine to, in [0, 1)."
+)
+flags.DEFINE_string("data_dir", None, "Directory of the TFDS datasets.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
-EPOCHS = {"digits": (12, 30, 60), "mnist": (4, 10, 20)}  # as 30, 75, 150
+# The default epochs correspond to 30, 75 and 150.
+EPOCHS = {"digits": (12, 30, 60), "mnist": (4, 10, 20)}
 BATCH_SIZES = {"digits": (32, 64, 256), "mnist": (64, 128, 512)}
 PENALTIES = {
     "auto": {"regularization": "auto"},
@@ -54,7 +68,7 @@ OPTIMIZERS = {
     "SGD": (keras.optimizers.SGD, {}, 5.0),
     "Adam": (keras.optimizers.Adam, {}, 0.01),
     "AdamW": (keras.optimizers.AdamW, {}, 0.01),
-    # A step of Lion moves every score by the rate: 0.003 is too slow here.
+    # A step of Lion changes every score by the rate, so 0.003 is too slow.
     "Lion": (keras.optimizers.Lion, {}, 0.01),
 }
 
@@ -74,7 +88,7 @@ def cells():
 
 
 def measure(data, penalty, optimizer, epochs, batch_size, seed):
-    """Mines and fine-tunes; returns a row of the results."""
+    """Mines and fine-tunes a network. Returns a row of the results."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     network = gems.zoo.lenet_300_100(
@@ -129,7 +143,7 @@ def measure(data, penalty, optimizer, epochs, batch_size, seed):
 
 
 def render(rows):
-    """Returns the accuracies before / after fine-tuning as a table."""
+    """Returns a table of the accuracies before and after fine-tuning."""
     penalties = list(PENALTIES)
     lines = [f"{'':<32}" + "".join(f"{name:>22}" for name in penalties)]
     found = {}
@@ -157,7 +171,7 @@ def _means(rows):
 
 
 def main(_):
-    """Measures, prints and writes the results."""
+    """Runs the missing settings, prints a table and writes the results."""
     data = datasets.load(FLAGS.dataset, FLAGS.data_dir)
     rows = []
     if FLAGS.output and Path(FLAGS.output).exists():

@@ -1,15 +1,16 @@
-"""How much faster sparse 1x1 convolutions are in a browser.
+"""Measures the speed-up of sparse 1x1 convolutions in a browser.
 
     pip install playwright && apt-get install chromium
     npm ci --ignore-scripts --prefix tf_gems/page
     python benchmarks/browser.py --output=benchmarks/results/browser.json
 
-Networks by sizes by sparsities, in headless Chromium, LiteRT.js on one thread:
-a file with dense weights beside one in which the zeros are stored sparsely.
-Zeros are at random places of the 1x1 convolutions. Each file is compared with
-Keras in a page of its own, before any time is taken in a page of both, in
-turns. The control is a sparsity of 0, of which both files are the same;
-`stock` is `keras.applications.MobileNet` as it is, whose zeros save no time.
+Each combination of network, image size and sparsity runs in headless Chromium
+with LiteRT.js on one thread. A file with dense weights is compared with a file
+that stores the same zeros sparsely. The zeros are at random positions in the
+kernels of the 1x1 convolutions. Each file is first compared with Keras on a
+separate page. Then both files are timed on one page, alternately. A sparsity of
+0 is the control, for which both files are identical. `stock` is the unmodified
+`keras.applications.MobileNet`, whose zeros save no time.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import twins  # first: it quiets TensorFlow
+import twins  # must be the first import: silences TensorFlow
 from absl import app
 from absl import flags
 
@@ -31,13 +32,27 @@ from tf_gems import page as pages
 from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("networks", ["v1", "v2", "stock", "stock_ready"], "Which.")
-flags.DEFINE_list("sizes", ["96", "224"], "Of images, in pixels.")
-flags.DEFINE_list("sparsities", ["0", "0.7", "0.8", "0.9", "0.95", "0.98"], "")
-flags.DEFINE_integer("pairs", 61, "Of times, dense and sparse.")
-flags.DEFINE_float("alpha", 1.0, "That multiplies the filters.")
-flags.DEFINE_string("chromium", None, "The browser's program.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_list(
+    "networks", ["v1", "v2", "stock", "stock_ready"], "Names of the networks."
+)
+flags.DEFINE_list(
+    "sizes", ["96", "224"], "Heights and widths of the images, in pixels."
+)
+flags.DEFINE_list(
+    "sparsities",
+    ["0", "0.7", "0.8", "0.9", "0.95", "0.98"],
+    "Fractions of zeros, each in [0, 1).",
+)
+flags.DEFINE_integer(
+    "pairs", 61, "Number of pairs of times, one dense and one sparse."
+)
+flags.DEFINE_float("alpha", 1.0, "Width multiplier of the networks.")
+flags.DEFINE_string(
+    "chromium",
+    None,
+    "Path of the Chromium executable. Defaults to the one in `PATH`.",
+)
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 CLASSES = 1000
 CHECK = """async ([url, shape]) => {
@@ -57,7 +72,7 @@ TIME = """async ([dense, sparse, shape, pairs]) => {
 
 
 def network(name, size):
-    """Returns a Keras model."""
+    """Returns a Keras model by name."""
     settings = {"input_shape": (size, size, 3), "classes": CLASSES}
     settings["alpha"] = FLAGS.alpha
     if name == "v1":
@@ -76,7 +91,7 @@ def network(name, size):
 
 @contextlib.contextmanager
 def serving(folder):
-    """Serves a folder meanwhile; yields the address."""
+    """Serves a folder by HTTP, and yields its address."""
     server = pages.make_server(folder)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -88,7 +103,7 @@ def serving(folder):
 
 
 def measure(browser, pair, folder):
-    """Checks and times two files; returns a dict."""
+    """Checks and times two files. Returns a dict."""
     pair["inputs"].astype("<f4").tofile(Path(folder, "inputs.bin"))
     pair["outputs"].astype("<f4").tofile(Path(folder, "outputs.bin"))
     shape = [1, *pair["inputs"].shape[1:]]
@@ -117,7 +132,7 @@ def measure(browser, pair, folder):
 
 
 def cases():
-    """Yields the rows of the table, still empty."""
+    """Yields the rows of the table, without measurements."""
     for name in FLAGS.networks:
         for size in map(int, FLAGS.sizes):
             for sparsity in map(float, FLAGS.sparsities):
@@ -126,7 +141,7 @@ def cases():
 
 @contextlib.contextmanager
 def chromium():
-    """Starts headless Chromium; yields the browser."""
+    """Starts headless Chromium, and yields the browser."""
     from playwright.sync_api import sync_playwright
 
     program = FLAGS.chromium or shutil.which("chromium")
@@ -139,7 +154,7 @@ def chromium():
 
 
 def main(_):
-    """Measures, prints a table, writes JSON."""
+    """Runs the benchmark, prints a table and writes JSON."""
     rows = []
     with chromium() as browser:
         print(
@@ -162,7 +177,7 @@ def main(_):
 
 
 def line(row):
-    """Returns a line of the table."""
+    """Returns a row as a line of text."""
     sizes = "->".join(f"{n / 1e6:.2f}" for n in row["bytes"])
     return (
         f"{row['network']:<13}{row['size']:>5}{row['sparsity']:>7.0%}"
@@ -173,7 +188,7 @@ def line(row):
 
 
 def write(name, rows, version):
-    """Writes what was measured so far."""
+    """Writes the rows that have been measured so far."""
     if not FLAGS.output:
         return
     report = {

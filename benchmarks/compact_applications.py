@@ -1,20 +1,21 @@
-"""Does `tf_gems.compact` keep the outputs of the networks of Keras?
+"""Checks that `tf_gems.compact` keeps the outputs of Keras Applications.
 
     python benchmarks/compact_applications.py \\
         --output=benchmarks/results/compact_applications.json
 
-Every network of `keras.applications` with random weights, at a small input:
-70 % of the output channels of each kernel, with their biases, are zero, drawn
-at random, and normalization has statistics, scales and shifts as after
-training. The compact model is compared with the network on two random inputs.
-Networks that the file already has are not run again.
+Each network of `keras.applications` has random weights and a small input. In
+each kernel, 70 % of the output channels and their biases are set to zero,
+chosen at random. Batch normalization gets random statistics, scales and
+offsets, as after training. The outputs of the compact model are compared with
+those of the network on two random inputs. Networks that are already in the
+output file are not run again.
 """
 
 import json
 from pathlib import Path
 
 import keras
-import mining  # noqa: F401  # first: it quiets TensorFlow
+import mining  # noqa: F401  # must be the first import: silences TensorFlow
 import numpy as np
 from absl import app
 from absl import flags
@@ -25,16 +26,22 @@ from sweep_models import applications
 import tf_gems
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("networks", None, "Which. Defaults to all.")
-flags.DEFINE_float("part", 0.7, "Of the channels, which is zero.")
-flags.DEFINE_integer("largest", 30_000_000, "Number of parameters.")
+flags.DEFINE_list("networks", None, "Names of the networks. Defaults to all.")
+flags.DEFINE_float(
+    "part", 0.7, "Fraction of the channels to set to zero, in [0, 1)."
+)
+flags.DEFINE_integer(
+    "largest",
+    30_000_000,
+    "Largest number of parameters. Larger networks are skipped.",
+)
 
 
 def zero_channels(model, part):
-    """Zeros a part of the output channels of each kernel but the last.
+    """Sets output channels of all kernels except the last to zero.
 
-    A dense layer and a convolution have them in the last axis; a depthwise
-    convolution has one for each channel that it reads.
+    The output channels are the last axis of a dense or convolution kernel, and
+    the second to last axis of a depthwise kernel.
     """
     random = np.random.default_rng(0)
     kernels = {}
@@ -56,7 +63,7 @@ def zero_channels(model, part):
 
 
 def measure(name):
-    """Returns the row of a network."""
+    """Compacts a network and returns its row."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
     model = applications.build(name).model
@@ -67,7 +74,8 @@ def measure(name):
     zero_channels(model, FLAGS.part)
     draw_normalizations(model)
     for weight in model.weights:
-        if "layer_scale/variable" in weight.path:  # else as good as off
+        # The initial value nearly disables the branch.
+        if "layer_scale/variable" in weight.path:
             weight.assign(keras.ops.ones_like(weight))
     outputs = model(
         np.random.default_rng(1).random((2, *model.input_shape[1:]))
@@ -87,7 +95,7 @@ def measure(name):
 
 
 def line(row):
-    """Returns the row of a Markdown table."""
+    """Returns a row of a Markdown table."""
     if "difference" not in row:
         return f"| {row['network']} | {row.get('skipped') or row['error']} |"
     gone = [1 - b / a for a, b in (row["parameters"], row["multiply_adds"])]
@@ -97,7 +105,7 @@ def line(row):
 
 
 def main(_):
-    """Compacts what is missing, and prints a row a network."""
+    """Compacts the missing networks and prints one row per network."""
     rows = []
     if FLAGS.output and Path(FLAGS.output).exists():
         rows = json.loads(Path(FLAGS.output).read_text("utf-8"))["results"]
@@ -112,5 +120,5 @@ def main(_):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", None, "JSON file.")
+    flags.DEFINE_string("output", None, "Path of the JSON file to write.")
     app.run(main)

@@ -1,22 +1,21 @@
-"""What `tf_gems.compact` removes, and how much faster LiteRT runs then.
+"""Measures what `tf_gems.compact` removes, and the speed-up in LiteRT.
 
     python benchmarks/compaction.py --output=benchmarks/results/compaction.json
 
-Two kinds of networks:
+There are two kinds of networks:
 
-* The published tickets of `savedmodels`, which were mined: single weights are
-  zero, as they are before fine-tuning. Fine-tuning moves the shifts of batch
-  normalization, which makes constants of dead channels that are not zero.
-  Rows "shifts drawn" have such shifts, drawn at random.
-* Networks of which whole channels are zero (`pattern="channel"`), in the
-  kernels that `tf_gems.plan` names for it. Which ones is drawn at random, and
-  so are all weights, statistics and shifts: these rows tell time, and nothing
-  about accuracy.
+* The published tickets of `savedmodels`. They were mined, so individual weights
+are zero. They have not been fine-tuned. Fine-tuning changes the offsets of
+batch normalization, after which a dead channel is a nonzero constant. Rows
+named "shifts drawn" have such offsets, drawn at random.
+* Networks with whole channels of zeros (`pattern="channel"`), in the kernels
+that `tf_gems.plan` names. The channels, weights, statistics and offsets are all
+random, so these rows measure time and not accuracy.
 
-Each export is compared with the Keras model before it is timed. Times are
-processor times of LiteRT on one thread, for one example, dense and compact in
-turns in one process; medians, and quartiles of the ratio. The dense file is
-that of the same network with none of its zeros used.
+Each export is compared with the Keras model before it is timed. The dense and
+the compact file run alternately in one process. Times are CPU times of LiteRT
+on one thread for one example: medians, and quartiles of the ratio. The dense
+file holds the same network with all its zeros stored.
 """
 
 import importlib.metadata
@@ -25,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import mining  # noqa: F401  # first: it quiets TensorFlow
+import mining  # noqa: F401  # must be the first import: silences TensorFlow
 import numpy as np
 from absl import app
 from absl import flags
@@ -34,15 +33,15 @@ from results_file import write_results
 import tf_gems
 from tf_gems import zoo
 from tf_gems.export.litert import write_litert
-from tf_gems.export.quiet import quiet
 from tf_gems.planning.channels import removable_kernels
+from tf_gems.quiet import quiet
 
 FLAGS = flags.FLAGS
 TICKETS = Path(__file__).parents[1] / "savedmodels"
 
 
 def resnet20():
-    """Returns the ResNet-20 of the recipes for CIFAR-10."""
+    """Returns the ResNet-20 that the CIFAR-10 recipes use."""
     return zoo.resnet20((32, 32, 3), 10)
 
 
@@ -60,7 +59,10 @@ CHANNELS = {
 
 
 def draw_normalizations(model):
-    """Draws what batch normalization learns, as after training."""
+    """Sets the parameters of batch normalization to random values.
+
+    They are in the range of those of a trained network.
+    """
     random = np.random.default_rng(0)
     for weight in model.weights:
         shape = weight.shape
@@ -71,7 +73,7 @@ def draw_normalizations(model):
 
 
 def cases():
-    """Yields rows and networks."""
+    """Yields pairs of a row and a network."""
     for name, (network, build) in MINED.items():
         for shifts in ("as mined", "shifts drawn"):
             model = build()
@@ -106,7 +108,7 @@ def cases():
 
 
 def runner(data, example):
-    """Returns a function that runs a file once, and its processor time."""
+    """Returns a function that runs a file once and returns its CPU time."""
     from ai_edge_litert.interpreter import Interpreter
 
     with quiet():
@@ -123,7 +125,7 @@ def runner(data, example):
 
 
 def in_turns(runs, rounds):
-    """Returns the times of two functions that time themselves, in turns."""
+    """Alternates two functions that return their times. Returns all times."""
     times = [[], []]
     for number in range(-5, rounds):
         for which in (0, 1) if number % 2 else (1, 0):
@@ -134,13 +136,13 @@ def in_turns(runs, rounds):
 
 
 def measure(model, inputs, folder, rounds):
-    """Measures what compaction removes of a network, and the time it saves.
+    """Measures what compaction removes from a network, and the time it saves.
 
     Args:
         model: Keras model with zeros.
         inputs: Float32 array of a few examples.
-        folder: Path to which `dense.tflite` and `compact.tflite` are written.
-        rounds: Integer, runs of each file.
+        folder: Path of the directory for `dense.tflite` and `compact.tflite`.
+        rounds: Integer, number of runs of each file.
 
     Returns:
         Dict of JSON values.
@@ -171,12 +173,12 @@ def measure(model, inputs, folder, rounds):
 
 
 def key(row):
-    """Returns what tells rows apart."""
+    """Returns the key that identifies a row."""
     return row["zeros"], row["network"], row["sparsity"]
 
 
 def known():
-    """Returns the rows that are measured already, if only some are to be."""
+    """Returns the measured rows of the output file, if `--only` is given."""
     if not (FLAGS.only and FLAGS.output and Path(FLAGS.output).exists()):
         return {}
     found = json.loads(Path(FLAGS.output).read_text("utf-8"))["results"]
@@ -184,7 +186,7 @@ def known():
 
 
 def main(_):
-    """Measures, prints a table, writes JSON."""
+    """Runs the benchmark, prints a table and writes JSON."""
     rows = known()
     for row, model in cases():
         if FLAGS.only not in row["zeros"]:
@@ -218,10 +220,18 @@ def main(_):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("sparsities", ["0.3", "0.5", "0.7"], "Of channels.")
-    flags.DEFINE_integer("rounds", 101, "Of one run of each file, in turns.")
-    flags.DEFINE_string(
-        "only", "", "Text in the kinds of zeros to measure; other rows stay."
+    flags.DEFINE_list(
+        "sparsities",
+        ["0.3", "0.5", "0.7"],
+        "Fractions of zero channels, each in [0, 1).",
     )
-    flags.DEFINE_string("output", None, "JSON file to write.")
+    flags.DEFINE_integer(
+        "rounds", 101, "Number of alternating runs of each file."
+    )
+    flags.DEFINE_string(
+        "only",
+        "",
+        "Text that the kind of zeros must contain. Other rows are kept.",
+    )
+    flags.DEFINE_string("output", None, "Path of the JSON file to write.")
     app.run(main)

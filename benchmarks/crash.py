@@ -1,21 +1,22 @@
-"""Kills real jobs again and again: they must end as if nothing had happened.
+"""Kills jobs repeatedly and checks that they still finish correctly.
 
     python benchmarks/crash.py --kills=1000
 
-The jobs are those of `crash_stages.py`: a recipe that mines and fine-tunes,
-exports, a comparison, and a search of KerasTuner. Each runs in a process that
-gets `kill -9`, and is started again until it is finished. Half of the kills
-come before a file operation of the process (every one of an undisturbed run
-has its turn), the others at a random time. In the end there must be the files
-of a run that was left alone, each with the same bytes where nothing in it is a
-time, and no others.
+The jobs are those of `crash_stages.py`: a recipe that mines and fine-tunes, an
+export, a comparison, and a KerasTuner search. Each job runs in a process that
+receives `kill -9` and is restarted until it finishes. Half of the kills precede
+a file operation of the process, and cover every operation of an undisturbed
+run. The other half come at random times. At the end, the directory must hold
+exactly the files of an undisturbed run. Their bytes must be equal, except for
+recorded times.
 
-Processes are forks of this one, so that TensorFlow is imported once; a kill
-takes the process only, and not the converter that it started. KerasTuner writes
-its `oracle.json` in place: searches that it lost at such a moment are counted.
+The processes are forks of this one, so that TensorFlow is imported only once. A
+kill ends only the process, and not the converter that it started. KerasTuner
+writes its `oracle.json` in place. Searches that it loses because of this are
+counted separately.
 
-In turns: with `--minutes=10` it stops after so many, and the same command goes
-on from what it wrote.
+A run can be split: `--minutes=10` stops after 10 minutes, and the same command
+continues from the written results.
 """
 
 import argparse
@@ -37,20 +38,21 @@ from sweep_models.process import memory_of
 RESULTS = Path(__file__).with_name("results") / "crash.json"
 _OPERATIONS = re.compile(r"open|(os|shutil|tempfile)\.\w+")
 _READING = ("os.listdir", "os.scandir", "os.walk", "os.fwalk")
-_LONGEST = 3600.0  # seconds after which a process hangs
+_LONGEST = 3600.0  # Seconds after which a process is considered stuck.
 
 
 def start(stage, directory, kill_before=None):
     """Starts a job in a fork of this process.
 
     Args:
-        stage: Name in `crash_stages.STAGES`.
-        directory: Path of its own.
-        kill_before: The number of the file operation before which the process
-            ends itself. Defaults to `None`: it does not.
+        stage: String, a key of `crash_stages.STAGES`.
+        directory: Path of the job's directory.
+        kill_before: Integer, the number of the file operation before which the
+            process kills itself. Defaults to `None`, which never kills it.
 
     Returns:
-        The number of the process. It logs its operations in `DIRECTORY.log`.
+        Integer, the process ID. The process logs its operations to
+        `DIRECTORY.log`.
     """
 
     def run():
@@ -65,7 +67,7 @@ def start(stage, directory, kill_before=None):
 
 
 def _count_operations(directory, log, kill_before):
-    """Logs what is done to files below a directory; see `start`."""
+    """Logs the operations on files in a directory. See `start`."""
     count = 0
 
     def hook(event, arguments):
@@ -77,7 +79,7 @@ def _count_operations(directory, log, kill_before):
         if not any(path.startswith(directory) for path in paths):
             return
         if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
-            return  # what is read only leaves all as it is
+            return  # Reading does not change any file.
         count += 1
         name = re.sub(r"[0-9a-f]{12,}", "*", Path(paths[0]).name)
         os.write(log, f"{event} {name}\n".encode())
@@ -88,10 +90,10 @@ def _count_operations(directory, log, kill_before):
 
 
 def finish(number, seconds=None):
-    """Waits for a process, or kills it after so many seconds.
+    """Waits for a process to end, or kills it after a number of seconds.
 
     Returns:
-        Its exit code; `-9` if it was killed.
+        Integer, the exit code. It is `-9` if the process was killed.
     """
     end = time.monotonic() + (_LONGEST if seconds is None else seconds)
     while time.monotonic() < end:
@@ -107,7 +109,7 @@ def finish(number, seconds=None):
 
 
 def _ends(session):
-    """Whether no process of a session is left, after a while."""
+    """Returns whether all processes of a session end within a few seconds."""
     for _ in range(600):
         if not memory_of(session):
             return True
@@ -121,7 +123,7 @@ def operations(directory):
 
 
 def left_alone(stage):
-    """Returns files, operations and seconds of a run that nobody kills."""
+    """Returns the files, operations and duration of an undisturbed run."""
     with tempfile.TemporaryDirectory() as folder:
         directory, begin = Path(folder, "run"), time.monotonic()
         if finish(start(stage, directory)):
@@ -131,13 +133,13 @@ def left_alone(stage):
 
 
 def run_killed(stage, whole, first, most, generator):
-    """Runs a job until it is finished, with at most so many kills.
+    """Runs a job until it finishes, and kills it a limited number of times.
 
     Args:
-        stage: Name in `crash_stages.STAGES`.
-        whole: What `left_alone` returned.
-        first: Integer, how many kills there were before.
-        most: Integer.
+        stage: String, a key of `crash_stages.STAGES`.
+        whole: Tuple returned by `left_alone`.
+        first: Integer, number of kills before this run.
+        most: Integer, maximum number of kills in this run.
         generator: `random.Random`.
 
     Returns:
@@ -150,7 +152,7 @@ def run_killed(stage, whole, first, most, generator):
         while True:
             kill = {}
             if len(places) < most:
-                # Each operation in turn, and a time.
+                # Alternates between the next operation and a random time.
                 turn, by_time = divmod(first + len(places), 2)
                 kill = {"before": 1 + turn % len(steps)}
                 if by_time:
@@ -168,7 +170,7 @@ def run_killed(stage, whole, first, most, generator):
             problem = Path(f"{directory}.said").read_text("utf-8")[-2000:]
             lost = _is_lost_by_keras_tuner(problem)
         elif not all(map(_ends, sessions)):
-            problem = "A converter outlives the process that started it."
+            problem = "A converter still runs after its parent process ended."
     return {
         "stage": stage,
         "kills": len(places),
@@ -184,9 +186,9 @@ def run_killed(stage, whole, first, most, generator):
 
 
 def _is_lost_by_keras_tuner(problem):
-    """Whether KerasTuner was killed while it wrote a file of its own in place.
+    """Returns whether a kill made KerasTuner lose its own file.
 
-    It cannot load its search then.
+    KerasTuner writes the file in place, and cannot load the search afterwards.
     """
     return "keras_tuner/src/engine/stateful.py" in problem and (
         "JSONDecodeError" in problem
@@ -194,19 +196,38 @@ def _is_lost_by_keras_tuner(problem):
 
 
 def parse():
-    """Returns what the command line says."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--kills_of_a_run", type=int, default=8)
-    parser.add_argument("--stages", nargs="*", default=crash_stages.STAGES)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=None)
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--kills", type=int, default=1000, help="Total number of kills."
+    )
+    parser.add_argument(
+        "--kills_of_a_run",
+        type=int,
+        default=8,
+        help="Maximum number of kills in one run of a job.",
+    )
+    parser.add_argument(
+        "--stages",
+        nargs="*",
+        default=crash_stages.STAGES,
+        help="Names of the jobs.",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Random seed.")
+    parser.add_argument(
+        "--minutes", type=float, default=None, help="Time limit, in minutes."
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=RESULTS,
+        help="Path of the JSON file to write.",
+    )
     return parser.parse_args()
 
 
 def read_runs(given, question):
-    """Returns what earlier turns of the same question found."""
+    """Returns the earlier runs of the output file, if the settings match."""
     if not given.output.exists():
         return []
     found = json.loads(given.output.read_text("utf-8"))
@@ -214,7 +235,7 @@ def read_runs(given, question):
 
 
 def main():
-    """Kills jobs until there were enough kills, and writes what differed."""
+    """Kills jobs the requested number of times, and writes the differences."""
     given, begin = parse(), time.monotonic()
     question = [given.kills, given.kills_of_a_run, given.seed, *given.stages]
     runs = read_runs(given, question)
@@ -228,7 +249,7 @@ def main():
         if not missing:
             break
         if given.minutes and time.monotonic() - begin > 60 * given.minutes:
-            print(f"{kills.total()} kills: run the command again to go on.")
+            print(f"{kills.total()} kills: run the command again to continue.")
             break
         stage = min(missing, key=kills.__getitem__)
         runs.append(
@@ -251,7 +272,7 @@ def main():
 
 
 def write(path, question, runs, wholes):
-    """Writes what was found up to now."""
+    """Writes the results so far."""
     from tf_gems.provenance import provenance
 
     by_stage, places = collections.Counter(), collections.Counter()

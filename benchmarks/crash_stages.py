@@ -1,8 +1,9 @@
-"""What `crash.py` kills: small jobs that write files in every way there is.
+"""The jobs that `crash.py` kills.
 
-Each stage is a function of a directory, which does what is missing there, and
-a list of patterns of the files that tell its result. Nothing is run with
-TensorFlow when this is imported, so that a process may be forked.
+The jobs cover all the ways in which the library writes files. Each stage is a
+function that takes a directory and does the work that is still missing there.
+Importing this module runs no TensorFlow operation, so that the process can be
+forked.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes"))
 
 os.environ["TF_CONFIG"] = ""  # no first operation
-import quiet_tensorflow  # noqa: F401 - before anything that imports it
+import quiet_tensorflow  # noqa: F401 - must precede imports of TensorFlow
 
 del os.environ["TF_CONFIG"]
 
@@ -33,13 +34,13 @@ from tf_gems import methods
 from tf_gems import tuning
 from tf_gems.export.gem import export_gem
 
-# What differs between two runs that nobody kills.
+# Files and fields that differ between two undisturbed runs.
 _RANDOM = ("fingerprint.pb", "results.csv", "oracle.json", "tuner0.json")
 _VARYING = ("seconds", "provenance", "interrupted", "shared_object_id")
 
 
 def network(seed=0):
-    """Returns a compiled network, the same for the same seed."""
+    """Returns a compiled network that depends only on the seed."""
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
         [
@@ -55,12 +56,12 @@ def network(seed=0):
 
 
 def loss():
-    """Returns the loss of all these networks."""
+    """Returns the loss of these networks."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def data():
-    """Returns batches for training, and a test set."""
+    """Returns training batches and a test set."""
     x, y = sklearn.datasets.load_digits(return_X_y=True)
     x = (x / 16).astype("float32")
     train = [(x[i : i + 128], y[i : i + 128]) for i in range(0, 1280, 128)]
@@ -68,7 +69,7 @@ def data():
 
 
 def recipe(directory):
-    """Mines and fine-tunes, as the digits recipe does."""
+    """Mines and fine-tunes a network like the digits recipe."""
     settings = dataclasses.replace(
         digits.PRESETS["smoke"], mining_epochs=4, finetuning_epochs=2
     )
@@ -76,7 +77,7 @@ def recipe(directory):
 
 
 def export(directory):
-    """Exports a network in every form."""
+    """Exports a network in every format."""
     model = network()
     for variable in model.trainable_variables:
         value = variable.numpy()
@@ -91,7 +92,7 @@ def export(directory):
 
 
 def compare(directory):
-    """Compares a ticket with a shuffled one."""
+    """Compares a ticket with a shuffled ticket."""
     train, test = data()
     tf_gems.compare(
         network,
@@ -111,7 +112,7 @@ def compare(directory):
 
 
 def search(directory):
-    """Searches settings by KerasTuner."""
+    """Tunes hyperparameters with KerasTuner."""
     train, test = data()
     tuner = keras_tuner.RandomSearch(
         tuning.GemMinerHyperModel(
@@ -131,7 +132,7 @@ STAGES = {f.__name__: f for f in (recipe, export, compare, search)}
 
 
 def files(directory):
-    """Returns a digest of all files, without what varies from run to run."""
+    """Returns digests of all files, without the content that varies."""
     return {
         str(path.relative_to(directory)): hashlib.sha256(
             _content(path)
@@ -142,7 +143,7 @@ def files(directory):
 
 
 def _content(path):
-    """Returns the bytes of a file that are the same in every run."""
+    """Returns the content of a file that is equal in every run."""
     if path.name in _RANDOM:
         return b""
     if path.suffix == ".keras":

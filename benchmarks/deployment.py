@@ -1,18 +1,20 @@
-"""Bytes and accuracy of sparse networks in every form, against tfmot's route.
+"""Compares exports of sparse networks with those of TF Model Optimization.
 
-    python benchmarks/deployment.py --models=DIRECTORY \
+    python benchmarks/deployment.py --models=DIRECTORY \\
         --output=benchmarks/results/deployment.json
     python benchmarks/deployment.py --render=benchmarks/results/deployment.json
 
-Two networks (ResNet-20 on CIFAR-10, a sparse-ready MobileNetV1 on 20 classes
-of Tiny ImageNet), four sparsities, two routes: mined and fine-tuned by this
-library and written by `tf_gems.deployment_report`; and pruned by magnitude with
-TF Model Optimization, stripped, and converted with `EXPERIMENTAL_SPARSITY`. See
-`deployment_train.py` and `deployment_forms.py`, which run in processes of their
-own. What is trained is kept in `--models`, so that a stopped run goes on, and
-the files can be written again. Training is short and equal for both routes: the
-table compares files, and what their weights still know, not methods at their
-best.
+The benchmark trains two networks (ResNet-20 on CIFAR-10 and a sparse-ready
+MobileNetV1 on 20 classes of Tiny ImageNet) to four sparsities by two routes,
+and records the size and the accuracy of every exported file. In the first
+route, this library mines and fine-tunes the network, and
+`tf_gems.deployment_report` exports it. In the second route, TF Model
+Optimization prunes the network by magnitude, strips it, and converts it with
+`EXPERIMENTAL_SPARSITY`. The programs `deployment_train.py` and
+`deployment_forms.py` do the work in separate processes. Trained models are kept
+in `--models`, so that an interrupted run can continue and the files can be
+exported again. Training is short and equally long for both routes. The table
+compares the exported files, and not the methods at their best accuracy.
 """
 
 import json
@@ -50,7 +52,7 @@ COLUMNS = (
 
 
 def run(program, network, sparsity, route):
-    """Runs one of the two programs for a cell, in a process of its own."""
+    """Runs one of the two programs for a cell in a separate process."""
     subprocess.run(
         [
             sys.executable,
@@ -66,7 +68,7 @@ def run(program, network, sparsity, route):
 
 
 def cells():
-    """Yields network, sparsity and route of every cell."""
+    """Yields the network, sparsity and route of every cell."""
     for network in TASKS:
         for sparsity in SPARSITIES:
             for route in ROUTES:
@@ -74,7 +76,7 @@ def cells():
 
 
 def collect():
-    """Trains, exports and reads the cells; returns their rows."""
+    """Trains, exports and evaluates the cells. Returns their rows."""
     found = []
     for network, sparsity, route in cells():
         directory = directory_of(FLAGS.models, network, sparsity, route)
@@ -109,7 +111,7 @@ def collect():
 
 
 def write(found):
-    """Writes what there is so far."""
+    """Writes the results so far."""
     results = {
         "benchmark": "deployment",
         "command": "python benchmarks/deployment.py --models=DIRECTORY",
@@ -121,7 +123,7 @@ def write(found):
 
 
 def pick(cell, form, encoding):
-    """Returns the row of a form that runs, the sparse one if there are two."""
+    """Returns the row of a format that runs. Prefers the sparse file."""
     rows = [row for row in cell["forms"] if row["form"] == form]
     if encoding is not None:
         rows = [row for row in rows if row["encoding"] == encoding]
@@ -130,7 +132,7 @@ def pick(cell, form, encoding):
 
 
 def render(results):
-    """Returns tables in Markdown: bytes (gzip), accuracy, failures."""
+    """Returns Markdown tables of gzip sizes, accuracies and failures."""
     lines, refusals = [], {}
     for network in dict.fromkeys(cell["network"] for cell in results["cells"]):
         mine = [c for c in results["cells"] if c["network"] == network]
@@ -163,7 +165,7 @@ def render(results):
 
 
 def shown(row):
-    """Returns a cell of the table."""
+    """Returns the text of a table cell."""
     if row is None or row["bytes"] is None:
         return "-"
     size = f"{row['bytes'] / 1e3:,.1f} ({row['gzip_bytes'] / 1e3:,.1f})"
@@ -173,7 +175,7 @@ def shown(row):
 
 
 def main(_):
-    """Measures what is missing, or renders what was measured."""
+    """Runs the missing cells, or renders an existing file."""
     if FLAGS.render:
         print(render(json.loads(Path(FLAGS.render).read_text("utf-8"))))
         return
@@ -182,7 +184,17 @@ def main(_):
 
 if __name__ == "__main__":
     define_flags()
-    flags.DEFINE_string("output", "deployment.json", "JSON file to write.")
-    flags.DEFINE_string("render", None, "JSON file to print as a table.")
-    flags.DEFINE_bool("only_collect", False, "Whether to train nothing.")
+    flags.DEFINE_string(
+        "output", "deployment.json", "Path of the JSON file to write."
+    )
+    flags.DEFINE_string(
+        "render",
+        None,
+        "Path of a JSON file to print as tables, without training.",
+    )
+    flags.DEFINE_bool(
+        "only_collect",
+        False,
+        "Whether to collect existing results without training.",
+    )
     app.run(main)

@@ -1,14 +1,15 @@
-"""Exports one trained cell of the deployment table in all forms and runs them.
+"""Exports one trained cell of the deployment table and runs all files.
 
-    python benchmarks/deployment_forms.py --network=resnet20 --sparsity=0.9 \
+    python benchmarks/deployment_forms.py --network=resnet20 --sparsity=0.9 \\
         --route=gem_miner --models=DIRECTORY
 
-Reads what `benchmarks/deployment_train.py` kept, and writes `forms.json`
-beside it: bytes, by gzip and zstd, and the accuracy of every file on the test
-images, each run by LiteRT or TensorFlow. The route `gem_miner` is exported by
-`tf_gems.deployment_report`. The route `tfmot` is exported as its guide says, by
-the converter of TensorFlow with `EXPERIMENTAL_SPARSITY`; what LiteRT then
-cannot run is in the table with the reason.
+Reads the models that `benchmarks/deployment_train.py` saved, and writes
+`forms.json` to the same directory. It holds the size of every file, compressed
+with gzip and zstd, and its accuracy on the test images in LiteRT or TensorFlow.
+The route `gem_miner` is exported by `tf_gems.deployment_report`. The route
+`tfmot` is exported by TensorFlow's converter with `EXPERIMENTAL_SPARSITY`, as
+the guide of TF Model Optimization describes. If LiteRT cannot run a file, the
+row holds the error message.
 """
 
 import json
@@ -18,7 +19,7 @@ import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if "--route=tfmot" in sys.argv:  # before anything imports TensorFlow
+if "--route=tfmot" in sys.argv:  # must precede imports of TensorFlow
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 import keras
@@ -35,15 +36,15 @@ import tf_gems as gems
 from tf_gems.export import accuracy as measured
 from tf_gems.export.litert import write_litert
 from tf_gems.export.paths import Stored
-from tf_gems.export.quiet import quiet
 from tf_gems.provenance import provenance
+from tf_gems.quiet import quiet
 
 FLAGS = flags.FLAGS
 CALIBRATED = 100
 
 
 def row(form, encoding, size, accuracy=None, refused=None, note=None):
-    """Returns a row of the table; `size` is that of `Stored.sizes`."""
+    """Returns a row of the table. `size` is a value of `Stored.sizes`."""
     plain, by_gzip, by_zstd = size or (None, None, None)
     return {
         "form": form,
@@ -90,7 +91,7 @@ def forms_of_gems(directory, data):
                     export.dense_gzip_bytes,
                     export.dense_zstd_bytes,
                 )
-                # Keras' own export computes what Keras computes.
+                # The outputs of Keras' own export are those of Keras.
                 rows.append(row("saved_model", "dense", size, report.accuracy))
         path = os.path.join(folder, "twin.tflite")
         _, dense = write_litert(model, path, images[:32], "float32")
@@ -134,7 +135,7 @@ def forms_of_gems(directory, data):
 
 
 def forms_of_tfmot(directory, data):
-    """Returns the rows of a network that tfmot pruned."""
+    """Returns the rows of a network that TF Model Optimization pruned."""
     import tensorflow as tf
     import tf_keras
 
@@ -208,7 +209,7 @@ def forms_of_tfmot(directory, data):
 
 
 def run_litert(path, images):
-    """Returns the outputs of a file with one input, by `ai_edge_litert`."""
+    """Returns the outputs of a file with one input in `ai_edge_litert`."""
     from ai_edge_litert.interpreter import Interpreter
 
     with quiet():
@@ -222,7 +223,7 @@ def run_litert(path, images):
 
 
 def main(_):
-    """Exports and runs the cell that the flags name."""
+    """Exports and runs the cell that the flags select."""
     directory = directory_of(
         FLAGS.models, FLAGS.network, FLAGS.sparsity, FLAGS.route
     )
@@ -243,7 +244,11 @@ def main(_):
 
 if __name__ == "__main__":
     define_flags()
-    flags.DEFINE_enum("network", "resnet20", list(TASKS), "Network.")
-    flags.DEFINE_float("sparsity", 0.9, "Fraction of zeros.")
-    flags.DEFINE_enum("route", "gem_miner", ROUTES, "How it got sparse.")
+    flags.DEFINE_enum(
+        "network", "resnet20", list(TASKS), "Name of the network."
+    )
+    flags.DEFINE_float("sparsity", 0.9, "Fraction of zeros, in [0, 1).")
+    flags.DEFINE_enum(
+        "route", "gem_miner", ROUTES, "Method that pruned the network."
+    )
     app.run(main)

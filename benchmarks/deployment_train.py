@@ -1,19 +1,21 @@
-"""Trains cells of the deployment table, see `benchmarks/deployment.py`.
+"""Trains cells of the deployment table. See `benchmarks/deployment.py`.
 
-    python benchmarks/deployment_train.py --network=resnet20 \
+    python benchmarks/deployment_train.py --network=resnet20 \\
         --route=gem_miner --models=DIRECTORY [--sparsity=0.9,0.95]
 
-Two routes to a sparse network, with the same data, batches, epochs, weight
-decay and set of pruned weights:
+There are two routes to a sparse network. Both use the same data, batches,
+epochs, weight decay and set of pruned weights:
 
-* `gem_miner`: half the epochs mine a ticket, half fine-tune it;
-* `tfmot`: magnitude pruning of TF Model Optimization as its guide shows it,
-  `prune_low_magnitude` around each layer with `PolynomialDecay` over half the
-  epochs, on the twin of the network in `tf_keras`; then `strip_pruning`.
+* `gem_miner`: mines a ticket for half of the epochs, and fine-tunes it for the
+other half.
+* `tfmot`: prunes by magnitude with TF Model Optimization, as its guide shows.
+`prune_low_magnitude` wraps each layer of the equivalent `tf_keras` model, with
+a `PolynomialDecay` schedule over half of the epochs. Then `strip_pruning`
+removes the wrappers.
 
-What is trained is kept in the directory of the cell: `model.keras` or
-`model.h5`, `ticket.gem`, and `train.json` when all is written. A cell that is
-there is not trained again.
+The directory of a cell holds the trained model (`model.keras` or `model.h5`),
+`ticket.gem` and, once everything is written, `train.json`. Finished cells are
+not trained again.
 """
 
 import dataclasses
@@ -24,7 +26,7 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if "--route=tfmot" in sys.argv:  # before anything imports TensorFlow
+if "--route=tfmot" in sys.argv:  # must precede imports of TensorFlow
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 import keras
@@ -52,16 +54,17 @@ WEIGHT_DECAY = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A network on its data, and how long it trains.
+    """A network, its dataset and its training length.
 
     Args:
-        build: Function of the shape of images and the number of classes.
-        dataset: Name for `tf_gems.datasets.load`.
-        folder: Where its data is, in `--data_dir`.
-        fraction: Float, the part of the training set.
-        epochs: Integer, in all.
-        filters: Which weights are pruned, see `tf_gems.SparseModel`.
-        tested: Integer, each how-many-th image of the test set is used.
+        build: Function that takes the image shape and the number of classes,
+            and returns the network.
+        dataset: String, name for `tf_gems.datasets.load`.
+        folder: String, subdirectory of `--data_dir` that holds the dataset.
+        fraction: Float, fraction of the training set to use.
+        epochs: Integer, total number of epochs.
+        filters: Selects the weights to prune. See `tf_gems.SparseModel`.
+        tested: Integer `n`. Every `n`-th image of the test set is used.
     """
 
     build: object
@@ -73,7 +76,7 @@ class Task:
     tested: int
 
     def load(self, data_dir):
-        """Returns `tf_gems.datasets.ImageData` with the part that is tested."""
+        """Returns `tf_gems.datasets.ImageData` with part of the test set."""
         data = datasets.load(
             self.dataset, os.path.join(data_dir, self.folder), self.fraction
         )
@@ -82,7 +85,7 @@ class Task:
         return dataclasses.replace(data, test=test)
 
     def network(self, data):
-        """Returns the Keras model, not yet trained."""
+        """Returns the untrained Keras model."""
         return self.build(
             data.image_shape,
             data.classes,
@@ -91,7 +94,7 @@ class Task:
 
 
 def normalized(data, images):
-    """Returns images as the network takes them: some sets hold bytes."""
+    """Returns images scaled for the network. Some datasets hold bytes."""
     if data.mean is None:
         return images
     return ((images - data.mean) / data.deviation).astype("float32")
@@ -112,10 +115,12 @@ TASKS = {
 
 
 def define_flags():
-    """Defines the flags that both programs have."""
-    flags.DEFINE_string("models", None, "Directory of the cells.")
+    """Defines the flags that both programs share."""
+    flags.DEFINE_string("models", None, "Directory of the trained cells.")
     flags.DEFINE_string(
-        "data_dir", "../shared/data", "Directory of tfds, tiny_imagenet_20."
+        "data_dir",
+        "../shared/data",
+        "Directory that holds `tfds` and `tiny_imagenet_20`.",
     )
 
 
@@ -125,7 +130,7 @@ def directory_of(models, network, sparsity, route):
 
 
 def mine(task, data, sparsity, directory):
-    """Mines and fine-tunes; returns what it found."""
+    """Mines and fine-tunes a network. Returns the results."""
     sparse = gems.SparseModel.from_preset(
         "paper", task.network(data), seed=SEED, filters=task.filters
     )
@@ -167,8 +172,12 @@ def mine(task, data, sparsity, directory):
 
 
 def prune_with_tfmot(task, data, sparsity, directory):
-    """Prunes by magnitude with tfmot; returns what it found."""
-    import tensorflow_model_optimization as tfmot  # first: it picks Keras 2
+    """Prunes a network by magnitude with TF Model Optimization.
+
+    Returns the results.
+    """
+    # must be the first import: selects Keras 2
+    import tensorflow_model_optimization as tfmot
 
     # isort: split
     import tf_keras
@@ -232,7 +241,7 @@ def prune_with_tfmot(task, data, sparsity, directory):
 
 
 def accuracy_of(model, data):
-    """Returns the accuracy of a model of either Keras on the test images."""
+    """Returns the test accuracy of a model of either Keras version."""
     images, labels = data.test
     outputs = [
         np.asarray(model(images[i : i + 100], training=False))
@@ -244,7 +253,7 @@ def accuracy_of(model, data):
 
 
 def main(_):
-    """Trains the cells that the flags name and that are not there."""
+    """Trains the selected cells that are missing."""
     task = TASKS[FLAGS.network]
     data = task.load(FLAGS.data_dir)
     for sparsity in map(float, FLAGS.sparsity):
@@ -257,7 +266,7 @@ def main(_):
 
 
 def train(task, data, sparsity, directory):
-    """Trains a cell, and returns what there is to record."""
+    """Trains a cell. Returns the values to record."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(SEED)
     run = mine if FLAGS.route == "gem_miner" else prune_with_tfmot
@@ -280,7 +289,15 @@ def train(task, data, sparsity, directory):
 
 if __name__ == "__main__":
     define_flags()
-    flags.DEFINE_enum("network", "resnet20", list(TASKS), "Network.")
-    flags.DEFINE_list("sparsity", list(map(str, SPARSITIES)), "Of zeros.")
-    flags.DEFINE_enum("route", "gem_miner", ROUTES, "How it gets sparse.")
+    flags.DEFINE_enum(
+        "network", "resnet20", list(TASKS), "Name of the network."
+    )
+    flags.DEFINE_list(
+        "sparsity",
+        list(map(str, SPARSITIES)),
+        "Fractions of zeros, each in [0, 1).",
+    )
+    flags.DEFINE_enum(
+        "route", "gem_miner", ROUTES, "Method that prunes the network."
+    )
     app.run(main)

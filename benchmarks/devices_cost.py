@@ -1,14 +1,15 @@
-"""Throughput of mining on one device, on two replicas and by two workers.
+"""Measures the mining throughput of one device, two replicas and two workers.
 
     python benchmarks/devices_cost.py --output=devices_cost.json
 
-All at the same global batch, one after the other: one
-process with one device; one with two logical CPUs under MirroredStrategy; two
-worker processes on loopback under MultiWorkerMirroredStrategy. On one machine
-all of them share its cores, which a single process already uses: the table
-tells what coordination costs, not what more machines bring. The tickets of
-the workers, masks and kernels, must be equal, bit for bit; the statistics of
-batch normalization are each worker's own, as Keras has it.
+All kinds use the same global batch size and run one after the other: one
+process with one device, one process with two logical CPUs under
+`MirroredStrategy`, and two worker processes on the loopback interface under
+`MultiWorkerMirroredStrategy`. On one machine they share the cores, and a single
+process already uses all of them. The table therefore shows the cost of
+coordination, not the speed-up from more machines. The masks and kernels of all
+workers must be equal, bit for bit. The statistics of batch normalization differ
+between workers, as is usual in Keras.
 """
 
 import hashlib
@@ -29,18 +30,22 @@ from absl import flags
 from results_file import write_results
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("turns", 2, "Of each kind.")
-flags.DEFINE_integer("epochs", 6, "Of mining; the first does not count.")
-flags.DEFINE_integer("steps", 8, "Of an epoch.")
-flags.DEFINE_integer("batch_size", 128, "Global.")
-flags.DEFINE_string("kind", None, "Measures this one only: a child does.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_integer("turns", 2, "Number of runs of each kind.")
+flags.DEFINE_integer(
+    "epochs", 6, "Mining epochs per run. The first epoch is not timed."
+)
+flags.DEFINE_integer("steps", 8, "Steps per epoch.")
+flags.DEFINE_integer("batch_size", 128, "Global batch size.")
+flags.DEFINE_string(
+    "kind", None, "Kind to measure in this process. Set for child processes."
+)
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 KINDS = {"one device": 1, "two replicas": 1, "two workers": 2}
 
 
 def make_strategy(kind):
-    """Returns a strategy of `tf.distribute`; before anything else runs."""
+    """Returns a `tf.distribute` strategy. Must be called first."""
     import tensorflow as tf
 
     if kind == "two workers":
@@ -55,7 +60,7 @@ def make_strategy(kind):
 
 
 def train(kind):
-    """Mines, and returns images a second and the ticket's digest."""
+    """Mines a network. Returns images per second and the ticket's digest."""
     strategy = make_strategy(kind)
     import keras
     import numpy as np
@@ -106,7 +111,7 @@ def train(kind):
 
 
 def addresses(count):
-    """Returns addresses on loopback that are free."""
+    """Returns free addresses on the loopback interface."""
     sockets = [socket.socket() for _ in range(count)]
     for entry in sockets:
         entry.bind(("localhost", 0))
@@ -117,7 +122,7 @@ def addresses(count):
 
 
 def run(kind):
-    """Runs a kind in processes of its own, and returns what each found."""
+    """Runs a kind in separate processes. Returns the result of each."""
     count = KINDS[kind]
     workers = addresses(count)
     with tempfile.TemporaryDirectory() as directory:
@@ -142,12 +147,14 @@ def run(kind):
             raise RuntimeError(f"{kind} failed.")
         found = [json.loads(path.read_text("utf-8")) for path in paths]
     if len({entry["ticket"] for entry in found}) > 1:
-        raise RuntimeError(f"The workers have different tickets: {found}")
+        raise RuntimeError(
+            f"The tickets of the workers differ. Received: {found}"
+        )
     return found
 
 
 def main(_):
-    """Measures in turns, prints a table, writes JSON."""
+    """Runs all kinds alternately, prints a table and writes JSON."""
     if FLAGS.kind:
         Path(FLAGS.output).write_text(json.dumps(train(FLAGS.kind)), "utf-8")
         return
@@ -156,7 +163,7 @@ def main(_):
     for _ in range(FLAGS.turns):
         for kind in KINDS:
             found = run(kind)
-            # Global batches: each worker counts the images of all.
+            # The batch size is global, so each worker counts the images of all.
             speeds[kind].append(found[0]["images_a_second"])
             tickets[kind] = [entry["ticket"] for entry in found]
     print(f"{'mining ResNet-20':<20}{'images/s':>10}{'ratio':>8}")

@@ -1,12 +1,13 @@
-"""What zeros are worth in hls4ml and OpenVINO.
+"""Measures what hls4ml and OpenVINO gain from zeros.
 
     pip install hls4ml openvino
     python benchmarks/elsewhere.py --output=benchmarks/results/elsewhere.json
 
-One small network of random weights, dense and with 90 % zeros by magnitude in
-each layer. hls4ml: the multipliers that the generated source allows itself,
-and the outputs of its compiled emulation. OpenVINO: the bytes of its weights
-and its outputs, also with its option for sparse weights. Nothing is timed.
+A small network with random weights is run dense and with 90 % zeros, pruned by
+magnitude in each layer. For hls4ml, the benchmark records the limit on
+multipliers in the generated source and the outputs of its compiled emulation.
+For OpenVINO, it records the size of the weights and the outputs, with and
+without the option for sparse weights. Nothing is timed.
 """
 
 import gzip
@@ -16,14 +17,14 @@ import tempfile
 from pathlib import Path
 
 import keras
-import mining  # noqa: F401  # first: it quiets TensorFlow
+import mining  # noqa: F401  # must be the first import: silences TensorFlow
 import numpy as np
 from absl import app
 from absl import flags
 from results_file import write_results
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 SIZES = (16, 64, 32, 5)
 
@@ -43,7 +44,7 @@ def network(sparsity):
 
 
 def in_hls4ml(model, inputs, folder):
-    """Returns multipliers and outputs of a model in hls4ml."""
+    """Returns the multipliers and the outputs of a model in hls4ml."""
     import hls4ml
 
     config = hls4ml.utils.config_from_keras_model(
@@ -67,7 +68,7 @@ def in_hls4ml(model, inputs, folder):
 
 
 def in_openvino(model, inputs, folder):
-    """Returns bytes and outputs of a model in OpenVINO."""
+    """Returns the size in bytes and the outputs of a model in OpenVINO."""
     import openvino
 
     model.export(f"{folder}/saved", verbose=False)
@@ -88,7 +89,7 @@ def in_openvino(model, inputs, folder):
 
 
 def main(_):
-    """Runs both tools, prints and writes what came of it."""
+    """Runs both tools, prints the rows and writes JSON."""
     rows = []
     inputs = np.random.default_rng(0).normal(size=(100, SIZES[0]))
     inputs = inputs.astype("float32")

@@ -1,13 +1,13 @@
-"""What an epoch costs: dense, mining, fine-tuning, and plain PyTorch.
+"""Compares the time of an epoch of dense training, mining and fine-tuning.
 
     python benchmarks/epoch_cost.py --output=epoch_cost.json
     python benchmarks/epoch_cost.py --backend=jax --images=50000
 
-ResNet-20 on images of CIFAR-10's size, cropped and flipped. The kinds take
-turns in one process; each time some epochs are trained, of which the first,
-which compiles, does not count. PyTorch trains the same network with the images
-on its device, cropped and flipped there, and is left out where it is not
-installed. Reported are medians, and their ratios to dense training and to
+Trains ResNet-20 on images of the size of CIFAR-10, randomly cropped and
+flipped. The kinds of training alternate in one process. Each turn trains a few
+epochs, and the first epoch is not counted because it compiles. PyTorch, if it
+is installed, trains the same network, with the images and the augmentation on
+its device. The table shows medians, and their ratios to dense training and to
 PyTorch.
 """
 
@@ -35,16 +35,18 @@ from tf_gems.device_data import DeviceData
 from tf_gems.training import train
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Of Keras.")
-flags.DEFINE_integer("images", 2560, "Images an epoch.")
-flags.DEFINE_integer("batch_size", 128, "Images in a batch.")
-flags.DEFINE_integer("turns", 2, "How often each kind trains.")
-flags.DEFINE_integer("epochs", 3, "Epochs of a turn that count.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_enum(
+    "backend", "tensorflow", ["tensorflow", "jax"], "Keras backend."
+)
+flags.DEFINE_integer("images", 2560, "Number of images per epoch.")
+flags.DEFINE_integer("batch_size", 128, "Batch size.")
+flags.DEFINE_integer("turns", 2, "Number of turns of each kind.")
+flags.DEFINE_integer("epochs", 3, "Counted epochs per turn.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 
 class Times(keras.callbacks.Callback):
-    """Keeps the seconds of every epoch but the first, which compiles."""
+    """Records the seconds of every epoch except the first, which compiles."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +61,7 @@ class Times(keras.callbacks.Callback):
 
 
 def make_model(kind):
-    """Returns a compiled model of the network."""
+    """Returns a compiled model of the given kind."""
     model, network = None, zoo.resnet20()
     if kind != "dense":
         model = gems.SparseModel(network, seed=0)
@@ -76,7 +78,7 @@ def make_model(kind):
 
 
 def train_keras(kind, data):
-    """Returns the seconds of some epochs of dense, mining or fine-tuning."""
+    """Returns seconds per epoch of dense training, mining or fine-tuning."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
     times = Times()
@@ -88,7 +90,7 @@ def train_keras(kind, data):
 
 
 def make_batches(images, labels):
-    """Returns what trains Keras models: of the pipeline, or on the device."""
+    """Returns the training batches, from the pipeline or on the device."""
     if FLAGS.backend == "jax":
         return DeviceData(images, labels, FLAGS.batch_size, 0, 4, flip=True)
     test = images[:1], labels[:1]
@@ -115,7 +117,7 @@ def measure(images, labels):
 
 
 def main(_):
-    """Measures, prints a table, writes JSON."""
+    """Runs the benchmark, prints a table and writes JSON."""
     random = np.random.default_rng(0)
     images = random.normal(size=(FLAGS.images, 32, 32, 3)).astype("float32")
     labels = random.integers(0, 10, FLAGS.images)

@@ -1,22 +1,22 @@
-"""What Vela estimates for pruned networks on an Arm Ethos-U NPU.
+"""Collects Vela's estimates for pruned networks on an Arm Ethos-U NPU.
 
     python benchmarks/ethos_u.py --output=benchmarks/results/ethos_u.json
 
-Each network is written in 8 bits and compiled for an Ethos-U55 with 128 MACs,
-beside its dense twin. All figures are estimates of the compiler; nothing was
-run on an NPU. LeNet-300-100 and ResNet-20 at 98.56 % have the masks of the
-published tickets in `savedmodels`, which were mined. All other masks are those
-of magnitude pruning, uniform over layers, of random weights: they say how
-size and cycles depend on sparsity, nothing about accuracy. Weights are not
-trained, and the ranges of activations are those of random inputs, which
-change neither cycles nor bytes much.
+Each network and its dense version are exported with 8 bits and compiled for an
+Ethos-U55 with 128 MACs. All figures are estimates of the compiler. Nothing was
+run on an NPU. LeNet-300-100 and ResNet-20 at 98.56 % use the masks of the
+published tickets in `savedmodels`, which were mined. All other masks come from
+uniform magnitude pruning of random weights. They show how size and cycles
+depend on sparsity, and do not represent accuracy. Weights are untrained, and
+activation ranges come from random inputs. Neither has much effect on cycles or
+size.
 """
 
 import dataclasses
 import tempfile
 from pathlib import Path
 
-import mining  # noqa: F401  # first: it quiets TensorFlow
+import mining  # noqa: F401  # must be the first import: silences TensorFlow
 
 # isort: split
 import keras
@@ -32,15 +32,21 @@ from tf_gems import zoo
 from tf_gems.export import vela
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("sparsities", ["0.9", "0.95", "0.9856"], "Of zeros.")
-flags.DEFINE_string("accelerator", "ethos-u55-128", "For Vela.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_list(
+    "sparsities",
+    ["0.9", "0.95", "0.9856"],
+    "Fractions of zeros, each in [0, 1).",
+)
+flags.DEFINE_string(
+    "accelerator", "ethos-u55-128", "Accelerator configuration of Vela."
+)
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 TICKETS = Path(__file__).parents[1] / "savedmodels"
 
 
 def ds_cnn():
-    """Returns a depthwise separable network for keywords, of 49 x 10 maps."""
+    """Returns a DS-CNN for keyword spotting, with inputs of 49 x 10."""
     model = models.Sequential([layers.Input((49, 10, 1))])
     model.add(layers.Conv2D(64, (10, 4), 2, padding="same", use_bias=False))
     model.add(layers.BatchNormalization())
@@ -76,7 +82,7 @@ def inputs(model):
 
 
 def pruned(build, ticket, sparsity):
-    """Returns a plain network with zeros, and what its masks are."""
+    """Returns a plain network with zeros and a description of its masks."""
     keras.utils.set_random_seed(0)
     model = build()
     path = TICKETS / f"{ticket}.gem"
@@ -88,13 +94,13 @@ def pruned(build, ticket, sparsity):
     sparse.start_finetuning(method.find(sparse))
     model = tf_gems.strip(sparse)
     if any("moving_mean" in weight.path for weight in model.weights):
-        # Or nothing would be left of the signals.
+        # Otherwise the signals would vanish.
         tf_gems.recalibrate_batch_norm(model, inputs(model))
     return model, "magnitudes of random weights"
 
 
 def main(_):
-    """Compiles, prints a table, writes JSON."""
+    """Compiles the networks, prints a table and writes JSON."""
     rows = []
     print(
         f"{'network':<20}{'zeros':>8}{'cycles':>11}{'dense':>11}{'times':>7}"
@@ -110,7 +116,8 @@ def main(_):
                     report = tf_gems.export_ethos_u(
                         *(model, f"{folder}/m.tflite", inputs(model)),
                         accelerator=FLAGS.accelerator,
-                        tolerance=10.0,  # estimates need no exactness
+                        # The estimates do not depend on exact outputs.
+                        tolerance=10.0,
                     )
             except RuntimeError as error:
                 row["refused"] = str(error).replace(f"{folder}/", "")

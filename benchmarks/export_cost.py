@@ -1,10 +1,10 @@
-r"""What an export costs beside Keras' own export of the same network.
+r"""Compares the cost of an export with Keras' own export of the same network.
 
-Both are measured in one process, in turns, by the processor time of the
-process and its children, so that what else the machine does counts little.
-Memory is the most that was resident beyond what was there before, in
-multiples of the weights, as Linux tells it; that of the converter, a process
-of its own, is not in it.
+Both exports alternate in one process. The measured time is the CPU time of the
+process and its children, so that other load on the machine has little effect.
+Memory is the peak resident memory above the initial value, as a multiple of the
+size of the weights, as Linux reports it. It does not include the converter,
+which is a separate process.
 
     python benchmarks/export_cost.py --network=vgg16 --sparsity=0.95
 """
@@ -23,11 +23,13 @@ from results_file import write_results
 import tf_gems
 
 flags.DEFINE_string(
-    "network", "vgg16", "vgg16, convnext_base, dense or mobilenet_v2."
+    "network",
+    "vgg16",
+    "Name of the network: vgg16, convnext_base, dense or mobilenet_v2.",
 )
-flags.DEFINE_float("sparsity", 0.95, "The fraction of zeros.")
-flags.DEFINE_integer("runs", 3, "How often each is exported.")
-flags.DEFINE_string("output", None, "A JSON file to write.")
+flags.DEFINE_float("sparsity", 0.95, "Fraction of zeros, in [0, 1).")
+flags.DEFINE_integer("runs", 3, "Number of exports of each kind.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 FLAGS = flags.FLAGS
 
 
@@ -49,7 +51,7 @@ def network(name):
 
 
 def pruned(model, sparsity):
-    """Sets a share of each kernel to zero."""
+    """Sets a fraction of each kernel to zero."""
     random = np.random.default_rng(0)
     for weight in model.weights:
         if len(weight.shape) > 1:
@@ -60,7 +62,7 @@ def pruned(model, sparsity):
 
 
 def seconds():
-    """Returns the processor time of this process and its children."""
+    """Returns the CPU time of this process and its children."""
     found = os.times().user + os.times().system
     for line in _children():
         found += line
@@ -68,7 +70,7 @@ def seconds():
 
 
 def _children():
-    """Yields the processor time of living children: the converter's."""
+    """Yields the CPU time of each running child, such as the converter."""
     tick = os.sysconf("SC_CLK_TCK")
     for task in os.listdir("/proc/self/task"):
         with open(f"/proc/self/task/{task}/children") as file:
@@ -79,22 +81,22 @@ def _children():
 
 
 def resident(name="VmRSS"):
-    """Returns the bytes of this process that are in memory, or their peak."""
+    """Returns the current or the peak resident memory, in bytes."""
     status = Path("/proc/self/status").read_text("utf-8")
     [line] = [x for x in status.splitlines() if x.startswith(f"{name}:")]
     return 1024 * int(line.split()[1])
 
 
 def peak(run):
-    """Returns the processor time of a function, and its peak of memory."""
-    Path("/proc/self/clear_refs").write_text("5", "utf-8")  # begins anew
+    """Runs a function. Returns its CPU time and its peak memory."""
+    Path("/proc/self/clear_refs").write_text("5", "utf-8")  # Resets the peak.
     before, begin = resident(), seconds()
     run()
     return seconds() - begin, max(0, resident("VmHWM") - before)
 
 
 def main(_):
-    """Measures, prints a table, writes JSON."""
+    """Runs the benchmark, prints a table and writes JSON."""
     model = pruned(network(FLAGS.network), FLAGS.sparsity)
     weights = 4 * model.count_params()
     shape = (2, *model.input_shape[1:])

@@ -1,16 +1,16 @@
-"""What a freeze costs: to mark the largest tenth of a network's scores.
+"""Measures the cost of a freeze, which selects a network's largest scores.
 
     python benchmarks/freeze_cost.py --output=freeze_cost.json
     python benchmarks/freeze_cost.py --step --output=freeze_step.json
 
-`keep_largest` against ways to find a threshold, for scores that all differ,
-for scores of which half sit at 0 or 1, and for some of which nine tenths are 0,
-where a partition takes many times as long. A threshold alone is less than a
-mask: with ties it keeps more or fewer than were asked for. The whole freeze is
-that of a network that is mined: scores and flags come from the variables, and
-the flags go back to them. It is the slowest of a course of freezes to 98.56 %.
-With `--step`, it stands beside a training step of ResNet-50, on whatever
-device there is.
+Compares `keep_largest`, which marks the largest tenth, with other ways to find
+a threshold. The scores are all different, or half of them are at 0 or 1, or
+nine tenths are 0, in which case a partition is many times slower. A threshold
+alone is weaker than a mask: with ties it keeps more or fewer scores than
+requested. The row of a whole freeze mines a network. It reads the scores and
+flags from the variables and writes the flags back. The slowest freeze of a
+schedule to 98.56 % sparsity is reported. With `--step`, a freeze is compared
+with a training step of ResNet-50 on the available device.
 """
 
 import math
@@ -31,11 +31,23 @@ import tf_gems as gems
 from tf_gems.selection.masks import keep_largest
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("huge", True, "Also 100 million scores (3 GB of memory).")
-flags.DEFINE_integer("repeats", 3, "Runs of each; the fastest counts.")
-flags.DEFINE_bool("step", False, "Only a freeze beside a training step.")
-flags.DEFINE_integer("batch_size", 32, "Images of 224x224 pixels in a step.")
-flags.DEFINE_string("output", None, "JSON file; the plot has its name.")
+flags.DEFINE_bool(
+    "huge",
+    True,
+    "Whether to include 100 million scores, which take 3 GB of memory.",
+)
+flags.DEFINE_integer("repeats", 3, "Number of runs. The fastest is reported.")
+flags.DEFINE_bool(
+    "step", False, "Whether to only compare a freeze with a training step."
+)
+flags.DEFINE_integer(
+    "batch_size", 32, "Batch size of the step, in images of 224x224 pixels."
+)
+flags.DEFINE_string(
+    "output",
+    None,
+    "Path of the JSON file to write. The plot has the same name.",
+)
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 25_000_000)
 HUGE = 100_000_000
@@ -52,25 +64,25 @@ TOP_K = {
 
 
 def uniform(random, size):
-    """Scores that (nearly) all differ."""
+    """Returns scores that are (nearly) all different."""
     return random.random(size, dtype="float32")
 
 
 def tied(random, size):
-    """Scores projected to [0, 1], half of which sit at an end."""
+    """Returns scores clipped to [0, 1], half of which are 0 or 1."""
     scores = random.normal(0.5, 0.74, size).astype("float32")
     return np.clip(scores, 0, 1, out=scores)
 
 
 def nearly_zero(random, size):
-    """Scores of which nine tenths are 0."""
+    """Returns scores of which nine tenths are 0."""
     scores = uniform(random, size)
     scores[random.random(size) < 0.9] = 0
     return scores
 
 
 def methods(size):
-    """Returns the functions of scores and a count that are worth a run."""
+    """Returns the methods to compare, functions of scores and a count."""
     found = {
         "keep_largest": lambda s, k: keep_largest([s], k)[0].sum(),
         "np.partition": lambda s, k: np.partition(s, s.size - k)[s.size - k],
@@ -83,7 +95,7 @@ def methods(size):
 
 
 def time_of(function):
-    """Returns the least wall and CPU seconds of some runs."""
+    """Returns the least wall and CPU seconds of several runs."""
     wall, cpu = [], []
     for _ in range(FLAGS.repeats):
         begin = time.perf_counter(), time.process_time()
@@ -94,7 +106,7 @@ def time_of(function):
 
 
 def model_of(size):
-    """Returns a model of as many weights, or hardly fewer, to be mined."""
+    """Returns a sparse model with approximately this number of weights."""
     width = math.isqrt(size // LAYERS)
     network = keras.Sequential([keras.Input((width,))])
     for _ in range(LAYERS):
@@ -108,14 +120,14 @@ def model_of(size):
 
 
 def time_of_freezes(model):
-    """Returns the wall and CPU seconds of the slowest freeze of a course.
+    """Returns the wall and CPU seconds of the slowest freeze of a schedule.
 
-    Each begins the next epoch of mining: scores and flags are read, checked
-    and ranked, counted, and the flags written back. Of each freeze the fastest
-    of some courses counts.
+    A freeze happens at the start of a mining epoch. It reads, checks and ranks
+    the scores, counts the flags, and writes them back. For each freeze, the
+    fastest of several schedules counts.
     """
     courses = []
-    for _ in range(FLAGS.repeats + 1):  # of which the first compiles
+    for _ in range(FLAGS.repeats + 1):  # The first schedule compiles.
         model.gem.reset_mining()
         callback = gems.GemMinerCallback(0.9856, 1)
         callback.set_model(model)
@@ -130,7 +142,7 @@ def time_of_freezes(model):
             end = time.perf_counter(), time.process_time()
             course.append([b - a for a, b in zip(begin, end, strict=True)])
             if model.gem.count_alive() >= before:
-                raise RuntimeError("Nothing was frozen.")
+                raise RuntimeError("No weight was frozen.")
         courses.append(course)
     return np.min(courses[1:], axis=0).max(axis=0).tolist()
 
@@ -146,7 +158,7 @@ def measure_step():
     random = np.random.default_rng(0)
     images = random.random((FLAGS.batch_size, 224, 224, 3), "float32")
     labels = random.integers(1000, size=FLAGS.batch_size)
-    model.train_on_batch(images, labels)  # is traced
+    model.train_on_batch(images, labels)  # Traces the step.
     step, _ = time_of(lambda: float(model.train_on_batch(images, labels)))
     freeze, _ = time_of_freezes(model)
     row = {
@@ -162,7 +174,7 @@ def measure_step():
 
 
 def measure():
-    """Returns a row for each size, draw of values and method."""
+    """Returns a row for each size, distribution of scores and method."""
     random = np.random.default_rng(0)
     rows = []
     for size in (*SIZES, HUGE) if FLAGS.huge else SIZES:
@@ -172,7 +184,8 @@ def measure():
                 name: time_of(lambda m=method, s=scores: m(s, s.size // 10))
                 for name, method in methods(size).items()
             }
-            if draw is uniform:  # as scores of a layer are at first
+            # The initial scores of a layer have this distribution.
+            if draw is uniform:
                 found[WHOLE] = time_of_freezes(model_of(size))
             for name, (wall, cpu) in found.items():
                 rows.append(
@@ -194,7 +207,7 @@ def measure():
 
 
 def draw_plot(rows, path):
-    """Draws the seconds over the number of scores."""
+    """Plots the seconds against the number of scores."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -213,7 +226,7 @@ def draw_plot(rows, path):
     axis.loglog(sizes, 1e-8 * sizes, "k:", lw=1, label="10 ns a score")
     axis.plot([25e6, 100e6], [0.25, 1.0], "rx", label="allowed")
     axis.set(
-        xlabel="scores", ylabel="seconds", title="To mark the largest tenth"
+        xlabel="scores", ylabel="seconds", title="Selecting the largest tenth"
     )
     axis.legend(fontsize=8)
     figure.tight_layout()
@@ -221,7 +234,7 @@ def draw_plot(rows, path):
 
 
 def main(_):
-    """Measures, prints a table, writes JSON, draws."""
+    """Runs the benchmark, prints a table, and writes JSON and a plot."""
     if FLAGS.step:
         rows = [measure_step()]
     else:

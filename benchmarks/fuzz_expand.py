@@ -1,12 +1,13 @@
-"""Lets `tf_gems expand` build networks from hostile configs.
+"""Runs `tf_gems expand` on tickets with hostile network configs.
 
     python benchmarks/fuzz_expand.py --inputs=10000
 
-Every input is a valid ticket whose config of a network has been changed, under
-a right checksum; see `hostile_tickets.py`. The command may write a model, or
-end with a message and no file; it may do nothing else, and not take more
-memory: the process has a limit of addresses. An input follows from the seed
-and its number; the first hundred that fail are reported by them.
+Every input is a valid ticket whose network config has been modified, with a
+correct checksum. See `hostile_tickets.py`. The command must either write a
+model, or exit with a message and write no file. It must also respect the memory
+limit, which the address space limit of the process enforces. The seed and the
+number of an input determine it. The first 100 failing inputs are reported by
+number.
 """
 
 import collections
@@ -34,20 +35,21 @@ from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("inputs", 10_000, "Number of inputs.")
-flags.DEFINE_integer("seed", 0, "Seed of all changes.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_integer("seed", 0, "Random seed of the modifications.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
-MAX_BYTES = 1 << 28  # what the command may take, by its flag
-# What the process may take beyond what it begins with, of addresses: the
-# allocators of as many threads reserve some.
+MAX_BYTES = 1 << 28  # Passed to the command as `--max_bytes`.
+# Address space, in bytes, that the process may use above its initial value. The
+# allocators of the threads reserve part of it.
 MAX_MORE = 1 << 30
 
 
 def expand(ticket, target):
-    """Runs the command.
+    """Runs the command on a ticket.
 
     Returns:
-        What came of it, in a word, and the message or what is wrong with it.
+        Tuple `(verdict, message)`. The message describes a refusal or a
+        failure.
     """
     said = io.StringIO()
     keras.utils.clear_session(free_memory=False)
@@ -66,12 +68,12 @@ def expand(ticket, target):
     if code != 1 or left != [ticket.name]:
         return "failed", f"code {code}, files {left}: {said:.300}"
     if "\n" in said or not said.isprintable() or "Received: " not in said:
-        return "failed", f"not a message in a line: {said:.300}"
+        return "failed", f"not a one-line message: {said:.300}"
     return "refused", said
 
 
 def main(_):
-    """Feeds all inputs, and writes what came of them."""
+    """Runs the command on all inputs, and writes the results."""
     valid = tickets()[-1]
     pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
     limit = pages * resource.getpagesize() + MAX_MORE

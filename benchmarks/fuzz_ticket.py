@@ -1,16 +1,18 @@
-"""Feeds damaged and hostile ticket files to their reader.
+"""Reads damaged and hostile ticket files.
 
     python benchmarks/fuzz_ticket.py --inputs=1000000 --jobs=2
 
-Every input is a valid file that has been changed. Checksums stop most changes,
-so most kinds of them mend the lengths and the checksum of what they change, or
-change what lies under the compression, to reach the code behind. The reader may
-refuse an input by a ValueError, or accept what is a ticket after all (as with
-another value, or other metadata); it may do nothing else, and not take much
-memory, neither at once nor by and by: what a process holds may not rise any
-more after its first 10,000 inputs, within what one of them may take, beside
-what Keras itself keeps of every network that is built. An input follows from
-the seed and its number; the first hundred that fail are reported by them.
+Every input is a valid file that has been modified. Checksums would reject most
+modifications. Most kinds of modifications therefore correct the lengths and the
+checksum, or modify the data before compression, to reach the code behind these
+checks. The reader must either raise a `ValueError` or accept a valid ticket
+(for example, one with another value or other metadata).
+
+Memory is limited as well. The peak of each input is checked. In addition, the
+memory of a process must not grow after its first 10,000 inputs, apart from the
+peak of one input and the memory that Keras itself keeps for every network that
+is built. The seed and the number of an input determine it. The first 100
+failing inputs are reported by number.
 """
 
 import collections
@@ -44,27 +46,28 @@ from tf_gems.ticket import Ticket
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("inputs", 1_000_000, "Number of inputs.")
-flags.DEFINE_integer("seed", 0, "Seed of all changes.")
+flags.DEFINE_integer("seed", 0, "Random seed of the modifications.")
 flags.DEFINE_integer("first", 0, "Number of the first input.")
-flags.DEFINE_integer("jobs", 1, "Processes that share the inputs.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_integer("jobs", 1, "Number of parallel processes.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
-# What reading a ticket may take here, with all arrays.
+# Memory limit for reading a ticket, arrays included, in bytes.
 MAX_BYTES = 1 << 23
 MAX_PEAK = MAX_BYTES
-# What Keras 3.15 keeps of a network it builds from such a config, by itself.
+# Bytes that Keras 3.15 itself keeps for each network built from a config.
 KEPT_BY_KERAS = 2_048
-PART = 10_000  # inputs that a process is given at a time
-TIDY = 2_000  # inputs between two collections of garbage
-# What a process may take beyond what it begins with, of addresses.
+PART = 10_000  # Number of inputs in one task of a process.
+TIDY = 2_000  # Number of inputs between garbage collections.
+# Address space, in bytes, that a process may use above its initial value.
 MAX_MORE = 1 << 28
 
 
 def check(contents, data):
-    """Raises an error unless contents are a ticket that is written again.
+    """Checks that the contents are a valid ticket that can be written again.
 
     Returns:
-        `"accepted"`; or, if it tells a network, whether that was built.
+        String: `"accepted"`, or `"built"` or `"not built"` if the ticket holds
+        a network config.
     """
     ticket = Ticket(
         contents.masks, contents.weights, contents.metadata, contents.config
@@ -92,7 +95,7 @@ def check(contents, data):
 
 
 def build(ticket):
-    """Returns whether the network of a ticket is built, and not refused."""
+    """Returns whether the network of a ticket can be built."""
     shapes = [value.shape for value in ticket.weights.values()]
     keras.utils.clear_session(free_memory=False)
     try:
@@ -104,16 +107,16 @@ def build(ticket):
 
 
 def shorten(error):
-    """Returns an error's message without what differs between inputs."""
+    """Returns an error message without the parts that vary between inputs."""
     letters = "".join(x for x in str(error)[:50] if not x.isdigit())
     words = letters.split("'")[0].split("(")[0].split()
     return " ".join(words) or type(error).__name__
 
 
 def held_memory():
-    """Returns how many bytes the process holds, without garbage.
+    """Returns the memory of the process after garbage collection, in bytes.
 
-    Pages of files do not count, and those that were swapped out do.
+    File-backed pages are not counted. Swapped-out pages are counted.
     """
     gc.collect()
     status = Path("/proc/self/status").read_text("utf-8")
@@ -122,7 +125,7 @@ def held_memory():
 
 
 def read(data, path, through_file):
-    """Reads an input, in memory or through a file."""
+    """Reads an input from memory or from a file."""
     if not through_file:
         return ticket_file.decode(data, MAX_BYTES)
     path.write_bytes(data)
@@ -130,7 +133,7 @@ def read(data, path, through_file):
 
 
 def trace(number, valid):
-    """Returns the most bytes that the reader had at once, and for what."""
+    """Returns the peak memory of the reader for an input, and its number."""
     _, data = make(FLAGS.seed, number, valid)
     tracemalloc.start()
     try:
@@ -144,7 +147,7 @@ def trace(number, valid):
 
 
 def largest_of(numbers, valid):
-    """Returns the largest `trace`; from a fork, as it leaves memory behind."""
+    """Returns the largest `trace`. Runs in a fork, since it keeps memory."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -161,16 +164,16 @@ def largest_of(numbers, valid):
 
 
 def feed(first, inputs):
-    """Feeds some of the inputs, in a process of its own.
+    """Reads a range of inputs in a worker process.
 
     Args:
-        first: Integer, the number of the first of them.
-        inputs: Integer, how many.
+        first: Integer, number of the first input.
+        inputs: Integer, number of inputs.
 
     Returns:
-        Counters of verdicts by kind, counter of reasons, list of failures, the
-        most memory of an input, its seconds, the number of the process and the
-        memory that it holds.
+        Tuple of the counters of verdicts by kind, the counter of reasons, the
+        list of failures, the largest peak memory, the CPU seconds, and the ID
+        and memory of the process.
     """
     valid = tickets()
     for data in valid:
@@ -182,7 +185,8 @@ def feed(first, inputs):
     start = time.process_time()
     for number in range(first, first + inputs):
         if number % TIDY == 0:
-            gc.collect()  # networks are cycles: a leak is what is left
+            # Networks contain cycles. After a collection, only leaks remain.
+            gc.collect()
         kind, data = make(FLAGS.seed, number, valid)
         through_file = number % 20 == 0
         try:
@@ -209,9 +213,9 @@ def feed(first, inputs):
 
 
 def begin(seed):
-    """Prepares a process: it fails where an input takes much memory."""
+    """Initializes a worker process, and limits its address space."""
     FLAGS(["fuzz_ticket.py", f"--seed={seed}"])
-    for data in tickets():  # TensorFlow starts its threads, with their memory
+    for data in tickets():  # TensorFlow allocates its threads and their memory.
         check(ticket_file.decode(data, MAX_BYTES), data)
     pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
     limit = pages * resource.getpagesize() + MAX_MORE
@@ -219,7 +223,7 @@ def begin(seed):
 
 
 def main(_):
-    """Feeds all inputs, and writes how many were refused up to now."""
+    """Reads all inputs, and writes the results after each part."""
     firsts = range(FLAGS.first, FLAGS.first + FLAGS.inputs, PART)
     parts = [min(PART, FLAGS.first + FLAGS.inputs - f) for f in firsts]
     found, failed = [], 0
@@ -243,14 +247,14 @@ def main(_):
 
 
 def summary(found):
-    """Returns what to report of the parts of the inputs that were fed."""
+    """Returns the report on the parts that have been read."""
     counts, reasons, failures, largest, seconds, memory = zip(
         *found, strict=True
     )
     failures, largest = sum(failures, []), max(largest)
     if largest[0] > MAX_PEAK:
         failures.append([largest[1], "all", f"took {largest[0]} bytes"])
-    # What grows once does so with the first ones; the rest would be a leak.
+    # One-time allocations occur in the first part. Later growth is a leak.
     by_process, built = {}, collections.Counter()
     for (process, held), part in zip(memory, counts, strict=True):
         if process in by_process:

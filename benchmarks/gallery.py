@@ -1,14 +1,14 @@
-"""Bytes, accuracy and latency of the published networks, on real test images.
+"""Measures the published networks on real test images.
 
     python benchmarks/gallery.py --data_dir=../shared/data/tfds
 
 Writes `benchmarks/results/gallery.json` and the table in
 `savedmodels/README.md`. Each network of `savedmodels/` is measured in its two
-published files: the ticket, expanded by its card's network, and the sparse
-TFLite file of the fine-tuned network. The dense twin, for bytes and for
-latency, is that file with every weight stored densely; it is made here by
-expanding the sparse tensors, and must compute the same. The two run in turns,
-one image at a time, on one thread; times are medians.
+published files: the ticket, expanded to a network, and the sparse TFLite file
+of the fine-tuned network. Size and latency are compared with a dense version of
+the TFLite file, in which every weight is stored densely. This script creates it
+by expanding the sparse tensors, and checks that its outputs are the same. The
+two files run alternately on single images with one thread. Times are medians.
 """
 
 import json
@@ -43,7 +43,7 @@ def densified(data):
     """Returns a TFLite file with every sparse weight stored densely.
 
     Args:
-        data: Bytes of a file whose sparse weights are read through `DENSIFY`.
+        data: Bytes of a file that reads its sparse weights through `DENSIFY`.
     """
     model = flatbuffer.read(data)
     for graph in model.subgraphs:
@@ -80,8 +80,8 @@ def measure(name, data_dir, runs):
 
     Args:
         name: String, name of the files in `savedmodels/`.
-        data_dir: Directory of TFDS.
-        runs: Integer, runs of each file when it is timed.
+        data_dir: String, directory of the TFDS datasets.
+        runs: Integer, number of timed runs of each file.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -115,7 +115,9 @@ def measure(name, data_dir, runs):
         ours, twin = (outputs(path) for path in files)
         difference = np.abs(ours - twin).max() / np.abs(twin).max()
         if not difference <= 1e-5:
-            raise RuntimeError(f"{name}: its twin differs by {difference}")
+            raise RuntimeError(
+                f"The dense file of '{name}' differs by {difference}"
+            )
         seconds, dense_seconds = latency.litert_seconds(
             files, {"image": images[:1]}, runs
         )
@@ -140,22 +142,24 @@ def render(results):
     """Returns the table in Markdown."""
     processor = results["provenance"]["processor"]
     kernels = (
-        "has XNNPACK's sparse kernels"
+        "It uses XNNPACK's sparse kernels."
         if results["sparse_host"]
-        else "has AVX, with which XNNPACK's sparse kernels are off"
+        else "It has AVX, so XNNPACK's sparse kernels are disabled: "
+        "weights\nare expanded when a file is loaded, and both files then run "
+        "the same code."
     )
     lines = [
         "# Published networks",
         "",
-        "Each has a ticket before fine-tuning (`.gem`), the fine-tuned network "
-        "as a sparse",
-        "TFLite file, a picture of its training, and a card (`.json`) with the "
-        "command,",
-        "settings, seconds and curves. `python benchmarks/gallery.py` wrote "
-        "this file and",
-        "[its figures](../benchmarks/results/gallery.json).",
+        "Each network has a ticket before fine-tuning (`.gem`), the fine-tuned "
+        "network",
+        "as a sparse TFLite file, a plot of its training, and a card (`.json`) "
+        "with the",
+        "command, settings, training time and curves. This file and",
+        "[its figures](../benchmarks/results/gallery.json) are written by",
+        "`python benchmarks/gallery.py`.",
         "",
-        "| network | kept weights | ticket | its accuracy | sparse .tflite "
+        "| network | kept weights | ticket | ticket accuracy | sparse .tflite "
         "(gzip) | dense .tflite (gzip) | accuracy | dense network | sparse µs "
         "| dense µs |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -179,25 +183,26 @@ def render(results):
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "Bytes; accuracy on all test images, of the sparse file and of a dense "
-        "network that",
-        "was trained for as many epochs; median time of one image on one "
-        "thread, in turns, on",
-        f"{processor}, which {kernels}: weights are expanded when the file is",
-        "loaded, and both files then run the same code. `python -m tf_gems "
-        "report` tells why,",
-        "layer by layer. These are the smallest files; written with "
-        '`optimize="latency"`, dense',
-        "layers of so many zeros run several times faster here, in more "
-        "bytes: see the",
-        "[native figures](../benchmarks/results/native_mined.json).",
+        "Sizes are in bytes. The accuracies are those of the ticket, of the "
+        "sparse file and",
+        "of a dense network that was trained for the same number of epochs, "
+        "on all test",
+        "images. Times are medians for one image on one thread, where both "
+        "files run",
+        f"alternately, on {processor}. {kernels}",
+        "`python -m tf_gems report` explains the time of each layer. The files "
+        "are the",
+        'smallest ones. With `optimize="latency"`, dense layers with so many '
+        "zeros are",
+        "larger and several times faster on this processor: see the",
+        "[results of native.py](../benchmarks/results/native_mined.json).",
         "",
     ]
     return "\n".join(lines)
 
 
 def main(_):
-    """Measures all published networks; writes figures and table."""
+    """Measures all published networks, and writes the results and the table."""
     cards = sorted((ROOT / "savedmodels").glob("*.json"))
     names = sorted((card.stem for card in cards), key=list(TITLE).index)
     rows = []
@@ -219,6 +224,6 @@ def main(_):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("data_dir", None, "Directory of TFDS.")
-    flags.DEFINE_integer("runs", 500, "Runs of each file when it is timed.")
+    flags.DEFINE_string("data_dir", None, "Directory of the TFDS datasets.")
+    flags.DEFINE_integer("runs", 500, "Number of timed runs of each file.")
     app.run(main)

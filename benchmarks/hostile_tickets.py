@@ -1,4 +1,4 @@
-"""Ticket files that are valid, and what a stranger might make of them."""
+"""Generates valid ticket files and hostile modifications of them."""
 
 import copy
 import json
@@ -48,7 +48,7 @@ def tickets():
 
 
 def _with_config():
-    """Returns a file that tells its network."""
+    """Returns a file that holds a network config."""
     import tf_gems
 
     sparse = tf_gems.SparseModel(tf_gems.zoo.lenet_300_100((2, 2, 1), 3))
@@ -58,7 +58,7 @@ def _with_config():
 
 
 def take_apart(data):
-    """Returns the header, what follows it, and the numbers."""
+    """Splits a file into header, positions and signs, and numbers."""
     header, _, numbers = struct.unpack("<IIQ", data[16:FIXED])
     end = len(data) - 4 - numbers
     return (
@@ -69,7 +69,7 @@ def take_apart(data):
 
 
 def put_together(text, middle, numbers):
-    """Returns a file with right lengths and checksum of any parts."""
+    """Returns a file of the given parts, with correct lengths and checksum."""
     header, joined = deflate(text), deflate(numbers)
     body = header + middle + joined
     lengths = 36 + len(body), len(header), len(text), len(joined)
@@ -78,18 +78,18 @@ def put_together(text, middle, numbers):
 
 
 def deflate(data):
-    """Deflates quickly."""
+    """Compresses data with DEFLATE at the fastest level."""
     deflater = zlib.compressobj(1, zlib.DEFLATED, -15)
     return deflater.compress(data) + deflater.flush()
 
 
 def checksum(data):
-    """Returns the last four bytes of a file."""
+    """Returns the checksum, the last four bytes of a file."""
     return zlib.crc32(data).to_bytes(4, "little")
 
 
 def mend(data):
-    """Gives a file the length and the checksum that it should have."""
+    """Corrects the length and the checksum of a file."""
     if len(data) < 36:
         return data
     data = data[:8] + len(data).to_bytes(8, "little") + data[16:-4]
@@ -117,7 +117,7 @@ def damage(random, data):
 
 
 def flip(random, data, _):
-    """A few bits are wrong."""
+    """Flips a few bits."""
     data = bytearray(data)
     for _ in range(random.integers(1, 9)):
         data[random.integers(len(data))] ^= 1 << int(random.integers(8))
@@ -125,41 +125,41 @@ def flip(random, data, _):
 
 
 def truncate(random, data, _):
-    """The end is missing."""
+    """Removes the end of a file."""
     return data[: random.integers(len(data))]
 
 
 def extend(random, data, other):
-    """Something follows."""
+    """Appends bytes to a file."""
     return (
         data + (random.bytes(random.integers(1, 99)), other)[random.integers(2)]
     )
 
 
 def noise(random, *_):
-    """No ticket at all, but for its first bytes at times."""
+    """Returns random bytes, sometimes after a valid magic number."""
     data = random.bytes(random.integers(1, 400))
     return data if random.integers(2) else mend(b"\x89GEM\2\0\0\0" + data)
 
 
 def damage_and_mend(random, data, _):
-    """Bytes are wrong anywhere, under a right checksum."""
+    """Damages any bytes, and corrects the checksum."""
     return mend(damage(random, data))
 
 
 def truncate_and_mend(random, *arguments):
-    """The end is missing, and nothing says so."""
+    """Removes the end of a file, and corrects the length and the checksum."""
     return mend(truncate(random, *arguments))
 
 
 def splice(random, data, other):
-    """The start of one file and the end of another."""
+    """Joins the start of one file and the end of another."""
     end = other[random.integers(len(other)) :]
     return mend(data[: random.integers(len(data))] + end)
 
 
 def edit_prefix(random, data, _):
-    """Other lengths or another version, under a right checksum."""
+    """Changes the lengths or the version, and corrects the checksum."""
     fields = list(struct.unpack("<IQIIQ", data[4:FIXED]))
     limits = 2**32, 2**64, 2**32, 2**32, 2**64
     for _ in range(random.integers(1, 3)):
@@ -173,13 +173,13 @@ def edit_prefix(random, data, _):
 
 
 def damage_header(random, data, _):
-    """Other text in the header, well deflated."""
+    """Damages the text of the header before compression."""
     text, middle, numbers = take_apart(data)
     return put_together(damage(random, text), middle, numbers)
 
 
 def edit_header(random, data, _):
-    """Other values in the header, with a right fingerprint at times."""
+    """Changes values of the header, and usually corrects the fingerprint."""
     text, middle, numbers = take_apart(data)
     header = json.loads(text)
     for _ in range(random.integers(1, 4)):
@@ -196,7 +196,7 @@ def edit_header(random, data, _):
 
 
 def change(random, header):
-    """Changes a value of the header, more often one of a weight."""
+    """Changes a value of the header, usually one of a weight."""
     columns = header.get("weights")
     if random.integers(8) and isinstance(columns, dict) and columns:
         name = str(random.choice(list(columns)))
@@ -214,7 +214,7 @@ def change(random, header):
 
 
 def edit_config(random, data, _):
-    """Another network, or what is none; few of the files tell theirs."""
+    """Changes the network config. Few of the valid files have one."""
     text, middle, numbers = take_apart(data)
     header = json.loads(text)
     if "config" not in header:
@@ -236,7 +236,7 @@ def edit_config(random, data, _):
 
 
 def another(random, value, others):
-    """Returns a value that is near, hostile, or that of a neighbor."""
+    """Returns a nearby value, a hostile value or a neighboring value."""
     kind = random.integers(4)
     if kind == 0 and type(value) is int:
         return value + int(random.integers(-2, 3))
@@ -251,19 +251,19 @@ def another(random, value, others):
 
 
 def damage_positions(random, data, _):
-    """Other positions or signs."""
+    """Damages the positions and signs."""
     text, middle, numbers = take_apart(data)
     return put_together(text, damage(random, middle), numbers)
 
 
 def damage_numbers(random, data, _):
-    """Other numbers, often more or fewer."""
+    """Damages the numbers, which often changes their count."""
     text, middle, numbers = take_apart(data)
     return put_together(text, middle, damage(random, numbers))
 
 
 def bomb(random, data, _):
-    """Parts that inflate a thousandfold."""
+    """Replaces a part with data that decompresses to 1,000 times its size."""
     text, middle, numbers = take_apart(data)
     size = int(random.integers(1, 2**20))
     filling = (b" ", b"[", b'{"a":', b"0,", b"{},")[random.integers(5)]

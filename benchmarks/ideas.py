@@ -1,10 +1,11 @@
-"""Ideas to improve Gem-Miner and fine-tuning, each with and without.
+"""Compares ideas to improve Gem-Miner and fine-tuning with the baseline.
 
-ResNet-20 on 10,000 images of CIFAR-10 of half the height and width (reduced),
-12 epochs of mining and 12 of fine-tuning. Ideas of fine-tuning begin with the
-same ticket, ideas of mining with the same scores and images; everything else
-is equal. The dense network has 24 epochs, and teaches where an idea says so.
-Rows that the file already has are not run again.
+Trains ResNet-20 on 10,000 images of CIFAR-10 at half the height and width
+(reduced), for 12 epochs of mining and 12 epochs of fine-tuning. Fine-tuning
+ideas start from the same ticket. Mining ideas start from the same scores and
+images. All other settings are equal. The dense network trains for 24 epochs,
+and is the teacher where an idea needs one. Rows that are already in the output
+file are not run again.
 
     python benchmarks/ideas.py --directory=/tmp/ideas \\
         --output=benchmarks/results/ideas.json
@@ -28,7 +29,8 @@ import tf_gems as gems
 
 MINING = ["base", "sgd 0.3", "sgd 1", "sgd 3", "warm", "redraw", "flip"]
 FINETUNING = [
-    "hyperbolic step",
+    "hyperbolic step 200",
+    "hyperbolic step 2",
     "density scaling",
     "label smoothing",
     "distillation",
@@ -41,35 +43,45 @@ TEMPERATURE = 4.0
 ROUNDS = ("idea", "sparsity", "seed")
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("ideas", ["dense", *MINING, *FINETUNING], "Which.")
-flags.DEFINE_list("sparsities", ["0.9856", "0.9941", "0.9628"], "Zeros.")
-flags.DEFINE_list("seeds", ["0", "1", "2"], "Which.")
-flags.DEFINE_string("directory", "ideas", "Of tickets and dense networks.")
-flags.DEFINE_string("output", None, "JSON file, written row by row.")
-flags.DEFINE_string("render", None, "Only print the table of a JSON file.")
+flags.DEFINE_list(
+    "ideas", ["dense", *MINING, *FINETUNING], "Names of the ideas."
+)
+flags.DEFINE_list(
+    "sparsities",
+    ["0.9856", "0.9941", "0.9628"],
+    "Fractions of zeros, each in [0, 1).",
+)
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Random seeds.")
+flags.DEFINE_string(
+    "directory", "ideas", "Directory of the tickets and dense networks."
+)
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
+flags.DEFINE_string(
+    "render", None, "Path of a JSON file to print as a table, without training."
+)
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def soft_labels(labels, smoothing):
-    """Returns one-hot labels, smoothed."""
+    """Returns smoothed one-hot labels."""
     return (1 - smoothing) * np.eye(10)[labels] + smoothing / 10
 
 
 def sgd(rate, epochs):
-    """Returns SGD with momentum whose rate falls to zero by a cosine."""
+    """Returns SGD with momentum and a cosine schedule that decays to zero."""
     steps = epochs * -(-IMAGES // SIZE)
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     return keras.optimizers.SGD(schedule, momentum=0.9)
 
 
 class Flip(keras.callbacks.Callback):
-    """Changes signs of weights that round to zero, when an epoch ends.
+    """Changes the signs of weights that round to zero at the end of an epoch.
 
-    Kernels have one magnitude a layer, so that to draw a weight anew changes
-    its sign with probability one half (IteRand). With probability one it is a
-    mask of -1, 0 and 1: what was driven out with one sign can come back with
-    the other.
+    Each kernel has a single magnitude. Resampling a weight, as IteRand does,
+    therefore changes its sign with probability 0.5. With probability 1, the
+    mask has the values -1, 0 and 1: a weight that was removed with one sign can
+    return with the other.
     """
 
     def __init__(self, sparse, probability, seed):
@@ -86,7 +98,7 @@ class Flip(keras.callbacks.Callback):
 
 
 class Cells:
-    """Measures ideas from the same data, seeds and tickets."""
+    """Measures ideas with the same data, seeds and tickets."""
 
     def __init__(self):
         self.train, self.test = trained_networks._cifar10(IMAGES, TESTS, EDGE)
@@ -124,7 +136,7 @@ class Cells:
         return model
 
     def _mined(self, idea, sparsity, seed):
-        """Returns a model that has been mined, and its ticket."""
+        """Returns a mined model and its ticket."""
         model, epochs = self._network(seed), EPOCHS
         path = Path(FLAGS.directory, f"{idea}-{sparsity}-{seed}.gem")
         warm = idea == "warm"
@@ -154,7 +166,7 @@ class Cells:
         return sparse, ticket
 
     def _teach(self, idea, seed):
-        """Returns labels and a loss for an idea."""
+        """Returns the labels and the loss of an idea."""
         labels = self.train[1]
         if idea == "label smoothing":
             soft = soft_labels(labels, 0.1)
@@ -183,8 +195,9 @@ class Cells:
         row["before"] = self._accuracy(sparse)
         rate = float(idea.split()[1]) if idea.startswith("rate") else 0.1
         optimizer = sgd(rate, EPOCHS)
-        if idea == "hyperbolic step":
-            optimizer = gems.optimizers.hyperbolic_step(optimizer)
+        if idea.startswith("hyperbolic step"):
+            alpha = float(idea.split()[-1])
+            optimizer = gems.optimizers.hyperbolic_step(optimizer, alpha)
         if idea == "density scaling":
             optimizer = gems.optimizers.density_scaling(optimizer)
         sparse.compile(optimizer, loss)
@@ -193,7 +206,7 @@ class Cells:
 
 
 def _distillation(targets, logits):
-    """Returns the mean of the losses by labels and by a teacher."""
+    """Returns the mean of the losses for the labels and for the teacher."""
     soft, hard = targets[:, :10], targets[:, 10:]
     entropy = keras.losses.categorical_crossentropy
     taught = entropy(soft, logits / TEMPERATURE, from_logits=True)
@@ -202,7 +215,7 @@ def _distillation(targets, logits):
 
 
 def render(rows):
-    """Returns a Markdown table: mean accuracy, and half the range of seeds."""
+    """Returns a Markdown table of means and half ranges over the seeds."""
     places = sorted({row["sparsity"] for row in rows if row["sparsity"]})
     head = " | ".join(f"{1 - sparsity:.2%} kept" for sparsity in places)
     lines = [f"| idea | {head} |", "| --- |" + " --- |" * len(places)]
@@ -229,7 +242,7 @@ def render(rows):
 
 
 def main(_):
-    """Measures what is missing, and prints the table."""
+    """Runs the missing rows, and prints the table."""
     path = FLAGS.render or FLAGS.output
     rows = []
     if path and Path(path).exists():

@@ -1,23 +1,23 @@
-"""Times functions in turns, so that other work hits them alike."""
+"""Times functions alternately, so that other load affects them equally."""
 
 import statistics
 import time
 
 
 def in_turns(functions, rounds, steps=1):
-    """Times functions in turns, after two rounds that do not count.
+    """Times functions alternately, after two warm-up rounds.
 
     Args:
-        functions: Dict from names to functions of nothing.
-        rounds: Integer.
-        steps: Integer, calls of each in a round.
+        functions: Dict from names to functions without arguments.
+        rounds: Integer, number of timed rounds.
+        steps: Integer, number of calls of each function per round.
 
     Returns:
-        Dict from names to lists: seconds of a call, one for each round.
+        Dict from names to lists of floats, the seconds per call of each round.
     """
     names, seconds = list(functions), {name: [] for name in functions}
     for number in range(-2, rounds):
-        first = number % len(names)  # each comes first equally often
+        first = number % len(names)  # Each function comes first equally often.
         for name in names[first:] + names[:first]:
             begin = time.perf_counter()
             for _ in range(steps):
@@ -29,15 +29,15 @@ def in_turns(functions, rounds, steps=1):
 
 
 def compare(seconds, base):
-    """Returns a row for each function, with its ratio to one of them.
+    """Returns a row for each function, with its ratio to a base function.
 
     Args:
-        seconds: As `in_turns` returns them.
-        base: Name of the function that the others are compared with.
+        seconds: Dict returned by `in_turns`.
+        base: String, name of the base function.
 
     Returns:
-        List of dicts: `name`, median `seconds`, and `ratio`, the median over
-        the rounds of the ratio to `base` in the same round.
+        List of dicts with `name`, the median `seconds`, and `ratio`, the median
+        over the rounds of the ratio to `base` in the same round.
     """
     return [
         {
@@ -53,7 +53,7 @@ def compare(seconds, base):
 
 
 def render(rows, title):
-    """Returns lines of text for these rows."""
+    """Returns the rows as lines of text."""
     lines = [f"{title:<44}{'ms':>10}{'ratio':>8}"]
     for row in rows:
         lines.append(

@@ -1,14 +1,15 @@
-"""How much memory mining takes, against dense training of the same network.
+"""Compares the memory of mining and of dense training of a network.
 
     python benchmarks/memory.py --output=memory.json
 
-Two witnesses. The first counts the bytes of what has the size of a parameter:
-weights, gradients and the optimizer's state, and for mining scores and flags
-as well; of gradients there are those of what trains, the weights or the
-scores. The second is the most memory that a process had while it trained, a
-freeze included, above what it had before the network was made. That holds
-activations too, and what is computed on the way: the masked weights, which
-a dense network has not, live from the forward to the backward pass.
+There are two measurements. The first one counts the bytes of all arrays with
+the size of a parameter: weights, gradients and optimizer state, and for mining
+also scores and flags. Only the trained variables have gradients, which are
+either the weights or the scores. The second one is the peak memory of a process
+during training, including a freeze, above its memory before the network was
+created. It includes activations and temporary values. Among these are the
+masked weights, which exist from the forward to the backward pass and only in
+mining.
 """
 
 import os
@@ -27,9 +28,11 @@ from results_file import write_results
 import tf_gems as gems
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("width", 2240, "Of five square kernels.")
-flags.DEFINE_string("kind", None, "Measures this one only: a child does.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_integer("width", 2240, "Width of the five square kernels.")
+flags.DEFINE_string(
+    "kind", None, "Kind to measure in this process. Set for child processes."
+)
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 LAYERS = 5
 BOUND = 1.35
@@ -46,7 +49,7 @@ PLACES = {
 
 
 def make_model(kind, optimizer, jit, width):
-    """Returns a compiled network of square kernels, dense or mined."""
+    """Returns a compiled network of square kernels, dense or for mining."""
     model = keras.Sequential([keras.Input((width,))])
     for _ in range(LAYERS):
         model.add(keras.layers.Dense(width, "relu", use_bias=False))
@@ -58,13 +61,13 @@ def make_model(kind, optimizer, jit, width):
 
 
 def count(model):
-    """Returns the bytes of what has the size of a parameter."""
+    """Returns the bytes of all arrays with the size of a parameter."""
 
     def size(variables):
         return sum(
             np.prod(v.shape, dtype="int64") * np.dtype(v.dtype).itemsize
             for v in variables
-            if v.shape  # counters are not worth a line
+            if v.shape  # Scalars such as counters are not counted.
         )
 
     gradients = size(model.trainable_variables)
@@ -81,7 +84,7 @@ def count(model):
 
 
 def train(kind, jit, width):
-    """Trains some steps of two epochs; mining freezes between them."""
+    """Trains a few steps of two epochs. Mining freezes between them."""
     model = make_model(kind, "momentum", jit, width)
     x = np.zeros((32, width), "float32")
     callbacks = []
@@ -91,24 +94,24 @@ def train(kind, jit, width):
 
 
 def status(name):
-    """Returns the bytes that Linux tells of this process."""
+    """Returns an entry of `/proc/self/status`, in bytes."""
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
     [line] = [line for line in lines if line.startswith(name)]
     return 1024 * int(line.split()[1])
 
 
 def peak(kind):
-    """Returns the most bytes that training took, in this process."""
+    """Returns the peak memory of training in this process, in bytes."""
     jit = os.environ["TF_GEMS_JIT"] == "1"
-    train(kind, jit, 64)  # what a first training loads and compiles
+    train(kind, jit, 64)  # The first training loads libraries and compiles.
     before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", "ascii")  # forget the peak
+    Path("/proc/self/clear_refs").write_text("5", "ascii")  # Resets the peak.
     train(kind, jit, FLAGS.width)
     return status("VmHWM") - before
 
 
 def run_child(kind, place):
-    """Returns the peak of a process of its own."""
+    """Returns the peak memory of a child process, in bytes."""
     backend, jit = PLACES[place]
     environment = {"KERAS_BACKEND": backend, "TF_GEMS_JIT": str(int(jit))}
     found = subprocess.run(
@@ -122,13 +125,13 @@ def run_child(kind, place):
 
 
 def main(_):
-    """Counts, measures, prints a table, writes JSON."""
+    """Counts, measures, prints a table and writes JSON."""
     if FLAGS.kind:
         print(peak(FLAGS.kind))
         return
     rows = []
     size = LAYERS * FLAGS.width**2
-    print(f"{size:,} weights, bytes a weight\n{'counted':<20}", end="")
+    print(f"{size:,} weights, bytes per weight\n{'counted':<20}", end="")
     print(f"{'dense':>9}{'mining':>9}{'flags':>9}{'ratio':>9}")
     for optimizer in OPTIMIZERS:
         dense, mining = (

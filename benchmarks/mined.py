@@ -1,20 +1,20 @@
-"""Trains the networks whose zeros `mined_speed.py` times: real gems.
+"""Trains the networks that `mined_speed.py` times.
 
     python benchmarks/mined.py --data_dir=../shared/data/tiny_imagenet_20 \\
         --directory=/tmp/mined
 
-Networks that keep XNNPACK's rules, on images of 64x64 pixels, with the same
-number of epochs each: dense; Gem-Miner, half of the epochs mining and half
-fine-tuning; magnitude, pruned gradually during one training as TensorFlow
-Model Optimization does it. Both prune the 1x1 convolutions only
-(`filters="pointwise"`), each of them to the same sparsity, which is also
-TensorFlow Model Optimization's way. `stock` is `keras.applications.MobileNet`,
-rewritten by `tf_gems.export.make_sparse_ready` before it is mined. Few images
-and few epochs: it is the order of the methods that is shown, not what the
-networks can reach.
+The networks follow XNNPACK's rules for sparse inference. They are trained on
+images of 64x64 pixels for the same number of epochs: dense; with Gem-Miner, for
+half of the epochs mining and half fine-tuning; and with magnitude pruning,
+gradually during one training, as in TensorFlow Model Optimization. Both methods
+prune only the 1x1 convolutions (`filters="pointwise"`), and each of them to the
+same sparsity, as TensorFlow Model Optimization does. `stock` is
+`keras.applications.MobileNet`, rewritten by `tf_gems.export.make_sparse_ready`
+before mining. The dataset is small and training is short. The results show the
+order of the methods, and not the accuracy that the networks can reach.
 """
 
-import mining  # first: it quiets TensorFlow
+import mining  # must be the first import: silences TensorFlow
 from absl import app
 from absl import flags
 from keras import applications
@@ -38,13 +38,13 @@ SIZE = 64
 
 
 def network(name, size, classes, alpha):
-    """Returns a Keras model that keeps XNNPACK's rules.
+    """Returns a Keras model that follows XNNPACK's rules for sparse inference.
 
     Args:
-        name: `"v1"`, `"v2"` or `"stock"`.
+        name: String, `"v1"`, `"v2"` or `"stock"`.
         size: Integer, height and width of the images.
         classes: Integer, number of logits.
-        alpha: Float that multiplies the filters.
+        alpha: Float, width multiplier.
     """
     shape = (size, size, 3)
     if name == "stock":
@@ -64,7 +64,7 @@ def network(name, size, classes, alpha):
 
 
 def cell(text, classes):
-    """Returns the cell that `NETWORK:METHOD:SPARSITY` stands for."""
+    """Returns the cell of a string `NETWORK:METHOD:SPARSITY`."""
     name, method, sparsity = text.split(":")
     alpha = FLAGS[f"{name}_alpha"].value
     return mining.Cell(
@@ -80,7 +80,7 @@ def cell(text, classes):
 
 
 def main(_):
-    """Trains what is missing."""
+    """Trains the missing networks."""
     data = tf_gems.datasets.load(
         "tiny_imagenet", FLAGS.data_dir, FLAGS.fraction
     )
@@ -89,8 +89,10 @@ def main(_):
 
 if __name__ == "__main__":
     mining.define_flags(CELLS, 10, 32, 0.05, 1.0)
-    flags.DEFINE_integer("seed", 0, "Of everything.")
-    flags.DEFINE_float("v1_alpha", 0.75, "That multiplies the filters of v1.")
-    flags.DEFINE_float("v2_alpha", 1.0, "The same of v2.")
-    flags.DEFINE_float("stock_alpha", 0.5, "The same of the stock network.")
+    flags.DEFINE_integer("seed", 0, "Random seed.")
+    flags.DEFINE_float("v1_alpha", 0.75, "Width multiplier of v1.")
+    flags.DEFINE_float("v2_alpha", 1.0, "Width multiplier of v2.")
+    flags.DEFINE_float(
+        "stock_alpha", 0.5, "Width multiplier of the stock network."
+    )
     app.run(main)

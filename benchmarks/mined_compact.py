@@ -1,24 +1,26 @@
-"""Trained networks made smaller by their zeros: accuracy and time.
+"""Measures the accuracy and the speed of compacted trained networks.
 
     python benchmarks/mined_compact.py --dataset=cifar10 --fraction=0.2 \\
         --epochs=20 --data_dir=$TFDS_DATA_DIR --directory=/tmp/compact \\
         --cells=resnet20:1:gem_miner:0.9941: \\
         --output=benchmarks/results/compact_cifar10.json
 
-A cell is `NETWORK:WIDTH:METHOD:SPARSITY:PATTERN`. Two questions are asked:
+A cell is `NETWORK:WIDTH:METHOD:SPARSITY:PATTERN`. The benchmark answers two
+questions:
 
-* What does compaction remove of a ticket that was mined (`gem_miner`, single
-  weights)?
-* Is a network whose channels were pruned (`magnitude`, `channel`) more accurate
-  than a uniformly narrower one with as many multiply-adds (`dense`, with
-  another width), trained for as many epochs? Of the kernels, those are pruned
-  whose channels compaction can remove.
+* What does compaction remove from a mined ticket (`gem_miner`, individual
+weights)?
+* Is a network with pruned channels (`magnitude`, `channel`) more accurate than
+  a
+uniformly narrower network (`dense`, with a smaller width) with the same number
+of multiply-adds and epochs? Only kernels whose channels compaction can remove
+are pruned.
 
-Each network is trained as `mining.py` says, and made smaller by
-`tf_gems.compact`. Then the network as it is and the smaller one are timed in
-turns, on one thread and one example: by LiteRT, in processor time; by
-TensorFlow, in a `tf.function`, likewise; and in headless Chromium, if
-`--browser` asks for it, by LiteRT.js.
+Each network is trained as described in `mining.py`, and compacted by
+`tf_gems.compact`. The original and the compact network are then timed
+alternately with one thread and one example: in LiteRT, in a `tf.function` of
+TensorFlow (both in CPU time) and, with `--browser`, in headless Chromium with
+LiteRT.js.
 """
 
 import functools
@@ -26,7 +28,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import mining  # first: it quiets TensorFlow
+import mining  # must be the first import: silences TensorFlow
 
 # isort: split
 import browser
@@ -49,11 +51,11 @@ def network(name, width, shape, classes):
     """Returns a Keras model.
 
     Args:
-        name: `"resnet20"` or `"vgg16"`, those of the paper; `"residual"`, a
-            ResNet-20 whose normalization has scale and offset; or
-            `"mobilenet"`, `keras.applications.MobileNet`.
-        width: Float that multiplies the filters of the last two.
-        shape: Tuple of integers, height, width and channels of images.
+        name: String. `"resnet20"` and `"vgg16"` are the networks of the paper,
+            `"residual"` is a ResNet-20 whose normalization has scale and
+            offset, and `"mobilenet"` is `keras.applications.MobileNet`.
+        width: Float, width multiplier of `"residual"` and `"mobilenet"`.
+        shape: Tuple of integers, height, width and channels of the images.
         classes: Integer, number of logits.
     """
     if name == "mobilenet":
@@ -70,7 +72,7 @@ def network(name, width, shape, classes):
 
 
 def cell(text, data):
-    """Returns the cell that `NETWORK:WIDTH:METHOD:SPARSITY:PATTERN` names."""
+    """Returns the cell of a string `NETWORK:WIDTH:METHOD:SPARSITY:PATTERN`."""
     name, width, method, sparsity, pattern = text.split(":")
     width, sparsity = float(width), float(sparsity)
     kernels = set()
@@ -96,7 +98,7 @@ def cell(text, data):
 
 
 def tensorflow_ms(model, inputs, rounds):
-    """Returns medians of a model's time, and of the compact one's."""
+    """Returns the median times of a model and of its compact model, in ms."""
 
     def runner(model):
         traced = tf.function(functools.partial(model, training=False))
@@ -115,7 +117,7 @@ def tensorflow_ms(model, inputs, rounds):
 
 
 def measure(file, inputs, chromium):
-    """Returns what a trained network saves by compaction, as a dict."""
+    """Returns a dict of the savings from compacting a trained network."""
     model = keras.models.load_model(file, compile=False)
     with tempfile.TemporaryDirectory() as folder:
         found = compaction.measure(model, inputs, folder, FLAGS.pairs)
@@ -133,7 +135,7 @@ def measure(file, inputs, chromium):
 
 
 def main(_):
-    """Trains what is missing, measures, and prints a row a cell."""
+    """Trains the missing networks, measures, and prints one row per cell."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     data = tf_gems.datasets.load(FLAGS.dataset, FLAGS.data_dir, FLAGS.fraction)
     cells = [cell(text, data) for text in FLAGS.cells]
@@ -158,7 +160,7 @@ def main(_):
 
 
 def line(row):
-    """Returns the row of a Markdown table."""
+    """Returns a row of a Markdown table."""
     gone = [
         1 - after / before
         for before, after in (row["parameters"], row["multiply_adds"])
@@ -188,8 +190,16 @@ def line(row):
 
 if __name__ == "__main__":
     mining.define_flags([], 20, 128, 0.1, 1.0)
-    flags.DEFINE_string("dataset", "cifar10", "See `tf_gems.datasets.load`.")
-    flags.DEFINE_integer("seed", 0, "Of everything.")
-    flags.DEFINE_string("distribution", "uniform", "Of channels.")
-    flags.DEFINE_bool("browser", True, "Whether to measure in Chromium.")
+    flags.DEFINE_string(
+        "dataset",
+        "cifar10",
+        "Name of the dataset. See `tf_gems.datasets.load`.",
+    )
+    flags.DEFINE_integer("seed", 0, "Random seed.")
+    flags.DEFINE_string(
+        "distribution",
+        "uniform",
+        "Distribution of the pruned channels over the layers.",
+    )
+    flags.DEFINE_bool("browser", True, "Whether to also measure in Chromium.")
     app.run(main)

@@ -5,15 +5,15 @@
     python benchmarks/native.py --mined=/tmp/mined_mlp \\
         --output=benchmarks/results/native_mined.json
 
-MNIST, 20 epochs each: dense; Gem-Miner, ten epochs mining and ten fine-tuning;
-magnitude, pruned gradually during one training. Both prune all layers, to a
-sparsity over all of them: single weights (`random`), or blocks of four along
-the inputs.
+Each network trains on MNIST for 20 epochs: dense; with Gem-Miner, for ten
+epochs of mining and ten of fine-tuning; and with magnitude pruning, gradually
+during one training. Both methods prune all layers to a total sparsity, either
+individual weights (`random`) or blocks of four along the inputs.
 """
 
 import dataclasses
 
-import mining  # first: it quiets TensorFlow
+import mining  # must be the first import: silences TensorFlow
 from absl import app
 from absl import flags
 from perceptrons import PATTERNS
@@ -37,7 +37,7 @@ CELLS = tuple(
 
 
 def cell(text):
-    """Returns what `SIZES:METHOD:SPARSITY:PLACES:SEED` stands for."""
+    """Returns the cell of a string `SIZES:METHOD:SPARSITY:PLACES:SEED`."""
     network, method, sparsity, places, seed = text.split(":")
     sizes = [int(size) for size in network.split("-")]
     return mining.Cell(
@@ -53,7 +53,7 @@ def cell(text):
 
 
 def main(_):
-    """Trains what is missing."""
+    """Trains the missing networks."""
     data = tf_gems.datasets.load("mnist", FLAGS.data_dir, FLAGS.fraction)
     flat = [(x.reshape(len(x), -1), y) for x, y in (data.train, data.test)]
     data = dataclasses.replace(data, train=flat[0], test=flat[1])

@@ -1,4 +1,4 @@
-"""How much faster networks run in a browser that were mined on real images.
+"""Measures the speed-up in a browser of networks mined on real images.
 
     python benchmarks/mined.py --data_dir=../shared/data/tiny_imagenet_20 \\
         --directory=/tmp/mined
@@ -7,10 +7,10 @@
         --output=benchmarks/results/mined_speed.json
 
 `mined.py` trains on images of 64x64 pixels. The networks are convolutional, so
-the same weights read images of any size: here each is laid out for several,
-exported with dense and with sparse weights, compared with Keras on real
-images, and timed in headless Chromium as in `browser.py`, whose flags `pairs`
-and `chromium` it shares. The accuracy is that at 64x64.
+the weights apply to images of any size. Each network is rebuilt for several
+sizes, exported with dense and with sparse weights, compared with Keras on real
+images, and timed in headless Chromium as in `browser.py`. The flags `pairs` and
+`chromium` are those of `browser.py`. The accuracy is for 64x64 pixels.
 """
 
 import tempfile
@@ -32,7 +32,7 @@ EXAMPLES = 4
 
 
 def images(data, size):
-    """Returns a few test images, in a size of their own."""
+    """Returns a few test images, resized to `size`."""
     found, _ = next(data.test_batches(EXAMPLES).as_numpy_iterator())
     shape = (EXAMPLES, size, size, 3)
     if found.shape == shape:
@@ -42,7 +42,7 @@ def images(data, size):
 
 
 def laid_out(row, file, size):
-    """Returns a network of `mined.py` for images of another size."""
+    """Returns a network of `mined.py`, rebuilt for another image size."""
     trained = keras.models.load_model(file, compile=False)
     model = network(row["network"], size, row["classes"], row["alpha"])
     model.set_weights(trained.get_weights())
@@ -50,7 +50,7 @@ def laid_out(row, file, size):
 
 
 def main(_):
-    """Measures, prints a table, writes JSON."""
+    """Runs the benchmark, prints a table and writes JSON."""
     data = tf_gems.datasets.load("tiny_imagenet", FLAGS.data_dir)
     order = ("stock", "v1", "v2"), ("dense", "gem_miner", "magnitude")
     cells = [
@@ -82,7 +82,7 @@ def main(_):
 
 
 def measure(chromium, row, file, inputs):
-    """Checks and times a network of `mined.py`; returns a dict."""
+    """Checks and times a network of `mined.py`. Returns a dict."""
     keras.backend.clear_session()
     model = laid_out(row, file, row["size"])
     with tempfile.TemporaryDirectory() as folder:
@@ -92,6 +92,13 @@ def measure(chromium, row, file, inputs):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("mined", None, "Folder of `mined.py`.", required=True)
-    flags.DEFINE_string("data_dir", None, "Of Tiny ImageNet.", required=True)
+    flags.DEFINE_string(
+        "mined", None, "Directory that `mined.py` wrote.", required=True
+    )
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "Directory of the Tiny ImageNet images.",
+        required=True,
+    )
     app.run(main)

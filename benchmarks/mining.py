@@ -1,9 +1,8 @@
-"""Trains one network on real data, dense or pruned, so that it can be timed.
+"""Trains one network, dense or pruned, on real data.
 
-What `mined.py` and `mined_mlp.py` share. A cell that is killed goes on after
-its last epoch when the command is run again; one that is finished is not run
-again. Each leaves a Keras model without anything of `tf_gems`, and a row of
-JSON.
+Shared by `mined.py`, `mined_mlp.py` and `mined_compact.py`. An interrupted cell
+resumes after its last epoch when the command is run again. A finished cell is
+not run again. Each cell writes a plain Keras model and a row of JSON.
 """
 
 import dataclasses
@@ -29,31 +28,41 @@ _RECORDED = "fraction epochs batch_size learning_rate score_rate".split()
 
 
 def define_flags(cells, epochs, batch_size, learning_rate, score_rate):
-    """Defines the flags of a command; the arguments are their defaults."""
-    flags.DEFINE_list("cells", list(cells), "Which, in order.")
-    flags.DEFINE_string("data_dir", None, "Of the images.", required=True)
-    flags.DEFINE_string("directory", None, "Of the models.", required=True)
-    flags.DEFINE_float("fraction", 1.0, "Of the training images to use.")
-    flags.DEFINE_integer("epochs", epochs, "Of training, search included.")
-    flags.DEFINE_integer("batch_size", batch_size, "Of images.")
-    flags.DEFINE_float("learning_rate", learning_rate, "Of weights.")
-    flags.DEFINE_float("score_rate", score_rate, "Of scores.")
+    """Defines the flags of a command. The arguments are their defaults."""
+    flags.DEFINE_list("cells", list(cells), "Cells to train, in order.")
+    flags.DEFINE_string(
+        "data_dir", None, "Directory of the images.", required=True
+    )
+    flags.DEFINE_string(
+        "directory", None, "Directory of the trained models.", required=True
+    )
+    flags.DEFINE_float(
+        "fraction", 1.0, "Fraction of the training images to use, in (0, 1]."
+    )
+    flags.DEFINE_integer(
+        "epochs", epochs, "Number of training epochs, including the search."
+    )
+    flags.DEFINE_integer("batch_size", batch_size, "Batch size.")
+    flags.DEFINE_float(
+        "learning_rate", learning_rate, "Learning rate of the weights."
+    )
+    flags.DEFINE_float("score_rate", score_rate, "Learning rate of the scores.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A network trained dense, or pruned by a method.
+    """A network to train, either dense or pruned.
 
     Args:
-        name: String, which names its files.
+        name: String, stem of its file names.
         build: Function that returns the dense Keras model.
-        method: `"dense"`, `"gem_miner"` or `"magnitude"`.
-        sparsity: Float in [0, 1).
-        seed: Integer.
-        filters: See `tf_gems.SparseModel`.
+        method: String, `"dense"`, `"gem_miner"` or `"magnitude"`.
+        sparsity: Float, fraction of zeros, in [0, 1).
+        seed: Integer, random seed.
+        filters: Selects the weights to prune. See `tf_gems.SparseModel`.
         arguments: Dict, `distribution` and `pattern` of the method.
-        about: Dict of JSON values, to be recorded with it.
-        steps_per_execution: Integer, see `compile`.
+        about: Dict of JSON values to add to the row.
+        steps_per_execution: Integer. See `keras.Model.compile`.
     """
 
     name: str
@@ -70,7 +79,7 @@ class Cell:
         return Path(FLAGS.directory, self.name + ending)
 
     def row(self, data):
-        """Returns what is recorded of a cell, training it if need be."""
+        """Returns the row of a cell, and trains the cell if necessary."""
         return recorded(self.path(".json"), lambda: self._run(data))
 
     def _run(self, data):
@@ -155,13 +164,13 @@ class Cell:
 
 
 def accuracy(model, data):
-    """Returns the part of the test set that a model classifies rightly."""
+    """Returns the accuracy of a model on the test set."""
     found = model.evaluate(data.test_batches(250), verbose=0, return_dict=True)
     return round(float(found["accuracy"]), 4)
 
 
 def run(cells, data):
-    """Trains what is missing, prints a row a cell."""
+    """Trains the missing cells, and prints one row per cell."""
     for cell in cells:
         row = cell.row(data)
         before = row.get("accuracy_before")
@@ -174,7 +183,7 @@ def run(cells, data):
 
 
 def rows(directory):
-    """Yields the row and the Keras file of each finished cell of a folder."""
+    """Yields the row and Keras file of each finished cell of a directory."""
     for file in sorted(Path(directory).glob("*.json")):
         row = json.loads(file.read_text("utf-8"))
         yield row, file.with_suffix(".keras")

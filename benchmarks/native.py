@@ -1,22 +1,23 @@
-"""How much faster sparse dense layers are without a browser.
+"""Measures the speed-up of sparse dense layers outside a browser.
 
     python benchmarks/native.py --output=benchmarks/results/native.json
 
-Multilayer perceptrons, one example at a time, one thread, LiteRT as it is
-installed: a file with dense weights beside one in which the zeros are stored
-sparsely, in turns. Zeros are at random places, or in blocks of four along the
-inputs, which TFLite calls 1x4 and `tf_gems` `pattern="4x1"`: Keras' kernels are
-(inputs, outputs), TFLite's (outputs, inputs). Both files are compared with
-Keras before any time is taken. On x86 with AVX no convolution gains; see
-`browser.py`. With `--mined` it measures the networks that `mined_mlp.py` has
-mined on MNIST, in place of random zeros.
+Runs multilayer perceptrons in the installed LiteRT, with one example and one
+thread. A file with dense weights and a file that stores the same zeros sparsely
+run alternately. The zeros are at random positions, or in blocks of four along
+the inputs. TFLite calls these blocks 1x4 and `tf_gems` calls them
+`pattern="4x1"`, because kernels have the shape (inputs, outputs) in Keras and
+(outputs, inputs) in TFLite. Both files are compared with Keras before they are
+timed. On x86 with AVX, convolutions have no speed-up. See `browser.py` for
+those. With `--mined`, the networks that `mined_mlp.py` mined on MNIST replace
+those with random zeros.
 """
 
 import importlib.metadata
 import tempfile
 import time
 
-import mining  # first: it quiets TensorFlow
+import mining  # must be the first import: silences TensorFlow
 import numpy as np
 import twins
 from absl import app
@@ -26,20 +27,28 @@ from perceptrons import PATTERNS
 from perceptrons import perceptron
 from results_file import write_results
 
-from tf_gems.export.quiet import quiet
+from tf_gems.quiet import quiet
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("sparsities", ["0", "0.9", "0.95", "0.98"], "Of zeros.")
-flags.DEFINE_integer("pairs", 61, "Of times, dense and sparse.")
-flags.DEFINE_string("mined", None, "Folder of `mined_mlp.py` to measure.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_list(
+    "sparsities",
+    ["0", "0.9", "0.95", "0.98"],
+    "Fractions of zeros, each in [0, 1).",
+)
+flags.DEFINE_integer(
+    "pairs", 61, "Number of pairs of times, one dense and one sparse."
+)
+flags.DEFINE_string(
+    "mined", None, "Directory of networks that `mined_mlp.py` trained."
+)
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 SIZES = ([784, 300, 100, 10], [784, 1024, 1024, 10], [1024, 2048, 2048, 16])
 LEAST_SECONDS = 2e-3
 
 
 def interpreter(path):
-    """Returns a function of one example, which runs a file on it."""
+    """Returns a function that runs a file on one example."""
     from ai_edge_litert.interpreter import Interpreter
 
     with quiet():
@@ -56,7 +65,7 @@ def interpreter(path):
 
 
 def measure(pair):
-    """Checks and times two files; returns a dict."""
+    """Checks and times two files. Returns a dict."""
     found, errors = [], []
     for kind in ("dense", "sparse"):
         run = interpreter(pair[kind])
@@ -78,7 +87,7 @@ def measure(pair):
 
 
 def seconds(run, example, repeats):
-    """Returns how long some runs take, inputs and outputs included."""
+    """Returns the seconds of several runs, including copies of the data."""
     begin = time.perf_counter()
     for _ in range(repeats):
         run(example)
@@ -86,7 +95,7 @@ def seconds(run, example, repeats):
 
 
 def random_cases(folder):
-    """Yields rows, still to be measured, and twins with random zeros."""
+    """Yields rows and pairs of files with random zeros."""
     for sizes in SIZES:
         for sparsity in map(float, FLAGS.sparsities):
             for name, pattern in PATTERNS.items() if sparsity else [("", None)]:
@@ -103,7 +112,7 @@ def random_cases(folder):
 
 
 def mined_cases(folder):
-    """Yields the rows that `mined_mlp.py` wrote, and twins of its networks."""
+    """Yields the rows of `mined_mlp.py` and pairs of files of its networks."""
     random = np.random.default_rng(0)
     for row, file in mining.rows(FLAGS.mined):
         model = models.load_model(file, compile=False)
@@ -113,7 +122,7 @@ def mined_cases(folder):
 
 
 def main(_):
-    """Measures, prints a table, writes JSON."""
+    """Runs the benchmark, prints a table and writes JSON."""
     rows = []
     print(
         f"{'network':<18}{'zeros':>7}  {'places':<12}{'method':<11}"

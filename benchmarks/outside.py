@@ -1,14 +1,14 @@
-"""Runs exported files in fresh environments without this library.
+"""Runs exported files in new environments without this library.
 
     python benchmarks/outside.py --output=benchmarks/results/outside.json
 
-Two networks are trained on digits and pruned, a dense one and a convolutional
-one, and written in every form. Then two virtual environments are made with
-pip, one with nothing but `tensorflow`, one with nothing but `ai-edge-litert`
-(and what these need). In each every file that it can read is run on real
-images, by `outside_runner.py`, which knows neither Keras models nor this
-library, and outputs are compared with those that Keras computed before. The
-ticket file is expanded to a `.keras` file, which Keras alone loads.
+Trains a dense and a convolutional network on digits, prunes them, and exports
+them in every format. It then creates two virtual environments with pip, one
+with only `tensorflow` and one with only `ai-edge-litert`, and their
+dependencies. In each environment, `outside_runner.py` runs every supported file
+on real images, without Keras models and without this library. The outputs are
+compared with those that Keras computed before. The ticket file is expanded to a
+`.keras` file, which Keras loads without this library.
 """
 
 import json
@@ -33,8 +33,9 @@ from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
 RUNNER = Path(__file__).with_name("outside_runner.py")
-# Differences of outputs, as a fraction of the largest. Those of `export_litert`
-# are for the examples it is given; 8-bit outliers among others reach further.
+# Tolerances of outputs, relative to the largest output. `export_litert` checks
+# only the examples that it receives. Other examples can have larger 8-bit
+# errors.
 TOLERANCES = {
     "float32.tflite": 1e-4,
     "latency.tflite": 1e-4,
@@ -48,7 +49,7 @@ PACKAGES = ("tensorflow", "ai-edge-litert")
 
 
 def dense_network():
-    """Returns the network of one kind."""
+    """Returns the dense network."""
     layers = keras.layers
     return keras.Sequential(
         [
@@ -63,7 +64,7 @@ def dense_network():
 
 
 def convolutional_network():
-    """Returns the network of the other kind: XNNPACK could run it sparse."""
+    """Returns the convolutional network. XNNPACK can run it sparsely."""
     layers = keras.layers
     inputs = keras.Input((8, 8, 1), name="image")
     x = layers.Concatenate()([inputs, inputs, inputs])
@@ -77,15 +78,15 @@ def convolutional_network():
 
 
 def export(network, directory, epochs):
-    """Trains, prunes and writes a network in every form.
+    """Trains and prunes a network, and exports it in every format.
 
     Args:
         network: Keras model for digits.
-        directory: Path, made if it is not there.
-        epochs: Integer.
+        directory: Path of the output directory. It is created if missing.
+        epochs: Integer, number of epochs.
 
     Returns:
-        Dict of the accuracy of Keras, and of what was not written and why.
+        Dict of the accuracy in Keras and the errors of failed exports.
     """
     keras.utils.set_random_seed(0)
     data = datasets.load("digits")
@@ -134,7 +135,7 @@ def export(network, directory, epochs):
 
 
 def environment(package, directory):
-    """Makes a virtual environment with one package; returns its Python."""
+    """Creates a virtual environment with one package. Returns its Python."""
     subprocess.run([sys.executable, "-m", "venv", directory], check=True)
     python = os.path.join(directory, "bin", "python")
     subprocess.run(
@@ -145,11 +146,11 @@ def environment(package, directory):
 
 
 def run_in(python, package, directories):
-    """Runs all files of some directories by a Python; returns what it found.
+    """Runs all files of several directories. Returns the results.
 
     Args:
-        python: String, the interpreter, or a list of it and its flags.
-        package: `"tensorflow"` or `"ai-edge-litert"`.
+        python: String, path of the interpreter, or a list of it and its flags.
+        package: String, `"tensorflow"` or `"ai-edge-litert"`.
         directories: List of paths.
     """
     command = [python] if isinstance(python, str) else list(python)
@@ -171,7 +172,7 @@ def run_in(python, package, directories):
 
 
 def main(_):
-    """Exports, makes the environments, runs, and writes what was found."""
+    """Exports the networks, runs them in the environments, and writes JSON."""
     results = {
         "benchmark": "outside",
         "command": "python benchmarks/outside.py",
@@ -218,9 +219,9 @@ def main(_):
         for found in results["environments"].values()
         for row in found["files"]
     ):
-        sys.exit("A file computes something else outside.")
+        sys.exit("The outputs of a file differ from those of Keras.")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", None, "JSON file to write.")
+    flags.DEFINE_string("output", None, "Path of the JSON file to write.")
     app.run(main)

@@ -1,10 +1,10 @@
-"""Runs exported files with nothing but TensorFlow, or but LiteRT.
+"""Runs exported files with either TensorFlow or LiteRT alone.
 
     python outside_runner.py tensorflow DIRECTORY...
 
-It is started by `outside.py` in an environment of its own. Each directory
-holds files, `tolerances.json` and `truth.npz`, with inputs and what Keras made
-of them. Prints a JSON list, a row for each file.
+`outside.py` starts this script in a separate environment. Each directory holds
+the exported files, `tolerances.json`, and `truth.npz` with inputs and the
+outputs of Keras. The script prints a JSON list with one row per file.
 """
 
 import json
@@ -14,11 +14,11 @@ import sys
 import numpy as np
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-sys.modules["tf_gems"] = None  # an import of it fails, wherever it may lie
+sys.modules["tf_gems"] = None  # Makes every import of it fail.
 
 
 def main():
-    """Runs what the command line names."""
+    """Runs the files of the directories on the command line."""
     package, *directories = sys.argv[1:]
     rows = []
     for directory in directories:
@@ -56,7 +56,7 @@ def main():
 
 
 def runner(package, path):
-    """Returns a function from images to outputs; `None` if there is none."""
+    """Returns a function from images to outputs, or `None` if unsupported."""
     if path.endswith(".tflite"):
         if package == "tensorflow":
             import tensorflow as tf
@@ -85,7 +85,7 @@ def runner(package, path):
 
 
 def only(outputs):
-    """Returns the one value of a dict."""
+    """Returns the only value of a dict."""
     [value] = outputs.values()
     return value
 

@@ -1,12 +1,14 @@
-"""What a step costs here and in the peers, each against its own dense step.
+"""Compares the cost of a training step with other pruning libraries.
 
     python benchmarks/peers.py --peer=tf_gems --output=peers.json
 
-The same small convolution network in each: `tf_gems` on TensorFlow; `tfmot`,
-TF Model Optimization on `tf_keras`, which needs a process of its own with
-TF_USE_LEGACY_KERAS=1; and `torch`, `torch.nn.utils.prune` and edge-popup,
-written here after the authors' code (a full sort of each layer's scores).
-Absolute times are those of the frameworks; the ratios are what pruning adds.
+All of them train the same small convolutional network. The peers are `tf_gems`
+on TensorFlow; `tfmot`, TF Model Optimization on `tf_keras`, which needs a
+separate process with TF_USE_LEGACY_KERAS=1; and `torch`, `torch.nn.utils.prune`
+and edge-popup. Edge-popup is implemented here after the authors' code, with a
+full sort of each layer's scores. The ratio of each step to the dense step of
+the same framework is the cost of pruning. Absolute times depend on the
+framework.
 """
 
 import importlib.metadata
@@ -25,17 +27,19 @@ from in_turns import in_turns
 from in_turns import render
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("peer", "tf_gems", ["tf_gems", "tfmot", "torch"], "Which.")
-flags.DEFINE_integer("rounds", 10, "Rounds, after two that do not count.")
-flags.DEFINE_integer("batch_size", 128, "Images in a batch.")
-flags.DEFINE_float("sparsity", 0.9, "Of all that prune.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_enum(
+    "peer", "tf_gems", ["tf_gems", "tfmot", "torch"], "Library to measure."
+)
+flags.DEFINE_integer("rounds", 10, "Timed rounds, after two warm-up rounds.")
+flags.DEFINE_integer("batch_size", 128, "Batch size.")
+flags.DEFINE_float("sparsity", 0.9, "Fraction of zeros of all pruned models.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 FILTERS = (32, 32, 64, 64)
 
 
 def keras_network(keras):
-    """The network in Keras 3, or in `tf_keras`."""
+    """Returns the network in Keras 3 or in `tf_keras`."""
     layers = keras.layers
     model = keras.Sequential([keras.Input((32, 32, 3))])
     for index, filters in enumerate(FILTERS):
@@ -62,7 +66,7 @@ def steps_of_keras(keras, models, x, y):
 
 
 def tf_gems_steps(x, y):
-    """This library's steps."""
+    """Returns the training steps of this library."""
     import keras
 
     import tf_gems as gems
@@ -85,7 +89,7 @@ def tf_gems_steps(x, y):
 
 
 def tfmot_steps(x, y):
-    """Those of TF Model Optimization, with and without an update of masks."""
+    """Returns steps of TF Model Optimization, with and without updates."""
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
@@ -120,7 +124,7 @@ def tfmot_steps(x, y):
 
 
 def torch_steps(x, y):
-    """Those of PyTorch: its own masks, and edge-popup."""
+    """Returns the steps of PyTorch, with its own masks and with edge-popup."""
     import torch
     from torch import nn
     from torch.nn.utils import prune
@@ -200,7 +204,7 @@ PACKAGES = {
 
 
 def main(_):
-    """Measures one of them, prints a table, writes JSON."""
+    """Runs one library, prints a table and writes JSON."""
     random = np.random.default_rng(0)
     x = random.normal(size=(FLAGS.batch_size, 32, 32, 3)).astype("float32")
     y = random.integers(0, 10, FLAGS.batch_size)

@@ -1,14 +1,14 @@
-"""What 8 bits cost a sparse network: after training, and trained for.
+"""Compares post-training quantization and quantization-aware training.
 
-Each network of `trained_networks.py` is trained, then pruned to 90 % zeros in
-a `fit` of a few epochs. From these weights it is written as an 8-bit file in
-two ways: after training, with ranges from examples, and after a few epochs of
-quantization-aware training. The float network is trained for as many epochs
-more, so that all have the same training. Accuracies are those of the files
-themselves, run by LiteRT, on the test set. Rows that the output has already are
-not run again.
+Each network of `trained_networks.py` is trained, and then pruned to 90 % zeros
+in a `fit` of a few epochs. Starting from these weights, an 8-bit file is
+exported in two ways: by post-training quantization with ranges from examples,
+and after a few epochs of quantization-aware training. The float network is
+trained for the same number of additional epochs, so that training is equally
+long. The accuracies are measured by running the files in LiteRT on the test
+set. Rows that are already in the output file are not run again.
 
-    python benchmarks/quantization.py \
+    python benchmarks/quantization.py \\
         --output=benchmarks/results/quantization.json
 """
 
@@ -30,20 +30,24 @@ from results_file import write_results
 import tf_gems as gems
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("networks", ["digits", "mobilenet_half"], "Which.")
-flags.DEFINE_list("seeds", ["0", "1", "2"], "Which.")
-flags.DEFINE_float("sparsity", 0.9, "Zeros.")
-flags.DEFINE_integer("epochs", 4, "Epochs after pruning.")
+flags.DEFINE_list(
+    "networks", ["digits", "mobilenet_half"], "Names of the networks."
+)
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Random seeds.")
+flags.DEFINE_float("sparsity", 0.9, "Fraction of zeros, in [0, 1).")
+flags.DEFINE_integer("epochs", 4, "Number of epochs after pruning.")
 flags.DEFINE_float("rate", 3e-4, "Learning rate after pruning.")
-flags.DEFINE_string("output", None, "JSON file, written row by row.")
-flags.DEFINE_string("render", None, "Only print the table of a JSON file.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
+flags.DEFINE_string(
+    "render", None, "Path of a JSON file to print as a table, without training."
+)
 
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def compiled(model, rate):
-    """Compiles a model, and returns it."""
+    """Compiles a model and returns it."""
     model.compile(keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"])
     return model
 
@@ -87,7 +91,7 @@ def run(network, seed, sparsity, epochs, rate):
     start = plain.get_weights()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.tflite")
-        # The float network, and its 8-bit file after training.
+        # The float network and its 8-bit file from post-training quantization.
         keras.utils.set_random_seed(seed)
         again = compiled(gems.SparseModel(plain, start="trained"), rate)
         again.fit(x, y, epochs=epochs, **batch)
@@ -119,7 +123,7 @@ def run(network, seed, sparsity, epochs, rate):
 
 
 def zeros(model):
-    """Returns the fraction of zeros in kernels that are not depthwise."""
+    """Returns the fraction of zeros in all kernels except depthwise ones."""
     kernels = [
         np.asarray(part.kernel.value)
         for part in model.layers
@@ -139,7 +143,7 @@ COLUMNS = {
 
 
 def table(rows):
-    """Returns the rows as a Markdown table, accuracies in percent."""
+    """Returns the rows as a Markdown table, with accuracies in percent."""
     lines = [
         f"| network | seed | {' | '.join(COLUMNS.values())} |",
         "| --- " * (2 + len(COLUMNS)) + "|",
@@ -153,7 +157,7 @@ def table(rows):
 
 
 def main(_):
-    """Runs what is missing, and prints the table."""
+    """Runs the missing rows, and prints the table."""
     if FLAGS.render:
         print(table(json.loads(Path(FLAGS.render).read_text())["results"]))
         return

@@ -1,4 +1,4 @@
-"""The file that a benchmark leaves: its results, its command, what ran it."""
+"""Writes the results, the command and the environment of a benchmark."""
 
 import json
 import sys
@@ -8,13 +8,13 @@ from tf_gems.provenance import provenance
 
 
 def write_results(path, benchmark, results, **more):
-    """Writes what a benchmark found, and how to find it again.
+    """Writes the results of a benchmark and how to reproduce them.
 
     Args:
-        path: String or path of a JSON file; or `None`, which writes nothing.
-        benchmark: String, the name of the benchmark.
+        path: String or path of a JSON file. If `None`, nothing is written.
+        benchmark: String, name of the benchmark.
         results: JSON-serializable value.
-        **more: JSON-serializable values, what else there is to know.
+        **more: Further JSON-serializable values to write.
     """
     if path is None:
         return

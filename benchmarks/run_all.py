@@ -1,12 +1,12 @@
-"""Runs the benchmarks of cost one after the other, and prints one table.
+"""Runs the cost benchmarks one after the other, and prints one table.
 
     python benchmarks/run_all.py
 
-Each is a process of its own, and a command of its own as well; all write JSON
-into `benchmarks/results`, and `all.json` holds the lines of the table. Ratios
-are medians over interleaved rounds. About ten minutes on two idle cores;
-`--quick` takes fewer rounds, for a look. Peers that are not installed are
-left out, with a line that says so.
+Each benchmark is a separate process, and can also be run directly. All of them
+write JSON files to `benchmarks/results`, and `all.json` holds the rows of the
+table. Ratios are medians over interleaved rounds. A run takes about ten minutes
+on two idle cores. `--quick` takes fewer rounds, for a rough estimate. Peers
+that are not installed are skipped, and the table says so.
 """
 
 import importlib.util
@@ -21,17 +21,21 @@ from absl import app
 from absl import flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("quick", False, "Fewer rounds; the ratios scatter more.")
-flags.DEFINE_list("only", None, "Names of benchmarks; default: all.")
+flags.DEFINE_bool(
+    "quick", False, "Whether to run fewer rounds. The ratios vary more."
+)
+flags.DEFINE_list("only", None, "Names of the benchmarks. Defaults to all.")
 flags.DEFINE_string(
-    "directory", str(Path(__file__).with_name("results")), "Where JSON goes."
+    "directory",
+    str(Path(__file__).with_name("results")),
+    "Directory of the JSON files to write.",
 )
 
 HERE = Path(__file__).resolve().parent
 
 
 def benchmarks():
-    """Returns `{name: (script, arguments, environment, module it needs)}`."""
+    """Returns `{name: (command, environment, required module)}`."""
     rounds = 3 if FLAGS.quick else 8
     step = ["step_cost.py", f"--rounds={rounds}", "--steps=2"]
     peers = ["peers.py", f"--rounds={rounds}"]
@@ -59,7 +63,7 @@ def benchmarks():
 
 
 def lines_of(name, results):
-    """Returns the lines of the table that a benchmark gives."""
+    """Returns the table rows of a benchmark."""
     found = []
 
     def add(text, value, ratio=None):
@@ -103,12 +107,12 @@ def lines_of(name, results):
 
 
 def run(name, command, environment, needs):
-    """Runs a benchmark, and returns its lines of the table."""
+    """Runs a benchmark, and returns its table rows."""
     if needs and importlib.util.find_spec(needs) is None:
         return [{"line": name, "value": f"needs {needs}"}]
     output = Path(FLAGS.directory, f"{name}.json").resolve()
     path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    # From the root, so that the record of the command names no machine's paths.
+    # The recorded command is relative to the root, without machine paths.
     root = HERE.parent
     process = subprocess.run(
         [
@@ -128,7 +132,7 @@ def run(name, command, environment, needs):
 
 
 def main(_):
-    """Runs them, prints the table, writes what there is of it each time."""
+    """Runs the benchmarks, prints the table, and writes it after each one."""
     sys.path.insert(0, str(HERE.parent))
     from tf_gems.provenance import provenance
 

@@ -1,11 +1,11 @@
-"""What a sparse SavedModel costs and saves: bytes, and time per prediction.
+"""Measures the size and the prediction time of sparse SavedModels.
 
     python benchmarks/saved_model_cost.py --output=saved_model_cost.json
 
-Networks with random masks and weights; the bytes and times depend on the number
-of zeros only. The dense twin is Keras' own export of the same network. Both are
-loaded by plain TensorFlow; runs of the two alternate, and each pair is run in
-both orders, so that what else the machine does hits both.
+The networks have random masks and weights, since size and time depend only on
+the number of zeros. Each is compared with Keras' own export of the same
+network. Plain TensorFlow loads both. Their runs alternate, and each pair runs
+in both orders, so that other load on the machine affects both equally.
 """
 
 import os
@@ -26,9 +26,11 @@ from tf_gems import zoo
 from tf_gems.export import export_saved_model
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("runs", 300, "Predictions of each model.")
-flags.DEFINE_list("sparsity", ["0.9", "0.98"], "Sparsities.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_integer("runs", 300, "Number of predictions of each model.")
+flags.DEFINE_list(
+    "sparsity", ["0.9", "0.98"], "Fractions of zeros, each in [0, 1)."
+)
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 NETWORKS = {
     "MLP 784-300-100-10": lambda: zoo.lenet_300_100((28, 28, 1), 10),
@@ -40,7 +42,7 @@ NETWORKS = {
 
 
 def pruned(model, sparsity):
-    """Sets that share of each kernel to zero, at random."""
+    """Sets a fraction of each kernel to zero, at random positions."""
     random = np.random.default_rng(0)
     for variable in model.trainable_variables:
         if len(variable.shape) > 1:
@@ -51,7 +53,7 @@ def pruned(model, sparsity):
 
 
 def medians(directories, inputs):
-    """Returns the median and the first seconds of a prediction of each."""
+    """Returns the median and the first prediction time of each model."""
     serves = [
         tf.saved_model.load(d).signatures["serving_default"]
         for d in directories
@@ -75,7 +77,7 @@ def medians(directories, inputs):
 
 
 def main(_):
-    """Measures, prints a table, writes JSON."""
+    """Runs the benchmark, prints a table and writes JSON."""
     rows = []
     print(
         f"{'network':<22}{'zeros':>6}{'sparse':>10}{'dense':>11}{'ratio':>7}"

@@ -1,9 +1,9 @@
-"""Can the learning rate of the scores be left out?
+"""Compares `ScoreOptimizer`, which needs no learning rate, with tuned SGD.
 
-`tf_gems.optimizers.ScoreOptimizer` is compared with SGD with momentum, at
-constant rates to search over which fall to zero by a cosine: accuracy before
-and after fine-tuning, means over seeds. Rows that the file already has are not
-run again.
+`tf_gems.optimizers.ScoreOptimizer` is compared with SGD with momentum at
+several learning rates with cosine decay to zero. The results are the accuracies
+before and after fine-tuning, as means over the seeds. Rows that are already in
+the output file are not run again.
 
     python benchmarks/score_rates.py \\
         --output=benchmarks/results/score_rates.json
@@ -25,19 +25,25 @@ from results_file import write_results
 import tf_gems as gems
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("data", ["digits", "mnist", "cifar10"], "Which.")
-flags.DEFINE_list("epochs", ["10", "30", "100"], "Of mining.")
-flags.DEFINE_list("seeds", ["0", "1", "2"], "Which.")
-flags.DEFINE_list("arms", None, "Such as `sgd 0.3`. Defaults to all.")
-flags.DEFINE_string("output", None, "JSON file, written row by row.")
-flags.DEFINE_string("render", None, "Only print the table of a JSON file.")
+flags.DEFINE_list(
+    "data", ["digits", "mnist", "cifar10"], "Names of the datasets."
+)
+flags.DEFINE_list("epochs", ["10", "30", "100"], "Numbers of mining epochs.")
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Random seeds.")
+flags.DEFINE_list(
+    "arms", None, "Names of the optimizers, such as `sgd 0.3`. Defaults to all."
+)
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
+flags.DEFINE_string(
+    "render", None, "Path of a JSON file to print as a table, without training."
+)
 
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 TRAVELS = (10.0, 20.0, 40.0)
 ARMS = [f"travel {travel:g}" for travel in TRAVELS] + [
     f"sgd {rate:g}" for rate in RATES
 ]
-# Batch size, fraction of zeros, epochs of fine-tuning and their rate.
+# Batch size, fraction of zeros, fine-tuning epochs and learning rate.
 SETTINGS = {
     "digits": (32, 0.98, 20, 0.1),
     "mnist": (128, 0.9856, 5, 0.1),
@@ -48,10 +54,10 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def network(name):
-    """Returns a network, images and labels to train on, and others to test.
+    """Returns a network, its training data and its test data.
 
-    LeNet-300-100 on digits, and on a fifth of MNIST; ResNet-8 on 3,000 images
-    of CIFAR-10 of half the height and width.
+    The networks are LeNet-300-100 on digits and on a fifth of MNIST, and
+    ResNet-8 on 3,000 images of CIFAR-10 at half the height and width.
     """
     if name == "cifar10":
         return trained_networks.resnet(0)[:3]
@@ -72,7 +78,7 @@ def optimizer(arm, steps):
 
 
 def measure(name, arm, epochs, seed):
-    """Mines and fine-tunes; returns a row of the results."""
+    """Mines and fine-tunes a network. Returns a row of the results."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     model, (images, labels), test = network(name)
@@ -111,7 +117,7 @@ def measure(name, arm, epochs, seed):
 
 
 def render(rows):
-    """Returns a table: accuracy before / after fine-tuning, in percent."""
+    """Returns a table of accuracies before and after fine-tuning, in %."""
     places = list(dict.fromkeys((row["data"], row["epochs"]) for row in rows))
     head = "".join(f"{f'{data}, {epochs}':>16}" for data, epochs in places)
     lines = [f"{'':<12}{head}"]
@@ -137,7 +143,7 @@ def render(rows):
 
 
 def main(_):
-    """Measures what is missing, and prints the table."""
+    """Runs the missing rows, and prints the table."""
     path = FLAGS.render or FLAGS.output
     rows = []
     if path and Path(path).exists():

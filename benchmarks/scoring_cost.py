@@ -1,13 +1,13 @@
-"""What scoring a network costs, against one forward and backward pass.
+"""Measures the cost of scoring a network at initialization.
 
     python benchmarks/scoring_cost.py --output=scoring_cost.json
 
 SNIP, GraSP and SynFlow score the 25.6 million weights of a ResNet-50. They
-take turns with forward and backward passes on the same batch, so that what
-else the machine does falls on all of them alike. Each call traces its
-functions anew, as it does for a user, so each method also runs with more
-batches or rounds: the difference tells what one of them costs, and the rest
-is the start. Reported are medians over the turns.
+alternate with forward and backward passes on the same batch, so that other load
+on the machine affects all of them equally. Each call traces its functions
+again, as it does for a user. Each method therefore also runs with more batches
+or rounds: the difference is the cost of one batch or round, and the remainder
+is the startup cost. The table shows medians over the turns.
 """
 
 import os
@@ -28,14 +28,18 @@ from tf_gems.methods.gradients import gradient
 from tf_gems.methods.method import present_weights
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("turns", 3, "Turns of everything.")
-flags.DEFINE_integer("passes", 5, "Forward and backward passes in between.")
-flags.DEFINE_integer("batch_size", 32, "Images in a batch.")
-flags.DEFINE_integer("image_size", 64, "Edge of an image.")
-# So many that what they cost exceeds the noise of tracing, about a second.
-flags.DEFINE_integer("batches", 11, "The larger number of batches.")
-flags.DEFINE_integer("rounds", 100, "The larger number of SynFlow rounds.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_integer("turns", 3, "Number of turns.")
+flags.DEFINE_integer(
+    "passes", 5, "Number of forward and backward passes between two methods."
+)
+flags.DEFINE_integer("batch_size", 32, "Batch size.")
+flags.DEFINE_integer(
+    "image_size", 64, "Height and width of the images, in pixels."
+)
+# Large enough to exceed the noise of tracing, about one second.
+flags.DEFINE_integer("batches", 11, "Larger number of batches.")
+flags.DEFINE_integer("rounds", 100, "Larger number of SynFlow rounds.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 SPARSITY = 0.98
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -55,7 +59,7 @@ def make_model():
 
 
 def functions(model, data):
-    """Returns what is timed: functions by name and number of units."""
+    """Returns the functions to time, by name and number of units."""
     weights = present_weights(model)
     snip = gems.methods.Snip(SPARSITY)
     backward = compiled(gradient(snip.loss_of(model)))
@@ -63,7 +67,7 @@ def functions(model, data):
     def one_pass():
         return [np.asarray(g) for g in backward(weights, *data[0])]
 
-    one_pass()  # which traces it
+    one_pass()  # Traces the function.
     found = {("forward_backward", 1): one_pass}
     for batches in (1, FLAGS.batches):
         for kind in (gems.methods.Snip, gems.methods.Grasp):
@@ -82,7 +86,7 @@ def measure(found):
     passes = [("forward_backward", 1)] * FLAGS.passes
     others = [key for key in found if key not in passes]
     for turn in range(FLAGS.turns):
-        # Passes are short, so there are more of them, between all others.
+        # Passes are short, so more of them run, between all other functions.
         for key in [k for other in others for k in (*passes, other)]:
             begin = {clock: now() for clock, now in CLOCKS.items()}
             found[key]()
@@ -95,7 +99,7 @@ def measure(found):
 
 
 def summarize(seconds):
-    """Returns medians: of a call, of its start, of one batch or round."""
+    """Returns the median times of a call, and of one batch or round."""
     medians = {
         key: {clock: statistics.median(v) for clock, v in clocks.items()}
         for key, clocks in seconds.items()
@@ -108,7 +112,7 @@ def summarize(seconds):
             row[f"{clock}_seconds"] = total[clock]
             row[f"{clock}_passes"] = total[clock] / base[clock]
             if units > 1:
-                # By turns, so that the list shows how much is noise.
+                # One value per turn, so that the list shows the noise.
                 pairs = zip(
                     seconds[name, units][clock],
                     seconds[name, 1][clock],
@@ -125,7 +129,7 @@ def summarize(seconds):
 
 
 def main(_):
-    """Measures, prints a table, writes JSON."""
+    """Runs the benchmark, prints a table and writes JSON."""
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
     model = make_model()

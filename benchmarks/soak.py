@@ -1,13 +1,13 @@
-"""Does memory grow in a long run, or in many short ones?
+"""Checks that memory does not grow in a long run or in many short runs.
 
     python benchmarks/soak.py --epochs=2000 --fits=24
 
-Mines digits for so many epochs, with the callbacks of a real run, and reads
-the resident memory after each. Then fits one small network after the other in
-a process of its own, mined and fine-tuned, and the same network dense, each
-compiled twice: what grows alike in both is TensorFlow's, which keeps a graph
-of every function that it has traced. Every part writes what it has, so that
-the same command goes on after a stop.
+The first part mines digits for many epochs with the callbacks of a real run,
+and reads the resident memory after each epoch. The second part fits many small
+networks in one process, with mining and fine-tuning. The third part fits the
+same networks dense, compiled twice. Growth that occurs in both is due to
+TensorFlow, which keeps a graph of every function that it has traced. Each part
+writes its results, so that the same command continues after an interruption.
 """
 
 import gc
@@ -32,23 +32,31 @@ from tf_gems import zoo
 from tf_gems.provenance import provenance
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("epochs", 2000, "Of mining.")
-flags.DEFINE_integer("fits", 24, "Networks in one process.", lower_bound=4)
-flags.DEFINE_string("part", None, "Measures this part only: a child does.")
-flags.DEFINE_string("output", None, "JSON file; the plot has its name.")
+flags.DEFINE_integer("epochs", 2000, "Number of mining epochs.")
+flags.DEFINE_integer(
+    "fits", 24, "Number of networks trained in one process.", lower_bound=4
+)
+flags.DEFINE_string(
+    "part", None, "Part to measure in this process. Set for child processes."
+)
+flags.DEFINE_string(
+    "output",
+    None,
+    "Path of the JSON file to write. The plot has the same name.",
+)
 
 RESULTS = Path(__file__).with_name("results") / "soak.json"
 PARTS = ("mining", "dense", "sparse")
 
 
 def resident():
-    """Returns the megabytes of this process that are in memory."""
+    """Returns the resident memory of this process, in MB."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 2)
 
 
 class Memory(keras.callbacks.Callback):
-    """Reads the memory after every epoch."""
+    """Records the resident memory after every epoch."""
 
     def __init__(self):
         super().__init__()
@@ -71,7 +79,7 @@ def compiled(model, learning_rate=0.1):
 
 
 def mine():
-    """Mines digits, and returns the megabytes after each epoch."""
+    """Mines digits, and returns the memory after each epoch, in MB."""
     data, memory = datasets.load("digits"), Memory()
     batches = data.batches(128, seed=0)
     network = zoo.lenet_300_100(data.image_shape, data.classes)
@@ -94,7 +102,7 @@ def mine():
 
 
 def fit_many(kind):
-    """Returns the megabytes after each of many networks, trained twice."""
+    """Trains many networks twice. Returns the memory after each, in MB."""
     random, found = np.random.default_rng(0), []
     x = random.random((256, 8, 8, 1), dtype="float32")
     y = random.integers(0, 10, 256)
@@ -120,7 +128,7 @@ def fit_many(kind):
 
 
 def summarize(megabytes):
-    """Returns the growth, a slope over the second half."""
+    """Returns the growth, the slope over the second half of the values."""
     late = np.array(megabytes[len(megabytes) // 2 :])
     slope = np.polyfit(np.arange(late.size), late, 1)[0]
     return {
@@ -133,7 +141,7 @@ def summarize(megabytes):
 
 
 def draw(report, path):
-    """Draws the memory of all parts."""
+    """Plots the memory of all parts."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -157,7 +165,7 @@ def draw(report, path):
 
 
 def main(_):
-    """Measures the parts that are missing, draws and writes them."""
+    """Measures the missing parts, and writes the plot and the results."""
     path = Path(FLAGS.output or RESULTS)
     if FLAGS.part:
         begin = time.time()

@@ -1,18 +1,18 @@
-"""Writes the table of speed-ups that `tf_gems.plan` rests on.
+"""Writes the table of speed-ups that `tf_gems.plan` uses.
 
     python benchmarks/speed_table.py
 
-It reads what `browser.py`, `native.py`, `mined_speed.py` and `compaction.py`
-have written to `benchmarks/results`, and writes `tf_gems/planning/speeds.json`.
-Run it again after any of them. It prints how far off the table is for each
-network that is left out of it.
+Reads the results of `browser.py`, `native.py`, `mined_speed.py` and
+`compaction.py` from `benchmarks/results`, and writes
+`tf_gems/planning/speeds.json`. Run it again after any of these. It prints the
+leave-one-out error of the table over the networks.
 """
 
 import json
 import math
 from pathlib import Path
 
-import browser  # first: it quiets TensorFlow
+import browser  # must be the first import: silences TensorFlow
 from absl import app
 from absl import flags
 from mined import network as mined_network
@@ -28,7 +28,7 @@ TABLE = Path(speeds.__file__).with_name("speeds.json")
 
 
 def cases(name):
-    """Yields target, shape, name, function that builds it, row of results."""
+    """Yields tuples of target, pattern, name, build function and result row."""
     file = RESULTS / f"{name}.json"
     if not file.exists() or name == "compaction":
         return
@@ -55,10 +55,10 @@ def cases(name):
 
 
 def speedups(row):
-    """Returns the speed-up of a row, and what it should lie between.
+    """Returns the speed-up of a row, with a lower and an upper bound.
 
-    Other work on the machine spoils medians more than the fastest times, so
-    the smaller of both ratios is taken.
+    Other load on the machine affects medians more than the fastest times, so
+    the smaller of both ratios is used.
     """
     speedup = min(row["speedup"], row["speedup_of_fastest"])
     low, high = row["speedup_quartiles"]
@@ -66,7 +66,7 @@ def speedups(row):
 
 
 def channels():
-    """Returns networks without channels, by the multiply-adds that are gone."""
+    """Returns networks with removed channels, by fraction of multiply-adds."""
     found = {}
     rows = json.loads((RESULTS / "compaction.json").read_text("utf-8"))
     for row in rows["results"]:
@@ -78,7 +78,7 @@ def channels():
             {
                 "name": row["network"],
                 "features": [math.log(before)],
-                "points": {0.0: [0.0, 1.0, 1.0, 1.0]},  # nothing is removed
+                "points": {0.0: [0.0, 1.0, 1.0, 1.0]},  # Nothing is removed.
             },
         )
         low, high = row["speedup_quartiles"]
@@ -107,7 +107,7 @@ def main(_):
                 },
             )
             point = [row["sparsity"], *speedups(row)]
-            # Of methods that were measured at the same sparsity, the slower.
+            # Of methods with the same sparsity, the slower one is used.
             points = network["points"]
             known = points.get(point[0])
             if known is None or point[1] < known[1]:

@@ -1,13 +1,13 @@
-"""What a step of mining or fine-tuning costs, against the dense step.
+"""Measures the cost of a mining or fine-tuning step, relative to dense.
 
     python benchmarks/step_cost.py --output=step_cost.json
 
-Dense training, mining and fine-tuning of the same ResNet-20 take turns, a few
-steps at a time, in one process: what else the machine does then falls on all
-of them alike. Reported are medians over the rounds of the ratio to the dense
-steps of the same round, for wall time and for CPU time (all threads). With
-`--jit_compile` steps are compiled by XLA; on JAX (KERAS_BACKEND=jax) they are
-in any case.
+Dense training, mining and fine-tuning of the same ResNet-20 alternate in one
+process, a few steps at a time, so that other load on the machine affects all of
+them equally. The table shows medians over the rounds of the ratio to the dense
+steps of the same round, in wall time and in CPU time (all threads). With
+`--jit_compile`, XLA compiles the steps. On JAX (KERAS_BACKEND=jax), it always
+does.
 """
 
 import os
@@ -26,12 +26,16 @@ import tf_gems as gems
 from tf_gems import zoo
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("rounds", 12, "Rounds, after one that is not counted.")
-flags.DEFINE_integer("steps", 3, "Steps of each kind in a round.")
-flags.DEFINE_integer("batch_size", 128, "Images in a batch.")
-flags.DEFINE_float("sparsity", 0.9856, "Of the ticket that is fine-tuned.")
-flags.DEFINE_bool("jit_compile", False, "Compile by XLA, on TensorFlow.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_integer("rounds", 12, "Timed rounds, after one warm-up round.")
+flags.DEFINE_integer("steps", 3, "Number of steps of each kind per round.")
+flags.DEFINE_integer("batch_size", 128, "Batch size.")
+flags.DEFINE_float(
+    "sparsity", 0.9856, "Sparsity of the fine-tuned ticket, in [0, 1)."
+)
+flags.DEFINE_bool(
+    "jit_compile", False, "Whether to compile with XLA on TensorFlow."
+)
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -59,25 +63,25 @@ def make_models():
 
 
 def measure(models, x, y):
-    """Returns the seconds of a step, `{kind: {clock: [of each round]}}`."""
+    """Returns the seconds per step, `{kind: {clock: [...]}}`, by round."""
     kinds = list(models)
     seconds = {kind: {clock: [] for clock in CLOCKS} for kind in kinds}
     for number in range(-1, FLAGS.rounds):
-        # Every kind comes first, second and third equally often.
+        # Each kind comes first, second and third equally often.
         first = number % len(kinds)
         for kind in kinds[first:] + kinds[:first]:
             begin = {clock: now() for clock, now in CLOCKS.items()}
             for _ in range(FLAGS.steps):
                 models[kind].train_on_batch(x, y)
             for clock, now in CLOCKS.items():
-                if number >= 0:  # the round before traces the steps
+                if number >= 0:  # The warm-up round traces the steps.
                     spent = now() - begin[clock]
                     seconds[kind][clock].append(spent / FLAGS.steps)
     return seconds
 
 
 def summarize(seconds):
-    """Returns medians of seconds and of ratios, with quartiles."""
+    """Returns medians of the seconds and of the ratios, with quartiles."""
     rows = []
     for kind, clocks in seconds.items():
         row = {"step": kind}
@@ -98,7 +102,7 @@ def summarize(seconds):
 
 
 def main(_):
-    """Measures, prints a table, writes JSON."""
+    """Runs the benchmark, prints a table and writes JSON."""
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
     shape = (FLAGS.batch_size, 32, 32, 3)

@@ -1,22 +1,22 @@
-"""Takes models that nobody here wrote through every stage of the library.
+"""Runs third-party models through every stage of the library.
 
     python benchmarks/sweep.py --suite=patterns
     python benchmarks/sweep.py --only='vae|gan' --rerun
     python benchmarks/sweep.py --render
 
-Three suites: every network of `keras.applications`, every backbone and task of
-KerasHub with small random weights, and the patterns of users in
-`sweep_models/patterns_*.py`. Each goes through the stages of
-`sweep_models/stages.py`: report, wrap, mine, exact density, the ticket's file,
-fine-tune, SavedModel, LiteRT, strip, training on, `.keras`, the ticket on
-another copy, and the network that a ticket builds; each is compared with the
-model that its user holds. Where Keras or its converter fails on the plain
-model, the table says so; that is tried in the same run.
+There are three suites: every network of `keras.applications`, every backbone
+and task of KerasHub with small random weights, and the user patterns of
+`sweep_models/patterns_*.py`. Each model goes through the stages of
+`sweep_models/stages.py`: report, wrap, mine, exact density, ticket file,
+fine-tune, SavedModel, LiteRT, strip, further training, `.keras`, applying the
+ticket to another copy, and building the network of the ticket. Each result is
+compared with the user's own model. If Keras or its converter fails on the plain
+model in the same run, the table says so.
 
-Each model is a process of its own with a limit of time and memory. Records go
-to `benchmarks/results/sweep.json`, one a line, after each model; a model that
-has a record is not run again without `--rerun`. `--render` writes
-`docs/sweep.md` and runs nothing.
+Each model runs in a separate process with limits on time and memory. Its record
+is written to `benchmarks/results/sweep.json` when it finishes. A model that has
+a record is not run again without `--rerun`. `--render` writes `docs/sweep.md`
+without running any model.
 """
 
 import functools
@@ -37,29 +37,39 @@ HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE), str(HERE.parent)]
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("suite", None, "Names of suites; default: all.")
-flags.DEFINE_string("only", "", "Regular expression, searched for in names.")
-flags.DEFINE_bool("rerun", False, "Run models that have a record as well.")
-flags.DEFINE_bool("failed", False, "Run those again that failed.")
-flags.DEFINE_bool("render", False, "Write the table; run nothing.")
-flags.DEFINE_bool("list", False, "Print the names; run nothing.")
-flags.DEFINE_list("leave_out", [], "Stages to leave out, for a quick look.")
-flags.DEFINE_integer("jobs", 1, "Models at a time.")
-flags.DEFINE_integer("seconds", 300, "Limit of each model.")
-flags.DEFINE_float("gigabytes", 8.0, "Limit of each model's memory.")
-flags.DEFINE_string("output", str(HERE / "results" / "sweep.json"), "Records.")
+flags.DEFINE_list("suite", None, "Names of the suites. Defaults to all.")
 flags.DEFINE_string(
-    "table", str(HERE.parent / "docs" / "sweep.md"), "The table."
+    "only", "", "Regular expression to search for in the names."
+)
+flags.DEFINE_bool(
+    "rerun", False, "Whether to also run models that have a record."
+)
+flags.DEFINE_bool("failed", False, "Whether to run failed models again.")
+flags.DEFINE_bool("render", False, "Whether to only write the table.")
+flags.DEFINE_bool("list", False, "Whether to only print the names.")
+flags.DEFINE_list("leave_out", [], "Names of stages to skip.")
+flags.DEFINE_integer("jobs", 1, "Number of models to run in parallel.")
+flags.DEFINE_integer("seconds", 300, "Time limit of each model, in seconds.")
+flags.DEFINE_float("gigabytes", 8.0, "Memory limit of each model, in GB.")
+flags.DEFINE_string(
+    "output",
+    str(HERE / "results" / "sweep.json"),
+    "Path of the JSON file of the records.",
+)
+flags.DEFINE_string(
+    "table",
+    str(HERE.parent / "docs" / "sweep.md"),
+    "Path of the Markdown table.",
 )
 
 
 def without_paths(outcome):
-    """Returns a message without the folders of this machine."""
+    """Returns a message without directories of the machine."""
     return re.sub(r"/(?:[\w.+-]+/)+", "", outcome)
 
 
 def run_case(case, record, directory):
-    """Runs one model, in this process; writes its record after each stage."""
+    """Runs one model in this process. Writes its record after each stage."""
     from sweep_models.stages import Sweep
 
     def tell(outcomes, seconds, stage):
@@ -70,7 +80,7 @@ def run_case(case, record, directory):
 
 
 def run_dense(case, step, record, directory):
-    """Tries a step on the plain model, in this process."""
+    """Tries a step on the plain model in this process."""
     from sweep_models import dense
 
     reason = dense.attempt(case, step, directory)
@@ -78,7 +88,7 @@ def run_dense(case, step, record, directory):
 
 
 def run_model(case, keep):
-    """Yields the processes of a model; gives its record to `keep`."""
+    """Yields the processes of a model, and passes its record to `keep`."""
     from sweep_models.process import Process
     from sweep_models.stages import KERAS_STEP
     from sweep_models.stages import verdict
@@ -97,7 +107,7 @@ def run_model(case, keep):
         stages, seconds = found["stages"], found["seconds"]
         if process.problem or found["stage"]:
             stage = found["stage"] or "end"
-            # Nothing of the library runs before the model is built.
+            # The library is not used before the model is built.
             word = "keras_fails" if stage == "build" else "failed"
             stages[stage] = f"{word}: the process ended: {process.problem}"
         for stage, step in KERAS_STEP.items():
@@ -139,7 +149,7 @@ def read():
 
 
 def write(records):
-    """Writes the records, one a line."""
+    """Writes the records, one per line."""
     from tf_gems.files import write_text
 
     rows = [json.dumps(records[key]) for key in sorted(records)]
@@ -152,14 +162,14 @@ def write(records):
 
 
 def versions():
-    """Returns the versions of what is swept."""
+    """Returns the versions of the tested libraries."""
     names = ("keras", "keras-hub", "tensorflow", "ai-edge-litert")
     return {name: importlib.metadata.version(name) for name in names}
 
 
 def run(cases):
-    """Runs models, and keeps each record as soon as it is there."""
-    # Imported once, for all that is forked; nothing is run with it here.
+    """Runs models, and writes each record as soon as it is complete."""
+    # Imported once for all forks. No operation must run in this process.
     import tensorflow  # noqa: F401
     from sweep_models.process import run_all
 
@@ -180,7 +190,7 @@ def run(cases):
 
 
 def main(_):
-    """Runs what has no record yet, and writes the table."""
+    """Runs the models without a record, and writes the table."""
     from sweep_models import SUITES
     from sweep_models import load
     from sweep_models.table import render

@@ -1,9 +1,9 @@
-"""Epochs and seconds to a ticket: iterative magnitude pruning and Gem-Miner.
+"""Compares iterative magnitude pruning and Gem-Miner in epochs and seconds.
 
-The paper's headline: IMP prunes 20 % a round, and trains the network for as
-many epochs in each of 19 rounds as Gem-Miner takes in all. Here both find a
-ticket of LeNet-300-100 on MNIST at density 1.44 %, on one machine, one after
-the other, and both tickets are fine-tuned for the same number of epochs.
+The paper reports that IMP prunes 20 % per round, and that each of its 19 rounds
+takes as many epochs as Gem-Miner in total. In this benchmark, both methods find
+a ticket of LeNet-300-100 on MNIST at a density of 1.44 %, one after the other
+on the same machine. Both tickets are fine-tuned for the same number of epochs.
 
     python benchmarks/time_to_ticket.py --output=time_to_ticket.json
 """
@@ -27,17 +27,21 @@ from tf_gems.provenance import provenance
 from tf_gems.training import train
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("epochs", 10, "Of mining, of a round, of fine-tuning.")
-flags.DEFINE_integer("seeds", 3, "How often.")
-flags.DEFINE_string("data_dir", None, "Directory of TFDS.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_integer(
+    "epochs",
+    10,
+    "Number of epochs of mining, of each round, and of fine-tuning.",
+)
+flags.DEFINE_integer("seeds", 3, "Number of seeds.")
+flags.DEFINE_string("data_dir", None, "Directory of the TFDS datasets.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 SPARSITY = 0.9856
 BATCH_SIZE = 128
 
 
 def both(epochs):
-    """Returns the two methods by name."""
+    """Returns both methods by name."""
     return {
         "gem_miner": methods.GemMiner(
             SPARSITY,
@@ -53,7 +57,7 @@ def both(epochs):
 
 
 def measure(method, data, epochs, seed):
-    """Finds a ticket and fine-tunes it; returns a row of the results."""
+    """Finds a ticket and fine-tunes it. Returns a row of the results."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     network = gems.zoo.lenet_300_100(
@@ -91,7 +95,7 @@ def measure(method, data, epochs, seed):
 
 
 def main(_):
-    """Measures, prints and writes the results."""
+    """Runs the benchmark, and prints and writes the results."""
     data = datasets.load("mnist", FLAGS.data_dir)
     rows = {name: [] for name in both(FLAGS.epochs)}
     for seed in range(FLAGS.seeds):

@@ -1,10 +1,10 @@
-"""Edge-popup's mask of the largest scores, against `tf.math.top_k`.
+"""Compares the top-k mask of edge-popup with `tf.math.top_k`.
 
     python benchmarks/top_k_cost.py --output=top_k_cost.json
 
-All run compiled as in a training step: `largest_in_graph`, which finds the
-threshold bit by bit and breaks ties by position; the mask of `top_k`'s indices;
-and that of a full sort, as the authors of edge-popup wrote it.
+All masks run compiled, as in a training step: `largest_in_graph`, which finds
+the threshold bit by bit and breaks ties by position; the mask from the indices
+of `top_k`; and the mask from a full sort, as in the edge-popup authors' code.
 """
 
 import os
@@ -23,13 +23,15 @@ from results_file import write_results
 from tf_gems.layers.top_k_mask import largest_in_graph
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("sizes", ["100000", "1000000", "3000000"], "Scores.")
-flags.DEFINE_integer("rounds", 8, "Rounds, after two that do not count.")
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_list(
+    "sizes", ["100000", "1000000", "3000000"], "Numbers of scores."
+)
+flags.DEFINE_integer("rounds", 8, "Timed rounds, after two warm-up rounds.")
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
 
 
 def masks(scores, count):
-    """Returns functions that mark the `count` largest, compiled."""
+    """Returns compiled functions that mark the `count` largest scores."""
     alive = tf.ones_like(scores, "bool")
     every = tf.Variable(scores)
 
@@ -60,7 +62,7 @@ def masks(scores, count):
 
 
 def main(_):
-    """Measures, prints a table, writes JSON."""
+    """Runs the benchmark, prints a table and writes JSON."""
     random, results = np.random.default_rng(0), []
     for size in map(int, FLAGS.sizes):
         scores = tf.constant(random.permutation(size) / size, "float32")

@@ -1,7 +1,7 @@
-"""ResNet-20 for CIFAR-10 in plain PyTorch, to measure against.
+"""ResNet-20 for CIFAR-10 in plain PyTorch, for comparison.
 
-As `tf_gems.zoo.resnet20`: no biases, normalization without scale and offset,
-shortcuts that subsample and pad with zeros.
+Equal to `tf_gems.zoo.resnet20`: no biases, normalization without scale and
+offset, and shortcuts that subsample and pad with zeros.
 """
 
 import importlib.metadata
@@ -10,7 +10,7 @@ import time
 
 
 def installed():
-    """Whether PyTorch is there."""
+    """Returns whether PyTorch is installed."""
     return importlib.util.find_spec("torch") is not None
 
 
@@ -66,13 +66,13 @@ def make_network():
 
 
 def train(images, labels, batch_size, epochs):
-    """Trains; returns the seconds of every epoch but the first.
+    """Trains the network. Returns the seconds of every epoch except the first.
 
     Args:
         images: Float32 array `(n, height, width, channels)`.
         labels: Integer array `(n,)`.
         batch_size: Positive integer.
-        epochs: Positive integer, those that count.
+        epochs: Positive integer, number of counted epochs.
 
     Returns:
         List of floats.
@@ -97,7 +97,7 @@ def train(images, labels, batch_size, epochs):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        loss.item()  # waits for the device
+        loss.item()  # Waits for the device.
         if epoch:
             seconds.append(time.perf_counter() - begin)
     return seconds

@@ -1,16 +1,15 @@
-"""How to spread zeros over a trained network: the distributions compared.
+"""Compares distributions of sparsity over a trained network.
 
-Each network of `trained_networks.py` is trained once for every seed. From
-those weights every distribution prunes in one shot, after which statistics of
-normalization are re-estimated and the accuracy is measured; by SNIP in one
-shot, then trained for a few epochs; and gradually, in a `fit` of as many epochs
-that begins with the same weights. Rows that the file already has are not run
-again.
+Each network of `trained_networks.py` is trained once per seed. Starting from
+these weights, every distribution prunes in several ways: in one shot, after
+which the statistics of normalization are re-estimated; with SNIP in one shot,
+followed by a few epochs of training; and gradually, in a `fit` of the same
+number of epochs. Rows that are already in the output file are not run again.
 
     python benchmarks/trained.py --output=benchmarks/results/trained.json
 
-With `--ways=gradual,tfmot` TF Model Optimization prunes a twin in `tf_keras`
-with the same weights, data, epochs, optimizer and schedule:
+With `--ways=gradual,tfmot`, TF Model Optimization also prunes an equivalent
+`tf_keras` model with the same weights, data, epochs, optimizer and schedule:
 
     python benchmarks/trained.py --networks=digits,keywords --seeds=0,1,2 \\
         "--distributions=lamp (no_depthwise),tfmot" --ways=gradual,tfmot \\
@@ -36,9 +35,9 @@ from absl import flags
 import tf_gems as gems
 from tf_gems.provenance import provenance
 
-# By name: filters and argument. The last two are the policy of TF Model
-# Optimization, every layer at the same sparsity and depthwise kernels left out:
-# in this library, and in its own.
+# Filters and `distribution` by name. The last two are the policy of TF Model
+# Optimization, which prunes all layers to the same sparsity and skips depthwise
+# kernels, in this library and in TF Model Optimization itself.
 DISTRIBUTIONS = {
     "global": (None, "global"),
     "lamp": (None, "lamp"),
@@ -52,7 +51,7 @@ DISTRIBUTIONS = {
     "tfmot": ("no_depthwise", "uniform"),
 }
 
-# Each but the first trains for as many epochs, with the same optimizer.
+# All but the first train for the same epochs with the same optimizer.
 WAYS = [
     "one shot",
     "gradual",
@@ -69,15 +68,33 @@ OPTIMIZERS = {
 }
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("networks", list(trained_networks.NETWORKS), "Which.")
-flags.DEFINE_list("sparsities", ["0.8", "0.9", "0.95", "0.98"], "Zeros.")
-flags.DEFINE_list("seeds", ["0"], "Which.")
-flags.DEFINE_list("distributions", list(DISTRIBUTIONS), "Which.")
-flags.DEFINE_list("ways", WAYS, "How to prune.")
-flags.DEFINE_integer("prune_epochs", None, "Defaults to the network's own.")
-flags.DEFINE_string("directory", None, "Of the trained weights, if kept.")
-flags.DEFINE_string("output", None, "JSON file, written row by row.")
-flags.DEFINE_string("render", None, "Only print the tables of a JSON file.")
+flags.DEFINE_list(
+    "networks", list(trained_networks.NETWORKS), "Names of the networks."
+)
+flags.DEFINE_list(
+    "sparsities",
+    ["0.8", "0.9", "0.95", "0.98"],
+    "Fractions of zeros, each in [0, 1).",
+)
+flags.DEFINE_list("seeds", ["0"], "Random seeds.")
+flags.DEFINE_list(
+    "distributions", list(DISTRIBUTIONS), "Names of the distributions."
+)
+flags.DEFINE_list("ways", WAYS, "Names of the ways to prune.")
+flags.DEFINE_integer(
+    "prune_epochs",
+    None,
+    "Number of pruning epochs. Defaults to the network's setting.",
+)
+flags.DEFINE_string(
+    "directory",
+    None,
+    "Directory of the trained weights. Defaults to not saving them.",
+)
+flags.DEFINE_string("output", None, "Path of the JSON file to write.")
+flags.DEFINE_string(
+    "render", None, "Path of a JSON file to print as tables, without training."
+)
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -88,14 +105,14 @@ def accuracy(model, data):
 
 
 def hide(sparse, ticket):
-    """Puts the masks of a ticket on the trained weights of a model."""
+    """Applies the masks of a ticket to the trained weights of a model."""
     masks = ticket.masks.values()
     for weight, mask in zip(sparse.gem.prunable, masks, strict=True):
         weight.alive.assign(mask)
 
 
 class Dense:
-    """A trained network, which can be pruned again and again."""
+    """A trained network that can be pruned repeatedly."""
 
     def __init__(self, name, seed):
         keras.utils.clear_session()
@@ -105,7 +122,7 @@ class Dense:
         self.name, self.seed = name, seed
         if FLAGS.prune_epochs:
             self.settings["prune"] = FLAGS.prune_epochs
-        # Of arrays, or of a `tf.data.Dataset` that has its own batches.
+        # `None` for a `tf.data.Dataset`, which is already batched.
         self.size = size = self.settings.get("batch_size")
         data = self.train[0]
         self.steps = math.ceil(len(data) / size) if size else len(data)
@@ -132,7 +149,7 @@ class Dense:
         self._made, self._sparse = None, None
 
     def sparse(self, filters, way="gradual"):
-        """Returns the sparse model with the trained weights, all alive."""
+        """Returns the sparse model with the trained weights, without zeros."""
         wrap = OPTIMIZERS.get(way)
         if (filters, wrap) != self._made:
             if self._sparse is not None:
@@ -154,7 +171,7 @@ class Dense:
         return self._sparse
 
     def prune(self, way, distribution, sparsity):
-        """Returns the row of one way, distribution and sparsity."""
+        """Returns the row of a way, a distribution and a sparsity."""
         filters, spread = DISTRIBUTIONS[distribution]
         if way == "tfmot":
             return self._row(
@@ -200,10 +217,11 @@ class Dense:
         return self._row(way, distribution, sparsity, *found)
 
     def _tfmot(self, sparsity):
-        """Prunes by TF Model Optimization.
+        """Prunes with TF Model Optimization.
 
         Returns:
-            Accuracy, numbers of kept weights, number of zeros.
+            Tuple of the accuracy, the numbers of kept weights and the number of
+            zeros.
         """
         import tensorflow_model_optimization as tfmot
         import tf_keras
@@ -267,7 +285,7 @@ class Dense:
 
 
 def render(rows):
-    """Returns tables of the loss of accuracy, in points, for people."""
+    """Returns tables of the loss of accuracy, in percentage points."""
     lines = []
     for network in dict.fromkeys(row["network"] for row in rows):
         for way in dict.fromkeys(row["way"] for row in rows):
@@ -301,7 +319,7 @@ def render(rows):
 
 
 def main(_):
-    """Prunes what is missing, and prints the tables."""
+    """Runs the missing rows, and prints the tables."""
     if FLAGS.render:
         found = json.loads(Path(FLAGS.render).read_text("utf-8"))
         print(render(found["rows"]))

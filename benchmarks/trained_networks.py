@@ -1,9 +1,9 @@
-"""Small networks, and their data, to be trained and then pruned.
+"""Small networks and their datasets, for training and pruning.
 
-Each is made so that minutes on a CPU suffice. Where it is a stock network, or
-a data set, of which a part is used only, its description says so. TFDS reads
-CIFAR-10 and MNIST from `TFDS_DATA_DIR`; `TINY_IMAGENET_DIR` names the directory
-of the photographs, with `train` and `val`.
+Each network trains in minutes on a CPU. The docstring says if it is a stock
+network, or if only part of the dataset is used. TFDS reads CIFAR-10 and MNIST
+from `TFDS_DATA_DIR`. `TINY_IMAGENET_DIR` is the directory of Tiny ImageNet,
+with `train` and `val`.
 """
 
 import os
@@ -32,7 +32,7 @@ def _depthwise_blocks(x, filters, count):
 
 
 def digits(seed):
-    """DS-CNN of four blocks of 64 channels; scikit-learn's digits."""
+    """DS-CNN with four blocks of 64 channels on scikit-learn's digits."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -47,12 +47,13 @@ def digits(seed):
 
 
 def _sounds(count, seed, classes=12, frames=32, bands=20):
-    """Synthesized spectrograms: chirps of a class in noise, (n, 32, 20)."""
+    """Returns synthetic spectrograms (n, 32, 20) of chirps in noise."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, count)
     times = np.arange(frames)[:, None]
     places = np.arange(bands)[None, :]
-    shared = np.random.default_rng(99)  # what a class is
+    # Each class is a chirp with these parameters.
+    shared = np.random.default_rng(99)
     start = shared.uniform(2, bands - 3, (classes, 2))
     slope = shared.uniform(-0.35, 0.35, (classes, 2))
     beat = shared.uniform(0.15, 0.9, (classes, 2))
@@ -69,7 +70,7 @@ def _sounds(count, seed, classes=12, frames=32, bands=20):
 
 
 def keywords(seed):
-    """DS-CNN for keywords (64 channels, 3 blocks); synthesized sounds."""
+    """DS-CNN for keywords (64 channels, 3 blocks) on synthetic sounds."""
     x = inputs = keras.Input((32, 20, 1))
     x = layers.Conv2D(64, (10, 4), strides=2, padding="same", use_bias=False)(x)
     x = _depthwise_blocks(layers.ReLU()(_normalization()(x)), 64, 3)
@@ -80,7 +81,7 @@ def keywords(seed):
 
 
 def recurrent(seed):
-    """SeparableConv1D and GRU; the same synthesized sounds, as sequences."""
+    """SeparableConv1D and GRU on the same synthetic sounds, as sequences."""
     x = inputs = keras.Input((32, 20))
     for filters in (64, 64):
         x = layers.SeparableConv1D(filters, 5, padding="same", use_bias=False)(
@@ -95,7 +96,7 @@ def recurrent(seed):
 
 
 def _cifar10(train, test, size, data_dir=None):
-    """Part of CIFAR-10, shrunk by averaging to `size`, in [-1, 1]."""
+    """Returns part of CIFAR-10, averaged down to `size`, scaled to [-1, 1]."""
     fraction = train / 50_000
     found = in_tfds.load("cifar10", data_dir, fraction, False)
     sets = []
@@ -107,7 +108,7 @@ def _cifar10(train, test, size, data_dir=None):
 
 
 def residual(size, blocks, name, width=1.0):
-    """ResNet of three stages of 16, 32 and 64 channels, for CIFAR-10."""
+    """ResNet with three stages of 16, 32 and 64 channels, for CIFAR-10."""
     widths = [round(filters * width) for filters in (16, 32, 64)]
     x = inputs = keras.Input((size, size, 3))
     x = layers.Conv2D(widths[0], 3, padding="same", use_bias=False)(x)
@@ -133,21 +134,21 @@ def residual(size, blocks, name, width=1.0):
 
 
 def resnet(seed):
-    """ResNet-8 of width 16; 3,000 images of CIFAR-10, 16x16, reduced."""
+    """ResNet-8 of width 16 on 3,000 images of CIFAR-10, 16x16, reduced."""
     model = residual(16, 1, "resnet")
     train, test = _cifar10(3000, 1000, 16)
     return model, train, test, {"epochs": 12, "prune": 6, "batch_size": 64}
 
 
 def resnet20(seed):
-    """ResNet-20; 5,000 images of CIFAR-10, a tenth: reduced."""
+    """ResNet-20 on 5,000 images of CIFAR-10, a tenth: reduced."""
     model = residual(32, 3, "resnet20")
     train, test = _cifar10(5_000, 5_000, 32)
     return model, train, test, {"epochs": 20, "prune": 8, "batch_size": 128}
 
 
 def _augmented(images, labels, seed, size):
-    """Returns batches of images, randomly shifted and flipped."""
+    """Returns batches of randomly shifted and flipped images."""
     height, width, channels = images.shape[1:]
 
     def augment(image, label):
@@ -162,7 +163,7 @@ def _augmented(images, labels, seed, size):
 
 
 def resnet20_all(seed):
-    """ResNet-20; all of CIFAR-10, randomly shifted and flipped."""
+    """ResNet-20 on all of CIFAR-10, randomly shifted and flipped."""
     model = residual(32, 3, "resnet20")
     train, test = _cifar10(50_000, 10_000, 32)
     batches = _augmented(*train, seed, 128)
@@ -170,10 +171,11 @@ def resnet20_all(seed):
 
 
 def _for_few_steps(model):
-    """Returns a network whose moving statistics have a momentum of 0.9.
+    """Sets the momentum of all batch normalization to 0.9. Returns the model.
 
-    That of Keras is 0.99 or 0.999: after some thousand steps, statistics are
-    still those of weights long gone, and evaluation is at chance.
+    The default of Keras is 0.99 or 0.999. After a few thousand steps, such
+    statistics still belong to old weights, and the evaluation is at chance
+    level.
     """
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -195,7 +197,7 @@ def small_mobilenet(channels):
 
 
 def mobilenet(seed):
-    """keras.applications.MobileNet x0.25, 32x32; 3,000 images of MNIST."""
+    """keras.applications.MobileNet x0.25, 32x32, on 3,000 images of MNIST."""
     model = small_mobilenet(1)
     found = in_tfds.load("mnist", None, 3000 / 60_000, False)
     sets = []
@@ -206,7 +208,7 @@ def mobilenet(seed):
 
 
 def _photographs(application):
-    """A network x0.5 of keras.applications, and 20 classes of Tiny ImageNet."""
+    """A network of keras.applications x0.5 on 20 classes of Tiny ImageNet."""
     directory = os.environ.get("TINY_IMAGENET_DIR")
     data = tiny_imagenet.load(directory, 1.0, False, 64)
     sets = [
@@ -224,12 +226,12 @@ def _photographs(application):
 
 
 def mobilenet_half(seed):
-    """keras.applications.MobileNet x0.5; 20 classes of Tiny ImageNet."""
+    """keras.applications.MobileNet x0.5 on 20 classes of Tiny ImageNet."""
     return _photographs(keras.applications.MobileNet)
 
 
 def mobilenet_v2_half(seed):
-    """keras.applications.MobileNetV2 x0.5; 20 classes of Tiny ImageNet."""
+    """keras.applications.MobileNetV2 x0.5 on 20 classes of Tiny ImageNet."""
     model, *rest = _photographs(keras.applications.MobileNetV2)
     return _for_few_steps(model), *rest
 

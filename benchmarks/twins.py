@@ -1,7 +1,8 @@
-"""A sparse TFLite file and its dense twin, checked against Keras.
+"""Creates sparse and dense TFLite files of a model, checked against Keras.
 
-The twins hold the same weights, zeros included; only the encoding differs.
-Benchmarks time them in turns, in pairs, so that a busy machine slows both.
+Both files hold the same weights, zeros included, and differ only in their
+encoding. Benchmarks time them alternately, in pairs, so that other load on the
+machine affects both equally.
 """
 
 import os
@@ -20,20 +21,22 @@ TOLERANCE = 1e-4
 
 
 def make_twins(model, sparsity, folder, name, **settings):
-    """Prunes a model at random and writes it twice.
+    """Prunes a model at random and writes it as two files.
 
     Args:
         model: Built Keras model with one input.
-        sparsity: Float, the fraction of zeros; 0 for a control, of which both
-            files are dense.
-        folder: Path to write to.
-        name: String, the beginning of the files' names.
+        sparsity: Float, fraction of zeros. 0 is a control, for which both files
+            are dense.
+        folder: Path of the output directory.
+        name: String, stem of the file names.
         **settings: `filters` of `tf_gems.SparseModel`, `pattern` of the pruning
-            method, `optimize` of the export, `examples`: their number.
+            method, `optimize` of the export, and `examples`, the number of
+            examples.
 
     Returns:
-        Dict: `dense` and `sparse`, paths; `inputs` and `outputs`, float32
-        arrays, what Keras computes; `bytes` of both files, `notes`.
+        Dict with the paths `dense` and `sparse`, the float32 arrays `inputs`
+        and `outputs` (computed by Keras), the `bytes` of both files, and
+        `notes`.
     """
     random = np.random.default_rng(0)
     for variable in model.weights:
@@ -56,18 +59,18 @@ def make_twins(model, sparsity, folder, name, **settings):
 
 
 def write_twins(plain, inputs, folder, name, optimize="size"):
-    """Writes a plain Keras model twice, with dense and with sparse weights.
+    """Writes a plain Keras model with dense and with sparse weights.
 
     Args:
-        plain: Keras model; if no weight of it is zero, it is a control, of
-            which both files are dense.
+        plain: Keras model. A model without zeros is a control, for which both
+            files are dense.
         inputs: Float32 array of a few examples.
-        folder: Path to write to.
-        name: String, the beginning of the files' names.
+        folder: Path of the output directory.
+        name: String, stem of the file names.
         optimize: See `tf_gems.export_litert`.
 
     Returns:
-        Dict as of `make_twins`.
+        Dict. See `make_twins`.
     """
     paths = [
         Path(folder, f"{name}.{kind}.tflite") for kind in ("dense", "sparse")
@@ -92,13 +95,13 @@ def write_twins(plain, inputs, folder, name, optimize="size"):
 
 
 def has_zeros(model):
-    """Returns whether a twentieth of any kernel is zero."""
+    """Returns whether any kernel has more than 5 % zeros."""
     kernels = [np.asarray(w) for w in model.weights if len(w.shape) > 1]
     return any(np.mean(kernel == 0) > 0.05 for kernel in kernels)
 
 
 def relative_error(found, expected):
-    """Returns the largest difference, as a fraction of the largest output."""
+    """Returns the largest difference relative to the largest output."""
     found = np.asarray(found, "float64").reshape(np.shape(expected))
     if not np.isfinite(found).all():
         return float("inf")
@@ -106,25 +109,25 @@ def relative_error(found, expected):
 
 
 def refuse_wrong(error, what):
-    """Raises an error if a file does not compute what Keras does."""
+    """Raises an error if the outputs of a file differ from those of Keras."""
     if error > TOLERANCE:
         raise RuntimeError(
             f"{what} differs from Keras by {error:.2g} of its largest output. "
-            "Its time would mean nothing."
+            "Its time is meaningless."
         )
 
 
 def summary(dense, sparse):
-    """Summarises times that were measured in pairs.
+    """Summarizes times that were measured in pairs.
 
     Args:
         dense: List of seconds.
-        sparse: List of seconds, each measured beside one of `dense`.
+        sparse: List of seconds, each paired with an entry of `dense`.
 
     Returns:
-        Dict: medians in milliseconds; `speedup`, the median of the ratios,
-        with the quartiles of these; `speedup_of_fastest`, the ratio of the
-        least times, in which other work on the machine disturbs least.
+        Dict of the medians in milliseconds, `speedup` (the median of the
+        ratios, with quartiles), and `speedup_of_fastest` (the ratio of the
+        least times, which other load on the machine affects least).
     """
     ratios = [d / s for d, s in zip(dense, sparse, strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4)

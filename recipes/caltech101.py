@@ -1,9 +1,9 @@
-"""A rare gem on Caltech-101 with ResNet-50, pre-trained elsewhere.
+"""Finds a rare gem in a pretrained ResNet-50 on Caltech-101.
 
-python recipes/caltech101.py --weights=imagenet.weights.h5
+    python recipes/caltech101.py --weights=imagenet.weights.h5
 
-Without `--weights`, a file of the weights of `tf_gems.zoo.resnet50`, mining
-starts from signed constants as on the other data.
+`--weights` is the path of a weights file of `tf_gems.zoo.resnet50`. Without it,
+mining starts from signed constants, as on the other datasets.
 """
 
 import experiment

@@ -1,4 +1,4 @@
-"""A rare gem on CIFAR-10, by default with ResNet-20.
+"""Finds a rare gem on CIFAR-10, by default in ResNet-20.
 
 python recipes/cifar10.py --preset=short
 python recipes/cifar10.py --network=mobilenet_v2 --target_sparsity=0.986

@@ -1,4 +1,4 @@
-"""A rare gem on CIFAR-100 with ResNet-32 of double width.
+"""Finds a rare gem on CIFAR-100 in ResNet-32 of double width.
 
 python recipes/cifar100.py --target_sparsity=0.98
 """

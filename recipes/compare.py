@@ -1,13 +1,14 @@
-"""Every pruning method on one network, at equal cost.
+"""Compares all pruning methods on one network, with equal training budgets.
 
-python recipes/compare.py --preset=smoke
-python recipes/compare.py --preset=smoke --backend=jax
-python recipes/compare.py --preset=mnist --workers=2
-python recipes/compare.py --preset=cifar10 --strategy=mirrored
+    python recipes/compare.py --preset=smoke
+    python recipes/compare.py --preset=smoke --backend=jax
+    python recipes/compare.py --preset=mnist --workers=2
+    python recipes/compare.py --preset=cifar10 --strategy=mirrored
 
-Cells are finished one by one, and shared among all processes that have the
-same --output_dir: start the command on as many devices as there are. Or let
-all devices of a machine train each cell together, with --strategy=mirrored.
+The comparison consists of cells, one for each method, sparsity and seed. All
+processes with the same --output_dir share the cells, so the command can be
+started on several devices. With --strategy=mirrored, all devices of a machine
+train each cell together instead.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import quiet_tensorflow  # noqa: F401 - before anything that imports it
+import quiet_tensorflow  # noqa: F401 - must precede imports of TensorFlow
 
 # isort: split
 import keras
@@ -39,24 +40,28 @@ from tf_gems.targets import check_names
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything that a comparison's result depends on.
+    """All settings that affect the result of a comparison.
 
     Args:
-        dataset: Name for `tf_gems.datasets.load`.
-        network: Name among those of `settings.NETWORKS`.
-        epochs: Integer, of search and fine-tuning together.
-        search_epochs: Integer, of methods that train to find a ticket.
-        rounds: Integer, of those that rewind; they share `search_epochs`.
-        sparsities: Fractions of zeros.
-        seeds: Integers.
-        checked: Sparsity whose tickets are checked as well, or `None`.
-        names: Methods; all of them by default.
+        dataset: String, name for `tf_gems.datasets.load`.
+        network: String, a name in `settings.NETWORKS`.
+        epochs: Integer, total number of epochs of search and fine-tuning.
+        search_epochs: Integer, number of search epochs of methods that train.
+        rounds: Integer, number of rounds of methods that rewind. The rounds
+            share `search_epochs`.
+        sparsities: Tuple of floats, fractions of zeros.
+        seeds: Tuple of integers.
+        checked: Float, sparsity at which tickets are also sanity checked, or
+            `None`.
+        names: Tuple of method names. Defaults to all methods.
         batch_size: Integer.
-        learning_rate: Float, of weights; cosine decay to zero.
-        score_learning_rate: Float, of scores; the same decay.
-        weight_decay: Float, coupled.
-        fraction: Float in (0, 1], part of the training set.
-        steps_per_execution: Integer, as for `compile`.
+        learning_rate: Float, learning rate of the weights, with cosine decay to
+            zero.
+        score_learning_rate: Float, learning rate of the scores, with the same
+            decay.
+        weight_decay: Float, coupled weight decay.
+        fraction: Float in (0, 1], fraction of the training set to use.
+        steps_per_execution: Integer. See `keras.Model.compile`.
     """
 
     dataset: str
@@ -76,10 +81,10 @@ class Settings:
     steps_per_execution: int = 16
 
     def directory(self, output_dir):
-        """Returns the directory of these settings.
+        """Returns the output directory of these settings.
 
-        What only says which cells are wanted does not name it: cells of a
-        first, smaller comparison are found again.
+        Settings that only select cells are not part of the name, so a larger
+        comparison finds the cells of a smaller one.
         """
         settings = dataclasses.asdict(self)
         for name in ("sparsities", "seeds", "checked", "names"):
@@ -145,7 +150,7 @@ _LISTS = {"sparsities": float, "seeds": int, "names": str}
 
 
 def all_methods(settings):
-    """Returns the methods, by name, with the settings of this network."""
+    """Returns the methods by name, with the settings of this network."""
     epochs, rate = settings.search_epochs, settings.learning_rate
     weights = {"epochs": epochs, "learning_rate": rate}
     scores = {
@@ -157,7 +162,7 @@ def all_methods(settings):
         "epochs": epochs // settings.rounds,
         "rounds": settings.rounds,
         "learning_rate": rate,
-        "distribution": "global",  # as the papers rank
+        "distribution": "global",  # As in the papers.
     }
     arguments = {
         "gem_miner": scores,
@@ -194,7 +199,7 @@ def all_methods(settings):
 
 
 def run(settings, output_dir, data_dir=None, download=False, devices=None):
-    """Compares, and returns the comparison and its directory."""
+    """Runs the comparison. Returns it and its directory."""
     devices = devices or Devices()
     devices.check_batch(settings.batch_size)
     directory = settings.directory(output_dir)
@@ -234,17 +239,17 @@ def run(settings, output_dir, data_dir=None, download=False, devices=None):
 
 
 def main(_):
-    """Runs the comparison that the flags describe, and draws it."""
+    """Runs the comparison that the flags describe, and plots it."""
     values = flags.FLAGS
     if values.strategy == "multiworker":
         raise app.UsageError(
-            "Workers share the cells of a comparison, not each batch. "
+            "Workers share the cells of a comparison, and not the batches. "
             f"Received: --strategy={values.strategy}. Leave it out: start the "
             "same command on every worker, or give --workers."
         )
     if values.strategy != "none" and values.workers > 1:
         raise app.UsageError(
-            "Either all devices train one cell, or each process has its own. "
+            "Use either --strategy or --workers, and not both. "
             f"Received: --strategy={values.strategy} --workers="
             f"{values.workers}. Leave one out."
         )
@@ -278,7 +283,7 @@ def main(_):
                 devices,
             )
         finally:
-            for other in others:  # they end with the same results
+            for other in others:  # They have the same results.
                 other.wait()
     comparison = dataclasses.replace(
         comparison,
@@ -287,20 +292,28 @@ def main(_):
     )
     comparison.save(directory)
     comparison.draw(directory)
-    print(f"\n{comparison.render()}\n\npictures  {directory}")
+    print(f"\n{comparison.render()}\n\nplots: {directory}")
 
 
 define_flags()
-flags.DEFINE_enum("preset", "digits", list(PRESETS), "Data and settings.")
+flags.DEFINE_enum(
+    "preset", "digits", list(PRESETS), "Name of the dataset and its settings."
+)
 for _name in _LISTS:
-    flags.DEFINE_list(_name, None, "Default: the preset's.")
-flags.DEFINE_float("fraction", None, "Part of the training set.")
-flags.DEFINE_string("data_dir", None, "Directory of TFDS.")
-flags.DEFINE_bool("download", False, "Whether TFDS may download.")
+    flags.DEFINE_list(_name, None, "Overrides the setting of the preset.")
+flags.DEFINE_float(
+    "fraction",
+    None,
+    "Fraction of the training set to use. Overrides the preset.",
+)
+flags.DEFINE_string("data_dir", None, "Directory of the TFDS datasets.")
+flags.DEFINE_bool(
+    "download", False, "Whether to download missing datasets with TFDS."
+)
 flags.DEFINE_string(
     "output_dir",
     str(Path(__file__).parents[1] / "savedmodels"),
-    "Directory in which the comparison's directory is made.",
+    "Parent directory of the comparison's directory.",
 )
 
 if __name__ == "__main__":

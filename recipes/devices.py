@@ -1,6 +1,7 @@
-"""On which devices a recipe trains: one, all of a machine, or of a cluster.
+"""Selects the devices on which a recipe trains.
 
-The batch size is global: every device gets its share of each batch.
+A recipe trains on one device, on all devices of a machine or on a cluster. The
+batch size is global: each batch is split across the devices.
 """
 
 import contextlib
@@ -18,32 +19,33 @@ BACKENDS = ("tensorflow", "jax")
 
 
 def define_flags():
-    """Defines the flags that choose devices."""
+    """Defines the flags that select devices."""
     flags.DEFINE_enum(
         "backend",
         None,
         BACKENDS,
-        "Of Keras; default: KERAS_BACKEND, or TensorFlow.",
+        "Keras backend. Defaults to KERAS_BACKEND, or to TensorFlow.",
     )
     flags.DEFINE_enum(
         "strategy",
         "none",
         STRATEGIES,
-        "One device; all GPUs of this machine; or those of the workers that "
-        "TF_CONFIG names. On JAX: `mirrored` is data parallel over all "
+        "Distribution strategy. `none` uses one device, `mirrored` all "
+        "GPUs of this machine, and `multiworker` the workers in "
+        "TF_CONFIG. On JAX, `mirrored` is data parallelism over all "
         "devices of this process.",
     )
     flags.DEFINE_integer(
         "workers",
         0,
-        "Starts so many workers on this machine, for a try-out of "
+        "Number of workers to start on this machine, to try "
         "--strategy=multiworker.",
         lower_bound=0,
     )
 
 
 class AnyBatch(keras.distribution.DataParallel):
-    """Data parallel; a batch that devices cannot share evenly is of each."""
+    """Data parallelism that replicates batches that cannot be split evenly."""
 
     def get_data_layout(self, data_shape):
         axes = [None] * len(data_shape)
@@ -53,17 +55,17 @@ class AnyBatch(keras.distribution.DataParallel):
 
 
 class Devices:
-    """What trains together; made once, before anything runs.
+    """The devices that train together, created before any operation runs.
 
     Args:
-        name: One of `STRATEGIES`.
+        name: String, one of `STRATEGIES`.
 
     Attributes:
-        strategy: `tf.distribute.Strategy`, or `None`: one device, or JAX,
-            where Keras itself is told.
+        strategy: `tf.distribute.Strategy`, or `None` for one device and on JAX,
+            where a Keras distribution is set.
 
     Raises:
-        ValueError: If the backend has no such strategy.
+        ValueError: If the backend does not support the strategy.
     """
 
     def __init__(self, name="none"):
@@ -81,39 +83,40 @@ class Devices:
             keras.distribution.set_distribution(AnyBatch())
         else:
             raise ValueError(
-                "Workers are joined by TensorFlow. Received: "
+                "Several workers need the TensorFlow backend. Received: "
                 f"strategy={name!r} on backend '{keras.backend.backend()}'. "
                 "Use KERAS_BACKEND=tensorflow, or --strategy=mirrored."
             )
 
     def scope(self):
-        """Returns the scope in which models are made and compiled."""
+        """Returns the scope in which models are created and compiled."""
         if self.strategy is None:
             return contextlib.nullcontext()
         return self.strategy.scope()
 
     @property
     def replicas(self):
-        """Integer, how many share a batch in equal parts."""
+        """Integer, number of replicas that share each batch."""
         return self.strategy.num_replicas_in_sync if self.strategy else 1
 
     def check_batch(self, batch_size):
-        """Raises `ValueError` unless they can share a batch of training."""
+        """Raises a `ValueError` if the replicas cannot share a batch evenly."""
         if batch_size % self.replicas:
             raise ValueError(
-                "Replicas share each batch evenly. Received: batch_size="
-                f"{batch_size} for {self.replicas} replicas. Use a multiple."
+                "The batch size must be a multiple of the number of replicas. "
+                f"Received: batch_size={batch_size} for {self.replicas} "
+                "replicas. Use a multiple."
             )
 
     @property
     def chief(self):
-        """Whether this process is the one that writes."""
+        """Boolean, whether this process writes the files."""
         if self.strategy is None:
             return True
         return self.strategy.extended.should_checkpoint
 
     def wait_for_all(self):
-        """Returns once all workers are here, and see what the chief wrote."""
+        """Waits until all workers are here and can read the chief's files."""
         if self.strategy is None:
             return
         import tensorflow as tf
@@ -126,10 +129,10 @@ class Devices:
 
 
 def arguments_without(*names):
-    """Returns the arguments of this very command without some flags.
+    """Returns the command-line arguments of this process without some flags.
 
     Args:
-        *names: Strings, such as `"workers"`, of flags that take values.
+        *names: Strings, names of flags that take values, such as `"workers"`.
 
     Returns:
         List of strings.
@@ -140,18 +143,18 @@ def arguments_without(*names):
         if not (argument.startswith("-") and name in names):
             found.append(argument)
         elif not equals:
-            next(arguments, None)  # its value
+            next(arguments, None)  # The value of the flag.
     return found
 
 
 def start_workers(count):
-    """Runs this very command as workers on this machine, until all are done.
+    """Runs this command as several workers on this machine.
 
     Args:
-        count: Integer.
+        count: Integer, number of workers.
 
     Returns:
-        Integer, the exit code of the first that failed, or 0.
+        Integer, the exit code of the first worker that failed, or 0.
     """
     sockets = [socket.socket() for _ in range(count)]
     for entry in sockets:

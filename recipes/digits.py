@@ -1,4 +1,4 @@
-"""A rare gem on scikit-learn's digits: no download, minutes on a laptop.
+"""Finds a rare gem on scikit-learn's digits in minutes, without a download.
 
 python recipes/digits.py --preset short
 """

@@ -1,11 +1,12 @@
-"""The experiment that every recipe runs: dense, mined and random networks.
+"""The experiment of every recipe: dense, mined and random networks.
 
-Stages, each at the same number of training epochs in all: a dense network; a
-ticket that is mined and then fine-tuned; a random ticket of the same density.
-Then the export, a picture and a table. The run's directory is named by a hash
-of its settings. Every stage writes what it found before the next begins, and
-backs its training up after every epoch, so that starting again resumes, and a
-finished run only prints its report.
+The stages are a dense network, a ticket that is mined and then fine-tuned, and
+a random ticket of the same density. All have the same total number of training
+epochs. They are followed by the export, a plot and a table. The directory of a
+run is named by a hash of its settings. Every stage writes its results before
+the next one starts, and backs up its training after every epoch. Running the
+command again resumes an interrupted run, and only prints the report of a
+finished one.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import json
 import sys
 import time
 
-import quiet_tensorflow  # noqa: F401 - before anything that imports it
+import quiet_tensorflow  # noqa: F401 - must precede imports of TensorFlow
 
 # isort: split
 import keras
@@ -46,7 +47,7 @@ from tf_gems.targets import check_directory
 from tf_gems.targets import check_names
 from tf_gems.targets import claiming
 
-# What a run writes, beside its backups; `settings.hash` names its directory.
+# Files of a run, in addition to backups. `settings.hash` names its directory.
 _FILES = (
     *("ticket.gem", "finetuned.keras", "sparse.tflite", "saved_model"),
     *("results.json", "export.txt", "report.png", "page"),
@@ -66,7 +67,7 @@ def main(presets):
     """Runs the experiment that the flags describe.
 
     Args:
-        presets: As given to `settings.define_flags`.
+        presets: Dict, as passed to `settings.define_flags`.
     """
     settings, command = read_flags(presets)
     values = flags.FLAGS
@@ -88,11 +89,11 @@ class Run:
 
     Args:
         settings: `Settings`.
-        output_dir: Directory in which the run's own is made.
-        data_dir: Directory of the data, see `tf_gems.datasets.load`.
-        download: Whether TFDS may download.
-        command: String, what the user typed, for the record.
-        devices: `Devices`. Defaults to `None`: one device.
+        output_dir: Parent directory of the run's directory.
+        data_dir: Directory of the data. See `tf_gems.datasets.load`.
+        download: Boolean, whether to download missing datasets with TFDS.
+        command: String, the command to record.
+        devices: `Devices`. Defaults to `None`, which uses one device.
     """
 
     def __init__(
@@ -131,20 +132,20 @@ class Run:
             self.results = read_record(self.results_path, "stages")
 
     def start(self):
-        """Runs the stages that are not finished, then prints the report."""
+        """Runs the missing stages, and prints the report."""
         done = self.run_stages("mine", "finetune", "random", "dense", "export")
         if done and self.devices.chief:
             picture.draw(self.directory, self.results)
             print(picture.render(self.directory, self.results))
 
     def run_stages(self, *names):
-        """Runs those of these stages that are not finished.
+        """Runs the given stages that are not finished.
 
         Args:
-            *names: Strings, in order.
+            *names: Strings, names of the stages, in order.
 
         Returns:
-            Whether all of them are finished now.
+            Boolean, whether all given stages are finished.
         """
         missing = [n for n in names if n not in self.results["stages"]]
         if not missing:
@@ -155,18 +156,19 @@ class Run:
         self.data = self._load()
         if not self.devices.chief:
             return self._run_missing(missing)
-        # One process a run: it ends for others before anything is changed.
+        # Other processes are refused before anything changes.
         with lock(self.directory), self._claiming():
             self._read_results()
             self._remove_backups()
             return self._run_missing(missing)
 
     def _tidy_up(self):
-        """Removes what a process left that was killed after its last stage."""
+        """Removes files of a process that was killed after its last stage."""
         left = self.directory / FOLDER / "lock"
         if not self.devices.chief or not left.exists():
             return
-        with contextlib.suppress(RuntimeError):  # another process works here
+        # Another process uses the directory.
+        with contextlib.suppress(RuntimeError):
             with lock(self.directory), self._claiming():
                 self._remove_backups()
 
@@ -175,7 +177,7 @@ class Run:
             remove_files(self._backup(stage), BACKUP)
 
     def _claiming(self):
-        """Claims the names of a run; in an older one, they are its own."""
+        """Claims the file names of a run, also if earlier versions wrote it."""
         known = self.results_path.exists()
         return claiming(self.directory, _FILES, known)
 
@@ -308,7 +310,7 @@ class Run:
         return round(float(np.mean(np.concatenate(right))), 4)
 
     def _test_batches(self):
-        # As many as fit: feature maps of large images fill the memory.
+        # Limited by memory, since large images have large feature maps.
         small = max(self.data.image_shape) <= 64
         most = 500 if small else 50
         return self.data.test_batches(most, self.devices.replicas)
@@ -322,7 +324,7 @@ class Run:
         network = NETWORKS[settings.network](
             self.data.image_shape,
             self.data.classes,
-            # Coupled weight decay is the gradient of half its square.
+            # The gradient of half the squared weights is coupled weight decay.
             kernel_regularizer=keras.regularizers.L2(settings.weight_decay / 2),
         )
         if settings.weights:
@@ -356,7 +358,7 @@ class Run:
             )
 
     def _fit(self, stage, model, epochs, callbacks=()):
-        """Trains, resuming where an earlier run was stopped."""
+        """Trains a model. Resumes an interrupted training."""
         backup = gems.callbacks.Backup(self._backup(stage), callbacks)
         log = self.directory / f"{stage}.csv"
         logger = keras.callbacks.CSVLogger(log, append=bool(backup.epoch))
@@ -369,7 +371,7 @@ class Run:
             batches,
             epochs=epochs,
             validation_data=self._test_batches(),
-            shuffle=False,  # the pipeline shuffles
+            shuffle=False,  # The pipeline shuffles.
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[
                 *callbacks,
@@ -395,7 +397,7 @@ class Run:
 
 
 def _shorten(path, lines):
-    """Removes what a killed run logged of an epoch that is run again."""
+    """Removes the log rows of epochs that are run again."""
     if path.exists():
         kept = path.read_bytes().splitlines(keepends=True)[:lines]
         with replacing(path) as file:

@@ -1,4 +1,4 @@
-"""The tables and figures of the paper, from cells that were run."""
+"""Renders the tables and figures of the paper from finished cells."""
 
 import csv
 
@@ -14,12 +14,12 @@ _COLUMNS = ("epoch", "density", "accuracy")
 
 
 class Curve(keras.callbacks.Callback):
-    """Appends the density and the accuracy on the test set after every epoch.
+    """Records the density and the test accuracy after every epoch.
 
     Args:
-        path: Of the CSV file. An epoch that ran again after a crash has two
-            rows, of which the last counts.
-        evaluate: Function from the model to its accuracy.
+        path: Path of the CSV file. An epoch that was repeated after an
+            interruption has two rows, of which the last one counts.
+        evaluate: Function that takes the model and returns its accuracy.
     """
 
     def __init__(self, path, evaluate):
@@ -34,7 +34,7 @@ class Curve(keras.callbacks.Callback):
 
 
 def read_curve(path):
-    """Returns what a `Curve` wrote, as a dict of lists."""
+    """Returns the values of a `Curve`, as a dict of lists."""
     with open(path, encoding="utf-8") as file:
         rows = {int(row[0]): row for row in csv.reader(file)}
     columns = zip(*(rows[epoch] for epoch in sorted(rows)), strict=True)
@@ -45,7 +45,7 @@ def read_curve(path):
 
 
 def render(cells, scale):
-    """Returns the table beside the paper's numbers."""
+    """Returns a table of the results and the paper's numbers."""
     rows = dict.fromkeys((cell["name"], cell["density"]) for cell in cells)
     columns = ["method", ">kept", ">before", ">paper", ">after", ">paper"]
     lines = []
@@ -82,12 +82,12 @@ def render(cells, scale):
 
 
 def draw(part, cells, path):
-    """Draws a figure from the cells of its rows.
+    """Plots a figure from its cells.
 
     Args:
-        part: `"figure3"`, `"figure5"`, `"figure6"` or `"figure7"`.
-        cells: List of records, see `reproduce`.
-        path: Of the picture.
+        part: String, `"figure3"`, `"figure5"`, `"figure6"` or `"figure7"`.
+        cells: List of records. See `reproduce`.
+        path: Path of the image file.
     """
     import matplotlib.pyplot as plt
 
@@ -101,7 +101,7 @@ def draw(part, cells, path):
 
 
 def _by_density(plt, cells):
-    """Accuracy by density, with what the paper reports dashed."""
+    """Plots accuracy by density. Dashed lines are the paper's values."""
     figure, axis = plt.subplots(figsize=(8, 5))
     styles = colors.styles(list(dict.fromkeys(c["name"] for c in cells)))
     for name, style in styles.items():
@@ -154,7 +154,7 @@ def _curves(plt, cells):
 
 
 def _layers(plt, cells):
-    """Density by layer beside what the authors published."""
+    """Plots density by layer and the densities that the authors published."""
     densities = list(dict.fromkeys(c["density"] for c in cells if c["layers"]))
     figure, axes = plt.subplots(
         1, len(densities), figsize=(5 * len(densities), 4), squeeze=False
@@ -180,7 +180,7 @@ def _layers(plt, cells):
 
 
 def _styled(cells):
-    """Returns a label, the cell and its style, for each cell."""
+    """Yields the label, the cell and the style of each cell."""
     labels = [f"{cell['name']}, seed {cell['seed']}" for cell in cells]
     styles = colors.styles(list(dict.fromkeys(labels)))
     return [

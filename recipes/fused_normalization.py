@@ -1,7 +1,7 @@
-"""Batch normalization in one operation of TensorFlow, to train faster.
+"""Faster batch normalization with a fused TensorFlow operation.
 
-Keras normalizes in a dozen operations. Where no compiler joins them, as on a
-CPU, they take a small network about as long as its convolutions do.
+Keras' batch normalization takes a dozen operations. If no compiler fuses them,
+as on CPUs, they take about as long as the convolutions of a small network.
 """
 
 import keras
@@ -10,7 +10,10 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="tf_gems_recipes")
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Trains as its base class does, up to rounding, on batches of images."""
+    """Batch normalization with a fused operation for batches of images.
+
+    The results equal those of the base class up to rounding.
+    """
 
     def call(self, inputs, training=None, mask=None):
         images = len(inputs.shape) == 4 and self.axis in (-1, 3)
@@ -28,7 +31,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=True,
         )
-        # It estimates that of the population; Keras keeps that of the batch.
+        # The operation returns the unbiased variance, but Keras uses the biased
+        # one.
         count = ops.cast(ops.prod(ops.shape(inputs)[:-1]), variance.dtype)
         variance *= (count - 1) / count
         for moving, now in (
@@ -40,7 +44,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def fused(model):
-    """Returns the same network, with the same weights, that trains faster.
+    """Returns the same network with the same weights and fused normalization.
 
     Args:
         model: Functional or Sequential `keras.Model`.

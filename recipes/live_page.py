@@ -1,4 +1,4 @@
-"""Writes the page of a run, which `tf_gems serve RUN_DIR` opens."""
+"""Writes the page of a run for `tf_gems serve RUN_DIR`."""
 
 import keras
 import numpy as np
@@ -20,10 +20,11 @@ _COLUMNS = {
 
 
 def write(directory, data):
-    """Writes the page of a run whose network is fine-tuned.
+    """Writes the page of a run with a fine-tuned network.
 
     Args:
-        directory: Path of the run; the page is put in its folder `page`.
+        directory: Path of the run. The page is written to its subdirectory
+            `page`.
         data: `tf_gems.datasets.ImageData` of the run.
     """
     model = keras.models.load_model(
@@ -54,7 +55,7 @@ def _last(history, name):
 
 
 def curves(directory):
-    """Returns the curves of every stage of a run, by what they show."""
+    """Returns the curves of all stages of a run, by title."""
     found = {}
     for column, title in _COLUMNS.items():
         for stage, name in _STAGES.items():
@@ -66,10 +67,10 @@ def curves(directory):
 
 
 def statistics(data):
-    """Returns mean and deviation by channel of pixels between 0 and 1.
+    """Returns the channel means and deviations of pixels between 0 and 1.
 
-    Of images that are held normalized, both follow from the largest and the
-    smallest value, which stand for white and black.
+    If images are stored normalized, both follow from the smallest and the
+    largest value, which correspond to black and white.
     """
     if data.mean is not None:
         return data.mean / 255, data.deviation / 255

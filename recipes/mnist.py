@@ -1,4 +1,4 @@
-"""A rare gem on MNIST with LeNet-300-100.
+"""Finds a rare gem on MNIST in LeNet-300-100.
 
 python recipes/mnist.py --preset short
 """

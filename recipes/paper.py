@@ -1,31 +1,35 @@
-"""The authors' settings, for every network, data set and density.
+"""The authors' settings for every network, dataset and density.
 
-They are read off the authors' configuration files. What all of these share is
-not in the table: momentum 0.9, cosine decay of the scores' learning rate to
-zero, scores uniform in [0, 1], a constant penalty, weights of signed constants
-(pre-trained ones on Caltech-101), coupled weight decay 1e-4 in fine-tuning.
+They are taken from the authors' configuration files. Settings that are the same
+in all of them are not in the table: momentum 0.9, cosine decay of the scores'
+learning rate to zero, scores uniform in [0, 1], a constant penalty, signed
+constant weights (pretrained weights on Caltech-101), and coupled weight decay
+1e-4 in fine-tuning.
 
-Two things are not as theirs: exactly the given part of the weights is kept,
-where they end a few lower, and ResNet-50 has a logit for each class of Tiny
-ImageNet, where they have 1,000.
+There are two differences. This library keeps exactly the given fraction of
+weights, where the authors' code keeps slightly fewer. ResNet-50 has one logit
+per class of Tiny ImageNet, where theirs has 1,000.
 
 Columns:
 
 *   kept: density in percent, which the paper calls sparsity.
 *   scores, rate: optimizer and learning rate of mining.
-*   batch: examples a step, in all training.
-*   epochs: of mining, and once more of fine-tuning.
-*   freeze: epochs between freezes.
+*   batch: batch size of all training.
+*   epochs: number of mining epochs, and also of fine-tuning epochs.
+*   freeze: number of epochs between freezes.
 *   lambda: weight of the sum of squared scores.
-*   ticket: what is alive at the end, or only what of it rounds to one; then
-    less is kept than the row says (20 % ends as 13.34 %).
+*   ticket: `alive` keeps all alive weights. `rounded` keeps only those whose
+    score rounds to one, which are fewer than the row states (20 % ends as
+    13.34 %).
 *   weights, rate: optimizer and learning rate of fine-tuning.
-*   dense: learning rate of dense and random networks, same optimizer.
-*   status: how sure it is.
+*   dense: learning rate of dense and random networks, with the same optimizer.
+*   status: how certain the row is.
     -   final: the configuration of the authors' last runs.
-    -   first: that of the three trials in the paper's first version.
-    -   grid: the choice from a grid is not on record. This is the cell that
-        was launched (WRN at 20 and 2.3) or fits the rows beside it.
+    -   first: the configuration of the three trials in the paper's first
+        version.
+    -   grid: the authors' choice from a grid is not recorded. This is the cell
+        that they ran (WRN at 20 and 2.3), or one that is consistent with the
+        rows next to it.
     -   extra: a configuration without a point in the paper.
 """
 
@@ -91,7 +95,7 @@ caltech101 resnet50_affine
 2     adam   0.001 16    50     5      5e-6   alive   adam     1e-4 1e-4  final
 """
 
-# Parts of fine-tuning after which its learning rate falls to a tenth.
+# Fractions of fine-tuning after which the learning rate drops to a tenth.
 _MILESTONES = {
     50: (20 / 50, 40 / 50),
     150: (80 / 150, 120 / 150),
@@ -101,7 +105,7 @@ _MILESTONES = {
 
 
 def _read(table):
-    """Returns a dict of settings for each row, and the status."""
+    """Returns a dict from keys to pairs of settings and status."""
     rows = {}
     for line in table.strip().splitlines()[1:]:
         cells = line.split()
@@ -143,7 +147,7 @@ def _settings(
     }
 
 
-# From (data set, network, density in percent) to (settings, status).
+# From (dataset, network, density in percent) to (settings, status).
 ROWS = _read(_TABLE)
 DATASETS = tuple(dict.fromkeys(dataset for dataset, _, _ in ROWS))
 
@@ -152,16 +156,16 @@ def find(dataset, network, target_sparsity):
     """Finds a row of the table.
 
     Args:
-        dataset: String.
-        network: String.
-        target_sparsity: Float in [0, 1), the fraction of zeros.
+        dataset: String, name of the dataset.
+        network: String, name of the network.
+        target_sparsity: Float in [0, 1), fraction of zeros.
 
     Returns:
-        Dict, arguments of `settings.Settings` that the row gives.
+        Dict of the row's arguments for `settings.Settings`.
 
     Raises:
-        ValueError: If there is no such row; the message lists those of the
-            data set.
+        ValueError: If there is no such row. The message lists the rows of the
+            dataset.
     """
     known = {}
     for (data, name, density), (row, _) in ROWS.items():

@@ -1,4 +1,4 @@
-"""The picture and the table of a run."""
+"""The plot and the table of a run."""
 
 import csv
 
@@ -16,10 +16,10 @@ _SERIES = {"linewidth": 1.2}
 
 
 def draw(directory, results):
-    """Draws accuracy and density by epoch, and density by layer.
+    """Plots accuracy and density by epoch, and density by layer.
 
     Args:
-        directory: Path of the run, which holds a CSV file for each stage.
+        directory: Path of the run, with a CSV file for each stage.
         results: Dict, the contents of `results.json`.
     """
     settings, mine = results["settings"], results["stages"]["mine"]
@@ -56,7 +56,7 @@ def draw(directory, results):
 
 
 def _draw_accuracy(axes, directory, settings, accuracy_before_finetuning):
-    """Draws accuracies, in the order of the legend: the best at the end."""
+    """Plots accuracies in the order of the legend, with the best one on top."""
     mine = read(directory / "mine.csv")
     tune = read(directory / "finetune.csv")
     mined = settings["mining_epochs"]
@@ -107,10 +107,10 @@ def _draw_density(axes, directory, settings):
 
 
 def _draw_layers(axes, mine):
-    """Draws a dot for each layer: a bar has no length on a log scale."""
+    """Plots a dot per layer, since bars have no length on a log scale."""
     layers = mine["layers"]
     names = [layer["path"].rsplit("/", 1)[0] for layer in layers]
-    # A logarithm has no place for a layer without weights.
+    # A layer without weights has no place on a log scale.
     densities = [100 * max(layer["density"], 1e-5) for layer in layers]
     places = range(len(layers))
     axes.plot(densities, places, "o", color=colors.MINED, markersize=6)
@@ -152,7 +152,7 @@ def _percent(rows, key):
 
 
 def render(directory, results):
-    """Returns the table of a run for people.
+    """Returns the table of a run as text.
 
     Args:
         directory: Path of the run.
@@ -164,12 +164,12 @@ def render(directory, results):
     accuracies = {
         "dense network": (stages["dense"], total),
         "random ticket": (stages["random"], total),
-        "rare gem, weights untrained": (mine, settings["mining_epochs"]),
+        "rare gem, before fine-tuning": (mine, settings["mining_epochs"]),
         "rare gem, fine-tuned": (
             stages["finetune"],
             total,
         ),
-        "  the same, as sparse TFLite": (
+        "  as sparse TFLite": (
             stages["export"],
             total,
         ),
@@ -207,7 +207,7 @@ def read(path):
             {key: float(value) for key, value in row.items()}
             for row in csv.DictReader(file)
         ]
-    # A run that was killed may log its last epoch again.
+    # The last epoch of a killed run may be logged twice.
     return list({row["epoch"]: row for row in rows}.values())
 
 

@@ -1,10 +1,10 @@
-"""Copies the artefacts of a finished run, with a card, beside each other.
+"""Publishes the files of a finished run with a model card.
 
     python recipes/publish.py savedmodels/digits-86a07570667a digits
 
-writes `savedmodels/digits.gem` (the ticket before fine-tuning),
-`digits.tflite` (the sparse network after it), `digits.png` and the card,
-`digits.json`.
+This command writes `savedmodels/digits.gem` (the ticket before fine-tuning),
+`digits.tflite` (the sparse network after fine-tuning), `digits.png` and the
+card `digits.json`.
 """
 
 import json
@@ -18,7 +18,7 @@ from absl import app
 
 from tf_gems.files import replacing
 from tf_gems.files import write_text
-from tf_gems.targets import check_plain_name
+from tf_gems.text import file_name
 
 
 def publish(run, name):
@@ -26,14 +26,18 @@ def publish(run, name):
 
     Args:
         run: Path of the run's directory.
-        name: String, the file name of the artefacts without its ending. Those
-            that were published before are replaced.
+        name: String, the stem of the file names. Files that were published
+            under this name are replaced.
 
     Raises:
         FileExistsError: If other files have these names.
-        ValueError: If `name` has parts of a path.
+        ValueError: If `name` contains parts of a path.
     """
-    check_plain_name(name)
+    if file_name(name) != name:
+        raise ValueError(
+            "`name` must be a file name without directories. Received: "
+            f"name={name!r}. Use a plain name, such as 'digits'."
+        )
     results = json.loads((run / "results.json").read_text("utf-8"))
     stages = results["stages"]
     export = stages["export"]
@@ -75,14 +79,14 @@ def publish(run, name):
         with open(source, "rb") as file, replacing(run.parent / target) as copy:
             shutil.copyfileobj(file, copy)
     text = json.dumps(card, indent=1) + "\n"
-    # Lists of numbers read better on one line.
+    # Lists of numbers are easier to read on one line.
     text = re.sub(r"\[[^\[\]{}]*\]", lambda m: " ".join(m[0].split()), text)
     write_text(run.parent / f"{name}.json", text)
     print(f"Wrote {', '.join(files)} and {name}.json to {run.parent}")
 
 
 def _refuse_others(directory, name, files):
-    """Refuses to replace files beside which there is no card of a run."""
+    """Raises an error if files would be replaced that have no model card."""
     there = [file for file in files if (directory / file).exists()]
     try:
         card = json.loads((directory / f"{name}.json").read_bytes())
@@ -91,14 +95,14 @@ def _refuse_others(directory, name, files):
         ours = False
     if there and not ours:
         raise FileExistsError(
-            "Only what was published before is replaced. Received: "
+            "Only published files are replaced. Received: "
             f"name={name!r}, but '{directory}' holds {', '.join(there)}, "
             "without the card of a run. Choose another name."
         )
 
 
 def _curves(path):
-    """Returns what the picture shows, a list over epochs for each quantity."""
+    """Returns the values of the plot, a list over epochs for each quantity."""
     rows = picture.read(path)
     return {
         key: [round(row[key], 5) for row in rows]

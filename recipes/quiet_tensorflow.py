@@ -1,11 +1,13 @@
-"""Imports TensorFlow without the lines that it writes before any setting.
+"""Imports TensorFlow without its startup messages.
 
-Keras reads its backend when it is imported, which is before flags are parsed:
-so `--backend` is looked for here.
+Keras reads its backend at import time, before flags are parsed. This module
+therefore looks for `--backend` in the arguments.
 """
 
 import os
 import sys
+
+from tf_gems.quiet import quiet
 
 for _place, _argument in enumerate(sys.argv[1:], 1):
     _name, _, _value = _argument.partition("=")
@@ -15,20 +17,12 @@ for _place, _argument in enumerate(sys.argv[1:], 1):
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# They are written by native code, past `sys.stderr`.
-_terminal = os.dup(2)
-_sink = os.open(os.devnull, os.O_WRONLY)
-os.dup2(_sink, 2)
-try:
+with quiet():
     import tensorflow
 
-    # Workers are joined before the first operation, which else names the
-    # processor here.
+    # Workers must connect before the first operation. Otherwise this operation
+    # logs the processor here.
     if "TF_CONFIG" not in os.environ:
         tensorflow.zeros(())
-    # Each new model is traced anew, which it warns of.
+    # Each new model is traced again, which logs a warning.
     tensorflow.get_logger().setLevel("ERROR")
-finally:
-    os.dup2(_terminal, 2)
-    os.close(_terminal)
-    os.close(_sink)

@@ -1,13 +1,14 @@
-"""The paper's tables and figures, on this code.
+"""Reproduces the paper's tables and figures with this library.
 
-python recipes/reproduce.py --table=3 --seeds=3 --backend=jax
-python recipes/reproduce.py --table=4 --epochs=0.08 --fraction=0.2 --minutes=9
+    python recipes/reproduce.py --table=3 --seeds=3 --backend=jax
+    python recipes/reproduce.py --table=4 --epochs=0.08 --fraction=0.2 \\
+        --minutes=9
 
-Each cell (a row with a seed) is written once it is finished, and never run
-again; within a cell every epoch is backed up. `--minutes` ends the process
-when they are over: the same command goes on from there, on any machine that
-has the directory. Processes that have the same directory share its cells. On
-the JAX backend whole epochs run on the device.
+A cell is a row of a table with a seed. Each cell is written when it is finished
+and never run again. Within a cell, every epoch is backed up. `--minutes` limits
+the time of the process. The same command resumes, on any machine with the same
+directory. Processes with the same directory share its cells. On the JAX
+backend, whole epochs run on the device.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from pathlib import Path
 if "--backend=jax" in sys.argv:  # before Keras is imported
     os.environ["KERAS_BACKEND"] = "jax"
 else:
-    import quiet_tensorflow  # noqa: F401 - before anything that imports it
+    import quiet_tensorflow  # noqa: F401 - must precede imports of TensorFlow
 
 # isort: split
 import figures
@@ -57,20 +58,22 @@ from tf_gems.training import clear_session
 
 @dataclasses.dataclass(frozen=True)
 class Reproduction:
-    """A table or figure, on one network and data.
+    """A table or figure for one network and dataset.
 
     Args:
-        part: Name, see `tables.rows`.
-        network: String.
+        part: String, name of the table or figure. See `tables.rows`.
+        network: String, name of the network.
         scale: `tables.Scale`.
-        directory: Path.
+        directory: Path of the output directory.
         data: `tf_gems.datasets.ImageData`.
-        command: String, for the record.
+        command: String, the command to record.
         devices: `Devices` that train each cell.
-        batch_size: Integer in place of each row's, or `None`.
-        penalties: Floats; each adds the authors' rows with that weight of the
-            penalty, set by hand, in place of theirs.
-        fuse: Whether batches are normalized in one operation of TensorFlow.
+        batch_size: Integer that overrides the batch size of each row, or
+            `None`.
+        penalties: List of floats. Each one adds the authors' rows with this
+            constant weight of the penalty.
+        fuse: Boolean, whether to use a fused TensorFlow operation for
+            normalization.
     """
 
     part: str
@@ -85,7 +88,7 @@ class Reproduction:
     fuse: bool = False
 
     def run(self, seeds, only=""):
-        """Runs the cells that are missing; returns all, rows by rows."""
+        """Runs the missing cells. Returns the cells of all rows in order."""
         rows = tables.rows(self.part, self.network)
         rows += [
             tables.by_hand(row, penalty)
@@ -105,7 +108,7 @@ class Reproduction:
         if not cells:
             names = ", ".join(dict.fromkeys(repr(row.name) for row in rows))
             raise app.UsageError(
-                "A pattern names rows of the table. Received: --only="
+                "The pattern must match rows of the table. Received: --only="
                 f"{only!r}, which matches none. Its rows are: {names}."
             )
         bar = keras.utils.Progbar(len(cells), unit_name="cell")
@@ -121,13 +124,13 @@ class Reproduction:
     def lock(self, cell):
         """Returns the file by which a process claims a cell.
 
-        Cells that share a ticket, as checks do, are run by one process.
+        One process runs all cells that share a ticket, as sanity checks do.
         """
         row, seed = cell
         return self.directory / "tickets" / f"{self._of_ticket(row, seed)}.lock"
 
     def cell(self, row, seed):
-        """Returns the record of a cell, running what is missing of it."""
+        """Returns the record of a cell. Runs its missing parts."""
         scale = self.scale
         method = row.method and row.method(scale)
         config = method and keras.saving.serialize_keras_object(method)
@@ -142,7 +145,7 @@ class Reproduction:
             try:
                 record = self._find_and_finetune(row, method, seed, path)
             except RuntimeError as error:
-                if "network is dead" not in str(error):
+                if "no longer depends on its input" not in str(error):
                     raise
                 record = {"seed": seed, "failure": str(error)}
                 record |= dict.fromkeys(("before", "after", "layers"))
@@ -198,7 +201,7 @@ class Reproduction:
         }
 
     def _ticket(self, row, method, seed, state):
-        """Returns the ticket that is to be fine-tuned; searched for once."""
+        """Returns the ticket to fine-tune. Searches for it only once."""
         name = self._of_ticket(row, seed)
         file = self.directory / "tickets" / f"{name}.gem"
         model = self._compiled(method, seed)
@@ -220,13 +223,13 @@ class Reproduction:
         return ticket
 
     def _of_ticket(self, row, seed):
-        # Checks share the search of the row without one.
+        # Sanity checks share the search of the row without a check.
         method = row.method and row.method(self.scale)
         config = method and keras.saving.serialize_keras_object(method)
         return self._digest([config, row.batch_size, seed])
 
     def _digest(self, described):
-        """Returns a name for what was described; backends share nothing."""
+        """Returns a digest of a description and the backend."""
         means = [keras.backend.backend(), *(["fused"] if self.fuse else [])]
         return digest([described, *means])[:12]
 
@@ -275,13 +278,14 @@ class Reproduction:
 
 
 def _load(data_dir, fraction, download):
-    """Loads CIFAR-10 from TFDS, or from a file where there is no TFDS.
+    """Loads CIFAR-10 from TFDS, or from a file if TFDS is not available.
 
-    `np.savez(file, x_train=..., y_train=..., x_test=..., y_test=...)`, bytes.
+    The file is created by `np.savez(file, x_train=..., y_train=..., x_test=...,
+    y_test=...)`, with uint8 images.
     """
     if not str(data_dir).endswith(".npz"):
         return datasets.load("cifar10", data_dir, fraction, download)
-    with np.load(data_dir) as arrays:  # refuses pickles
+    with np.load(data_dir) as arrays:  # Refuses pickled objects.
         count = round(fraction * len(arrays["y_train"]))
         train = arrays["x_train"][:count], arrays["y_train"][:count]
         test = arrays["x_test"], arrays["y_test"]
@@ -295,38 +299,39 @@ def _penalties(given):
         found = (-1.0,)
     if not all(0 <= weight < float("inf") for weight in found):
         raise app.UsageError(
-            "A penalty's weight is a number, 0 or more. Received: "
-            f"--penalties={','.join(given)}. Give some as 5e-5,1e-4."
+            "Penalty weights must be numbers, 0 or more. Received: "
+            f"--penalties={','.join(given)}. Use, for example, 5e-5,1e-4."
         )
     return found
 
 
 def main(_):
-    """Runs the cells that the flags name, and renders their table."""
+    """Runs the selected cells, and renders their table."""
     values = flags.FLAGS
     if (values.table is None) == (values.figure is None):
         raise app.UsageError("Give either --table or --figure.")
     part = f"table{values.table}" if values.table else f"figure{values.figure}"
     if values.backend == "jax" and values.strategy != "none":
         raise app.UsageError(
-            "On JAX a cell's data and whole epochs are on one device. "
+            "On JAX, each cell trains on one device. "
             f"Received: --strategy={values.strategy}. Leave it out, and start "
             "the same command on every device: they share the cells."
         )
     if values.backend == "jax" and values.fuse:
         raise app.UsageError(
-            "On JAX the compiler joins operations by itself. Received: "
+            "On JAX, the compiler already fuses operations. Received: "
             "--fuse. Leave it out."
         )
     scale = tables.Scale(values.epochs, values.fraction)
     penalties = _penalties(values.penalties)
-    tables.rows(part, values.network)  # refuses what is not there
+    # Raises an error if there is no such table.
+    tables.rows(part, values.network)
     if values.minutes:
-        # All state is in files, so that any moment is as good as another.
+        # All state is in files, so the process may end at any time.
         timer = threading.Timer(60 * values.minutes, os._exit, [75])
         timer.daemon = True
         timer.start()
-    # Tables and figures share the cells that they have in common.
+    # Tables and figures share their common cells.
     name = f"{values.network}-{scale.epochs:g}-{scale.fraction:g}"
     directory = check_directory(values.output_dir, "output_dir")
     names = [f"{part}.{kind}" for kind in ("json", "txt", "png")]
@@ -347,44 +352,73 @@ def main(_):
     with resumable():
         cells = reproduction.run(values.seeds, values.only)
     text = figures.render(cells, scale)
-    # Processes that share the cells all write the results.
+    # Every process that shares the cells writes the results.
     with lock(directory, wait=True), claiming(directory, names):
         write_text(directory / f"{part}.json", json.dumps(cells, indent=1))
         write_text(directory / f"{part}.txt", f"{text}\n")
         if values.figure:
             figures.draw(part, cells, directory / f"{part}.png")
-    print(f"\n{text}\n\nin {directory}")
+    print(f"\n{text}\n\nresults: {directory}")
 
 
-flags.DEFINE_enum("table", None, ["2", "3", "4"], "Table of the paper.")
+flags.DEFINE_enum(
+    "table", None, ["2", "3", "4"], "Number of the table in the paper."
+)
 flags.DEFINE_enum(
     "figure",
     None,
     ["3", "5", "6", "7"],
-    "3: accuracy by density. 5: density and accuracy while mining, by penalty. "
-    "6: variants of IMP. 7: density by layer.",
+    "Number of the figure in the paper. 3: accuracy by density. 5: "
+    "density and accuracy during mining, by penalty. 6: variants of"
+    " IMP. 7: density by layer.",
 )
-flags.DEFINE_string("network", "resnet20", "Network, for figures 3 and 5.")
-flags.DEFINE_integer("seeds", 3, "How many, from 0.", lower_bound=1)
-flags.DEFINE_string("only", "", "Pattern of the names of rows to run.")
-flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Of Keras.")
+flags.DEFINE_string(
+    "network", "resnet20", "Name of the network, for figures 3 and 5."
+)
+flags.DEFINE_integer(
+    "seeds", 3, "Number of seeds, starting from 0.", lower_bound=1
+)
+flags.DEFINE_string("only", "", "Regular expression that selects rows by name.")
 flags.DEFINE_enum(
-    "strategy", "none", ["none", "mirrored"], "All GPUs train each cell."
+    "backend", "tensorflow", ["tensorflow", "jax"], "Keras backend."
 )
-flags.DEFINE_float("epochs", 1.0, "Part of the paper's epochs.", 1e-3, 1.0)
-flags.DEFINE_float("fraction", 1.0, "Part of the training set.", 1e-3, 1.0)
-flags.DEFINE_list("penalties", [], "Weights to set by hand, in further rows.")
-flags.DEFINE_integer("batch_size", None, "Default: each row's.")
+flags.DEFINE_enum(
+    "strategy",
+    "none",
+    ["none", "mirrored"],
+    "Distribution strategy. `mirrored` trains each cell on all GPUs.",
+)
+flags.DEFINE_float("epochs", 1.0, "Fraction of the paper's epochs.", 1e-3, 1.0)
+flags.DEFINE_float(
+    "fraction", 1.0, "Fraction of the training set to use.", 1e-3, 1.0
+)
+flags.DEFINE_list(
+    "penalties", [], "Constant penalty weights for additional rows."
+)
+flags.DEFINE_integer(
+    "batch_size", None, "Batch size. Defaults to that of each row."
+)
 flags.DEFINE_bool(
-    "fuse", False, "Normalize in one operation of TensorFlow: faster on CPUs."
+    "fuse",
+    False,
+    "Whether to use a fused TensorFlow operation for normalization,"
+    " which is faster on CPUs.",
 )
-flags.DEFINE_float("minutes", None, "Exit with 75 when they are over.")
-flags.DEFINE_string("data_dir", None, "Directory of TFDS, or .npz.")
-flags.DEFINE_bool("download", False, "Whether TFDS may download.")
+flags.DEFINE_float(
+    "minutes",
+    None,
+    "Time limit, in minutes, after which the process exits with code 75.",
+)
+flags.DEFINE_string(
+    "data_dir", None, "Directory of the TFDS datasets, or path of an .npz file."
+)
+flags.DEFINE_bool(
+    "download", False, "Whether to download missing datasets with TFDS."
+)
 flags.DEFINE_string(
     "output_dir",
     str(Path(__file__).parents[1] / "savedmodels"),
-    "Directory in which the cells' directory is made.",
+    "Parent directory of the cells' directory.",
 )
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a recipe says when it is interrupted: that it goes on, and how."""
+"""Explains how to resume an interrupted recipe."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ import sys
 
 @contextlib.contextmanager
 def resumable():
-    """Ends the process with code 130 after Ctrl-C, with the way to go on."""
+    """Exits with code 130 after Ctrl-C, and explains how to resume."""
     try:
         yield
     except KeyboardInterrupt:
@@ -17,7 +17,7 @@ def resumable():
         if backend:
             command = f"KERAS_BACKEND={shlex.quote(backend)} {command}"
         print(
-            "\nInterrupted. What is finished is kept, and every epoch of "
+            "\nInterrupted. Finished stages are kept, and every epoch of "
             f"training is backed up. The same command resumes:\n\n  {command}",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"""The settings of a run, and the flags that give them."""
+"""The settings of a run and their flags."""
 
 import dataclasses
 import functools
@@ -40,43 +40,45 @@ _CHOICES = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything that a run's result depends on.
+    """All settings that affect the result of a run.
 
     Args:
-        dataset: Name for `tf_gems.datasets.load`.
-        network: Name among `NETWORKS`.
-        target_sparsity: Float in [0, 1), the fraction of zeros.
-        mining_epochs: Integer.
-        finetuning_epochs: Integer.
+        dataset: String, name for `tf_gems.datasets.load`.
+        network: String, a name in `NETWORKS`.
+        target_sparsity: Float in [0, 1), fraction of zeros.
+        mining_epochs: Integer, number of mining epochs.
+        finetuning_epochs: Integer, number of fine-tuning epochs.
         batch_size: Integer.
-        optimizer: `"sgd"` with momentum 0.9, `"nesterov"` or `"adam"`, of the
-            scores.
-        learning_rate: Float, of the scores; cosine decay to zero. Or `"auto"`:
-            scores train with `tf_gems.optimizers.ScoreOptimizer`.
-        regularization: `"auto"`, or a float, the L2 weight on the scores; see
-            `tf_gems.GemMinerCallback`.
-        regularization_schedule: Of a float: `"constant"`, or `"linear"` from
-            zero.
-        stop_at_target: Whether a penalty of given weight is off while the
-            target is met.
-        saturate_scores: Whether the last freeze sets the scores that are
-            left to 1.
-        freeze_period: Integer, epochs.
-        masks: `"alive"` or `"rounded"`, see `tf_gems.SparseModel.ticket`.
-        finetuning_optimizer: As `optimizer`, of the weights of all networks.
-        finetuning_learning_rate: Float, of the ticket's weights.
-        finetuning_schedule: `"multistep"` (a tenth at each milestone) or
-            `"cosine"`.
-        first_milestone: Float in (0, 1), a part of training.
-        second_milestone: Float in (0, 1), not below the first.
-        dense_learning_rate: Float, of dense and random networks.
-        weight_decay: Float, coupled, on all weights that train.
-        fraction: Float in (0, 1], part of the training set.
-        image_size: Integer, see `tf_gems.datasets.load`, or `None`.
-        weights: Path of pre-trained weights, see
-            `tf_gems.load_pretrained`, which every network starts from; or
-            `None`.
-        seed: Integer.
+        optimizer: String, optimizer of the scores: `"sgd"` with momentum 0.9,
+            `"nesterov"` or `"adam"`.
+        learning_rate: Float, learning rate of the scores, with cosine decay to
+            zero. `"auto"` trains the scores with
+            `tf_gems.optimizers.ScoreOptimizer`.
+        regularization: `"auto"`, or a float, the weight of the L2 penalty on
+            the scores. See `tf_gems.GemMinerCallback`.
+        regularization_schedule: String, the schedule of a float
+            `regularization`: `"constant"`, or `"linear"` from zero.
+        stop_at_target: Boolean, whether a float `regularization` is inactive
+            while the target is met.
+        saturate_scores: Boolean, whether the last freeze sets all alive scores
+            to 1.
+        freeze_period: Integer, number of epochs between freezes.
+        masks: String, `"alive"` or `"rounded"`. See
+            `tf_gems.SparseModel.ticket`.
+        finetuning_optimizer: String, optimizer of the weights of all networks.
+            See `optimizer`.
+        finetuning_learning_rate: Float, learning rate of the ticket's weights.
+        finetuning_schedule: String, `"multistep"` (a factor of 0.1 at each
+            milestone) or `"cosine"`.
+        first_milestone: Float in (0, 1), fraction of training.
+        second_milestone: Float in (0, 1), not below `first_milestone`.
+        dense_learning_rate: Float, learning rate of dense and random networks.
+        weight_decay: Float, coupled weight decay of all trained weights.
+        fraction: Float in (0, 1], fraction of the training set to use.
+        image_size: Integer, or `None`. See `tf_gems.datasets.load`.
+        weights: Path of pretrained weights from which every network starts, or
+            `None`. See `tf_gems.load_pretrained`.
+        seed: Integer, random seed.
     """
 
     dataset: str
@@ -96,7 +98,7 @@ class Settings:
     finetuning_optimizer: str = "sgd"
     finetuning_learning_rate: float = 0.01
     finetuning_schedule: str = "multistep"
-    first_milestone: float = 8 / 15  # 80 of 150 epochs
+    first_milestone: float = 8 / 15  # 80 of 150 epochs.
     second_milestone: float = 12 / 15
     dense_learning_rate: float = 0.1
     weight_decay: float = 1e-4
@@ -111,7 +113,7 @@ class Settings:
             check_choice(getattr(self, name), name, choices)
         if not 0 < self.first_milestone <= self.second_milestone < 1:
             raise ValueError(
-                "Milestones are parts of training, in order. Received: "
+                "Milestones must be fractions of training in order. Received: "
                 f"first_milestone={self.first_milestone}, "
                 f"second_milestone={self.second_milestone}. The defaults are "
                 "8 / 15 and 12 / 15."
@@ -128,15 +130,15 @@ class Settings:
 
     @classmethod
     def from_paper(cls, dataset, network, target_sparsity):
-        """Returns the authors' settings, see `paper`.
+        """Returns the authors' settings. See `paper`.
 
         Args:
-            dataset: String.
-            network: Name among `NETWORKS`.
-            target_sparsity: Float in [0, 1), the fraction of zeros.
+            dataset: String, name of the dataset.
+            network: String, a name in `NETWORKS`.
+            target_sparsity: Float in [0, 1), fraction of zeros.
 
         Raises:
-            ValueError: If the authors have none.
+            ValueError: If the authors have no such settings.
         """
         check_sparsity(target_sparsity)
         check_choice(network, "network", NETWORKS)
@@ -148,9 +150,10 @@ class Settings:
         return self.mining_epochs + self.finetuning_epochs
 
     def hash(self):
-        """Returns twelve hexadecimal digits that name these settings.
+        """Returns a hash of these settings, twelve hexadecimal digits.
 
-        Defaults do not count: a setting that is added names old runs alike.
+        Default values are excluded, so that new settings do not rename old
+        runs.
         """
         settings = {
             field.name: getattr(self, field.name)
@@ -161,7 +164,7 @@ class Settings:
 
 
 class _NumberOrAuto(flags.ArgumentParser):
-    """Parses a number, or the word `auto`."""
+    """Parses a number or the word `auto`."""
 
     def parse(self, argument):
         return argument if argument == "auto" else float(argument)
@@ -172,13 +175,16 @@ def _define_number_or_auto(name, default, help):
 
 
 def define_flags(presets):
-    """Defines a flag for each setting, and those of every recipe.
+    """Defines a flag for each setting, and the flags of all recipes.
 
     Args:
-        presets: Dict from names to `Settings`; `"paper"` is the default.
+        presets: Dict from names to `Settings`. The default is `"paper"`.
     """
     flags.DEFINE_enum(
-        "preset", "paper", list(presets), "Settings that the flags override."
+        "preset",
+        "paper",
+        list(presets),
+        "Name of the preset. Other flags override its settings.",
     )
     define = {
         str: flags.DEFINE_string,
@@ -193,16 +199,20 @@ def define_flags(presets):
         if field.name != "dataset":
             value = getattr(presets["paper"], field.name)
             define[field.type](
-                field.name, None, f"Default: the preset's. Paper: {value}."
+                field.name,
+                None,
+                f"Overrides the preset. The paper uses {value}.",
             )
     flags.DEFINE_string(
-        "data_dir", None, "Directory of TFDS, or of the images."
+        "data_dir", None, "Directory of the TFDS datasets, or of the images."
     )
-    flags.DEFINE_bool("download", False, "Whether TFDS may download.")
+    flags.DEFINE_bool(
+        "download", False, "Whether to download missing datasets with TFDS."
+    )
     flags.DEFINE_string(
         "output_dir",
         str(Path(__file__).parents[1] / "savedmodels"),
-        "Directory in which the run's directory is made.",
+        "Parent directory of the run's directory.",
     )
     devices.define_flags()
 
@@ -210,14 +220,14 @@ def define_flags(presets):
 def read_flags(presets):
     """Returns the settings that the flags describe, and the command line.
 
-    The preset "paper" is the row of the authors' table for the network and
-    the sparsity that are given, where the recipe's data set is in the table.
+    The preset "paper" is the row of the authors' table for the given network
+    and sparsity, if the table contains the dataset of the recipe.
 
     Args:
-        presets: As given to `define_flags`.
+        presets: Dict, as passed to `define_flags`.
 
     Returns:
-        `Settings`, and what one would type to give them.
+        Tuple of `Settings` and the equivalent command as a string.
     """
     values = flags.FLAGS
     given = {

@@ -1,8 +1,9 @@
 """The tables and figures of the paper, as cells that can be run.
 
-A cell is a method at a density, with what the paper reports for it. Rows of
-the authors' settings stand beside ours, in which nothing but the density and
-the number of epochs is given. Figures without numbers in print have none here.
+A cell is a method at a density, with the paper's results. Rows with the
+authors' settings are followed by rows with this library's defaults, for which
+only the density and the number of epochs are set. Figures have no reported
+values if the paper prints no numbers.
 """
 
 import dataclasses
@@ -19,17 +20,17 @@ THEIRS = "Gem-Miner, authors' settings"
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """A reduced run: the same course of learning in fewer, larger steps.
+    """A reduced run with fewer and larger steps.
 
-    Mining is a matter of the summed learning rate: where there are fewer
-    steps, scores learn at a rate as much higher, but at most at 1.5. A given
-    penalty stays as it is, and so does its balance with the task's gradient;
-    except for edge-popup, which ranks scores: there all it decides is how soon
-    they are forgotten, and that is scaled with the run.
+    Mining depends on the sum of the learning rates. If there are fewer steps,
+    the learning rate of the scores is increased by the same factor, up to at
+    most 1.5. A given penalty is not changed, so its balance with the gradient
+    of the task is kept. Edge-popup is an exception: it ranks scores, so its
+    penalty only determines how fast scores decay, and is scaled with the run.
 
     Args:
-        epochs: Float in (0, 1], part of the paper's epochs.
-        fraction: Float in (0, 1], part of the training set.
+        epochs: Float in (0, 1], fraction of the paper's epochs.
+        fraction: Float in (0, 1], fraction of the training set.
     """
 
     epochs: float = 1.0
@@ -37,19 +38,19 @@ class Scale:
 
     @property
     def reduced(self):
-        """Whether this is less than the paper's run."""
+        """Whether this run is smaller than the paper's."""
         return self.epochs * self.fraction < 1
 
     def count(self, epochs):
-        """Returns a number of epochs."""
+        """Returns a scaled number of epochs."""
         return max(1, round(epochs * self.epochs))
 
     def rate(self, rate):
-        """Returns a learning rate of scores."""
+        """Returns a scaled learning rate of the scores."""
         return max(rate, min(1.5, rate / (self.epochs * self.fraction)))
 
     def decay(self, weight, rate):
-        """Returns the weight that decays scores as much in all."""
+        """Returns the penalty weight with the same total decay of scores."""
         steps = self.epochs * self.fraction
         return weight * rate / (self.rate(rate) * steps)
 
@@ -59,21 +60,23 @@ class Row:
     """A method at a density, and how its ticket is fine-tuned.
 
     Args:
-        name: String, in the rendered table.
-        density: Percent of weights that are kept.
-        method: Function from `Scale` to a `tf_gems.methods.Method`; `None`
+        name: String, name in the rendered table.
+        density: Float, percentage of weights that are kept.
+        method: Function from `Scale` to a `tf_gems.methods.Method`, or `None`
             for the dense network.
-        epochs: Integer, of fine-tuning.
-        rate: Float, its learning rate.
-        schedule: `"multistep"` or `"cosine"`. Reduced runs have `"cosine"`
-            from 0.1.
-        batch_size: Integer, of search and fine-tuning.
-        before: The paper's accuracy before fine-tuning, percent, or `None`.
-        after: The same after it.
-        check: Key of `tf_gems.comparison.cell.CHECKS`, or `None`: what of the
-            ticket is randomized first.
-        curve: Whether density and accuracy are recorded at every epoch of the
-            search.
+        epochs: Integer, number of fine-tuning epochs.
+        rate: Float, learning rate of fine-tuning.
+        schedule: String, `"multistep"` or `"cosine"`. Reduced runs use
+            `"cosine"` from 0.1.
+        batch_size: Integer, batch size of search and fine-tuning.
+        before: Float, the paper's accuracy in percent before fine-tuning, or
+            `None`.
+        after: Float, the paper's accuracy in percent after fine-tuning, or
+            `None`.
+        check: String, a key of `tf_gems.comparison.cell.CHECKS` that names the
+            part of the ticket to randomize, or `None`.
+        curve: Boolean, whether to record density and accuracy at every epoch of
+            the search.
     """
 
     name: str
@@ -94,7 +97,7 @@ def _sparsity(density):
 
 
 def _mined(density, epochs=150, rate=0.1):
-    """Ours: the penalty adapts itself."""
+    """Returns Gem-Miner with the adaptive penalty."""
     return lambda scale: methods.GemMiner(
         _sparsity(density),
         epochs=scale.count(epochs),
@@ -104,7 +107,7 @@ def _mined(density, epochs=150, rate=0.1):
 
 
 def _mined_by(settings, density):
-    """The authors' settings: a row of `paper`."""
+    """Returns Gem-Miner with the authors' settings, a row of `paper`."""
     rate, weight = settings["learning_rate"], settings["regularization"]
     return lambda scale: methods.GemMiner(
         _sparsity(density),
@@ -118,7 +121,7 @@ def _mined_by(settings, density):
 
 
 def _popped(density, gradual=False, weight=2.5e-4, distribution="global"):
-    """Edge-popup; half of the authors' weight decay of scores is its weight."""
+    """Returns edge-popup. The weight is half of the authors' weight decay."""
     return lambda scale: methods.EdgePopup(
         _sparsity(density),
         epochs=scale.count(150),
@@ -137,7 +140,7 @@ def _smart_ratio(density):
 
 
 def _rewound(kind, density, epochs=150, **kwargs):
-    """IMP and learning rate rewinding: 19 rounds to 1.44 %."""
+    """Returns IMP or learning rate rewinding, with 19 rounds to 1.44 %."""
     return lambda scale: kind(
         _sparsity(density),
         epochs=scale.count(epochs),
@@ -148,7 +151,7 @@ def _rewound(kind, density, epochs=150, **kwargs):
 
 
 def _gem_miner(network, density, **reported):
-    """Returns the authors' row and ours."""
+    """Returns rows with the authors' settings and with ours."""
     settings = paper.find("cifar10", network, _sparsity(density))
     epochs = settings["finetuning_epochs"]
     return [
@@ -166,7 +169,7 @@ def _gem_miner(network, density, **reported):
 
 
 def by_hand(row, penalty):
-    """Returns a row in which the penalty alone is set by hand, and rests."""
+    """Returns a row with a constant penalty that stops at the target."""
     return dataclasses.replace(
         row,
         name=f"Gem-Miner, penalty {penalty:g} by hand",
@@ -186,7 +189,7 @@ def _dense(epochs=150):
 
 
 def _checked(row, reported):
-    """Returns a row, and those that randomize its ticket."""
+    """Returns a row, and rows that randomize its ticket."""
     names = (
         ("shuffled", "masks shuffled"),
         ("reinitialized", "weights reinitialized"),
@@ -286,7 +289,7 @@ def _figure_3(network):
 
 
 def _figure_5(network):
-    """The penalty alone decides the density; ours has a target, and freezes."""
+    """Without a target, the penalty determines the density, except for ours."""
     target = 1.4 if network == "mobilenet_v2" else 1.44
     settings = paper.find("cifar10", network, _sparsity(target))
     epochs, rate = settings["mining_epochs"], settings["learning_rate"]
@@ -309,7 +312,7 @@ def _figure_5(network):
 
 
 def _figure_6():
-    """Rounds of IMP in 5 epochs (short) or 150 (long)."""
+    """Rounds of IMP with 5 epochs (short) or 150 epochs (long)."""
     imp, rewinding = methods.IterativeMagnitude, methods.LearningRateRewinding
     warm = {"rewind_steps": 1000}
     kinds = {
@@ -351,16 +354,16 @@ _OF_NETWORKS = ("figure3", "figure5")
 
 
 def rows(part, network="resnet20"):
-    """Returns the rows of a table or figure, the dense network first.
+    """Returns the rows of a table or figure, starting with the dense network.
 
     Args:
-        part: `"table2"`, `"table3"`, `"table4"`, `"figure3"`, `"figure5"`,
-            `"figure6"` or `"figure7"`.
-        network: Name in `paper`; other ones than ResNet-20 for `"figure3"`
-            and `"figure5"`.
+        part: String, `"table2"`, `"table3"`, `"table4"`, `"figure3"`,
+            `"figure5"`, `"figure6"` or `"figure7"`.
+        network: String, a name in `paper`. Only `"figure3"` and `"figure5"`
+            support networks other than ResNet-20.
 
     Raises:
-        ValueError: If the paper does not have it.
+        ValueError: If the paper has no such table or figure.
     """
     make = _PARTS[check_choice(part, "part", _PARTS)]
     if part in _OF_NETWORKS:
@@ -370,8 +373,8 @@ def rows(part, network="resnet20"):
     return [_dense(), *make()]
 
 
-# Accuracy of ResNet-20 by density, in percent, read off a plot in the authors'
-# repository; within 0.4, or within 1 where markers hide each other.
+# Accuracy of ResNet-20 by density, in percent, read from a plot in the authors'
+# repository. The error is within 0.4, or within 1 where markers overlap.
 IMP = {
     "IMP, short, warm": {5.5: 86.0, 1.44: 77.9, 0.59: 64.0, 0.155: 39.5},
     "IMP, short, cold": {5.5: 85.1, 1.44: 77.3, 0.59: 61.7, 0.155: 36.7},
@@ -385,8 +388,8 @@ IMP = {
     },
 }
 
-# Density by layer of ResNet-20 in percent, which the authors published for
-# figure 7: their Gem-Miner and IMP, in the network's order.
+# Density by layer of ResNet-20 in percent, as published by the authors for
+# figure 7: Gem-Miner and IMP, in the order of the layers.
 LAYERS = {
     (3.72, "Gem-Miner"): """41.44 16.97 17.14 17.80 15.54 15.15 14.28 10.57
         7.79 7.31 6.80 7.14 5.37 3.33 1.85 1.72 1.71 0.94 1.77 54.69""",

@@ -1,12 +1,12 @@
-"""Values that no argument takes, and those that are good by kind."""
+"""Invalid argument values, and the kinds of arguments that accept them."""
 
 import math
 
 import keras
 import numpy as np
 
-# What a user, a script or a file may pass by mistake. No generator and no
-# number of elements is among them that would be a good value by chance.
+# Values that a user, a script or a file may pass by mistake. Generators and
+# numbers of elements are excluded, since they could be valid by chance.
 HOSTILE = {
     "none": None,
     "nan": math.nan,
@@ -34,7 +34,8 @@ HOSTILE = {
     "complex": 1j,
 }
 
-# What is good by kind of argument; all else of `HOSTILE` is refused.
+# Valid values of each kind of argument. All other values of `HOSTILE` must be
+# refused.
 COUNT = {"large"}
 OPTIONAL = {"none"}
 SPARSITY = {"zero"}

@@ -1,10 +1,10 @@
-"""What every test starts from: quiet logs, fixed seeds, two devices."""
+"""Sets up all tests: silent logs, fixed seeds and two devices."""
 
 # ruff: noqa: E402
 import gc
 import os
 
-gc.disable()  # until all is imported, which leaves no garbage
+gc.disable()  # Importing creates no garbage.
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -15,7 +15,7 @@ from eager import run_eagerly
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
-    # Devices are fixed once TensorFlow has run anything.
+    # Devices cannot change after TensorFlow has run an operation.
     [_cpu, *_] = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(
         _cpu, [tf.config.LogicalDeviceConfiguration()] * 2
@@ -24,26 +24,26 @@ if keras.backend.backend() == "tensorflow":
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Gives each worker whole modules, so that each is set up once.
+    """Assigns whole modules to workers, so that each is set up only once.
 
-    A worker that is done takes tests from another.
+    Idle workers take tests from other workers.
     """
     if config.option.dist != "load":
-        return None  # another was asked for
+        return None  # Another scheduler was requested.
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
 
 
 def pytest_collection_finish():
-    """What is imported stays: collecting garbage need not look at it."""
+    """Excludes imported objects from garbage collection."""
     gc.freeze()
     gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="module")
 def frozen_imports():
-    """What a module imported is frozen, too: phase switches search the rest."""
+    """Excludes a module's imports from later searches for live objects."""
     yield
     gc.collect()
     gc.freeze()
@@ -54,15 +54,15 @@ def fresh_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
-    keras.backend.clear_session(free_memory=False)  # collecting is slow
+    keras.backend.clear_session(free_memory=False)  # Freeing memory is slow.
 
 
 @pytest.fixture
 def eagerly():
-    """Runs TensorFlow's functions eagerly.
+    """Runs TensorFlow functions eagerly.
 
-    For tests of what happens around trainings of a few steps: to compile one
-    costs as much as 50 steps. What trains is tested as it is compiled.
+    For tests of trainings of a few steps, since compiling takes as long as 50
+    steps. Tests of the training step itself run compiled.
     """
     with run_eagerly():
         yield
@@ -70,7 +70,7 @@ def eagerly():
 
 @pytest.fixture(scope="session")
 def mirrored_strategy():
-    """The only `MirroredStrategy`: a second one in a process fails."""
+    """The only `MirroredStrategy`, since a process can create just one."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("tf.distribute needs the TensorFlow backend")
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

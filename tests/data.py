@@ -1,4 +1,4 @@
-"""Where tests find real data."""
+"""Locates datasets for tests."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ _SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def tfds_directory(name):
-    """Returns the directory of TFDS that holds a data set, or skips."""
+    """Returns the TFDS directory that holds a dataset, or skips the test."""
     places = [os.environ.get("TFDS_DATA_DIR"), _SHARED / "tfds"]
     for place in filter(None, places):
         if Path(place, name).is_dir():
@@ -18,7 +18,7 @@ def tfds_directory(name):
 
 
 def directory(name):
-    """Returns the directory of images, or skips."""
+    """Returns a directory of images, or skips the test."""
     if (_SHARED / name).is_dir():
         return str(_SHARED / name)
     pytest.skip(f"no {name} in {_SHARED.name}/")

@@ -1,4 +1,4 @@
-"""Trainings of a few steps, which take less time than compiling them."""
+"""Runs short trainings eagerly, since compiling takes longer."""
 
 import contextlib
 
@@ -7,7 +7,7 @@ import keras
 
 @contextlib.contextmanager
 def run_eagerly():
-    """Runs TensorFlow's functions eagerly within."""
+    """Runs TensorFlow functions eagerly within the context."""
     if keras.backend.backend() != "tensorflow":
         yield
         return

@@ -1,8 +1,8 @@
-"""Programs that start where all that they import is imported already.
+"""Runs programs in forks of a process that has imported TensorFlow.
 
-A program that refuses its flags does little else than import TensorFlow. Here
-one process imports it, and every program is a fork of it: a process of its
-own, with its own flags, output and exit code.
+A program that refuses its flags spends most of its time importing TensorFlow.
+Here one process imports it, and every program runs in a fork of this process,
+with separate flags, output and exit code.
 """
 
 import functools
@@ -26,14 +26,15 @@ def _server():
 
 
 def run(path, *flags):
-    """Runs a Python file; returns its exit code and all that it wrote."""
+    """Runs a Python file. Returns its exit code and its output."""
     server = _server()
     print(json.dumps([str(path), *flags]), file=server.stdin, flush=True)
     return json.loads(server.stdout.readline())
 
 
 def _serve():
-    sys.path.pop(0)  # of this file, whose neighbors programs do not see
+    # Removes the directory of this file, which programs must not see.
+    sys.path.pop(0)
     import keras  # noqa: F401
 
     import tf_gems
@@ -54,7 +55,7 @@ def _serve():
 
 
 def _program(arguments, output):
-    """Runs a program in this process; returns its exit code."""
+    """Runs a program in this process. Returns its exit code."""
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.stderr = open(2, "w", buffering=1, closefd=False)

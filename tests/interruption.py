@@ -1,4 +1,4 @@
-"""Data during which a machine fails."""
+"""Data that simulates an interruption."""
 
 import os
 import signal
@@ -7,12 +7,12 @@ import keras
 
 
 class Interrupted(keras.utils.PyDataset):
-    """The same batches; after some of them reading fails.
+    """Yields the given batches, and fails after some of them.
 
     Args:
         batches: List of batches.
-        reads: Integer, how many batches can be read.
-        kill: Whether the whole process is killed then.
+        reads: Integer, number of batches that can be read.
+        kill: Boolean, whether to kill the process instead of raising an error.
     """
 
     def __init__(self, batches, reads, kill=False):
@@ -29,5 +29,5 @@ class Interrupted(keras.utils.PyDataset):
         if self.reads_left < 0 and self.kill:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.reads_left < 0:
-            raise InterruptedError("The machine is gone.")
+            raise InterruptedError("Simulated interruption.")
         return self.batches[index % len(self.batches)]

@@ -1,7 +1,7 @@
-"""The program of `test_many_devices`: `KIND PATH`.
+"""The program of `test_many_devices.py`: `KIND PATH`.
 
-It mines and fine-tunes on one device or on many, compares what every device
-holds at the end of every epoch, and writes what was found.
+Mines and fine-tunes on one or several devices, compares the variables of all
+devices at the end of every epoch, and writes the results.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from tf_gems import datasets
 
 
 def copies_of(variable):
-    """The copies that the devices of this process hold."""
+    """Returns the copies of a variable on the devices of this process."""
     value = variable.value
     if keras.backend.backend() == "jax":
         return [np.asarray(shard.data) for shard in value.addressable_shards]
@@ -28,7 +28,7 @@ def copies_of(variable):
 
 
 class DevicesAgree(keras.callbacks.Callback):
-    """Compares all copies, and keeps one of each epoch for other processes."""
+    """Compares all copies, and records the values of every epoch."""
 
     def __init__(self):
         super().__init__()
@@ -54,7 +54,7 @@ def data():
 
 
 def run(scope=contextlib.nullcontext, epochs=6):
-    """Mines, fine-tunes, and returns all that one would compare."""
+    """Mines and fine-tunes. Returns all values to compare."""
     batches = data().batches(32, seed=0)
     found, watch = {}, DevicesAgree()
     with scope():

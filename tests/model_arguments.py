@@ -1,4 +1,4 @@
-"""Good and bad arguments of what takes models, files and data."""
+"""Valid and invalid arguments of functions that take models, files or data."""
 
 import keras
 import numpy as np
@@ -343,7 +343,7 @@ def _of_runs():
 def _of_tuning():
     try:
         from tf_gems import tuning
-    except ImportError:  # KerasTuner is optional
+    except ImportError:  # KerasTuner is optional.
         return {}
     return {
         tuning.GemMinerHyperModel: (

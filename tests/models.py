@@ -1,4 +1,4 @@
-"""Small networks that hold many kinds of layers, for tests."""
+"""Small networks with many kinds of layers."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ import tf_gems
 
 
 def image_network():
-    """Functional: convolutions of all kinds, regularizers, a shared layer."""
+    """Functional: all kinds of convolutions, regularizers, a shared layer."""
     inputs = keras.Input((8, 8, 3), name="image")
     x = layers.Conv2D(4, 3, kernel_regularizer="l2", name="stem")(inputs)
     x = layers.BatchNormalization()(x)
@@ -45,7 +45,7 @@ def image_data(count=16):
 
 
 def text_network():
-    """Functional: masked tokens, recurrence, attention; dicts in and out."""
+    """Functional: masking, recurrent layers and attention, with dict inputs."""
     tokens = keras.Input((6,), dtype="int32", name="tokens")
     numbers = keras.Input((5,), name="numbers")
     x = layers.Embedding(11, 4, mask_zero=True)(tokens)
@@ -82,7 +82,7 @@ TEXT_LOSS = {"kind": "sparse_categorical_crossentropy", "size": "mse"}
 
 @keras.saving.register_keras_serializable(package="tests")
 class TwoTowers(keras.Model):
-    """Subclassed: one input of two arrays, a loss of its own, a frozen part."""
+    """Subclassed: a nested input, an added loss and a frozen layer."""
 
     def __init__(self, units=4, **kwargs):
         super().__init__(**kwargs)
@@ -112,7 +112,7 @@ class TwoTowers(keras.Model):
 
 @keras.saving.register_keras_serializable(package="tests")
 class Pair(keras.Model):
-    """Subclassed: two call arguments, no `training`."""
+    """Subclassed: two call arguments and no `training` argument."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -145,7 +145,7 @@ def two_towers_data(count=16):
 
 
 def dense_network():
-    """Sequential: the smallest that has all that matters to pruning."""
+    """Sequential: a minimal network for pruning."""
     return keras.Sequential(
         [
             keras.Input((6,)),
@@ -166,13 +166,13 @@ def dense_data(count=32):
 
 
 def values(model_or_variables):
-    """Copies of the weights, as NumPy arrays."""
+    """Returns the values of variables as NumPy arrays."""
     variables = getattr(model_or_variables, "weights", model_or_variables)
     return [ops.convert_to_numpy(v).copy() for v in variables]
 
 
 def difference(a, b):
-    """The largest absolute difference between nested outputs."""
+    """Returns the largest absolute difference between nested outputs."""
     pairs = zip(keras.tree.flatten(a), keras.tree.flatten(b), strict=True)
     return max(
         float(
@@ -188,7 +188,7 @@ def difference(a, b):
 
 
 def mine(model, x, y, loss="mse", target_sparsity=0.6, epochs=4, **kwargs):
-    """Compiles and mines a model with a freeze every second epoch."""
+    """Compiles and mines a model, with a freeze every second epoch."""
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, **kwargs)
     callback = tf_gems.GemMinerCallback(target_sparsity, freeze_period=1)
     return model.fit(
@@ -197,7 +197,7 @@ def mine(model, x, y, loss="mse", target_sparsity=0.6, epochs=4, **kwargs):
 
 
 def gradients(layer, inputs, variables, **kwargs):
-    """Gradients of the sum of a layer's outputs, as NumPy arrays or `None`."""
+    """Returns the gradients of the sum of a layer's outputs."""
     inputs = keras.tree.map_structure(ops.convert_to_tensor, inputs)
 
     def total(call):

@@ -1,4 +1,4 @@
-"""Runs pytest on the files given, for build tools that start a program."""
+"""Runs pytest on the given files, for build tools that start a program."""
 
 import sys
 

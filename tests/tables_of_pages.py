@@ -1,4 +1,4 @@
-"""Tables of the documentation, and whether a figure is a rounded value."""
+"""Reads tables of the docs, and compares their rounded figures."""
 
 import json
 import re
@@ -15,15 +15,15 @@ def results(name):
 
 
 def table_under(page, heading, number=0):
-    """Returns a table of a section: its header, and its other rows.
+    """Returns the header and the other rows of a table in a section.
 
     Args:
-        page: Path within `docs`.
-        heading: String, the title of the section.
-        number: Integer, which table of the section. Defaults to the first.
+        page: String, path within `docs`.
+        heading: String, title of the section.
+        number: Integer, index of the table in the section. Defaults to `0`.
 
     Returns:
-        Pair of a list of cells and a list of lists of cells.
+        Tuple of a list of cells and a list of lists of cells.
     """
     text = (DOCS / page).read_text("utf-8")
     [section] = re.findall(
@@ -38,7 +38,7 @@ def table_under(page, heading, number=0):
 
 
 def shows(text, *values):
-    """Whether the numbers in a text are the values, rounded as they are shown.
+    """Returns whether the numbers in a text are the rounded values.
 
     Args:
         text: String, such as `"53.6 / 61.3"`, `"1,024"` or `"42.8%"`.
@@ -49,7 +49,7 @@ def shows(text, *values):
     for number, value in zip(found, values, strict=True):
         digits, _, exponent = number.replace(",", "").partition("e")
         unit = 10.0 ** (int(exponent or 0) - len(digits.partition(".")[2]))
-        # Half a unit of the last digit, and the rounding of binary floats.
+        # Half a unit of the last digit, plus the rounding error of floats.
         shown = float(number.replace(",", ""))
         if abs(shown - value) > 0.5 * unit * (1 + 1e-9):
             return False

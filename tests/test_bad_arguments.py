@@ -1,4 +1,4 @@
-"""Every public argument is checked: what is absurd is refused by name."""
+"""Tests that every public function refuses invalid arguments."""
 
 import importlib
 import inspect
@@ -36,7 +36,7 @@ def module_names():
 
 
 def public():
-    """Yields name and object of every public class and function."""
+    """Yields the name and the object of every public class and function."""
     seen = set()
     for module_name in sorted(module_names()):
         module = importlib.import_module(module_name)
@@ -50,7 +50,7 @@ def public():
 
 
 def arguments():
-    """Returns dict from callables to good arguments, and what else is good."""
+    """Returns a dict from callables to valid arguments and valid kinds."""
     gems, s = tf_gems, {"target_sparsity": 0.9}
     schedule = {"initial": NUMBER, "final": NUMBER}
     scores = [np.array([1.0, 2.0])]
@@ -322,7 +322,7 @@ def _of_networks():
 
 
 def failures(function, good, hostile):
-    """Yields what a function makes of each argument in turn."""
+    """Yields a message for each invalid argument that is not refused."""
     for name, fine in hostile.items():
         for key, value in HOSTILE.items():
             if key in fine:
@@ -334,7 +334,7 @@ def failures(function, good, hostile):
             try:
                 found = function(**arguments)
             except (ValueError, TypeError, OSError) as error:
-                # Of a file that is not there the system says enough.
+                # If a file is missing, the error of the system is sufficient.
                 named = getattr(error, "filename", None)
                 if "Received: " not in str(error) and not named:
                     yield f"{described}: {type(error).__name__}: {error!s:.90}"
@@ -350,15 +350,15 @@ CASES = arguments()
 @pytest.mark.parametrize(
     "function", CASES, ids=lambda f: f"{f.__module__}.{f.__name__}"
 )
-def test_what_is_absurd_is_refused_by_name(function, tmp_path, monkeypatch):
+def test_invalid_arguments_are_refused_by_name(function, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = list(failures(function, *CASES[function]))
     assert not found, "\n".join(found)
     assert not list(tmp_path.iterdir())
 
 
-# What the library makes, and users read; and what checks would slow down or
-# what promises never to raise.
+# Objects that the library creates for users to read, and functions that are
+# called too often to check their arguments or that never raise.
 LEFT_OUT = {
     *("Comparison", "DeploymentReport", "ExportReport", "Plan", "ImageData"),
     *("CompactionReport", "ReadinessReport", "RewriteReport", "Contents"),
@@ -367,7 +367,7 @@ LEFT_OUT = {
 }
 
 
-def test_no_public_callable_is_left_out():
+def test_every_public_callable_is_tested():
     for name, value in public():
         if name.split(".")[-1] not in LEFT_OUT:
             assert value in CASES, name

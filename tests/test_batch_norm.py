@@ -1,4 +1,4 @@
-"""Statistics of normalization after pruning, against NumPy."""
+"""Compares the recalibration of batch normalization with NumPy."""
 
 import keras
 import numpy as np
@@ -44,7 +44,7 @@ def by_hand(kernel, bias):
     return np.mean(means, 0), np.mean(variances, 0)
 
 
-def test_every_batch_weighs_the_same_and_nothing_else_moves():
+def test_batches_have_equal_weight_and_only_statistics_change():
     model = network()
     before = values(model)
     assert recalibrate_batch_norm(model, BATCHES) == 2
@@ -56,7 +56,7 @@ def test_every_batch_weighs_the_same_and_nothing_else_moves():
     for path, value in values(model).items():
         if "/norm/moving" not in f"/{path}":
             np.testing.assert_array_equal(value, before[path])
-    # Again it is the same, whatever the statistics were.
+    # The result does not depend on the previous statistics.
     after = values(model)
     recalibrate_batch_norm(model, BATCHES)
     for path, value in values(model).items():
@@ -73,7 +73,7 @@ def test_edge_cases():
         recalibrate_batch_norm(network(), [])
 
 
-def test_a_ticket_of_magnitude_fits_the_pruned_network():
+def test_magnitude_ticket_has_statistics_of_pruned_network():
     sparse = tf_gems.SparseModel(network(), seed=0)
     before, phase = values(sparse), sparse.phase
     found = methods.Magnitude(0.5).find(sparse, BATCHES)
@@ -91,14 +91,14 @@ def test_a_ticket_of_magnitude_fits_the_pruned_network():
     np.testing.assert_allclose(
         weights["norm/moving_variance"], variance, rtol=1e-5
     )
-    # By hand and through `apply` it is the same.
+    # Applying the ticket and recalibrating gives the same result.
     plain.apply(sparse)
     recalibrate_batch_norm(sparse, BATCHES)
     norm = sparse.model.get_layer("norm")
     np.testing.assert_allclose(norm.moving_mean, mean, atol=1e-5)
 
 
-def test_a_layer_that_is_called_twice_gets_the_average_of_its_calls():
+def test_layer_called_twice_gets_average():
     inputs = keras.Input((5,))
     norm = layers.BatchNormalization()
     outputs = layers.Add()([norm(inputs), norm(3 * inputs)])
@@ -110,11 +110,11 @@ def test_a_layer_that_is_called_twice_gets_the_average_of_its_calls():
 @pytest.mark.parametrize(
     "last, message",
     [
-        (np.full((16, 5), np.nan), "'norm' NaN"),
-        (np.zeros((16, 4)), "does not take"),
+        (np.full((16, 5), np.nan), "'norm' are NaN"),
+        (np.zeros((16, 4)), "does not accept"),
     ],
 )
-def test_a_model_is_as_it_was_after_data_that_cannot_be_used(last, message):
+def test_invalid_data_leaves_model_unchanged(last, message):
     model = network()
     before = values(model)
     with pytest.raises(ValueError, match=message):

@@ -10,10 +10,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 needs POSIX")
 def test_jobs_survive_kills_bit_for_bit(tmp_path):
     output = tmp_path / "crash.json"
-    # A fork needs a process in which TensorFlow has not run yet.
+    # A fork requires that TensorFlow has not run in this process.
     subprocess.run(
         [
             *(sys.executable, ROOT / "benchmarks" / "crash.py"),

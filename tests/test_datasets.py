@@ -10,7 +10,7 @@ from data import tfds_directory
 from tf_gems import datasets
 
 
-def test_digits_are_normalised_and_split_in_five():
+def test_digits_are_normalized_and_split():
     data = datasets.load("digits")
     assert data.image_shape == (8, 8, 1)
     assert len(data.train[1]) == 1438
@@ -20,7 +20,7 @@ def test_digits_are_normalised_and_split_in_five():
     assert abs(data.train[0].std() - 1) < 1e-5
 
 
-def test_batches_hold_every_example_once_in_an_order_of_the_seed():
+def test_batches_contain_each_example_once_in_seeded_order():
     data = datasets.load("digits")
 
     def labels(seed):
@@ -34,19 +34,19 @@ def test_batches_hold_every_example_once_in_an_order_of_the_seed():
     assert (first != data.train[1]).any()
 
 
-def test_each_epoch_has_another_order():
+def test_epochs_have_different_orders():
     batches = datasets.load("digits").batches(2000, seed=0)
     [(_, first)], [(_, second)] = list(batches), list(batches)
     assert (first.numpy() != second.numpy()).any()
 
 
-def test_fraction_takes_part_of_the_training_set_only():
+def test_fraction_applies_only_to_training_set():
     data = datasets.load("digits", fraction=0.5)
     assert len(data.train[1]) == 719
     assert len(data.test[1]) == 359
 
 
-def test_cifar10_is_cropped_and_flipped_and_mnist_is_not():
+def test_augmentation_of_cifar10_but_not_mnist():
     directory = tfds_directory("cifar10")
     data = datasets.load("cifar10", directory, fraction=0.002)
     assert data.image_shape == (32, 32, 3)
@@ -55,9 +55,9 @@ def test_cifar10_is_cropped_and_flipped_and_mnist_is_not():
     known = {image.tobytes() for image in data.train[0]}
     unchanged = sum(image.tobytes() in known for image in images.numpy())
     assert images.shape == (100, 32, 32, 3)
-    assert unchanged < 20  # one crop in 81 and one flip in two change nothing
+    assert unchanged < 20  # One crop in 81 and one flip in two change nothing.
     np.testing.assert_array_equal(np.sort(labels), np.sort(data.train[1]))
-    # Cropping moves pixels, it does not make them.
+    # Cropping moves pixels and creates no new values.
     values = np.unique(data.train[0])
     assert np.isin(images.numpy(), np.append(values, 0.0)).all()
 
@@ -67,7 +67,7 @@ def test_cifar10_is_cropped_and_flipped_and_mnist_is_not():
     assert all(image.tobytes() in known for image in images.numpy())
 
 
-def test_unknown_name_is_refused_with_the_nearest():
+def test_unknown_name_is_refused_with_nearest_name():
     with pytest.raises(ValueError, match="Did you mean 'cifar10'"):
         datasets.load("cifar-10")
 
@@ -77,7 +77,7 @@ def test_fraction_out_of_range_is_refused():
         datasets.load("digits", fraction=0)
 
 
-def test_missing_data_names_the_directory_and_the_remedy(tmp_path):
+def test_missing_data_error_names_directory_and_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match="Set TFDS_DATA_DIR"):
         datasets.load("mnist", str(tmp_path))
 
@@ -87,7 +87,7 @@ CLASSES = ("n01", "n02", "n03")
 
 @pytest.fixture
 def tiny(tmp_path):
-    """A directory of exact images, with the arrays that it holds."""
+    """A directory of lossless images, and the arrays that it holds."""
     random = np.random.default_rng(0)
     train = random.integers(256, size=(3, 4, 64, 64, 3), dtype="uint8")
     val = random.integers(256, size=(3, 2, 64, 64, 3), dtype="uint8")
@@ -101,7 +101,7 @@ def tiny(tmp_path):
 
 
 def official(plain, root):
-    """Lays the images out as the official archive does."""
+    """Arranges the images as in the official archive."""
     shutil.copytree(plain / "train", root / "train")
     (root / "val" / "images").mkdir(parents=True)
     lines = []
@@ -114,13 +114,13 @@ def official(plain, root):
         for path in (plain / "val" / name).iterdir():
             shutil.copy(path, root / "val" / "images")
             lines.append(f"{path.name}\t{name}\t0\t0\t62\t62\n")
-    # In no order, and some of a class that is not there.
+    # In random order, with images of a class that is not listed.
     lines = [*sorted(lines, key=lambda x: x[4:]), "x.png\tn09\t0\t0\t1\t1\n"]
     (root / "val" / "val_annotations.txt").write_text("".join(lines))
     return lines
 
 
-def test_directory_of_images_is_held_as_bytes_and_normalised(tiny):
+def test_image_directory_is_stored_as_bytes_and_normalized(tiny):
     path, train, val = tiny
     data = datasets.load("tiny_imagenet", path)
     np.testing.assert_array_equal(data.train[0], train.reshape(-1, 64, 64, 3))
@@ -140,7 +140,7 @@ def test_directory_of_images_is_held_as_bytes_and_normalised(tiny):
     assert shares == [4, 2]
 
 
-def test_directory_of_images_is_cropped_and_flipped(tiny):
+def test_image_directory_is_cropped_and_flipped(tiny):
     data = datasets.load("tiny_imagenet", tiny[0])
     [(images, labels)] = data.batches(12, seed=0)
     np.testing.assert_array_equal(np.sort(labels), data.train[1])
@@ -171,7 +171,7 @@ def test_directory_of_images_is_cropped_and_flipped(tiny):
     assert {flip for _, _, flip in moved} == {1, -1}
 
 
-def test_official_layout_holds_the_same(tiny, tmp_path):
+def test_official_layout_gives_same_data(tiny, tmp_path):
     path, _, val = tiny
     lines = official(path, tmp_path / "official")
     plain = datasets.load("tiny_imagenet", path, fraction=0.5)
@@ -187,7 +187,7 @@ def test_official_layout_holds_the_same(tiny, tmp_path):
         np.testing.assert_array_equal(image, val[CLASSES.index(name), index])
 
 
-def test_images_of_any_size_and_colour_are_resized(tiny):
+def test_images_of_any_size_and_color_are_resized(tiny):
     path, _, _ = tiny
     grey = np.full((50, 90, 1), 77, "uint8")
     keras.utils.save_img(path / "train" / "n01" / "a.jpg", grey, scale=False)
@@ -195,11 +195,11 @@ def test_images_of_any_size_and_colour_are_resized(tiny):
     data = datasets.load("tiny_imagenet", path, image_size=16)
     assert data.train[0].shape == (13, 16, 16, 3)
     assert (data.train[0][0] == 77).all()
-    # Shrinking averages: noise loses most of its deviation.
+    # Downscaling averages, which reduces the deviation of noise.
     assert data.train[0][1:].std() < 40
 
 
-def test_photographs_are_read_as_pillow_reads_them():
+def test_jpeg_decoding_matches_pillow():
     place = directory("tiny_imagenet_20")
     data = datasets.load("tiny_imagenet", place, fraction=1e-9)
     assert data.train[0].shape == (20, 64, 64, 3)
@@ -235,7 +235,7 @@ def test_caltech101_is_resized_and_flipped():
     assert len(set(flips)) == 2
 
 
-def test_missing_images_name_the_remedy(tiny, tmp_path):
+def test_missing_images_error_names_remedy(tiny, tmp_path):
     with pytest.raises(FileNotFoundError, match="data_dir=None. Unpack"):
         datasets.load("tiny_imagenet")
     with pytest.raises(FileNotFoundError, match="'train' and 'val'"):
@@ -245,11 +245,11 @@ def test_missing_images_name_the_remedy(tiny, tmp_path):
     shutil.rmtree(tmp_path / "val" / "n01")
     (tmp_path / "val" / "n02").rename(tmp_path / "val" / "other")
     shutil.rmtree(tmp_path / "val" / "n03")
-    with pytest.raises(FileNotFoundError, match="a directory for each class"):
+    with pytest.raises(FileNotFoundError, match="one directory per class"):
         datasets.load("tiny_imagenet", tmp_path)
 
 
-def test_image_size_is_for_images_of_many_sizes():
+def test_image_size_requires_images_of_many_sizes():
     with pytest.raises(ValueError, match="load 'tiny_imagenet' or 'caltech10"):
         datasets.load("digits", image_size=16)
     with pytest.raises(ValueError, match="Received: image_size=0"):

@@ -1,9 +1,9 @@
-"""What was there and is not ours survives, whoever writes, wherever.
+"""Tests that no writer deletes or changes files of the user.
 
-Every writer of the library, of the command line and of the recipes gets bad
-targets, and a directory full of a user's files, some of them with the very
-names that it writes. It may refuse, or write beside them; afterwards every
-file of the user is there, byte for byte.
+Every writer of the library, the command line and the recipes is called with
+invalid targets, and with a directory of user files, some of which have the
+names that it writes. It may refuse the target or write other files. Afterwards
+every user file must exist with the same bytes.
 """
 
 import importlib
@@ -49,12 +49,12 @@ USERS = (
     *("page/drawing.svg", "backup-mine/music.mid", "cells/letter.txt"),
     *("round_1/song.txt", "digits.gem", "digits.json", "old/x", "sparse/x"),
 )
-# What is written where a user works: `None` stands for a name of its own.
+# Invalid targets. `None` stands for the name of an existing directory.
 BAD = ("", " ", ".", "./", "..", "{home}", "{home}/..", "/", "~", "~/x", None)
 
 
 def fill(directory):
-    """Makes a user's files, of many kinds, and returns all that is there."""
+    """Creates user files of many kinds. Returns a snapshot of them."""
     for name in USERS:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def fill(directory):
 
 
 def snapshot(directory):
-    """Returns what each path of a directory is."""
+    """Returns the content of each path in a directory."""
     found = {}
     for place, folders, names in os.walk(directory):
         for name in (*folders, *names):
@@ -89,7 +89,7 @@ def assert_survives(before):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A pruned network, and its files."""
+    """A pruned network and its files."""
     folder = tmp_path_factory.mktemp("network")
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -210,7 +210,7 @@ def batch():
 
 
 class Refused(Exception):
-    """A command ended with another code than 0."""
+    """A command ended with a nonzero exit code."""
 
 
 def command(*arguments):
@@ -242,7 +242,7 @@ REFUSALS = (OSError, ValueError, Refused)
 
 @pytest.fixture
 def user(tmp_path, monkeypatch):
-    """A user who works in a directory full of files, and has a home."""
+    """The home of a user who works in a directory full of files."""
     home, work = tmp_path / "home" / "me", tmp_path / "home" / "me" / "work"
     work.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
@@ -255,7 +255,7 @@ def user(tmp_path, monkeypatch):
 
 @pytest.fixture
 def light(monkeypatch, tmp_path):
-    """LiteRT.js, or files in its place: they are only copied."""
+    """Placeholder files for LiteRT.js, which is only copied."""
     from tf_gems.page import static_copy
 
     packages = tmp_path / "node_modules"
@@ -268,8 +268,8 @@ def light(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("writer", DIRECTORIES)
-def test_where_people_live_nothing_is_written(files, user, writer):
-    """Refused before any work, also with `overwrite`."""
+def test_invalid_targets_are_refused_before_writing(files, user, writer):
+    """Refuses the target before any work, even with `overwrite`."""
     before = snapshot(user)
     takes_overwrite = writer in (saved_model, saved_model_command)
     for bad in BAD:
@@ -283,8 +283,8 @@ def test_where_people_live_nothing_is_written(files, user, writer):
 
 
 @pytest.mark.parametrize("writer", DIRECTORIES)
-def test_a_directory_of_a_user_survives(files, user, writer, light):
-    """Whether it is refused or written into."""
+def test_user_directory_survives(files, user, writer, light):
+    """The writer either refuses the directory or keeps its files."""
     target = user / "work" / "archive"
     for again in (False, True):
         shutil.rmtree(target, ignore_errors=True)
@@ -293,19 +293,17 @@ def test_a_directory_of_a_user_survives(files, user, writer, light):
         try:
             writer(files, target, again)
         except REFUSALS:
-            assert snapshot(target) == before, "refused, but changed"
+            assert snapshot(target) == before, "a refused directory changed"
         assert_survives(before)
 
 
 @pytest.mark.parametrize("writer", DIRECTORIES)
-def test_a_new_directory_is_written_and_written_again(
-    files, user, writer, light
-):
-    """Files of this library are replaced, and what a user adds is not."""
+def test_new_directory_is_written_and_rewritten(files, user, writer, light):
+    """Files of this library are replaced, and files of the user are kept."""
     around = snapshot(user)
     target = user / "work" / "new"
     if not writer.__name__.startswith(("saved_model", "copy")):
-        target.mkdir()  # these write beside other files
+        target.mkdir()  # These writers add files to an existing directory.
         (target / "photo.jpg").write_text("mine")
         around = snapshot(user)
     writer(files, target, False)
@@ -314,7 +312,8 @@ def test_a_new_directory_is_written_and_written_again(
     )
     (target / "my notes.txt").write_text("kept")
     (target / "my folder").mkdir()
-    if writer in (copy_page, copy_command):  # a copy is never written over
+    # A copy never replaces an existing directory.
+    if writer in (copy_page, copy_command):
         with pytest.raises(REFUSALS):
             writer(files, target, True)
     else:
@@ -375,7 +374,7 @@ FILES = [
 
 
 @pytest.mark.parametrize("writer, suffix", FILES)
-def test_a_file_replaces_the_file_of_its_name_only(files, user, writer, suffix):
+def test_file_replaces_only_same_name(files, user, writer, suffix):
     before = snapshot(user)
     folder = user / "work" / f"folder{suffix}"
     folder.mkdir()
@@ -383,7 +382,7 @@ def test_a_file_replaces_the_file_of_its_name_only(files, user, writer, suffix):
         with pytest.raises(REFUSALS):
             writer(files, bad)
     with pytest.raises(OSError):
-        _text(files, "/dev/null")  # not a file that could be replaced
+        _text(files, "/dev/null")  # A target that is not a regular file.
     target = user / "work" / f"new{suffix}"
     for _ in range(2):
         writer(files, target)
@@ -399,7 +398,7 @@ def test_a_file_replaces_the_file_of_its_name_only(files, user, writer, suffix):
 
 
 @needs_tensorflow
-def test_a_saved_model_is_replaced_by_its_own_files(files, tmp_path):
+def test_saved_model_replaces_only_its_files(files, tmp_path):
     target = tmp_path / "exported"
     saved_model(files, target, False)
     first = snapshot(target)
@@ -416,7 +415,7 @@ def test_a_saved_model_is_replaced_by_its_own_files(files, tmp_path):
     assert {path: after[path] for path in foreign} == foreign
     assert set(after) == set(first) | set(foreign)
     assert after[target / "variables" / "variables.data-00000-of-00001"]
-    # A file of the user that has the name of a part.
+    # A user file with the name of one of its parts.
     (target / "fingerprint.pb").unlink()
     (target / "fingerprint.pb").symlink_to(target / "notes.txt")
     before = snapshot(target)
@@ -427,7 +426,7 @@ def test_a_saved_model_is_replaced_by_its_own_files(files, tmp_path):
 
 
 @needs_tensorflow
-def test_a_link_to_a_saved_model_stays_a_link(files, tmp_path):
+def test_link_to_saved_model_stays_a_link(files, tmp_path):
     saved_model(files, tmp_path / "real", False)
     (tmp_path / "link").symlink_to(tmp_path / "real")
     saved_model(files, tmp_path / "link", True)
@@ -445,7 +444,7 @@ def recipes(monkeypatch):
     pytest.importorskip("matplotlib")
 
 
-def test_a_run_of_a_recipe_keeps_to_its_own_files(files, user, recipes):
+def test_recipe_run_keeps_user_files(files, user, recipes):
     experiment = recipe_module("experiment")
     settings = recipe_module("digits").PRESETS["smoke"]
     for bad in (*("", " ", "~/runs", ".", "..", "/"), user):
@@ -461,7 +460,7 @@ def test_a_run_of_a_recipe_keeps_to_its_own_files(files, user, recipes):
     assert snapshot(run.directory) == before
 
 
-# Runs a recipe's program with each line of arguments that it is sent.
+# Runs a recipe's program for each line of arguments that it receives.
 PROGRAM = """
 import importlib, json, sys
 from absl import flags
@@ -493,10 +492,8 @@ PROGRAMS = {
     "recipe",
     ["reproduce", pytest.param("compare", marks=pytest.mark.slow)],
 )
-def test_the_program_of_a_recipe_keeps_to_its_own_files(
-    user, recipe, recipes, tmp_path
-):
-    """Refused where people live, and else beside what a user has."""
+def test_recipe_program_keeps_user_files(user, recipe, recipes, tmp_path):
+    """Refuses invalid targets, and otherwise keeps the files of the user."""
     random = np.random.default_rng(0)
     images = {
         f"{kind}_{part}": random.integers(0, 10, (2, *shape), "uint8")
@@ -526,7 +523,7 @@ def test_the_program_of_a_recipe_keeps_to_its_own_files(
         for line in process.stdout:
             if line.startswith(("refused:", "written")):
                 return line.strip()
-        raise AssertionError(f"it ended with {process.wait()}")
+        raise AssertionError(f"the program ended with {process.wait()}")
 
     with process:
         before = snapshot(user)
@@ -539,16 +536,16 @@ def test_the_program_of_a_recipe_keeps_to_its_own_files(
         written = snapshot(directory)
         assert written[directory / result]
         assert_survives(before)
-        # A user's files, of which one has the name of a result.
+        # User files, one of which has the name of a result.
         for path in directory.glob("*.*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         fill(directory)
         (directory / result).write_text("mine")
         theirs = snapshot(directory)
         refusal = run(output)
-        assert f"'{result}'" in refusal and "of someone else" in refusal
+        assert f"'{result}'" in refusal and "from another source" in refusal
         assert snapshot(directory) == theirs
-        # Without those it writes beside them, and replaces its own files.
+        # Without them, it writes its files and replaces its earlier files.
         for path in written:
             if path.parent == directory and not path.is_dir():
                 path.unlink(missing_ok=True)
@@ -561,7 +558,7 @@ def test_the_program_of_a_recipe_keeps_to_its_own_files(
     assert process.returncode == 0
 
 
-def test_publishing_replaces_what_was_published(user, recipes):
+def test_publishing_replaces_earlier_files(user, recipes):
     publish = recipe_module("publish")
     run = user / "work" / "digits-0"
     run.mkdir()

@@ -1,4 +1,4 @@
-"""The table of the deployment benchmark says what was measured."""
+"""Tests that the deployment table shows the measured results."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ RESULTS = BENCHMARKS / "results" / "deployment.json"
 
 @pytest.fixture(scope="module")
 def deployment():
-    """The program, beside which are those that it imports."""
+    """The benchmark program, which imports modules of its directory."""
     pytest.importorskip("absl")
     sys.path.insert(0, str(BENCHMARKS))
     try:
@@ -27,7 +27,7 @@ def deployment():
     return module
 
 
-def test_the_table_shows_every_form_of_every_cell(deployment):
+def test_table_shows_every_format_of_every_cell(deployment):
     results = json.loads(RESULTS.read_text("utf-8"))
     table = deployment.render(results)
     lines = [line for line in table.splitlines() if line.startswith("| 9")]
@@ -37,12 +37,12 @@ def test_the_table_shows_every_form_of_every_cell(deployment):
         assert deployment.NAMES[cell["route"]] in line
         sparse = deployment.pick(cell, "float32", "sparse")
         assert f"{sparse['bytes'] / 1e3:,.1f}" in line
-        # What is pruned in equal measure, and counted.
+        # The counted fraction of pruned weights is the target.
         kept = 1 - cell["kept"] / cell["size"]
         assert kept == pytest.approx(cell["target_sparsity"], abs=1e-3)
 
 
-def test_files_are_smaller_for_their_zeros(deployment):
+def test_sparse_files_are_smaller(deployment):
     cells = json.loads(RESULTS.read_text("utf-8"))["cells"]
     for cell in cells:
         sparse, dense = (
@@ -58,10 +58,10 @@ def test_files_are_smaller_for_their_zeros(deployment):
         assert gem["accuracy"] == sparse["accuracy"]
         for form in ("float16", "dynamic_int8", "int8", "saved_model"):
             row = deployment.pick(cell, form, None)
-            # What is written has run, and says so.
+            # Every file has either an accuracy or an error message.
             assert (row["accuracy"] is None) == (row["refused"] is not None)
 
 
-def test_the_page_shows_what_was_measured(deployment):
+def test_page_shows_measured_results(deployment):
     page = (BENCHMARKS.parent / "docs" / "sizes.md").read_text("utf-8")
     assert deployment.render(json.loads(RESULTS.read_text("utf-8"))) in page

@@ -1,4 +1,4 @@
-"""The examples in docstrings do what they print."""
+"""Runs the examples in docstrings."""
 
 import doctest
 import importlib
@@ -41,6 +41,6 @@ def test_examples(name):
     assert runner.failures == 0
 
 
-def test_there_are_examples():
+def test_examples_exist():
     found = doctest.DocTestFinder().find(tf_gems.masks)
     assert any(example.examples for example in found)

@@ -1,4 +1,4 @@
-"""What processes share through a directory."""
+"""Tests files and directories that several processes share."""
 
 import os
 import re
@@ -63,17 +63,17 @@ def start(script, directory, *arguments):
     )
 
 
-def test_processes_share_work_and_have_all_results(tmp_path):
+def test_processes_share_work_and_results(tmp_path):
     workers = [start(WORKER, tmp_path) for _ in range(2)]
     outputs = [worker.communicate(timeout=300)[0] for worker in workers]
     assert outputs == [f"{[n**2 for n in range(8)]}\n"] * 2
     log = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
-    assert sorted(int(piece) for piece, _ in log) == list(range(8)), "once"
+    assert sorted(int(piece) for piece, _ in log) == list(range(8))
     assert {int(pid) for _, pid in log} == {worker.pid for worker in workers}
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
-def test_a_claim_ends_with_its_process(tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 needs POSIX")
+def test_claim_ends_with_its_process(tmp_path):
     path = tmp_path / "held.lock"
     holder = start(HOLDER, tmp_path)
     assert holder.stdout.readline() == "True\n"
@@ -86,7 +86,7 @@ def test_a_claim_ends_with_its_process(tmp_path):
         assert mine and time.monotonic() - begin < 60
 
 
-def test_a_claim_excludes_others_until_it_ends(tmp_path):
+def test_claim_excludes_other_processes(tmp_path):
     path = tmp_path / "new" / "one.lock"
     with claimed(path) as mine, claimed(path) as other:
         assert mine and not other
@@ -94,7 +94,7 @@ def test_a_claim_excludes_others_until_it_ends(tmp_path):
         assert mine
 
 
-def test_an_error_gives_the_claim_back(tmp_path):
+def test_error_releases_claim(tmp_path):
     def fail(piece):
         raise RuntimeError(piece)
 
@@ -128,14 +128,14 @@ with lock("run"), replacing("run/ticket.gem") as file:
 """
 
 
-def test_two_writers_of_one_file_tear_nothing(tmp_path):
-    """Also where processes have the same id."""
+def test_concurrent_writers_do_not_mix_contents(tmp_path):
+    """Writers with equal process IDs must not conflict either."""
     writers = [start(WRITER, tmp_path, letter) for letter in "ab"]
     path, seen = tmp_path / "shared.txt", set()
     while any(writer.poll() is None for writer in writers):
         if path.exists():
             text = path.read_text()
-            assert len(text) == 100_000 and len(set(text)) == 1, "torn"
+            assert len(text) == 100_000 and len(set(text)) == 1
             seen.add(text[0])
     assert [writer.wait() for writer in writers] == [0, 0]
     assert [p.name for p in tmp_path.iterdir()] == ["shared.txt"]
@@ -153,8 +153,8 @@ def test_names_of_partial_files_are_random(tmp_path):
     assert not any(str(os.getpid()) == name.split("-")[1] for name in names)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
-def test_a_file_has_the_mode_of_any_new_file(tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="file modes need POSIX")
+def test_new_file_has_default_mode(tmp_path):
     before = os.umask(0o027)
     try:
         write_text(tmp_path / "ours.txt", "x")
@@ -165,8 +165,8 @@ def test_a_file_has_the_mode_of_any_new_file(tmp_path):
     assert modes[0] == modes[1]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
-def test_leftovers_go_when_the_run_goes_on(tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 needs POSIX")
+def test_leftovers_are_removed_when_run_resumes(tmp_path):
     process = start(KILLED, tmp_path)
     assert process.wait() == -signal.SIGKILL
     run = tmp_path / "run"
@@ -190,7 +190,7 @@ def test_leftovers_go_when_the_run_goes_on(tmp_path):
     )
 
 
-# Real writers, each killed before its last step, and one that stays.
+# Real writers. Each is killed before its last step, and one remains.
 KILLED_WRITERS = """
 import os, shutil, signal, sys, time
 import numpy as np
@@ -239,9 +239,9 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
-def test_the_next_writer_of_a_file_removes_what_killed_ones_left(tmp_path):
-    """And nothing that a process is writing, or that nobody's lock is at."""
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 needs POSIX")
+def test_next_writer_removes_leftovers_of_killed_writers(tmp_path):
+    """Files that are being written or have no known lock are kept."""
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED_WRITERS],
         cwd=tmp_path,
@@ -264,7 +264,7 @@ def test_the_next_writer_of_a_file_removes_what_killed_ones_left(tmp_path):
             parts = list(tmp_path.glob(f"*new.{kind}.partial-*[!k]"))
             locks = list(tmp_path.glob(f"*new.{kind}.partial-*.lock"))
             assert len(parts) == len(locks) == 2
-            # Of a user, or of who could not lock: there is no proof.
+            # Files of users, or of writers without a lock, are kept.
             others = [
                 tmp_path / f"new.{kind}.partial-0123456789ab{suffix or ''}",
                 tmp_path / f"new.{kind}.partial-0123456789ab.other",
@@ -276,14 +276,14 @@ def test_the_next_writer_of_a_file_removes_what_killed_ones_left(tmp_path):
             with writer(tmp_path / f"new.{kind}", *more) as path:
                 if writer is replacing_path:
                     path.write_text("whole")
-            # What is left is of the process that lives.
+            # The remaining files belong to the running process.
             [part] = {p for p in parts if p.exists()}
             [beside] = {p for p in locks if p.exists()}
             assert beside.name == f"{part.name}.lock"
             assert all(path.read_text() == "mine" for path in others)
             theirs += [part, beside]
         assert all(path.exists() for path in theirs)
-        # Who holds the directory leaves the living alone as well.
+        # Locking the directory also keeps the files of running processes.
         with lock(tmp_path):
             assert all(path.exists() for path in theirs)
     finally:
@@ -291,7 +291,7 @@ def test_the_next_writer_of_a_file_removes_what_killed_ones_left(tmp_path):
         process.wait()
 
 
-def test_a_directory_that_a_kill_left_aside_stays(tmp_path):
+def test_moved_directory_of_killed_writer_is_kept(tmp_path):
     left = tmp_path / ".saved.partial-0123456789ab"
     (left / "old").mkdir(parents=True)
     (left / "old" / "saved_model.pb").write_text("all there is")
@@ -300,27 +300,29 @@ def test_a_directory_that_a_kill_left_aside_stays(tmp_path):
         with workplace(tmp_path / "saved") as folder:
             assert (left / "old" / "saved_model.pb").exists()
     with workplace(tmp_path / "saved") as folder:
-        (tmp_path / "saved").mkdir()  # the new one
+        (tmp_path / "saved").mkdir()  # The new directory.
     assert not left.exists()
     assert not folder.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 
-def test_leftovers_of_living_processes_stay(tmp_path):
+def test_partial_files_of_running_processes_are_kept(tmp_path):
     with lock(tmp_path), replacing(tmp_path / "a.gem") as file:
         file.write(b"half")
-        with pytest.raises(RuntimeError, match="in which another one works"):
+        with pytest.raises(
+            RuntimeError, match="in which another process works"
+        ):
             with lock(tmp_path):
                 pass
         assert Path(file.name).exists()
     assert [p.name for p in tmp_path.iterdir()] == ["a.gem"]
     other = tmp_path / "b.gem.partial-0123456789ab"
     other.touch()
-    remove_leftovers(tmp_path, "a.gem")  # claims these names alone
+    remove_leftovers(tmp_path, "a.gem")  # Claims only these names.
     assert other.exists()
 
 
-def test_only_files_of_these_names_are_removed(tmp_path):
+def test_only_files_with_matching_names_are_removed(tmp_path):
     training = tmp_path / "training"
     (training / "deep").mkdir(parents=True)
     (training / "other").mkdir()
@@ -340,13 +342,13 @@ def test_only_files_of_these_names_are_removed(tmp_path):
     remove_files(training, files.BACKUP)
     assert not any(path.exists() for path in ours)
     assert all(path.exists() for path in theirs)
-    assert not (training / "deep").exists()  # it held nothing else
-    assert (training / "other").is_dir()  # which was empty before
+    assert not (training / "deep").exists()  # It contained no other files.
+    assert (training / "other").is_dir()  # It was empty before.
     remove_files(tmp_path / "nowhere", files.BACKUP)
 
 
-def test_what_was_claimed_is_known_after_a_kill(tmp_path):
-    with pytest.raises(FileExistsError, match="'a.txt' of someone else"):
+def test_claimed_names_persist_after_kill(tmp_path):
+    with pytest.raises(FileExistsError, match="'a.txt' from another source"):
         (tmp_path / "a.txt").write_text("mine")
         with claiming(tmp_path, ["a.txt", "b.txt"]):
             pass
@@ -357,9 +359,9 @@ def test_what_was_claimed_is_known_after_a_kill(tmp_path):
             write_text(directory / "a.txt", text)
     claims = [path.name for path in (tmp_path / FOLDER).iterdir()]
     assert claims == ["a.txt.claim"]
-    # What was claimed and never written belongs to whoever comes first.
+    # A claimed name that was never written is free for any process.
     (tmp_path / "b.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="'b.txt' of someone else"):
+    with pytest.raises(FileExistsError, match="'b.txt' from another source"):
         with claiming(tmp_path, ["a.txt", "b.txt"]):
             pass
 
@@ -368,7 +370,7 @@ def test_what_was_claimed_is_known_after_a_kill(tmp_path):
     "text",
     ["", "{", "[]", "1", "null", "[" * 100_000, '{"b": 1}', "\xff", "[[1]]"],
 )
-def test_a_record_that_is_damaged_is_named(tmp_path, text):
+def test_damaged_record_is_named(tmp_path, text):
     path = tmp_path / "record.json"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match="record.json'.* Remove this file"):
@@ -377,8 +379,8 @@ def test_a_record_that_is_damaged_is_named(tmp_path, text):
     assert files.read_record(path, "a") == {"a": 1}
 
 
-def test_a_name_that_no_file_can_have(tmp_path):
-    with pytest.raises(ValueError, match="a file can be named by"):
+def test_invalid_file_name(tmp_path):
+    with pytest.raises(ValueError, match="a valid file name"):
         targets.check_path("a\ud800")
-    path = os.fsdecode(b"latin-\xff")  # what Linux allows
+    path = os.fsdecode(b"latin-\xff")  # The longest name on Linux.
     assert targets.check_path(path).name == path

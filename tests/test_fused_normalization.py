@@ -1,4 +1,4 @@
-"""Fused normalization against Keras' own."""
+"""Compares fused normalization with Keras' own."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ Y = RANDOM.integers(0, 4, size=12)
 
 
 @pytest.mark.parametrize("affine", [False, True])
-def test_trains_as_keras_does(affine):
+def test_training_matches_keras(affine):
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -42,7 +42,7 @@ def test_trains_as_keras_does(affine):
             keras.optimizers.SGD(0.1, momentum=0.9),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
-        # The last batch is smaller than the others.
+        # The last batch is smaller.
         network.fit(X, Y, batch_size=5, epochs=4, shuffle=False, verbose=0)
     assert len(model.weights) == len(faster.weights)
     for one, other in zip(model.weights, faster.weights, strict=True):
@@ -50,13 +50,13 @@ def test_trains_as_keras_does(affine):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_tickets_of_fused_networks_fit_the_plain_one(tmp_path):
+def test_tickets_of_fused_networks_apply_to_plain_network(tmp_path):
     plain = gems.zoo.resnet20((16, 16, 3), 4)
     sparse = gems.SparseModel(fused(plain), seed=0)
     ticket = gems.methods.get("magnitude", target_sparsity=0.9).find(sparse)
     ticket.save(tmp_path / "model.gem")
     ticket = gems.Ticket.load(tmp_path / "model.gem")
-    assert ticket.config is None  # of layers that are not Keras' own
+    assert ticket.config is None  # These layers are not part of Keras.
     other = gems.SparseModel(plain, seed=1)
     for model in (sparse, other):
         ticket.apply(model)

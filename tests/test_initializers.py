@@ -13,7 +13,7 @@ def draw(initializer, shape, **kwargs):
 
 @pytest.mark.parametrize(
     "shape, magnitude",
-    [  # the authors' ResNet-20
+    [  # The authors' ResNet-20.
         ((3, 3, 3, 16), 0.2722),
         ((3, 3, 16, 16), 0.1179),
         ((3, 3, 32, 32), 0.0833),
@@ -21,7 +21,7 @@ def draw(initializer, shape, **kwargs):
         ((64, 10), 0.1768),
     ],
 )
-def test_one_magnitude_a_layer(shape, magnitude):
+def test_one_magnitude_per_layer(shape, magnitude):
     kernel = draw(SignedConstant(seed=1), shape)
     assert np.unique(np.abs(kernel)).size == 1
     np.testing.assert_allclose(np.abs(kernel).max(), magnitude, atol=5e-5)
@@ -55,7 +55,7 @@ def test_config_round_trip():
     assert copy.get_config() == {"gain": 2.5, "seed": 7}
 
 
-def test_reseed_gives_each_weight_values_of_its_own():
+def test_reseed_gives_each_weight_different_values():
     uniform = keras.initializers.RandomUniform(0.0, 1.0)
     values = [draw(reseed(uniform, 9, i), (50,)) for i in range(3)]
     assert (values[0] != values[1]).any()
@@ -65,6 +65,6 @@ def test_reseed_gives_each_weight_values_of_its_own():
     assert uniform.get_config()["seed"] != reseed(uniform, 9, 1).seed
 
 
-def test_reseed_leaves_what_has_no_seed():
+def test_reseed_ignores_initializers_without_seed():
     ones = keras.initializers.Ones()
     assert reseed(ones, 1, 2) is ones

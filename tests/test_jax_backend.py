@@ -20,24 +20,24 @@ FILES = [
     "methods/test_methods.py",
     "methods/test_prospr.py",
 ]
-# One of each kind: compiling for JAX takes seconds a network.
+# One of each kind, since compiling on JAX takes seconds per network.
 CHOICE = """
     (straight_through and xla) or Dense or shared
-    or state_moves or float32_head or towers or bfloat16 or several_call
-    or functional_model or written_in_line or golden
+    or state_updates or float32_head or towers or bfloat16 or several_call
+    or functional_model or inline or golden
     or (few_epochs and 3) or (travel and 4)
-    or (nothing_changed and (gem_miner or imp or snip))
+    or (model_is_unchanged and (gem_miner or imp or snip))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    keras.backend.backend() == "jax", reason="all tests run on JAX already"
+    keras.backend.backend() == "jax", reason="the tests already run on JAX"
 )
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="jax is not installed"
 )
-def test_the_same_tests_pass_on_jax():
+def test_tests_pass_on_jax():
     tests = pathlib.Path(__file__).parent
     run = subprocess.run(
         [
@@ -48,7 +48,7 @@ def test_the_same_tests_pass_on_jax():
         env={
             **os.environ,
             "KERAS_BACKEND": "jax",
-            # The same results, compiled in less time.
+            # The results are the same, and compiling takes less time.
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         },
         cwd=tests.parent,

@@ -1,4 +1,4 @@
-"""Mining reaches its target under any optimizer and learning rate."""
+"""Tests that mining reaches its target with any optimizer and rate."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ schedules = keras.optimizers.schedules
 
 @keras.saving.register_keras_serializable(package="tests")
 class Zigzag(schedules.LearningRateSchedule):
-    """A class that nothing here knows: 0.5, and 0.0005 every other 16 steps."""
+    """An unknown schedule: 0.5, and 0.0005 in every other 16 steps."""
 
     def __call__(self, step):
         high = keras.ops.cast(step, "int32") // 16 % 2 == 0
@@ -57,7 +57,7 @@ def mine(
 def check(sparse, logs, accuracy, least=0.85):
     density = 1 - SPARSITY
     assert min(logs["density"]) > least * density
-    # The penalty has reached the target before the last freeze.
+    # The penalty reaches the target before the last freeze.
     last = (EPOCHS // 2 - 1) * 2
     assert logs["density"][last - 1] < 1.1 * density
     assert sparse.ticket().kept == round(density * sparse.gem.size)
@@ -66,7 +66,7 @@ def check(sparse, logs, accuracy, least=0.85):
 
 @pytest.fixture(scope="module")
 def good():
-    """The accuracy of the best constant weight under SGD."""
+    """The accuracy of the best constant penalty with SGD."""
     found = []
     for weight in (3e-4, 1e-3):
         optimizer = keras.optimizers.SGD(0.5, momentum=0.9)
@@ -94,7 +94,7 @@ FORGETFUL = ("Ftrl", "ScheduleFreeAdamW")
 WRAPPERS = ("LossScaleOptimizer", "MultiOptimizer", "Optimizer", "OptimizerMap")
 
 
-def test_every_optimizer_of_keras_is_tried():
+def test_every_keras_optimizer_is_tested():
     kinds = {
         name
         for name, value in vars(keras.optimizers).items()
@@ -103,7 +103,7 @@ def test_every_optimizer_of_keras_is_tried():
     assert kinds == {*RATES, *FORGETFUL, *WRAPPERS}
 
 
-# One of each family of rules; all the others are slow.
+# One optimizer of each family. The others are slow tests.
 REPRESENTATIVES = ("Adafactor", "Adam", "Lion", "SGD")
 
 
@@ -121,7 +121,7 @@ def test_any_optimizer(name, good):
     check(*mine(optimizer), good - 0.02)
 
 
-def test_no_learning_rate(good):
+def test_auto_optimizer(good):
     check(*mine("auto"), good - 0.02)
 
 
@@ -147,12 +147,12 @@ def of_many():
     ],
     ids=["nesterov and ema", "momentum and clipped", "scaled", "many"],
 )
-def test_any_kind_of_an_optimizer(make, good):
+def test_optimizer_options(make, good):
     check(*mine(make()), good - 0.02)
 
 
 class Jump(keras.callbacks.Callback):
-    """Multiplies the rate by 1,000 in the middle of an epoch."""
+    """Multiplies the learning rate by 1,000 within an epoch."""
 
     def on_train_batch_begin(self, batch, logs=None):
         if int(self.model.optimizer.iterations) == STEPS // 10:
@@ -160,7 +160,7 @@ class Jump(keras.callbacks.Callback):
 
 
 def check_rate(rate, make_callback=None, seeds=1, **kwargs):
-    """Compares with a good constant weight at the same rates."""
+    """Compares with a good constant penalty at the same learning rates."""
     accuracies = {"auto": [], 1e-3: []}
     options = {"gradient_accumulation_steps": kwargs.pop("accumulate", None)}
     for regularization, found in accuracies.items():
@@ -195,7 +195,7 @@ SCHEDULES = {
 
 
 def slow_but(name, names):
-    """Returns parameters of which all but one are slow."""
+    """Returns parameters, all but one of which are marked as slow."""
     return [
         pytest.param(n, marks=[] if n == name else pytest.mark.slow)
         for n in names
@@ -217,26 +217,26 @@ CALLBACKS = {
 
 
 @pytest.mark.parametrize("name", slow_but("scheduler", CALLBACKS))
-def test_rates_that_callbacks_change(name):
+def test_callbacks_that_change_the_rate(name):
     if keras.backend.backend() == "jax" and name == "jump":
-        pytest.skip("Keras reads such a change on JAX in the next epoch")
-    # What comes of a jump, and of rates that a loss decides on, varies.
+        pytest.skip("on JAX, Keras applies such a change in the next epoch")
+    # The results vary if rates jump or depend on the loss.
     seeds = 1 if name == "scheduler" else 2
     check_rate(0.5 if name == "plateau" else 0.0005, CALLBACKS[name], seeds)
 
 
 @pytest.mark.slow
-def test_accumulated_gradients_of_data_of_unknown_length():
+def test_gradient_accumulation_with_unknown_data_length():
     import tensorflow as tf
 
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH // 4)
-    data = data.filter(lambda x, y: True)  # forgets its length
+    data = data.filter(lambda x, y: True)  # The dataset has no known length.
     sparse = check_rate(0.5, data=data, accumulate=4, steps_per_execution=3)
     assert int(sparse.gem.penalty.steps) == 4 * STEPS
 
 
 @pytest.mark.parametrize("name", FORGETFUL)
-def test_refuses_optimizers_that_forget_the_scores(name):
+def test_refuses_unsupported_optimizers(name):
     optimizer = getattr(keras.optimizers, name)(0.01)
     for given in (optimizer, keras.optimizers.LossScaleOptimizer(optimizer)):
         with pytest.raises(ValueError, match=f"={name}.*Use `SGD`"):

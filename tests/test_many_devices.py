@@ -1,4 +1,4 @@
-"""Devices and workers agree, and find the ticket of one device."""
+"""Tests that several devices and workers find the ticket of one device."""
 
 import importlib.util
 import json
@@ -15,7 +15,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="starts JAX by itself"
+    keras.backend.backend() != "tensorflow",
+    reason="the test starts JAX in a separate process",
 )
 
 
@@ -39,10 +40,10 @@ def read(path):
 
 
 def assert_agree(one, many):
-    """Equal but for the order in which floats were added up.
+    """Asserts equality up to the order of floating-point additions.
 
-    The adaptive penalty measures the mean gradient of each replica's own part
-    of a batch, so that its weight differs a little more.
+    The adaptive penalty measures the mean gradient of each replica's part of a
+    batch, so its weight differs slightly more.
     """
     assert many["kept"] == one["kept"] == round(0.2 * one["size"])
     for name, rtol in {
@@ -70,10 +71,10 @@ def mirrored(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_four_replicas_and_a_second_strategy(mirrored):
+def test_mirrored_replicas_find_ticket_of_one_device(mirrored):
     one, four, second = mirrored
     assert [run["devices"] for run in mirrored] == [1, 4, 2]
-    assert one["mining"]["regularization"][0] > 0, "the penalty adapts"
+    assert one["mining"]["regularization"][0] > 0, "the penalty did not adapt"
     assert_agree(one, four)
     assert_agree(one, second)
 
@@ -109,7 +110,7 @@ def test_two_workers_on_loopback(mirrored, tmp_path):
     )
     [first], [second] = map(read, paths)
     assert_agree(mirrored[0], first)
-    # In every epoch of both phases, and the tickets too, bit for bit.
+    # All epochs of both phases and the tickets are equal, bit for bit.
     for one, other in [
         *zip(first["epochs"], second["epochs"], strict=True),
         (first["masks"], second["masks"]),

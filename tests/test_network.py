@@ -19,7 +19,7 @@ from tf_gems.network import network_weights
 
 
 def gem_network():
-    """A plain functional model that holds `GemLayer`s, one of them shared."""
+    """A functional model with `GemLayer`s, one of which is shared."""
     encoder = keras.Sequential(
         [
             keras.Input((3,)),
@@ -49,13 +49,14 @@ def gem_data():
     return x, generator.normal(size=(16, 2)).astype("float32")
 
 
-def test_a_functional_model_that_holds_gem_layers(tmp_path, eagerly):
+def test_functional_model_with_gem_layers(tmp_path, eagerly):
     x, y = gem_data()
     model = gem_network()
     user = model.get_layer("dense_of_user")
     before = values(user)
     history = mine(model, x, y, target_sparsity=0.5)
-    assert difference(values(user), before) > 0  # not wrapped: it trains
+    # A layer that is not wrapped is trained.
+    assert difference(values(user), before) > 0
     ticket = tf_gems.Ticket.from_model(model)
     assert ticket.kept == round(ticket.size / 2) and len(ticket.masks) == 3
     assert history.history["alive_density"][-1] == ticket.density
@@ -101,7 +102,7 @@ def test_a_functional_model_that_holds_gem_layers(tmp_path, eagerly):
     assert difference(top.predict(x, verbose=0), expected) == 0.0
     plain.save(path)
     assert difference(keras.models.load_model(path)(x), expected) < 1e-6
-    # A ticket also fits the plain network.
+    # A ticket can be applied to the plain network.
     ticket.apply(plain)
     ticket.apply(loaded)
     assert difference(plain(x), loaded(x)) == 0.0
@@ -119,7 +120,7 @@ def ticket_mask(ticket, prunable):
     return mask
 
 
-def test_strip_reaches_a_sparse_model_in_a_model():
+def test_strip_nested_sparse_model():
     inner = tf_gems.SparseModel(models.dense_network(), seed=0)
     inputs = keras.Input((6,))
     model = keras.Model(inputs, layers.Dense(2)(inner(inputs)))
@@ -159,7 +160,7 @@ class Weird(keras.regularizers.Regularizer):
         return {}
 
 
-def test_strip_copies_what_the_user_has_written_in_line():
+def test_strip_keeps_inline_operations():
     init = tf_gems.initializers.SignedConstant(seed=0)
     inputs = keras.Input((6,))
     x = layers.Dense(5, kernel_initializer=init, name="signed")(inputs)
@@ -190,15 +191,15 @@ class MakesGemLayers(keras.Model):
         return self.dense(self.gem(x, training=training))
 
 
-def test_a_subclassed_model_may_make_gem_layers_and_be_stripped():
+def test_subclassed_model_with_gem_layers_is_stripped():
     x, _ = models.dense_data()
     model = MakesGemLayers()
     y = np.zeros((32, 2))
-    if keras.backend.backend() == "tensorflow":  # builds in the first step
+    if keras.backend.backend() == "tensorflow":  # The first step builds it.
         with pytest.raises(ValueError, match="must be built before"):
             mine(model, x, y)
     model.compile("sgd", "mse")
-    model.fit(x, y, verbose=0)  # builds it
+    model.fit(x, y, verbose=0)  # The call builds it.
     mine(model, x, y, target_sparsity=0.5)
     assert tf_gems.Ticket.from_model(model).density == 0.5
     expected = model.predict(x, verbose=0)
@@ -219,7 +220,7 @@ class WithoutConfig(keras.Model):
         return self.dense(x)
 
 
-def test_what_cannot_be_stripped_is_refused():
+def test_unsupported_models_are_not_stripped():
     with pytest.raises(ValueError, match="'dense' of type Sequential, which"):
         tf_gems.strip(models.dense_network())
     sparse = tf_gems.SparseModel(models.dense_network())
@@ -227,7 +228,7 @@ def test_what_cannot_be_stripped_is_refused():
         tf_gems.strip(sparse)
 
 
-def test_strip_needs_no_config():
+def test_strip_without_config():
     model = WithoutConfig(layers.Dense(3))
     x = np.ones((1, 4))
     model(x)
@@ -239,7 +240,7 @@ def test_strip_needs_no_config():
 
 
 class Nested(keras.Model):
-    """`GemLayer`s in every place that Keras tracks."""
+    """`GemLayer`s in every attribute type that Keras tracks."""
 
     def __init__(self):
         super().__init__()
@@ -256,7 +257,7 @@ class Nested(keras.Model):
         return self.wrapper(self.pair[0](x)[:, None])
 
 
-def test_gem_layers_in_attributes_are_replaced_and_put_back():
+def test_gem_layers_in_attributes_are_replaced_and_restored():
     x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     model = Nested()
     model(x)
@@ -275,7 +276,7 @@ def test_gem_layers_in_attributes_are_replaced_and_put_back():
 
 @keras.saving.register_keras_serializable(package="tests")
 class Parts(keras.Model):
-    """A functional model with equal layers as attributes, in other order."""
+    """A functional model with equal layers as attributes, in another order."""
 
     def __init__(self, **kwargs):
         inputs = keras.Input((4,))
@@ -287,7 +288,7 @@ class Parts(keras.Model):
         return {"name": self.name}
 
 
-def test_strip_gives_the_very_model_back(tmp_path):
+def test_strip_returns_original_model(tmp_path):
     x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
     norm = layers.Normalization()
     norm.adapt(10 * x + 3)
@@ -330,11 +331,11 @@ def test_strip_while_mining_ends_mining():
     assert sparse.ticket("rounded").kept == np.count_nonzero(
         ops.convert_to_numpy(plain.get_layer("last").kernel)
     )
-    with pytest.raises(ValueError, match="belongs to the mining phase"):
+    with pytest.raises(ValueError, match="is for the mining phase"):
         mine(sparse, x, y)
 
 
-def test_unwrap_gives_a_model_that_trains():
+def test_unwrapped_model_trains():
     x, y = models.dense_data()
     model = models.dense_network()
     before = values(model)
@@ -367,7 +368,7 @@ for name in ("mining", "finetuning"):
 """
 
 
-def test_files_load_in_a_fresh_process(tmp_path):
+def test_files_load_in_new_process(tmp_path):
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), mask="round", seed=0)
     mine(sparse, x, y)

@@ -1,7 +1,7 @@
-"""A full disk and a directory that may not be written to, at every writer.
+"""Tests all writers with a full disk and a read-only directory.
 
-Whoever writes says so by an `OSError` that names the place, leaves what was
-there as it was, and no part of what it could not finish.
+A writer must raise an `OSError` that names the path, keep the existing files,
+and leave no partial files.
 """
 
 import contextlib
@@ -25,41 +25,42 @@ NOBODY = 65534
 
 @pytest.fixture
 def small():
-    """A file system of 2 MB, where other users can reach it."""
+    """A file system of 2 MB that other users can access."""
     if not hasattr(os, "geteuid") or os.geteuid():
-        pytest.skip("a file system is mounted by root only")
+        pytest.skip("only root can mount a file system")
     place = Path(tempfile.mkdtemp())
     place.chmod(0o755)
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         place.rmdir()
-        pytest.skip("this system lets nobody mount")
+        pytest.skip("mounting is not allowed on this system")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
     place.rmdir()
 
 
 def fill(place, left):
-    """Fills a file system up to so many bytes."""
+    """Fills a file system up to a number of free bytes."""
     room = os.statvfs(place)
     room = room.f_bavail * room.f_frsize - left
     (place / "theirs.bin").write_bytes(bytes(max(0, room)))
 
 
 def assert_refused(write, place):
-    """Refused by an error that names the place, with nothing changed."""
+    """Asserts that an error names the path and that nothing has changed."""
     before = snapshot(place)
     with pytest.raises((OSError, Refused)) as error:
         write()
-    if not error.errisinstance(Refused):  # a command has said it already
+    # The command has already printed the error.
+    if not error.errisinstance(Refused):
         assert str(place) in str(error.value)
     assert snapshot(place) == before
 
 
 @pytest.mark.parametrize("writer", DIRECTORIES)
-def test_a_directory_on_a_full_disk(files, small, light, writer):  # noqa: F811
+def test_directory_on_full_disk(files, small, light, writer):  # noqa: F811
     if writer.__name__.startswith("find"):
-        pytest.skip("it begins with backups, which its own tests fill")
+        pytest.skip("the first files are backups, which have separate tests")
     target = small / "new"
     theirs = small / "theirs.bin"
     trains = writer.__name__ == "compare"
@@ -72,7 +73,7 @@ def test_a_directory_on_a_full_disk(files, small, light, writer):  # noqa: F811
             assert isinstance(error, Refused) or error.errno == errno.ENOSPC
             assert isinstance(error, Refused) or str(small) in str(error)
         else:
-            assert left, "there was no room"
+            assert left, "writing to the full disk raised no error"
         assert theirs.stat().st_size == before
         assert not list(small.rglob("*.partial-*"))
         theirs.unlink()
@@ -80,7 +81,7 @@ def test_a_directory_on_a_full_disk(files, small, light, writer):  # noqa: F811
 
 
 @pytest.mark.parametrize("writer, suffix", FILES)
-def test_a_file_on_a_full_disk(files, small, writer, suffix):  # noqa: F811
+def test_file_on_full_disk(files, small, writer, suffix):  # noqa: F811
     target = small / f"old{suffix}"
     target.write_bytes(b"what was there")
     fill(small, 0)
@@ -89,7 +90,7 @@ def test_a_file_on_a_full_disk(files, small, writer, suffix):  # noqa: F811
 
 @contextlib.contextmanager
 def another_user():
-    """Acts as a user who owns nothing."""
+    """Runs as a user who owns no files."""
     os.seteuid(NOBODY)
     try:
         yield
@@ -99,7 +100,7 @@ def another_user():
 
 @pytest.mark.parametrize("writer, suffix", FILES)
 @pytest.mark.parametrize("how", ["file system", "user"])
-def test_a_file_where_nothing_may_be_written(
+def test_file_in_readonly_directory(
     files,  # noqa: F811
     small,
     tmp_path,
@@ -109,12 +110,15 @@ def test_a_file_where_nothing_may_be_written(
 ):
     target = small / f"old{suffix}"
     target.write_bytes(b"what was there")
-    writer(files, tmp_path / f"first{suffix}")  # all is imported after that
+    # Imports must come before the change of the user.
+    writer(files, tmp_path / f"first{suffix}")
     if how == "user":
         small.chmod(0o755)
         with another_user():
             if not os.access(small, os.X_OK, effective_ids=True):
-                pytest.skip("another user does not reach temporary files")
+                pytest.skip(
+                    "another user cannot access the temporary directory"
+                )
         again = another_user
     else:
         remount = ["mount", "-o", "remount,ro", str(small)]
@@ -129,7 +133,7 @@ def test_a_file_where_nothing_may_be_written(
 
 
 @pytest.mark.parametrize("writer", DIRECTORIES)
-def test_a_directory_where_nothing_may_be_written(files, small, light, writer):  # noqa: F811
+def test_directory_in_readonly_directory(files, small, light, writer):  # noqa: F811
     (small / "theirs.bin").write_bytes(b"mine")
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     assert_refused(lambda: writer(files, small / "new", False), small)

@@ -1,4 +1,4 @@
-"""Copies of optimizers: the same settings, no state, nothing lost unsaid."""
+"""Tests that copies of optimizers have the same settings and no state."""
 
 import keras
 import numpy as np
@@ -21,14 +21,14 @@ class Warm(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class Half(keras.optimizers.SGD):
-    """Half of each step."""
+    """Halves each step."""
 
     def update_step(self, gradient, variable, learning_rate):
         super().update_step(gradient, variable, learning_rate / 2)
 
 
 def stepped(optimizer):
-    """The weight after two steps."""
+    """Returns the weight after two steps."""
     weight = keras.Variable(np.array([1.0, -2.0], "float32"))
     for gradient in ([1.0, 2.0], [3.0, -4.0]):
         optimizer.apply([ops.convert_to_tensor(gradient)], [weight])
@@ -43,12 +43,12 @@ def stepped(optimizer):
         lambda: keras.optimizers.SGD(lambda: 0.3),
     ],
 )
-def test_a_copy_steps_as_the_original_did_at_first(build):
+def test_copy_steps_like_new_original(build):
     original = build()
     copy = copy_optimizer(original)
     expected = stepped(original)
     np.testing.assert_array_equal(stepped(copy), expected)
-    # Of an optimizer that has trained, too.
+    # The copy of a trained optimizer also has no state.
     again = copy_optimizer(original)
     assert int(ops.convert_to_numpy(again.iterations)) == 0
     np.testing.assert_array_equal(stepped(again), expected)
@@ -61,7 +61,7 @@ def test_another_learning_rate(rate):
     assert found == (0.25 if isinstance(rate, Warm) else 0.5)
 
 
-def test_a_config_that_is_not_whole_is_refused():
+def test_incomplete_config_is_refused():
     class Scaled(keras.optimizers.SGD):
         def __init__(self, learning_rate=0.1, scale=1.0, **kwargs):
             super().__init__(learning_rate, **kwargs)

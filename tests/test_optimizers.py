@@ -1,4 +1,4 @@
-"""Optimizers for scores and sparse weights against their formulas."""
+"""Compares optimizers for scores and sparse weights with their formulas."""
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ Y = random.normal(size=(16, 3)).astype("float32")
     ],
     ids=lambda optimizer: optimizer.name,
 )
-def test_every_step_multiplies_what_the_optimizer_wrote(optimizer):
+def test_hyperbolic_step_multiplies_optimizer_step(optimizer):
     start = random.normal(size=(4, 3)).astype("float32")
     weight, bias = keras.Variable(start), keras.Variable(start[0])
     kind = type(optimizer)
@@ -40,7 +40,7 @@ def test_every_step_multiplies_what_the_optimizer_wrote(optimizer):
     for _ in range(4):
         gradient = random.normal(size=(4, 3)).astype("float32")
         gradients = [ops.array(gradient), ops.array(gradient[0])]
-        # The plain optimizer from the same weights, and the formula on that.
+        # The truth is the step of the plain optimizer, changed by the formula.
         rate = float(ops.convert_to_numpy(optimizer.learning_rate))
         copies[0].assign(weight)
         copies[1].assign(bias)
@@ -55,8 +55,8 @@ def test_every_step_multiplies_what_the_optimizer_wrote(optimizer):
         np.testing.assert_array_equal(bias, copies[1])
 
 
-def test_the_step_is_taken_where_a_backend_updates_all_weights_at_once():
-    """As Keras' own optimizers do on torch, which call no `update_step`."""
+def test_step_with_backend_that_updates_all_weights():
+    """Keras' own optimizers do so on torch, and do not call `update_step`."""
 
     class AllAtOnce(keras.optimizers.SGD):
         __module__ = "keras.src.backend.torch.optimizers.torch_sgd"
@@ -74,11 +74,11 @@ def test_the_step_is_taken_where_a_backend_updates_all_weights_at_once():
     np.testing.assert_allclose(weight, expected, rtol=1e-5)
 
 
-def test_one_step_is_bounded():
+def test_single_step_is_bounded():
     optimizer = hyperbolic_step(keras.optimizers.SGD(1e-3))
     weight = keras.Variable([[1.0, -1.0]])
     optimizer.apply([ops.array([[-1e3, -1e3]])], [weight])
-    # SGD adds 1 to both; exp(0.2 * 1e3) would overflow.
+    # SGD adds 1 to both. exp(0.2 * 1e3) would overflow.
     np.testing.assert_allclose(weight, [[2 * np.e, 0.0]], rtol=1e-6)
 
 
@@ -93,7 +93,7 @@ def network():
     )
 
 
-def test_pruned_weights_stay_zero_and_others_change_sign():
+def test_pruned_weights_stay_zero_and_signs_change():
     sparse = gems.SparseModel(network(), start="trained")
     adam = keras.optimizers.Adam(0.05)
     sparse.compile(hyperbolic_step(adam, alpha=10.0), "mse")
@@ -108,7 +108,7 @@ def test_pruned_weights_stay_zero_and_others_change_sign():
     assert sum(np.count_nonzero(np.array(k)) for k in kernels) == 36
 
 
-def test_a_compiled_model_comes_back_from_its_file(tmp_path):
+def test_compiled_model_file_round_trip(tmp_path):
     model = network()
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     model.compile(
@@ -141,7 +141,7 @@ def test_a_compiled_model_comes_back_from_its_file(tmp_path):
         (hyperbolic_step(keras.optimizers.SGD()), {}, "not one of"),
     ],
 )
-def test_what_is_refused(optimizer, arguments, message):
+def test_invalid_arguments_are_refused(optimizer, arguments, message):
     with pytest.raises(ValueError, match=message):
         hyperbolic_step(optimizer, **arguments)
 
@@ -155,7 +155,7 @@ def test_what_is_refused(optimizer, arguments, message):
     ],
     ids=lambda optimizer: optimizer.name,
 )
-def test_each_neuron_has_the_learning_rate_of_its_density(optimizer):
+def test_learning_rate_scales_with_neuron_density(optimizer):
     start = random.normal(size=(3, 4, 3)).astype("float32")
     start[:, 1:, 1] = 0.0
     start[0, :2, 2] = 0.0
@@ -163,7 +163,7 @@ def test_each_neuron_has_the_learning_rate_of_its_density(optimizer):
     assert isinstance(scaled, type(optimizer))
     density = np.array([12, 3, 10]) / 12
     rates = np.sqrt(density / density.mean()) * float(optimizer.learning_rate)
-    # Each neuron trained alone, by the plain optimizer with its own rate.
+    # Each neuron trained separately, by the plain optimizer at its rate.
     columns = [keras.Variable(start[..., i]) for i in range(3)]
     plain = []
     for rate in rates:
@@ -180,7 +180,7 @@ def test_each_neuron_has_the_learning_rate_of_its_density(optimizer):
     np.testing.assert_allclose(weight, found, rtol=1e-5, atol=1e-7)
 
 
-def test_weights_that_masks_hide_count_as_pruned():
+def test_masked_weights_count_as_pruned():
     sparse = gems.SparseModel(network(), start="trained")
     sparse.compile(keras.optimizers.SGD(0.05), "mse")
     gems.methods.Magnitude(0.75).find(sparse).apply(sparse)
@@ -201,7 +201,7 @@ def test_weights_that_masks_hide_count_as_pruned():
         np.testing.assert_allclose(kernel, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_scaled_optimizer_comes_back_from_its_file(tmp_path):
+def test_density_scaling_file_round_trip(tmp_path):
     model = network()
     model.compile(density_scaling(keras.optimizers.SGD(0.1)), "mse")
     model.save(tmp_path / "model.keras")
@@ -210,7 +210,7 @@ def test_a_scaled_optimizer_comes_back_from_its_file(tmp_path):
 
 
 @pytest.mark.parametrize("step", [hyperbolic_step, density_scaling])
-def test_scores_train_by_plain_optimizers(step):
+def test_scores_use_plain_optimizer(step):
     sparse = gems.SparseModel(network(), seed=0)
     sparse.compile(step(keras.optimizers.SGD(0.1)), "mse")
     with pytest.raises(ValueError, match="Mine with the plain optimizer"):
@@ -253,7 +253,7 @@ def mined(optimizer, epochs=8, batch_size=4, kind=keras.Sequential):
 
 
 @pytest.mark.parametrize("epochs, batch_size", [(4, 2), (10, 5)])
-def test_scores_can_travel_as_far_however_long_mining_is(epochs, batch_size):
+def test_score_travel_does_not_depend_on_epochs(epochs, batch_size):
     sparse, rates = mined("auto", epochs, batch_size)
     steps = epochs * -(-len(X) // batch_size)
     progress = (np.repeat(np.arange(epochs), steps // epochs) + 0.5) / epochs
@@ -273,13 +273,13 @@ def test_scores_can_travel_as_far_however_long_mining_is(epochs, batch_size):
     ],
     ids=["scaled", "many"],
 )
-def test_the_rate_is_set_within_other_optimizers(optimizer, eagerly):
+def test_rate_is_set_within_wrapping_optimizers(optimizer, eagerly):
     _, rates = mined(optimizer, 4, 8)
     expected = 10 / 8 * (1 + np.cos(np.pi * 3.5 / 4)) / 2
     np.testing.assert_allclose(rates[-1], expected, rtol=1e-5)
 
 
-def test_a_loss_that_is_lost_is_reported_with_every_learning_rate(eagerly):
+def test_nan_loss_is_reported_with_any_rate(eagerly):
     sparse = gems.SparseModel(network(), kernel_initializer="signed_constant")
     adam = keras.optimizers.OptimizerMap(keras.optimizers.Adam(0.5))
     sparse.compile(keras.optimizers.MultiOptimizer(adam), "mse")
@@ -288,13 +288,13 @@ def test_a_loss_that_is_lost_is_reported_with_every_learning_rate(eagerly):
         sparse.fit(X, Y * np.nan, epochs=2, verbose=0, callbacks=[miner])
 
 
-def test_a_learning_rate_that_is_given_stays(eagerly):
+def test_given_learning_rate_is_kept(eagerly):
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
     _, rates = mined(ScoreOptimizer(learning_rate=schedule), 4, 8)
     np.testing.assert_allclose(rates, 0.1 * 0.5 ** np.arange(1, 9), rtol=1e-5)
 
 
-def test_a_model_with_own_steps_is_compiled_with_auto_too(eagerly):
+def test_auto_with_custom_train_step(eagerly):
     class Own(keras.Model):
         def __init__(self):
             super().__init__()
@@ -324,14 +324,14 @@ def test_a_model_with_own_steps_is_compiled_with_auto_too(eagerly):
     assert np.any(np.array(sparse.gem.prunable[0].score) != before)
 
 
-def test_auto_comes_back_from_a_file(tmp_path):
+def test_auto_file_round_trip(tmp_path):
     sparse, _ = mined("auto", 4, 8)
     sparse.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.optimizer.travel == 20.0
 
 
-def test_the_method_gives_the_compiled_optimizer_back():
+def test_method_restores_compiled_optimizer():
     by_callback, _ = mined("auto", 8, 4)
     sparse = gems.SparseModel(network(), kernel_initializer="signed_constant")
     optimizer = keras.optimizers.SGD(0.1)

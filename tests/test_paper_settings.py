@@ -1,4 +1,4 @@
-"""The table of the authors' settings, and settings made of it."""
+"""Tests the table of the authors' settings."""
 
 import importlib
 import math
@@ -32,7 +32,7 @@ WEIGHTS = ("finetuning_optimizer", "finetuning_learning_rate", "masks")
 LENGTH = ("mining_epochs", "finetuning_epochs", "batch_size")
 
 
-# Written down anew from the authors' files, not from the table.
+# Copied from the authors' files, independently of the table.
 @pytest.mark.parametrize(
     "network, sparsity, scores, weights, length",
     [
@@ -122,13 +122,13 @@ def test_milestones_in_epochs(recipes, row, epochs):
         assert math.isclose(part * settings.finetuning_epochs, epoch)
 
 
-def test_every_row_is_a_setting_of_a_known_status(recipes):
+def test_rows_are_valid_settings_with_known_status(recipes):
     paper, module = recipes
     for (*names, density), (_, status) in paper.ROWS.items():
         settings = module.Settings.from_paper(*names, 1 - density / 100)
         assert math.isclose(100 * (1 - settings.target_sparsity), density)
         assert status in ("final", "first", "grid", "extra")
-        # Two freezes at least, and the last is trained after.
+        # At least two freezes, and training continues after the last one.
         assert settings.mining_epochs // settings.freeze_period >= 3
     status = {key: status for key, (_, status) in paper.ROWS.items()}
     assert status["cifar10", "resnet20", 1.44] == "first"
@@ -136,11 +136,11 @@ def test_every_row_is_a_setting_of_a_known_status(recipes):
     assert status["cifar100", "resnet32_double", 2] == "grid"
 
 
-def test_adaptive_penalty_begins_near_the_authors_weights(recipes):
-    """Within a factor of 3 of each in their settings for SGD.
+def test_initial_adaptive_penalty_is_near_authors_weights(recipes):
+    """The weights agree within a factor of 3 for all SGD settings.
 
-    A penalty `weight * sum(p ** 2)` takes the part `2 * weight * rate /
-    (1 - momentum)` of a score in a step of SGD.
+    With SGD, a penalty `weight * sum(p ** 2)` reduces a score in each step by
+    the fraction `2 * weight * rate / (1 - momentum)`.
     """
     paper, _ = recipes
     examples = {"cifar10": 50_000, "cifar100": 50_000, "tiny_imagenet": 1e5}
@@ -148,7 +148,7 @@ def test_adaptive_penalty_begins_near_the_authors_weights(recipes):
     for (dataset, _, density), (row, _) in paper.ROWS.items():
         rate, found = row["learning_rate"], row["regularization"]
         if row["optimizer"] != "sgd" or not found or density == 50:
-            continue  # at half, uniform scores need no penalty
+            continue  # At density 50 %, uniform scores need no penalty.
         sparse = gems.SparseModel(
             keras.Sequential(
                 [keras.Input((100,)), keras.layers.Dense(100, use_bias=False)]
@@ -170,7 +170,7 @@ def test_adaptive_penalty_begins_near_the_authors_weights(recipes):
     assert abs(sum(logarithms) / len(logarithms)) < math.log(1.5)
 
 
-def test_what_the_paper_has_not_is_refused_with_what_it_has(recipes):
+def test_settings_missing_in_paper_are_refused_with_alternatives(recipes):
     _, module = recipes
     with pytest.raises(ValueError, match="resnet18 at 0.5, 0.8, 0.95, 0.986"):
         module.Settings.from_paper("tiny_imagenet", "resnet18", 0.9)
@@ -182,9 +182,9 @@ def test_what_the_paper_has_not_is_refused_with_what_it_has(recipes):
         module.Settings.from_paper("cifar10", "resnet21", 0.95)
 
 
-def test_settings_that_are_added_do_not_rename_old_runs(recipes):
+def test_new_settings_do_not_rename_old_runs(recipes):
     _, module = recipes
-    # What these were called before there were optimizers to choose.
+    # The names of runs before the optimizer was a setting.
     assert module.Settings("cifar10", "resnet20").hash() == "2ca12faedfd3"
     row = module.Settings.from_paper("cifar10", "resnet20", 0.9856)
     assert row.hash() == "2ca12faedfd3"
@@ -192,7 +192,7 @@ def test_settings_that_are_added_do_not_rename_old_runs(recipes):
     assert other.hash() != "2ca12faedfd3"
 
 
-def test_settings_that_do_not_fit_are_refused(recipes):
+def test_incompatible_settings_are_refused(recipes):
     _, module = recipes
     with pytest.raises(ValueError, match="in order. Received: first_mil"):
         module.Settings("cifar10", "vgg16", first_milestone=0.9)

@@ -1,4 +1,4 @@
-"""Metadata, BUILD and the changelog agree with each other."""
+"""Tests that metadata, BUILD and the changelog are consistent."""
 
 import importlib.util
 import re
@@ -16,7 +16,7 @@ def text(name):
     return (ROOT / name).read_text("utf-8")
 
 
-def test_the_version_is_the_same_everywhere():
+def test_version_is_consistent():
     project = tomllib.loads(text("pyproject.toml"))
     dynamic = project["tool"]["setuptools"]["dynamic"]["version"]
     assert dynamic == {"attr": "tf_gems.__version__"}
@@ -34,11 +34,11 @@ def check():
     return module.check
 
 
-def test_build_names_what_exists(check):
+def test_build_file_is_consistent(check):
     assert check(ROOT) == []
 
 
-def test_faults_of_a_build_file_are_found(check, tmp_path):
+def test_build_file_faults_are_found(check, tmp_path):
     (tmp_path / "tf_gems").mkdir()
     for name in ("here", "forgotten"):
         (tmp_path / "tf_gems" / f"{name}.py").touch()

@@ -1,4 +1,4 @@
-"""The guide on trained models runs, and does what it says."""
+"""Runs the guide on trained models, and checks its results."""
 
 import re
 import runpy
@@ -21,26 +21,27 @@ GUIDE = PATH.read_text("utf-8")
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("guide"))  # it writes a file
+        # The guide writes a file.
+        patch.chdir(tmp_path_factory.mktemp("guide"))
         return runpy.run_path(PATH)
 
 
 @pytest.mark.slow
-def test_eight_bits_keep_it_too(guide):
+def test_int8_export_keeps_accuracy(guide):
     assert guide["rounded"] > guide["dense"] - 0.05
     zeros = sum(row["zeros"] for row in guide["int8"].tensors)
     assert zeros >= 0.8 * guide["sparse"].ticket().size
 
 
 @pytest.mark.slow
-def test_it_keeps_the_accuracy(guide):
+def test_pruning_keeps_accuracy(guide):
     assert guide["dense"] > 0.85
     assert guide["pruned"] > guide["dense"] - 0.05
     assert guide["sparse"].ticket().sparsity == pytest.approx(0.8, abs=1e-3)
 
 
 @pytest.mark.slow
-def test_the_plain_model_is_the_pruned_one(guide):
+def test_stripped_model_is_pruned(guide):
     plain = guide["plain"]
     assert type(plain) is keras.Sequential
     zeros = [float(np.mean(np.array(w) == 0)) for w in plain.weights]
@@ -49,24 +50,24 @@ def test_the_plain_model_is_the_pruned_one(guide):
     assert depthwise == [0.0] and max(zeros) > 0.8
 
 
-def test_policies_of_the_table_are_those_of_the_code():
+def test_policies_in_table_match_code():
     named = set(re.findall(r'^\| `"(\w+)"` \|', GUIDE, re.M))
     assert named == set(gems.filter_policies.POLICIES)
 
 
 @pytest.mark.slow
-def test_in_one_shot(guide):
+def test_one_shot_pruning(guide):
     again, ticket = guide["again"], guide["ticket"]
     assert ticket.sparsity == pytest.approx(0.85, abs=1e-3)
     assert again.phase == "finetuning"
-    assert guide["one_shot"] > 0.3  # nothing has been trained since
+    assert guide["one_shot"] > 0.3  # The model has not been trained since then.
 
 
 PAGE = "guides/prune_a_trained_model.py"
 
 
 def mean(rows, **wanted):
-    """Returns the mean accuracy in percent of the rows that match."""
+    """Returns the mean accuracy of the matching rows, in percent."""
     found = [
         row["accuracy"]
         for row in rows
@@ -75,7 +76,7 @@ def mean(rows, **wanted):
     return f"{100 * np.mean(found):.1f}" if found else "-"
 
 
-def test_the_table_of_distributions_holds_the_figures_of_the_results():
+def test_distributions_table_matches_results():
     rows = [r for r in results("trained.json") if r["seed"] == 0]
     head, lines = table_under(PAGE, "Distribution over the layers")
     assert {line[0] for line in lines} == {row["network"] for row in rows}
@@ -87,7 +88,7 @@ def test_the_table_of_distributions_holds_the_figures_of_the_results():
             assert cell == mean(of_network, **wanted)
 
 
-def test_the_table_of_optimizers_holds_the_figures_of_the_results():
+def test_optimizers_table_matches_results():
     rows = results("trained_steps.json")
     ways = (
         "gradual",
@@ -101,7 +102,7 @@ def test_the_table_of_optimizers_holds_the_figures_of_the_results():
         assert cells == [mean(rows, way=way, **wanted) for way in ways]
 
 
-def test_the_table_beside_tfmot_holds_the_figures_of_the_results():
+def test_tfmot_table_matches_results():
     rows = results("trained_tfmot.json")
     for network, zeros, seeds, dense, *cells in table_under(
         PAGE, "Comparison with TF Model Optimization"
@@ -120,7 +121,7 @@ def test_the_table_beside_tfmot_holds_the_figures_of_the_results():
         ]
 
 
-def test_the_table_of_eight_bits_holds_the_figures_of_the_results():
+def test_int8_table_matches_results():
     rows = results("quantization.json")
     keys = ("float", "after_training", "aware")
     lines = table_under(PAGE, "Quantization-aware training")[1]

@@ -34,19 +34,19 @@ def test_rows_and_reasons():
     }
     reasons = {v.path: reason for v, reason in report.skipped}
     bias = "bias or normalization"
-    assert reasons["attention/query/bias"] == bias  # of rank 2
-    assert reasons["gru/gru_cell/bias"] == bias  # of rank 2
-    assert reasons["prelu/alpha"] == bias  # of rank 2
+    assert reasons["attention/query/bias"] == bias  # Of rank 2.
+    assert reasons["gru/gru_cell/bias"] == bias  # Of rank 2.
+    assert reasons["prelu/alpha"] == bias  # Of rank 2.
     assert reasons["norm/gamma"] == reasons["batch/beta"] == bias
     assert reasons["frozen/kernel"] == "not trainable"
-    assert "batch/moving_mean" not in reasons  # state, and no weight
+    assert "batch/moving_mean" not in reasons  # A state variable, not a weight.
     weights = {v.path for v in network().trainable_weights}
     assert weights == {v.path for v in report.prunable} | {
         path for path, reason in reasons.items() if reason == bias
     }
 
 
-def test_filters_narrow_and_callables_decide():
+def test_filters_and_callables():
     model = network()
     report = tf_gems.PruningReport(model, filters="attention/(query|key)")
     assert [v.path for v in report.prunable] == [
@@ -65,20 +65,20 @@ def test_filters_narrow_and_callables_decide():
     }
 
 
-def test_renders_for_people_and_for_json():
+def test_renders_as_table_and_json():
     report = tf_gems.PruningReport(network(), filters="top")
     text = str(report)
     assert text == report.render()
     assert "1 prunable weights with 8 entries" in text
     rows = 1 + len(report.skipped)
-    # With a line of column names, and one of totals.
+    # Includes the header and the row of totals.
     assert len(text.splitlines()) == 1 + rows + 1 + len(report.policies)
     data = json.loads(json.dumps(report.to_dict()))
     assert data["prunable"] == [{"path": "top/kernel", "shape": [4, 2]}]
     assert {"path", "shape", "reason"} == set(data["skipped"][0])
 
 
-def test_nothing_to_prune_is_refused():
+def test_model_without_prunable_weights_is_refused():
     with pytest.raises(ValueError, match="filters='conv'.*top/kernel"):
         tf_gems.PruningReport(network(), filters="conv")
     with pytest.raises(ValueError, match="must be a regular.*filters=3"):
@@ -94,7 +94,7 @@ def test_nothing_to_prune_is_refused():
 
 
 def convolutional():
-    """1x1 convolutions: two that run faster sparse, four that do not."""
+    """1x1 convolutions: two that XNNPACK can run sparsely, and four others."""
     x = inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(4, 3, name="wide")(x)
     x = layers.Conv2D(4, 1, name="first")(x)
@@ -106,7 +106,7 @@ def convolutional():
     return keras.Model(inputs, layers.Dense(2, name="dense")(x))
 
 
-def test_pointwise_prunes_what_runs_faster():
+def test_pointwise_selects_layers_with_speed_up():
     report = tf_gems.PruningReport(convolutional(), filters="pointwise")
     assert [v.path for v in report.prunable] == [
         "first/kernel",
@@ -114,15 +114,15 @@ def test_pointwise_prunes_what_runs_faster():
     ]
     reasons = {v.path: reason for v, reason in report.skipped}
     for path in ("wide", "strided", "grouped", "classifier", "dense"):
-        assert reasons[f"{path}/kernel"] == "no faster for its zeros"
+        assert reasons[f"{path}/kernel"] == "not faster with zeros"
     assert reasons["first/bias"] == "bias or normalization"
-    with pytest.raises(ValueError, match='none that trains.*pattern="4x1"'):
+    with pytest.raises(ValueError, match='no trainable one.*pattern="4x1"'):
         tf_gems.PruningReport(network(), filters="pointwise")
 
 
-def test_pointwise_counts_what_is_not_pruned_as_well():
+def test_pointwise_density_includes_unpruned_weights():
     model = convolutional()
-    # 16 weights that stay, 24 that are pruned: at most 60 % can be zero.
+    # Of 40 weights, 24 can be pruned: at most 60 % can be zero.
     model.get_layer("first").trainable = False
     sparse = tf_gems.SparseModel(model, filters="pointwise", seed=0)
     assert [w.path for w in sparse.gem.prunable] == [
@@ -133,7 +133,7 @@ def test_pointwise_counts_what_is_not_pruned_as_well():
         tf_gems.methods.Magnitude(0.9).find(sparse)
 
 
-def test_pointwise_refuses_targets_that_pay_nothing():
+def test_pointwise_refuses_targets_without_speed_up():
     sparse = tf_gems.SparseModel(convolutional(), filters="pointwise", seed=0)
     copy = type(sparse).from_config(sparse.get_config())
     assert [w.path for w in copy.gem.prunable] == [
@@ -176,7 +176,7 @@ def test_policies_are_named():
     line = layers.SeparableConv1D(3, 3, name="line")(line)
     line = layers.DepthwiseConv1D(3, name="narrow")(line)
     line = layers.Flatten()(line)
-    # A name alone makes no depthwise kernel.
+    # A name alone does not make a kernel depthwise.
     outputs = layers.Dense(2, name="depthwise_head")(line)
     model = keras.Model(inputs, outputs)
     report = tf_gems.PruningReport(model, filters="no_depthwise")
@@ -198,7 +198,7 @@ def test_policies_are_named():
     }
     assert chosen["all"] == {v.path for v in everything.prunable}
     assert 'filters="pointwise" prunes 1 weights with 24 entries' in str(report)
-    # A list of strings is one of regular expressions.
+    # A list of strings is a list of regular expressions.
     named = tf_gems.PruningReport(model, ["pointwise"]).prunable
     assert {v.path for v in named} == {
         "separable/pointwise_kernel",
@@ -207,7 +207,7 @@ def test_policies_are_named():
 
 
 class Parts(keras.layers.Layer):
-    """Weights of many names and shapes, as users and KerasHub have them."""
+    """Weights with the names and shapes of user models and KerasHub."""
 
     SHAPES = {
         "content_attention_bias": (2, 4),
@@ -237,7 +237,7 @@ class Parts(keras.layers.Layer):
         return x
 
 
-def test_biases_tokens_and_positions_are_no_kernels():
+def test_biases_tokens_and_positions_are_not_kernels():
     layer = Parts()
     layer.build((None, 4))
     names = [
@@ -262,7 +262,7 @@ def test_low_rank_adapters_are_not_pruned():
     assert reasons[first.path] == "not trainable"
     assert list(reasons.values()).count("low-rank adapter") == 2
     assert [v.path for v in report.prunable] == [v.path for v in rest]
-    with pytest.raises(ValueError, match="nothing but adapters.*enable_lora"):
+    with pytest.raises(ValueError, match="only adapters.*enable_lora"):
         tf_gems.PruningReport(model.layers[0])
 
 
@@ -277,7 +277,7 @@ def test_scores_are_not_prunable():
         sparse.start_finetuning(tf_gems.methods.RandomPruning(0.5).find(sparse))
 
 
-def test_a_class_is_no_filter():
+def test_class_as_filter_is_refused():
     with pytest.raises(ValueError, match="filters=Dense, a class"):
         tf_gems.PruningReport(
             models.dense_network(), filters=keras.layers.Dense

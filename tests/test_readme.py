@@ -1,4 +1,4 @@
-"""The README says what the cards and the code say."""
+"""Tests that the README agrees with the model cards and the code."""
 
 import json
 import math
@@ -42,14 +42,14 @@ def row(card):
 
 
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
-def test_table_holds_the_figures_of_the_card(path):
+def test_table_matches_model_cards(path):
     card = json.loads(path.read_text("utf-8"))
     assert row(card) in README
     assert row(card) in PUBLISHED
     assert card["command"] in PUBLISHED
 
 
-def test_comparison_is_that_of_the_results():
+def test_comparison_matches_results():
     path = RESULTS / "compare_mnist" / "results.json"
     comparison = tf_gems.Comparison.load(path)
     assert comparison.render(0.9856) in METHODS
@@ -57,7 +57,7 @@ def test_comparison_is_that_of_the_results():
     best = {s["sparsity"]: s["method"] for s in reversed(comparison.summary())}
     assert best.pop(0.0) == "dense"
     assert best.pop(0.9856) == best.pop(0.995) == "gem_miner"
-    # At 5 % gradual magnitude pruning is level with it, as the page says.
+    # At 5 %, gradual magnitude pruning is as accurate, as the page says.
     accuracies = {
         s["method"]: f"{100 * s['accuracy'][0]:.2f}"
         for s in comparison.summary()
@@ -68,7 +68,7 @@ def test_comparison_is_that_of_the_results():
     assert max(accuracies.values()) in (mined, trained)
 
 
-def test_comparison_on_cifar10_is_that_of_the_results():
+def test_cifar10_comparison_matches_results():
     path = RESULTS / "compare_cifar10" / "results.json"
     comparison = tf_gems.Comparison.load(path)
     assert comparison.render(0.9856) in METHODS
@@ -86,7 +86,7 @@ def test_links_and_names_exist(page):
         assert (ROOT / "recipes" / recipe).exists(), recipe
 
 
-def test_the_readme_is_short():
+def test_readme_is_short():
     assert len(README.encode()) <= 8000
 
 
@@ -94,12 +94,12 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("code", SNIPPETS, ids=["trained", "gem"])
-def test_snippets_run_as_they_are_printed(code, tmp_path, monkeypatch):
+def test_snippets_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(code, names)
     sparsity = float(re.search(r"target_sparsity=([\d.]+)", code)[1])
-    plain = names["model"]  # what `strip` gave back
+    plain = names["model"]  # The result of `strip`.
     kernels = [layer.kernel for layer in plain.layers]
     size = sum(math.prod(kernel.shape) for kernel in kernels)
     kept = sum(np.count_nonzero(kernel) for kernel in kernels)

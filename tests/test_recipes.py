@@ -43,7 +43,7 @@ def run(output_dir, *flags, recipe="digits.py"):
 
 
 def refuse(output_dir, *flags, recipe="digits.py"):
-    """Runs a recipe that ends before it computes anything."""
+    """Runs a recipe that refuses its flags before any computation."""
     output_dir = f"--output_dir={output_dir}"
     return forked.run(RECIPES / recipe, output_dir, *flags)
 
@@ -54,7 +54,7 @@ def read_csv(path):
 
 
 @pytest.mark.slow
-def test_digits_survives_a_kill_resumes_and_then_is_a_no_op(tmp_path):
+def test_digits_resumes_after_kill_and_finished_run_is_no_op(tmp_path):
     flags = ["--preset=smoke", "--mining_epochs=6"]
     process = start(tmp_path, *flags)
     deadline = time.time() + TIMEOUT
@@ -76,16 +76,16 @@ def test_digits_survives_a_kill_resumes_and_then_is_a_no_op(tmp_path):
     assert results["command"] == (
         "python recipes/digits.py --preset=smoke --mining_epochs=6"
     )
-    # The killed run's epochs are in the log once, and the others follow.
+    # The log holds each epoch of the killed run and of the second run once.
     epochs = [int(row["epoch"]) for row in read_csv(run_directory / "mine.csv")]
     assert epochs == list(range(6))
     assert (run_directory / "report.png").read_bytes().startswith(b"\x89PNG")
     assert not list(run_directory.glob("backup-*"))
     assert "rare gem, fine-tuned" in output
-    # TensorFlow's own lines stay out of the way.
+    # TensorFlow's own log lines are silenced.
     assert "oneDNN" not in output and "cuda" not in output
 
-    # As if it had been killed after its last stage, in the midst of tidying.
+    # Simulates a kill after the last stage, during the cleanup.
     left = [
         run_directory / "backup-dense" / "000000003.backup",
         run_directory / ".tf_gems" / "lock",
@@ -102,7 +102,7 @@ def test_digits_survives_a_kill_resumes_and_then_is_a_no_op(tmp_path):
     assert again.strip() == output[output.index("lenet_300_100 on") :].strip()
 
 
-def test_a_bad_setting_is_refused_before_anything_is_written(tmp_path):
+def test_invalid_setting_is_refused_before_writing(tmp_path):
     code, output = refuse(tmp_path, "--finetuning_schedule=cosin")
     assert code != 0
     assert "Did you mean 'cosine'" in output
@@ -112,7 +112,7 @@ def test_a_bad_setting_is_refused_before_anything_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_data_names_the_remedy(tmp_path):
+def test_missing_data_error_names_remedy(tmp_path):
     code, output = refuse(
         tmp_path / "runs", f"--data_dir={tmp_path}", recipe="mnist.py"
     )
@@ -122,7 +122,7 @@ def test_missing_data_names_the_remedy(tmp_path):
 
 
 @pytest.mark.slow
-def test_tiny_imagenet_in_smoke(tmp_path):
+def test_tiny_imagenet_smoke_run(tmp_path):
     place = directory("tiny_imagenet_20")
     flags = [
         "--preset=smoke",
@@ -130,7 +130,7 @@ def test_tiny_imagenet_in_smoke(tmp_path):
         "--network=lenet_300_100",
         "--image_size=16",
         "--fraction=0.01",
-        # Of what is alive, that which rounds to one is the ticket.
+        # The ticket has the alive weights whose scores round to one.
         "--masks=rounded",
         "--optimizer=adam",
         "--learning_rate=0.02",
@@ -145,7 +145,7 @@ def test_tiny_imagenet_in_smoke(tmp_path):
     stages = json.loads(path.read_text("utf-8"))["stages"]
     size = 16 * 16 * 3 * 300 + 300 * 100 + 100 * 20
     assert stages["mine"]["size"] == size
-    # Scores begin uniform: about half of them round to one.
+    # Scores start uniform, so about half of them round to one.
     assert 0.3 * size < stages["mine"]["kept"] < 0.6 * size
     assert stages["random"]["kept"] == stages["mine"]["kept"]
     assert stages["export"]["accuracy"] == stages["finetune"]["accuracy"]
@@ -176,11 +176,12 @@ def test_every_network_starts_from_pretrained_weights(tmp_path, monkeypatch):
             for value, expected in zip(ours, layer.get_weights(), strict=True):
                 np.testing.assert_array_equal(value, expected)
                 compared += 1
-    assert compared == 53 * 5  # a kernel, and four tensors of its norm
+    # A kernel and four normalization tensors per block.
+    assert compared == 53 * 5
     assert model.output_shape == (None, 5)
 
 
-def test_the_paper_is_asked_by_flags(tmp_path):
+def test_paper_settings_flag(tmp_path):
     flags = ["--network=mobilenet_v2", f"--data_dir={tmp_path}"]
     code, output = refuse(
         tmp_path, *flags, "--target_sparsity=0.9", recipe="cifar10.py"
@@ -191,14 +192,14 @@ def test_the_paper_is_asked_by_flags(tmp_path):
 
 
 @pytest.mark.parametrize("recipe", ["mnist.py", "cifar10.py"])
-def test_other_recipes_know_their_presets(recipe):
+def test_recipes_have_presets(recipe):
     _, output = forked.run(RECIPES / recipe, "--helpfull")
     assert "<paper|short|smoke>" in output
     assert "Paper: 0.9856" in output
 
 
 @pytest.mark.slow
-def test_compare_in_smoke_and_again_from_its_cells(tmp_path):
+def test_compare_smoke_run_and_rerun(tmp_path):
     flags = ["--preset=smoke", "--names=gem_miner,snip,random_erk"]
     code, output = run(tmp_path, *flags, recipe="compare.py")
     assert code == 0, output

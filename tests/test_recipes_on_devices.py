@@ -1,4 +1,4 @@
-"""Recipes on several devices and with several workers, from end to end."""
+"""Runs recipes on several devices and workers, end to end."""
 
 import importlib.util
 import json
@@ -57,7 +57,7 @@ def results(output_dir):
 
 
 def ticket(output_dir):
-    """Masks and weights, bit for bit; metadata tell of all workers."""
+    """Returns masks and weights for a bitwise comparison, without metadata."""
     [path] = Path(output_dir).glob("digits-*/ticket.gem")
     found = gems.Ticket.load(path)
     return {
@@ -73,7 +73,7 @@ def children(pid):
 
 
 def wait_for(process, output_dir, pattern):
-    """Returns once there is such a file."""
+    """Waits until a matching file exists."""
     deadline = time.time() + TIMEOUT
     while not list(Path(output_dir).glob(f"digits-*/{pattern}")):
         assert process.poll() is None, finish(process)[1][-3000:]
@@ -83,7 +83,7 @@ def wait_for(process, output_dir, pattern):
 
 @pytest.mark.slow
 def test_mirrored(tmp_path):
-    flags = [*SMOKE, "--strategy=mirrored"]  # 359 test images
+    flags = [*SMOKE, "--strategy=mirrored"]  # The number of test images is 359.
     code, output = finish(start(tmp_path, *flags, replicas=2))
     assert code == 0, output[-3000:]
     stages = results(tmp_path)
@@ -98,18 +98,21 @@ def kill_one_of_two_workers(output_dir):
     _, worker = children(process.pid)
     os.kill(worker, signal.SIGKILL)
     code, _ = finish(process)
-    assert code != 0, "no worker goes on without the others"
-    assert not list(output_dir.glob("*/ticket.gem")), "killed too late"
+    assert code != 0, "a worker continued without the others"
+    assert not list(output_dir.glob("*/ticket.gem")), (
+        "the worker was killed too late"
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not Path("/proc/self/task").exists(), reason="finds workers in /proc"
+    not Path("/proc/self/task").exists(),
+    reason="the test finds workers in /proc",
 )
-def test_killed_workers_go_on_to_the_same_ticket(tmp_path):
+def test_killed_workers_resume_to_same_ticket(tmp_path):
     (tmp_path / "whole").mkdir()
     process = start(tmp_path / "whole", *SMOKE, "--workers=2")
-    wait_for(process, tmp_path / "whole", "results.json")  # of mining
+    wait_for(process, tmp_path / "whole", "results.json")  # Epochs of mining.
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
@@ -127,7 +130,7 @@ def test_killed_workers_go_on_to_the_same_ticket(tmp_path):
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="jax is not installed"
 )
-def test_devices_that_do_not_divide_the_batches(tmp_path):
+def test_devices_must_divide_batches(tmp_path):
     flags = ["--backend=jax", "--strategy=mirrored"]
     three = "--xla_force_host_platform_device_count=3"
     process = start(tmp_path, *SMOKE, *flags, XLA_FLAGS=three)
@@ -139,7 +142,7 @@ def test_devices_that_do_not_divide_the_batches(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_comparison_mirrored(tmp_path):
+def test_mirrored_comparison(tmp_path):
     flags = ["--preset=smoke", "--names=snip", "--strategy=mirrored"]
     process = start(tmp_path, *flags, recipe="compare.py", replicas=2)
     code, output = finish(process)
@@ -151,7 +154,7 @@ def test_a_comparison_mirrored(tmp_path):
 
 
 @pytest.mark.slow
-def test_replicas_that_do_not_divide_the_batches(tmp_path):
+def test_replicas_must_divide_batches(tmp_path):
     process = start(tmp_path, *SMOKE, "--strategy=mirrored", replicas=3)
     code, output = finish(process)
     assert code and "batch_size=64 for 3 replicas" in output
@@ -172,8 +175,8 @@ def test_replicas_that_do_not_divide_the_batches(tmp_path):
         ("digits.py", ["--backend=jax", "--strategy=multiworker"], "'jax'"),
     ],
 )
-def test_what_is_refused(recipe, flags, message, tmp_path):
-    if "--backend=jax" in flags:  # which is chosen before imports
+def test_invalid_flags_are_refused(recipe, flags, message, tmp_path):
+    if "--backend=jax" in flags:  # Flags that are read before the imports.
         code, output = finish(start(tmp_path, *flags, recipe=recipe))
     else:
         output_dir = f"--output_dir={tmp_path}"

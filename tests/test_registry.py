@@ -20,7 +20,7 @@ def loud(height):
 
 
 class Sine(schedules.Schedule):
-    """A schedule of a user, without `get_config`."""
+    """A user's schedule without `get_config`."""
 
     def __init__(self, height, *, phase=0.0, change=loud):
         self.height = height
@@ -32,7 +32,7 @@ class Sine(schedules.Schedule):
 
 
 class Mine(methods.Magnitude):
-    """A method of a user, which fixes an argument of its base class."""
+    """A user's method that fixes an argument of its base class."""
 
     def __init__(self, target_sparsity, power=1, weigh=np.abs):
         super().__init__(target_sparsity, distribution="erk")
@@ -63,7 +63,7 @@ OBJECTS = [
 
 
 @pytest.mark.parametrize("value", OBJECTS, ids=lambda v: type(v).__name__)
-def test_a_config_is_the_arguments_and_gives_an_equal_object(value):
+def test_config_round_trip(value):
     assert isinstance(value, Configurable)
     config = keras.saving.serialize_keras_object(value)
     with keras.saving.custom_object_scope({"Sine": Sine, "loud": loud}):
@@ -76,7 +76,7 @@ def test_a_config_is_the_arguments_and_gives_an_equal_object(value):
             assert name in config["config"]
 
 
-def test_functions_and_arrays_of_a_user_are_kept():
+def test_user_functions_and_arrays_are_kept():
     sine = Sine(np.array([1.0, 3.0]), change=loud)
     with keras.saving.custom_object_scope({"loud": loud}):
         copy = Sine.from_config(sine.get_config())
@@ -84,7 +84,7 @@ def test_functions_and_arrays_of_a_user_are_kept():
     np.testing.assert_array_equal(copy(0.5), sine(0.5))
 
 
-def test_what_no_config_can_hold_is_named():
+def test_unserializable_arguments_are_named():
     for value in (lambda height: height, object()):
         with pytest.raises(NotImplementedError, match="Sine with argument `ch"):
             Sine(2.0, change=value).get_config()
@@ -94,14 +94,14 @@ def test_what_no_config_can_hold_is_named():
         one.get_config()
 
 
-def test_a_copy_of_a_method_has_its_functions():
-    """A comparison makes a copy for every sparsity and seed."""
+def test_copy_of_method_keeps_functions():
+    """A comparison copies the method for every sparsity and seed."""
     one = Mine(0.5, power=3, weigh=lambda w: -np.abs(w))
     copy = methods.get(one, target_sparsity=0.9)
     assert copy.weigh is one.weigh and copy.power == 3
     assert copy.target_sparsity == 0.9
     assert type(copy.distribution) is type(one.distribution)
-    # A search is not lost because its method has no config.
+    # A method without a config can still be used for a search.
     model = keras.Sequential([keras.Input((9,)), keras.layers.Dense(8)])
     ticket = copy.find(SparseModel(model, seed=0))
     assert ticket.metadata["method"] == {"class_name": "Mine"}

@@ -17,14 +17,14 @@ Y = (X.mean(axis=(1, 2, 3)) > 0).astype("int32")
 
 
 def mined(scope, watch):
-    """Mines a network whose loss also has regularizers of its own."""
+    """Mines a network whose loss includes regularizers."""
     with scope:
         keras.utils.set_random_seed(5)
         network = keras.Sequential(
             [
                 keras.Input((8, 8, 1)),
-                # No BatchNormalization: its statistics are those of a
-                # replica, in Keras itself.
+                # Without BatchNormalization, since its statistics differ
+                # between replicas in Keras itself.
                 keras.layers.Conv2D(4, 3, activation="relu"),
                 keras.layers.Flatten(),
                 keras.layers.Dense(
@@ -61,7 +61,7 @@ def fit(model, *callbacks, epochs=6):
 
 
 class ReplicasAgree(keras.callbacks.Callback):
-    """Compares every copy of what pruning adds, at the end of every epoch."""
+    """Compares all copies of the pruning variables after every epoch."""
 
     def __init__(self):
         super().__init__()
@@ -77,7 +77,7 @@ class ReplicasAgree(keras.callbacks.Callback):
 
 
 class OneDevice:
-    """The scope of no strategy."""
+    """The scope without a strategy."""
 
     def __enter__(self):
         return self
@@ -86,7 +86,7 @@ class OneDevice:
         pass
 
 
-def test_two_replicas_mine_the_ticket_of_one(mirrored_strategy, tmp_path):
+def test_two_replicas_find_ticket_of_one(mirrored_strategy, tmp_path):
     watch = ReplicasAgree()
     one, history_of_one = mined(OneDevice(), ReplicasAgree())
     two, history_of_two = mined(mirrored_strategy.scope(), watch)
@@ -96,7 +96,7 @@ def test_two_replicas_mine_the_ticket_of_one(mirrored_strategy, tmp_path):
 
     for name in ("alive_density", "regularization"):
         assert history_of_one[name] == history_of_two[name]
-    # Neither the penalty nor the regularizer counts once a replica.
+    # Neither the penalty nor the regularizer is counted once per replica.
     for name in ("score_penalty", "loss"):
         np.testing.assert_allclose(
             history_of_one[name], history_of_two[name], rtol=1e-3
@@ -120,7 +120,7 @@ def test_two_replicas_mine_the_ticket_of_one(mirrored_strategy, tmp_path):
     for path, mask in tickets[1].masks.items():
         np.testing.assert_array_equal(mask, loaded.masks[path])
 
-    # Fine-tuning keeps the masks, on both replicas.
+    # Fine-tuning keeps the masks on both replicas.
     two.start_finetuning()
     with mirrored_strategy.scope():
         compiled(two)

@@ -1,4 +1,4 @@
-"""The harness that runs the paper's tables."""
+"""Tests the program that reproduces the paper's tables."""
 
 import json
 import os
@@ -24,7 +24,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "reproduce"
 @pytest.mark.parametrize(
     "part", ["table2", "table3", "table4", "figure6", "figure7"]
 )
-def test_every_row_makes_a_method_at_its_density(part):
+def test_every_row_creates_method_at_its_density(part):
     whole, reduced = tables.Scale(), tables.Scale(0.1, 0.5)
     dense, *rows = tables.rows(part)
     assert dense.method is None
@@ -36,7 +36,7 @@ def test_every_row_makes_a_method_at_its_density(part):
         keras.saving.serialize_keras_object(method)
 
 
-def test_the_papers_numbers():
+def test_numbers_of_the_paper():
     after = {
         row.name: row.after
         for part in ("table2", "table3", "table4")
@@ -51,7 +51,7 @@ def test_the_papers_numbers():
     assert checked == 78.73
 
 
-def test_a_reduced_run_learns_faster_under_the_penalty_as_it_is():
+def test_reduced_run_scales_learning_rate_but_not_penalty():
     theirs, ours = (
         next(r for r in tables.rows("table4") if r.name == name)
         for name in (tables.THEIRS, "Gem-Miner, ours")
@@ -70,7 +70,7 @@ def test_a_reduced_run_learns_faster_under_the_penalty_as_it_is():
         assert config["regularization"]["class_name"] == "Adaptive"
 
 
-def test_what_the_paper_lacks_is_refused():
+def test_settings_missing_in_paper_are_refused():
     with pytest.raises(ValueError, match="resnet20"):
         tables.rows("table4", "vgg16")
     with pytest.raises(ValueError, match="figure3"):
@@ -84,7 +84,7 @@ def test_what_the_paper_lacks_is_refused():
     sorted(RESULTS.glob("*/*.json")),
     ids=lambda path: f"{path.parent.name}/{path.stem}",
 )
-def test_the_page_shows_what_was_run(path):
+def test_page_shows_results(path):
     cells = json.loads(path.read_text("utf-8"))
     epochs, fraction = path.parent.name.split("-")[-2:]
     text = figures.render(cells, tables.Scale(float(epochs), float(fraction)))
@@ -97,7 +97,7 @@ def test_the_page_shows_what_was_run(path):
 
 
 def start(directory, *arguments, part=TABLE, backend="jax"):
-    """Starts the harness on a few made-up images."""
+    """Starts the program on a few synthetic images."""
     random = np.random.default_rng(0)
     data = directory / "images.npz"
     if not data.exists():
@@ -124,7 +124,7 @@ def start(directory, *arguments, part=TABLE, backend="jax"):
 
 
 def run(*arguments, **keywords):
-    """Runs the harness to its end."""
+    """Runs the program to completion."""
     with start(*arguments, **keywords) as process:
         try:
             output, errors = process.communicate(timeout=500)
@@ -136,7 +136,7 @@ def run(*arguments, **keywords):
 
 
 @pytest.mark.slow
-def test_a_slice_ends_and_the_next_goes_on(tmp_path):
+def test_time_limited_run_resumes(tmp_path):
     pytest.importorskip("jax")
     first = run(tmp_path, "--minutes=0.2")
     for _ in range(3):
@@ -150,7 +150,7 @@ def test_a_slice_ends_and_the_next_goes_on(tmp_path):
     assert cell["epochs_of_search"] == cell["epochs_of_finetuning"] == 3
     assert len(cell["layers"]) == 20 and min(cell["layers"]) > 0
 
-    # A finished cell is never run again.
+    # A finished cell is not run again.
     [file] = tmp_path.glob("reproduce-*/cells/*.json")
     changed = {**json.loads(file.read_text("utf-8")), "after": 0.125}
     file.write_text(json.dumps(changed), "utf-8")
@@ -158,7 +158,7 @@ def test_a_slice_ends_and_the_next_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_fused_cells_are_their_own(tmp_path):
+def test_fused_cells_are_separate(tmp_path):
     refused = run(tmp_path, "--fuse")
     assert refused.returncode and "Received: --fuse" in refused.stderr
     process = run(tmp_path, "--fuse", backend="tensorflow")
@@ -166,21 +166,21 @@ def test_fused_cells_are_their_own(tmp_path):
     [file] = tmp_path.glob("reproduce-*/cells/*.json")
     cell = json.loads(file.read_text("utf-8"))
     assert "--fuse" in cell["command"] and 0 < cell["after"] < 1
-    # The same command without it does not take them.
+    # The same command without `--fuse` does not use these cells.
     [fused] = tmp_path.glob("reproduce-*/tickets/*.gem")
     with start(tmp_path, backend="tensorflow") as other:
         try:
             while {p.stem for p in file.parent.iterdir()} == {file.stem}:
-                assert other.poll() is None, "it ran no cell of its own"
+                assert other.poll() is None, "it did not run a separate cell"
                 time.sleep(0.05)
             locks = {p.stem for p in fused.parent.glob("*.lock")}
         finally:
             other.kill()
-    assert locks - {fused.stem}, "it searches for a ticket of its own"
+    assert locks - {fused.stem}, "it did not search for a separate ticket"
 
 
 @pytest.mark.slow
-def test_the_course_of_mining_by_penalty(tmp_path):
+def test_mining_curves_by_penalty(tmp_path):
     pytest.importorskip("jax")
     part = ["--figure=5", "--only=penalty 0.0001"]
     process = run(tmp_path, part=part)
@@ -195,7 +195,7 @@ def test_the_course_of_mining_by_penalty(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["figure3", "figure6"])
-def test_accuracies_are_drawn_by_density(part, tmp_path):
+def test_accuracies_are_plotted_by_density(part, tmp_path):
     cells = [
         {
             "name": row.name,
@@ -212,7 +212,7 @@ def test_accuracies_are_drawn_by_density(part, tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
-def test_an_epoch_that_ran_twice_counts_once(tmp_path):
+def test_repeated_epoch_counts_once(tmp_path):
     curve = figures.Curve(tmp_path / "curve.csv", lambda model: 0.5)
     for epoch, density in enumerate((0.9, 0.8, 0.7)):
         curve.on_epoch_end(epoch, {"density": density})

@@ -1,4 +1,4 @@
-"""Sanity checks: what is lost is lost, and what stays stays."""
+"""Tests the sanity checks: reinitialized weights and shuffled masks."""
 
 import keras
 import models
@@ -13,7 +13,7 @@ from tf_gems import sanity
 
 
 def mixed_network():
-    """Sequential: layers whose weights are drawn in unlike ways."""
+    """Sequential: layers with different initializers."""
     image = keras.Input((8, 8, 32))
     x = layers.Conv2D(64, 3, kernel_initializer="he_normal", name="conv")(image)
     x = layers.DepthwiseConv2D(3, depth_multiplier=4, name="depthwise")(x)
@@ -34,12 +34,12 @@ def random_ticket(model, sparsity=0.5):
     return methods.RandomPruning(sparsity, seed=7).find(model)
 
 
-def test_weights_are_drawn_anew_as_they_were_first():
+def test_reinitialized_weights_have_same_distribution():
     keras.utils.set_random_seed(1)
     sparse = gems.SparseModel(mixed_network(), seed=0)
     initial = {v.path: ops.convert_to_numpy(v) for v in sparse.model.weights}
     for variable in sparse.model.weights:
-        if len(variable.shape) == 1:  # as training would
+        if len(variable.shape) == 1:  # Changes the weights like training.
             variable.assign(variable + 0.5)
     ticket = random_ticket(sparse)
     new = sanity.reinitialize(ticket, sparse, seed=0)
@@ -54,10 +54,10 @@ def test_weights_are_drawn_anew_as_they_were_first():
         np.testing.assert_array_equal(weight, again.weights[path])
         if path.startswith("frozen"):
             np.testing.assert_array_equal(weight, ticket.weights[path])
-        elif np.unique(first).size <= 2:  # biases, scales, statistics
+        elif np.unique(first).size <= 2:  # Biases, scales and statistics.
             np.testing.assert_array_equal(weight, first, err_msg=path)
         else:
-            # Unlike values of the same distribution.
+            # Different values from the same distribution.
             for a, b in [(weight, first), (weight, other.weights[path])]:
                 assert np.mean(np.isclose(a, b, atol=1e-6)) < 0.01, path
             np.testing.assert_allclose(
@@ -67,18 +67,18 @@ def test_weights_are_drawn_anew_as_they_were_first():
                 err_msg=path,
             )
             np.testing.assert_allclose(weight.std(), first.std(), rtol=0.1)
-    # One initializer of a fixed seed, and equal shapes, yet unlike values.
+    # Layers with the same seeded initializer still get different values.
     assert np.any(new.weights["one/kernel"] != new.weights["two/kernel"][:32])
     query, key = (
         new.weights[f"attention/{name}/kernel"] for name in ("query", "key")
     )
     assert np.mean(query == key) < 0.01
-    # A recurrent kernel is orthogonal, and an LSTM does not forget at first.
+    # A recurrent kernel is orthogonal, and the initial forget bias is 1.
     recurrent = new.weights["lstm/lstm_cell/recurrent_kernel"]
     np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(32), atol=1e-5)
     bias = new.weights["lstm/lstm_cell/bias"]
     np.testing.assert_array_equal(bias, np.repeat([0, 1, 0, 0], 32))
-    # The network itself is as it was.
+    # The network itself has not changed.
     new.apply(sparse)
     assert sparse.ticket().kept == ticket.kept
 
@@ -97,7 +97,7 @@ def test_signed_constants_get_new_signs():
         network, kernel_initializer="signed_constant", seed=0
     )
     ticket = random_ticket(sparse)
-    # The model's own seed must not give its own weights.
+    # The model's own seed must not reproduce its weights.
     for seed in (0, 1):
         new = sanity.reinitialize(ticket, sparse, seed=seed)
         for path, fan in [
@@ -114,7 +114,7 @@ def test_signed_constants_get_new_signs():
 
 @keras.saving.register_keras_serializable(package="tests")
 class Scaled(layers.Layer):
-    """A layer of one's own that hides how its weights are drawn."""
+    """A custom layer whose initialization is unknown."""
 
     def __init__(self, seed=None, **kwargs):
         super().__init__(**kwargs)
@@ -150,7 +150,7 @@ def scaled_network(seed):
     return gems.SparseModel(network, seed=0)
 
 
-def test_layers_of_ones_own():
+def test_custom_layers():
     sparse = scaled_network(None)
     ticket = random_ticket(sparse)
     new, again, other = (
@@ -161,11 +161,11 @@ def test_layers_of_ones_own():
     np.testing.assert_array_equal(new[table], again[table])
     assert np.all(new[table] != other[table])
     assert np.all(new[table] != ticket.weights[table])
-    # What a layer has learnt about the data stays.
+    # Adapted statistics are kept.
     np.testing.assert_array_equal(new["scaled/n/mean"], [2, 3, 4, 5])
 
 
-def test_what_cannot_be_drawn_anew_is_refused_by_name():
+def test_unsupported_reinitialization_is_refused_by_name():
     sparse = scaled_network(5)
     with pytest.raises(ValueError, match="scaled/own/table.*fixed seed"):
         sanity.reinitialize(random_ticket(sparse), sparse, seed=0)
@@ -179,7 +179,7 @@ def test_what_cannot_be_drawn_anew_is_refused_by_name():
     ticket = random_ticket(sparse)
     with pytest.raises(ValueError, match="own' of type NoConfig.*no config"):
         sanity.reinitialize(ticket, sparse, seed=0)
-    with pytest.raises(ValueError, match="only the network"):
+    with pytest.raises(ValueError, match="only be used with the network"):
         sanity.reinitialize(ticket, models.dense_network(), seed=0)
 
 
@@ -200,13 +200,13 @@ def test_shuffled_masks_keep_their_counts(tmp_path):
             for t in (shuffled, random)
         ]
     masks.append(np.concatenate([m.ravel() for m in ticket.masks.values()]))
-    # The random ticket has the shuffled masks of its seed, and no others are
-    # equal; magnitude is no part of the choice.
+    # The random ticket has the shuffled masks of its seed. All other masks
+    # differ, and magnitudes have no effect.
     agreement = np.mean([[np.mean(a == b) for a in masks] for b in masks], 0)
     assert len({m.tobytes() for m in masks}) == 4
     assert agreement.max() < 0.8
 
-    # A file holds no weights that are pruned; the model does.
+    # A file does not hold pruned weights, but the model does.
     ticket.save(tmp_path / "ticket.gem")
     loaded = gems.Ticket.load(tmp_path / "ticket.gem")
     with pytest.raises(ValueError, match="weights that the ticket prunes"):
@@ -232,7 +232,7 @@ def test_every_entry_is_kept_equally_often():
     assert np.abs(mean - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / 800)
 
 
-def test_a_shuffled_ticket_has_the_shape_it_was_found_in():
+def test_shuffled_ticket_keeps_pattern():
     sparse = gems.SparseModel(models.dense_network(), seed=0)
     for pattern in ("2:4", "2x1"):
         finder = methods.Magnitude(0.5, pattern=pattern)
@@ -279,7 +279,7 @@ def forward(weights, x):
 
 
 def gradients(weights, x, y):
-    """Of the mean cross-entropy, by hand."""
+    """Returns the gradients of the mean cross-entropy."""
     hidden, logits = forward(weights, x)
     odds = np.exp(logits - logits.max(1, keepdims=True))
     slope = (odds / odds.sum(1, keepdims=True) - np.eye(2)[y]) / len(y)
@@ -288,7 +288,7 @@ def gradients(weights, x, y):
 
 
 def planted(signal):
-    """A task whose first inputs carry all signal, and a network for it."""
+    """Returns a task whose first inputs hold the signal, and its network."""
     random = np.random.default_rng(0)
     x = random.normal(size=(1200, 40)).astype("float32")
     y = (x[:, :signal].sum(axis=1) > 0).astype("int32")
@@ -302,7 +302,7 @@ def planted(signal):
     sparse = gems.SparseModel(network, seed=0)
 
     def fit(ticket, seed):
-        """Momentum by hand: the checks ask for no model of Keras."""
+        """Trains with momentum in NumPy. The checks need no Keras model."""
         random = np.random.default_rng(seed)
         weights = [v.astype("float64") for v in ticket.weights.values()]
         masks = [ticket.masks.get(path, 1.0) for path in ticket.weights]
@@ -325,11 +325,11 @@ def planted(signal):
 
 
 def ticket_of(sparse, hidden):
-    """Keeps some weights of the first layer, and all of the second."""
+    """Keeps some weights of the first layer and all of the second layer."""
     return gems.Ticket.from_masks(sparse, [hidden, np.ones((8, 2), bool)])
 
 
-def test_a_mask_that_matters_and_one_that_does_not(capsys, tmp_path):
+def test_relevant_and_irrelevant_masks(capsys, tmp_path):
     sparse, fit, evaluate = planted(SIGNAL)
     signal = np.broadcast_to(np.arange(40)[:, None] < SIGNAL, (40, 8)).copy()
     noise = np.roll(signal, SIGNAL, axis=0)
@@ -342,7 +342,7 @@ def test_a_mask_that_matters_and_one_that_does_not(capsys, tmp_path):
         verbose=1,
     )
     assert report.mask == "specific"
-    # Any weights learn this; the mask alone is what the ticket knows.
+    # Any weights learn this task, so only the mask matters.
     assert report.weights != "specific"
     means = {k: np.mean(v) for k, v in report.accuracies.items()}
     assert means["ticket"] > 0.9 and means["inverted"] < 0.6
@@ -352,7 +352,7 @@ def test_a_mask_that_matters_and_one_that_does_not(capsys, tmp_path):
     report.draw(tmp_path / "report.png")
     assert (tmp_path / "report.png").stat().st_size > 1000
 
-    # Where all inputs matter alike, one random mask is as good as another.
+    # If all inputs matter equally, all random masks are equally good.
     sparse, fit, evaluate = planted(40)
     random = np.random.default_rng(1).permuted(signal)
     report = sanity.check(ticket_of(sparse, random), fit, evaluate)
@@ -361,7 +361,7 @@ def test_a_mask_that_matters_and_one_that_does_not(capsys, tmp_path):
     assert set(report.accuracies) == {"ticket", "shuffled"}
 
 
-def test_the_interval_is_that_of_welch():
+def test_interval_matches_welch():
     # scipy.stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     a, b = [0.90, 0.92, 0.91], [0.80, 0.86, 0.81, 0.83]
     difference, low, high = sanity.SanityReport(
@@ -395,7 +395,7 @@ def test_verdicts(ticket, other, mask):
     assert (row["interval"] is None) == (len(other) == 1)
 
 
-def test_a_report_for_people():
+def test_report_as_text():
     report = sanity.SanityReport(
         {"ticket": [0.83, 0.84], "shuffled": [0.5, 0.52], "random": [0.4]}
     )
@@ -418,6 +418,6 @@ def test_a_report_for_people():
         ({"ticket": []}, "Received"),
     ],
 )
-def test_wrong_accuracies_are_refused(accuracies, message):
+def test_invalid_accuracies_are_refused(accuracies, message):
     with pytest.raises(ValueError, match=message):
         sanity.SanityReport(accuracies)

@@ -1,4 +1,4 @@
-"""The published artefacts keep what their cards promise."""
+"""Tests that the published files have the properties on their cards."""
 
 import importlib.util
 import json
@@ -15,7 +15,7 @@ from tf_gems.export.run_litert import run_litert
 
 DIRECTORY = Path(__file__).parents[1] / "savedmodels"
 CARDS = sorted(DIRECTORY.glob("*.json"))
-IMAGES = 1000  # enough to tell, and quick without XNNPACK
+IMAGES = 1000  # Sufficient, and quick without XNNPACK.
 
 
 def accuracy(logits, labels):
@@ -25,7 +25,7 @@ def accuracy(logits, labels):
 def load(card):
     name = card["settings"]["dataset"]
     directory = None if name == "digits" else tfds_directory(name)
-    # The statistics that normalize images are those of all training images.
+    # The normalization uses the statistics of all training images.
     return datasets.load(name, directory)
 
 
@@ -40,7 +40,7 @@ def load(card):
         for path in CARDS
     ],
 )
-def test_artefact_does_what_its_card_says(path):
+def test_file_matches_model_card(path):
     card = json.loads(path.read_text("utf-8"))
     promised = card["accuracy"]
     ticket_path, tflite_path = (
@@ -56,14 +56,14 @@ def test_artefact_does_what_its_card_says(path):
     assert (ticket.kept, ticket.size) == (card["kept"], card["size"])
     target = 1 - card["settings"]["target_sparsity"]
     assert ticket.kept == round(target * ticket.size)
-    # Mined, not trained: every layer still has weights of one magnitude.
+    # The weights were not trained, so each layer has a single magnitude.
     for name, mask in ticket.masks.items():
         magnitudes = np.unique(np.abs(ticket.weights[name][mask]))
         assert len(magnitudes) == 1
 
     data = load(card)
     images, labels = (array[:IMAGES] for array in data.test)
-    # All of a small test set, or four standard errors of a part.
+    # The whole test set if it is small, or four standard errors of a part.
     tolerance = 2e-3 if len(data.test[1]) <= IMAGES else 2 * IMAGES**-0.5
     network = getattr(zoo, card["settings"]["network"])(
         data.image_shape, data.classes
@@ -91,7 +91,7 @@ def test_tickets_are_near_their_information():
 
 
 def test_half_precision_statistics_are_enough(tmp_path):
-    """A third less, and the network computes what it did, but for rounding."""
+    """The file is a third smaller, and the outputs differ only by rounding."""
     ticket = tf_gems.Ticket.load(DIRECTORY / "cifar10.gem")
     ticket.save(tmp_path / "half.gem", dtype="float16")
     assert (tmp_path / "half.gem").stat().st_size < 7_000
@@ -106,7 +106,7 @@ def test_half_precision_statistics_are_enough(tmp_path):
     np.testing.assert_allclose(*outputs, atol=2e-3 * scale)
 
 
-def test_there_are_artefacts_to_test():
+def test_published_files_exist():
     assert len(CARDS) >= 2
 
 
@@ -120,7 +120,7 @@ def gallery():
     return module
 
 
-def test_the_table_is_that_of_the_files(gallery):
+def test_table_matches_files(gallery):
     path = DIRECTORY.parent / "benchmarks" / "results" / "gallery.json"
     results = json.loads(path.read_text("utf-8"))
     table = (DIRECTORY / "README.md").read_text("utf-8")
@@ -141,7 +141,7 @@ def test_the_table_is_that_of_the_files(gallery):
         assert row["sparse_microseconds"] > 0 < row["dense_microseconds"]
 
 
-def test_the_dense_twin_computes_the_same(gallery, tmp_path):
+def test_dense_file_has_same_outputs(gallery, tmp_path):
     sparse = DIRECTORY / "digits.tflite"
     dense = tmp_path / "dense.tflite"
     dense.write_bytes(gallery.densified(sparse.read_bytes()))

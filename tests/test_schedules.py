@@ -27,8 +27,8 @@ RESNET20 = 268_336
         (50.0, 18, 134_168, 134_161),
     ],
 )
-def test_counts_of_the_papers_resnet20(percent, freezes, exact, reference):
-    # The users' way to the density, with its rounding error.
+def test_counts_match_paper_resnet20(percent, freezes, exact, reference):
+    # The authors' conversion of the density, including its rounding error.
     density = 1.0 - (1.0 - percent / 100)
     assert geometric_counts(RESNET20, density, freezes)[-1] == exact
     counts = geometric_counts(RESNET20, density, freezes, "reference")
@@ -48,7 +48,8 @@ def test_counts(size, density, freezes):
     assert exact[-1] == round(size * density)
     assert exact == sorted(exact, reverse=True)
 
-    # The authors' main.py: rate = 1 - s^(1/N); each freeze ceil(rate * alive).
+    # The authors' main.py: rate = 1 - s^(1/N). Each freeze removes ceil(rate *
+    # alive).
     rate, alive = 1 - density ** (1 / freezes), size
     expected = [size]
     for _ in range(freezes):
@@ -57,7 +58,7 @@ def test_counts(size, density, freezes):
     assert geometric_counts(size, density, freezes, "reference") == expected
 
 
-def test_counts_where_a_floor_would_differ():
+def test_counts_use_ceil():
     # 10000 * (1 - (1 - 0.8583)) rounds to 8583, but ceil removes 1418.
     counts = geometric_counts(10_000, 0.8583, 1, "reference")
     assert counts[-1] == 10_000 - math.ceil((1 - 0.8583) * 10_000)
@@ -134,11 +135,11 @@ def test_get_refuses(identifier, message):
 
 
 @pytest.mark.parametrize("ends", [(0, 1), (1, 0), (-1, 1)])
-def test_geometric_refuses_ends_that_are_not_positive(ends):
-    with pytest.raises(ValueError, match="positive ends.*Use `Polynomial`"):
+def test_geometric_refuses_nonpositive_values(ends):
+    with pytest.raises(ValueError, match="must be positive.*Use `Polynomial`"):
         schedules.Geometric(*ends)
 
 
-def test_polynomial_refuses_a_power_that_is_not_positive():
+def test_polynomial_refuses_nonpositive_power():
     with pytest.raises(ValueError, match="Received: power=0"):
         schedules.Polynomial(power=0)

@@ -21,7 +21,7 @@ NETWORKS = {
 
 
 def mask_by_hand(plain, sparse):
-    """Gives a twin of the network the kernels times `1[p > 0.5] * alive`."""
+    """Multiplies the kernels of a copy by `1[p > 0.5] * alive`."""
     prunable = {id(w.weight): w for w in sparse.gem.prunable}
     for ours, theirs in zip(sparse.model.weights, plain.weights, strict=True):
         value = ops.convert_to_numpy(ours)
@@ -42,7 +42,7 @@ def mined(request, tmp_path_factory):
     sparse = tf_gems.SparseModel(build(), seed=0)
     before = values(sparse.model)
     scores = values([w.score for w in sparse.gem.prunable])
-    # Recurrence is slow to trace; the others are compiled.
+    # Recurrent layers are slow to trace. The other networks are compiled.
     mine(sparse, x, y, loss, run_eagerly=request.param == "text")
     path = str(tmp_path_factory.mktemp("mined") / "mined.keras")
     sparse.save(path)
@@ -58,7 +58,7 @@ def mined(request, tmp_path_factory):
     }
 
 
-def test_output_is_that_of_the_masked_network(mined):
+def test_output_matches_masked_network(mined):
     sparse, (x, _) = mined["sparse"], mined["data"]
     twin = mask_by_hand(mined["twin"], sparse)
     assert difference(sparse(x), twin(x)) == 0.0
@@ -66,7 +66,7 @@ def test_output_is_that_of_the_masked_network(mined):
     assert 0 < sparse.density <= sparse.ticket().density
 
 
-def test_mining_trains_every_score_and_nothing_else(mined):
+def test_mining_trains_only_scores(mined):
     sparse = mined["sparse"]
     moved = {
         variable.path.rsplit("/", 1)[-1]
@@ -94,8 +94,8 @@ def test_mining_trains_every_score_and_nothing_else(mined):
     assert kept == round(0.4 * sparse.gem.size)
 
 
-def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path, request):
-    if mined["name"] != "towers":  # slow to trace ten times
+def test_saved_model_continues_mining_or_finetuning(mined, tmp_path, request):
+    if mined["name"] != "towers":  # Tracing it ten times would be slow.
         request.getfixturevalue("eagerly")
     sparse, (x, y) = mined["sparse"], mined["data"]
     loaded = keras.models.load_model(mined["path"])
@@ -104,13 +104,13 @@ def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path, request):
     assert loaded.phase == "mining"
     assert difference(values(loaded), values(sparse)) == 0.0
     scores = values([w.score for w in loaded.gem.prunable])
-    loaded.fit(x, y, verbose=0)  # compiled as it was saved
+    loaded.fit(x, y, verbose=0)  # Compiled as before saving.
     assert (
         difference(scores, values([w.score for w in loaded.gem.prunable])) > 0
     )
     assert difference(values(loaded.model)[0], values(sparse.model)[0]) == 0.0
 
-    # Predictions are made with the ticket, not by a step traced while mining.
+    # Predictions use the ticket, not a function traced during mining.
     loaded.start_finetuning()
     plain = tf_gems.strip(loaded)
     tuned = loaded.predict(x, verbose=0)
@@ -149,7 +149,7 @@ def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path, request):
         if np.any(old != new)
     }
     trains = {v.path for v in loaded.model.trainable_variables}
-    # Softmax ignores what is added to all keys: their bias has no gradient.
+    # The bias of keys has no gradient, since softmax is shift-invariant.
     assert {path for path in trains if "key/bias" not in path} <= changed
     assert not any("frozen" in path for path in changed)
 
@@ -161,14 +161,14 @@ def test_a_saved_model_goes_on_mining_or_fine_tuning(mined, tmp_path, request):
     assert difference(tf_gems.strip(again)(x), loaded(x)) == 0.0
 
 
-def test_clones_and_weight_files_give_equal_networks(mined, tmp_path):
+def test_clones_and_weight_files_have_equal_outputs(mined, tmp_path):
     sparse, (x, _) = mined["sparse"], mined["data"]
     expected = sparse(x)
     clone = keras.models.clone_model(sparse)
     assert (
         difference([w.score for w in clone.gem.prunable], mined["scores"])
         == 0.0
-    )  # the seed is part of the config
+    )  # The seed is part of the config.
     path = str(tmp_path / "mined.weights.h5")
     sparse.save_weights(path)
     clone.load_weights(path)
@@ -204,7 +204,7 @@ def test_several_call_arguments():
         ),
     ],
 )
-def test_pruned_weights_stay_zero_whatever_the_optimizer(optimizer):
+def test_pruned_weights_stay_zero_with_any_optimizer(optimizer):
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
     ticket = tf_gems.methods.RandomPruning(0.6).find(sparse)
@@ -224,12 +224,12 @@ def test_pruned_weights_stay_zero_whatever_the_optimizer(optimizer):
     assert difference(sparse(x), tf_gems.strip(sparse)(x)) == 0.0
 
 
-def test_an_optimizer_that_mixes_weights_still_trains_the_ticket():
+def test_muon_trains_only_ticket():
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
     ticket = tf_gems.methods.RandomPruning(0.6).find(sparse)
     sparse.start_finetuning(ticket)
-    # Its updates are orthogonal matrices: no entry of them is zero.
+    # Its updates are orthogonal matrices without zeros.
     sparse.compile(keras.optimizers.Muon(0.01), "mse")
     sparse.fit(x, y, batch_size=8, verbose=0)
     plain = tf_gems.strip(sparse)
@@ -276,7 +276,7 @@ def test_precision_and_compilation(policy, jit_compile):
         assert np.all(ops.convert_to_numpy(prunable.weight)[~alive] == 0.0)
 
 
-def test_filters_and_frozen_layers_are_left_alone(eagerly):
+def test_filtered_and_frozen_layers_are_unchanged(eagerly):
     model = models.dense_network()
     model.get_layer("first").trainable = False
     x, y = models.dense_data()
@@ -298,7 +298,7 @@ def test_filters_and_frozen_layers_are_left_alone(eagerly):
         assert prunable.path.endswith("last/kernel")
 
 
-def test_layers_may_be_frozen_or_not_after_they_are_wrapped(tmp_path, eagerly):
+def test_layers_may_be_frozen_after_wrapping(tmp_path, eagerly):
     x, y = models.dense_data()
     path = str(tmp_path / "model.keras")
     for frozen_first in (True, False):
@@ -315,30 +315,30 @@ def test_layers_may_be_frozen_or_not_after_they_are_wrapped(tmp_path, eagerly):
         assert difference(values(first), before) == 0.0
         sparse.save(path)
         loaded = keras.models.load_model(path)
-        # It prunes what it did, not what would be prunable now.
+        # It prunes the original weights, not those that would be prunable now.
         assert len(loaded.gem.prunable) == len(paths)
         assert difference(loaded(x), sparse(x)) == 0.0
         trained = [len(m.trainable_variables) for m in (sparse, loaded)]
         assert trained[0] == trained[1]
 
 
-def test_a_model_may_be_compiled_before_it_is_wrapped():
+def test_model_may_be_compiled_before_wrapping():
     network = models.dense_network()
     network.compile("sgd", "mse", metrics=["mae"])
     sparse = tf_gems.SparseModel(network)
     sparse.compile("sgd", "mse", metrics=["mse"])
     found = sparse.evaluate(*models.dense_data(), verbose=0, return_dict=True)
-    # The score penalty is no part of evaluation; the regularizer is.
+    # Evaluation includes the regularizer, but not the score penalty.
     assert set(found) == {"loss", "mse"} and found["loss"] >= found["mse"]
 
 
-def test_initial_kernels_are_those_of_the_paper():
+def test_initial_kernels_match_paper():
     sparse = tf_gems.SparseModel(
         models.image_network(), kernel_initializer="signed_constant", seed=0
     )
     for prunable in sparse.gem.prunable:
         shape = prunable.weight.shape
-        # A depthwise kernel reads one channel only.
+        # A depthwise kernel reads a single channel.
         depthwise = shape[-1] == 2 and shape[:2] == (3, 3)
         depthwise = "depthwise" in prunable.weight.path
         fan_in = np.prod(shape[:2] if depthwise else shape[:-1])
@@ -346,7 +346,7 @@ def test_initial_kernels_are_those_of_the_paper():
         np.testing.assert_allclose(magnitude, np.sqrt(2 / fan_in), rtol=1e-6)
 
 
-def test_bad_models_are_refused():
+def test_invalid_models_are_refused():
     with pytest.raises(ValueError, match="must be built.*model='empty'"):
         tf_gems.SparseModel(
             keras.Sequential([keras.layers.Dense(3)], name="empty")
@@ -357,7 +357,7 @@ def test_bad_models_are_refused():
         tf_gems.SparseModel(model)
     with pytest.raises(ValueError, match="must match a weight.*first/kernel"):
         tf_gems.SparseModel(models.dense_network(), filters="conv")
-    with pytest.raises(ValueError, match="once only"):
+    with pytest.raises(ValueError, match="only be pruned once"):
         tf_gems.SparseModel(tf_gems.SparseModel(models.dense_network()))
     with pytest.raises(ValueError, match="Only Keras 3.*layer='resnet'"):
         tf_gems.SparseModel("resnet")
@@ -370,14 +370,14 @@ def test_bad_models_are_refused():
         sparse.start_finetuning()
 
 
-def test_a_keras_2_model_is_refused():
+def test_keras_2_model_is_refused():
     tf_keras = pytest.importorskip("tf_keras")
     model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,))])
     with pytest.raises(ValueError, match="Keras 2 .`tf_keras`. object"):
         tf_gems.SparseModel(model)
 
 
-def test_quantize_and_export_are_those_of_the_plain_model(tmp_path):
+def test_quantize_and_export_match_plain_model(tmp_path):
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
     mine(sparse, x, y, run_eagerly=True)
@@ -397,7 +397,7 @@ def test_quantize_and_export_are_those_of_the_plain_model(tmp_path):
         tf_gems.SparseModel(plain)
 
 
-def test_wrapped_layers_keep_the_weights_that_they_have(eagerly):
+def test_wrapped_layers_keep_weights(eagerly):
     x, y = models.dense_data()
     model = models.dense_network()
     sparse = tf_gems.SparseModel(model, seed=0)
@@ -414,7 +414,7 @@ def test_wrapped_layers_keep_the_weights_that_they_have(eagerly):
     late.trainable = False
     mine(sparse, x, y)
     sparse.start_finetuning()
-    model.layers[0].enable_lora(2)  # of a sparse kernel, which it freezes
+    model.layers[0].enable_lora(2)  # LoRA freezes the sparse kernel.
     kernel = np.array(model.layers[0]._kernel)
     sparse.compile("sgd", "mse")
     sparse.fit(x, y, verbose=0)
@@ -427,7 +427,7 @@ def test_wrapped_layers_keep_the_weights_that_they_have(eagerly):
     assert plain.layers[0].quantization_mode == "int8"
 
 
-def test_a_weight_that_is_replaced_is_refused():
+def test_replaced_weight_is_refused():
     x, _ = models.dense_data()
     model = models.dense_network()
     sparse = tf_gems.SparseModel(model, seed=0)
@@ -437,7 +437,7 @@ def test_a_weight_that_is_replaced_is_refused():
         sparse(x)
 
 
-def test_pruning_again_keeps_weights_that_are_not_zero(eagerly):
+def test_pruning_again_keeps_nonzero_weights(eagerly):
     x, y = models.dense_data()
     model = models.dense_network()
     for sparsity in (0.6, 0.8):
@@ -450,10 +450,10 @@ def test_pruning_again_keeps_weights_that_are_not_zero(eagerly):
         assert not np.any(ticket.weights[path][mask] == 0)
 
 
-def test_a_step_is_compiled_once():
-    """Also the first, by an optimizer that has no variables yet."""
+def test_step_is_compiled_once():
+    """Also holds for the first step of an optimizer without variables."""
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("other backends build the optimizer in `fit` themselves")
+        pytest.skip("on other backends, `fit` builds the optimizer")
     calls = []
 
     class Counted(keras.layers.Dense):
@@ -469,7 +469,7 @@ def test_a_step_is_compiled_once():
     assert len(calls) == 1
 
 
-def test_a_full_batch_without_weight_is_data():
+def test_batch_with_zero_sample_weights_counts():
     x, y = models.dense_data()
     sparse = tf_gems.SparseModel(models.dense_network(), seed=0)
     sparse.compile("sgd", "mse")

@@ -1,4 +1,4 @@
-"""A part of the sweep: models of users go through every stage."""
+"""Runs part of the sweep of user models."""
 
 import sys
 from pathlib import Path
@@ -17,12 +17,12 @@ from sweep_models.comparing import Wrong  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
-    reason="the users' training steps are TensorFlow's",
+    reason="the user models have TensorFlow training steps",
 )
 
 CASES = load("patterns")
 EXPORTS = ("saved_model", "litert")
-# One of each kind; exports of two, as each is a process of its own.
+# One of each kind. Only two are exported, since this starts a process.
 WHOLE = ("functional_subclass", "adapted_normalization")
 NAMES = (
     *WHOLE,
@@ -53,7 +53,7 @@ MORE = (
     "name",
     [*NAMES, *(pytest.param(n, marks=pytest.mark.slow) for n in MORE)],
 )
-def test_every_stage_is_right_or_refused(name, tmp_path):
+def test_every_stage_succeeds_or_is_refused(name, tmp_path):
     case = CASES[name]
     leave_out = () if name in WHOLE else EXPORTS
     outcomes, _ = stages.Sweep(case, tmp_path, leave_out=leave_out).run()
@@ -71,12 +71,12 @@ def test_every_stage_is_right_or_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["no_loss_at_all", "gan"])
-def test_what_cannot_be_mined_is_refused_before_training(name, tmp_path):
+def test_unsupported_models_are_refused_before_training(name, tmp_path):
     outcomes, _ = stages.Sweep(CASES[name], tmp_path).run()
     assert stages.verdict(outcomes) == "refused"
 
 
-def test_a_refusal_is_an_error_of_ours_with_rule_received_and_remedy():
+def test_refusal_states_rule_value_and_remedy():
     import tf_gems
 
     def raised(function):
@@ -91,13 +91,13 @@ def test_a_refusal_is_an_error_of_ours_with_rule_received_and_remedy():
     assert "Received" in str(theirs) and not stages.is_refusal(theirs)
 
 
-def test_a_wrong_answer_is_no_refusal(tmp_path):
+def test_wrong_output_is_not_a_refusal(tmp_path):
     sweep = stages.Sweep(CASES["vae"], tmp_path)
     error = Wrong("The rule. Received: outputs that differ. Do something.")
     assert sweep._classify("litert", error).startswith("failed")
 
 
-def test_the_table_counts_outcomes():
+def test_table_counts_outcomes():
     outcomes = dict.fromkeys(stages.STAGES, "ok")
     outcomes["litert"] = "keras_fails: no | tf_gems: failed: no"
     rows = [("a", outcomes), ("b", {**outcomes, "strip": "failed: a | b"})]
@@ -107,7 +107,7 @@ def test_the_table_counts_outcomes():
     }
     page = table.render(records, {"patterns": ["a", "b", "c"]})
     assert "Not run yet: c." in page
-    assert "1 of 2 models right or refused by name" in page
+    assert "In every stage, 1 of 2 models give the right result" in page
     assert "| strip | 1 | 0 | 0 | 1 |" in page
     assert "| litert | 0 | 0 | 2 | 0 |" in page
     assert "* strip, **✗**, b: a / b" in page

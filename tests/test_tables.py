@@ -1,5 +1,6 @@
-"""Tables of reports: text for terminals, HTML for notebooks."""
+"""Tests tables of reports, as text and as HTML."""
 
+import dataclasses
 import html.parser
 import unicodedata
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tf_gems as gems
+from tf_gems.tables import DataReport
 from tf_gems.tables import Report
 from tf_gems.tables import Table
 
@@ -16,7 +18,7 @@ HOSTILE = "[red]<script>alert(1)</script>\x1b[31m :smile:"
 
 
 class Cells(html.parser.HTMLParser):
-    """The texts and the tags of a document."""
+    """The texts and tags of an HTML document."""
 
     def __init__(self, text):
         super().__init__()
@@ -31,7 +33,7 @@ class Cells(html.parser.HTMLParser):
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1, max_size=5))
-def test_columns_are_aligned_and_nothing_is_cut(rows):
+def test_columns_are_aligned_and_not_truncated(rows):
     rows = [(f"|{one}|", f"<{two}>") for one, two in rows]
     lines = str(Table(["name", ">size"], rows)).splitlines()
     assert len(lines) == 1 + len(rows)
@@ -44,7 +46,7 @@ def test_columns_are_aligned_and_nothing_is_cut(rows):
         assert len({len(line) for line in lines[1:]}) == 1
 
 
-def test_markup_and_control_characters_are_shown_as_they_are():
+def test_markup_and_control_characters_are_escaped():
     table = Table([">n", HOSTILE], [[1, HOSTILE], [], [22, "x"]])
     shown = HOSTILE.replace("\x1b", "\\x1b")
     lines = str(table).splitlines()
@@ -55,7 +57,7 @@ def test_markup_and_control_characters_are_shown_as_they_are():
     assert cells.texts[2:] == ["1", shown, "22", "x"]
 
 
-def test_every_report_shows_a_table_in_a_notebook(ticket_of_a_layer, tmp_path):
+def test_reports_render_as_html(ticket_of_a_layer, tmp_path):
     ticket, layer = ticket_of_a_layer
     ticket.save(tmp_path / "a.gem")
     row = {
@@ -86,3 +88,35 @@ def ticket_of_a_layer():
     sparse = gems.SparseModel(model, seed=0)
     ticket = gems.methods.RandomPruning(0.5, seed=0).find(sparse)
     return ticket, gems.unwrap(sparse)
+
+
+def test_reports_within_reports_are_values():
+    """What a report leaves out or adds counts where it is a part, too."""
+
+    @dataclasses.dataclass
+    class Part(DataReport):
+        kept: int
+        hidden: object
+        _computed = ("twice",)
+
+        @property
+        def twice(self):
+            return 2 * self.kept
+
+        def to_dict(self):
+            found = super().to_dict()
+            del found["hidden"]
+            return found
+
+    @dataclasses.dataclass
+    class Whole(DataReport):
+        parts: list
+        pair: tuple
+
+    part = Part(3, object())
+    values = Whole([{"part": part, "none": None}], (1, part)).to_dict()
+    three = {"kept": 3, "twice": 6}
+    assert values == {
+        "parts": [{"part": three, "none": None}],
+        "pair": (1, three),
+    }

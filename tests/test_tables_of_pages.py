@@ -1,4 +1,4 @@
-"""Figures in tables of the documentation are those of their results files."""
+"""Tests that figures in the docs agree with their results files."""
 
 import json
 import re
@@ -25,12 +25,12 @@ from tables_of_pages import table_under
         ("1,024", [1025], False),
     ],
 )
-def test_a_figure_shows_its_value_rounded(text, values, expected):
+def test_figures_are_rounded_values(text, values, expected):
     assert shows(text, *values) is expected
 
 
-# Each test goes through a table and through its file, so that neither has a
-# row that the other lacks.
+# Each test iterates over both the table and its file, so that neither has a row
+# that is missing in the other.
 
 
 def test_removed_channels():
@@ -95,7 +95,7 @@ def test_removed_channels_of_trained_networks():
 def test_removed_channels_of_applications():
     rows = results("compact_applications.json")
     found = [row for row in rows if "skipped" not in row]
-    assert (len(rows), len(found)) == (40, 24)  # as the page says
+    assert (len(rows), len(found)) == (40, 24)  # As the page states.
     ratios = [
         row["multiply_adds"][1] / row["multiply_adds"][0] for row in found
     ]
@@ -153,7 +153,7 @@ def test_numbers_of_epochs():
             seen += len(found)
     assert seen == len(of_three_seeds) + len(of_one)
 
-    # The sentence below the table, on the rows of three seeds.
+    # The sentence below the table refers to rows with three seeds.
     text = (DOCS / "paper.md").read_text("utf-8")
     for key in ("after", "before"):
         means = [
@@ -186,7 +186,7 @@ def test_learning_rates_of_scores():
             assert shows(cell, *means), (name, column)
 
 
-def test_the_reduced_tables_in_short():
+def test_summary_of_reduced_tables():
     folder = RESULTS / "reproduce" / "resnet20-0.08-0.2"
     cells = [
         cell
@@ -197,7 +197,8 @@ def test_the_reduced_tables_in_short():
     def means(density, name):
         found = {
             cell["seed"]: cell
-            for cell in reversed(cells)  # `compared` counts where both have it
+            # `compared` takes precedence if both files have a cell.
+            for cell in reversed(cells)
             if cell["density"] == density and re.fullmatch(name, cell["name"])
         }
         return [

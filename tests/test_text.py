@@ -1,4 +1,4 @@
-"""Text from files: shown, and made names of files."""
+"""Tests how text from files is displayed and used in file names."""
 
 import json
 import unicodedata
@@ -16,18 +16,18 @@ HOSTILE = "\x1b[31mred\x1b]0;title\x07\r\b\x9b1m\u202egnp.exe\u2028\x7f\n"
 
 
 @given(st.text())
-def test_what_is_shown_has_no_control_characters(text):
+def test_displayed_text_has_no_control_characters(text):
     shown = printable(text)
     kinds = {unicodedata.category(character) for character in shown}
     assert not kinds & {"Cc", "Cf", "Cs", "Zl", "Zp"}
     assert printable(shown) == shown
     if text.isprintable():
         assert shown == text
-    shown.encode()  # lone surrogates are escaped as well
+    shown.encode()  # Lone surrogates are escaped as well.
 
 
 @given(st.text(), st.text())
-def test_a_name_of_a_file_stays_in_its_directory(one, other):
+def test_file_names_stay_in_directory(one, other):
     name = file_name(one)
     assert not set(name) & set('/\\:\0<>"|?*') and name.isprintable()
     assert name not in ("", ".", "..") and not name.startswith((".", "-"))
@@ -37,7 +37,7 @@ def test_a_name_of_a_file_stays_in_its_directory(one, other):
 
 
 @pytest.mark.parametrize("name", ["snip", "random_erk", "SNIP, 2 batches"])
-def test_plain_names_stay(name):
+def test_plain_names_are_unchanged(name):
     assert file_name(name) == name
 
 
@@ -49,16 +49,16 @@ def row(name):
     }
 
 
-def test_a_comparison_shows_names_escaped(tmp_path):
+def test_comparison_escapes_names(tmp_path):
     comparison = Comparison([row(HOSTILE)], {"epochs": HOSTILE}, {})
     assert all(line.isprintable() for line in str(comparison).splitlines())
     assert "\\x1b[31mred" in str(comparison)
     assert len(str(comparison).splitlines()) == 5
 
 
-def test_pictures_show_names_escaped(tmp_path, monkeypatch):
+def test_plots_escape_names(tmp_path, monkeypatch):
     pictures = pytest.importorskip("tf_gems.comparison.pictures")
-    # Formulas are not set: a name with dollars is drawn as it is.
+    # Dollar signs in a name are not parsed as formulas.
     first, second = row(HOSTILE + r"$\frac$"), row("b")
     for cell in (first, second):
         cell["epochs_of_search"] = 1
@@ -72,7 +72,7 @@ def test_pictures_show_names_escaped(tmp_path, monkeypatch):
     assert len(list((tmp_path / "new").glob("*.png"))) == 3
 
 
-def test_a_summary_of_a_ticket_shows_names_escaped(tmp_path):
+def test_ticket_summary_escapes_names(tmp_path):
     import numpy as np
 
     path = f"layer{HOSTILE}/kernel"
@@ -99,14 +99,14 @@ def test_a_summary_of_a_ticket_shows_names_escaped(tmp_path):
         "",
     ],
 )
-def test_what_is_no_comparison_is_refused_as_such(tmp_path, text):
+def test_invalid_comparison_file_is_refused(tmp_path, text):
     path = tmp_path / "results.json"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match="which is not a comparison"):
         Comparison.load(path)
 
 
-def test_huge_numbers_are_refused_as_well(tmp_path):
+def test_huge_numbers_are_refused(tmp_path):
     rows = [{**row("a"), "accuracy": 10**400}] * 2
     path = tmp_path / "results.json"
     text = {"rows": rows, "settings": {"epochs": 1}, "provenance": {}}

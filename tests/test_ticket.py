@@ -35,7 +35,7 @@ def predict(model):
 
 @pytest.fixture(scope="module")
 def ticket():
-    """A random ticket of a network with weights unlike any initial ones."""
+    """A random ticket of a network with noninitial weights."""
     keras.utils.set_random_seed(11)
     sparse = gems.SparseModel(network(), seed=0)
     random = np.random.default_rng(2)
@@ -45,7 +45,7 @@ def ticket():
 
 
 def outputs(ticket):
-    """What the ticket's network computes, by a network masked by hand."""
+    """Returns the outputs of a network masked by hand."""
     plain = network()
     plain.set_weights(
         [
@@ -75,7 +75,7 @@ def test_counts_and_table(ticket):
     assert f"{SIZE}" in table[-1] and f"{ticket.sparsity:.2%}" not in table[-1]
 
 
-def test_apply_to_a_sparse_model(ticket):
+def test_apply_to_sparse_model(ticket):
     sparse = gems.SparseModel(network(), seed=1)
     sparse.compile("sgd", "mse")
     ticket.apply(sparse)
@@ -90,13 +90,13 @@ def test_apply_to_a_sparse_model(ticket):
         np.testing.assert_array_equal(
             again.weights[path], ticket.weights[path] * mask
         )
-    # A denser one may follow: no target of an earlier mining stands.
+    # A denser ticket may follow, since the previous target is reset.
     dense = gems.methods.RandomPruning(0.1).find(gems.SparseModel(network()))
     sparse.start_finetuning(dense)
     assert sparse.ticket().kept == dense.kept > ticket.kept
 
 
-def test_apply_to_a_plain_model(ticket):
+def test_apply_to_plain_model(ticket):
     plain = network()
     ticket.apply(plain)
     np.testing.assert_allclose(predict(plain), outputs(ticket), atol=1e-6)
@@ -115,7 +115,7 @@ def test_apply_after_save_and_load(ticket, tmp_path):
     np.testing.assert_allclose(predict(sparse), outputs(ticket), atol=1e-6)
 
 
-def test_a_pruned_weight_that_is_not_finite_is_zero(ticket):
+def test_nonfinite_pruned_weight_is_zero(ticket):
     path = list(ticket.masks)[0]
     weights = {**ticket.weights, path: ticket.weights[path].copy()}
     weights[path][~ticket.masks[path]] = np.nan
@@ -142,7 +142,7 @@ def unchanged(model, ticket, message):
     before = [read(v) for v in model.weights]
     with pytest.raises(ValueError, match=message) as error:
         ticket.apply(model)
-    assert "fits only the network that it was found in" in str(error.value)
+    assert "only be used with the network that it was" in str(error.value)
     assert f"model='{model.name}'" in str(error.value)
     for variable, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(read(variable), value)
@@ -162,7 +162,7 @@ def test_other_filters_are_refused(ticket):
     assert sparse.phase == "mining"
 
 
-def test_what_holds_no_masks_has_no_ticket():
+def test_model_without_masks_has_no_ticket():
     with pytest.raises(ValueError, match="'network' of type Sequential.*Wrap"):
         gems.Ticket.from_model(network())
     sparse = gems.SparseModel(network(), seed=0)
@@ -185,7 +185,7 @@ def test_presets():
         gems.SparseModel.from_preset("zzz", network())
 
 
-def test_metadata_come_back_as_they_were_or_are_refused(tmp_path):
+def test_metadata_round_trip_or_are_refused(tmp_path):
     parts = {"k": np.array([True, False])}, {"k": np.ones(2, "float32")}
     path = tmp_path / "ticket.gem"
     assert gems.Ticket(*parts, None).metadata == {}
@@ -214,7 +214,7 @@ def test_metadata_come_back_as_they_were_or_are_refused(tmp_path):
         assert path.read_bytes() == before
 
 
-def test_adapted_statistics_are_in_the_ticket():
+def test_ticket_contains_adapted_statistics():
     x = 10 * np.random.default_rng(0).normal(size=(32, 6)).astype("float32") + 3
     norm = keras.layers.Normalization()
     norm.adapt(x)

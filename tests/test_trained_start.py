@@ -1,4 +1,4 @@
-"""`SparseModel(model, start="trained")`."""
+"""Tests `SparseModel(model, start="trained")`."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ def network(*more):
     )
 
 
-def test_weights_train_and_depthwise_kernels_are_left_out():
+def test_weights_train_and_depthwise_kernels_are_excluded():
     model = network(layers.Conv2D(3, 1, name="pointwise"))
     x = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype("float32")
     expected = np.array(model(x))
@@ -47,7 +47,10 @@ def test_config_round_trip():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"kernel_initializer": "signed_constant"}, "anew. Leave `kernel_init"),
+        (
+            {"kernel_initializer": "signed_constant"},
+            "reinitializes them. Leave",
+        ),
         ({"phase": "mining"}, "phase='mining'. Leave `phase` out"),
         ({"start": "train"}, "Did you mean 'trained'"),
         ({"filters": "dense"}, "filters='dense'"),
@@ -59,21 +62,21 @@ def test_contradictions_are_refused(arguments, message):
         gems.SparseModel(model, **{"start": "trained", **arguments})
 
 
-def test_a_network_of_depthwise_kernels_alone():
+def test_network_with_only_depthwise_kernels():
     with pytest.raises(ValueError, match='Use `filters="all"`'):
         gems.SparseModel(network(), start="trained")
     gems.SparseModel(network(), start="trained", filters="all")
     frozen = network(layers.Conv2D(3, 1))
     frozen.trainable = False
-    with pytest.raises(ValueError, match="Set `trainable=True` on what is"):
+    with pytest.raises(ValueError, match="Set `trainable=True` on the layers"):
         gems.SparseModel(frozen, start="trained")
 
 
-def test_arguments_of_fit_in_any_place():
+def test_positional_fit_arguments():
     sparse = gems.SparseModel(network(layers.Conv2D(3, 1)))
     sparse.compile("sgd", "mse")
     x, y = np.ones((4, 6, 6, 4)), np.ones((4, 4, 4, 3))
     callback = gems.GradualMagnitudeCallback(0.5)
-    sparse.fit(x, y, 4, 3, 0, [callback])  # by their places
+    sparse.fit(x, y, 4, 3, 0, [callback])  # Positional arguments.
     assert sparse.phase == "finetuning" and sparse.ticket().sparsity == 0.5
     assert keras.Model.fit.__doc__ == type(sparse).fit.__doc__

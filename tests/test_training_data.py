@@ -1,4 +1,4 @@
-"""Data in every form that `fit` takes, read as the batches it would see."""
+"""Tests that data in every form of `fit` is read in the same batches."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ Y = np.arange(10)
 
 
 def joined(data):
-    """All examples of an epoch, in order, part by part."""
+    """Returns all examples of an epoch, in order, for each part of the data."""
     batches = list(data)
     return [
         np.concatenate([ops.convert_to_numpy(b[part]) for b in batches])
@@ -35,7 +35,7 @@ def jax_arrays(values):
 
 @pytest.mark.parametrize("form", [np.array, tensors, torch_tensors, jax_arrays])
 @pytest.mark.parametrize("with_targets", [True, False])
-def test_arrays_of_every_library(form, with_targets):
+def test_arrays_of_all_libraries(form, with_targets):
     y = form(Y) if with_targets else None
     data = read(form(X), y, batch_size=4, shuffle=False)
     assert [len(batch[0]) for batch in data] == [4, 4, 2] and len(data) == 3
@@ -46,7 +46,7 @@ def test_arrays_of_every_library(form, with_targets):
         np.testing.assert_array_equal(found[1], Y)
 
 
-def test_pandas_is_read_as_fit_reads_it():
+def test_pandas_is_read_as_in_fit():
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame(X.astype("float64"), columns=["a", "b"])
     data = read(table, pandas.Series(Y), batch_size=10, shuffle=False)
@@ -64,7 +64,7 @@ def test_nested_inputs_and_targets_keep_their_structure():
     np.testing.assert_array_equal(x["a"], X)
 
 
-def test_a_list_of_arrays_is_batches_or_the_inputs_of_a_model():
+def test_list_of_arrays_is_batches_or_inputs():
     batches = list(read([X, X]))
     assert len(batches) == 2 and len(batches[0]) == 1
     inputs = [keras.Input((2,)), keras.Input((2,))]
@@ -73,13 +73,13 @@ def test_a_list_of_arrays_is_batches_or_the_inputs_of_a_model():
     np.testing.assert_array_equal(x[1], -X)
 
 
-def test_a_tuple_is_one_batch_unless_it_is_to_be_cut():
+def test_tuple_is_one_batch_without_batch_size():
     [(x, y)] = read((X, Y))
     assert len(x) == len(y) == 10
     assert len(list(read((X, Y), batch_size=5))) == 2
 
 
-def test_the_order_follows_from_the_epoch_alone():
+def test_order_depends_only_on_epoch():
     first, second = (read(X, Y, batch_size=4).source for _ in range(2))
     orders = []
     for epoch in (0, 1):
@@ -93,7 +93,7 @@ def test_the_order_follows_from_the_epoch_alone():
     assert (orders[0] != orders[1]).any()
 
 
-def test_steps_go_round_and_stop_early():
+def test_steps_repeat_and_stop_early():
     data = read(X, Y, batch_size=4, steps_per_epoch=5)
     _, y = joined(data)
     assert len(data) == 5 and len(y) == 20
@@ -102,8 +102,8 @@ def test_steps_go_round_and_stop_early():
     assert len(list(read([(X, Y)] * 3, steps_per_epoch=2))) == 2
 
 
-def test_what_fit_sees_is_what_is_read():
-    """A model that adds up its targets saw each example once an epoch."""
+def test_fit_uses_each_example_once():
+    """The sums of the targets show that all examples were read."""
     inputs = keras.Input((2,))
     model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
     seen = []
@@ -127,7 +127,7 @@ def test_what_fit_sees_is_what_is_read():
     np.testing.assert_allclose(seen, expected, rtol=1e-5)
 
 
-def test_validation_is_the_last_part_or_what_is_given():
+def test_validation_split_and_validation_data():
     data = read(X, Y, validation_split=0.3, shuffle=False)
     _, y = joined(data)
     np.testing.assert_array_equal(y, Y[:7])
@@ -139,13 +139,13 @@ def test_validation_is_the_last_part_or_what_is_given():
 
 
 @pytest.mark.parametrize("targets", [Y % 3, np.eye(3)[Y % 3]])
-def test_class_weights_weigh_as_in_fit(targets):
+def test_class_weights_match_fit(targets):
     data = read(X, targets, batch_size=10, shuffle=False, class_weight={1: 5.0})
     [(_, _, weight)] = data
     np.testing.assert_array_equal(weight, np.where(Y % 3 == 1, 5.0, 1.0))
 
 
-def test_sample_weights_go_with_their_examples():
+def test_sample_weights_follow_examples():
     data = read(X, Y, sample_weight=Y / 2.0, batch_size=3)
     _, y, weight = joined(data)
     np.testing.assert_array_equal(weight, y / 2.0)
@@ -164,7 +164,7 @@ def test_ragged_rows_and_strings():
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: read(X, Y, epochs=3), "its own epochs.*epochs=3"),
+        (lambda: read(X, Y, epochs=3), "its own number.*epochs=3"),
         (lambda: read(X, Y, batch_sise=3), "Did you mean 'batch_size'"),
         (lambda: read(None, Y), "x=None, with `y`"),
         (lambda: read(X, Y[:5]), r"arrays of \[5, 10\] examples"),
@@ -178,12 +178,12 @@ def test_ragged_rows_and_strings():
         (lambda: read(X, Y, validation_split=0.99), "on both sides"),
     ],
 )
-def test_what_does_not_go_together_is_refused(build, message):
+def test_incompatible_arguments_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
 
 
-def test_arguments_are_those_of_fit():
+def test_arguments_match_fit():
     import inspect
 
     known = inspect.signature(keras.Model.fit).parameters
@@ -191,7 +191,7 @@ def test_arguments_are_those_of_fit():
 
 
 class Counted(keras.utils.PyDataset):
-    """Says how many batches it has as Keras' newer property does."""
+    """Provides `num_batches` as a property, as in newer Keras."""
 
     def __init__(self, count):
         super().__init__()
@@ -210,14 +210,14 @@ class Uncounted(keras.utils.PyDataset):
         return X[:1], Y[:1]
 
 
-def test_a_dataset_may_count_its_batches_by_a_property():
+def test_dataset_with_num_batches_property():
     data = read(Counted(3))
     assert len(data) == 3 == len(list(data)) and data.has_places
     assert not data.is_endless
     endless = read(Counted(None))
     assert endless.is_endless and not endless.has_places
     assert len(read(Counted(None), steps_per_epoch=2)) == 2
-    with pytest.raises(TypeError):  # as `len` of other data of unknown length
+    with pytest.raises(TypeError):  # The error for data of unknown length.
         len(endless)
     with pytest.raises(ValueError, match="Uncounted, which has neither"):
         read(Uncounted())

@@ -1,4 +1,4 @@
-"""A model's own training methods are used, or refused by name."""
+"""Tests that a model's own training methods are used or refused."""
 
 import warnings
 
@@ -18,7 +18,7 @@ if keras.backend.backend() == "tensorflow":
 
 on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
-    reason="own steps run on the TensorFlow backend",
+    reason="custom steps need the TensorFlow backend",
 )
 
 
@@ -42,7 +42,7 @@ class Plain(keras.Model):
 
 
 class Same(Plain):
-    """Overrides a step, and does what Keras does."""
+    """Overrides a step with the behavior of Keras."""
 
     steps = 0
 
@@ -52,7 +52,7 @@ class Same(Plain):
 
 
 class ByHand(Plain):
-    """Calls its parts, not itself, and computes its loss alone."""
+    """Calls its layers directly, and computes its loss itself."""
 
     def __init__(self):
         super().__init__()
@@ -87,7 +87,7 @@ def built(kind):
 
 
 def with_gem(kind):
-    """Returns a model of a user that holds a `GemLayer` itself."""
+    """Returns a user's model that contains a `GemLayer`."""
     model = kind()
     model.first = tf_gems.GemLayer(model.first, seed=0)
     model(data()[0][:1])
@@ -112,8 +112,8 @@ def mine(sparse, x, y, optimizer=None, **kwargs):
 @on_tensorflow
 @pytest.mark.parametrize("mask", ["round", "magnitude"])
 @pytest.mark.parametrize("phase", ["mining", "finetuning"])
-def test_an_own_step_trains_what_keras_own_step_trains(mask, phase):
-    """The truth is the other path: the step of Keras, by `GemLayer.call`."""
+def test_custom_step_matches_keras_step(mask, phase):
+    """Compares with Keras' own step, which uses `GemLayer.call`."""
     x, y = data()
     trained = []
     for kind in (Plain, Same, ByHand):
@@ -138,7 +138,7 @@ def test_an_own_step_trains_what_keras_own_step_trains(mask, phase):
 
 
 @on_tensorflow
-def test_an_own_step_under_replicas(mirrored_strategy):
+def test_custom_step_with_replicas(mirrored_strategy):
     x, y = data()
     trained = []
     for kind in (Plain, Same):
@@ -152,7 +152,7 @@ def test_an_own_step_under_replicas(mirrored_strategy):
 
 
 @on_tensorflow
-def test_mine_tune_and_strip_with_own_steps():
+def test_mine_finetune_and_strip_with_custom_steps():
     x, y = data()
     model = built(ByHand)
     before = values(model)
@@ -198,7 +198,7 @@ class OwnCompile(Plain):
 
 
 @on_tensorflow
-def test_own_losses_metrics_and_compile():
+def test_custom_losses_metrics_and_compile():
     x, y = data()
     sparse = tf_gems.SparseModel(built(OwnLoss), seed=0)
     assert min(mine(sparse, x, y).history["loss"]) > 999
@@ -236,7 +236,7 @@ class OwnTestLoop(Plain):
         return super().make_test_function(force)
 
 
-def test_what_cannot_be_pruned_is_refused_before_training():
+def test_unsupported_models_are_refused_before_training():
     x, y = data()
     for kind, name in ((OwnFit, "fit"), (OwnTestLoop, "make_test_function")):
         sparse = tf_gems.SparseModel(built(kind), seed=0)
@@ -265,7 +265,7 @@ def test_mining_needs_a_loss():
     x, y = data()
     sparse = tf_gems.SparseModel(built(Plain), seed=0)
     sparse.compile("sgd")
-    with pytest.raises(ValueError, match="Mining needs a loss"):
+    with pytest.raises(ValueError, match="Mining requires a loss"):
         sparse.fit(x, y, verbose=0)
 
 
@@ -277,7 +277,7 @@ class AddsLoss(Plain):
 
 
 @pytest.mark.parametrize("kind", [Plain, AddsLoss])
-def test_a_model_that_holds_gem_layers_needs_a_loss_too(kind):
+def test_model_with_gem_layers_needs_a_loss(kind):
     x, y = data()
     model = with_gem(kind)
     model.compile("sgd")
@@ -286,12 +286,14 @@ def test_a_model_that_holds_gem_layers_needs_a_loss_too(kind):
     if kind is AddsLoss:
         model.fit(x, y, **arguments)
         return
-    with pytest.raises(ValueError, match=f"Mining needs a loss.*{model.name}"):
+    with pytest.raises(
+        ValueError, match=f"Mining requires a loss.*{model.name}"
+    ):
         model.fit(x, y, **arguments)
 
 
 class FullBatch(Plain):
-    """Keras shows a loss of 0 here, as the step updates no metric."""
+    """Keras reports a loss of 0 here, since the step updates no metric."""
 
     training = True
 
@@ -306,8 +308,8 @@ class FullBatch(Plain):
 
 
 @on_tensorflow
-def test_steps_are_counted_where_there_are_data():
-    """One batch an epoch is data, whatever the step returns."""
+def test_steps_count_batches_with_data():
+    """One batch per epoch is data, whatever the step returns."""
     x, y = data()
     wrapped = tf_gems.SparseModel(built(FullBatch), seed=0)
     for sparse in (wrapped, with_gem(FullBatch)):
@@ -321,7 +323,7 @@ def test_steps_are_counted_where_there_are_data():
 
 
 class Scaled(FullBatch):
-    """A step by hand in mixed precision."""
+    """A custom step in mixed precision."""
 
     def train_step(self, data):
         x, y = data
@@ -337,7 +339,7 @@ class Scaled(FullBatch):
 
 @on_tensorflow
 @pytest.mark.parametrize("phase", ["mining", "finetuning"])
-def test_a_scaled_loss_trains_what_an_unscaled_one_trains(phase):
+def test_loss_scaling_matches_unscaled_training(phase):
     x, y = data()
     trained = []
     for policy in ("float32", "mixed_float16"):
@@ -349,7 +351,7 @@ def test_a_scaled_loss_trains_what_an_unscaled_one_trains(phase):
         if phase == "finetuning":
             method = tf_gems.methods.RandomPruning(0.5, seed=0)
             sparse.start_finetuning(method.find(sparse))
-        # One of so small a scale skips no step.
+        # A small initial loss scale skips no step.
         optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, 8.0)
         sparse.compile(optimizer, "mse")
@@ -362,7 +364,7 @@ def test_a_scaled_loss_trains_what_an_unscaled_one_trains(phase):
 
 
 class Follows(keras.Model):
-    """A target network that follows the one that trains, as in BYOL."""
+    """A target network that copies the trained network, as in BYOL."""
 
     def __init__(self, follower_trains=False):
         super().__init__()
@@ -390,8 +392,8 @@ class Follows(keras.Model):
 
 
 @on_tensorflow
-def test_what_a_step_calls_its_weights_reads_masked():
-    """Not the scores, which train in the places of weights."""
+def test_custom_step_reads_masked_weights():
+    """Scores, which replace weights in training, are not masked."""
     x, y = data()
     model = built(Follows)
     sparse = tf_gems.SparseModel(model, seed=0)
@@ -409,7 +411,7 @@ def test_what_a_step_calls_its_weights_reads_masked():
         np.sum(np.square(expected[w.weight.path])) for w in sparse.gem.prunable
     ]
     assert history["squares"] == [pytest.approx(sum(squares), rel=1e-5)]
-    # What trains, follows and is pruned cannot be all right.
+    # A network cannot be trained, copied to and pruned at the same time.
     keras.utils.set_random_seed(1)
     model = Follows(follower_trains=True)
     model(x[:1])
@@ -463,7 +465,7 @@ def test_what_a_step_does_not_train_is_told(phase):
 
 
 class SharpnessAware(Plain):
-    """Takes its gradients beside where it is, and goes back there first."""
+    """Computes gradients at perturbed weights and restores the weights."""
 
     def train_step(self, data):
         x, y = data
@@ -481,7 +483,7 @@ class SharpnessAware(Plain):
 
 
 @on_tensorflow
-def test_a_step_that_goes_aside_comes_back():
+def test_perturbed_weights_are_restored():
     x, y = data()
     sparse = tf_gems.SparseModel(built(SharpnessAware), seed=0)
     sparse.compile(keras.optimizers.SGD(0.0), "mse")
@@ -506,7 +508,7 @@ class OwnLoops(Plain):
 
 @on_tensorflow
 @pytest.mark.parametrize("mined", [False, True])
-def test_own_evaluate_and_predict_are_called(mined):
+def test_custom_evaluate_and_predict_are_called(mined):
     x, y = data()
     model = built(OwnLoops)
     sparse = tf_gems.SparseModel(model, seed=0)
@@ -521,12 +523,12 @@ def test_own_evaluate_and_predict_are_called(mined):
     assert loss == pytest.approx(np.mean((outputs - y) ** 2), rel=1e-5)
     found = sparse.predict(x, verbose=0)
     np.testing.assert_allclose(found, outputs + 100, rtol=1e-5)
-    sparse.fit(x, y, verbose=0)  # the scores still train
+    sparse.fit(x, y, verbose=0)  # The scores are still trained.
 
 
 @keras.saving.register_keras_serializable("tests")
 class Factor(FullBatch):
-    """Its `compile` takes what Keras' does not."""
+    """A model whose `compile` has additional arguments."""
 
     def compile(self, optimizer, factor):
         super().compile(optimizer, "mse")
@@ -546,11 +548,11 @@ class Factor(FullBatch):
 
 @keras.saving.register_keras_serializable("tests")
 class NoConfig(OwnCompile):
-    """Keras cannot compile it when it is loaded, and says so."""
+    """A model that Keras cannot compile after loading, with a warning."""
 
 
 @on_tensorflow
-def test_files_of_models_with_a_compile_of_their_own(tmp_path):
+def test_files_of_models_with_custom_compile(tmp_path):
     x, y = data()
     path, weights = tmp_path / "a.keras", tmp_path / "a.weights.h5"
     sparse = tf_gems.SparseModel(built(Factor), seed=0)
@@ -576,7 +578,7 @@ def test_files_of_models_with_a_compile_of_their_own(tmp_path):
     loaded.fit(x, y, verbose=0)
 
 
-def test_what_strip_gives_back_is_quantized():
+def test_stripped_model_can_be_quantized():
     x, y = data()
     model = keras.Sequential([keras.Input((6,)), layers.Dense(8)])
     sparse = tf_gems.SparseModel(model, seed=0)
@@ -590,7 +592,7 @@ def test_what_strip_gives_back_is_quantized():
     np.testing.assert_allclose(plain(x), expected, atol=0.05)
 
 
-def test_no_weight_trains_while_mining():
+def test_no_weight_trains_during_mining():
     x, y = data()
     model = built(Plain)
     model.first.trainable = False
@@ -610,7 +612,7 @@ def test_no_weight_trains_while_mining():
 
 
 class Captures(layers.Layer):
-    """Its function captures the variable when it is traced first."""
+    """Its function captures the variable in the first trace."""
 
     def build(self, shape):
         self.w = self.add_weight(
@@ -624,10 +626,10 @@ class Captures(layers.Layer):
 
 
 @on_tensorflow
-def test_a_captured_variable_is_masked():
+def test_captured_variable_is_masked():
     x, y = data()
     model = keras.Sequential([keras.Input((6,)), Captures(), layers.Dense(3)])
-    model(x)  # traces the function with the variable
+    model(x)  # Traces the function with the variable.
     sparse = tf_gems.SparseModel(model, seed=0)
     mine(sparse, x, y)
     expected = sparse.predict(x, verbose=0)
@@ -648,7 +650,7 @@ class Converted(Captures):
 
 
 @on_tensorflow
-def test_a_function_that_needs_autograph_is_refused_by_name():
+def test_function_with_autograph_is_refused_by_name():
     x, y = data()
     own = Converted(name="own")
     model = keras.Sequential([keras.Input((6,)), own, layers.Dense(3)])
@@ -695,7 +697,7 @@ class Outer(keras.Model):
 
 
 @pytest.mark.parametrize("wrap", [tf_gems.SparseModel, tf_gems.GemLayer])
-def test_a_phase_of_a_part_makes_the_whole_ask_for_compile(wrap):
+def test_phase_change_of_part_requires_compile(wrap):
     x, y = data()
     outer = Outer(wrap(built(Plain), seed=0))
     outer(x[:1])

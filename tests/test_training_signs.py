@@ -1,4 +1,4 @@
-"""What tells that a model was trained, and what does not."""
+"""Tests the detection of trained models."""
 
 import keras
 import numpy as np
@@ -39,14 +39,14 @@ def new(kind):
     "kind",
     "attention recurrent normalized constants adapted stock".split(),
 )
-def test_new_models_show_no_sign(kind, recwarn):
+def test_new_models_are_not_detected(kind, recwarn):
     model = new(kind)
     assert sign_of_training(model) is None
     tf_gems.SparseModel(model, kernel_initializer="signed_constant")
-    assert not [w for w in recwarn if "draws all" in str(w.message)]
+    assert not [w for w in recwarn if "reinitializes all" in str(w.message)]
 
 
-def test_steps_of_an_optimizer_tell(tmp_path):
+def test_optimizer_steps_are_detected(tmp_path):
     model = new("constants")
     model.compile("sgd", "mse")
     assert sign_of_training(model) is None
@@ -57,13 +57,13 @@ def test_steps_of_an_optimizer_tell(tmp_path):
     assert "has taken 1 steps" in sign_of_training(loaded)
     whole = keras.Sequential([keras.Input((6, 4)), loaded, layers.Dense(2)])
     assert "has taken 1 steps" in sign_of_training(whole)
-    # A new optimizer knows nothing, the biases do.
+    # A new optimizer has no steps, but the biases have changed.
     model.compile("sgd", "mse")
     assert "'dense" in sign_of_training(model)
 
 
 @pytest.mark.parametrize("kind", ["constants", "stock"])
-def test_weights_from_a_file_tell(kind, tmp_path):
+def test_loaded_weights_are_detected(kind, tmp_path):
     source = new(kind)
     name = "bias" if kind == "constants" else "moving_variance"
     [*_, changed] = [w for w in source.weights if w.name == name]
@@ -71,12 +71,12 @@ def test_weights_from_a_file_tell(kind, tmp_path):
     source.save_weights(tmp_path / "model.weights.h5")
     model = new(kind)
     model.load_weights(tmp_path / "model.weights.h5")
-    assert f"{name}' is no longer what layers" in sign_of_training(model)
-    with pytest.warns(UserWarning, match="What was trained is lost"):
+    assert f"{name}' no longer has the initial" in sign_of_training(model)
+    with pytest.warns(UserWarning, match="trained weights are lost"):
         tf_gems.SparseModel(model, kernel_initializer="signed_constant")
 
 
-def test_what_cannot_be_told():
+def test_undetectable_training():
     model = keras.Sequential(
         [keras.Input((3,)), layers.Dense(2, use_bias=False)]
     )

@@ -1,4 +1,4 @@
-"""A search for settings of Gem-Miner, with real trials."""
+"""Tests hyperparameter searches for Gem-Miner, with real trials."""
 
 import json
 
@@ -28,7 +28,7 @@ def digits():
 
 
 def build():
-    """A compiled Keras model, whose weights are the same every time."""
+    """Returns a compiled Keras model with the same weights each time."""
     kernels = [keras.initializers.HeNormal(seed=s) for s in (0, 1)]
     model = keras.Sequential(
         [
@@ -45,7 +45,7 @@ def build():
     return model
 
 
-def test_a_search_of_two_trials(tmp_path):
+def test_search_with_two_trials(tmp_path):
     train, validation = digits()
     tuner = keras_tuner.RandomSearch(
         tuning.GemMinerHyperModel(
@@ -76,7 +76,7 @@ def test_a_search_of_two_trials(tmp_path):
         assert 0.3 <= chosen["learning_rate"] <= 1.0
         assert chosen["freeze_period"] == 1
 
-    # The tickets are what the trials say they are.
+    # The tickets are those of the trials.
     results = {}
     for trial in tuner.oracle.trials.values():
         directory = tmp_path / "search" / f"trial_{trial.trial_id}"
@@ -103,18 +103,18 @@ def test_a_search_of_two_trials(tmp_path):
     for path, mask in best.masks.items():
         np.testing.assert_array_equal(mask, results[max(results)].masks[path])
 
-    # KerasTuner's own way to the fine-tuned network.
+    # KerasTuner's own way to get the fine-tuned network.
     [model] = tuner.get_best_models(1)
     found = model.evaluate(*validation, verbose=0, return_dict=True)
     assert found["accuracy"] == pytest.approx(max(results), abs=1e-6)
 
 
-def test_a_search_in_which_all_trials_fail_says_why(tmp_path):
+def test_failed_search_reports_reason(tmp_path):
     train, validation = digits()
 
     class Failing(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
-            raise OSError("No room.")
+            raise OSError("No space left.")
 
     tuner = keras_tuner.RandomSearch(
         tuning.GemMinerHyperModel(build, target_sparsity=0.8, epochs=2),
@@ -126,11 +126,13 @@ def test_a_search_in_which_all_trials_fail_says_why(tmp_path):
     tuner.search(
         train, validation_data=validation, callbacks=[Failing()], verbose=0
     )
-    with pytest.raises(ValueError, match="'search', without any.*No room"):
+    with pytest.raises(
+        ValueError, match="'search', without any.*No space left"
+    ):
         tuning.best_ticket(tuner)
 
 
-def test_the_better_of_two_runs_of_a_trial_is_kept(tmp_path):
+def test_better_run_of_trial_is_kept(tmp_path):
     objective = keras_tuner.Objective("val_accuracy", "max")
     path = tmp_path / "ticket.gem"
     left = tmp_path / "ticket.gem.partial-0123456789ab.lock"
@@ -140,7 +142,7 @@ def test_the_better_of_two_runs_of_a_trial_is_kept(tmp_path):
             {"w": np.ones((2, 2), "float32")},
             {"results": {"val_accuracy": accuracy}},
         )
-        left.touch()  # by a run that was killed when it had saved
+        left.touch()  # From a run that was killed after saving.
         tuning._save_if_best(ticket, path, objective)
         assert not left.exists()
         kept = gems.Ticket.load(path).metadata["results"]["val_accuracy"]
@@ -148,14 +150,14 @@ def test_the_better_of_two_runs_of_a_trial_is_kept(tmp_path):
 
 
 class Slow(keras.optimizers.schedules.LearningRateSchedule):
-    """A user's schedule, not registered and without config."""
+    """A user's schedule that is not registered and has no config."""
 
     def __call__(self, step):
         return 0.2
 
 
 class Own(keras.optimizers.SGD):
-    """A user's optimizer, not registered."""
+    """A user's optimizer that is not registered."""
 
 
 class OwnLoss(keras.losses.Loss):
@@ -169,7 +171,7 @@ def right(y, outputs):
 
 
 def small(hp):
-    """A user's `build`, with a setting of its own and classes of its own."""
+    """A user's `build` function with a hyperparameter and custom classes."""
     units = hp.Choice("units", [8, 8])
     model = keras.Sequential(
         [
@@ -193,7 +195,7 @@ def few(count=24):
 
 
 class Epochs(keras.callbacks.Callback):
-    """Remembers in files what a search trained, since tuners copy it."""
+    """Records in files what a search trained, since tuners copy callbacks."""
 
     def __init__(self, folder):
         super().__init__()
@@ -209,7 +211,7 @@ class Epochs(keras.callbacks.Callback):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
-def test_hyperband_takes_what_its_search_takes(tmp_path):
+def test_hyperband_takes_search_arguments(tmp_path):
     x, y = few()
     tuner = keras_tuner.Hyperband(
         tuning.GemMinerHyperModel(small, 0.5),
@@ -246,7 +248,7 @@ def test_hyperband_takes_what_its_search_takes(tmp_path):
         assert trial.score == ticket.metadata["results"]["val_right"]
         assert "loss" in ticket.metadata["results"]
         tickets.append((epochs, ticket))
-    # Every trial mined the first weights, those that went on included.
+    # Every trial mined the initial weights, including continued trials.
     model = small(keras_tuner.HyperParameters())
     for _, ticket in tickets:
         for value, weight in zip(
@@ -254,14 +256,14 @@ def test_hyperband_takes_what_its_search_takes(tmp_path):
         ):
             mask = np.asarray(value) != 0
             np.testing.assert_array_equal(value[mask], np.array(weight)[mask])
-    # The user's callback saw all epochs, on the validation data too.
+    # The user's callback was called for all epochs, with validation data.
     seen = sorted((tmp_path / "seen").iterdir())
     assert len(seen) == sum(epochs for epochs, _ in tickets)
     assert "val_right" in json.loads(seen[0].read_text())
 
 
 @pytest.mark.usefixtures("eagerly")
-def test_a_search_without_validation_data_ends_before_it_begins(tmp_path):
+def test_search_without_validation_data_is_refused(tmp_path):
     tuner = keras_tuner.RandomSearch(
         tuning.GemMinerHyperModel(small, 0.5),
         objective=keras_tuner.Objective("val_right", "max"),
@@ -269,7 +271,7 @@ def test_a_search_without_validation_data_ends_before_it_begins(tmp_path):
     )
     with pytest.raises(ValueError, match="'val_right'.*validation_split"):
         tuner.search(*few(), epochs=2, verbose=0)
-    with pytest.raises(ValueError, match="Give `epochs` to `search`"):
+    with pytest.raises(ValueError, match="Pass `epochs` to `search`"):
         tuner.search(*few(), validation_data=few(), verbose=0)
 
 

@@ -1,4 +1,4 @@
-"""Where weights cannot be read, the rule is said and nothing is begun."""
+"""Tests calls in a TensorFlow graph, where weights cannot be read."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ X = np.ones((4, 3), "float32")
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="graphs of TensorFlow"
+    keras.backend.backend() != "tensorflow", reason="needs TensorFlow graphs"
 )
 @pytest.mark.parametrize(
     "call",
@@ -26,7 +26,7 @@ X = np.ones((4, 3), "float32")
         lambda m, path: gems.recalibrate_batch_norm(m, X),
     ],
 )
-def test_calls_within_a_graph_of_tensorflow_are_refused(call, tmp_path):
+def test_calls_within_tensorflow_graph_are_refused(call, tmp_path):
     import tensorflow as tf
 
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])

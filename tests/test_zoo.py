@@ -9,11 +9,11 @@ import pytest
 import tf_gems
 from tf_gems import zoo
 
-# Weights and tensors of the authors' networks, see each docstring.
+# Numbers of weights and tensors of the authors' networks.
 SIZES = {
     "conv4": (2_425_024, 7),
     "lenet_300_100": (784 * 300 + 300 * 100 + 1000, 3),
-    # As keras.applications, without normalization and bias.
+    # As in keras.applications, without normalization and biases.
     "mobilenet_v1": (4_253_864 - 2 * 10_944 * 2 - 1_000, 28),
     "mobilenet_v2": (2_261_824, 58),
     "mobilenet_v2_sparse_ready": (3_538_984 - 2 * 17_056 * 2 - 1_000, 53),
@@ -51,7 +51,7 @@ CLASSES = {
 
 @functools.cache
 def network(name):
-    """The network, with statistics that show where it normalizes."""
+    """Returns the network with random statistics of normalization."""
     model = getattr(zoo, name)()
     generator = np.random.default_rng(0)
     for layer in model.layers:
@@ -67,7 +67,7 @@ def weights_of(model):
 
 
 def values(model, *names):
-    """What the layers return for one image."""
+    """Returns the outputs of the layers for one image."""
     outputs = [model.get_layer(name).output for name in names]
     images = np.random.default_rng(0).normal(size=(1, *model.input_shape[1:]))
     found = keras.Model(model.input, outputs)(images.astype("float32"))
@@ -75,7 +75,7 @@ def values(model, *names):
 
 
 def convolve(x, layer, stride=1):
-    """A convolution of odd size, padded alike on all sides."""
+    """Returns a convolution of odd size, padded symmetrically."""
     kernel = keras.ops.convert_to_numpy(layer.kernel)
     height, width = x.shape[1:3]
     pad = len(kernel) // 2
@@ -99,7 +99,7 @@ def relu(x):
     return np.maximum(x, 0)
 
 
-def convolve_normalise(x, model, name, stride=1):
+def convolve_normalize(x, model, name, stride=1):
     x = convolve(x, model.get_layer(name), stride)
     return normalize(x, model.get_layer(f"{name}_norm"))
 
@@ -115,7 +115,7 @@ def test_every_network_has_a_known_size():
 
 
 @pytest.mark.parametrize("name", zoo.__all__)
-def test_sizes_and_every_weight_is_a_prunable_kernel(name):
+def test_sizes_and_prunable_kernels(name):
     model = network(name)
     sizes = weights_of(model)
     assert (sum(sizes), len(sizes)) == SIZES[name]
@@ -132,7 +132,7 @@ def test_sizes_of_variants(name, arguments, size):
     assert model.output_shape == (None, arguments["classes"])
 
 
-def test_resnet20_has_the_tensors_of_the_reference():
+def test_resnet20_tensors_match_reference():
     assert weights_of(network("resnet20")) == (
         [432] + [2304] * 6 + [4608] + [9216] * 5 + [18432] + [36864] * 5 + [640]
     )
@@ -141,7 +141,7 @@ def test_resnet20_has_the_tensors_of_the_reference():
 @pytest.mark.parametrize(
     "name", ["conv4", "lenet_300_100", "resnet20", "wide_resnet28_2"]
 )
-def test_config_round_trip_computes_the_same(name):
+def test_config_round_trip_keeps_outputs(name):
     model = getattr(zoo, name)(classes=7)
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
@@ -174,7 +174,7 @@ def test_layers_have_no_biases_and_take_initializer_and_regularizer(name):
         ("mobilenet_v2_sparse_ready", "MobileNetV2"),
     ],
 )
-def test_mobilenets_have_the_weights_of_keras_applications(ours, theirs, alpha):
+def test_mobilenet_weights_match_keras_applications(ours, theirs, alpha):
     shape = (96, 96, 3)
     found = getattr(zoo, ours)(
         shape, 7, "zeros", alpha=alpha, affine=True, stem="imagenet"
@@ -182,7 +182,7 @@ def test_mobilenets_have_the_weights_of_keras_applications(ours, theirs, alpha):
     expected = getattr(keras.applications, theirs)(
         shape, alpha=alpha, weights=None, classes=7
     )
-    # Theirs has a bias in the classifier, and shortens its shape in V1.
+    # Keras' classifiers have a bias, and the one of V1 is a convolution.
     *expected, last, _ = (tuple(w.shape) for w in expected.weights)
     assert [tuple(w.shape) for w in found.weights] == [*expected, last[-2:]]
 
@@ -202,7 +202,7 @@ def test_stems_of_mobilenets(name, stem, side, first):
 
 
 @pytest.mark.parametrize("name", zoo.__all__)
-def test_strided_convolutions_are_padded_alike_on_all_sides(name):
+def test_strided_convolutions_have_symmetric_padding(name):
     model = network(name)
     for layer in model.layers:
         if not hasattr(layer, "kernel_size") or layer.strides == (1, 1):
@@ -223,8 +223,8 @@ def test_shortcut_subsamples_and_pads_channels(name, before):
     model = network(name)
     block = "stage2_block1"
     x, found = values(model, before, f"{block}_relu2")
-    y = relu(convolve_normalise(x, model, f"{block}_conv1", stride=2))
-    y = convolve_normalise(y, model, f"{block}_conv2")
+    y = relu(convolve_normalize(x, model, f"{block}_conv1", stride=2))
+    y = convolve_normalize(y, model, f"{block}_conv2")
     shortcut = np.pad(x[:, ::2, ::2], [(0, 0)] * 3 + [(8, 8)])
     assert_near(found, relu(y + shortcut))
 
@@ -261,12 +261,12 @@ def test_mobilenet_blocks(before, block, stride, shortcut):
     model = network("mobilenet_v2")
     last = f"{block}_add" if shortcut else f"{block}_project_norm"
     x, found = values(model, before, last)
-    y = relu(convolve_normalise(x, model, f"{block}_expand"))
-    assert y.max() > 6  # ReLU6 would differ
-    y = relu(convolve_normalise(y, model, f"{block}_depthwise", stride))
-    y = convolve_normalise(y, model, f"{block}_project")
+    y = relu(convolve_normalize(x, model, f"{block}_expand"))
+    assert y.max() > 6  # ReLU6 would differ.
+    y = relu(convolve_normalize(y, model, f"{block}_depthwise", stride))
+    y = convolve_normalize(y, model, f"{block}_project")
     if shortcut == "convolution":
-        y += convolve_normalise(x, model, f"{block}_shortcut")
+        y += convolve_normalize(x, model, f"{block}_shortcut")
     elif shortcut == "identity":
         y += x
     assert_near(found, y)
@@ -282,17 +282,17 @@ def test_mobilenet_shortcuts():
     assert sum(n.endswith("_add") for n in names) == 17 - 3
 
 
-def test_vgg_pools_what_is_normalised_and_rectified():
+def test_vgg_pools_after_normalization_and_relu():
     model = network("vgg16")
     x, found = values(model, "block1_conv1_relu", "block1_pool")
-    y = relu(convolve_normalise(x, model, "block1_conv2"))
+    y = relu(convolve_normalize(x, model, "block1_conv2"))
     assert_near(found, y.reshape(1, 16, 2, 16, 2, 64).max((2, 4)))
 
 
 def test_imagenet_stem():
     model = network("resnet18")
     x, found = values(model, "image", "stem_pool")
-    y = relu(convolve_normalise(x, model, "stem", stride=2))
+    y = relu(convolve_normalize(x, model, "stem", stride=2))
     y = np.pad(y, [(0, 0), (1, 1), (1, 1), (0, 0)])
     windows = [
         y[:, i : i + 32 : 2, j : j + 32 : 2] for i, j in np.ndindex(3, 3)
@@ -304,25 +304,25 @@ def test_resnet18_block():
     model = network("resnet18")
     block = "stage2_block1"
     x, found = values(model, "stage1_block2_relu", f"{block}_relu")
-    y = relu(convolve_normalise(x, model, f"{block}_conv1", stride=2))
-    y = convolve_normalise(y, model, f"{block}_conv2")
-    y += convolve_normalise(x, model, f"{block}_shortcut", stride=2)
+    y = relu(convolve_normalize(x, model, f"{block}_conv1", stride=2))
+    y = convolve_normalize(y, model, f"{block}_conv2")
+    y += convolve_normalize(x, model, f"{block}_shortcut", stride=2)
     assert_near(found, relu(y))
 
 
-def test_resnet50_block_has_its_stride_in_the_3x3_convolution():
+def test_resnet50_block_strides_in_3x3_convolution():
     model = network("resnet50")
     block = "stage2_block1"
     x, found = values(model, "stage1_block3_relu", f"{block}_relu")
-    y = relu(convolve_normalise(x, model, f"{block}_conv1"))
-    y = relu(convolve_normalise(y, model, f"{block}_conv2", stride=2))
-    y = convolve_normalise(y, model, f"{block}_conv3")
-    y += convolve_normalise(x, model, f"{block}_shortcut", stride=2)
+    y = relu(convolve_normalize(x, model, f"{block}_conv1"))
+    y = relu(convolve_normalize(y, model, f"{block}_conv2", stride=2))
+    y = convolve_normalize(y, model, f"{block}_conv3")
+    y += convolve_normalize(x, model, f"{block}_shortcut", stride=2)
     assert_near(found, relu(y))
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
-def test_pretrained_resnet50_of_other_classes(tmp_path):
+def test_pretrained_resnet50_with_other_classes(tmp_path):
     path = tmp_path / "pretrained.weights.h5"
     shape = (32, 32, 3)
     source = zoo.resnet50(shape, 5, "he_normal", affine=True)
@@ -363,7 +363,7 @@ def test_pretrained_weights_of_any_network(name, suffix, tmp_path):
     assert model.output_shape == (None, 3)
 
 
-def test_errors_tell_the_rule():
+def test_errors_state_the_rule():
     with pytest.raises(ValueError, match="above 0. Received: alpha=0"):
         zoo.mobilenet_v1(alpha=0)
     with pytest.raises(ValueError, match="Did you mean 'small'"):

@@ -59,8 +59,8 @@ def common_length(arrays):
     sizes = {a.shape[0] for a in keras.tree.flatten(arrays)}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(
-            "All arrays have as many examples, at least one. Received: "
-            f"arrays of {sorted(map(int, sizes))} examples."
+            "All arrays must have the same number of examples, at least one. "
+            f"Received: arrays of {sorted(map(int, sizes))} examples."
         )
     return int(sizes.pop())
 
@@ -78,14 +78,14 @@ def to_rows(array):
         return array
     elif kind.endswith(".SparseTensor"):
         raise ValueError(
-            "Arrays are cut into batches by their rows. Received: a "
-            "SparseTensor. Pass a `tf.data.Dataset` of its batches."
+            "Arrays are split into batches along their first axis. Received: "
+            "a SparseTensor. Pass a `tf.data.Dataset` of batches."
         )
     array = np.asarray(array)
     if not array.ndim:
         raise ValueError(
-            "Data is of arrays with an axis of examples. Received: "
-            f"{array!r}. Convert lists of numbers: `np.array(values)`."
+            "Data must be arrays with an axis of examples. Received: "
+            f"{array!r}. Convert lists of numbers with `np.array(values)`."
         )
     if array.dtype.kind == "O" and array.size:
         if not isinstance(array.flat[0], str | bytes):  # mixed numbers

@@ -96,19 +96,21 @@ class DataReport(Report):
 
     def to_dict(self):
         """Returns the report as plain, JSON-serializable values."""
-        return as_plain(self)
+        names = [field.name for field in dataclasses.fields(self)]
+        names += getattr(self, "_computed", ())  # an estimate has none
+        return {name: _plain(getattr(self, name)) for name in names}
 
 
-def as_plain(value):
+def _plain(value):
     """Returns dataclasses as dicts, also within lists, tuples and dicts."""
+    if isinstance(value, DataReport):
+        return value.to_dict()
     if dataclasses.is_dataclass(value):
-        names = [field.name for field in dataclasses.fields(value)]
-        names += getattr(value, "_computed", ())
-        return {name: as_plain(getattr(value, name)) for name in names}
+        return DataReport.to_dict(value)
     if isinstance(value, dict):
-        return {key: as_plain(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(as_plain, value))
+        return type(value)(map(_plain, value))
     return value
 
 

@@ -1,4 +1,4 @@
-"""Models that the sweep takes through every stage, by suite."""
+"""The models of the sweep, by suite."""
 
 import importlib
 

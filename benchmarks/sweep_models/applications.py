@@ -1,4 +1,4 @@
-"""Every network of `keras.applications`, at its smallest input."""
+"""Every network of `keras.applications`, at its smallest input size."""
 
 import functools
 import inspect
@@ -10,8 +10,8 @@ from sweep_models.case import Problem
 from sweep_models.case import integers
 from sweep_models.case import uniform
 
-# The smallest input that the constructor takes, where it is not 32; and that
-# at which the deepest networks do not compute NaN in Keras itself.
+# Smallest input size that the constructor accepts, if it is not 32, or at which
+# the deepest networks do not compute NaN in Keras itself.
 _SIZES = {
     "InceptionV3": 75,
     "InceptionResNetV2": 75,
@@ -49,7 +49,7 @@ def build(name):
         integers(5, 4),
         batch_size=2,
         sparsity=0.5,
-        # Statistics of two pictures of a pixel each make gradients explode.
+        # Statistics of two images of one pixel each make gradients explode.
         optimizer=functools.partial(
             keras.optimizers.SGD, 0.01, global_clipnorm=1.0
         ),

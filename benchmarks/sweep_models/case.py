@@ -1,4 +1,4 @@
-"""A case of the sweep: a model of a user, its data, and how it is trained."""
+"""A case of the sweep: a user's model, its data and its training."""
 
 import dataclasses
 import typing
@@ -11,38 +11,39 @@ PACKAGE = "sweep"
 
 @dataclasses.dataclass
 class Problem:
-    """What a user would have at hand before pruning.
+    """A user's model and training setup before pruning.
 
     Args:
         model: Built `keras.Model` to prune.
         x: Structure of arrays, the inputs.
         y: Structure of arrays, the targets. Defaults to `None`.
-        loss: As `compile` takes it. Defaults to cross-entropy of logits.
-        metrics: As `compile` takes them. Defaults to `None`.
-        optimizer: Function of nothing that returns an optimizer. Defaults to
-            SGD with momentum.
-        compile: Function of a model that compiles it. Defaults to `None`:
-            made of `optimizer`, `loss` and `metrics`.
-        outer: Function of the pruned model that returns the user's own
-            trainer around it. Defaults to `None`: the pruned model itself is
-            trained.
-        data: Function of nothing that returns what `fit` takes in place of
-            `x` and `y`. Defaults to `None`.
+        loss: Loss, as for `compile`. Defaults to cross-entropy of logits.
+        metrics: Metrics, as for `compile`. Defaults to `None`.
+        optimizer: Function without arguments that returns an optimizer.
+            Defaults to SGD with momentum.
+        compile: Function that compiles a model. Defaults to `None`, which uses
+            `optimizer`, `loss` and `metrics`.
+        outer: Function that takes the pruned model and returns the user's
+            trainer around it. Defaults to `None`, which trains the pruned model
+            directly.
+        data: Function without arguments that returns the data for `fit`, in
+            place of `x` and `y`. Defaults to `None`.
         fit: Dict of further arguments of `fit`.
         batch_size: Integer. Defaults to `8`.
-        sparsity: Float, the fraction of zeros to mine to. Defaults to `0.8`.
-        logs: Names that the user's training logic puts into the logs.
-        loss_above: Float that the user's own loss exceeds in the first epoch.
-            Defaults to `None`: not known.
-        tolerance: Float, the largest difference as a fraction of the largest
+        sparsity: Float, target fraction of zeros. Defaults to `0.8`.
+        logs: List of names that the user's training logic adds to the logs.
+        loss_above: Float, lower bound of the user's own loss in the first
+            epoch. Defaults to `None`, which does not check the loss.
+        tolerance: Float, largest allowed difference, relative to the largest
             output. Defaults to `1e-4`.
-        moves: Whether training moves weights at all. Defaults to `True`.
-        must_refuse: Sentence that says why only a refusal is right. Defaults
-            to `None`.
-        mentions: Word that a refusal before training must hold. Defaults to
-            `""`.
-        example: Inputs to compare outputs on. Defaults to `None`: the first
-            batch of `x`.
+        moves: Boolean, whether training changes any weights. Defaults to
+            `True`.
+        must_refuse: String, the reason why the library must refuse the model.
+            Defaults to `None`.
+        mentions: String that a refusal before training must contain. Defaults
+            to `""`.
+        example: Inputs for comparing outputs. Defaults to `None`, which uses
+            the first batch of `x`.
     """
 
     model: keras.Model
@@ -66,11 +67,11 @@ class Problem:
     example: typing.Any = None
 
     def trainer(self, model):
-        """Returns the model to call `fit` of."""
+        """Returns the model on which `fit` is called."""
         return model if self.outer is None else self.outer(model)
 
     def compile_model(self, model):
-        """Compiles a model as its user would."""
+        """Compiles a model as the user does."""
         if self.compile is not None:
             self.compile(model)
             return
@@ -83,7 +84,7 @@ class Problem:
         model.compile(optimizer(), loss, metrics=self.metrics)
 
     def train(self, model, epochs, callbacks=()):
-        """Calls `fit`; returns its history."""
+        """Calls `fit`. Returns its history."""
         arguments = {"epochs": epochs, "callbacks": list(callbacks)}
         if self.data is not None:
             found = {"x": self.data()}
@@ -94,7 +95,7 @@ class Problem:
         return model.fit(**found, **arguments, **self.fit, verbose=0).history
 
     def probe(self):
-        """Returns one batch of inputs to compare outputs on."""
+        """Returns one batch of inputs for comparing outputs."""
         if self.example is not None:
             return self.example
         return keras.tree.map_structure(
@@ -107,10 +108,10 @@ class Case:
     """A named model.
 
     Args:
-        suite: String.
-        name: String.
-        build_problem: Function of nothing that returns a `Problem`.
-        about: String, what its user does.
+        suite: String, name of the suite.
+        name: String, name of the model.
+        build_problem: Function without arguments that returns a `Problem`.
+        about: String, description of the pattern.
     """
 
     suite: str
@@ -119,7 +120,7 @@ class Case:
     about: str = ""
 
     def build(self):
-        """Returns the `Problem`, the same one each time."""
+        """Returns the `Problem`, which is the same for each call."""
         keras.config.set_dtype_policy("float32")
         keras.utils.set_random_seed(0)
         problem = self.build_problem()
@@ -155,7 +156,7 @@ def integers(high, *shape, low=0, seed=0):
 
 
 def classes_of(x, count, seed=1):
-    """Returns labels that a linear function of the examples gives."""
+    """Returns labels that are a linear function of the examples."""
     flat = np.asarray(x, "float32").reshape(len(x), -1)
     return np.argmax(flat @ normal(flat.shape[1], count, seed=seed), -1)
 

@@ -1,4 +1,4 @@
-"""What a model answers, and whether two answers are the same."""
+"""Computes the outputs of models and compares them."""
 
 import keras
 import numpy as np
@@ -7,14 +7,13 @@ _KINDS = "fiub"
 
 
 class Wrong(Exception):
-    """A wrong answer that came without an error."""
+    """A wrong output that did not raise an error."""
 
 
 def answer(model, inputs):
-    """Returns the outputs of a model, from the same state each time.
+    """Returns the outputs of a model, starting from the same state each time.
 
-    What a stateful recurrent layer remembers is forgotten first, and what
-    draws random numbers begins anew.
+    Resets the states of recurrent layers and of random seed generators.
     """
     forget(model)
     outputs = model(inputs, training=False)
@@ -23,7 +22,7 @@ def answer(model, inputs):
 
 
 def forget(model):
-    """Sets what a model remembers of its last call to a fixed value."""
+    """Sets the states that a model keeps between calls to a fixed value."""
     for layer in model._flatten_layers():
         if getattr(layer, "stateful", False):
             layer.reset_state()
@@ -33,14 +32,14 @@ def forget(model):
 
 
 def _array(value):
-    if hasattr(value, "to_tensor"):  # a ragged tensor
+    if hasattr(value, "to_tensor"):  # A ragged tensor.
         value = value.to_tensor()
     value = np.asarray(value)
     return value if value.dtype.kind in _KINDS + "OS" else value.astype("f4")
 
 
 def _pairs(expected, received):
-    """Yields pairs of arrays that belong together, by name or by order."""
+    """Yields pairs of corresponding arrays, matched by name or by order."""
     nested = isinstance(expected, dict) and any(
         isinstance(value, dict | list | tuple) for value in expected.values()
     )
@@ -59,7 +58,7 @@ def _pairs(expected, received):
 
 
 def refuse_other_shapes(expected, received):
-    """Raises an error if outputs have other shapes, or are not finite."""
+    """Raises an error if outputs have other shapes or are not finite."""
     for one, other in _pairs(expected, received):
         one, other = np.asarray(one), np.asarray(other)
         if one.shape != other.shape:
@@ -70,7 +69,7 @@ def refuse_other_shapes(expected, received):
 
 
 def refuse_unlike(expected, received, tolerance):
-    """Raises an error if outputs differ by more than a share of the largest."""
+    """Raises an error if outputs differ, relative to the largest output."""
     refuse_other_shapes(expected, received)
     for one, other in _pairs(expected, received):
         one, other = np.asarray(one), np.asarray(other)
@@ -90,13 +89,13 @@ def refuse_unlike(expected, received, tolerance):
 
 
 def is_finite(received):
-    """Whether an answer holds neither NaN nor infinities."""
+    """Returns whether all outputs are finite."""
     flat = [np.asarray(value) for value in keras.tree.flatten(received)]
     return all(np.isfinite(v).all() for v in flat if v.dtype.kind in "fc")
 
 
 def same(expected, received, tolerance):
-    """Whether two answers are the same."""
+    """Returns whether two outputs are equal."""
     try:
         refuse_unlike(expected, received, tolerance)
     except Wrong:

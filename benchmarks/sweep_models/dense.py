@@ -1,4 +1,4 @@
-"""The same steps on the plain model, with Keras and its converter alone."""
+"""Runs the steps on the plain model, using only Keras and its converter."""
 
 import os
 import re
@@ -19,11 +19,11 @@ def attempt(case, step, directory):
 
     Args:
         case: `Case`.
-        step: Name of one of `STEPS`.
+        step: String, a key of `STEPS`.
         directory: Path of a directory for files.
 
     Returns:
-        `None` if it is right, or a message.
+        `None` if the step succeeds, or a message.
     """
     directory = Path(directory) / "dense"
     directory.mkdir(exist_ok=True)
@@ -45,7 +45,7 @@ def _fit(problem, directory):
 
 
 def _keras_file(problem, directory):
-    # After training, as the model that was stripped.
+    # After training, like the stripped model.
     trainer = problem.trainer(problem.model)
     problem.compile_model(trainer)
     problem.train(trainer, 1)
@@ -68,7 +68,7 @@ def _saved_model(problem, directory):
 
 
 def _litert(problem, directory):
-    """Right if any of the ways to the converter is right."""
+    """Succeeds if any of the ways to use the converter succeeds."""
     import tensorflow as tf
 
     model, probe = problem.model, problem.probe()
@@ -139,7 +139,7 @@ def run_saved_model(path, model, inputs):
 
 
 def run_litert(path, model, inputs):
-    """Returns the outputs of a TFLite file, whatever its batch size is."""
+    """Returns the outputs of a TFLite file with any batch size."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=os.fspath(path))
@@ -174,7 +174,7 @@ def run_litert(path, model, inputs):
 def _feed(model, inputs, names):
     """Returns the inputs by the names of a signature.
 
-    By the keys of dicts, or by the names of the model's own inputs; else in
+    Matches them by the keys of dicts, by the names of the model's inputs, or in
     the order of the structure.
     """
     values = keras.tree.flatten(inputs)

@@ -16,7 +16,7 @@ _LENGTH, _SIZE, _SOUND = 8, 32, 1024
 
 
 def example(name, symbol, length):
-    """Returns values for an input of a model, by its name and type."""
+    """Returns example values for a model input, by its name and dtype."""
     random = np.random.default_rng(len(name))
     default = _SIZE if len(symbol.shape) > 3 else length
     shape = [size or default for size in symbol.shape[1:]]
@@ -37,11 +37,11 @@ def example(name, symbol, length):
 
 
 def inputs_of(model):
-    """Returns inputs for a functional model, in its own structure."""
+    """Returns inputs for a functional model, in the structure of its inputs."""
     sound = {symbol.name for symbol in model.inputs} & {"encoder_input_values"}
 
     def one(symbol):
-        if symbol.name == "masks":  # of SAM
+        if symbol.name == "masks":  # The prompts of SAM.
             return np.ones((_ROWS, 1, 16, 16, 1), "float32")
         heard = sound and symbol.name.startswith("encoder")
         return example(symbol.name, symbol, _SOUND if heard else _LENGTH)
@@ -50,7 +50,7 @@ def inputs_of(model):
 
 
 def targets_of(model, x, classes):
-    """Returns random targets for the outputs of a model, and losses."""
+    """Returns random targets and losses for the outputs of a model."""
     one = keras.tree.map_structure(lambda value: value[:_BATCH], x)
     outputs = model(one, training=False)
     random = np.random.default_rng(5)
@@ -62,7 +62,7 @@ def targets_of(model, x, classes):
         return random.normal(size=shape).astype("float32")
 
     loss = "logits"
-    if isinstance(outputs, dict):  # constants are no outputs to train
+    if isinstance(outputs, dict):  # Constant outputs cannot be trained.
         outputs = {
             name: value
             for name, value in outputs.items()
@@ -76,7 +76,7 @@ def targets_of(model, x, classes):
 
 
 def boxes(size):
-    """Returns two boxes and labels for each picture."""
+    """Returns two boxes and labels for each image."""
     random = np.random.default_rng(6)
     corners = random.uniform(0, 0.5, (_ROWS, 2, 2))
     return {
@@ -88,11 +88,11 @@ def boxes(size):
 
 
 def problem_of(model, classes):
-    """Returns the problem of a model: classes, or any outputs by squares.
+    """Returns the problem of a model: classification or mean squared error.
 
     Args:
         model: Functional model of KerasHub.
-        classes: Whether its output is logits.
+        classes: Boolean, whether its output is logits.
     """
     x = inputs_of(model)
     y, loss = targets_of(model, x, classes)

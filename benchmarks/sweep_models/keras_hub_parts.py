@@ -1,24 +1,24 @@
-"""Parts and sizes of which the models of KerasHub are made."""
+"""Components and sizes of the tiny KerasHub models."""
 
 VOCABULARY = 40
 
 
 def models():
-    """Returns the models of KerasHub."""
+    """Returns `keras_hub.models`."""
     import keras_hub
 
     return keras_hub.models
 
 
 def hub_layers():
-    """Returns the layers of KerasHub."""
+    """Returns `keras_hub.layers`."""
     import keras_hub
 
     return keras_hub.layers
 
 
 def made(name, **arguments):
-    """Returns a function that makes a backbone."""
+    """Returns a function that creates a backbone."""
     return lambda: getattr(models(), name)(**arguments)
 
 
@@ -45,7 +45,7 @@ GEMMA = {**GROUPED, "head_dim": 8}
 
 
 def resnet(**arguments):
-    """Returns a tiny resnet."""
+    """Returns a tiny ResNet."""
     return models().ResNetBackbone(
         input_conv_filters=[64],
         input_conv_kernel_sizes=[7],
@@ -59,7 +59,7 @@ def resnet(**arguments):
 
 
 def hgnet(**arguments):
-    """Returns a tiny hgnet."""
+    """Returns a tiny HGNet."""
     return models().HGNetV2Backbone(
         depths=[1, 1, 1, 1],
         embedding_size=8,
@@ -81,7 +81,7 @@ def hgnet(**arguments):
 
 
 def mit():
-    """Returns a tiny mit."""
+    """Returns a tiny MiT."""
     return models().MiTBackbone(
         layerwise_depths=[1, 1],
         num_layers=2,
@@ -96,12 +96,12 @@ def mit():
 
 
 def segformer():
-    """Returns a tiny segformer."""
+    """Returns a tiny SegFormer."""
     return models().SegFormerBackbone(image_encoder=mit(), projection_filters=8)
 
 
 def deeplab():
-    """Returns a tiny deeplab."""
+    """Returns a tiny DeepLabV3."""
     return models().DeepLabV3Backbone(
         image_encoder=resnet(image_shape=(64, 64, 3)),
         low_level_feature_key="P2",
@@ -113,7 +113,7 @@ def deeplab():
 
 
 def retinanet():
-    """Returns a tiny retinanet."""
+    """Returns a tiny RetinaNet."""
     return models().RetinaNetBackbone(
         image_encoder=resnet(image_shape=(64, 64, 3)),
         min_level=3,
@@ -124,7 +124,7 @@ def retinanet():
 
 
 def basnet():
-    """Returns a tiny basnet."""
+    """Returns a tiny BASNet."""
     return models().BASNetBackbone(
         image_encoder=resnet(
             image_shape=(None, None, 3), filters=[64, 128, 256, 512]
@@ -135,7 +135,7 @@ def basnet():
 
 
 def clip(kind="CLIP"):
-    """Returns a tiny clip."""
+    """Returns a tiny CLIP."""
     hub = models()
     text = getattr(hub, f"{kind}TextEncoder")(embedding_dim=16, **TEXT, **SHORT)
     vision = getattr(hub, f"{kind}VisionEncoder")(**VISION)
@@ -143,7 +143,7 @@ def clip(kind="CLIP"):
 
 
 def siglip():
-    """Returns a tiny siglip."""
+    """Returns a tiny SigLIP."""
     hub = models()
     text = hub.SigLIPTextEncoder(embedding_dim=16, **TEXT, **SHORT)
     vision = hub.SigLIPVisionEncoder(**VISION)
@@ -151,21 +151,21 @@ def siglip():
 
 
 def vit(**arguments):
-    """Returns a tiny vit."""
+    """Returns a tiny ViT."""
     sizes = {"num_layers": 2, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 24}
     sizes = {**sizes, "patch_size": 16, **IMAGE, **arguments}
     return models().ViTBackbone(**sizes)
 
 
 def dino():
-    """Returns a tiny dino."""
+    """Returns a tiny DINO."""
     return models().DINOV2Backbone(
         position_embedding_shape=(32, 32, 3), **VISION
     )
 
 
 def depth():
-    """Returns a tiny depth."""
+    """Returns a tiny Depth Anything."""
     encoder = models().DINOV2Backbone(
         patch_size=8,
         num_layers=4,
@@ -188,7 +188,7 @@ def depth():
 
 
 def efficientnet():
-    """Returns a tiny efficientnet."""
+    """Returns a tiny EfficientNet."""
     return models().EfficientNetBackbone(
         stackwise_width_coefficients=[0.5, 0.5],
         stackwise_depth_coefficients=[1.0, 1.0],
@@ -208,7 +208,7 @@ def efficientnet():
 
 
 def mobilenet():
-    """Returns a tiny mobilenet."""
+    """Returns a tiny MobileNet."""
     return models().MobileNetBackbone(
         stackwise_expansion=[[40, 56], [64, 144]],
         stackwise_num_blocks=[2, 2],
@@ -232,7 +232,7 @@ def mobilenet():
 
 
 def cspnet():
-    """Returns a tiny cspnet."""
+    """Returns a tiny CSPNet."""
     return models().CSPNetBackbone(
         stem_filters=32,
         stem_kernel_size=3,
@@ -247,7 +247,7 @@ def cspnet():
 
 
 def sam():
-    """Returns a tiny sam."""
+    """Returns a tiny SAM."""
     hub = models()
     encoder = hub.ViTDetBackbone(
         hidden_size=16,
@@ -280,7 +280,7 @@ def sam():
 
 
 def parseq():
-    """Returns a tiny parseq."""
+    """Returns a tiny PARSeq."""
     return models().PARSeqBackbone(
         image_encoder=vit(use_class_token=False),
         vocabulary_size=VOCABULARY,
@@ -293,7 +293,7 @@ def parseq():
 
 
 def blip2():
-    """Returns a tiny blip2."""
+    """Returns a tiny BLIP-2."""
     hub = models()
     vision = hub.BLIP2VisionEncoder(
         image_size=32,
@@ -326,7 +326,7 @@ def blip2():
 
 
 def t5gemma(name, **arguments):
-    """Returns a tiny t5gemma."""
+    """Returns a tiny T5Gemma."""
     sides = {}
     for side in ("encoder", "decoder"):
         sides |= {
@@ -348,7 +348,7 @@ def t5gemma(name, **arguments):
 
 
 def flux():
-    """Returns a tiny flux."""
+    """Returns a tiny Flux."""
     return models().FluxBackbone(
         input_channels=8,
         hidden_size=32,
@@ -369,7 +369,7 @@ def flux():
 
 
 def dfine():
-    """Returns a tiny dfine."""
+    """Returns a tiny D-FINE."""
     encoder = hgnet(out_features=["stage3", "stage4"])
     return models().DFineBackbone(
         backbone=encoder,

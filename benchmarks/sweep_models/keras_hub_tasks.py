@@ -1,4 +1,4 @@
-"""The tasks of KerasHub: backbone and further arguments, by name."""
+"""The tasks of KerasHub: backbone and further arguments by name."""
 
 _CLASSES = {"num_classes": 3}
 TASKS = {

@@ -1,4 +1,4 @@
-"""Patterns of users: losses, metrics, optimizers and ways to compile."""
+"""User patterns: losses, metrics, optimizers and ways to compile."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ serializable = keras.saving.register_keras_serializable(PACKAGE)
 
 @pattern
 def no_loss_at_all():
-    """Compiled without any loss."""
+    """Compiled without a loss."""
     x = normal(32, 10)
     return Problem(
         perceptron(10, 16, 3),
@@ -32,7 +32,7 @@ def no_loss_at_all():
 
 @serializable
 def focal(y_true, y_pred):
-    """A loss function of the user's own."""
+    """A custom loss function."""
     chances = ops.softmax(y_pred)
     wanted = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), 3)
     chance = ops.sum(chances * wanted, axis=-1)
@@ -40,7 +40,7 @@ def focal(y_true, y_pred):
 
 
 class LargestLogit(keras.metrics.Metric):
-    """A metric of the user's own, not registered."""
+    """A custom metric that is not registered."""
 
     def __init__(self, name="largest_logit", **kwargs):
         super().__init__(name=name, **kwargs)
@@ -55,7 +55,7 @@ class LargestLogit(keras.metrics.Metric):
 
 @pattern
 def own_loss_and_metric():
-    """Own loss function and unregistered metric class."""
+    """A custom loss function and an unregistered metric class."""
     x = normal(32, 10)
     return Problem(
         perceptron(10, 16, 3),
@@ -68,7 +68,7 @@ def own_loss_and_metric():
 
 
 class Signs(keras.optimizers.Optimizer):
-    """An optimizer of the user's own, not registered."""
+    """A custom optimizer that is not registered."""
 
     def update_step(self, gradient, variable, learning_rate):
         rate = ops.cast(learning_rate, variable.dtype)
@@ -77,7 +77,7 @@ class Signs(keras.optimizers.Optimizer):
 
 @pattern
 def own_optimizer():
-    """Own unregistered optimizer."""
+    """An unregistered custom optimizer."""
     x = normal(32, 10)
     return Problem(
         perceptron(10, 16, 3),
@@ -89,7 +89,7 @@ def own_optimizer():
 
 @pattern
 def adafactor():
-    """Adafactor writes weights behind masks."""
+    """Adafactor assigns weights behind masks."""
     x = normal(32, 10)
     return Problem(
         perceptron(10, 24, 3),
@@ -101,7 +101,7 @@ def adafactor():
 
 @pattern
 def muon():
-    """Muon writes weights behind masks."""
+    """Muon assigns weights behind masks."""
     x = normal(32, 10)
     return Problem(
         perceptron(10, 24, 24, 3),
@@ -157,7 +157,7 @@ def class_and_sample_weights():
 
 @pattern
 def zero_sample_weights():
-    """All sample weights are zero in a full batch."""
+    """All sample weights of a full batch are zero."""
     x = normal(32, 10)
     return Problem(
         perceptron(10, 24, 3),
@@ -171,7 +171,7 @@ def zero_sample_weights():
 
 @pattern
 def trainable_toggled_after_wrapping():
-    """The user sets `trainable` on a layer after wrapping its model."""
+    """The user sets `trainable` on a layer after wrapping the model."""
     x = normal(32, 10)
     model = perceptron(10, 24, 3)
 
@@ -186,7 +186,7 @@ def trainable_toggled_after_wrapping():
 
 @pattern
 def run_eagerly():
-    """Compiled with `run_eagerly`, to debug."""
+    """Compiled with `run_eagerly`, for debugging."""
     x = normal(24, 10)
 
     def compile_model(model):

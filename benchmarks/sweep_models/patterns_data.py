@@ -1,4 +1,4 @@
-"""Patterns of users: what goes in and out, and preprocessing inside."""
+"""User patterns: inputs and outputs, and preprocessing in the model."""
 
 import keras
 import numpy as np
@@ -66,7 +66,7 @@ def string_lookup():
 
 @pattern
 def adapted_string_lookup():
-    """`StringLookup` that learned its vocabulary, and one-hot codes."""
+    """`StringLookup` with an adapted vocabulary, and one-hot codes."""
     x = strings(32, 1)
     lookup = layers.StringLookup(output_mode="one_hot")
     lookup.adapt(x)
@@ -78,7 +78,7 @@ def adapted_string_lookup():
 
 @pattern
 def text_vectorization():
-    """`TextVectorization`, adapted, in the model."""
+    """An adapted `TextVectorization` layer in the model."""
     import tensorflow as tf
 
     words = strings(32, 5).numpy().astype(str)
@@ -160,7 +160,7 @@ def feature_space_inside():
 
 @pattern
 def feature_space_before():
-    """The training half of `FeatureSpace`: features come encoded."""
+    """The training half of `FeatureSpace`: features are already encoded."""
     space, x = _feature_space()
     encoded = np.asarray(space(x))
     inputs = space.get_encoded_features()
@@ -171,7 +171,7 @@ def feature_space_before():
 
 @pattern
 def recommender():
-    """Users and items by number: embeddings, a product, biases."""
+    """Users and items as integers: embeddings, a product and biases."""
     user = keras.Input((1,), dtype="int64", name="user")
     item = keras.Input((1,), dtype="int32", name="item")
     u = layers.Flatten()(layers.Embedding(20, 8)(user))
@@ -186,7 +186,7 @@ def recommender():
 
 @pattern
 def wide_and_deep():
-    """Integers, floats and one-hot vectors beside each other."""
+    """Integers, floats and one-hot vectors as separate inputs."""
     inputs = {
         "number": keras.Input((5,), name="number"),
         "word": keras.Input((3,), dtype="int32", name="word"),
@@ -208,7 +208,7 @@ def wide_and_deep():
 
 @pattern
 def nested_dicts():
-    """A nested dict of inputs and outputs, and a loss each."""
+    """Nested dicts of inputs, outputs and losses."""
     inputs = {
         "meta": {
             "size": keras.Input((3,), name="size"),
@@ -238,7 +238,7 @@ def nested_dicts():
 
 @pattern
 def dict_outputs_of_a_recurrent_network():
-    """A dict of outputs over a recurrent trunk, with loss weights."""
+    """A dict of outputs of a recurrent network, with loss weights."""
     inputs = keras.Input((7, 5), name="signal")
     x = layers.GRU(12)(inputs)
     outputs = {"b": layers.Dense(2)(x), "a": layers.Dense(1)(x)}
@@ -259,7 +259,7 @@ def dict_outputs_of_a_recurrent_network():
 
 @pattern
 def several_outputs_with_one_loss():
-    """Three outputs, a list of losses of which one is `None`."""
+    """Three outputs, and a list of losses that contains `None`."""
     inputs = keras.Input((10,))
     x = layers.Dense(16, "relu")(inputs)
     heads = [layers.Dense(3)(x), layers.Dense(1)(x), x]
@@ -271,7 +271,7 @@ def several_outputs_with_one_loss():
 
 @pattern
 def generator_of_batches():
-    """A generator that never ends, with `steps_per_epoch`."""
+    """An infinite generator, with `steps_per_epoch`."""
     x = normal(32, 10)
     y = classes_of(x, 3)
 
@@ -287,7 +287,7 @@ def generator_of_batches():
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of pictures as a `PyDataset`."""
+    """Batches of images as a `PyDataset`."""
 
     def __init__(self, x, y):
         super().__init__()
@@ -303,7 +303,7 @@ class Batches(keras.utils.PyDataset):
 
 @pattern
 def py_dataset():
-    """A `PyDataset` of pictures."""
+    """A `PyDataset` of images."""
     x = uniform(32, 8, 8, 1)
     y = classes_of(x, 3)
     model = keras.Sequential(
@@ -337,7 +337,7 @@ def dataset_with_weights_and_rest():
 
 @pattern
 def none_batch_of_one():
-    """Batch normalization with one example left over in each epoch."""
+    """Batch normalization, with one remaining example in each epoch."""
     x = normal(25, 10)
     model = keras.Sequential(
         [
@@ -369,7 +369,7 @@ def half_precision_inputs():
 
 @pattern
 def graph_network():
-    """A subclassed graph network of integer edges."""
+    """A subclassed graph network with integer edges."""
 
     class Graph(keras.Model):
         def __init__(self, **kwargs):
@@ -397,7 +397,7 @@ def graph_network():
 
 @pattern
 def message_passing_by_segments():
-    """Graph convolution by gather and segment sums, functional."""
+    """Functional graph convolution with gather and segment sums."""
 
     @serializable
     class Convolution(layers.Layer):

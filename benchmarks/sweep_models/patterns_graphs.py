@@ -1,4 +1,4 @@
-"""Patterns of users: what the graph of a model holds when it is exported."""
+"""User patterns: operations in the exported graph of a model."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ serializable = keras.saving.register_keras_serializable(PACKAGE)
 
 
 def regression(inputs, outputs, x, **kwargs):
-    """Returns a problem whose targets are noise of the outputs' shapes."""
+    """Returns a problem with random targets of the shapes of the outputs."""
     model = keras.Model(inputs, outputs)
     y = keras.tree.map_structure(
         lambda value: normal(*value.shape, seed=3), model(x)
@@ -40,7 +40,7 @@ def names_of_python():
 
 @serializable
 class MaskedConvolution(layers.Conv2D):
-    """Sees no pixel that comes later, as in PixelCNN."""
+    """Masks later pixels, as in PixelCNN."""
 
     def convolution_op(self, inputs, kernel):
         mask = np.zeros(kernel.shape, "float32")
@@ -52,7 +52,7 @@ class MaskedConvolution(layers.Conv2D):
 
 @pattern
 def masked_convolution():
-    """PixelCNN: a kernel that is multiplied by a mask of its own."""
+    """PixelCNN: a layer that multiplies its kernel by a fixed mask."""
     inputs = keras.Input((8, 8, 1))
     x = MaskedConvolution(8, 3, padding="same", activation="relu")(inputs)
     x = MaskedConvolution(8, 3, padding="same", activation="relu")(x)
@@ -62,7 +62,7 @@ def masked_convolution():
 
 @serializable
 class Standardized(layers.Conv2D):
-    """Standardizes its kernel, as big transfer networks do."""
+    """Standardizes its kernel, as in Big Transfer networks."""
 
     def convolution_op(self, inputs, kernel):
         mean, variance = ops.moments(kernel, (0, 1, 2), keepdims=True)
@@ -100,7 +100,7 @@ def cache_in_and_out():
 
 @serializable
 class Contraction(layers.Layer):
-    """Repeats a step while its values are large."""
+    """Repeats a step while the values are large."""
 
     def build(self, shape):
         self.kernel = self.add_weight(shape=(shape[-1],) * 2, name="kernel")
@@ -120,7 +120,7 @@ class Contraction(layers.Layer):
 
 @pattern
 def loop_on_values():
-    """A loop that ends when values are small."""
+    """A loop that ends when the values are small."""
     inputs = keras.Input((12,))
     x = layers.Dense(3)(Contraction()(inputs))
     return regression(inputs, x, normal(32, 12))
@@ -128,7 +128,7 @@ def loop_on_values():
 
 @serializable
 class Branches(layers.Layer):
-    """One of two kernels, by the mean of the batch."""
+    """Selects one of two kernels by the mean of the batch."""
 
     def build(self, shape):
         for name in ("above", "below"):
@@ -153,7 +153,7 @@ def branch_on_values():
 
 @pattern
 def resized_to_the_input():
-    """Segmentation of pictures of any size."""
+    """Segmentation of images of any size."""
 
     def back(tensors):
         import tensorflow as tf
@@ -170,7 +170,7 @@ def resized_to_the_input():
 
 @pattern
 def shifted_windows():
-    """Attention within windows that are shifted, as in Swin."""
+    """Attention within shifted windows, as in Swin."""
     inputs = keras.Input((8, 8, 8))
     x = ops.roll(inputs, (-2, -2), (1, 2))
     x = ops.reshape(x, (-1, 2, 4, 2, 4, 8))
@@ -184,7 +184,7 @@ def shifted_windows():
 
 @serializable
 class Capsules(layers.Layer):
-    """Routing by agreement, three times."""
+    """Routing by agreement with three iterations."""
 
     def build(self, shape):
         self.kernel = self.add_weight(
@@ -213,7 +213,7 @@ def capsules():
 
 @serializable
 class Warp(layers.Layer):
-    """Warps a picture by a predicted affine map."""
+    """Warps an image by a predicted affine map."""
 
     def call(self, inputs):
         image, change = inputs
@@ -225,7 +225,7 @@ class Warp(layers.Layer):
 
 @pattern
 def spatial_transformer():
-    """A localization network, and an affine warp."""
+    """A localization network and an affine warp."""
     inputs = keras.Input((8, 8, 1))
     x = layers.Flatten()(layers.Conv2D(4, 3, activation="relu")(inputs))
     x = Warp()([inputs, layers.Dense(6, "tanh")(x)])
@@ -235,7 +235,7 @@ def spatial_transformer():
 
 @pattern
 def attention_scores():
-    """Scores of attention as a second output, and a mask as an input."""
+    """Attention scores as a second output, and a mask as an input."""
     inputs = keras.Input((6, 8), name="x")
     mask = keras.Input((6,), dtype="bool", name="mask")
     attention = layers.MultiHeadAttention(2, 4)
@@ -252,7 +252,7 @@ def attention_scores():
 
 @serializable
 class Permutation(layers.Layer):
-    """Permutes features, by a variable of integers, as flows do."""
+    """Permutes features by an integer variable, as in normalizing flows."""
 
     def build(self, shape):
         def initial(shape, dtype):
@@ -272,7 +272,7 @@ class Permutation(layers.Layer):
 
 @pattern
 def variable_of_integers():
-    """A permutation that is a weight of integers."""
+    """A permutation that is an integer weight."""
     inputs = keras.Input((10,))
     x = Permutation()(layers.Dense(24, "relu")(inputs))
     return regression(inputs, layers.Dense(3)(x), normal(32, 10))
@@ -280,7 +280,7 @@ def variable_of_integers():
 
 @serializable
 class Names(layers.Layer):
-    """Returns a constant beside what it is given."""
+    """Returns its input and a constant."""
 
     def call(self, x):
         return ops.arange(3, dtype="float32") + 0.0 * ops.sum(x)
@@ -288,7 +288,7 @@ class Names(layers.Layer):
 
 @pattern
 def outputs_of_all_kinds():
-    """An input, a constant and one tensor twice among the outputs."""
+    """Outputs that include an input, a constant and a repeated tensor."""
     inputs = keras.Input((10,))
     x = layers.Dense(3)(layers.Dense(24, "relu")(inputs))
     outputs = {
@@ -314,7 +314,7 @@ def outputs_of_all_kinds():
 
 @serializable
 class Second(layers.Layer):
-    """Reads the second of three inputs of one shape, and no other."""
+    """Reads only the second of three inputs of the same shape."""
 
     def call(self, inputs):
         return inputs[1] * 2.0
@@ -322,7 +322,7 @@ class Second(layers.Layer):
 
 @pattern
 def unused_inputs():
-    """Two of three inputs change nothing."""
+    """Two of three inputs have no effect."""
     inputs = [keras.Input((10,), name=name) for name in "abc"]
     x = layers.Dense(24, "relu")(Second()(inputs))
     data = [normal(32, 10, seed=seed) for seed in range(3)]

@@ -1,4 +1,4 @@
-"""Patterns of users: layers of their own, wrappers, types, constraints."""
+"""User patterns: custom layers, wrappers, dtypes and constraints."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ SCALE = 3.0
 
 
 def classifier(*front, units=24, **kwargs):
-    """Returns a classifier of ten features, three classes."""
+    """Returns a classifier with ten features and three classes."""
     hidden = layers.Dense(units, activation="relu", **kwargs)
     return keras.Sequential(
         [keras.Input((10,)), *front, hidden, layers.Dense(3)]
@@ -53,7 +53,7 @@ def lambda_over_a_variable():
 
 @serializable
 class Features(layers.Layer):
-    """Random features: a NumPy array that Keras does not save."""
+    """Random features in a NumPy array that Keras does not save."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -65,13 +65,13 @@ class Features(layers.Layer):
 
 @pattern
 def untracked_array():
-    """A layer with a NumPy array that nobody saves."""
+    """A layer with an unsaved NumPy array."""
     return classes(classifier(Features()))
 
 
 @pattern
 def attribute_set_later():
-    """A number that is set after the layer was made."""
+    """A number that is set after the layer was created."""
 
     @serializable
     class Scaled(layers.Layer):
@@ -122,7 +122,7 @@ def tf_function_inside():
 
 @serializable
 class WithoutConfig(layers.Layer):
-    """A layer with an argument that its config does not tell."""
+    """A layer with an argument that is missing in its config."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -137,13 +137,13 @@ class WithoutConfig(layers.Layer):
 
 @pattern
 def layer_without_config():
-    """A layer of one's own without `get_config`."""
+    """A custom layer without `get_config`."""
     return classes(classifier(WithoutConfig(16)))
 
 
 @serializable
 class Own(layers.Layer):
-    """A dense layer written by hand, with a step counter."""
+    """A handwritten dense layer with a step counter."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -175,7 +175,7 @@ class Own(layers.Layer):
 
 @pattern
 def own_dense_with_a_counter():
-    """Own kernel, regularizer, added loss and a counter of calls."""
+    """A custom layer with a regularizer, an added loss and a call counter."""
     return classes(classifier(Own(16)))
 
 
@@ -212,7 +212,7 @@ class Quantizing(layers.Layer):
 
 @pattern
 def vector_quantization():
-    """A codebook between encoder and decoder."""
+    """A codebook between the encoder and the decoder."""
     model = keras.Sequential(
         [
             keras.Input((10,)),
@@ -245,7 +245,7 @@ def spectral_normalization():
 
 @serializable
 class WeightNormalized(layers.Wrapper):
-    """Divides a kernel by its norm, and learns the length."""
+    """Divides a kernel by its norm, and learns the scale."""
 
     def build(self, shape):
         super().build(shape)
@@ -266,13 +266,13 @@ class WeightNormalized(layers.Wrapper):
 
 @pattern
 def weight_normalization():
-    """A wrapper of one's own that reads its layer's kernel."""
+    """A custom wrapper that reads the kernel of its layer."""
     return classes(classifier(WeightNormalized(layers.Dense(16))))
 
 
 @pattern
 def constraints():
-    """`MaxNorm`, `NonNeg` and unit norms; an orthogonal penalty."""
+    """`MaxNorm`, `NonNeg`, unit norms and an orthogonal regularizer."""
     model = keras.Sequential(
         [
             keras.Input((10,)),
@@ -292,7 +292,7 @@ def constraints():
 
 @pattern
 def lora():
-    """A dense layer with LoRA enabled: its kernel is frozen."""
+    """A dense layer with LoRA enabled, whose kernel is frozen."""
     model = classifier(units=24)
     model.layers[0].enable_lora(4)
     return classes(model)
@@ -300,7 +300,7 @@ def lora():
 
 @pattern
 def quantized_to_int8():
-    """A model that Keras quantized to int8 already."""
+    """A model that Keras has quantized to int8."""
     model = classifier(units=24)
     model.quantize("int8")
     return classes(
@@ -310,7 +310,7 @@ def quantized_to_int8():
 
 @pattern
 def mixed_bfloat16():
-    """The policy mixed_bfloat16."""
+    """The `mixed_bfloat16` policy."""
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = classifier(layers.LayerNormalization())
     return classes(model, tolerance=3e-2)
@@ -318,7 +318,7 @@ def mixed_bfloat16():
 
 @pattern
 def mixed_float16():
-    """The policy mixed_float16, with a scaled loss."""
+    """The `mixed_float16` policy, with loss scaling."""
     keras.config.set_dtype_policy("mixed_float16")
     model = keras.Sequential(
         [
@@ -335,7 +335,7 @@ def mixed_float16():
 
 @pattern
 def whole_bfloat16():
-    """Weights themselves in bfloat16."""
+    """Weights and activations in bfloat16."""
     keras.config.set_dtype_policy("bfloat16")
     return classes(classifier(), tolerance=3e-2)
 
@@ -349,7 +349,7 @@ def whole_float64():
 
 @pattern
 def float64_head():
-    """One layer in float64 within a float32 network."""
+    """One float64 layer in a float32 network."""
     model = keras.Sequential(
         [
             keras.Input((10,)),
@@ -362,7 +362,7 @@ def float64_head():
 
 @pattern
 def complex_numbers_inside():
-    """A Fourier transform within the network."""
+    """A Fourier transform in the network."""
 
     @serializable
     class Mixing(layers.Layer):
@@ -379,7 +379,7 @@ def complex_numbers_inside():
 
 @pattern
 def einsum_and_unit_norm():
-    """EinsumDense, unit normalization, RMS normalization, a maxout."""
+    """EinsumDense, unit normalization, RMS normalization and maxout."""
     inputs = keras.Input((6, 8))
     x = layers.EinsumDense("abc,cde->abde", (6, 3, 8), bias_axes="de")(inputs)
     x = ops.max(x, axis=2)
@@ -391,7 +391,7 @@ def einsum_and_unit_norm():
 
 @pattern
 def locally_made_kernel():
-    """A hypernetwork: one layer makes the kernel of another."""
+    """A hypernetwork: one layer computes the kernel of another."""
 
     @serializable
     class Hyper(layers.Layer):
@@ -425,7 +425,7 @@ def jit_compiled():
 
 @pattern
 def preset_zeros():
-    """A network that is sparse already, pruned further."""
+    """A network that is already sparse, pruned further."""
     model = classifier(units=24)
     for layer in model.layers:
         kernel = np.array(layer.kernel)
@@ -436,7 +436,7 @@ def preset_zeros():
 
 @pattern
 def gradients_of_inputs():
-    """A physics-informed layer: derivatives by its inputs."""
+    """A physics-informed layer with derivatives of its inputs."""
     import tensorflow as tf
 
     class Physical(keras.Model):

@@ -1,4 +1,4 @@
-"""Patterns of users: words, sequences and time."""
+"""User patterns: text, sequences and time series."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ serializable = keras.saving.register_keras_serializable(PACKAGE)
 
 @serializable
 class Positions(layers.Layer):
-    """Token and position embeddings that pass the mask on."""
+    """Token and position embeddings that propagate the mask."""
 
     def __init__(self, words, length, units, **kwargs):
         super().__init__(**kwargs)
@@ -46,7 +46,7 @@ class Positions(layers.Layer):
 
 
 def tokens(rows, length, words=30, seed=0):
-    """Returns sequences of unequal lengths, padded with zeros."""
+    """Returns sequences of different lengths, padded with zeros."""
     found = integers(words, rows, length, low=1, seed=seed)
     for row, stop in enumerate(integers(length, rows, low=2, seed=seed)):
         found[row, stop:] = 0
@@ -55,7 +55,7 @@ def tokens(rows, length, words=30, seed=0):
 
 @pattern
 def masked_transformer():
-    """A text classifier: embeddings with a mask, attention with it."""
+    """A text classifier with masked embeddings and attention."""
     inputs = keras.Input((10,), dtype="int32")
     x = Positions(30, 10, 16)(inputs)
     y = layers.MultiHeadAttention(2, 8, dropout=0.1)(x, x)
@@ -69,7 +69,7 @@ def masked_transformer():
 
 @pattern
 def translation():
-    """Encoder and decoder with cross-attention and a causal mask."""
+    """An encoder and a decoder with cross-attention and a causal mask."""
     source = keras.Input((8,), dtype="int32", name="source")
     target = keras.Input((6,), dtype="int32", name="target")
     e = Positions(30, 8, 16)(source)
@@ -86,7 +86,7 @@ def translation():
 
 @pattern
 def sequence_to_sequence():
-    """LSTM encoder hands its states to the decoder."""
+    """An LSTM encoder passes its states to the decoder."""
     source = keras.Input((7, 5))
     target = keras.Input((6, 4))
     _, h, c = layers.LSTM(12, return_state=True)(source)
@@ -99,7 +99,7 @@ def sequence_to_sequence():
 
 @pattern
 def tied_language_model():
-    """A language model whose output is its embedding, transposed."""
+    """A language model whose output layer is its transposed embedding."""
     inputs = keras.Input((9,), dtype="int32")
     embedding = layers.ReversibleEmbedding(30, 16, tie_weights=True)
     x = embedding(inputs)
@@ -112,7 +112,7 @@ def tied_language_model():
 
 
 class Tied(keras.Model):
-    """The same by a matrix product with the embedding's own variable."""
+    """Computes logits by a matrix product with the embedding variable."""
 
     def __init__(self, words=30, units=16, **kwargs):
         super().__init__(**kwargs)
@@ -126,7 +126,7 @@ class Tied(keras.Model):
 
 @pattern
 def tied_by_hand():
-    """A language model that reads its embedding's variable itself."""
+    """A language model that reads the variable of its embedding."""
     model = Tied()
     x = integers(30, 24, 10)
     model(x[:1, :-1])
@@ -135,7 +135,7 @@ def tied_by_hand():
 
 @pattern
 def bidirectional_tagger():
-    """Bidirectional recurrent layers with a mask, a tag for each word."""
+    """Bidirectional recurrent layers with a mask, and one tag per word."""
     model = keras.Sequential(
         [
             keras.Input((10,), dtype="int32"),
@@ -149,7 +149,7 @@ def bidirectional_tagger():
 
 @pattern
 def words_of_any_length():
-    """A classifier of sequences of any length."""
+    """A classifier for sequences of any length."""
     model = keras.Sequential(
         [
             keras.Input((None,), dtype="int32"),
@@ -165,7 +165,7 @@ def words_of_any_length():
 
 @pattern
 def stateful_lstm():
-    """A stateful LSTM of a fixed batch."""
+    """A stateful LSTM with a fixed batch size."""
     model = keras.Sequential(
         [
             keras.Input(batch_shape=(8, 6, 3)),
@@ -195,7 +195,7 @@ def recurrent_dropout():
 
 @serializable
 class MinimalCell(layers.Layer):
-    """A recurrent cell of the user's own, with a bias of rank 2."""
+    """A custom recurrent cell with a bias of rank 2."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -221,7 +221,7 @@ class MinimalCell(layers.Layer):
 
 @pattern
 def custom_cell():
-    """A recurrent cell of one's own, and stacked cells."""
+    """A custom recurrent cell and stacked cells."""
     cells = [MinimalCell(10), MinimalCell(8)]
     model = keras.Sequential(
         [keras.Input((7, 5)), layers.RNN(cells), layers.Dense(3)]
@@ -232,7 +232,7 @@ def custom_cell():
 
 @pattern
 def time_series():
-    """A forecast of several steps from a window, with a residual."""
+    """A multi-step forecast from a window, with a residual connection."""
     inputs = keras.Input((16, 2))
     last = inputs[:, -1:, :1]
     x = layers.GRU(16, return_sequences=True)(inputs)
@@ -282,7 +282,7 @@ def wavenet():
 
 @pattern
 def attention_layers():
-    """Dot-product and additive attention, grouped queries."""
+    """Dot-product attention, additive attention and grouped queries."""
     inputs = keras.Input((8, 12))
     q = layers.Dense(12)(inputs)
     x = layers.Attention(use_scale=True)([q, inputs])
@@ -325,7 +325,7 @@ class Experts(layers.Layer):
 
 @pattern
 def mixture_of_experts():
-    """Experts in one kernel of rank 3, with a loss on their load."""
+    """Experts in one kernel of rank 3, with a load-balancing loss."""
     model = keras.Sequential([keras.Input((12,)), Experts(), layers.Dense(3)])
     x = normal(24, 12)
     return Problem(model, x, classes_of(x, 3))
@@ -333,7 +333,7 @@ def mixture_of_experts():
 
 @pattern
 def text_matching():
-    """Two texts as a list of inputs that are not in alphabetical order."""
+    """Two texts as a list of inputs in non-alphabetical order."""
     question = keras.Input((8,), dtype="int32", name="question")
     answer = keras.Input((6,), dtype="int32", name="answer")
     embedding = layers.Embedding(30, 12)
@@ -348,7 +348,7 @@ def text_matching():
 
 @pattern
 def decoder_with_a_cache():
-    """A list of states goes in and comes out beside the answer."""
+    """A list of states as inputs and outputs, in addition to the logits."""
     step = keras.Input((6,))
     states = [keras.Input((10,)), keras.Input((10,))]
     cells = [layers.GRUCell(10), layers.GRUCell(10)]

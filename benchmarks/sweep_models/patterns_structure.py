@@ -1,4 +1,4 @@
-"""Patterns of users: how a model is put together."""
+"""User patterns: the structure of a model."""
 
 import keras
 from keras import layers
@@ -23,7 +23,7 @@ def classes(model, features=10, **kwargs):
 
 
 class Plain(keras.Model):
-    """Subclassed, not registered, without a config."""
+    """A subclassed model that is not registered and has no config."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -39,7 +39,7 @@ class Plain(keras.Model):
 
 @pattern
 def subclassed_without_config():
-    """A subclassed model without `get_config`, lists and dicts of layers."""
+    """A subclassed model without `get_config`, with containers of layers."""
     model = Plain(16)
     model(normal(1, 10))
     model.scale = 0.5
@@ -48,7 +48,7 @@ def subclassed_without_config():
 
 @serializable
 class Autoencoder(keras.Model):
-    """Subclassed, with a config, made of two Sequential models."""
+    """A subclassed model with a config, made of two Sequential models."""
 
     def __init__(self, size, **kwargs):
         super().__init__(**kwargs)
@@ -65,7 +65,7 @@ class Autoencoder(keras.Model):
 
 @pattern
 def subclassed_with_config():
-    """A subclassed autoencoder that tells its config."""
+    """A subclassed autoencoder with `get_config`."""
     model = Autoencoder(16)
     x = normal(32, 10)
     model(x[:1])
@@ -74,7 +74,7 @@ def subclassed_with_config():
 
 @serializable
 class Named(keras.Model):
-    """A Functional subclass with layers as attributes before `super()`."""
+    """A Functional subclass that sets layers before `super().__init__`."""
 
     def __init__(self, units=12, **kwargs):
         inputs = keras.Input((units,))
@@ -97,7 +97,7 @@ def functional_subclass():
 
 @serializable
 class Residual(layers.Layer):
-    """A block that makes its layers when it is built."""
+    """A block that creates its layers in `build`."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -118,7 +118,7 @@ class Residual(layers.Layer):
 
 @pattern
 def layers_made_in_build():
-    """Blocks that make their layers in `build`."""
+    """Blocks that create their layers in `build`."""
     model = keras.Sequential(
         [keras.Input((10,)), Residual(16), Residual(12), layers.Dense(3)]
     )
@@ -127,7 +127,7 @@ def layers_made_in_build():
 
 @pattern
 def shared_layers():
-    """One layer three times, and its kernel regularized."""
+    """One layer used three times, with a kernel regularizer."""
     inputs = keras.Input((10,))
     shared = layers.Dense(10, "relu", kernel_regularizer="l2")
     x = shared(inputs)
@@ -138,7 +138,7 @@ def shared_layers():
 
 @pattern
 def nested_models():
-    """Models within models within a model, called twice."""
+    """Nested models, called twice."""
     innermost = keras.Sequential(
         [
             keras.Input((8,)),
@@ -157,7 +157,7 @@ def nested_models():
 
 @pattern
 def equal_names():
-    """Two nested models whose layers have the same names."""
+    """Two nested models with equal layer names."""
 
     def tower(name):
         layer = layers.Dense(8, "relu", name="dense")
@@ -172,14 +172,14 @@ def equal_names():
 
 @pattern
 def built_by_first_call():
-    """A Sequential without `Input`, built by its first call."""
+    """A Sequential model without `Input`, built by its first call."""
     model = keras.Sequential([layers.Dense(24, "relu"), layers.Dense(3)])
     model(normal(1, 10))
     return classes(model)
 
 
 class Arguments(keras.Model):
-    """`call` takes keyword arguments besides its inputs."""
+    """`call` takes keyword arguments in addition to its inputs."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -217,7 +217,7 @@ class Branching(keras.Model):
 
 @pattern
 def loops_in_call():
-    """A loop of the backend over one layer."""
+    """A backend loop over one layer."""
     model = Branching()
     model.step_layer.build((None, 10))
     model.out.build((None, 10))
@@ -227,7 +227,7 @@ def loops_in_call():
 
 @pattern
 def slicing_and_operators():
-    """A functional model of operators, slices and `ops` alone."""
+    """A functional model made only of operators, slices and `ops`."""
     inputs = keras.Input((6, 10))
     first, rest = inputs[:, 0], inputs[:, 1:]
     x = layers.Dense(12)(rest)
@@ -241,7 +241,7 @@ def slicing_and_operators():
 
 @pattern
 def cloned_with_a_prefix():
-    """A model that `clone_model` made, renamed by its config."""
+    """A model from `clone_model`, renamed through its config."""
     base = keras.Sequential(
         [keras.Input((10,)), layers.Dense(16, "relu"), layers.Dense(3)]
     )
@@ -250,7 +250,7 @@ def cloned_with_a_prefix():
 
 @pattern
 def loaded_from_a_file():
-    """A model that came out of a `.keras` file, compiled."""
+    """A compiled model loaded from a `.keras` file."""
     import tempfile
     from pathlib import Path
 
@@ -267,7 +267,7 @@ def loaded_from_a_file():
 
 @pattern
 def saved_model_as_a_layer():
-    """A SavedModel in the network, by `TFSMLayer`."""
+    """A SavedModel in the network, as a `TFSMLayer`."""
     import tempfile
 
     base = keras.Sequential([keras.Input((10,)), layers.Dense(10, "tanh")])
@@ -277,13 +277,13 @@ def saved_model_as_a_layer():
     x = layers.TFSMLayer(directory, call_endpoint="serve")(inputs)
     x = layers.Dense(16, activation="relu")(x)
     model = keras.Model(inputs, layers.Dense(3)(x))
-    # Keras' slot variables cannot be named after those of a SavedModel.
+    # Keras cannot name slot variables after the variables of a SavedModel.
     return classes(model, optimizer=lambda: keras.optimizers.SGD(0.1))
 
 
 @pattern
 def multi_scale():
-    """A picture in two sizes, and any size: two branches."""
+    """An image at two scales and of any size, in two branches."""
     inputs = keras.Input((None, None, 3))
     a = layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
     b = layers.AveragePooling2D(2)(inputs)
@@ -296,7 +296,7 @@ def multi_scale():
 
 @pattern
 def frozen_in_part_by_layer():
-    """One layer frozen before wrapping; a frozen BatchNormalization."""
+    """A layer frozen before wrapping, and a frozen BatchNormalization."""
     model = keras.Sequential(
         [
             keras.Input((10,)),
@@ -313,7 +313,7 @@ def frozen_in_part_by_layer():
 
 @pattern
 def one_wide_layer():
-    """Linear regression: one kernel of one output."""
+    """Linear regression: one kernel with one output."""
     model = keras.Sequential([keras.Input((40,)), layers.Dense(1)])
     x = normal(32, 40)
     return Problem(model, x, x[:, :1], loss="mse")
@@ -321,7 +321,7 @@ def one_wide_layer():
 
 @pattern
 def many_layers():
-    """Forty dense layers with skips."""
+    """Forty dense layers with skip connections."""
     inputs = keras.Input((10,))
     x = inputs
     for _ in range(40):

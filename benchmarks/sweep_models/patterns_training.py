@@ -1,4 +1,4 @@
-"""Patterns of users: training logic of their own."""
+"""User patterns: custom training logic."""
 
 import keras
 from keras import layers
@@ -18,10 +18,10 @@ serializable = keras.saving.register_keras_serializable(PACKAGE)
 
 
 class Tape(keras.Model):
-    """A `train_step` with a tape, as guides write it for TensorFlow."""
+    """A `train_step` with a tape, as in the TensorFlow guides."""
 
     def step(self, loss_of):
-        """Trains all trainable weights on a loss; returns the loss."""
+        """Trains all trainable weights on a loss. Returns the loss."""
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
@@ -35,7 +35,7 @@ class Tape(keras.Model):
 
 @serializable
 class Sampling(layers.Layer):
-    """Draws from a normal distribution by its mean and log variance."""
+    """Samples from a normal distribution with a mean and a log variance."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -48,7 +48,7 @@ class Sampling(layers.Layer):
 
 
 class Variational(Tape):
-    """A variational autoencoder with its own `train_step` and trackers."""
+    """A variational autoencoder with a custom `train_step` and trackers."""
 
     def __init__(self, features=12, latent=3, **kwargs):
         super().__init__(**kwargs)
@@ -91,7 +91,7 @@ class Variational(Tape):
 
 @pattern
 def vae():
-    """Variational autoencoder; `train_step` calls its parts directly."""
+    """A variational autoencoder whose `train_step` calls its parts directly."""
     x = normal(32, 12)
     model = Variational()
     model(x[:1])
@@ -100,7 +100,7 @@ def vae():
 
 @pattern
 def vae_with_add_loss():
-    """Variational autoencoder as a functional model with an added loss."""
+    """A variational autoencoder as a functional model with an added loss."""
 
     @serializable
     class Divergence(layers.Layer):
@@ -125,7 +125,7 @@ def vae_with_add_loss():
 
 
 class Adversarial(keras.Model):
-    """A GAN: two networks, two optimizers, one `train_step`."""
+    """A GAN with two networks, two optimizers and one `train_step`."""
 
     def __init__(self, generator, discriminator, **kwargs):
         super().__init__(**kwargs)
@@ -176,7 +176,7 @@ def compile_adversarial(model):
 
 @pattern
 def gan():
-    """GAN with two optimizers, wrapped whole."""
+    """A GAN with two optimizers, wrapped as a whole."""
     model = Adversarial(perceptron(4, 16, 6), perceptron(6, 16, 1))
     model(normal(1, 4))
     return Problem(
@@ -191,7 +191,7 @@ def gan():
 
 @pattern
 def gan_with_a_sparse_generator():
-    """GAN with two optimizers, whose generator alone is pruned."""
+    """A GAN with two optimizers, of which only the generator is pruned."""
     return Problem(
         perceptron(4, 16, 6),
         normal(32, 6),
@@ -203,7 +203,7 @@ def gan_with_a_sparse_generator():
 
 
 class Distiller(keras.Model):
-    """Distillation by `compute_loss`; the teacher is an attribute."""
+    """Distillation in `compute_loss`. The teacher is an attribute."""
 
     def __init__(self, student, teacher, **kwargs):
         super().__init__(**kwargs)
@@ -226,7 +226,7 @@ class Distiller(keras.Model):
 
 @pattern
 def distillation_by_compute_loss():
-    """Distillation: `compute_loss` asks a frozen teacher."""
+    """Distillation: `compute_loss` calls a frozen teacher."""
     x = normal(32, 10)
     model = Distiller(perceptron(10, 16, 3), perceptron(10, 32, 3))
     model(x[:1])
@@ -234,7 +234,7 @@ def distillation_by_compute_loss():
 
 
 class TapeDistiller(Tape):
-    """Distillation by a `train_step` of its own."""
+    """Distillation with a custom `train_step`."""
 
     def __init__(self, student, teacher, **kwargs):
         super().__init__(**kwargs)
@@ -259,7 +259,7 @@ class TapeDistiller(Tape):
 
 @pattern
 def distillation_by_train_step():
-    """Distillation: `train_step` calls the student itself."""
+    """Distillation: `train_step` calls the student directly."""
     x = normal(32, 10)
     model = TapeDistiller(perceptron(10, 16, 3), perceptron(10, 32, 3))
     model(x[:1])
@@ -280,7 +280,7 @@ def distillation_around_a_sparse_student():
 
 
 class Contrastive(Tape):
-    """SimSiam: two views, a stopped gradient, no labels."""
+    """SimSiam: two views, a stop-gradient and no labels."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -318,7 +318,7 @@ def simsiam():
 
 
 class PairLoss(Tape):
-    """A dual encoder whose logits are batch by batch."""
+    """A dual encoder whose logits have the shape (batch, batch)."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -344,7 +344,7 @@ class PairLoss(Tape):
 
 @pattern
 def dual_encoder():
-    """Image and text towers; outputs are batch by batch."""
+    """Image and text encoders with outputs of shape (batch, batch)."""
     x = {"left": normal(32, 10), "right": normal(32, 7, seed=1)}
     model = PairLoss()
     model({"left": x["left"][:2], "right": x["right"][:2]})
@@ -383,7 +383,7 @@ def own_metrics_and_predictions():
 
 
 class Consistency(Tape):
-    """Semi-supervised: a penalty on how far two noisy answers differ."""
+    """Semi-supervised: penalizes the difference of two noisy outputs."""
 
     def __init__(self, network, **kwargs):
         super().__init__(**kwargs)
@@ -416,7 +416,7 @@ def consistency_training():
 
 
 class Diffusion(Tape):
-    """A denoising model: random times, own loss, an averaged twin."""
+    """A denoising model with random times, a custom loss and an average."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -456,7 +456,7 @@ class Diffusion(Tape):
 
 @pattern
 def diffusion():
-    """Denoising model with an averaged twin."""
+    """A denoising model with an averaged copy."""
     model = Diffusion()
     model(uniform(1, 8))
     return Problem(model, uniform(32, 8), loss=None, logs=("noise_loss",))

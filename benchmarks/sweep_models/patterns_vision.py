@@ -1,4 +1,4 @@
-"""Patterns of users: pictures, volumes, sound and points."""
+"""User patterns: images, volumes, audio and point clouds."""
 
 import keras
 import numpy as np
@@ -19,14 +19,14 @@ serializable = keras.saving.register_keras_serializable(PACKAGE)
 
 
 def normalized(x, *arguments, kind=layers.Conv2D, **kwargs):
-    """Applies a convolution, its normalization and a ReLU."""
+    """Applies a convolution, normalization and ReLU."""
     x = kind(*arguments, padding="same", use_bias=False, **kwargs)(x)
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
 
 
 @pattern
 def unet():
-    """U-Net: skips, transposed convolutions, a mask as output."""
+    """U-Net: skip connections, transposed convolutions and a mask output."""
     inputs = keras.Input((16, 16, 3))
     a = normalized(inputs, 8, 3)
     b = normalized(layers.MaxPooling2D()(a), 12, 3)
@@ -43,7 +43,7 @@ def unet():
 
 @pattern
 def denoising_autoencoder():
-    """A convolutional autoencoder; inputs are the targets."""
+    """A convolutional autoencoder whose targets are its inputs."""
     model = keras.Sequential(
         [
             keras.Input((12, 12, 1)),
@@ -61,7 +61,7 @@ def denoising_autoencoder():
 
 @pattern
 def super_resolution():
-    """Sub-pixel convolution of pictures of any size."""
+    """Sub-pixel convolution of images of any size."""
     inputs = keras.Input((None, None, 1))
     x = layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
     x = layers.Conv2D(4, 3, padding="same")(x)
@@ -85,7 +85,7 @@ def super_resolution():
 
 @pattern
 def siamese():
-    """Siamese network: one encoder, two pictures, a distance."""
+    """Siamese network: one encoder, two images and a distance."""
     encoder = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
@@ -113,7 +113,7 @@ def siamese():
 
 @pattern
 def triplet_loss():
-    """Three pictures by name, one embedding, a triplet loss by `add_loss`."""
+    """Three named images, one embedding, and a triplet loss by `add_loss`."""
     encoder = keras.Sequential(
         [keras.Input((10,)), layers.Dense(16, "relu"), layers.Dense(4)]
     )
@@ -136,7 +136,7 @@ def triplet_loss():
 
 @serializable
 class Patches(layers.Layer):
-    """Cuts a picture into patches, and adds a class token and positions."""
+    """Splits an image into patches, and adds a class token and positions."""
 
     def __init__(self, size=4, units=16, **kwargs):
         super().__init__(**kwargs)
@@ -168,7 +168,7 @@ class Patches(layers.Layer):
 
 
 def encoder_block(x, heads, units):
-    """A block of a transformer that normalizes first."""
+    """A pre-normalization transformer block."""
     y = layers.LayerNormalization()(x)
     x = layers.Add()(
         [x, layers.MultiHeadAttention(heads, units // heads)(y, y)]
@@ -210,7 +210,7 @@ def mlp_mixer():
 
 @pattern
 def conv_lstm():
-    """ConvLSTM predicts the next picture of a film."""
+    """ConvLSTM that predicts the next video frame."""
     model = keras.Sequential(
         [
             keras.Input((4, 8, 8, 1)),
@@ -226,7 +226,7 @@ def conv_lstm():
 
 @pattern
 def volumes():
-    """3-D convolutions and pooling of scans."""
+    """3D convolutions and pooling of volumetric scans."""
     model = keras.Sequential(
         [
             keras.Input((8, 8, 8, 1)),
@@ -245,7 +245,7 @@ def volumes():
 
 @pattern
 def video_classifier():
-    """A small network on each picture of a film, then a GRU."""
+    """A small network on each video frame, followed by a GRU."""
     picture = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -262,7 +262,7 @@ def video_classifier():
 
 @pattern
 def depthwise_network():
-    """Inverted residuals: depthwise kernels of few weights, h-swish."""
+    """Inverted residuals: small depthwise kernels, and hard swish."""
     inputs = keras.Input((16, 16, 3))
     x = normalized(inputs, 8, 3, strides=2)
     for _ in range(2):
@@ -277,7 +277,7 @@ def depthwise_network():
 
 @pattern
 def squeeze_and_excitation():
-    """Channel attention by a broadcast multiplication, swish."""
+    """Channel attention by a broadcast multiplication, and swish."""
     inputs = keras.Input((12, 12, 3))
     x = layers.Conv2D(16, 3, activation="swish")(inputs)
     s = layers.GlobalAveragePooling2D(keepdims=True)(x)
@@ -311,7 +311,7 @@ def augmentation_inside():
 
 @pattern
 def resizing_of_bytes():
-    """uint8 pictures, resized and scaled in the model."""
+    """uint8 images, resized and rescaled in the model."""
     inputs = keras.Input((20, 20, 3), dtype="uint8")
     x = layers.Resizing(12, 12)(inputs)
     x = layers.Rescaling(1 / 255.0)(x)
@@ -323,7 +323,7 @@ def resizing_of_bytes():
 
 @pattern
 def transfer_learning():
-    """`base(x)` with a frozen base, and a new head."""
+    """`base(x)` with a frozen base and a new head."""
     base = keras.Sequential(
         [
             keras.Input((12, 12, 3)),
@@ -359,7 +359,7 @@ def partly_frozen():
 
 @pattern
 def detection_heads():
-    """Boxes and classes on two scales, a dict of outputs and losses."""
+    """Boxes and classes at two scales, with dicts of outputs and losses."""
     inputs = keras.Input((16, 16, 3))
     fine = normalized(inputs, 8, 3, strides=2)
     coarse = normalized(fine, 12, 3, strides=2)
@@ -384,7 +384,7 @@ def detection_heads():
 
 @pattern
 def point_cloud():
-    """PointNet: a transform made by the network, 1-D convolutions."""
+    """PointNet: a predicted transform and 1D convolutions."""
 
     def transform(x, size):
         y = layers.Conv1D(8, 1, activation="relu")(x)
@@ -406,7 +406,7 @@ def point_cloud():
 
 @pattern
 def keyword_spotting():
-    """A spectrogram inside the model, then depthwise convolutions."""
+    """A spectrogram in the model, followed by depthwise convolutions."""
 
     @serializable
     class Spectrogram(layers.Layer):
@@ -426,7 +426,7 @@ def keyword_spotting():
 
 @pattern
 def audio_conv1d():
-    """Raw sound: strided, dilated and separable 1-D convolutions."""
+    """Raw audio: strided, dilated and separable 1D convolutions."""
     model = keras.Sequential(
         [
             keras.Input((128, 1)),
@@ -445,7 +445,7 @@ def audio_conv1d():
 
 @pattern
 def speech_with_ctc():
-    """OCR or speech: a recurrent network with the CTC loss."""
+    """OCR or speech recognition: a recurrent network with the CTC loss."""
     inputs = keras.Input((24, 12, 1))
     x = layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
     x = layers.MaxPooling2D((2, 2))(x)
@@ -462,7 +462,7 @@ def speech_with_ctc():
 
 @pattern
 def style_statistics():
-    """Instance statistics and a Gram matrix inside the network."""
+    """Instance statistics and a Gram matrix in the network."""
 
     @serializable
     class Gram(layers.Layer):
@@ -481,7 +481,7 @@ def style_statistics():
 
 @pattern
 def radiance_field():
-    """Coordinates through a Fourier embedding and skips, two outputs."""
+    """A Fourier embedding of coordinates, skip connections and two outputs."""
     inputs = keras.Input((6, 3))
     waves = [inputs]
     for power in range(3):

@@ -1,7 +1,7 @@
-"""Runs a function in a process of its own, with limits.
+"""Runs a function in a separate process, with limits.
 
-The process is a fork of this one, so that TensorFlow is imported once. This one
-must therefore have run nothing with TensorFlow before.
+The process is a fork of this one, so that TensorFlow is imported only once. No
+TensorFlow operation may have run in this process before.
 """
 
 import faulthandler
@@ -14,14 +14,14 @@ from pathlib import Path
 
 
 def fork(function, log):
-    """Runs a function in a fork of this process, in a session of its own.
+    """Runs a function in a fork of this process, in a new session.
 
     Args:
-        function: Function of nothing. If it raises, the exit code is 1.
-        log: Path for what it prints.
+        function: Function without arguments. If it raises, the exit code is 1.
+        log: Path of the file for its output.
 
     Returns:
-        The number of the process.
+        Integer, the process ID.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -49,10 +49,10 @@ class Process:
     """A fork that runs a function.
 
     Args:
-        function: Function of nothing.
-        seconds: Float, the limit of time.
-        gigabytes: Float, the limit of memory, of what it starts as well.
-        log: Path for what it prints.
+        function: Function without arguments.
+        seconds: Float, time limit.
+        gigabytes: Float, memory limit, including its child processes.
+        log: Path of the file for its output.
     """
 
     def __init__(self, function, seconds, gigabytes, log):
@@ -63,13 +63,13 @@ class Process:
         self.number = fork(function, self.log)
 
     def is_done(self):
-        """Whether it has ended; ends it where it is beyond a limit.
+        """Returns whether the process has ended. Kills it at a limit.
 
-        Then `problem` is `None`, or says what ended it.
+        Then `problem` is `None`, or the reason why the process ended.
         """
         number, status = os.waitpid(self.number, os.WNOHANG)
         if number:
-            self._kill()  # what it may have left
+            self._kill()  # Also ends its remaining child processes.
             code = os.waitstatus_to_exitcode(status)
             if code < 0:
                 self.problem = f"signal {signal.Signals(-code).name}"
@@ -94,7 +94,7 @@ class Process:
 
 
 def memory_of(session):
-    """Returns the bytes in memory of all processes of a session."""
+    """Returns the resident memory of all processes of a session, in bytes."""
     pages = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -107,12 +107,12 @@ def memory_of(session):
 
 
 def run_all(tasks, jobs):
-    """Runs generators of processes, some at a time, each to its end.
+    """Runs generators of processes to their end, several in parallel.
 
     Args:
-        tasks: Iterator of generators, each of which yields a `Process` and
-            goes on when it has ended.
-        jobs: Integer, how many run at a time.
+        tasks: Iterator of generators. Each yields a `Process`, and is resumed
+            when the process has ended.
+        jobs: Integer, number of generators that run in parallel.
     """
     running = []
     tasks = iter(tasks)

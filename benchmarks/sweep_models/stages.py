@@ -1,12 +1,12 @@
-"""Takes one model through every stage, and says what came of each.
+"""Takes one model through every stage, and returns the outcomes.
 
 An outcome is `"ok"`, or a word and a message:
 
-* `refused`: an error that names the rule, what was received and the remedy,
-  before training begins or in a stage that writes a file;
-* `failed`: any other error, or a wrong answer;
+* `refused`: an error that states the rule, the received value and the remedy,
+before training begins or in a stage that writes a file;
+* `failed`: any other error, or a wrong output;
 * `keras_fails`: the same step fails on the plain model in Keras itself;
-* `skipped`: an earlier stage left nothing to work on.
+* `skipped`: an earlier stage failed.
 """
 
 import math
@@ -39,10 +39,10 @@ STAGES = (
     "apply",
     "network",
 )
-# After these nothing of a training can be lost.
+# No training can be lost after these stages.
 BEFORE_TRAINING = ("report", "wrap", "mine")
 FILES = ("ticket_file", "saved_model", "litert", "keras_file", "network")
-# What Keras itself may not be able to do with the plain model.
+# Steps that Keras itself may fail to do with the plain model.
 KERAS_STEP = {
     "mine": "fit",
     "finetune": "fit",
@@ -54,7 +54,7 @@ EPOCHS = 4
 
 
 class Batches(keras.callbacks.Callback):
-    """Counts the batches that were trained."""
+    """Counts the trained batches."""
 
     done = 0
 
@@ -63,14 +63,14 @@ class Batches(keras.callbacks.Callback):
 
 
 class Sweep:
-    """One model on its way.
+    """Runs the stages of one model.
 
     Args:
         case: `Case`.
         directory: Path of an empty directory for files.
         tell: Function of the outcomes, called after each stage. Defaults to
             `None`.
-        leave_out: Names of stages to leave out.
+        leave_out: Names of the stages to skip.
     """
 
     def __init__(self, case, directory, tell=None, leave_out=()):
@@ -82,7 +82,7 @@ class Sweep:
         self.batches = Batches()
 
     def run(self):
-        """Returns the outcomes and seconds of the stages."""
+        """Returns the outcomes and the seconds of the stages."""
         self.problem = self.case.build()
         self.probe = self.problem.probe()
         for name in STAGES:
@@ -145,7 +145,7 @@ class Sweep:
         return f"failed: {kind}{late} at {place}: {message[:600]}"
 
     def _go_on_without_mining(self):
-        """Takes a ticket of magnitudes, to see the other stages as well."""
+        """Uses a magnitude ticket, so that the later stages also run."""
         import tf_gems as gems
 
         method = gems.methods.get(
@@ -179,7 +179,7 @@ class Sweep:
         sparse = gems.SparseModel(model, seed=0)
         after = [np.array(v) for v in model.variables]
         if not all(map(np.array_equal, values, after)):
-            raise Wrong("wrapping moved a variable of the model")
+            raise Wrong("wrapping changed a variable of the model")
         comparing.refuse_other_shapes(before, answer(sparse, self.probe))
         self.sparse = sparse
         self.user = self.problem.trainer(sparse)
@@ -200,7 +200,7 @@ class Sweep:
             ],
         )
         if problem.must_refuse:
-            raise Wrong(f"was not refused: {problem.must_refuse}")
+            raise Wrong(f"the model was not refused: {problem.must_refuse}")
         missing = [name for name in problem.logs if name not in history]
         if missing:
             raise Wrong(
@@ -219,7 +219,7 @@ class Sweep:
             if not np.array_equal(value, np.array(kernel))
         ]
         if moved:
-            raise Wrong(f"weights trained while mining: {moved[:3]}")
+            raise Wrong(f"weights changed during mining: {moved[:3]}")
         self.mined = True
         self.ticket = self.sparse.ticket()
 
@@ -231,21 +231,21 @@ class Sweep:
             raise Wrong(f"{kept} of {size} weights kept, not {wanted}")
         empty = [p for p, mask in self.ticket.masks.items() if not mask.any()]
         if empty:
-            raise Wrong(f"nothing is kept of {empty[:3]}")
+            raise Wrong(f"no weight is kept in {empty[:3]}")
 
     def ticket_file(self):
         import tf_gems as gems
 
         path = self.directory / "ticket.gem"
         self.ticket.save(path)
-        # Its own file, which may be larger than what is read by default.
+        # The ticket may be larger than the default limit of the reader.
         loaded = gems.Ticket.load(path, max_bytes=1 << 33)
         for name, mask in self.ticket.masks.items():
             if not np.array_equal(mask, loaded.masks[name]):
-                raise Wrong(f"the file has another mask of '{name}'")
+                raise Wrong(f"the file has a different mask of '{name}'")
             value = np.where(mask, self.ticket.weights[name], 0)
             if not np.array_equal(value, loaded.weights[name]):
-                raise Wrong(f"the file has other weights of '{name}'")
+                raise Wrong(f"the file has different weights of '{name}'")
         self.loaded = loaded
 
     def finetune(self):
@@ -259,11 +259,11 @@ class Sweep:
         problem.train(self.user, 1)
         after = [np.array(kernel) for kernel in kernels]
         if problem.moves and all(map(np.array_equal, before, after)):
-            raise Wrong("no kept weight trained")
+            raise Wrong("no kept weight changed during fine-tuning")
         self._refuse_lost_zeros()
         if not comparing.is_finite(answer(sparse, self.probe)):
             del self.tuned
-            raise Wrong("what was trained computes NaN or infinities")
+            raise Wrong("the trained model computes NaN or infinities")
 
     def _refuse_lost_zeros(self):
         for prunable, mask in zip(
@@ -321,7 +321,7 @@ class Sweep:
             ):
                 difference = "and other outputs"
             raise Wrong(
-                f"not the user's own object, but another {kind}, {difference}"
+                f"not the user's object, but another {kind}, {difference}"
             )
         self._compare(expected, answer(plain, self.probe))
         for kernel, value in zip(kernels, wanted, strict=True):
@@ -330,10 +330,10 @@ class Sweep:
         trainable = [v.path for v in model.trainable_variables]
         if trainable != self.trainable:
             lost = set(self.trainable) ^ set(trainable)
-            raise Wrong(f"other weights are trainable: {sorted(lost)[:4]}")
+            raise Wrong(f"different weights are trainable: {sorted(lost)[:4]}")
 
     def reuse(self):
-        """The user goes on with the plain model: it trains as before."""
+        """The plain model must train as it did before."""
         problem, plain = self.problem, self.plain
         values = [np.array(v) for v in plain.variables]
         trainer = problem.trainer(plain)
@@ -344,7 +344,7 @@ class Sweep:
             for value, v in zip(values, plain.variables, strict=True)
         )
         if problem.moves and not moved:
-            raise Wrong("`fit` of the stripped model trains nothing")
+            raise Wrong("`fit` does not train the stripped model")
         for value, variable in zip(values, plain.variables, strict=True):
             variable.assign(value)
 
@@ -368,7 +368,7 @@ class Sweep:
 
 
 def is_vector(variable):
-    """Whether a weight is a bias, a token or the like, and no kernel."""
+    """Returns whether a weight is a vector, such as a bias or a token."""
     name = variable.path.rsplit("/", 1)[-1]
     if name.endswith(("kernel", "embeddings")):
         return False
@@ -376,7 +376,7 @@ def is_vector(variable):
 
 
 def is_refusal(error):
-    """Whether an error of tf_gems names a rule, what was received, a remedy."""
+    """Returns whether an error of tf_gems states rule, value and remedy."""
     kinds = (ValueError, TypeError, RuntimeError, OSError)
     message = " ".join(str(error).split())
     rule, found, rest = message.partition("Received:")
@@ -393,7 +393,7 @@ def is_refusal(error):
 
 
 def where(error, whole=False):
-    """Returns the file and line that raised an error."""
+    """Returns the file and the line that raised an error."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return "?"
@@ -404,11 +404,11 @@ def where(error, whole=False):
 
 
 def with_dense(outcome, reason):
-    """Returns an outcome beside that of Keras on the plain model.
+    """Returns an outcome combined with that of Keras on the plain model.
 
     Args:
-        outcome: String, of tf_gems.
-        reason: `None` if Keras does it, or a message.
+        outcome: String, the outcome of tf_gems.
+        reason: `None` if Keras succeeds, or a message.
     """
     if "was not refused" in outcome:
         return outcome
@@ -420,7 +420,7 @@ def with_dense(outcome, reason):
 
 
 def verdict(outcomes):
-    """Returns the one word for a model: right, refused, keras or failed."""
+    """Returns the verdict on a model: right, refused, keras or failed."""
     words = {outcome.split(":")[0] for outcome in outcomes.values()}
     if "failed" in words or not words:
         return "failed"

@@ -1,4 +1,4 @@
-"""The table of the sweep, as a page of the docs."""
+"""Renders the table of the sweep as a page of the docs."""
 
 from sweep_models.stages import STAGES
 
@@ -12,25 +12,39 @@ _MARKS = {
 _TITLES = {
     "applications": "`keras.applications`",
     "keras_hub": "KerasHub",
-    "patterns": "Patterns of users",
+    "patterns": "Patterns of user code",
 }
-_HEAD = """# The sweep: models that nobody here wrote
+_HEAD = """# Compatibility with third-party models
 
-`python benchmarks/sweep.py` takes each model below through every stage, in a
-process of its own, and compares each result with the model that its user holds.
+`python benchmarks/sweep.py` runs each model below through all stages, in a
+separate process, and compares each result with the user's model.
 
-* ✓: right, the outputs are those of the user's model;
-* r: refused by an error that names the rule, what was received and the remedy,
-  before training or in a stage that writes a file;
-* k: Keras or its converter fails on the plain model as well, tried in the same
-  run;
-* **✗**: failed, or a wrong answer;
-* ·: nothing to do, after an earlier stage.
+* ✓: The outputs are those of the user's model.
+* r: An error states the rule, what was received and the remedy. It is raised
+  before training, or in a stage that writes a file.
+* k: Keras or its converter fails for the plain model as well, in the same run.
+* **✗**: The stage failed, or gave a wrong result.
+* ·: The stage was not run, because of the outcome of an earlier one.
+
+The stages are:
+
+* report: print a `PruningReport`;
+* wrap: create a `SparseModel`;
+* mine: mine with `GemMinerCallback`;
+* density: check that the ticket has exactly the target density;
+* ticket_file: save and load the ticket;
+* finetune: fine-tune the ticket;
+* saved_model, litert: export a SavedModel and a TFLite file;
+* strip: return the plain model;
+* reuse: train the plain model further;
+* keras_file: save and load the plain model;
+* apply: apply the ticket to a new copy of the model;
+* network: build the network from the ticket.
 """
 
 
 def render(records, names):
-    """Returns the page for records by suite and name.
+    """Returns the page as Markdown.
 
     Args:
         records: Dict from pairs of a suite and a name to records.
@@ -56,10 +70,10 @@ def _counts(rows):
         for row in rows
     )
     lines = [
-        f"{right} of {len(rows)} models right or refused by name in every "
-        "stage.",
+        f"In every stage, {right} of {len(rows)} models give the right "
+        "result, raise a clear error, or fail in plain Keras as well.",
         "",
-        "| stage | right | refused | Keras fails | failed |",
+        "| stage | right | error | Keras fails | failed |",
         "| --- | --- | --- | --- | --- |",
     ]
     for stage in STAGES:
@@ -92,7 +106,7 @@ def _table(rows):
 
 
 def _messages(rows):
-    """Returns a line for each message, with the models that got it."""
+    """Returns a line for each message, with the names of its models."""
     models = {}
     for row in rows:
         for stage, outcome in row["stages"].items():
@@ -108,7 +122,7 @@ def _messages(rows):
 
 
 def _short(message, length=240):
-    # What Markdown would take for a tag, a cell, emphasis or a link.
+    # Escapes what Markdown would read as a tag, a cell, emphasis or a link.
     marks = {"<": "&lt;", "|": "/", "*": "\\*", "](": "] ("}
     for mark, plain in marks.items():
         message = message.replace(mark, plain)

@@ -2,20 +2,20 @@
 """
 # Many devices and long runs
 
-Training on several devices is TensorFlow's and Keras' own; `tf_gems` adds no
-engine. The batch size is global: each device gets its share of every batch.
-Masks, flags and the weight of the score penalty are the same on every device at
-every step. The ticket is that of one device at the same global batch, up to the
-order in which floats are added. That order may change a score near the
-threshold, and then a mask entry.
+`tf_gems` trains on several devices with the strategies of TensorFlow and the
+distribution API of Keras. The batch size is global: each device gets an equal
+part of every batch. Masks, flags and the weight of the score penalty are the same
+on every device at every step. The ticket equals that of one device with the same
+global batch size, except that floating-point sums may be computed in another
+order. This can move a score across the threshold and change an entry of a mask.
 
 ## A machine with several GPUs
 
-A recipe takes a flag:
+Recipes have a flag:
 
     python recipes/cifar10.py --strategy=mirrored
 
-In a script of your own, make and compile the model in the scope:
+In your own script, create and compile the model in the scope of a strategy:
 """
 
 # %%
@@ -53,70 +53,73 @@ sparse.fit(x, y, batch_size=128, epochs=2, verbose=0)
 
 # %% [markdown]
 """
-* Use one strategy in a process. A second `MirroredStrategy` on the same devices
-  fails in TensorFlow ("Shape mismatch in the collective instance").
-* Choose a batch size that the devices divide. Otherwise the examples of the
-  smaller shares have another weight, as always with `tf.distribute`.
-* Two things fail in Keras 3.15 on several replicas, whatever the model: a first
-  batch, of `fit` or `evaluate`, that they do not share evenly, and
+* Create only one strategy in a process. A second `MirroredStrategy` on the same
+  devices fails in TensorFlow ("Shape mismatch in the collective instance").
+* Choose a batch size that is divisible by the number of devices. Otherwise the
+  examples of smaller parts have a different weight, as always with
+  `tf.distribute`.
+* In Keras 3.15, two things fail with several replicas for any model: a first batch
+  (of `fit` or `evaluate`) that cannot be divided evenly, and
   `steps_per_execution` above 1. The recipes and `gems.compare` avoid both.
-* Statistics of `BatchNormalization` are those of a replica, averaged over the
-  replicas of a process. `synchronized=True` takes them over the global batch.
-* `jit_compile=True` does not work under `MirroredStrategy`, whatever the model.
-  Keras' default, `"auto"`, leaves it out.
-* Wrap the whole network in a `SparseModel`. A `GemLayer` before a
-  `BatchNormalization` in a plain model loses the `add_loss` of replicas, as any
-  Keras layer does there.
+* The statistics of `BatchNormalization` are computed by replica, and averaged over
+  the replicas of a process. `synchronized=True` computes them over the global
+  batch.
+* `jit_compile=True` does not work with `MirroredStrategy` for any model. Keras'
+  default, `"auto"`, disables it.
+* Wrap the whole network in a `SparseModel`. In a plain model, a `GemLayer` before a
+  `BatchNormalization` loses the `add_loss` of replicas, as any Keras layer does
+  there.
 
 ## A cluster
 
-Every worker runs the same command, with `TF_CONFIG` in its environment:
+Every worker runs the same command with `TF_CONFIG` in its environment:
 
     TF_CONFIG='{"cluster": {"worker": ["a:2222", "b:2222"]},
                 "task": {"type": "worker", "index": 0}}' \\
         python recipes/cifar10.py --strategy=multiworker
 
-To try it on one machine, `--workers=2` starts two and sets `TF_CONFIG`:
+To try this on one machine, `--workers=2` starts two workers and sets `TF_CONFIG`:
 
     python recipes/digits.py --preset=smoke --workers=2
 
-* Make the strategy before any other operation runs.
-* The output directory is on a file system that all workers share. The chief,
-  worker 0, writes; all read.
-* A plain Keras model trains on several workers after
-  `gems.workers.prepare(model)`: Keras 3.15 averages over the workers what cannot
-  be averaged. A `SparseModel` needs no such call.
-* If a worker is lost, all stop. Start them all again: they resume at the
-  interrupted epoch, from the chief's backup.
-* Masks, flags, scores and weights are the same on every worker, bit for bit.
-  Statistics of `BatchNormalization` are each worker's own. The ticket, the
-  backup and the exports hold the chief's.
+* Create the strategy before any other operation runs.
+* The output directory must be on a file system that all workers share. Only the
+  chief, worker 0, writes files.
+* A plain Keras model can be trained on several workers after
+  `gems.workers.prepare(model)`, because Keras 3.15 averages variables over the
+  workers that cannot be averaged. A `SparseModel` does not need this call.
+* If a worker is lost, all workers stop. Start all of them again: they resume at the
+  interrupted epoch from the backup of the chief.
+* Masks, flags, scores and weights are bitwise equal on all workers. Each worker has
+  its own statistics of `BatchNormalization`. The ticket, the backup and the exports
+  contain those of the chief.
 
 ## Keras on JAX
 
 Call `keras.distribution.set_distribution(keras.distribution.DataParallel())`
-before you make the model, or pass a flag to a recipe:
+before you create the model, or pass a flag to a recipe:
 
     python recipes/cifar10.py --backend=jax --strategy=mirrored
 
-Keras needs batches that the devices divide. To try it on one processor, set
-`XLA_FLAGS=--xla_force_host_platform_device_count=4`. Exports need the TensorFlow
-backend: run the same command with it to finish.
+Keras requires batch sizes that are divisible by the number of devices. To try this
+on one processor, set `XLA_FLAGS=--xla_force_host_platform_device_count=4`. Exports
+require the TensorFlow backend: to finish the recipe, run the same command with it.
 
 ## Comparisons and the paper's tables
 
-All devices can train each cell together, or each device has cells of its own:
+Either all devices train each cell together, or each device trains its own cells:
 
     python recipes/compare.py --preset=cifar10 --strategy=mirrored
     CUDA_VISIBLE_DEVICES=1 python recipes/compare.py --preset=cifar10
 
-Start the second command once for each device, with one `--output_dir`. Each
-process runs the cells that no other has claimed. `gems.compare` takes
-`strategy=strategy`; a scope around the call would end with its first cell.
+For the second case, start the command once for each device, with the same
+`--output_dir`. Each process runs the cells that no other process has claimed.
+Instead of entering the scope of a strategy, pass `strategy=strategy` to
+`gems.compare`.
 
-`gems.compare` also takes any `concurrent.futures.Executor`, whose workers run
-the cells: processes of this machine, or the executor of loky, Dask or MPI on
-many machines.
+`gems.compare` also accepts a `concurrent.futures.Executor` whose workers run the
+cells: processes of this machine, or the executors of loky, Dask or MPI for many
+machines.
 
     import concurrent.futures
     import multiprocessing
@@ -126,22 +129,22 @@ many machines.
         with concurrent.futures.ProcessPoolExecutor(2, spawn) as executor:
             gems.compare(..., executor=executor)
 
-* The rows are those of a run without an executor.
+* The results are the same as without an executor.
 * Workers receive `build`, the data and the other arguments by pickling. Define
-  functions and classes in a module or at the top of the script. Pass a function
-  from a seed to the data in place of a `tf.data.Dataset`. loky and Dask also
-  pickle local functions.
-* Workers that are threads, forked processes, or processes with another backend
-  or another directory are refused before anything runs. A worker that builds
-  another network or reads other data raises an error in place of a row.
-* The cells of one ticket run in one worker. A cell that was interrupted resumes
-  at its last epoch when the comparison is started again.
+  functions and classes in a module or at the top level of the script. Pass a
+  function from a seed to the data instead of a `tf.data.Dataset`. loky and Dask
+  also pickle local functions.
+* Threads, forked processes, and workers with another backend or directory raise an
+  error before any work. A worker that builds another network or reads other data
+  raises an error instead of returning results.
+* All cells of one ticket run in the same worker. After an interruption, a cell
+  resumes at its last epoch when the comparison is started again.
 
-## Runs that may be killed
+## Resume interrupted runs
 
-`Backup` saves all variables after each epoch. `SetEpoch` tells the data the
-epoch, from which its order and augmentation follow. What pruning does follows
-from the epoch and the variables alone, so the callbacks may stand in any order.
+`Backup` saves all variables after each epoch. `SetEpoch` passes the epoch number to
+the data set, which derives its order and augmentation from it. Pruning depends only
+on the epoch and the variables, so the order of the callbacks does not matter.
 """
 
 # %%
@@ -164,29 +167,29 @@ print(f"{sparse.ticket().density:.1%}")
 
 # %% [markdown]
 """
-A run that is killed and started again loses the epoch that was interrupted, and
-nothing else. On the same kind of device it ends with the same bits as a run
-that was left alone: `python benchmarks/crash.py --kills=100` kills mining,
-fine-tuning, exports, comparisons and searches, and compares.
+A run that is killed and restarted repeats only the interrupted epoch. On the same
+kind of device it gives the same bits as an uninterrupted run.
+`python benchmarks/crash.py --kills=100` checks this: it kills mining, fine-tuning,
+exports, comparisons and searches, and compares the results.
 
-* Pipelines of your own become a function of the epoch by
-  `gems.datasets.by_epoch`. `fit(x, y, shuffle=True)` is not: Keras draws that
-  order anew.
-* A backup is a file of its own for each epoch, and is renamed into place once it
-  is complete. A damaged one gives way to the one before.
-* GPUs add floats in an order of their own, unless
+* `gems.datasets.by_epoch` makes your own pipeline a function of the epoch.
+  `fit(x, y, shuffle=True)` is not a function of the epoch, because Keras draws a new
+  order after a restart.
+* Each epoch has its own backup file, which is renamed into place when it is
+  complete. If a backup is damaged, the previous one is used.
+* GPUs compute floating-point sums in varying order, unless
   `tf.config.experimental.enable_op_determinism()` was called.
 
-| what happens | what follows |
+| event | result |
 | --- | --- |
-| the loss or a score is NaN or infinite | an error that names the epoch; nothing is frozen by it, and it is not backed up |
-| `target_sparsity` is changed on resume | an error that names the one it began with |
-| an epoch has no data | an error |
-| an epoch has fewer batches than others | Keras warns; freezing depends only on the epoch number |
-| `EarlyStopping(restore_best_weights=True)` | the masks of the best epoch come back, and `ticket()` refuses while more weights are alive than the target allows |
-| `load_weights` or a backup of another phase or model | an error; masks stay as they were |
-| replicas that do not divide a recipe's batches | an error before anything runs |
-| the disk is full | an error that names the file; the old one is intact |
+| The loss or a score is NaN or infinite. | An error names the epoch. Nothing is frozen or backed up. |
+| `target_sparsity` is changed on resume. | An error names the original target. |
+| An epoch has no data. | An error. |
+| An epoch has fewer batches than others. | Keras warns. Freezing depends only on the epoch number. |
+| `EarlyStopping(restore_best_weights=True)` | The masks of the best epoch are restored. `ticket()` raises an error while more weights are alive than the target allows. |
+| `load_weights` or a backup of another phase or model | An error. The masks are unchanged. |
+| The batches of a recipe cannot be divided among the replicas. | An error before any work. |
+| The disk is full. | An error names the file. The old file is intact. |
 
-What all this costs in time and memory is measured in [costs](../costs.md).
+See [training cost](../costs.md) for measurements of time and memory.
 """

@@ -3,26 +3,28 @@
 # Reproduce the paper
 
 `recipes/reproduce.py` runs tables 2, 3 and 4 and figures 3, 5, 6 and 7 of "Rare
-Gems: Finding Lottery Tickets at Initialization" cell by cell, and prints its
-numbers beside those of the paper:
+Gems: Finding Lottery Tickets at Initialization" cell by cell, and prints the
+results beside those of the paper:
 
     python recipes/reproduce.py --table=3 --backend=jax
 
-It is meant for a GPU. A finished cell is never run again, and within a cell each
-epoch is backed up: `--minutes=9` ends a slice, and the same command goes on.
-Tables share cells, and processes with one directory share the work.
+It is intended for a GPU. Finished cells are not run again, and each epoch within
+a cell is backed up. `--minutes=9` stops after nine minutes; the same command then
+continues. Tables share cells, and processes with the same directory share the
+work.
 
-For a quick look, reduce the epochs and the data:
+For a quick result, reduce the epochs and the data:
 
     python recipes/reproduce.py --table=3 --epochs=0.08 --fraction=0.2 --seeds=1
 
-[The paper's tables](../paper.md) has such reduced tables. No cell has been run at
-full length yet.
+[Tables of the paper](../paper.md) shows such reduced tables. No cell has been run
+at full length yet.
 
 ## The settings of the authors
 
-They are a preset for the model and the callback. `recipes/paper.py` holds the
-learning rate, penalty and epochs of each network and density.
+The settings of the authors are a preset for the model and the callback.
+`recipes/paper.py` lists the learning rate, penalty and epochs of each network and
+density.
 """
 
 # %%
@@ -36,10 +38,10 @@ print(preset)
 
 # %% [markdown]
 """
-The paper's "1.44 %" is a density. Its target sparsity is 0.9856. The authors'
-penalty is a constant, which suits one learning rate and one number of epochs.
-Here it is rescaled for a run of 12 epochs on small images. The coupled weight
-decay of the paper, 1e-4, is `keras.regularizers.L2(5e-5)` on kernels.
+The paper's "1.44 %" is a density, which is a target sparsity of 0.9856. The
+authors' penalty is a constant, which has to be chosen for each learning rate and
+number of epochs. Here it is rescaled for 12 epochs on small images. The coupled
+weight decay of the paper, 1e-4, is `keras.regularizers.L2(5e-5)` on kernels.
 """
 
 # %%
@@ -71,10 +73,10 @@ print(f"{ticket.density:.2%} kept, {accuracy:.1%} before fine-tuning")
 
 # %% [markdown]
 """
-## Whether the ticket matters
+## Sanity checks
 
-Table 2 of the paper shuffles the masks within each layer, and draws the weights
-anew. `gems.sanity` makes such tickets:
+Table 2 of the paper shuffles the masks within each layer, and reinitializes the
+weights. `gems.sanity` creates such tickets:
 """
 
 # %%
@@ -83,12 +85,12 @@ assert shuffled.kept == ticket.kept
 
 # %% [markdown]
 """
-`gems.sanity.check` trains all of them and gives a verdict, see
+`gems.sanity.check` trains all variants and reports a verdict, see
 [Compare methods](compare_methods.py).
 
 ## Methods of the paper
 
-`gems.compare` takes the paper's methods by name, at equal numbers of epochs.
-`recipes/compare.py --preset=cifar10` runs them on ResNet-20; its results are in
-[methods](../methods.md).
+`gems.compare` runs the methods of the paper with the same number of epochs.
+`recipes/compare.py --preset=cifar10` runs them on ResNet-20; the results are in the
+[comparison of methods](../methods.md).
 """

@@ -2,18 +2,19 @@
 """
 # Use your own training loop
 
-`tf_gems.SparseModel` prunes models that train by Keras' own `fit`. Many models
-override a part of it, or are trained without it. This guide covers both.
+`tf_gems.SparseModel` prunes models that are trained with the `fit` method of
+Keras. Many models override parts of it, or are trained without it. This guide
+covers both cases.
 
-## A model with its own `train_step`
+## Custom `train_step`
 
-On the TensorFlow backend nothing has to change. `SparseModel.compile` calls
-`compile` of the wrapped model with the same arguments, and `fit`, `evaluate`
-and `predict` run its own `train_step`, `test_step`, `predict_step`,
-`compute_loss`, `compute_metrics` and `metrics`, on the model itself. Weights
-are masked wherever they are read, so a part that the step calls directly, as
-`self.encoder(x)`, is masked too. While mining, `self.trainable_variables` are
-the scores.
+On the TensorFlow backend, no change is needed. `SparseModel.compile` calls
+`compile` of the wrapped model with the same arguments. `fit`, `evaluate` and
+`predict` run its `train_step`, `test_step`, `predict_step`, `compute_loss`,
+`compute_metrics` and `metrics` on the model itself. Weights are masked wherever
+they are read. A sub-layer that the step calls directly, such as
+`self.encoder(x)`, is therefore masked too. While mining,
+`self.trainable_variables` are the scores.
 """
 
 # %%
@@ -64,25 +65,24 @@ assert gems.strip(sparse) is model
 
 # %% [markdown]
 """
-The score penalty is added to the gradients that the compiled optimizer gets,
-once in a step. So the step must update by `self.optimizer`.
+The score penalty is added to the gradients that the compiled optimizer receives,
+once per step. The step must therefore update the variables with `self.optimizer`.
 
-Refused before anything is trained:
+The following raise an error before training:
 
-* several optimizers, or one that is not the compiled one;
-* a step whose loss does not depend on a prunable weight;
-* an own `fit`, `train_on_batch` or `make_train_function`;
-* own steps on the JAX and torch backends.
+* several optimizers, or an optimizer other than the compiled one;
+* a step whose loss does not depend on any prunable weight;
+* a custom `fit`, `train_on_batch` or `make_train_function`;
+* custom steps on the JAX and torch backends.
 
-## Several optimizers, and other steps of your own
+## Several optimizers
 
-What is refused above works the other way round. Put the `SparseModel`s, or
-`GemLayer`s, inside the model that has its own training step. Call them with
-`training=True`, and add `sum(self.losses)` to the loss: these hold the score
-penalty. A model with its own `call(self, inputs, training=None)` passes
-`training` on to them; Keras does not train layers of a model whose `call` has
-no such argument. Here both parts of a GAN are pruned, each with its own
-optimizer.
+Models that raise these errors can be pruned from the inside: put `SparseModel`s or
+`GemLayer`s inside the model with the custom training step. Call them with
+`training=True`, and add `sum(self.losses)` to the loss, which contains the score
+penalty. If the model has its own `call(self, inputs, training=None)`, it must pass
+`training` on to them; without this argument in `call`, Keras does not train these
+layers. The following GAN has two pruned networks, each with its own optimizer.
 """
 
 
@@ -141,9 +141,8 @@ gan.fit(x, epochs=4, batch_size=16, verbose=0, callbacks=[mining])
 
 # %% [markdown]
 """
-A change of phase makes every model that holds the `SparseModel` ask for
-`compile`, as its variables are others from then on. One ticket holds both
-parts:
+When the phase changes, every model that contains the `SparseModel` must be compiled
+again, because its trainable variables change. One ticket contains both networks:
 """
 
 # %%
@@ -156,11 +155,12 @@ assert plain is gan and plain.generator is generator.model
 
 # %% [markdown]
 """
-## Your own loop
+## Training without `fit`
 
-A loop without `fit` works in the same way: `training=True`, the losses of the
-model, and its `trainable_variables`. `tf_gems.methods` find a ticket without
-`fit`; `sparse.start_finetuning(ticket)` starts the training of its weights.
+A loop without `fit` works the same way: pass `training=True`, add the losses of the
+model, and update its `trainable_variables`. The methods in `tf_gems.methods` find a
+ticket without `fit`; `sparse.start_finetuning(ticket)` then makes its weights
+trainable.
 """
 
 # %%

@@ -1,4 +1,4 @@
-"""A run that stops anywhere ends as if it had not."""
+"""Tests that an interrupted run resumes without a difference."""
 
 import contextlib
 import importlib.util
@@ -23,12 +23,12 @@ IMAGES = RANDOM.integers(256, size=(60, 8, 8, 3), dtype="uint8")
 LABELS = (IMAGES.mean((1, 2, 3)) > 127).astype("int64")
 DATA = datasets.ImageData.normalized(
     "cifar10", (IMAGES, LABELS), (IMAGES, LABELS), 2
-)  # by its name, images are cropped and flipped
+)  # Selected by the name: images are cropped and flipped.
 EPOCHS, STEPS = 6, 4
 
 
 class Kill(keras.callbacks.Callback):
-    """Ends the process, as far as `fit` can tell, after some batches."""
+    """Simulates a kill of the process after some batches."""
 
     def __init__(self, batches):
         super().__init__()
@@ -63,7 +63,7 @@ def network(dropout):
 
 
 def fit(seed, callbacks=(), phase="mining", dropout=True, order=1):
-    """Trains a fresh model, and returns all that training changes."""
+    """Trains a new model. Returns all variables that training changes."""
     keras.utils.set_random_seed(seed)
     model = gems.SparseModel(network(dropout), seed=seed)
     ours = [gems.GemMinerCallback(0.8, 1)]
@@ -107,7 +107,7 @@ def kill_and_resume(callbacks, batches=14, between=None, **arguments):
 
 @pytest.fixture(scope="module")
 def whole():
-    """Uninterrupted runs: with dropout, without, and of fine-tuning."""
+    """Uninterrupted runs: with dropout, without dropout and of fine-tuning."""
     with_dropout = fit(0)
     without = fit(0, dropout=False)
     assert any((w != 0).any() for w in with_dropout)
@@ -119,7 +119,7 @@ def whole():
 
 
 @pytest.mark.parametrize("kind, order", [("keras", 1), ("ours", -1)])
-def test_a_resumed_run_is_the_uninterrupted_one(kind, order, whole, tmp_path):
+def test_resumed_run_equals_uninterrupted_run(kind, order, whole, tmp_path):
     def callbacks():
         path = tmp_path / "backup"
         logs = []
@@ -128,7 +128,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(kind, order, whole, tmp_path):
         return [
             keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"),
             *logs,
-            # Keras' own does not save the state of dropout.
+            # Keras' own callback does not save the state of dropout.
             keras.callbacks.BackupAndRestore(path)
             if kind == "keras"
             else gems.callbacks.Backup(path),
@@ -136,11 +136,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(kind, order, whole, tmp_path):
 
     dropout = kind == "ours"
     found, epochs = kill_and_resume(callbacks, dropout=dropout, order=order)
-    assert epochs == [3, 4, 5], "killed in the fourth epoch"
+    assert epochs == [3, 4, 5], "the run was killed in the fourth epoch"
     assert_equal(found, whole["with" if dropout else "without"])
 
 
-def test_finetuning_is_resumed_likewise(whole, tmp_path):
+def test_resumed_finetuning(whole, tmp_path):
     found, epochs = kill_and_resume(
         lambda: [gems.callbacks.Backup(tmp_path)], phase="finetuning"
     )
@@ -148,8 +148,8 @@ def test_finetuning_is_resumed_likewise(whole, tmp_path):
     assert_equal(found, whole["finetuning"])
 
 
-def test_a_damaged_backup_gives_way_to_the_one_before(whole, tmp_path):
-    """Any damage is seen, see below."""
+def test_damaged_backup_falls_back_to_previous(whole, tmp_path):
+    """All damage is detected, see below."""
 
     def damaged():
         last, _ = gems.callbacks.Backup(tmp_path).paths
@@ -166,7 +166,7 @@ def test_a_damaged_backup_gives_way_to_the_one_before(whole, tmp_path):
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    """The bytes of a backup, and what is in it."""
+    """The bytes of a backup and its contents."""
     path = tmp_path_factory.mktemp("sample") / "000000001.backup"
     keras.utils.set_random_seed(0)
     values = [
@@ -180,7 +180,7 @@ def sample(tmp_path_factory):
     return path, values
 
 
-def test_every_flipped_bit_and_every_cut_is_seen(sample, tmp_path):
+def test_every_flipped_bit_and_truncation_is_detected(sample, tmp_path):
     path, values = sample
     header, found = backup._read(path)
     assert header["epoch"] == 1
@@ -193,17 +193,17 @@ def test_every_flipped_bit_and_every_cut_is_seen(sample, tmp_path):
         other = bytearray(data)
         other[place // 8] ^= 1 << place % 8
         damaged.write_bytes(other)
-        with pytest.raises(ValueError, match="digest is wrong"):
+        with pytest.raises(ValueError, match="checksum is wrong"):
             backup._read(damaged)
     for length in range(len(data)):
         damaged.write_bytes(data[:length])
-        with pytest.raises(ValueError, match="digest is wrong"):
+        with pytest.raises(ValueError, match="checksum is wrong"):
             backup._read(damaged)
     assert gems.callbacks.Backup(tmp_path).epoch == 0
 
 
-def test_the_epoch_is_that_of_the_last_whole_backup(sample, tmp_path):
-    """A log of training that is cut there has no epoch twice."""
+def test_epoch_of_last_complete_backup(sample, tmp_path):
+    """A training log that is cut at this epoch holds no epoch twice."""
     data = sample[0].read_bytes()
     (tmp_path / "000000001.backup").write_bytes(data)
     (tmp_path / "000000002.backup").write_bytes(data[:-1])
@@ -232,27 +232,27 @@ def train(model, path, belongs_to=(), epochs=2):
     return model
 
 
-def test_a_backup_of_another_training_is_refused(tmp_path):
+def test_backup_of_another_training_is_refused(tmp_path):
     train(plain(), tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     for change, name in (
         ({"seed": 1}, "starting weights, the seeds of its random layers"),
         ({"rate": 0.2}, "differs in the optimizer"),
         ({"optimizer": "RMSprop"}, ""),
-        ({"units": 4}, "of the same model"),
+        ({"units": 4}, "restored to the same model"),
         ({"loss": "mae"}, "differs in the loss"),
         ({"loss": keras.losses.Huber(0.5)}, "differs in the loss"),
     ):
         model = plain(**change)
         values = model.get_weights()
-        with pytest.raises(ValueError, match="A backup is .*" + name):
+        with pytest.raises(ValueError, match="A backup can only be .*" + name):
             train(model, tmp_path)
         assert_equal(model.get_weights(), values)
         assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     train(plain(), tmp_path, epochs=3)
 
 
-def test_a_backup_of_other_data_or_settings_is_refused(tmp_path):
+def test_backup_of_other_data_or_settings_is_refused(tmp_path):
     def belongs_to(labels=LABELS, patience=3, seed=0):
         data = datasets.ImageData.normalized(
             "cifar10", (IMAGES, labels), (IMAGES, labels), 2
@@ -272,10 +272,10 @@ def test_a_backup_of_other_data_or_settings_is_refused(tmp_path):
     train(plain(), tmp_path, belongs_to(), epochs=3)
 
 
-def test_the_same_model_goes_on_after_an_interrupt_and_when_it_is_done(
+def test_same_model_resumes_after_interrupt_and_after_completion(
     tmp_path,
 ):
-    """As in a notebook, where a cell is run again."""
+    """As in a notebook, where the cell is run again."""
     expected = train(plain(), tmp_path / "whole", epochs=4).get_weights()
     model, callback = plain(), gems.callbacks.Backup(tmp_path / "stopped")
     x = np.random.default_rng(0).normal(size=(16, 4))
@@ -293,7 +293,7 @@ def test_the_same_model_goes_on_after_an_interrupt_and_when_it_is_done(
     )
 
 
-def test_a_run_that_is_finished_trains_no_more(whole, tmp_path):
+def test_finished_run_does_not_train(whole, tmp_path):
     watch = CountEpochs()
     fit(0, [gems.callbacks.Backup(tmp_path)])
     found = fit(0, [watch, gems.callbacks.Backup(tmp_path)])
@@ -309,7 +309,7 @@ def test_a_run_that_is_finished_trains_no_more(whole, tmp_path):
     again=st.booleans(),
 )
 def test_resuming_is_idempotent(phase, kills, again, whole, tmp_path_factory):
-    """However often and wherever a run is killed, and if it is done again."""
+    """The result is the same for any number and place of kills."""
     path = tmp_path_factory.mktemp("backup")
 
     def attempt(*kill):
@@ -323,7 +323,7 @@ def test_resuming_is_idempotent(phase, kills, again, whole, tmp_path_factory):
         assert_equal(attempt(), expected)
 
 
-def test_a_backup_of_another_phase_is_refused(tmp_path):
+def test_backup_of_another_phase_is_refused(tmp_path):
     callbacks = [gems.callbacks.Backup(tmp_path), Kill(5)]
     with pytest.raises(KeyboardInterrupt):
         fit(0, callbacks)
@@ -333,9 +333,9 @@ def test_a_backup_of_another_phase_is_refused(tmp_path):
 
 @contextlib.contextmanager
 def small_files(size=4096):
-    """The disk is full, as far as this process can tell, after 4 KiB.
+    """Simulates a full disk: no file of this process can exceed 4 KiB.
 
-    Only within the test: pytest itself may write its report to a file.
+    The limit applies only within the test, since pytest may write a report.
     """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
@@ -345,7 +345,7 @@ def small_files(size=4096):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_leaves_the_old_files(tmp_path):
+def test_full_disk_keeps_old_files(tmp_path):
     model = gems.SparseModel(network(dropout=False), seed=0)
     model.compile("sgd", "mse")
     backup = gems.callbacks.Backup(tmp_path)
@@ -365,7 +365,7 @@ def test_a_full_disk_leaves_the_old_files(tmp_path):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def test_the_order_of_an_epoch_follows_from_seed_and_epoch():
+def test_order_depends_on_seed_and_epoch():
     def epoch(number, seed=0, batch_size=16):
         batches = DATA.batches(batch_size, seed)
         assert len(batches) == -(-60 // batch_size)

@@ -9,7 +9,7 @@ X = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
 
 
 class Watch(keras.callbacks.Callback):
-    """Masks and scores, in the beginning and at the end of every epoch."""
+    """Records masks and scores at the start and the end of every epoch."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,7 @@ def to_numpy(variable):
     return ops.convert_to_numpy(variable)
 
 
-def test_event_files_hold_densities_flips_and_scores(tmp_path):
+def test_event_files_contain_densities_flips_and_scores(tmp_path):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     )
@@ -60,7 +60,7 @@ def test_event_files_hold_densities_flips_and_scores(tmp_path):
         verbose=0,
         shuffle=False,
         callbacks=[
-            watch,  # before the first freeze
+            watch,  # Before the first freeze.
             gems.callbacks.GemTensorBoard(tmp_path, histogram_freq=2),
             gems.GemMinerCallback(0.5, 1),
         ],
@@ -88,7 +88,7 @@ def test_event_files_hold_densities_flips_and_scores(tmp_path):
         for epoch, buckets in histograms.items():
             scores = watch.scores[epoch + 1][index]
             assert buckets[:, 2].sum() == scores.size
-            # Of the buckets (left, right, count) the ends are the extremes.
+            # The edges of the buckets (left, right, count) are the extremes.
             np.testing.assert_allclose(
                 (buckets[0, 0], buckets[-1, 1]), (scores.min(), scores.max())
             )
@@ -101,10 +101,10 @@ def test_event_files_hold_densities_flips_and_scores(tmp_path):
     )
 
 
-def test_a_model_without_masks_is_refused(tmp_path):
+def test_model_without_masks_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="holds no `GemLayer`"):
+    with pytest.raises(ValueError, match="contains no `GemLayer`"):
         model.fit(
             X,
             X[:, :2],

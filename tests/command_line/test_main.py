@@ -1,4 +1,4 @@
-"""What a user sees who types `tf_gems`."""
+"""Tests the output of the `tf_gems` command."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A model, a ticket of its network, and what this ticket computes."""
+    """A model, a ticket of its network, and the outputs of this ticket."""
     directory = tmp_path_factory.mktemp("files")
     keras.utils.set_random_seed(5)
     sparse = tf_gems.SparseModel(
@@ -43,7 +43,7 @@ def files(tmp_path_factory):
     ticket.metadata["note"] = "by hand"
     ticket.save(directory / "small.gem")
     network().save(directory / "dense.keras")
-    # Another seed: its weights are not those of the ticket.
+    # The weights of another seed differ from those of the ticket.
     tf_gems.SparseModel(network(), seed=3).save(directory / "sparse.keras")
     x = np.random.default_rng(0).normal(size=(6, 12)).astype("float32")
     plain = network()
@@ -58,7 +58,7 @@ def truth(files):
 
 
 def run(*arguments, **keywords):
-    """Runs the command line in a process of its own."""
+    """Runs the command line in a separate process."""
     paths = [os.environ.get("PYTHONPATH", ""), str(ROOT)]
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
@@ -70,7 +70,7 @@ def run(*arguments, **keywords):
 
 
 def refused(capsys, code, *arguments):
-    """Runs a command that fails, and returns its one line."""
+    """Runs a command that fails. Returns its message, a single line."""
     assert main([str(argument) for argument in arguments]) == code
     output, errors = capsys.readouterr()
     assert output == "" and errors.endswith("\n")
@@ -78,7 +78,7 @@ def refused(capsys, code, *arguments):
     return errors
 
 
-def test_inspect_needs_no_tensorflow(files, tmp_path, monkeypatch):
+def test_inspect_does_not_import_tensorflow(files, tmp_path, monkeypatch):
     (tmp_path / "tensorflow.py").write_text("raise RuntimeError('imported')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}")
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
@@ -86,7 +86,7 @@ def test_inspect_needs_no_tensorflow(files, tmp_path, monkeypatch):
     done = run("-m", "tf_gems", "inspect", path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{tf_gems.Ticket.inspect(path)}\n"
-    # Help needs neither; what runs a network does.
+    # Help does not need it either. Commands that run a network do.
     for arguments in (["--version"], ["expand", "--help"]):
         assert run("-m", "tf_gems", *arguments).returncode == 0
     output = f"--output={tmp_path / 'plain.keras'}"
@@ -102,8 +102,9 @@ def test_inspect_needs_no_tensorflow(files, tmp_path, monkeypatch):
         "from tf_gems.layers import GemLayer; import keras",
     ],
 )
-def test_keras_knows_the_layers_in_any_order_of_imports(monkeypatch, imports):
-    monkeypatch.setenv("KERAS_BACKEND", "numpy")  # which starts soonest
+def test_layers_are_registered_for_any_import_order(monkeypatch, imports):
+    # The backend that starts fastest.
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
     names = ["SparseModel", "GemLayer", "Lamp", "HyperbolicStep"]
     code = f"""{imports}
 for name in {names}:
@@ -117,12 +118,12 @@ assert keras.saving.get_registered_object("tf_gems>GemLayer") is (
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_import_does_not_read_the_arguments():
+def test_import_ignores_arguments():
     code = "import sys; sys.argv = sys.orig_argv = None; import tf_gems"
     assert run("-c", f"{code}; assert 'keras' not in sys.modules").stderr == ""
 
 
-def test_errors_and_a_reader_that_leaves(files):
+def test_errors_and_closed_pipe(files):
     done = run("-m", "tf_gems", "inspect", files / "dense.keras")
     assert (done.returncode, done.stdout) == (1, "")
     [line] = done.stderr.splitlines()
@@ -140,7 +141,7 @@ def test_errors_and_a_reader_that_leaves(files):
     assert process.returncode == 1
 
 
-def test_expand_in_a_process_of_its_own_is_quiet(files, tmp_path):
+def test_expand_prints_no_logs(files, tmp_path):
     output = tmp_path / "plain.keras"
     done = run(
         *("-m", "tf_gems", "expand", files / "small.gem"),
@@ -157,7 +158,7 @@ def test_expand_in_a_process_of_its_own_is_quiet(files, tmp_path):
     assert sum(np.count_nonzero(kernel) for kernel in kernels) == 60
 
 
-def test_expand_a_sparse_model(files, tmp_path, capsys):
+def test_expand_sparse_model(files, tmp_path, capsys):
     output = tmp_path / "plain.keras"
     output.write_text("is replaced")
     arguments = ["expand", f"{files / 'small.gem'}", f"--output={output}"]
@@ -169,7 +170,7 @@ def test_expand_a_sparse_model(files, tmp_path, capsys):
     np.testing.assert_allclose(keras.models.load_model(output)(x), y, atol=1e-6)
 
 
-def test_expand_builds_the_network_of_the_config(files, tmp_path, capsys):
+def test_expand_builds_network_from_config(files, tmp_path, capsys):
     output = tmp_path / "alone.keras"
     arguments = ["expand", f"{files / 'small.gem'}", f"--output={output}"]
     assert main(arguments) == 0
@@ -178,17 +179,17 @@ def test_expand_builds_the_network_of_the_config(files, tmp_path, capsys):
     np.testing.assert_allclose(keras.models.load_model(output)(x), y, atol=1e-6)
 
 
-def test_expand_a_network_of_the_zoo(tmp_path, capsys):
+def test_expand_zoo_network(tmp_path, capsys):
     ticket_path, output = tmp_path / "zoo.gem", tmp_path / "zoo.keras"
     model = tf_gems.zoo.lenet_300_100((4, 4, 1), 7)
     sparse = tf_gems.SparseModel(model, seed=0)
     ticket = tf_gems.methods.RandomPruning(0.9).find(sparse)
-    ticket.config = None  # as of files from before there was one
+    ticket.config = None  # As in files of earlier versions, without a config.
     arguments = ["expand", f"{ticket_path}", f"--output={output}"]
     shape = ["--input_shape=4,4,1", "--classes=7"]
     ticket.save(ticket_path)
     refusal = refused(capsys, 1, *arguments, *shape)
-    assert "no name of a network of the zoo" in refusal
+    assert "nor the name of a network" in refusal
     assert main([*arguments, *shape, "--network=lenet_300_100"]) == 0
     output.unlink()
     ticket.metadata["network"] = "lenet_300_100"
@@ -264,7 +265,7 @@ def test_inspect_as_json(files, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found == tf_gems.Ticket.inspect(path).to_dict()
     assert found["bytes"] == path.stat().st_size
-    # Signs of one magnitude, statistics of no data, biases of zero.
+    # Signs of one magnitude, initial statistics and zero biases.
     codings = {layer["coding"] for layer in found["layers"]}
     assert codings == {"signs", "constant"}
 
@@ -298,14 +299,14 @@ def test_help(capsys):
         (["expand", "a.gem", "--output=a.h5"], "--output=a.h5"),
         (
             ["expand", "a", "--output=a.keras", "--model=b", "--network=c"],
-            "not both",
+            "cannot be combined",
         ),
         (["export", "a.keras"], "--output"),
         (["export", "a.keras", "--output=b", "--optimize=x"], "optimize"),
         (["export", "a", "--output=b.tflite", "--overwrite"], "b.tflite"),
     ],
 )
-def test_wrong_calls(capsys, arguments, message):
+def test_invalid_calls(capsys, arguments, message):
     line = refused(capsys, 2, *arguments)
     assert message in line and "--help`" in line
 
@@ -351,7 +352,7 @@ def test_report(files, tmp_path, capsys):
     assert main(["serve", str(tmp_path / "nowhere")]) == 1
 
 
-def test_a_report_on_a_file_of_a_sparse_model(files, tmp_path, capsys):
+def test_report_on_sparse_model_file(files, tmp_path, capsys):
     sparse = tf_gems.SparseModel(network(), seed=0)
     sparse.start_finetuning(
         tf_gems.methods.RandomPruning(0.9, seed=1).find(sparse)

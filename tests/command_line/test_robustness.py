@@ -1,4 +1,4 @@
-"""No traceback: whatever is asked, and whatever becomes of the terminal."""
+"""Tests that no command ends with a traceback."""
 
 import contextlib
 import functools
@@ -45,7 +45,7 @@ def refused(capsys, code, *arguments):
     return errors
 
 
-def test_data_that_is_no_npz(files, tmp_path, capsys):
+def test_invalid_npz_data(files, tmp_path, capsys):
     for name in ("x.npy", "damaged.npz", "ticket.gem"):
         line = refused(
             *(capsys, 1, "report", files / "pruned.keras"),
@@ -67,7 +67,7 @@ def test_huge_batches(files, tmp_path, capsys, batch):
 @pytest.mark.parametrize(
     "shape", ["100000,100000,3", "9" * 30 + ",1,1", "0,4,1", "-4,4,1", "4,x"]
 )
-def test_huge_and_absurd_shapes(files, tmp_path, capsys, shape):
+def test_huge_and_invalid_shapes(files, tmp_path, capsys, shape):
     line = refused(
         *(capsys, 2, "expand", files / "ticket.gem"),
         *(f"--output={tmp_path / 'a.keras'}", f"--input_shape={shape}"),
@@ -87,7 +87,7 @@ def test_huge_numbers_of_classes(files, tmp_path, capsys):
 @pytest.mark.parametrize(
     "error, code, message",
     [
-        (KeyboardInterrupt(), 130, "Interrupted. No file is left half-written"),
+        (KeyboardInterrupt(), 130, "Interrupted. No file is incomplete"),
         (MemoryError("4 TiB"), 1, "not enough memory. 4 TiB"),
         (OSError(28, "No space left on device"), 1, "No space left"),
         (RecursionError("too deep"), 1, "too deep"),
@@ -96,9 +96,7 @@ def test_huge_numbers_of_classes(files, tmp_path, capsys):
         (ValueError("long " * 9999), 1, "long long ..."),
     ],
 )
-def test_whatever_goes_wrong_is_one_line(
-    capsys, monkeypatch, error, code, message
-):
+def test_errors_are_one_line(capsys, monkeypatch, error, code, message):
     def fail(*arguments):
         raise error
 
@@ -118,7 +116,7 @@ def start(command, **keywords):
 
 @contextlib.contextmanager
 def killed_after(process, seconds):
-    """Ends a process that would keep a test waiting for ever."""
+    """Kills a process that would block a test forever."""
     timer = threading.Timer(seconds, process.kill)
     timer.start()
     try:
@@ -127,18 +125,16 @@ def killed_after(process, seconds):
         timer.cancel()
 
 
-@pytest.mark.skipif(
-    not os.path.exists("/dev/full"), reason="needs a disk that is full"
-)
-def test_a_full_disk_behind_standard_output(files):
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a full disk")
+def test_full_disk_on_standard_output(files):
     inspect = [*PROGRAM, "inspect", str(files / "ticket.gem")]
     with open("/dev/full", "w") as full, start(inspect, stdout=full) as process:
         [line] = process.stderr.read().splitlines()
     assert process.returncode == 1 and "No space left" in line
 
 
-@pytest.mark.skipif(os.name != "posix", reason="descriptors are of POSIX")
-def test_streams_that_are_closed(files):
+@pytest.mark.skipif(os.name != "posix", reason="file descriptors need POSIX")
+def test_closed_streams(files):
     inspect = [*PROGRAM, "inspect", str(files / "ticket.gem")]
     closing = ["sh", "-c", 'exec "$@" >&-', "sh"]
     with start([*closing, *inspect]) as process:
@@ -159,7 +155,7 @@ def test_streams_that_are_closed(files):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent as a signal")
-def test_an_interrupted_recipe_says_how_it_resumes(tmp_path):
+def test_interrupted_recipe_explains_resuming(tmp_path):
     pytest.importorskip("sklearn")
     pytest.importorskip("absl")
     if keras.backend.backend() != "tensorflow":
@@ -169,8 +165,8 @@ def test_an_interrupted_recipe_says_how_it_resumes(tmp_path):
         *(sys.executable, str(recipe), "--preset=smoke"),
         *("--mining_epochs=2000", f"--output_dir={tmp_path}"),
     ]
-    # A process that a shell starts in its background ignores Ctrl-C, and so
-    # would all that it starts.
+    # A process started in the background of a shell ignores Ctrl-C, and so
+    # would its children.
     heeds = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with (
         start(command, stdout=subprocess.DEVNULL, preexec_fn=heeds) as process,
@@ -179,11 +175,11 @@ def test_an_interrupted_recipe_says_how_it_resumes(tmp_path):
         while not list(tmp_path.glob("*/backup-mine/*.backup")):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.1)
-        # Another process is refused by name meanwhile, and changes nothing.
+        # Meanwhile, another process is refused and changes nothing.
         with start(command, stdout=subprocess.DEVNULL) as other:
             errors = other.stderr.read()
         assert other.returncode not in (0, None)
-        assert "One process at a time works in a directory" in errors
+        assert "Only one process can work in a directory" in errors
         assert str(tmp_path) in errors
         process.send_signal(signal.SIGINT)
         errors = process.stderr.read()

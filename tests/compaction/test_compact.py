@@ -1,4 +1,4 @@
-"""A compact model computes what the pruned one computes, always."""
+"""Tests that a compact model has the outputs of the pruned model."""
 
 import hypothesis
 import keras
@@ -11,7 +11,7 @@ import tf_gems as gems
 
 
 def zero_channels(model, part, seed):
-    """Zeros a part of each kernel's channels; draws all other weights."""
+    """Sets some channels of each kernel to zero, with random other weights."""
     generator = np.random.default_rng(seed)
     for weight in model.weights:
         values = generator.normal(size=weight.shape)
@@ -37,7 +37,7 @@ def assert_equal(model, compacted, seed=0):
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * largest)
 
 
-def test_a_dead_unit_folds_into_the_next_bias():
+def test_dead_unit_is_folded_into_next_bias():
     model = keras.Sequential(
         [
             keras.Input((2,)),
@@ -50,7 +50,7 @@ def test_a_dead_unit_folds_into_the_next_bias():
     bias = np.array([0.5, 2.0, 1.0], "float32")
     model.set_weights([first, bias, second])
     compacted, report = gems.compact(model)
-    # Unit 1 is always 2, and unit 2 is never read.
+    # Unit 1 is always 2, and no layer reads unit 2.
     kernel, bias, last, added = compacted.get_weights()
     np.testing.assert_array_equal(kernel, first[:, :1])
     np.testing.assert_array_equal(bias, [0.5])
@@ -61,7 +61,7 @@ def test_a_dead_unit_folds_into_the_next_bias():
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_a_constant_at_a_padded_border_is_not_folded(padding):
+def test_constant_at_padded_border_is_not_folded(padding):
     model = keras.Sequential(
         [
             keras.Input((5, 5, 1)),
@@ -87,7 +87,7 @@ def test_a_constant_at_a_padded_border_is_not_folded(padding):
         lambda: layers.Conv2DTranspose(3, 3, 2, padding="same"),
     ],
 )
-def test_one_constant_carries_the_others_over_a_padded_border(layer):
+def test_one_constant_replaces_others_at_padded_border(layer):
     model = keras.Sequential(
         [keras.Input((5, 5, 1)), layers.Conv2D(6, 1), layer()]
     )
@@ -97,14 +97,14 @@ def test_one_constant_carries_the_others_over_a_padded_border(layer):
     bias = np.array([1.0, 1e-4, 3.0, -2.0, 0.0, 0.5])
     model.set_weights([kernel, bias, *rest])
     compacted, report = gems.compact(model)
-    # Channels 0 and 5 vary, and 2 is the largest of the constants.
+    # Channels 0 and 5 vary, and 2 is the largest constant.
     assert report.rows[0]["channels"] == (6, 3)
     _, found, *_ = compacted.get_weights()
     np.testing.assert_array_equal(found, [1.0, 3.0, 0.5])
     assert_equal(model, compacted)
 
 
-def test_sums_lose_only_channels_that_nothing_reads():
+def test_add_loses_only_unused_channels():
     inputs = keras.Input((4,))
     one = layers.Dense(3, name="one")(inputs)
     other = layers.Dense(3, name="other")(inputs)
@@ -112,7 +112,7 @@ def test_sums_lose_only_channels_that_nothing_reads():
     model = keras.Model(inputs, outputs)
     zero_channels(model, 0, 0)
     kernel, bias = model.get_layer("one").get_weights()
-    kernel[:, :2] = 0  # channel 0 is dead here, and channel 1 everywhere
+    kernel[:, :2] = 0  # Channel 0 is dead in this input, and channel 1 in both.
     model.get_layer("one").set_weights([kernel, bias])
     kernel, bias = model.get_layer("other").get_weights()
     kernel[:, 1] = 0
@@ -122,7 +122,7 @@ def test_sums_lose_only_channels_that_nothing_reads():
     assert_equal(model, compacted)
 
 
-def test_a_gate_of_zero_closes_its_channel():
+def test_zero_gate_removes_channel():
     inputs = keras.Input((6, 6, 3))
     maps = layers.Conv2D(4, 3, name="maps")(inputs)
     gate = layers.GlobalAveragePooling2D(keepdims=True)(maps)
@@ -140,7 +140,7 @@ def test_a_gate_of_zero_closes_its_channel():
 
 
 def _block(kind, x):
-    """Returns a tensor after one more layer of a random graph."""
+    """Returns the output of another random layer on a tensor."""
     channels = x.shape[-1]
     if kind == "conv":
         return layers.Conv2D(4, 3, padding="same", activation="relu")(x)
@@ -212,7 +212,7 @@ ENDS = ["flatten", "average", "maps"]
     st.sampled_from([0.2, 0.5, 0.8]),
     st.integers(0, 99),
 )
-def test_any_graph_computes_the_same(kinds, end, part, seed):
+def test_random_graphs_keep_outputs(kinds, end, part, seed):
     keras.backend.clear_session(free_memory=False)
     inputs = x = keras.Input((9, 9, 3))
     for kind in kinds:
@@ -280,7 +280,7 @@ def test_volumes():
 @pytest.mark.parametrize(
     "name", ["MobileNetV2", "MobileNetV3Small", "EfficientNetB0"]
 )
-def test_networks_of_keras(name):
+def test_keras_applications(name):
     network = getattr(keras.applications, name)
     model = network(weights=None, input_shape=(32, 32, 3), classes=5)
     zero_channels(model, 0.7, 0)
@@ -292,7 +292,7 @@ def test_networks_of_keras(name):
         np.testing.assert_array_equal(one, other)
 
 
-def test_shared_layers_and_own_layers_are_left():
+def test_shared_and_custom_layers_are_unchanged():
     class Own(layers.Layer):
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
@@ -309,7 +309,7 @@ def test_shared_layers_and_own_layers_are_left():
     compacted, report = gems.compact(model)
     assert "called 2 times" in report.kept["twice"]
     assert "Own" in report.kept["own"]
-    # The array is in no config: only the very layer computes the same.
+    # The array is not in the config, so the layer itself must be used.
     assert "own" in report.shared
     assert "'own' is left unchanged" in str(report)
     assert_equal(model, compacted)
@@ -329,7 +329,7 @@ def test_named_inputs_keep_their_names():
     )
 
 
-def test_it_saves_and_trains(tmp_path):
+def test_compact_model_saves_and_trains(tmp_path):
     model = keras.applications.MobileNet(
         (32, 32, 3), 0.25, weights=None, classes=3, dropout=0.0
     )
@@ -340,7 +340,7 @@ def test_it_saves_and_trains(tmp_path):
     assert_equal(compacted, loaded)
     loaded.compile(
         "sgd", "sparse_categorical_crossentropy", run_eagerly=True
-    )  # a single step
+    )  # A single step.
     loaded.fit(np.zeros((4, 32, 32, 3)), np.zeros(4), verbose=0)
 
 
@@ -357,18 +357,18 @@ class _Subclassed(keras.Model):
         (keras.Sequential([layers.Dense(2)], name="bare"), "'bare'"),
     ],
 )
-def test_what_cannot_be_followed_is_refused(model, message):
+def test_unsupported_graphs_are_refused(model, message):
     with pytest.raises(ValueError, match=message):
         gems.compact(model)
 
 
-def test_a_model_that_is_not_stripped_is_refused():
+def test_unstripped_model_is_refused():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     with pytest.raises(ValueError, match=r"tf_gems\.strip\(model\)"):
         gems.compact(gems.SparseModel(model))
 
 
-def test_weights_that_are_not_finite_are_refused():
+def test_nonfinite_weights_are_refused():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     model.layers[0].bias.assign([np.nan, 0.0])
     with pytest.raises(ValueError, match="bias.*are NaN or infinite"):
@@ -382,14 +382,14 @@ def test_weights_that_are_not_finite_are_refused():
         (np.zeros((0, 4), "float32"), "returns no value"),
     ],
 )
-def test_inputs_on_which_nothing_can_be_compared(inputs, message):
+def test_inputs_without_comparable_outputs(inputs, message):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     with pytest.raises(ValueError, match=f"Received: .*{message}"):
         gems.compact(model, inputs=inputs)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
-def test_networks_in_half_precision(policy):
+def test_half_precision_networks(policy):
     keras.config.set_dtype_policy(policy)
     model = keras.Sequential(
         [
@@ -409,7 +409,7 @@ def test_networks_in_half_precision(policy):
     ]
 
 
-def test_the_state_of_a_recurrent_network_stays():
+def test_recurrent_state_is_kept():
     inputs = keras.Input(batch_shape=(2, 4, 3))
     x = layers.LSTM(5, stateful=True)(layers.Dense(6)(inputs))
     model = keras.Model(inputs, layers.Dense(2)(layers.Dense(7)(x)))
@@ -429,7 +429,7 @@ def tanh_and_more(x):
 
 
 class OwnRegularizer(keras.regularizers.Regularizer):
-    """Has no config."""
+    """A regularizer without a config."""
 
     def __call__(self, x):
         return keras.ops.sum(keras.ops.square(x))
@@ -442,7 +442,7 @@ def _inner(name):
 
 
 def _twins(x):
-    """Two models whose layers have the same names, and one outside."""
+    """Two models whose layers have the same names, and one layer outside."""
     x = layers.Concatenate()([_inner("one")(x), _inner("two")(x)])
     return layers.Conv2D(8, 3, name="conv")(x)
 
@@ -468,7 +468,7 @@ def _one_slope(x):
 
 
 def _by_name(x):
-    """A model with a list of inputs, called with a dict."""
+    """A model with a list of inputs that is called with a dict."""
     one, two = (keras.Input((9, 9, 8), name=name) for name in "ba")
     outputs = layers.Subtract()([one, layers.Conv2D(8, 1)(two)])
     inner = keras.Model([one, two], outputs)
@@ -500,7 +500,7 @@ def _masked(x):
         *(_as_in_training, _masked),
     ],
 )
-def test_graphs_that_users_write(graph):
+def test_user_graphs(graph):
     inputs = keras.Input((9, 9, 3))
     x = graph(inputs)
     x = layers.GlobalMaxPooling2D()(x) if len(x.shape) > 2 else x
@@ -513,7 +513,7 @@ def test_graphs_that_users_write(graph):
     np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(one).max())
 
 
-def test_two_shared_layers_of_one_name_are_refused():
+def test_shared_layers_with_equal_names_are_refused():
     class Own(layers.Layer):
         def call(self, inputs):
             return 2 * inputs

@@ -1,4 +1,4 @@
-"""The comparison: its cells, its budget, its resume, its files."""
+"""Tests comparisons: cells, training budget, resuming and files."""
 
 import csv
 import json
@@ -27,14 +27,14 @@ X = random.normal(size=(2, 16, 8)).astype("float32")
 TRAIN = [(x, (x[:, 0] > 0).astype("int64")) for x in X]
 
 
-READINGS = 2  # of the data of each seed, by which cells are told apart
+READINGS = 2  # The data of each seed, which identifies the cells.
 
 
 class Trainings:
-    """Data that counts how many epochs of it were read.
+    """Data that counts the epochs that were read.
 
     Args:
-        stop_in: Integer; training is interrupted after as many epochs.
+        stop_in: Integer, number of epochs after which reading fails.
         batches: List of batches.
     """
 
@@ -105,13 +105,14 @@ def without_seconds(rows):
     ]
 
 
-def test_every_cell_once_at_equal_budget_with_files_and_pictures(tmp_path):
+def test_cells_have_equal_budget_files_and_plots(tmp_path):
     checks = {0.8: ("shuffled",)}
     comparison = compare(tmp_path, checks=checks, methods=TWO)
     rows = comparison.rows
     base = [row for row in rows if row["check"] is None]
     places = {(r["method"], r["sparsity"], r["seed"]) for r in base}
-    assert len(base) == len(places) == 2 + 2 * 2 * 2  # dense has no sparsity
+    # The dense network has no sparsity.
+    assert len(base) == len(places) == 2 + 2 * 2 * 2
     assert len(rows) - len(base) == 2 * 2
     for row in base:
         assert row["epochs_of_search"] + row["epochs_of_finetuning"] == 3
@@ -147,11 +148,11 @@ def test_every_cell_once_at_equal_budget_with_files_and_pictures(tmp_path):
         assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
 
 
-def test_a_killed_comparison_goes_on_and_a_finished_one_runs_nothing(tmp_path):
+def test_killed_comparison_resumes_and_finished_one_runs_nothing(tmp_path):
     arguments = {"sparsities": [0.5], "seeds": (0,), "dense": False}
     three = [*TRAIN, TRAIN[0]]
     whole = compare(tmp_path / "whole", three, **arguments)
-    # Two cells of three epochs are finished; the third is in its second.
+    # Two cells of three epochs are finished, and the third has started.
     stopped = Trainings(7 + READINGS, three)
     with pytest.raises(Exception, match="stopped here"):
         compare(tmp_path / "killed", stopped, **arguments)
@@ -168,7 +169,7 @@ def test_a_killed_comparison_goes_on_and_a_finished_one_runs_nothing(tmp_path):
         == (resumed.rows[:2])
     )
     assert again.epochs == READINGS
-    # A comparison of more seeds runs what is new.
+    # A comparison with more seeds runs only the new cells.
     more = Trainings(batches=three)
     compare(tmp_path / "killed", more, **{**arguments, "seeds": (0, 1)})
     assert more.epochs == 9 + 2 * READINGS
@@ -177,7 +178,7 @@ def test_a_killed_comparison_goes_on_and_a_finished_one_runs_nothing(tmp_path):
 def test_all_devices_train_each_cell(mirrored_strategy, tmp_path):
     import tensorflow as tf
 
-    tf.config.run_functions_eagerly(False)  # replicas need functions
+    tf.config.run_functions_eagerly(False)  # Replicas need compiled functions.
     replicas = []
 
     def watched(seed):
@@ -200,7 +201,7 @@ def test_all_devices_train_each_cell(mirrored_strategy, tmp_path):
     for a, b in zip(one.rows, two.rows, strict=True):
         assert a["method"] == b["method"] and a["kept"] == b["kept"]
         assert abs(a["accuracy"] - b["accuracy"]) <= 0.05
-    # What one device finds before training, two find bit for bit.
+    # Tickets that are found before training are equal, bit for bit.
     [one, two] = [
         gems.Ticket.load(next(tmp_path.glob(f"{name}/cells/snip-*.gem")))
         for name in ("one", "two")
@@ -209,14 +210,16 @@ def test_all_devices_train_each_cell(mirrored_strategy, tmp_path):
         np.testing.assert_array_equal(mask, two.masks[name])
 
 
-def test_a_scope_that_cells_would_end_is_refused(mirrored_strategy, tmp_path):
+def test_comparison_within_strategy_scope_is_refused(
+    mirrored_strategy, tmp_path
+):
     with mirrored_strategy.scope():
         with pytest.raises(ValueError, match="Pass `strategy` instead"):
             compare(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_names_and_functions_are_methods_too(tmp_path):
+def test_methods_may_be_names_or_functions(tmp_path):
     comparison = compare(
         tmp_path,
         methods=["random", methods.Snip(0.1, batches=2)],
@@ -242,25 +245,25 @@ def test_names_and_functions_are_methods_too(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"epochs": 1}, "'miner' takes 2 at sparsity 0.5.*raise `epochs`"),
+        ({"epochs": 1}, "'miner' takes 2 at sparsity 0.5.*increase `epochs`"),
         ({"epochs": 0}, "`epochs` must be a positive integer"),
         ({"sparsities": [80]}, "Did you mean 0.8"),
         ({"methods": ["snup"]}, "Did you mean 'snip'"),
         ({"checks": ["shufled"]}, "Did you mean 'shuffled'"),
-        ({"metric": "mae"}, "metric='mae', of which less is better"),
-        ({"metric": "crossentropy"}, "of which less is better"),
-        ({"metric": keras.losses.mean_squared_error}, "less is better"),
-        ({"metric": "MeanIoU"}, "`metric` must be one of Keras"),
+        ({"metric": "mae"}, "metric='mae', which is to be minimized"),
+        ({"metric": "crossentropy"}, "which is to be minimized"),
+        ({"metric": keras.losses.mean_squared_error}, "to be minimized"),
+        ({"metric": "MeanIoU"}, "`metric` must be a Keras metric"),
         ({"build": several}, "'several' with 2 outputs"),
         ({"train": []}, "train of type ListedBatches, which is empty"),
-        ({"train": iter(TRAIN)}, "does not give each batch again"),
+        ({"train": iter(TRAIN)}, "yields each batch only once"),
         (
             {"train": [(x, np.full(len(y), np.nan)) for x, y in TRAIN]},
             "16 NaN among the targets of train",
         ),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_runs(
+def test_invalid_arguments_are_refused_before_training(
     arguments, message, tmp_path
 ):
     train = Trainings()
@@ -269,7 +272,7 @@ def test_wrong_arguments_are_refused_before_anything_runs(
     assert train.epochs == 0 and not (tmp_path / "new").exists()
 
 
-def test_other_cells_of_a_directory_are_said_and_not_used(tmp_path):
+def test_unrelated_cells_are_reported_and_not_used(tmp_path):
     arguments = {
         "methods": ["magnitude"],
         "sparsities": [0.5],
@@ -290,10 +293,10 @@ def test_other_cells_of_a_directory_are_said_and_not_used(tmp_path):
     with pytest.warns(UserWarning, match="2 cells .* in: epochs, network, ini"):
         compare(tmp_path, **{**arguments, "epochs": 2})
     fewer = Trainings()
-    # The first is still there, and is found whatever else is.
+    # The first comparison is still there, and is found.
     assert compare(tmp_path, fewer, **arguments).rows == [before]
     assert fewer.epochs == READINGS
-    # So is a cell of an earlier version, which told nothing.
+    # So is a cell of an earlier version without these fields.
     for path in (tmp_path / "cells").glob("*.json"):
         record = json.loads(path.read_text())
         del record["key"]
@@ -301,14 +304,14 @@ def test_other_cells_of_a_directory_are_said_and_not_used(tmp_path):
         (path.with_name(f"old-{path.name}")).write_text(json.dumps(record))
     with pytest.warns(UserWarning, match="a version that did not record it"):
         compare(tmp_path, **arguments)
-    # One that a disk has damaged is named, and not taken for another.
+    # A damaged cell is named, and is not mistaken for another cell.
     [path, *_] = (tmp_path / "cells").glob("magnitude*.json")
     path.write_text(path.read_text()[:50])
     with pytest.raises(ValueError, match=f"{path.name}.*Remove this file"):
         compare(tmp_path, **arguments)
 
 
-def test_what_diverges_is_marked_and_in_no_mean(tmp_path):
+def test_diverged_cells_are_marked_and_excluded(tmp_path):
     def train(seed):
         if seed:
             return TRAIN
@@ -342,14 +345,14 @@ def test_what_diverges_is_marked_and_in_no_mean(tmp_path):
     assert text.count("1 of 2 diverged") == 2
     assert json.loads((tmp_path / "results.json").read_text())
     comparison.draw(tmp_path)
-    # It is not run again.
+    # The cell is not run again.
     rows = compare(
         tmp_path, train, methods=["magnitude"], sparsities=[0.5], dense=False
     ).rows
     assert rows == [r for r in comparison.rows if r["method"] == "magnitude"]
 
 
-def test_a_single_seed_has_no_spread():
+def test_single_seed_has_no_spread():
     row = {
         "method": "snip",
         "check": None,
@@ -368,7 +371,7 @@ def test_a_single_seed_has_no_spread():
     assert "74.00 ±1.41" in two.render()
 
 
-def test_a_network_of_its_own_for_every_call_is_asked_for(tmp_path):
+def test_build_function_must_return_new_networks(tmp_path):
     shared, calls = build(0), []
 
     def drawn(seed):
@@ -390,8 +393,8 @@ def test_a_network_of_its_own_for_every_call_is_asked_for(tmp_path):
             )
 
 
-def test_a_metric_may_be_an_object(tmp_path):
-    """Which counts the examples of each cell alone."""
+def test_metric_objects(tmp_path):
+    """It counts the examples of each cell separately."""
     metric = keras.metrics.SparseCategoricalAccuracy(name="right")
     settings = {
         "methods": ["snip"],
@@ -404,7 +407,7 @@ def test_a_metric_may_be_an_object(tmp_path):
     assert without_seconds(found) == without_seconds(named)
 
 
-def test_a_method_whose_config_is_not_whole_is_refused(tmp_path):
+def test_method_with_incomplete_config_is_refused(tmp_path):
     class Powered(methods.Magnitude):
         def __init__(self, target_sparsity, power=1.0, **kwargs):
             super().__init__(target_sparsity, **kwargs)
@@ -414,8 +417,8 @@ def test_a_method_whose_config_is_not_whole_is_refused(tmp_path):
         compare(tmp_path, methods={"mine": Powered(0.5, 2.0)})
 
 
-def test_results_are_replaced_by_results_only(tmp_path):
-    """Those of other programs have the same names, often."""
+def test_only_results_are_replaced(tmp_path):
+    """Results of other programs often have the same names."""
     comparison = Comparison([], {"epochs": 1}, {})
     for name in ("results.json", "results.csv"):
         path = tmp_path / name
@@ -427,7 +430,7 @@ def test_results_are_replaced_by_results_only(tmp_path):
         assert path.read_text() == '{"of": "another program"}'
         assert [p.name for p in tmp_path.iterdir()] == [name]
         path.unlink()
-    # Also those of before names were claimed.
+    # Also in directories of earlier versions.
     text = json.dumps(comparison.to_dict())
     (tmp_path / "results.json").write_text(text)
     (tmp_path / "results.csv").write_text("older")
@@ -435,7 +438,7 @@ def test_results_are_replaced_by_results_only(tmp_path):
     assert (tmp_path / "results.csv").read_text() != "older"
 
 
-def test_names_of_methods_stay_in_the_directory(tmp_path):
+def test_method_names_stay_in_directory(tmp_path):
     directory = tmp_path / "deep" / "er"
     names = ["../../x", "/etc/x", "a\x00", "a_"]
     comparison = compare(

@@ -1,4 +1,4 @@
-"""Cells that run on executors: the same rows, or a refusal before any work."""
+"""Tests comparisons whose cells run on executors."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ TRAIN = [(x, (x[:, 0] > 0).astype("int64")) for x in X]
 
 
 class Halved(keras.losses.Loss):
-    """Not registered, and with state that no config tells."""
+    """Not registered, and with state that is not in its config."""
 
     def __init__(self, factor):
         super().__init__()
@@ -72,7 +72,7 @@ def compare(directory, executor=None, build=build, train=TRAIN, **arguments):
 
 
 class Here(futures.Executor):
-    """Runs calls in this process, and lists which."""
+    """Runs calls in this process, and records them."""
 
     def __init__(self):
         self.called = []
@@ -108,24 +108,20 @@ def processes():
         yield executor
 
 
-def test_processes_find_the_rows_of_one_process(
-    whole, processes, tmp_path, capsys
-):
+def test_processes_return_same_rows(whole, processes, tmp_path, capsys):
     found = compare(tmp_path, processes, verbose=1).rows
     assert without_seconds(found) == without_seconds(whole[0])
     assert capsys.readouterr().out.count("after fine-tuning") == len(found)
     for path in (tmp_path / "cells").glob("*.gem"):
         ours = whole[1] / "cells" / path.name
         assert path.read_bytes() == ours.read_bytes()
-    # What is finished is read without a worker, and by either way.
+    # Finished cells are read without a worker in both modes.
     here = Here()
     assert compare(tmp_path, here).rows == found and not here.called
     assert compare(tmp_path).rows == found
 
 
-def test_workers_with_another_network_or_other_data_are_refused(
-    processes, tmp_path
-):
+def test_workers_with_other_network_or_data_are_refused(processes, tmp_path):
     with pytest.raises(ValueError, match="another initial weights"):
         compare(tmp_path / "a", processes, by_process)
     with pytest.raises(ValueError, match="seed=0, whose training data differs"):
@@ -134,7 +130,7 @@ def test_workers_with_another_network_or_other_data_are_refused(
 
 
 @pytest.mark.slow
-def test_loky_runs_functions_that_have_no_module(whole, tmp_path):
+def test_loky_runs_functions_without_module(whole, tmp_path):
     loky = pytest.importorskip("joblib.externals.loky")
     executor = loky.ProcessPoolExecutor(1)
     local = [TRAIN]
@@ -145,16 +141,16 @@ def test_loky_runs_functions_that_have_no_module(whole, tmp_path):
     assert without_seconds(found) == without_seconds(whole[0])
 
 
-def test_the_cells_of_a_ticket_run_in_one_call(whole, tmp_path):
+def test_cells_of_a_ticket_run_in_one_call(whole, tmp_path):
     here = Here()
     found = compare(tmp_path, here, methods=["snip"], dense=False).rows
     assert without_seconds(found) == without_seconds(whole[0][1:3])
     assert here.called.count("run_cells") == 1
 
 
-def test_an_error_cancels_the_other_cells(tmp_path):
+def test_error_cancels_other_cells(tmp_path):
     class Late(Here):
-        """Fails with its first cell, and never begins the others."""
+        """Fails in its first cell, and never starts the others."""
 
         futures_ = []
 
@@ -174,19 +170,19 @@ def test_an_error_cancels_the_other_cells(tmp_path):
     for lock in locks:
         with claimed(lock) as mine:
             assert mine
-    assert len(locks) in (0, 3)  # some systems remove a file with its lock
+    assert len(locks) in (0, 3)  # Some systems remove a file with its lock.
 
 
-def test_what_cannot_run_cells_is_refused_before_any_work(
+def test_invalid_executors_are_refused_before_training(
     mirrored_strategy, tmp_path
 ):
     fork = multiprocessing.get_context("fork")
     with futures.ThreadPoolExecutor(2) as threads:
-        with pytest.raises(ValueError, match="Cells run in processes"):
+        with pytest.raises(ValueError, match="Cells must run in separate"):
             compare(tmp_path, threads)
     with pytest.raises(ValueError, match="must be a `concurrent.futures.Exec"):
         compare(tmp_path, 2)
-    with pytest.raises(ValueError, match="Leave one out"):
+    with pytest.raises(ValueError, match="Leave one of them out"):
         compare(tmp_path, Here(), strategy=mirrored_strategy)
     with futures.ProcessPoolExecutor(1, mp_context=fork) as forked:
         with pytest.raises(ValueError, match="Pass `mp_context="):
@@ -194,7 +190,7 @@ def test_what_cannot_run_cells_is_refused_before_any_work(
     assert not list(tmp_path.glob("cells/*"))
 
 
-def test_what_cannot_be_pickled_is_named(processes, tmp_path):
+def test_unpicklable_objects_are_named(processes, tmp_path):
     with pytest.raises(ValueError, match="Define functions and classes in a"):
         compare(tmp_path, processes, lambda seed: build(seed))
     assert not list(tmp_path.glob("cells/*"))

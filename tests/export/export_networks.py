@@ -1,4 +1,4 @@
-"""Tiny pruned networks to export, and an independent reader of files."""
+"""Tiny pruned networks for exports, and an independent reader."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ assert "tf_gems" not in sys.modules
 
 
 def prune(model, sparsity=0.9, seed=0):
-    """Returns a sparse model with a ticket made by hand, and the ticket."""
+    """Returns a sparse model with a handmade ticket, and the ticket."""
     random = np.random.default_rng(seed)
     sparse = tf_gems.SparseModel(model, seed=seed)
     masks, weights = {}, {}
@@ -43,7 +43,7 @@ def prune(model, sparsity=0.9, seed=0):
         if "variance" in variable.path or "gamma" in variable.path:
             value = random.uniform(0.5, 2.0, value.shape)
         else:
-            # Large enough for what is kept to move the outputs.
+            # Large enough that the kept weights change the outputs.
             value = random.normal(size=value.shape)
         weights[variable.path] = value.astype("float32")
         if id(variable) in prunable:
@@ -54,7 +54,7 @@ def prune(model, sparsity=0.9, seed=0):
 
 
 def mobile(middle=None, stem_padding=True):
-    """A network that begins with XNNPACK's stem, and leads to an average."""
+    """A network that starts with XNNPACK's stem and ends with an average."""
     x = inputs = keras.Input((16, 16, 3), name="image")
     if stem_padding:
         x = layers.ZeroPadding2D(1)(x)
@@ -78,7 +78,7 @@ def save_reference(path, feed, outputs):
 
 
 def run_alone(paths, command=(sys.executable,), env=None):
-    """Runs files by LiteRT alone; returns relative errors by file."""
+    """Runs files with LiteRT alone. Returns the relative errors by file."""
     done = subprocess.run(
         [*command, "-c", RUN_LITERT, *map(str, paths)],
         capture_output=True,

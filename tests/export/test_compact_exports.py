@@ -1,4 +1,4 @@
-"""Exports with `compact=True`: smaller, and right beside the model given."""
+"""Tests that exports with `compact=True` are smaller and correct."""
 
 import os
 
@@ -34,7 +34,7 @@ def network():
 
 
 def pruned(model):
-    """Returns a sparse model of whole channels, with biases and statistics."""
+    """Returns a sparse model with zero channels, biases and statistics."""
     random = np.random.default_rng(0)
     for weight in model.weights:
         weight.assign(random.uniform(0.1, 0.5, weight.shape) * 2.0)
@@ -45,14 +45,14 @@ def pruned(model):
 
 
 @pytest.mark.parametrize("export", EXPORTS)
-def test_it_is_smaller_and_right(export, tmp_path):
+def test_compact_export_is_smaller_and_correct(export, tmp_path):
     sparse, x = pruned(network()), users.floats(4, 10, 10, 3)
     expected = np.asarray(sparse(x))
     with Unchanged(sparse):
         whole = export(sparse, tmp_path / "whole.tflite", x)
         report = export(sparse, tmp_path / "small.tflite", x, compact=True)
     np.testing.assert_array_equal(sparse(x), expected)
-    # A SavedModel holds names that TensorFlow numbers.
+    # TensorFlow numbers names in a SavedModel, so the size varies.
     assert abs(report.dense_bytes - whole.dense_bytes) < 16
     assert report.bytes < whole.bytes
     before, after = report.compaction.parameters
@@ -70,7 +70,7 @@ def test_it_is_smaller_and_right(export, tmp_path):
         assert (kept[1], 3, 3, kept[0]) in sizes
 
 
-def test_it_runs_in_8_bits(tmp_path):
+def test_compact_int8_export(tmp_path):
     sparse, x = pruned(network()), users.floats(40, 10, 10, 3)
     settings = {
         "form": "int8",
@@ -88,7 +88,7 @@ def test_it_runs_in_8_bits(tmp_path):
     assert reports[0].bytes == reports[1].dense_bytes > 2 * reports[1].bytes
 
 
-def test_a_model_of_gem_layers(tmp_path):
+def test_model_with_gem_layers(tmp_path):
     model = keras.Sequential(
         [
             keras.Input((8,)),
@@ -121,27 +121,27 @@ def test_a_model_of_gem_layers(tmp_path):
     ],
     ids=lambda f: f.__name__,
 )
-def test_models_of_users(build, tmp_path):
+def test_user_models(build, tmp_path):
     model, inputs = build()
     sparse = users.pruned(model, 0.95)
     with Unchanged(sparse):
         report = tf_gems.export_saved_model(
             sparse, tmp_path / "m", inputs, compact=True
         )
-    # Of some nothing can be removed; the copy may have longer names.
+    # From some, nothing can be removed, and the copy has longer names.
     assert report.bytes < report.dense_bytes + 100
     assert report.compaction.parameters[0] == model.count_params()
 
 
 @pytest.mark.parametrize("export", EXPORTS)
-def test_an_unknown_graph_is_refused_before_any_work(export, tmp_path):
+def test_unsupported_graph_is_refused_before_conversion(export, tmp_path):
     model, inputs = users.text()
     with pytest.raises(ValueError, match="compact=True, model='text.*' of"):
         export(users.pruned(model), tmp_path / "m.tflite", inputs, compact=True)
     assert not os.listdir(tmp_path)
 
 
-def test_the_command_line(tmp_path, capsys):
+def test_command_line(tmp_path, capsys):
     sparse = pruned(network())
     plain = tf_gems.strip(sparse)
     plain.save(tmp_path / "model.keras")
@@ -151,7 +151,7 @@ def test_the_command_line(tmp_path, capsys):
     assert "compact:" in capsys.readouterr().out
 
 
-def test_a_deployment_report(tmp_path):
+def test_deployment_report(tmp_path):
     sparse, x = pruned(network()), users.floats(8, 10, 10, 3)
     report = tf_gems.deployment_report(
         sparse,

@@ -1,4 +1,4 @@
-"""The report on all forms: what it says is what is on disk."""
+"""Tests that the report on all formats agrees with the files."""
 
 import gzip
 import json
@@ -30,13 +30,13 @@ def reported(tmp_path_factory):
     sparse, ticket = prune(mobile(), 0.9)
     x = random.normal(size=(130, 16, 16, 3)).astype("float32")
     labels = np.asarray(sparse(x)).argmax(-1)
-    labels[:13] = (labels[:13] + 1) % 24  # a tenth of them wrong
+    labels[:13] = (labels[:13] + 1) % 24  # A tenth of the labels is wrong.
     directory = tmp_path_factory.mktemp("report") / "new"
     report = tf_gems.deployment_report(sparse, directory, (x, labels), runs=3)
     return sparse, ticket, directory, report, (x, labels)
 
 
-def test_every_form_is_on_disk_as_reported(reported):
+def test_files_match_report(reported):
     _, ticket, directory, report, _ = reported
     assert [row["form"] for row in report.rows] == list(FORMS)
     assert report.accuracy == pytest.approx(0.9) and report.examples == 130
@@ -52,14 +52,14 @@ def test_every_form_is_on_disk_as_reported(reported):
         assert export.zeros >= ticket.size - ticket.kept
         assert row["accuracy"] >= 0.8 and row["refused"] is None
         assert f"{export.bytes:,}" in text
-    # Exact forms have exactly the accuracy of Keras.
+    # Exact formats have exactly the accuracy of Keras.
     assert report.rows[0]["accuracy"] == report.accuracy
     assert report.rows[-2]["accuracy"] == report.accuracy
     assert report.rows[-1]["accuracy"] == report.accuracy
     assert json.loads(json.dumps(report.to_dict()))["examples"] == 130
 
 
-def test_zstd_sizes_are_those_of_zstandard(reported):
+def test_zstd_sizes_match_zstandard(reported):
     _, _, directory, report, _ = reported
     export = report.rows[0]["export"]
     zstandard = pytest.importorskip("zstandard")
@@ -68,7 +68,7 @@ def test_zstd_sizes_are_those_of_zstandard(reported):
     assert export.zstd_bytes == len(compressed) < export.dense_bytes
 
 
-def test_latency_is_measured_where_the_files_differ(reported):
+def test_latency_is_measured_if_files_differ(reported):
     report = reported[3]
     for row in report.rows:
         export = row["export"]
@@ -85,7 +85,7 @@ def test_latency_is_measured_where_the_files_differ(reported):
     )
 
 
-def test_why_layer_by_layer(reported):
+def test_reasons_per_layer(reported):
     report = reported[3]
     by_form = {row["form"]: row["layers"] for row in report.rows}
     where = [
@@ -93,7 +93,7 @@ def test_why_layer_by_layer(reported):
         for layer in by_form["float32"]
     ]
     assert where == [
-        ("CONV_2D", "nowhere"),  # the stem
+        ("CONV_2D", "nowhere"),  # The stem.
         ("DEPTHWISE_CONV_2D", "nowhere"),
         ("CONV_2D", "without AVX"),
         ("CONV_2D", "without AVX"),
@@ -104,7 +104,7 @@ def test_why_layer_by_layer(reported):
     assert by_form["saved_model"] == []
 
 
-def test_reasons_against_a_speed_up(tmp_path):
+def test_reasons_against_speed_up(tmp_path):
     reasons = {}
     x = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
     for name, model, sparsity in [
@@ -118,7 +118,7 @@ def test_reasons_against_a_speed_up(tmp_path):
         rows = tf_gems.export.sparse_operators(path)
         assert {row["runs_sparse"] for row in rows} == {"nowhere"}
         reasons[name] = " ".join(row["reason"] for row in rows)
-    assert "there is none" in reasons["no stem"]
+    assert "does not begin with a 3x3" in reasons["no stem"]
     assert "too few zeros" in reasons["few zeros"]
     assert "stored densely" in reasons["pooled"]
 
@@ -129,7 +129,7 @@ def test_reasons_against_a_speed_up(tmp_path):
     assert row["runs_sparse"] == "everywhere" and 0.9 < row["zeros"] < 1
 
 
-def test_the_reasons_never_raise(tmp_path, reported):
+def test_reasons_never_raise(tmp_path, reported):
     data = (reported[2] / "float32.tflite").read_bytes()
     broken = [b"", b"x" * 100, data[: len(data) // 2], tmp_path / "absent", 3]
     random = np.random.default_rng(0)
@@ -144,7 +144,7 @@ def test_the_reasons_never_raise(tmp_path, reported):
     assert "cannot be read" in tf_gems.export.sparse_operators(3)[0]["reason"]
 
 
-def test_what_cannot_be_written_is_a_row_that_says_why(tmp_path):
+def test_failed_formats_are_rows_with_reasons(tmp_path):
     class Chaos(layers.Layer):
         def call(self, x):
             return keras.ops.sin(1e8 * x)
@@ -159,7 +159,7 @@ def test_what_cannot_be_written_is_a_row_that_says_why(tmp_path):
     [row] = report.rows
     assert row["export"] is None and "must have" in row["refused"]
     assert "not written, float16" in str(report)
-    assert "Median time" not in str(report)  # nothing was timed
+    assert "Median time" not in str(report)  # Nothing was timed.
     assert report.accuracy is None
     with pytest.raises(ValueError, match="forms='int4'"):
         tf_gems.deployment_report(
@@ -168,7 +168,7 @@ def test_what_cannot_be_written_is_a_row_that_says_why(tmp_path):
 
 
 @pytest.mark.parametrize("runs", [-1, 1.5, "x", None, True])
-def test_runs_are_counted(tmp_path, runs):
+def test_number_of_timed_runs(tmp_path, runs):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="`runs` must be an integer of at le"):
         tf_gems.deployment_report(
@@ -177,7 +177,7 @@ def test_runs_are_counted(tmp_path, runs):
     assert not list(tmp_path.iterdir())
 
 
-def test_accuracy_by_hand():
+def test_accuracy_matches_numpy():
     outputs = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
     for labels in (
         [1, 1, 1],
@@ -187,16 +187,16 @@ def test_accuracy_by_hand():
         assert accuracy(labels, outputs) == pytest.approx(2 / 3)
 
 
-def test_in_turns_times_each_the_same_number_of_times():
+def test_interleaved_timing_runs_each_function_equally_often():
     calls = []
     times = latency.in_turns(
         [lambda: calls.append(0), lambda: calls.append(1)], 20
     )
     assert calls.count(0) == calls.count(1) == 22 and min(times) >= 0
-    assert {0, 1} == {calls[0], calls[2]}  # forwards, then backwards
+    assert {0, 1} == {calls[0], calls[2]}  # Forwards, then backwards.
 
 
-def test_accuracy_of_a_single_output_is_that_of_probabilities():
+def test_accuracy_of_single_output_uses_probabilities():
     outputs = np.array([[0.1], [0.8], [0.6], [0.4]])
     for labels in ([0, 1, 0, 1], [[0], [1], [0], [1]], [False, True] * 2):
         assert accuracy(labels, outputs) == 0.5
@@ -206,14 +206,14 @@ def test_accuracy_of_a_single_output_is_that_of_probabilities():
 @pytest.mark.parametrize(
     "labels, outputs, said",
     [
-        ([[0.3], [1.7]], [[0.2], [1.5]], "from 0.2 to 1.5"),  # a regression
-        ([0, 1], [[-2.0], [3.0]], "from -2 to 3"),  # logits
+        ([[0.3], [1.7]], [[0.2], [1.5]], "from 0.2 to 1.5"),  # A regression.
+        ([0, 1], [[-2.0], [3.0]], "from -2 to 3"),  # Logits.
         ([[1, 1], [0, 0]], [[0.9, 0.8], [0.1, 0.3]], "several classes"),
         ([0, 2], [[0.9, 0.1], [0.1, 0.9]], "labels from 0 to 2"),
         ([0, 1, 1], [[0.9, 0.1], [0.1, 0.9]], r"labels of shape \(3,\)"),
     ],
 )
-def test_accuracy_of_anything_else_is_refused(labels, outputs, said):
+def test_unsupported_accuracy_is_refused(labels, outputs, said):
     with pytest.raises(ValueError, match=rf"Received: .*{said}.* `metric`"):
         accuracy(labels, np.array(outputs))
 
@@ -226,7 +226,7 @@ def report_on(sparse, x, y, directory, runs=0):
     return [report.accuracy, *(row["accuracy"] for row in report.rows)]
 
 
-def test_labels_name_the_output_that_they_belong_to(tmp_path):
+def test_labels_select_output(tmp_path):
     inputs = keras.Input((64,))
     x = layers.Dense(64)(inputs)
     outputs = {"a": layers.Dense(2)(x), "z": layers.Dense(5)(x)}
@@ -239,8 +239,8 @@ def test_labels_name_the_output_that_they_belong_to(tmp_path):
     assert report_on(sparse, x, {"z": z}, tmp_path) == [1.0, 1.0, 1.0]
 
 
-def test_a_graph_is_run_as_a_whole(tmp_path):
-    """Nodes and edges are no batch: neither is cut to so many rows."""
+def test_graph_is_not_split_into_batches(tmp_path):
+    """Nodes and edges are not batches, so neither is split into batches."""
 
     class Graph(keras.Model):
         def __init__(self):
@@ -262,8 +262,8 @@ def test_a_graph_is_run_as_a_whole(tmp_path):
     assert accuracies == [1.0, 1.0, 1.0]
 
 
-def test_an_adjacency_matrix_is_no_batch_of_its_rows(tmp_path):
-    """Features and adjacency have as many rows, and are one graph still."""
+def test_adjacency_matrix_is_not_split_into_rows(tmp_path):
+    """Features and adjacency have equally many rows, but are one graph."""
 
     class Graph(keras.Model):
         def __init__(self):
@@ -285,7 +285,7 @@ def test_an_adjacency_matrix_is_no_batch_of_its_rows(tmp_path):
     assert accuracies == [1.0, 1.0, 1.0]
 
 
-def test_states_go_on_from_batch_to_batch(tmp_path):
+def test_states_persist_across_batches(tmp_path):
     inputs = keras.Input(batch_shape=(4, 3, 8))
     x = layers.SimpleRNN(32, stateful=True)(inputs)
     model = keras.Model(inputs, layers.Dense(3)(x))

@@ -1,4 +1,4 @@
-"""Files for Ethos-U NPUs: what is written, and what Vela says of it."""
+"""Tests files for Ethos-U NPUs and Vela's estimates."""
 
 import importlib.util
 import os
@@ -53,13 +53,13 @@ def operators(path):
         pytest.param(vela, "compile_for_npu", 2, marks=needs_vela),
     ],
 )
-def test_the_next_export_removes_what_a_killed_one_left(
+def test_next_export_removes_leftovers_of_killed_export(
     module, name, place, tmp_path, monkeypatch
 ):
     step = getattr(module, name)
 
     def killed_here(*arguments):
-        # A copy of the workplace as it is now, whose lock nobody holds.
+        # A copy of the working directory whose lock is not held.
         folder = Path(arguments[place]).parent
         left = folder.with_name(".m.tflite.partial-0123456789ab")
         shutil.copytree(folder, left)
@@ -79,7 +79,7 @@ def test_the_next_export_removes_what_a_killed_one_left(
 
 
 @needs_vela
-def test_the_file_and_the_estimates(tmp_path):
+def test_file_and_estimates(tmp_path):
     sparse, _ = prune(network(), 0.95)
     x = data()
     report = tf_gems.export_ethos_u(
@@ -94,7 +94,7 @@ def test_the_file_and_the_estimates(tmp_path):
     estimate, dense = report.estimate, report.dense
     assert estimate.npu_operators == dense.npu_operators == 2
     assert estimate.npu_share == 1.0
-    # About one byte for each weight, and almost nothing for a zero.
+    # About one byte per weight, and almost nothing per zero.
     count = 64 * 256 + 256 * 32
     assert 0.8 * count < dense.weight_bytes < 1.2 * count
     assert estimate.weight_bytes < 0.3 * dense.weight_bytes
@@ -106,7 +106,7 @@ def test_the_file_and_the_estimates(tmp_path):
 
 
 @needs_vela
-def test_a_failure_of_vela_writes_nothing(tmp_path, monkeypatch):
+def test_vela_failure_writes_nothing(tmp_path, monkeypatch):
     sparse, _ = prune(network(), 0.95)
     # An accelerator that Vela itself refuses.
     monkeypatch.setattr(vela, "ACCELERATORS", ("ethos-u55-7",))
@@ -117,7 +117,7 @@ def test_a_failure_of_vela_writes_nothing(tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
-def test_the_dense_twin_has_no_zeros(tmp_path):
+def test_dense_estimate_has_no_zeros(tmp_path):
     sparse, _ = prune(network(), 0.95)
     path = tmp_path / "m.tflite"
     tf_gems.export_litert(
@@ -144,7 +144,7 @@ def test_refusals(tmp_path, monkeypatch):
         tf_gems.export_ethos_u(sparse, path, data(), "u55")
     with pytest.raises(ValueError, match="representative_data=None"):
         tf_gems.export_ethos_u(sparse, path, None)
-    with pytest.raises(ValueError, match="ends in '.tflite'"):
+    with pytest.raises(ValueError, match="end in '.tflite'"):
         tf_gems.export_ethos_u(sparse, tmp_path / "m.bin", data())
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match=r"tf_gems\[ethos-u\]"):

@@ -32,14 +32,14 @@ def model():
         (gems.export_saved_model, "new"),
     ],
 )
-def test_no_example_at_all(model, tmp_path, export, name):
+def test_empty_examples(model, tmp_path, export, name):
     with pytest.raises(ValueError, match=r"batch of examples.*\(0, 4\)"):
         export(model, tmp_path / name, inputs=np.zeros((0, 4)))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_examples_to_calibrate_on_are_finite(model, tmp_path, bad):
+def test_calibration_examples_must_be_finite(model, tmp_path, bad):
     data = np.ones((5, 4))
     data[3, 1] = bad
     with pytest.raises(ValueError, match="representative_data with NaN or"):
@@ -56,25 +56,23 @@ def test_examples_to_calibrate_on_are_finite(model, tmp_path, bad):
     assert not list(tmp_path.iterdir())
 
 
-def test_outputs_that_are_not_finite_ask_for_other_inputs():
+def test_nonfinite_outputs_ask_for_other_inputs():
     found = parity.measure_parity(
         {"y": np.ones(3)}, {"y": np.array([1, np.nan, 1])}
     )
-    with pytest.raises(RuntimeError, match="`inputs` hold NaN or infinite"):
+    with pytest.raises(RuntimeError, match="`inputs` contain NaN or infinite"):
         found.refuse_above(1e-4, "path='a'")
 
 
 @pytest.mark.parametrize("data", [b"", b"no", bytes(range(256)) * 40])
-def test_a_file_that_is_not_of_tflite(tmp_path, data):
+def test_invalid_tflite_file(tmp_path, data):
     path = tmp_path / "model.tflite"
     path.write_bytes(data)
     with pytest.raises(ValueError, match="'.*model.tflite', which is not one"):
         readiness_report(path)
 
 
-def test_a_gem_is_written_under_one_name_before_its_own(
-    model, tmp_path, monkeypatch
-):
+def test_gem_is_written_to_partial_file_first(model, tmp_path, monkeypatch):
     """The next writer removes what a kill leaves by the name of its target."""
     opened, token = [], files.secrets.token_hex
 

@@ -7,7 +7,7 @@ from tf_gems.export import gap_code
 
 
 def encode(*parts):
-    """Returns the values and the gaps of parts of one flat array."""
+    """Returns the values and the gaps of one flat array, in parts."""
     gap_type = gap_code.smallest_type(parts, parts[0].dtype.itemsize)
     coded = list(gap_code.encode(parts, gap_type))
     values = [piece for piece, _ in coded] or [np.zeros(0, "float32")]
@@ -36,7 +36,7 @@ def test_round_trip(size, places):
             flat[place] = place + 0.5
     values, gaps = encode(flat)
     np.testing.assert_array_equal(expand(values, gaps, size), flat)
-    # It makes no difference in how many parts the array is read.
+    # The number of parts in which the array is read makes no difference.
     cut = size // 3
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gap_code, "_PIECE", 7)
@@ -48,18 +48,18 @@ def test_round_trip(size, places):
 
 
 @pytest.mark.parametrize("gap", [254, 255, 256, 509, 510, 511, 65535, 65536])
-def test_gaps_at_the_limits_of_the_types(gap):
+def test_gaps_at_dtype_limits(gap):
     for length in (1, 400):
         flat = np.zeros(gap + length + 1, "float32")
         flat[0], flat[gap] = 1, 2
-        flat[gap:] = 3  # many small gaps, so that bytes are the best type
+        flat[gap:] = 3  # Many small gaps, for which bytes are the best type.
         values, gaps = encode(flat)
         np.testing.assert_array_equal(expand(values, gaps, flat.size), flat)
-        # Each is at the limit of its type, not past it.
+        # Each gap equals the limit of its type.
         assert np.count_nonzero(values) == np.count_nonzero(flat)
 
 
-def test_the_type_with_the_fewest_bytes_is_chosen():
+def test_smallest_dtype_is_chosen():
     near, far = np.zeros(10_000, "float32"), np.zeros(100_000, "float32")
     near[::50] = 1
     far[::1000] = 1
@@ -70,6 +70,6 @@ def test_the_type_with_the_fewest_bytes_is_chosen():
         assert len(values) == len(gaps) == np.count_nonzero(flat)
 
 
-def test_all_zeros_need_nothing():
+def test_all_zeros_take_no_bytes():
     values, gaps = encode(np.zeros(100, "float32"))
     assert values.size == gaps.size == 0

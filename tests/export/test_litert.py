@@ -1,4 +1,4 @@
-"""TFLite files: sparse, exact, safe, and readable without TensorFlow."""
+"""Tests that TFLite files are sparse and correct, without TensorFlow."""
 
 import json
 import os
@@ -149,13 +149,13 @@ def test_every_kernel_is_stored_sparsely(exported, name):
     zeros = sum(int((value == 0).sum()) for value in stored)
     assert zeros == ticket.size - ticket.kept == report.zeros
     assert {t["encoding"] for t in report.tensors} == {"sparse"}
-    # Each is found under its Keras name, with its own number of zeros.
+    # Each has its Keras name and the number of its zeros.
     assert {t["name"]: t["zeros"] for t in report.tensors} == {
         path: int((~mask).sum()) for path, mask in ticket.masks.items()
     }
 
 
-def test_kept_values_are_those_of_the_network(exported):
+def test_stored_values_match_network(exported):
     sparse, _, path, _ = exported["mlp"]
     kernels = [w for w in tf_gems.strip(sparse).get_weights() if w.ndim > 1]
     stored = sorted(stored_weights(path), key=np.size, reverse=True)
@@ -164,7 +164,7 @@ def test_kept_values_are_those_of_the_network(exported):
 
 
 @pytest.mark.parametrize("name", ["mlp", "conv", "fixed"])
-def test_report_tells_what_is_on_disk(exported, name):
+def test_report_matches_file(exported, name):
     _, _, path, report = exported[name]
     assert report.bytes == path.stat().st_size < report.dense_bytes
     assert report.largest_difference <= 1e-5 * report.largest_output
@@ -172,14 +172,14 @@ def test_report_tells_what_is_on_disk(exported, name):
     assert any("one example at a time" in n for n in report.notes) == (
         name == "fixed"
     )
-    assert not any("proves little" in note for note in report.notes)
+    assert not any("has little meaning" in note for note in report.notes)
     assert json.loads(json.dumps(report.to_dict()))["zeros"] == report.zeros
     assert str(path) in str(report) and f"{report.bytes:,} bytes" in str(report)
     assert os.listdir(path.parent).count(path.name) == 1
     assert not list(path.parent.glob("*.partial*"))
 
 
-def test_blocks_of_four_stay_sparse_at_run_time(tmp_path):
+def test_blocks_of_four_stay_sparse_at_runtime(tmp_path):
     inputs = keras.Input((128,), name="x")
     x = layers.Dense(64, activation="relu")(inputs)
     sparse, ticket = prune(keras.Model(inputs, layers.Dense(30)(x)), 0.97)
@@ -191,7 +191,7 @@ def test_blocks_of_four_stay_sparse_at_run_time(tmp_path):
     names = [
         flatbuffer.operator_name(file, o) for o in file.subgraphs[0].operators
     ]
-    assert names == ["FULLY_CONNECTED"] * 2  # and no DENSIFY
+    assert names == ["FULLY_CONNECTED"] * 2  # There is no DENSIFY.
     save_reference(path, {"x": x}, {"output_0": sparse(x)})
     errors = run_alone([path])[str(path)]
     assert set(errors) == {7, 1} and max(max(e) for e in errors.values()) < 1e-5
@@ -199,7 +199,7 @@ def test_blocks_of_four_stay_sparse_at_run_time(tmp_path):
 
 @pytest.fixture(scope="module")
 def stems(tmp_path_factory):
-    """Networks with XNNPACK's stem: one it computes right, two it may not."""
+    """Networks with XNNPACK's stem, one safe and two unsafe."""
     folder = tmp_path_factory.mktemp("stems")
     x = random.normal(size=(3, 16, 16, 3)).astype("float32")
     found = {}
@@ -215,16 +215,16 @@ def stems(tmp_path_factory):
     return found
 
 
-def test_weights_are_dense_where_xnnpack_might_compute_garbage(stems):
+def test_weights_are_dense_where_xnnpack_is_unsafe(stems):
     for name, (_, report) in stems.items():
         encodings = {t["encoding"] for t in report.tensors}
-        noted = any("garbage" in note for note in report.notes)
+        noted = any("wrong outputs" in note for note in report.notes)
         assert (encodings, noted) == (
             ({"sparse"}, False) if name == "right" else ({"dense"}, True)
         )
 
 
-def test_files_are_right_on_a_processor_without_avx(stems):
+def test_files_are_correct_without_avx(stems):
     emulator = shutil.which("qemu-x86_64")
     if emulator is None:
         pytest.skip("needs qemu-x86_64, package qemu-user")
@@ -235,7 +235,7 @@ def test_files_are_right_on_a_processor_without_avx(stems):
     assert len(errors) == 3
     for sizes in errors.values():
         assert max(max(e) for e in sizes.values()) < 1e-5
-    # The rule is needed: the same network, stored sparsely, is wrong there.
+    # The rule is necessary: the sparse file without it is wrong.
     path = stems["pooled"][0]
     forced = path.with_name("forced.tflite")
     file = flatbuffer.read(path.read_bytes())
@@ -248,7 +248,7 @@ def test_files_are_right_on_a_processor_without_avx(stems):
 
 
 class Halves(keras.Model):
-    """A subclassed model that computes in two types."""
+    """A subclassed model that computes in two dtypes."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -259,7 +259,7 @@ class Halves(keras.Model):
         return self.second(self.first(x))
 
 
-def test_subclassed_mixed_precision_is_written_in_float32(tmp_path):
+def test_subclassed_mixed_precision_is_exported_as_float32(tmp_path):
     model = Halves()
     x = random.normal(size=(3, 50)).astype("float32")
     model(x)
@@ -270,24 +270,24 @@ def test_subclassed_mixed_precision_is_written_in_float32(tmp_path):
     assert model.first.compute_dtype == "bfloat16"
     plain = tf_gems.strip(sparse)
     plain(x)
-    tf_gems.export_litert(plain, path, inputs=x)  # a plain model, again
+    tf_gems.export_litert(plain, path, inputs=x)  # A plain model again.
     assert plain.first.compute_dtype == "bfloat16"
 
 
 class Chaos(keras.layers.Layer):
-    """Turns the last bits of its inputs into large numbers."""
+    """Amplifies the last bits of its inputs."""
 
     def call(self, x):
         return keras.ops.sin(1e8 * x)
 
 
-def test_a_file_that_computes_something_else_is_refused(tmp_path):
+def test_file_with_wrong_outputs_is_refused(tmp_path):
     inputs = keras.Input((64,))
     x = layers.Dense(64)(layers.Dense(64)(inputs))
     sparse, _ = prune(keras.Model(inputs, Chaos()(x)))
     path = tmp_path / "model.tflite"
     path.write_bytes(b"older")
-    with pytest.raises(RuntimeError, match="must have the outputs of"):
+    with pytest.raises(RuntimeError, match="outputs of an export must equal"):
         tf_gems.export_litert(sparse, path)
     assert os.listdir(tmp_path) == ["model.tflite"]
     assert path.read_bytes() == b"older"
@@ -297,9 +297,9 @@ def test_refusals(tmp_path):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     path = tmp_path / "model.tflite"
     for name in ("model.tf", "model"):
-        with pytest.raises(ValueError, match=r"ends in '\.tflite'"):
+        with pytest.raises(ValueError, match=r"end in '\.tflite'"):
             tf_gems.export_litert(model, tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="Make it first"):
+    with pytest.raises(FileNotFoundError, match="Create it first"):
         tf_gems.export_litert(model, tmp_path / "none" / "model.tflite")
     with pytest.raises(ValueError, match="optimize='speed'"):
         tf_gems.export_litert(model, path, optimize="speed")
@@ -316,25 +316,25 @@ def test_refusals(tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_a_comparison_that_says_little_is_noted(tmp_path):
+def test_inconclusive_comparison_is_noted(tmp_path):
     inputs = keras.Input((4,))
     model = keras.Model(
         inputs, layers.Dense(3, kernel_initializer="zeros")(inputs)
     )
     report = tf_gems.export_litert(model, tmp_path / "dead.tflite")
-    assert any("proves little" in note for note in report.notes)
+    assert any("has little meaning" in note for note in report.notes)
 
 
-def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path):
+def test_readonly_directory_is_refused(tmp_path):
     if os.geteuid() == 0:
-        pytest.skip("root may write anywhere")
+        pytest.skip("root can write to any directory")
     tmp_path.chmod(0o500)
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
-    with pytest.raises(PermissionError, match="cannot be written to"):
+    with pytest.raises(PermissionError, match="is not writable"):
         tf_gems.export_litert(model, tmp_path / "model.tflite")
 
 
-def test_an_error_names_the_layer_beside_one_with_a_number(tmp_path):
+def test_error_names_the_right_numbered_layer(tmp_path):
     model = keras.Sequential(
         [
             keras.Input((4, 4, 4, 2)),

@@ -1,4 +1,4 @@
-"""TFLite files in half precision and 8 bits: right, and sparse where right."""
+"""Tests float16 and 8-bit TFLite files."""
 
 import os
 import shutil
@@ -25,20 +25,21 @@ pytest.importorskip("ai_edge_litert")
 layers = keras.layers
 random = np.random.default_rng(0)
 FORMS = ("float16", "dynamic_int8", "int8")
-# Which weights of each network are stored sparsely.
+# The weights of each network that are stored sparsely.
 SPARSE = {
     ("conv", "float16"): {"conv2d", "depthwise_conv2d", "dense"},
     ("conv", "dynamic_int8"): {"depthwise_conv2d", "conv2d_transpose"},
     ("conv", "int8"): {"conv2d", "depthwise_conv2d", "conv2d_transpose"},
     ("dense", "float16"): {"dense"},
     ("dense", "dynamic_int8"): set(),
-    ("dense", "int8"): {"dense"},  # in blocks of 16; not of "conv": 24 inputs
+    # In blocks of 16. Not "conv", which has 24 inputs.
+    ("dense", "int8"): {"dense"},
 }
 
 
 def convolutions():
     x = inputs = keras.Input((10, 10, 3), name="image")
-    # The converter leaves weights of less than 1024 elements in float32.
+    # The converter keeps weights with fewer than 1024 elements in float32.
     x = layers.Conv2D(48, 3, padding="same", use_bias=False)(x)
     x = layers.BatchNormalization()(x)
     x = layers.ReLU()(x)
@@ -57,7 +58,7 @@ def dense():
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Each network in each form: (path, report), by network and form."""
+    """Each network in each format: (path, report), by network and format."""
     folder = tmp_path_factory.mktemp("forms")
     found = {}
     for name, build in [
@@ -90,7 +91,7 @@ def check(errors, count):
     assert len(errors) == count
     for path, sizes in errors.items():
         form = Path(path).stem.split("_", 1)[1]
-        assert set(sizes) == {7, 1}  # any batch size
+        assert set(sizes) == {7, 1}  # With any batch size.
         worst = max(max(e) for e in sizes.values())
         assert worst < forms.get(form).tolerance, path
 
@@ -99,7 +100,7 @@ def test_files_run_without_tensorflow(exported):
     check(run_alone([path for path, _ in exported.values()]), len(exported))
 
 
-def test_files_are_right_on_a_processor_without_avx(exported):
+def test_files_are_correct_without_avx(exported):
     emulator = shutil.which("qemu-x86_64")
     if emulator is None:
         pytest.skip("needs qemu-x86_64, package qemu-user")
@@ -110,7 +111,7 @@ def test_files_are_right_on_a_processor_without_avx(exported):
 
 
 @pytest.mark.parametrize(("network", "form"), SPARSE)
-def test_sparse_are_those_that_litert_runs(exported, network, form):
+def test_sparse_tensors_are_those_litert_supports(exported, network, form):
     path, report = exported[network, form]
     encodings = {"sparse": set(), "dense": set()}
     for tensor in report.tensors:
@@ -123,15 +124,17 @@ def test_sparse_are_those_that_litert_runs(exported, network, form):
     assert report.bytes == path.stat().st_size <= report.dense_bytes
     assert (report.bytes < report.dense_bytes) == bool(encodings["sparse"])
     if encodings["dense"]:
-        assert "LiteRT does not run" in str(report)
+        assert "LiteRT does not compute" in str(report)
     types = {t["type"] for t in report.tensors}
     assert types == {"float16" if form == "float16" else "int8"}
 
 
-def test_a_mobile_network_is_sparse_only_where_xnnpack_is_right(exported):
+def test_mobile_network_is_sparse_only_where_xnnpack_is_correct(exported):
     for form in FORMS:
         garbage = {
-            name: any("garbage" in n for n in exported[name, form][1].notes)
+            name: any(
+                "wrong outputs" in n for n in exported[name, form][1].notes
+            )
             for name in ("mobile", "pooled")
         }
         assert garbage["mobile"] == (form == "dynamic_int8")
@@ -141,8 +144,8 @@ def test_a_mobile_network_is_sparse_only_where_xnnpack_is_right(exported):
     assert report.bytes == report.dense_bytes
 
 
-def test_without_the_rules_files_do_not_run_or_are_wrong(exported, tmp_path):
-    """Each combination that is left out fails: the rules are needed."""
+def test_files_fail_without_rules(exported, tmp_path):
+    """The rules are necessary: each combination that they exclude fails."""
     from tf_gems.export import run_litert
     from tf_gems.export import sparsify as module
 
@@ -174,8 +177,8 @@ def test_without_the_rules_files_do_not_run_or_are_wrong(exported, tmp_path):
         assert not worst < forms.get(form).tolerance * np.abs(expected).max()
 
 
-def test_what_does_not_run_sparse_is_written_dense(tmp_path, monkeypatch):
-    """A LiteRT that runs less than this one: the rules then claim too much."""
+def test_unsupported_sparse_tensors_are_stored_densely(tmp_path, monkeypatch):
+    """Simulates a LiteRT that supports less than the rules assume."""
     sparse, _ = prune(dense(), 0.95)
     everything = dict.fromkeys(
         ("float32", "float16", "int8", "hybrid"), set(flatbuffer.WEIGHTS)
@@ -191,8 +194,8 @@ def test_what_does_not_run_sparse_is_written_dense(tmp_path, monkeypatch):
     assert max(run_alone([path])[str(path)][8]) < 0.1
 
 
-def test_a_file_for_devices_computes_in_integers_alone(tmp_path):
-    """Its inputs, weights and outputs are 8-bit integers, all dense."""
+def test_int8_file_uses_only_integers(tmp_path):
+    """Its inputs, weights and outputs are dense 8-bit integers."""
     from ai_edge_litert.interpreter import Interpreter
 
     sparse, _ = prune(dense(), 0.95)

@@ -1,4 +1,4 @@
-"""Files for microcontrollers: decoded right, by the runtime that they have."""
+"""Tests files for microcontrollers with the TFLite Micro runtime."""
 
 import importlib.util
 import os
@@ -28,7 +28,7 @@ needs_runtime = pytest.mark.skipif(
 
 
 def network():
-    """Kernels of all kinds that are decoded, with scales along both axes."""
+    """Kernels of all decoded kinds, with scales along both axes."""
     x = inputs = keras.Input((12, 12, 3), name="image")
     x = layers.Conv2D(32, 3, padding="same", activation="relu")(x)
     x = layers.DepthwiseConv2D(5, padding="same", activation="relu6")(x)
@@ -42,7 +42,7 @@ def data():
 
 
 def invoke(path, x):
-    """Runs one example by the runtime itself; returns integers."""
+    """Runs one example with the runtime. Returns the integer outputs."""
     from tflite_micro.python.tflite_micro import runtime
 
     interpreter = runtime.Interpreter.from_file(f"{path}", arena_size=4_000_000)
@@ -55,7 +55,7 @@ def invoke(path, x):
 
 
 @needs_runtime
-def test_the_runtime_computes_what_keras_computes(tmp_path):
+def test_runtime_outputs_match_keras(tmp_path):
     sparse, _ = prune(network(), 0.9)
     x = data()
     paths = [tmp_path / f"{name}.tflite" for name in ("plain", "micro")]
@@ -72,7 +72,7 @@ def test_the_runtime_computes_what_keras_computes(tmp_path):
         assert row["bytes"] == -(-count // 8) + 16 + kept
     assert report.bytes == paths[1].stat().st_size < report.dense_bytes
     assert report.ran[0].startswith("tflite-micro")
-    assert "the largest takes 1,920 bytes" in str(report)  # 48 * 40
+    assert "the largest takes 1,920 bytes" in str(report)  # 48 * 40.
     for example in x[:3, None]:
         (one, detail), (other, _) = (invoke(path, example) for path in paths)
         np.testing.assert_array_equal(one, other)
@@ -92,7 +92,7 @@ def test_dense_weights_stay_dense(tmp_path):
 
 
 @needs_runtime
-def test_a_layer_that_the_runtime_lacks(tmp_path):
+def test_unsupported_layer(tmp_path):
     x = inputs = keras.Input((8, 8, 2))
     x = layers.Conv2D(24, 3)(x)
     outputs = keras.ops.tile(x, (1, 2, 1, 1))
@@ -104,7 +104,7 @@ def test_a_layer_that_the_runtime_lacks(tmp_path):
 
 
 def decoded(mask, table, shape):
-    """Reads the constants one bit after the other, by the format."""
+    """Decodes the constants bit by bit, as the format specifies."""
     assert list(table[:16]) == [2, 1, 0, 0, 1] + 11 * [0]
     values = iter(np.frombuffer(table[16:], "int8"))
     flat = [
@@ -123,7 +123,7 @@ def decoded(mask, table, shape):
         elements=st.sampled_from([0, 0, 0, 1, -1, 127, -127]),
     )
 )
-def test_any_weight_is_decoded_as_it_was(value):
+def test_decoding_round_trip(value):
     mask, table = encode(value)
     assert len(mask) == -(-value.size // 8)
     np.testing.assert_array_equal(decoded(mask, table, value.shape), value)

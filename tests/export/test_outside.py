@@ -1,4 +1,4 @@
-"""Every form runs in a process that cannot import this library."""
+"""Runs every format in a process that cannot import this library."""
 
 import importlib.util
 import sys
@@ -18,7 +18,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def outside():
-    """The program that does the same in fresh environments."""
+    """The benchmark that does the same in new environments."""
     spec = importlib.util.spec_from_file_location(
         "outside", BENCHMARKS / "outside.py"
     )
@@ -36,7 +36,7 @@ def files(outside, tmp_path_factory):
 
 
 @pytest.mark.parametrize("package", ["tensorflow", "ai-edge-litert"])
-def test_every_form_runs_without_this_library(outside, files, package):
+def test_every_format_runs_without_this_library(outside, files, package):
     directory, found = files
     rows = outside.run_in(sys.executable, package, [directory])
     names = set(outside.TOLERANCES)
@@ -52,7 +52,7 @@ def test_every_form_runs_without_this_library(outside, files, package):
         )
 
 
-def test_a_file_that_computes_something_else_is_seen(outside, files):
+def test_file_with_wrong_outputs_is_detected(outside, files):
     directory, _ = files
     other = directory.with_name("other")
     other.mkdir()

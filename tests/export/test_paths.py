@@ -1,4 +1,4 @@
-"""Sizes of what was exported, measured when they are asked for."""
+"""Tests the sizes of exported files, which are measured when read."""
 
 import gzip
 import os
@@ -8,7 +8,7 @@ import pytest
 from tf_gems.export.paths import Stored
 
 
-def test_compressed_sizes_are_measured_when_asked_for(tmp_path):
+def test_compressed_sizes_are_measured_lazily(tmp_path):
     folder = tmp_path / "saved" / "variables"
     folder.mkdir(parents=True)
     contents = {"a": b"x" * 5000, "b": os.urandom(300)}
@@ -25,7 +25,7 @@ def test_compressed_sizes_are_measured_when_asked_for(tmp_path):
     )
 
 
-def test_what_has_changed_is_not_measured(tmp_path):
+def test_changed_files_are_not_measured(tmp_path):
     path = tmp_path / "m.tflite"
     path.write_bytes(b"first")
     stored, measured = Stored(path), Stored(path)
@@ -34,12 +34,12 @@ def test_what_has_changed_is_not_measured(tmp_path):
     with pytest.raises(RuntimeError, match="'.*m.tflite', which has changed"):
         _ = stored.gzip_bytes
     path.unlink()
-    with pytest.raises(RuntimeError, match="moved or removed"):
+    with pytest.raises(RuntimeError, match="move or remove"):
         _ = stored.zstd_bytes
     assert (stored.bytes, measured.gzip_bytes) == (5, size)
 
 
-def test_bytes_are_kept_as_long_as_their_sizes_may_be_asked_for():
+def test_bytes_are_kept_while_sizes_may_be_read():
     stored = Stored.of_bytes(b"y" * 1000)
     path = stored._path
     assert os.path.exists(path)

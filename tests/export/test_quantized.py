@@ -1,8 +1,8 @@
-"""8-bit files of quantization-aware models compute what Keras computes.
+"""Tests that 8-bit files have the outputs of quantization-aware models.
 
-LiteRT multiplies its sums with integers of 32 bits and a shift, and has tables
-for some functions. So a value that lies between two steps may fall to either
-side, within the network as well as at its end.
+LiteRT rescales its sums with 32-bit integers and a shift, and uses lookup
+tables for some functions. A value between two quantization steps may therefore
+round either way, in hidden layers as well as in the outputs.
 """
 
 import keras
@@ -58,7 +58,7 @@ def one_dimension():
 
 
 def nested():
-    """Transfer learning: a part that rests, and preparation of pixels."""
+    """Transfer learning: a frozen part and preprocessing of pixels."""
     base = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -76,7 +76,7 @@ def nested():
 
 
 def branches():
-    """Sums, products, concatenations; normalization that cannot be folded."""
+    """Sums, products, concatenations, and normalization that is not folded."""
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(8, 3, padding="same")(inputs)
     y = layers.BatchNormalization()(x)
@@ -118,20 +118,47 @@ def subclassed():
     return model
 
 
+class Own(layers.Layer):
+    """Computes with weights of its own, as users write it."""
+
+    def build(self, shape):
+        self.gain = self.add_weight(name="gain", shape=(shape[-1],))
+        self.w = self.add_weight(name="w_kernel", shape=(shape[-1], 6))
+        self.b = self.add_weight(name="b", shape=(6,))
+
+    def call(self, x):
+        x = (1.0 + self.gain) * x / ops.exp(self.gain)
+        return ops.relu(ops.matmul(x, self.w) + self.b)
+
+
+def own_layers():
+    """Functions, weights in `call`, and activations with weights."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Lambda(lambda x: x / 4 + 0.1)(inputs)
+    x = layers.Conv2D(8, 3, activation=lambda x: ops.relu(x) * 0.5)(x)
+    x = ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    y = layers.PReLU("uniform", shared_axes=[1, 2])(layers.Conv2D(8, 3)(x))
+    z = layers.Conv2D(8, 3, activation="relu6")(x)
+    x = layers.Average()([y, z, layers.Conv2D(8, 3, activation="tanh")(x)])
+    x = Own()(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
 def mobilenet_v3():
     return keras.applications.MobileNetV3Small(
         input_shape=(32, 32, 3), weights=None, classes=10
     )
 
 
-# How many steps of its output a file may be away where it is furthest. Values
-# within the network that have fallen to the other side add up.
+# Largest error of a file, in steps of its output. Rounding differences in
+# hidden layers accumulate.
 STEPS = {
     digits_network: 1,
     one_dimension: 2,
     nested: 1,
     branches: 6,
     subclassed: 1,
+    own_layers: 2,
     mobilenet_v3: 2,
 }
 
@@ -144,7 +171,7 @@ def examples(model, count=64):
 
 
 def made_sparse(model, x):
-    """Gives a model zeros, and statistics as if it was trained."""
+    """Sets some weights of a model to zero. Randomizes its statistics."""
     random = np.random.default_rng(1)
     for part in model._flatten_layers():
         if isinstance(part, layers.BatchNormalization):
@@ -170,6 +197,10 @@ def run(path, x):
     return interpreter.get_tensor(outputs["index"])
 
 
+def step_of(path):
+    return output_step(flatbuffer.read(path.read_bytes()))
+
+
 @pytest.mark.parametrize(
     "build",
     [
@@ -178,7 +209,7 @@ def run(path, x):
     ],
     ids=lambda build: build.__name__,
 )
-def test_a_file_is_as_its_model_up_to_steps(build, tmp_path):
+def test_file_matches_model_up_to_rounding(build, tmp_path):
     model = build()
     x = examples(model)
     aware = gems.QuantizationAwareModel(made_sparse(model, x), x)
@@ -186,18 +217,18 @@ def test_a_file_is_as_its_model_up_to_steps(build, tmp_path):
     path = str(tmp_path / "model.tflite")
     report = gems.export_litert(aware, path, inputs=x, form="int8")
     for before, weight in zip(kept, model.weights, strict=True):
-        np.testing.assert_array_equal(before, weight)  # put back
-    data = (tmp_path / "model.tflite").read_bytes()
-    step = output_step(data, "aware")
+        # The weights are restored.
+        np.testing.assert_array_equal(before, weight)
+    file = flatbuffer.read((tmp_path / "model.tflite").read_bytes())
+    step = output_step(file)
     expected = ops.convert_to_numpy(aware(x))
     steps = np.abs(run(path, x) - expected) / step
     assert steps.max() < STEPS[build] + 0.01
     assert (steps > 1.01).mean() < 0.05
-    # Not because nothing was rounded, and more exact than that rounding.
+    # The outputs are rounded, and the error is smaller than this rounding.
     rounding = np.abs(ops.convert_to_numpy(model(x)) - expected).max()
     assert rounding > step / 4
     assert any("step" in note for note in report.notes)
-    file = flatbuffer.read(data)
     zeros = {w.size: np.count_nonzero(w == 0) for w in kept if w.ndim > 2}
     for row in weight_rows.rows(file).values():
         if int(np.prod(row["shape"])) in zeros and len(row["shape"]) > 2:
@@ -226,14 +257,14 @@ def test_integer_inputs_and_outputs(aware, tmp_path):
         batch_size=1,
         sparse=False,
     )
-    data = (tmp_path / "model.tflite").read_bytes()
-    graph = flatbuffer.read(data).subgraphs[0]
+    file = flatbuffer.read((tmp_path / "model.tflite").read_bytes())
+    graph = file.subgraphs[0]
     for index in (*graph.inputs, *graph.outputs):
         assert flatbuffer.dtype_of(graph.tensors[index]) == "int8"
-    assert report.largest_difference < 1.01 * output_step(data, "aware")
+    assert report.largest_difference < 1.01 * output_step(file)
 
 
-def test_ranges_in_the_file_are_those_that_were_learned(aware, tmp_path):
+def test_file_holds_learned_ranges(aware, tmp_path):
     x = examples(aware.model)
     before = [ops.convert_to_numpy(r) for r in aware.gem.ranges]
     try:
@@ -243,15 +274,15 @@ def test_ranges_in_the_file_are_those_that_were_learned(aware, tmp_path):
     finally:
         for variable, value in zip(aware.gem.ranges, before, strict=True):
             variable.assign(value)
-    wide = output_step((tmp_path / "a.tflite").read_bytes(), "aware")
+    wide = step_of(tmp_path / "a.tflite")
     gems.export_litert(
         aware,
         tmp_path / "b.tflite",
-        representative_data=100 * x,  # of no influence
+        representative_data=100 * x,  # It has no effect.
         inputs=x,
         form="int8",
     )
-    narrow = output_step((tmp_path / "b.tflite").read_bytes(), "aware")
+    narrow = step_of(tmp_path / "b.tflite")
     assert wide == pytest.approx(2 * narrow, rel=1e-5)
 
 
@@ -262,7 +293,7 @@ def test_ranges_in_the_file_are_those_that_were_learned(aware, tmp_path):
         ({"form": "int8", "compact": True}, "Received: compact=True"),
     ],
 )
-def test_what_would_lose_the_ranges_is_refused(
+def test_exports_that_lose_ranges_are_refused(
     aware, tmp_path, arguments, message
 ):
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""What XNNPACK would run sparse, read off the converted network."""
+"""Tests the report on the layers that XNNPACK can run sparsely."""
 
 import json
 
@@ -27,9 +27,7 @@ layers = keras.layers
         ("mobilenet_v2_sparse_ready", {"stem": "small", "alpha": 0.35}, 34),
     ],
 )
-def test_every_pointwise_convolution_of_the_zoo_can_run_sparse(
-    name, arguments, count
-):
+def test_zoo_pointwise_convolutions_can_run_sparse(name, arguments, count):
     model = getattr(zoo, name)((32, 32, 3), 10, **arguments)
     report = readiness_report(model)
     assert report.obstacle is None and report.eligible
@@ -40,7 +38,7 @@ def test_every_pointwise_convolution_of_the_zoo_can_run_sparse(
     assert "too few to run faster" in str(report)
 
 
-def test_a_stem_of_stride_1_is_told():
+def test_stem_of_stride_1_is_reported():
     model = zoo.mobilenet_v1((32, 32, 3), 10, stem="cifar", alpha=0.25)
     report = readiness_report(model)
     assert not report.eligible and not report.faster
@@ -78,15 +76,15 @@ def test_two_thirds_are_counted_before_and_after_export(
     [
         (
             layers.MaxPooling2D(name="middle"),
-            "after its stem it has an operator MAX_POOL",
+            "the operator MAX_POOL",
         ),
         (
             layers.Conv2D(32, 3, padding="same", name="middle"),
-            "has an operator CONV_2D",
+            "the operator CONV_2D",
         ),
     ],
 )
-def test_what_ends_the_part_by_channels_is_named(middle, reason):
+def test_layer_that_ends_nchw_part_is_named(middle, reason):
     report = readiness_report(mobile(middle))
     assert reason in report.obstacle
     assert not report.eligible and reason in str(report)

@@ -1,4 +1,4 @@
-"""SavedModels: plain TensorFlow loads them, and they replace nothing."""
+"""Tests that plain TensorFlow loads SavedModels, and that none is replaced."""
 
 import json
 import os
@@ -57,7 +57,7 @@ random = np.random.default_rng(0)
 
 
 def mixed():
-    """Several inputs and outputs; kernels of odd sizes; a float16 layer."""
+    """Several inputs and outputs, kernels of odd sizes and a float16 layer."""
     image = keras.Input((8, 8, 3), name="image")
     numbers = keras.Input((5,), name="numbers")
     x = layers.Conv2D(16, 3, use_bias=False)(image)
@@ -74,7 +74,7 @@ def mixed():
 
 
 def recurrent():
-    """A loop, a table, and dicts."""
+    """A loop, a lookup table and dicts."""
     tokens = keras.Input((5,), dtype="int32", name="tokens")
     x = layers.Embedding(50, 32)(tokens)
     x = layers.Bidirectional(layers.GRU(24, return_sequences=True))(x)
@@ -94,7 +94,7 @@ def file_bytes(directory):
     )
 
 
-def test_plain_tensorflow_serves_the_same(tmp_path):
+def test_plain_tensorflow_serves_same_outputs(tmp_path):
     targets = {}
     for build in (mixed, recurrent):
         keras.utils.set_random_seed(0)
@@ -103,7 +103,7 @@ def test_plain_tensorflow_serves_the_same(tmp_path):
         inputs = list(feed.values()) if build is mixed else feed
         before = sparse(inputs)
         target = tmp_path / build.__name__
-        target.mkdir()  # an empty directory may stand there
+        target.mkdir()  # The target may be an empty directory.
         report = tf_gems.export_saved_model(sparse, target)
         outputs = before
         if build is mixed:
@@ -121,7 +121,7 @@ def test_plain_tensorflow_serves_the_same(tmp_path):
         assert not report.notes
         as_json = json.loads(json.dumps(report.to_dict()))
         assert as_json["format"] == "saved_model"
-        # The network itself is as it was: its twin was only borrowed from it.
+        # The network itself is unchanged after the export.
         for one, other in zip(
             keras.tree.flatten(sparse(inputs)),
             keras.tree.flatten(before),
@@ -144,7 +144,7 @@ def test_plain_tensorflow_serves_the_same(tmp_path):
     assert done.stdout.count("served") == 2
 
 
-def test_only_kept_weights_are_on_disk(tmp_path):
+def test_only_kept_weights_are_stored(tmp_path):
     sizes = []
     for sparsity in (0.98, 0.9):
         x = inputs = keras.Input((300,))
@@ -157,15 +157,15 @@ def test_only_kept_weights_are_on_disk(tmp_path):
         )
         assert {t["encoding"] for t in report.tensors} == {"sparse"}
         sizes.append((ticket.kept, report.bytes))
-        # One copy of the dense weights, and ten times smaller than that.
+        # Less than a tenth of the dense weights, only at 98 % zeros.
         assert (report.bytes < 4 * ticket.size / 10) == (sparsity == 0.98)
     (fewer, small), (more, large) = sizes
-    # A float32 and a byte for each kept weight, and few zeros on the way.
+    # A float32 and a byte for each kept weight, with few filler zeros.
     assert 4.9 < (large - small) / (more - fewer) < 5.1
 
 
-def test_exporting_frees_what_it_loaded_and_nothing_else(tmp_path, monkeypatch):
-    """A file with the same weights, loaded before, goes on serving."""
+def test_export_frees_only_its_own_models(tmp_path, monkeypatch):
+    """A file with the same weights that was loaded before still works."""
     import tensorflow as tf
 
     x = tf.constant(random.normal(size=(3, 64)).astype("float32"))
@@ -189,7 +189,7 @@ def test_exporting_frees_what_it_loaded_and_nothing_else(tmp_path, monkeypatch):
     np.testing.assert_allclose(outputs, sparse(x), rtol=1e-4, atol=1e-4)
 
 
-def test_two_models_in_one_process_keep_their_own_weights(tmp_path):
+def test_two_models_in_one_process_keep_their_weights(tmp_path):
     import tensorflow as tf
 
     x = random.normal(size=(3, 64)).astype("float32")
@@ -202,7 +202,7 @@ def test_two_models_in_one_process_keep_their_own_weights(tmp_path):
         tf_gems.export_saved_model(sparse, path)
         loaded.append(tf.saved_model.load(path).signatures["serving_default"])
         expected.append(np.asarray(sparse(x)))
-    del loaded[1]  # has the weights of the last one
+    del loaded[1]  # It has the weights of the last model.
     for serve, value in zip(loaded, expected[::2], strict=True):
         [name] = serve.structured_input_signature[1]
         outputs = serve(**{name: tf.constant(x)})["output_0"]
@@ -210,7 +210,7 @@ def test_two_models_in_one_process_keep_their_own_weights(tmp_path):
 
 
 class Counts(keras.layers.Layer):
-    """Counts its calls, in a variable."""
+    """Counts its calls in a variable."""
 
     def build(self, shape):
         self.calls = self.add_weight(shape=(), trainable=False)
@@ -220,7 +220,7 @@ class Counts(keras.layers.Layer):
         return x
 
 
-def test_what_is_written_but_changes_no_output_is_left_out(tmp_path):
+def test_unused_state_is_not_exported(tmp_path):
     model = keras.Sequential([keras.Input((64,)), layers.Dense(64), Counts()])
     sparse, _ = prune(model)
     before = float(model.layers[-1].calls)
@@ -232,13 +232,13 @@ def test_what_is_written_but_changes_no_output_is_left_out(tmp_path):
 
 
 class Steps(Counts):
-    """Adds how often it was called."""
+    """Adds the number of its calls."""
 
     def call(self, x):
         return super().call(x) + self.calls
 
 
-def test_a_network_with_state_goes_on_from_it(tmp_path):
+def test_stateful_network_continues_from_its_state(tmp_path):
     import tensorflow as tf
 
     model = keras.Sequential([keras.Input((64,)), layers.Dense(64), Steps()])
@@ -248,7 +248,7 @@ def test_a_network_with_state_goes_on_from_it(tmp_path):
     before = float(model.layers[-1].calls)
     report = tf_gems.export_saved_model(sparse, tmp_path / "exported", x)
     assert float(model.layers[-1].calls) == before
-    assert any("present values" in note for note in report.notes)
+    assert any("current values" in note for note in report.notes)
     assert [t["encoding"] for t in report.tensors] == ["sparse"]
     loaded = tf.saved_model.load(f"{tmp_path / 'exported'}")
     serve = loaded.signatures["serving_default"]
@@ -260,7 +260,7 @@ def test_a_network_with_state_goes_on_from_it(tmp_path):
 
 
 class Noise(keras.layers.Layer):
-    """Computes something else each time, from no seed that is known."""
+    """Computes unpredictable outputs without a known seed."""
 
     def call(self, x):
         import tensorflow as tf
@@ -274,9 +274,9 @@ def test_refusals(tmp_path):
     with pytest.raises(RuntimeError, match="no ticket before mining"):
         tf_gems.export_saved_model(tf_gems.SparseModel(model), target)
     noisy = keras.Sequential([keras.Input((4,)), layers.Dense(3), Noise()])
-    with pytest.raises(RuntimeError, match="must have the outputs of"):
+    with pytest.raises(RuntimeError, match="outputs of an export must equal"):
         tf_gems.export_saved_model(noisy, target)
-    with pytest.raises(FileNotFoundError, match="Make it first"):
+    with pytest.raises(FileNotFoundError, match="Create it first"):
         tf_gems.export_saved_model(model, tmp_path / "none" / "exported")
     with pytest.raises(ValueError, match="Keras 3 models.*model=list"):
         tf_gems.export_saved_model([], target)
@@ -291,7 +291,7 @@ def test_refusals(tmp_path):
     with pytest.raises(FileExistsError, match="overwrite=True"):
         tf_gems.export_saved_model(model, target)
     assert os.listdir(target) == ["mine"]
-    # What holds no SavedModel is not replaced as if it did.
+    # A directory without a SavedModel is not replaced.
     with pytest.raises(FileExistsError, match="which contains other files"):
         tf_gems.export_saved_model(model, target, overwrite=True)
     assert os.listdir(target) == ["mine"]
@@ -302,7 +302,7 @@ def test_refusals(tmp_path):
     assert os.listdir(tmp_path) == ["exported"]
 
 
-def test_jax_backend_is_refused_with_a_way_out(tmp_path):
+def test_jax_backend_is_refused_with_remedy(tmp_path):
     pytest.importorskip("jax")
     code = (
         "import keras, tf_gems, sys\n"
@@ -370,10 +370,10 @@ print("peak", (mebibytes("VmHWM") - before) / 64)
 @pytest.mark.slow
 @pytest.mark.skipif(
     not os.path.exists("/proc/self/clear_refs"),
-    reason="the peak of memory is told by Linux",
+    reason="the peak of memory is read from Linux",
 )
-def test_memory_is_a_few_times_the_weights(tmp_path):
-    """64 MiB of weights, half of them zeros; once they took 13 times that."""
+def test_peak_memory_is_a_few_times_the_weights(tmp_path):
+    """64 MiB of weights, half of them zeros. It once took 13 times that."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path / "exported")],
         capture_output=True,

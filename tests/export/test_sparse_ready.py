@@ -1,4 +1,4 @@
-"""Rewrites for XNNPACK: exact where they say so, eligible, right when run."""
+"""Tests rewrites for XNNPACK: exactness, eligibility and outputs."""
 
 import json
 import os
@@ -26,7 +26,7 @@ IMAGES = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype("float32")
 
 
 def with_values(model):
-    """Gives a model weights by which its outputs depend on its inputs."""
+    """Randomizes the weights so that the outputs depend on the inputs."""
     random = np.random.default_rng(0)
     for variable in model.weights:
         shape = variable.shape
@@ -42,7 +42,7 @@ def with_values(model):
 
 @pytest.fixture(scope="module")
 def rewritten():
-    """The stock networks: name to (model, new model, report)."""
+    """The stock networks, a dict from names to (model, new model, report)."""
     found = {}
     for name, alpha in [("MobileNet", 0.25), ("MobileNetV2", 0.35)]:
         stock = getattr(keras.applications, name)(
@@ -63,7 +63,7 @@ def rewritten():
         ("MobileNetV2", zoo.mobilenet_v2_sparse_ready, 0.35, (5, 0)),
     ],
 )
-def test_stock_networks_become_those_of_the_zoo(
+def test_stock_networks_match_zoo_after_rewrite(
     rewritten, name, counterpart, alpha, changes
 ):
     stock, ready, report = rewritten[name]
@@ -73,7 +73,7 @@ def test_stock_networks_become_those_of_the_zoo(
     assert [tuple(w.shape)[-2:] for w in ready.weights] == [
         tuple(w.shape)[-2:] for w in stock.weights
     ]
-    # The same weights in a network that was laid out by hand.
+    # The same weights in a handwritten network.
     other = counterpart(SHAPE, 5, alpha=alpha, affine=True)
     *values, bias = ready.get_weights()
     other.set_weights(values)
@@ -83,11 +83,11 @@ def test_stock_networks_become_those_of_the_zoo(
     expected = np.asarray(other(IMAGES)) + bias
     scale = np.abs(expected).max()
     np.testing.assert_allclose(ready(IMAGES), expected, atol=1e-4 * scale)
-    # And not what it was: that is why it is called near-exact.
+    # The outputs differ from the stock network, so it is near-exact.
     assert np.abs(np.asarray(stock(IMAGES)) - expected).max() > 1e-3 * scale
 
 
-def test_exact_rewrites_compute_the_same():
+def test_exact_rewrites_keep_outputs():
     x = inputs = keras.Input((15, 15, 3))
     x = layers.Conv2D(8, 3, strides=2, padding="same", name="odd")(x)
     x = layers.GlobalAveragePooling2D(keepdims=True, name="average")(x)
@@ -98,7 +98,8 @@ def test_exact_rewrites_compute_the_same():
     x = layers.Flatten(name="flat")(x)
     model = with_values(keras.Model(inputs, layers.Softmax()(x)))
     ready, report = make_sparse_ready(model)
-    assert report.exact and report.eligible is False  # it has no 1x1 left
+    # There is no 1x1 convolution left.
+    assert report.exact and report.eligible is False
     assert {x["layer"] for x in report.changes} == {
         "odd",
         "average",
@@ -114,7 +115,7 @@ def test_exact_rewrites_compute_the_same():
     assert pad.padding == ((1, 1), (1, 1))
 
 
-def test_near_exact_moves_by_one_pixel():
+def test_near_exact_rewrites_shift_by_one_pixel():
     x = inputs = keras.Input((12, 12, 3))
     x = layers.Conv2D(4, 3, strides=2, padding="same", name="same")(x)
     x = layers.ZeroPadding2D(((1, 2), (1, 2)), name="pad")(x)
@@ -143,7 +144,7 @@ def test_near_exact_moves_by_one_pixel():
     np.testing.assert_allclose(ready(images), y, atol=1e-4)
 
 
-def test_what_cannot_be_rewritten_is_told():
+def test_unsupported_layers_are_reported():
     x = inputs = keras.Input((16, 16, 3))
     x = layers.Conv2D(8, 3, strides=2, name="unpadded")(x)
     x = y = layers.Conv2D(8, 1, strides=2, name="pointwise")(x)
@@ -180,9 +181,7 @@ def test_refusals():
         make_sparse_ready(keras.Model(inputs, x))
 
 
-def test_a_stock_network_pruned_is_right_where_its_zeros_are_used(
-    rewritten, tmp_path
-):
+def test_pruned_stock_network_is_correct_when_sparse(rewritten, tmp_path):
     _, ready, _ = rewritten["MobileNet"]
     sparse = tf_gems.SparseModel(ready, filters="pointwise", seed=0)
     ticket = tf_gems.methods.Magnitude(0.9).find(sparse)

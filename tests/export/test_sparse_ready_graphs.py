@@ -1,4 +1,4 @@
-"""What is called exact keeps the outputs, however a graph is wired."""
+"""Tests that exact rewrites keep the outputs of any graph."""
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ def scores(x):
 
 
 class Standardized(layers.Conv2D):
-    """A convolution of a user's own, which normalizes its kernel."""
+    """A user's convolution that normalizes its kernel."""
 
     def call(self, x):
         kernel = self.kernel - ops.mean(self.kernel, axis=(0, 1, 2))
@@ -69,7 +69,7 @@ def training_within():
 
 
 def maps_of_two_sizes():
-    """The second call reads even maps: both cannot be padded alike."""
+    """The second call reads even sizes, so the paddings differ."""
     layer, x = maps(3, strides=2, padding="same"), images()
     y = layers.ZeroPadding2D(((0, 1), (0, 1)))(layer(x))
     return keras.Model(x, scores(layer(y)))
@@ -157,7 +157,7 @@ def adapted_words():
 
 
 def called_by_another_model():
-    """The layers have calls that are no part of this model."""
+    """The layers also have calls outside of this model."""
     x, y = keras.Input((8, 8, 3)), keras.Input((9, 9, 3))
     layer = maps(strides=2, padding="same")
     layer(x)
@@ -194,7 +194,7 @@ def example(tensor):
 
 
 @pytest.mark.parametrize("build", GRAPHS, ids=lambda build: build.__name__)
-def test_what_is_called_exact_is(build, monkeypatch):
+def test_exact_rewrites_are_exact(build, monkeypatch):
     # Conversion takes most of the time, and is tested elsewhere.
     empty = ReadinessReport(None, [])
     monkeypatch.setattr(sparse_ready, "readiness_report", lambda _: empty)

@@ -1,4 +1,4 @@
-"""Rewrites of what stands before and around a network."""
+"""Tests rewrites of preprocessing and of nested models."""
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ SCALINGS = {
 
 
 def network(scaling, norm=True, **convolution):
-    """A network whose inputs are scaled, with weights that matter."""
+    """A network with scaled inputs and random weights."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((11, 11, 3))
     x = SCALINGS[scaling](inputs)
@@ -64,7 +64,7 @@ def scaled_layers(model):
 
 @pytest.mark.parametrize("norm, use_bias", [(True, False), (False, True)])
 @pytest.mark.parametrize("scaling", SCALINGS)
-def test_scaling_moves_behind_the_stem_exactly(scaling, norm, use_bias):
+def test_scaling_moves_after_stem_exactly(scaling, norm, use_bias):
     model = network(scaling, norm, use_bias=use_bias)
     ready, report = make_sparse_ready(model)
     assert report.exact and report.changes
@@ -73,12 +73,12 @@ def test_scaling_moves_behind_the_stem_exactly(scaling, norm, use_bias):
     expected = outputs(model)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(outputs(ready), expected, atol=1e-5 * scale)
-    # The kernel keeps the size that it was trained with.
+    # The kernel keeps its trained shape.
     old, new = (np.std(m.get_layer("stem").kernel) for m in (model, ready))
     assert 0.5 < new / old < 2
 
 
-def test_padding_is_near_exact_at_the_borders_alone():
+def test_padding_is_near_exact_only_at_borders():
     model = network("Rescaling", padding="same")
     ready, report = make_sparse_ready(model)
     assert [c["exact"] for c in report.changes] == [False]
@@ -93,22 +93,24 @@ def test_padding_is_near_exact_at_the_borders_alone():
         a[:, 1:-1, 1:-1], b[:, 1:-1, 1:-1], atol=1e-5 * scale
     )
     assert np.abs(a - b).max() > 1e-3 * scale
-    # Without an offset there is nothing to be wrong about.
+    # Without an offset, the borders are exact.
     model = network("no offset", padding="same", strides=2)
     ready, report = make_sparse_ready(model)
     assert report.exact
     np.testing.assert_allclose(outputs(ready), outputs(model), atol=1e-4)
 
 
-def test_scaling_that_cannot_move_is_told():
+def test_unmovable_scaling_is_reported():
     inputs = keras.Input((11, 11, 3), name="image")
     x = layers.Rescaling(1 / 255)(inputs)
     y = layers.Conv2D(4, 3, padding="same", activation="relu", name="a")(x)
-    # The first convolution of three channels may be a wide one.
+    # The first convolution of three channels can be wide.
     model = keras.Model(inputs, layers.Concatenate()([x, y]))
     ready, report = make_sparse_ready(model)
     [row] = report.left
-    assert row["layer"] == "image" and "one convolution alone" in row["reason"]
+    assert (
+        row["layer"] == "image" and "exactly one convolution" in row["reason"]
+    )
     np.testing.assert_array_equal(outputs(ready), outputs(model))
     model = keras.Model(inputs, y)
     ready, report = make_sparse_ready(model)
@@ -118,7 +120,7 @@ def test_scaling_that_cannot_move_is_told():
 
 
 def inner():
-    """A base as for transfer learning, with names that others take too."""
+    """A base model for transfer learning, with common layer names."""
     inputs = keras.Input((11, 11, 3))
     x = layers.Conv2D(5, 3, strides=2, padding="same", name="conv")(inputs)
     x = layers.BatchNormalization(name="norm")(x)
@@ -152,7 +154,7 @@ def siamese():
 
 
 @pytest.mark.parametrize("build", [transfer, sequential, siamese])
-def test_models_within_are_taken_apart(build):
+def test_nested_models_are_flattened(build):
     model = build()
     before = [np.array(w) for w in model.weights]
     ready, report = make_sparse_ready(model)
@@ -166,14 +168,14 @@ def test_models_within_are_taken_apart(build):
     assert len(ready.weights) == len(model.weights)
     frozen = [w.trainable for w in ready.weights]
     assert frozen.count(True) == len(model.trainable_weights)
-    if build is transfer:  # the base was called with `training=False`
+    if build is transfer:  # The base is called with `training=False`.
         assert ready.get_layer("conv") is not ready.get_layer("base_conv")
         first = ready.get_layer("norm").output
         part = keras.Model(ready.inputs, first)
         np.testing.assert_array_equal(part(IMAGES, training=True), part(IMAGES))
 
 
-def test_a_model_that_computes_by_itself_is_left_and_told():
+def test_subclassed_models_are_unchanged_and_reported():
     class Own(keras.Model):
         def __init__(self):
             super().__init__(name="own")
@@ -188,13 +190,11 @@ def test_a_model_that_computes_by_itself_is_left_and_told():
     inputs = keras.Input((11, 11, 3))
     model = keras.Model(inputs, Own()(inputs))
     ready, report = make_sparse_ready(model)
-    assert report.left == [
-        {"layer": "own", "reason": "is a model within the model"}
-    ]
+    assert report.left == [{"layer": "own", "reason": "is a nested model"}]
     np.testing.assert_array_equal(outputs(ready), outputs(model))
 
 
-def test_wide_convolutions_are_told_once_each():
+def test_wide_convolutions_are_reported_once():
     inputs = keras.Input((16, 16, 3))
     x = layers.Conv2D(4, 3, strides=2, padding="same", name="stem")(inputs)
     x = layers.Conv2D(4, 3, padding="same", name="wide")(x)
@@ -205,4 +205,4 @@ def test_wide_convolutions_are_told_once_each():
     reasons = {row["layer"]: row["reason"] for row in report.left}
     assert len(report.left) == 2 and set(reasons) == {"wide", "strided"}
     assert "is a 3x3 convolution: XNNPACK" in reasons["wide"]
-    assert "not odd and square" in reasons["strided"]
+    assert "not square with an odd size" in reasons["strided"]

@@ -13,7 +13,7 @@ from tf_gems.export.flatbuffer import load_schema
 
 
 def expand(values, parameters, shape):
-    """Walks the format's description entry by entry."""
+    """Decodes a sparse tensor entry by entry, as the format specifies."""
     rank = len(shape)
     dense = np.zeros(shape, values.dtype)
     axes = parameters.dimMetadata
@@ -58,7 +58,7 @@ def test_round_trip(data, rows, groups, block):
     ("columns", "dtype"),
     [(256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "int32")],
 )
-def test_indices_have_the_smallest_type_that_holds_them(columns, dtype):
+def test_indices_have_smallest_possible_dtype(columns, dtype):
     array = np.zeros((2, columns), "float32")
     array[0, -1], array[1, 0] = 3, 4
     kept, parameters = sparse_tensor.encode(array, load_schema())

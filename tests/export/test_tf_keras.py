@@ -1,4 +1,4 @@
-"""Twins in `tf_keras`: handed to tfmot, and taken back."""
+"""Tests conversion to `tf_keras` for tfmot, and back."""
 
 import importlib.util
 import json
@@ -27,7 +27,7 @@ layers = keras.layers
     importlib.util.find_spec("tensorflow_model_optimization") is None,
     reason="tfmot is not installed",
 )
-def test_to_tfmot_and_back_on_digits():
+def test_tfmot_round_trip_on_digits():
     path = Path(__file__).with_name("tf_keras_interop.py")
     root = str(Path(tf_gems.__file__).parents[1])
     done = subprocess.run(
@@ -42,7 +42,7 @@ def test_to_tfmot_and_back_on_digits():
         of = found[name]
         assert of["difference"] < 1e-5
         assert of["same_zeros"] and of["zeros_after"] == of["zeros_before"]
-        # A few kernels too small to prune apart, four of five are zero.
+        # Four of five weights are zero, except in kernels that are too small.
         assert of["zeros_before"] > 500
         assert all(of["moved"])
         assert "Pruned weights must stay zero" in of["refusal"]
@@ -60,7 +60,7 @@ def test_to_tfmot_and_back_on_digits():
     assert "Received: schedule=Own" in found["schedules"]["refusal"]
 
 
-def test_the_networks_of_the_zoo_and_nested_ones():
+def test_zoo_and_nested_networks():
     inner = keras.Sequential(
         [keras.Input((6,)), layers.Dense(5, activation="gelu")], name="inner"
     )
@@ -87,7 +87,7 @@ def test_the_networks_of_the_zoo_and_nested_ones():
             np.testing.assert_array_equal(weight, 2 * value)
 
 
-def test_regularizers_and_constraints_come_along():
+def test_regularizers_and_constraints_are_converted():
     model = keras.Sequential(
         [
             keras.Input((3,)),
@@ -106,7 +106,7 @@ def test_regularizers_and_constraints_come_along():
     assert type(twin.get_layer("dense").kernel_constraint).__name__ == "NonNeg"
 
 
-def test_what_has_no_twin_is_named_layer_by_layer():
+def test_unsupported_layers_are_named():
     class Own(layers.Layer):
         def call(self, x):
             return x
@@ -120,11 +120,11 @@ def test_what_has_no_twin_is_named_layer_by_layer():
     with pytest.raises(ValueError) as caught:
         to_tf_keras(model)
     message = str(caught.value)
-    assert "'strange' with 4 that have none" in message
+    assert "'strange' with 4 layers that" in message
     assert "'mine': Own from" in message and "'fine'" not in message
     assert "'root': `tf_keras` has no RMSNormalization" in message
     assert "'lambda': Dense has activation" in message
-    assert "the operation Cumsum has no twin" in message
+    assert "the operation Cumsum has no counterpart" in message
 
     class Subclassed(keras.Model):
         def build(self, shape):
@@ -140,7 +140,7 @@ def test_what_has_no_twin_is_named_layer_by_layer():
         to_tf_keras(model)
 
 
-def test_the_twin_of_another_network_is_refused():
+def test_converted_model_of_another_network_is_refused():
     def network(units):
         return keras.Sequential(
             [keras.Input((3,)), layers.Dense(units, name="dense")]

@@ -1,4 +1,4 @@
-"""What is exported computes what the model that was passed in computes."""
+"""Tests that exports have the outputs of the user's model."""
 
 import os
 
@@ -31,7 +31,7 @@ IN_LITERT = [
     users.looked_up,
     *TYPES,
 ]
-# What no TFLite file holds, and one of each kind that one does.
+# Models that TFLite does not support, and one model of each other kind.
 IN_SAVED_MODEL = [
     *(users.text, users.stateful, users.looked_up, users.named_inputs),
     *(users.words, users.labels, users.pooled_3d, TYPES[0]),
@@ -40,7 +40,7 @@ MORE_IN_SAVED_MODEL = [f for f in IN_LITERT if f not in IN_SAVED_MODEL]
 
 
 def named(builders, more=()):
-    """Returns parameters, of which those of `more` are slow tests."""
+    """Returns parameters. Those of `more` are marked as slow."""
     return [
         *(pytest.param(f, id=f.__name__) for f in builders),
         *(pytest.param(f, id=f.__name__, marks=pytest.mark.slow) for f in more),
@@ -48,12 +48,12 @@ def named(builders, more=()):
 
 
 def flat(outputs):
-    """Returns outputs of the user's model by the order of their names."""
+    """Returns the outputs of the user's model in the order of their names."""
     return [np.asarray(x) for x in keras.tree.flatten(outputs)]
 
 
 def feed(model, inputs):
-    """Returns inputs by name, the way the user's model names them."""
+    """Returns inputs by name, as the user's model names them."""
     if isinstance(inputs, dict):
         return inputs
     names = getattr(model, "input_names", None) or [
@@ -65,7 +65,7 @@ def feed(model, inputs):
 
 
 class Unchanged:
-    """Checks that a block leaves every variable of a model as it is."""
+    """Checks that a block leaves all variables of a model unchanged."""
 
     def __init__(self, sparse):
         self.variables = list(sparse.variables)
@@ -100,7 +100,7 @@ def check(received, expected, share):
 @pytest.mark.parametrize(
     "build", named([f for f in IN_LITERT if f not in TYPES[1:]], TYPES[1:])
 )
-def test_litert_computes_the_same(build, tmp_path):
+def test_litert_keeps_outputs(build, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 
     model, inputs = build()
@@ -132,7 +132,7 @@ def test_litert_computes_the_same(build, tmp_path):
 
 
 @pytest.mark.parametrize("build", named(IN_SAVED_MODEL, MORE_IN_SAVED_MODEL))
-def test_saved_model_computes_the_same(build, tmp_path):
+def test_saved_model_keeps_outputs(build, tmp_path):
     import tensorflow as tf
 
     model, inputs = build()
@@ -159,8 +159,8 @@ def test_saved_model_computes_the_same(build, tmp_path):
 @pytest.mark.parametrize(
     "export", [tf_gems.export_litert, tf_gems.export_saved_model]
 )
-def test_the_model_computes_as_in_predict(export, tmp_path):
-    """Keras rounds what `Resizing` makes of integers in eager calls alone."""
+def test_export_matches_predict(export, tmp_path):
+    """Keras rounds the result of `Resizing` of integers only in eager calls."""
     model = keras.Sequential(
         [
             keras.Input((9, 9, 1), dtype="uint8"),
@@ -189,7 +189,7 @@ def test_the_model_computes_as_in_predict(export, tmp_path):
     ],
     ids=lambda f: getattr(f, "__name__", ""),
 )
-def test_what_tflite_cannot_hold_is_named(build, named, tmp_path):
+def test_unsupported_models_are_named(build, named, tmp_path):
     model, inputs = build()
     sparse = users.pruned(model)
     with Unchanged(sparse), pytest.raises(RuntimeError) as caught:
@@ -202,7 +202,7 @@ def test_what_tflite_cannot_hold_is_named(build, named, tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_a_converter_that_crashes_is_an_error(tmp_path):
+def test_converter_crash_raises_error(tmp_path):
     model = keras.Sequential(
         [keras.Input((4, 6)), layers.LSTM(8, name="cell"), layers.Dense(3)]
     )
@@ -228,7 +228,7 @@ def test_a_converter_that_crashes_is_an_error(tmp_path):
         tf_gems.export.export_gem,
     ],
 )
-def test_what_is_not_finite_is_refused_by_name(export, tmp_path):
+def test_nonfinite_values_are_refused_by_name(export, tmp_path):
     model = keras.Sequential(
         [keras.Input((9,)), layers.Dense(8, name="broken"), layers.Dense(3)]
     )
@@ -245,7 +245,7 @@ def test_what_is_not_finite_is_refused_by_name(export, tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_inputs_that_do_not_fit_are_refused(tmp_path):
+def test_incompatible_inputs_are_refused(tmp_path):
     path = tmp_path / "m.tflite"
     model, inputs = users.named_inputs()
     for wrong, message in [

@@ -1,4 +1,4 @@
-"""Ways of users to build and to pass a model, each exported as it is meant."""
+"""Tests exports for the ways in which users build and pass models."""
 
 import os
 
@@ -23,7 +23,7 @@ EXPORTS = [
 
 
 def signature(path):
-    """Returns the function of a SavedModel, and the names of its inputs."""
+    """Returns the function of a SavedModel and the names of its inputs."""
     import tensorflow as tf
 
     serve = tf.saved_model.load(path).signatures["serving_default"]
@@ -44,7 +44,7 @@ def perceptron():
 
 
 @pytest.mark.parametrize("inputs", [None, users.floats(4, 9)])
-def test_the_first_call_does_not_fix_the_batch_size(inputs, tmp_path):
+def test_first_call_does_not_fix_batch_size(inputs, tmp_path):
     model = keras.Sequential([layers.Dense(24, "relu"), layers.Dense(3)])
     model(users.floats(4, 9))
     sparse = users.pruned(model)
@@ -63,7 +63,7 @@ def test_the_first_call_does_not_fix_the_batch_size(inputs, tmp_path):
 
 
 def test_inputs_may_have_any_name(tmp_path):
-    """Names that Python or TensorFlow use for something else."""
+    """The names have other meanings in Python or TensorFlow."""
     sizes = {"self": 5, "class": 4, "a b": 3, "a_b": 2, "1st": 6, "größe": 7}
     inputs = {k: keras.Input((size,), name=k) for k, size in sizes.items()}
     outputs = layers.Dense(3)(layers.Concatenate()(list(inputs.values())))
@@ -84,8 +84,8 @@ def test_inputs_may_have_any_name(tmp_path):
 
 
 @pytest.mark.parametrize("export", EXPORTS)
-def test_a_model_is_not_exported_past_what_mines_it(export, tmp_path):
-    """Its own weights are not pruned: the file would hold another network."""
+def test_wrapped_model_is_not_exported_directly(export, tmp_path):
+    """The user's model is not pruned, so the file would not be either."""
     model = perceptron()
     x, y = users.floats(8, 9), users.floats(8, 3)
     sparse = tf_gems.SparseModel(model, seed=0)
@@ -103,7 +103,7 @@ def test_a_model_is_not_exported_past_what_mines_it(export, tmp_path):
 
 
 class Sampling(layers.Layer):
-    """Draws from TensorFlow's own generator, as older examples do."""
+    """Uses TensorFlow's global generator, as older examples do."""
 
     def call(self, x):
         import tensorflow as tf
@@ -111,7 +111,7 @@ class Sampling(layers.Layer):
         return x + tf.random.normal(tf.shape(x))
 
 
-def test_random_numbers_that_cannot_be_compared_are_named(tmp_path):
+def test_unseeded_random_layers_are_named(tmp_path):
     inputs = keras.Input((9,))
     x = layers.Dense(24)(inputs)
     outputs = [layers.Dense(3)(x), layers.Dense(9)(Sampling(name="z")(x))]
@@ -119,7 +119,9 @@ def test_random_numbers_that_cannot_be_compared_are_named(tmp_path):
     x = users.floats(4, 9)
     for export in EXPORTS[:2]:
         for compact in (False, True):
-            with pytest.raises(RuntimeError, match="'z', which draws other"):
+            with pytest.raises(
+                RuntimeError, match="'z', which draws different"
+            ):
                 export(sparse, tmp_path / "m.tflite", x, compact=compact)
     assert not os.listdir(tmp_path)
     path = tmp_path / "m.tflite"
@@ -130,7 +132,7 @@ def test_random_numbers_that_cannot_be_compared_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["inputs", "representative_data"])
-def test_a_dataset_in_place_of_arrays_is_refused_by_name(name, tmp_path):
+def test_dataset_in_place_of_arrays_is_refused(name, tmp_path):
     import tensorflow as tf
 
     x = users.floats(8, 9)
@@ -149,14 +151,14 @@ def test_a_dataset_in_place_of_arrays_is_refused_by_name(name, tmp_path):
 
 
 @pytest.mark.parametrize("export", EXPORTS)
-def test_a_declared_batch_size_takes_more_examples(export, tmp_path):
+def test_fixed_batch_size_takes_more_examples(export, tmp_path):
     model, x = users.stateful()
     sparse = users.pruned(model)
     more = users.floats(9, *x.shape[1:])
     report = export(sparse, tmp_path / "m.tflite", more)
     assert report.largest_difference <= 1e-4 * report.largest_output
     with pytest.raises(
-        ValueError, match="`inputs` must hold at least one.*3 exam"
+        ValueError, match="`inputs` must contain at least one.*3 exam"
     ):
         export(sparse, tmp_path / "other.tflite", more[:3])
 
@@ -178,7 +180,7 @@ class Convolution(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("batched", [False, True])
-def test_an_activation_that_the_converter_loses_is_named(batched, tmp_path):
+def test_activation_lost_by_converter_is_named(batched, tmp_path):
     class Graph(keras.Model):
         def __init__(self):
             super().__init__()
@@ -192,7 +194,7 @@ def test_an_activation_that_the_converter_loses_is_named(batched, tmp_path):
     model = Graph()
     model(x)
     path = tmp_path / "m.tflite"
-    if batched:  # the remedy
+    if batched:  # The remedy.
         export = tf_gems.export_litert(model, path, inputs=x)
         assert export.largest_difference < 1e-4
         return

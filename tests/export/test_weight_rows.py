@@ -1,4 +1,4 @@
-"""The names under which a report lists the weights of a file."""
+"""Tests the weight names in reports on files."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ random = np.random.default_rng(0)
 
 
 def network(count):
-    """Dense layers of one size, each with a normalization that is folded."""
+    """Dense layers of equal size, each with a folded normalization."""
     x = inputs = keras.Input((24,), name="x")
     for number in range(count):
         x = layers.Dense(24, name=f"part_{number}")(x)
@@ -27,7 +27,7 @@ def network(count):
 
 
 def names(report, path):
-    """The names of the weights, in the order in which the file runs."""
+    """Returns the names of the weights in the order of execution."""
     file = flatbuffer.read(path.read_bytes())
     [graph] = file.subgraphs
     sources = flatbuffer.stored(file, graph)
@@ -42,7 +42,7 @@ def names(report, path):
 
 
 @pytest.mark.parametrize("form", ["float32", "float16", "int8"])
-def test_weights_of_one_pattern_have_the_names_of_their_layers(tmp_path, form):
+def test_similar_weights_have_their_layer_names(tmp_path, form):
     sparse, ticket = prune(network(3), 0.8)
     mask = ticket.masks["part_0/kernel"]
     same = {k: mask if "part" in k else v for k, v in ticket.masks.items()}
@@ -58,12 +58,13 @@ def test_weights_of_one_pattern_have_the_names_of_their_layers(tmp_path, form):
     ]
 
 
-def test_weights_that_two_layers_share_keep_the_name_in_the_file(tmp_path):
+def test_shared_weights_keep_their_file_names(tmp_path):
     model = network(3)
     first, second = model.get_layer("part_0"), model.get_layer("part_1")
     for layer in (first, model.get_layer("part_2")):
         layer.kernel.assign(random.normal(size=(24, 24)))
-    second.kernel.assign(2 * first.kernel)  # a factor is no difference
+    # A scale factor makes no difference.
+    second.kernel.assign(2 * first.kernel)
     path = tmp_path / "m.tflite"
     found = names(tf_gems.export_litert(model, path), path)
     assert found[2:] == ["part_2/kernel", "last/kernel"]

@@ -1,4 +1,4 @@
-"""The process that converts and runs files, and what becomes of it."""
+"""Tests the process that converts and runs files."""
 
 import keras
 import numpy as np
@@ -17,19 +17,19 @@ def network():
     return keras.Sequential([keras.Input((16,)), keras.layers.Dense(64)])
 
 
-def test_a_converter_without_end_is_stopped(tmp_path, monkeypatch):
+def test_converter_timeout(tmp_path, monkeypatch):
     path = tmp_path / "m.tflite"
     with monkeypatch.context() as patched:
-        # A limit that has passed when the conversion begins.
+        # The time limit has passed when the conversion starts.
         patched.setattr(worker, "seconds_for", lambda *_: -1000)
         with pytest.raises(RuntimeError, match="seconds of processor time"):
             tf_gems.export_litert(network(), path)
     assert not list(tmp_path.iterdir())
-    tf_gems.export_litert(network(), path)  # a new process serves
+    tf_gems.export_litert(network(), path)  # A new process is started.
     assert path.exists()
 
 
-def test_text_and_numbers_go_there_and_back(tmp_path):
+def test_text_and_numbers_round_trip(tmp_path):
     feeds = [
         {"words": np.array([["ä", "b"]], object), "x/y": np.ones((2, 3))},
         {"words": np.array([[b"long", ""]], object), "x/y": np.zeros(4)},
@@ -42,7 +42,7 @@ def test_text_and_numbers_go_there_and_back(tmp_path):
     assert second["x/y"].shape == (4,)
 
 
-def test_a_long_export_says_what_it_does(tmp_path, monkeypatch, capfd):
+def test_long_export_prints_progress(tmp_path, monkeypatch, capfd):
     path = tmp_path / "m.tflite"
     tf_gems.export_litert(network(), path)
     monkeypatch.setattr(progress, "_SILENT_SECONDS", 0.0)

@@ -1,7 +1,7 @@
-"""Prunes on digits, hands over to tfmot and takes back; prints JSON.
+"""Prunes on digits, converts to tfmot and back, and prints JSON.
 
-Run by `test_tf_keras.py` in a process of its own, as tfmot makes `tf.keras`
-Keras 2 for all that its process does.
+`test_tf_keras.py` runs this program in a separate process, since tfmot switches
+`tf.keras` to Keras 2 for the whole process.
 """
 
 import json
@@ -94,7 +94,7 @@ def run(network, epochs):
     try:
         from_tf_keras(aware, plain)
         lost = ""
-    except RuntimeError as error:  # of depthwise kernels, by tfmot
+    except RuntimeError as error:  # Zeros in depthwise kernels, from tfmot.
         lost = str(error)
         from_tf_keras(aware, plain, restore_zeros=True)
     moved = [
@@ -106,7 +106,7 @@ def run(network, epochs):
         for path, found in zeros(plain).items()
     )
 
-    # Without the scheme zeros are lost, which is refused.
+    # Without the scheme zeros are lost, which raises an error.
     ordinary = quantize.quantize_model(to_tf_keras(plain))
     ordinary.compile(
         "sgd", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -139,7 +139,7 @@ def run(network, epochs):
 
 
 def run_pruning():
-    """Prunes a twin by tfmot's own wrappers, and takes the weights back."""
+    """Prunes a converted model with tfmot's wrappers, and converts it back."""
     keras.utils.set_random_seed(0)
     data = datasets.load("digits")
     plain, pruning = dense_network(), tfmot.sparsity.keras
@@ -163,7 +163,7 @@ def run_pruning():
 
 
 def run_schedules():
-    """Densities that follow schedules of tfmot, beside its own sparsities."""
+    """Returns densities with tfmot's schedules and tfmot's own sparsities."""
     pruning = tfmot.sparsity.keras
     schedules = [
         pruning.PolynomialDecay(0.2, 0.9, 100, 900, power=2, frequency=10),

@@ -1,4 +1,4 @@
-"""Networks as users write them: what each holds is not in its config."""
+"""User models that hold values that are not in their configs."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ def integers(high, *shape):
 
 
 def pruned(model, sparsity=0.8):
-    """Returns a model that is fine-tuned with the ticket of magnitudes."""
+    """Returns a model that is fine-tuned with a magnitude ticket."""
     sparse = tf_gems.SparseModel(model, seed=0)
     method = tf_gems.methods.get(
         "magnitude", target_sparsity=sparsity, distribution="uniform"
@@ -29,7 +29,7 @@ def pruned(model, sparsity=0.8):
 
 
 class Graph(keras.Model):
-    """A graph network: nodes and edges are no batch of examples."""
+    """A graph network. Nodes and edges are not batches of examples."""
 
     def __init__(self):
         super().__init__()
@@ -58,7 +58,7 @@ class Text(keras.Model):
 
 
 class Attributes(layers.Layer):
-    """Computes with what Keras neither saves nor knows."""
+    """Computes with attributes that Keras neither saves nor tracks."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -72,7 +72,7 @@ class Attributes(layers.Layer):
 
 
 class Noise(layers.Layer):
-    """Draws random numbers, also when it predicts."""
+    """Draws random numbers, also in inference."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -107,7 +107,7 @@ def recurrent_heads():
 
 
 def named_inputs():
-    """Inputs listed in another order than that of their names."""
+    """Inputs in an order other than that of their names."""
     b, a = keras.Input((5,), name="b"), keras.Input((5,), name="a")
     outputs = layers.Dense(30)(b) - 2 * layers.Dense(30)(a)
     return keras.Model([b, a], outputs), {"a": floats(4, 5), "b": floats(4, 5)}
@@ -160,7 +160,7 @@ def adapted():
 
 
 def in_type(policy):
-    """Returns a builder of a network that computes in that type."""
+    """Returns a function that builds a network with this dtype."""
 
     def build():
         keras.config.set_dtype_policy(policy)

@@ -1,4 +1,4 @@
-"""What tells a cell: the same in every process, another for other contents."""
+"""Tests fingerprints: equal in every process, different for other contents."""
 
 import functools
 import json
@@ -39,7 +39,7 @@ def made(factor):
 
 
 class Plain:
-    """A user's callable, without config."""
+    """A user's callable without a config."""
 
     def __init__(self, factor):
         self._factor = factor
@@ -49,7 +49,7 @@ class Plain:
 
 
 class Hinge(keras.losses.Loss):
-    """A loss whose config tells nothing of its own."""
+    """A loss whose config does not hold its arguments."""
 
     def __init__(self, margin):
         super().__init__()
@@ -108,26 +108,26 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_what_differs_is_told_apart(name):
+def test_different_values_have_different_fingerprints(name):
     one, other = (describe(value) for value in PAIRS[name])
     assert one != other
     assert one == describe(PAIRS[name][0])
     assert " at 0x" not in json.dumps([one, other])
 
 
-def test_a_global_that_a_function_uses_counts(monkeypatch):
+def test_globals_of_functions_count(monkeypatch):
     before = describe(loss)
     monkeypatch.setattr(sys.modules[__name__], "SCALE", 2.0)
     assert describe(loss) != before
 
 
-def test_optimizers_that_keras_numbers_are_the_same():
+def test_numbered_optimizer_names_are_ignored():
     first, second = (keras.optimizers.Adam(0.1) for _ in range(2))
     second.build([keras.Variable(np.ones(2))])
     assert describe(first) == describe(second)
 
 
-def test_what_has_no_contents_is_refused_by_name():
+def test_opaque_objects_are_refused_by_name():
     class Locked:
         def __init__(self):
             self.lock = threading.Lock()
@@ -146,7 +146,7 @@ print(json.dumps(cases.everything(), sort_keys=True))
 
 
 def everything():
-    """What is told of every value here, of a network and of data."""
+    """Returns the fingerprints of all values, of a network and of data."""
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(3)
     return [
@@ -156,7 +156,7 @@ def everything():
     ]
 
 
-def test_another_process_tells_the_same():
+def test_fingerprints_are_equal_across_processes():
     script = textwrap.dedent(SCRIPT).format(folder=str(Path(__file__).parent))
     environment = {**os.environ, "PYTHONHASHSEED": "4321"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
@@ -175,7 +175,7 @@ def test_another_process_tells_the_same():
 
 
 class Scaled(layers.Layer):
-    """A layer without config, whose factor is private."""
+    """A layer without a config, with a private factor."""
 
     def __init__(self, factor, activation=None):
         super().__init__(name="scaled")
@@ -221,7 +221,7 @@ def network(activation="relu", twice=False):
         (Own, lambda: Own(rule=made(1.0))),
     ],
 )
-def test_networks_are_told_by_what_they_compute(one, other):
+def test_networks_are_identified_by_computation(one, other):
     def told(build, seed=0):
         keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(seed)
@@ -245,7 +245,7 @@ class Noisy(keras.utils.PyDataset):
         return x + np.random.normal(size=x.shape), Y[4 * index : 4 * index + 4]
 
 
-def test_data_is_told_by_its_contents():
+def test_data_is_identified_by_contents():
     tf = pytest.importorskip("tensorflow")
 
     def dataset(y=Y, **shuffle):
@@ -263,9 +263,9 @@ def test_data_is_told_by_its_contents():
         one = describe_data(form(Y), "train")
         assert one == describe_data(form(Y), "train")
         assert one != describe_data(form(other + 1), "train")
-    # The order counts where there is one.
+    # The order counts in ordered containers.
     assert describe_data((X, Y), "a") != describe_data((X, other), "a")
-    with pytest.warns(UserWarning, match="`train` differ from reading"):
+    with pytest.warns(UserWarning, match="`train` differ each time"):
         noisy = describe_data(Noisy(), "train")
     kind, labels = noisy["examples"]
     assert kind == "random" and len(labels) == 64
@@ -281,21 +281,21 @@ class Endless(keras.utils.PyDataset):
 @pytest.mark.parametrize(
     "data, message",
     [
-        (Endless(), "of type Endless, which repeats for ever"),
+        (Endless(), "of type Endless, which repeats forever"),
         ([], "train of type ListedBatches, which is empty"),
         ((X[:0], Y[:0]), "which is empty"),
         ((X, np.where(Y > 9, np.nan, Y)), "2 NaN among the targets of train"),
-        (iter([(X, Y)]), "list_iterator, which does not give"),
+        (iter([(X, Y)]), "list_iterator, which yields each"),
     ],
 )
-def test_data_without_answers_is_refused(data, message):
+def test_data_without_targets_is_refused(data, message):
     with pytest.raises(ValueError, match=message):
         describe_data(data, "train")
 
 
-def test_a_dataset_that_repeats_is_refused():
+def test_infinite_dataset_is_refused():
     tf = pytest.importorskip("tensorflow")
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
-    with pytest.raises(ValueError, match="repeats for ever"):
+    with pytest.raises(ValueError, match="repeats forever"):
         describe_data(data.repeat(), "train")
     assert describe_data(data.repeat(2), "train")["batches"]

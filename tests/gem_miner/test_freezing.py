@@ -1,4 +1,4 @@
-"""Freezes on an accelerator: what NumPy finds, found where scores are."""
+"""Compares freezing on an accelerator with freezing in NumPy."""
 
 import contextlib
 
@@ -24,9 +24,9 @@ ANY = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 @pytest.fixture
 def in_place(monkeypatch):
-    """Makes as if scores were on an accelerator, and counts freezes there."""
+    """Simulates scores on an accelerator, and counts the freezes there."""
     if keras.backend.backend() not in ("tensorflow", "jax"):
-        pytest.skip("compiled by XLA")
+        pytest.skip("XLA compiles the step")
     done = []
     freeze = gem_miner.freeze_in_place
     monkeypatch.setattr(PrunableWeight, "on_accelerator", True)
@@ -60,20 +60,22 @@ def joined(arrays):
     inverted=st.booleans(),
     minimum=st.integers(0, 2),
 )
-def test_both_find_the_same(weights, data, elements, inverted, minimum):
+def test_in_place_freeze_matches_numpy(
+    weights, data, elements, inverted, minimum
+):
     for w in weights:
         w.score.assign(
             data.draw(hnp.arrays("float32", w.alive.shape, elements=elements))
         )
     alive = [data.draw(hnp.arrays(bool, w.alive.shape)) for w in weights]
     for flags in alive:
-        flags.reshape(-1)[:2] = True  # as many as the minimum
+        flags.reshape(-1)[:2] = True  # As many weights as the minimum.
     count = data.draw(st.integers(8, int(joined(alive).sum())))
     found = []
     for _ in range(2):
         for w, flags in zip(weights, alive, strict=True):
             w.alive.assign(flags)
-        if not found:  # on a CPU, by NumPy
+        if not found:  # On a CPU, NumPy is used.
             distribution = distributions.Global(minimum)
             whole = patterns.get("unstructured")
             gem_miner.freeze(weights, count, distribution, whole, inverted)
@@ -85,7 +87,7 @@ def test_both_find_the_same(weights, data, elements, inverted, minimum):
     if done:
         np.testing.assert_array_equal(joined(found[0]), joined(found[1]))
         return
-    # It leaves to NumPy what the minimum changes, and has changed nothing.
+    # If the minimum matters, nothing changes and NumPy is used.
     np.testing.assert_array_equal(joined(found[1]), joined(alive))
     gem_miner.freeze(weights, count, below, whole, inverted)
     kept = [w.alive.count() for w in weights]
@@ -127,7 +129,7 @@ def bits(model):
     return [mask.tobytes() for mask in ticket.masks.values()]
 
 
-def test_mining_freezes_in_place_to_the_same_ticket(in_place, monkeypatch):
+def test_in_place_mining_gives_same_ticket(in_place, monkeypatch):
     there = bits(mined())
     assert in_place == [True] * 4
     monkeypatch.setattr(PrunableWeight, "on_accelerator", False)
@@ -138,7 +140,7 @@ def test_mining_freezes_in_place_to_the_same_ticket(in_place, monkeypatch):
 @pytest.mark.parametrize(
     "arguments", [{"distribution": "erk"}, {"pattern": "2:4"}]
 )
-def test_what_is_not_ranked_alone_is_left_to_numpy(in_place, arguments):
+def test_structured_patterns_use_numpy(in_place, arguments):
     model = mined(**arguments)
     assert in_place == [] and model.ticket().kept <= round(0.2 * 280)
 
@@ -153,7 +155,7 @@ def test_every_replica_freezes(in_place, mirrored_strategy):
     assert two.ticket().kept == round(0.2 * 280)
 
 
-def test_a_score_that_is_lost_is_found_in_place(in_place):
+def test_nan_score_is_found_in_place(in_place):
     class Lose(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             score = self.model.gem.prunable[1].score
@@ -166,7 +168,7 @@ def test_a_score_that_is_lost_is_found_in_place(in_place):
 
 
 def kernels_on_host(operation):
-    """Returns the names of arguments that a GPU kernel takes on the host."""
+    """Returns the names of arguments that a GPU kernel reads on the host."""
     from tensorflow.python.framework import kernels
 
     for kernel in kernels.get_registered_kernels_for_op(operation.type).kernel:
@@ -179,10 +181,10 @@ def kernels_on_host(operation):
     return set()
 
 
-def test_no_step_takes_masks_to_the_host():
-    """Where XLA does not compile a step, as under `MirroredStrategy`."""
+def test_no_step_copies_masks_to_host():
+    """Checks steps without XLA, as with `MirroredStrategy`."""
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("about kernels of TensorFlow")
+        pytest.skip("needs TensorFlow kernels")
     import tensorflow as tf
 
     network = keras.Sequential(

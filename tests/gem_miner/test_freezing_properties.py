@@ -1,4 +1,4 @@
-"""What holds for every sequence of freezes, whatever the scores are."""
+"""Tests properties of freezes for all sequences and scores."""
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -22,7 +22,7 @@ def joined(arrays):
 
 
 def by_hand(scores, count, alive, minimum):
-    """The largest of each weight first, then the largest of all."""
+    """Keeps the largest score of each weight first, then the largest of all."""
     flat, competes = joined(scores), joined(alive)
     tensor = np.repeat(np.arange(len(scores)), [s.size for s in scores])
     order = [i for i in np.argsort(-flat, kind="stable") if competes[i]]
@@ -39,7 +39,7 @@ def by_hand(scores, count, alive, minimum):
 @given(
     SHAPES, st.floats(0.02, 0.6), st.integers(1, 4), st.booleans(), st.data()
 )
-def test_freezes_are_exact_nested_and_repeatable(
+def test_freezes_are_exact_nested_and_idempotent(
     shapes, density, freezes, tied, data
 ):
     size = sum(int(np.prod(shape)) for shape in shapes)
@@ -56,14 +56,14 @@ def test_freezes_are_exact_nested_and_repeatable(
             for shape in shapes
         ]
         kept = distribution.keep(scores, count / size, among=alive)
-        # Exact; nothing comes back; no tensor dies; the largest stay.
+        # Counts are exact, masks are nested, no weight dies, the largest stay.
         assert joined(kept).sum() == count
         assert not (joined(kept) & ~joined(alive)).any()
         assert all(mask.any() for mask in kept)
         np.testing.assert_array_equal(
             joined(kept), by_hand(scores, count, alive, 1)
         )
-        # A run that is resumed within the epoch freezes again, to the same.
+        # A run that resumes within the epoch freezes again to the same masks.
         again = distribution.keep(scores, count / size, among=kept)
         np.testing.assert_array_equal(joined(again), joined(kept))
         alive = kept
@@ -71,7 +71,7 @@ def test_freezes_are_exact_nested_and_repeatable(
 
 @settings(deadline=None, max_examples=100)
 @given(SHAPES, st.randoms(use_true_random=False), st.data())
-def test_a_network_that_is_permuted_freezes_alike(shapes, random, data):
+def test_freezing_is_permutation_equivariant(shapes, random, data):
     sizes = [int(np.prod(shape)) for shape in shapes]
     values = list(range(sum(sizes)))
     random.shuffle(values)

@@ -56,7 +56,7 @@ def fit(model, *callbacks, epochs=8, **kwargs):
 
 
 class Watch(keras.callbacks.Callback):
-    """Scores and flags of all `GemLayer`s at the end of every epoch."""
+    """Records scores and flags of all `GemLayer`s at the end of every epoch."""
 
     def __init__(self):
         super().__init__()
@@ -77,7 +77,7 @@ class Watch(keras.callbacks.Callback):
 
 
 class Kill(keras.callbacks.Callback):
-    """Ends the process, as far as `fit` can tell."""
+    """Simulates a kill of the process."""
 
     def __init__(self, epoch):
         super().__init__()
@@ -89,10 +89,10 @@ class Kill(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("rounding", ["exact", "reference"])
-def test_freezes_on_time_to_the_exact_counts(rounding):
+def test_freezes_happen_on_schedule_with_exact_counts(rounding):
     model, watch = sparse_model(), Watch()
     callback = gems.GemMinerCallback(0.9, 2, rounding=rounding)
-    # 11 epochs, a period of 2: freezes before epochs 2, 4, 6 and 8.
+    # 11 epochs with a period of 2: freezes before epochs 2, 4, 6 and 8.
     fit(model, callback, watch, epochs=11)
     counts = geometric_counts(SIZE, 1 - 0.9, 4, rounding)
     expected = [counts[min(epoch // 2, 4)] for epoch in range(11)]
@@ -102,11 +102,11 @@ def test_freezes_on_time_to_the_exact_counts(rounding):
         assert counts[-1] == round(0.1 * SIZE)
     for before, after in zip(watch.alive, watch.alive[1:], strict=False):
         for was, now in zip(before, after, strict=True):
-            assert not (now & ~was).any(), "a frozen weight came back"
+            assert not (now & ~was).any(), "a frozen weight returned"
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_scores_stay_in_the_unit_interval_at_any_rate(optimizer):
+def test_scores_stay_in_unit_interval(optimizer):
     rates = {
         "sgd": keras.optimizers.SGD(50.0, momentum=0.9),
         "adam": keras.optimizers.Adam(3.0),
@@ -122,7 +122,7 @@ def test_scores_stay_in_the_unit_interval_at_any_rate(optimizer):
     assert scores.min() == 0.0 and scores.max() == 1.0
 
 
-def test_logs_are_what_the_variables_say():
+def test_logs_match_variables():
     schedule = Polynomial(initial=1e-3, final=0.0, power=1)
     model, watch = sparse_model(), Watch()
     callback = gems.GemMinerCallback(0.8, 2, regularization=schedule)
@@ -144,12 +144,12 @@ def test_logs_are_what_the_variables_say():
             np.testing.assert_allclose(
                 logs[name][epoch], value, rtol=1e-5, err_msg=name
             )
-    # The loss of the last step holds the penalty, not just the logs.
+    # The loss of the last step includes the penalty, not just the logs.
     np.testing.assert_allclose(read(model.gem.penalty.weight), 1.25e-4)
 
 
 @pytest.mark.parametrize("saturates", [True, False])
-def test_last_epochs_train_the_network_of_the_ticket(saturates):
+def test_last_epochs_train_the_ticket_network(saturates):
     rate = keras.optimizers.schedules.CosineDecay(0.5, 8 * 4)
     model = sparse_model(keras.optimizers.SGD(rate, momentum=0.9))
     miner = gems.GemMinerCallback(
@@ -160,9 +160,9 @@ def test_last_epochs_train_the_network_of_the_ticket(saturates):
         saturate_scores=saturates,
     )
     logs = fit(model, miner, epochs=8).history
-    # Momentum has taken it below what the last freeze is to leave alive.
+    # Momentum moved it below the threshold, but the last freeze kept it.
     assert logs["density"][5] < 0.9 * logs["alive_density"][6]
-    if not saturates:  # the paper's: it stays there
+    if not saturates:  # As in the paper, it stays there.
         assert max(logs["density"][6:]) < 0.9 * logs["alive_density"][6]
         return
     assert logs["density"][6:] == logs["alive_density"][6:]
@@ -171,7 +171,7 @@ def test_last_epochs_train_the_network_of_the_ticket(saturates):
     assert compiled(model).evaluate(X, Y, verbose=0) == mined
 
 
-def test_epochs_argument_sets_the_clock_of_several_fits():
+def test_epochs_argument_covers_several_fits():
     whole, parts = sparse_model(), sparse_model()
     fit(whole, gems.GemMinerCallback(0.8, 2), epochs=8)
     callback = gems.GemMinerCallback(0.8, 2, epochs=8)
@@ -192,7 +192,7 @@ def assert_equal_tickets(one, other):
         np.testing.assert_array_equal(one.masks[path], other.masks[path])
 
 
-def test_one_seed_one_ticket():
+def test_same_seed_gives_same_ticket():
     callbacks = [gems.GemMinerCallback(0.8, 2) for _ in range(3)]
     models = [sparse_model(seed=seed) for seed in (7, 7, 8)]
     for model, callback in zip(models, callbacks, strict=True):
@@ -212,7 +212,7 @@ def test_one_seed_one_ticket():
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_resumed_run_gives_the_same_ticket(order, tmp_path):
+def test_resumed_run_gives_same_ticket(order, tmp_path):
     uninterrupted = sparse_model(keras.optimizers.Adam(0.05))
     fit(uninterrupted, gems.GemMinerCallback(0.8, 2))
 
@@ -220,11 +220,11 @@ def test_resumed_run_gives_the_same_ticket(order, tmp_path):
         backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
         return [gems.GemMinerCallback(0.8, 2), backup][::order]
 
-    for epoch in (3, 4):  # within a period, and where a freeze is due
+    for epoch in (3, 4):  # Within a period, and in an epoch with a freeze.
         killed = sparse_model(keras.optimizers.Adam(0.05))
         with pytest.raises(KeyboardInterrupt):
             fit(killed, *callbacks(), Kill(epoch))
-    # Another seed shows that all that matters was in the backup.
+    # Another seed shows that the backup holds the complete state.
     resumed = sparse_model(keras.optimizers.Adam(0.05), seed=99)
     watch = Watch()
     fit(resumed, *callbacks(), watch)
@@ -236,7 +236,7 @@ def test_resumed_run_gives_the_same_ticket(order, tmp_path):
         np.testing.assert_array_equal(read(one.score), read(other.score))
 
 
-def test_two_layers_of_a_plain_model_share_one_budget():
+def test_gem_layers_of_plain_model_share_budget():
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [
@@ -246,7 +246,7 @@ def test_two_layers_of_a_plain_model_share_one_budget():
             gems.GemLayer(keras.layers.Dense(3), seed=2),
         ]
     )
-    # Every score of the second is larger.
+    # All scores of the second layer are larger.
     for layer, score in zip(Watch.find(model), (0.6, 0.9), strict=True):
         [prunable] = layer.prunable
         prunable.score.assign(ops.full(prunable.score.shape, score))
@@ -261,10 +261,12 @@ def test_two_layers_of_a_plain_model_share_one_budget():
     assert ticket.kept == watch.counts()[-1] == kept
     first, second = (int(m.sum()) for m in ticket.masks.values())
     assert (first, second) == (kept - 24, 24)
-    assert (read(model.layers[1].kernel) != dense).any(), "it trains as usual"
+    assert (read(model.layers[1].kernel) != dense).any(), (
+        "the layer was not trained"
+    )
 
 
-def test_a_dead_network_stops_with_a_message():
+def test_dead_network_raises_error():
     model = sparse_model(keras.optimizers.SGD(1.0))
     with pytest.raises(RuntimeError) as error:
         fit(
@@ -278,13 +280,13 @@ def test_a_dead_network_stops_with_a_message():
             ),
         )
     message = str(error.value)
-    assert "epoch 1" in message and "dead" in message
+    assert "epoch 1" in message and "no longer depends" in message
     assert "regularization=10" in message
-    assert "Lower the regularization or the learning rate" in message
+    assert "Reduce the regularization or the learning rate" in message
     assert model.gem.prunable[0].path in message
 
 
-def test_a_layer_that_a_shortcut_bridges_may_die():
+def test_layer_with_shortcut_may_die():
     inputs = keras.Input((10,))
     bridged = keras.layers.Dense(10, name="bridged")(inputs)
     outputs = keras.layers.Dense(3)(keras.layers.add([inputs, bridged]))
@@ -297,12 +299,13 @@ def test_a_layer_that_a_shortcut_bridges_may_die():
     assert model.ticket().kept == 13
 
 
-def test_no_ticket_of_restored_weights():
+def test_restored_weights_give_no_ticket():
     model = sparse_model()
     early = keras.callbacks.EarlyStopping(
         "regularization", patience=100, mode="max", restore_best_weights=True
     )
-    schedule = Polynomial(initial=1e-3, final=1e-4)  # best in the beginning
+    # The best epoch is at the start.
+    schedule = Polynomial(initial=1e-3, final=1e-4)
     fit(model, gems.GemMinerCallback(0.8, 2, schedule), early)
     with pytest.raises(
         RuntimeError, match="restore_best_weights=True"
@@ -356,7 +359,7 @@ def test_refuses_sparsity(value, remedy):
     with pytest.raises(ValueError) as error:
         gems.GemMinerCallback(target_sparsity=value)
     message = str(error.value)
-    assert "fraction of zeros in [0, 1)" in message
+    assert "fraction of zeros, in [0, 1)" in message
     assert f"Received: target_sparsity={value!r}" in message
     assert remedy in message
 
@@ -378,7 +381,7 @@ def test_refuses_arguments(arguments, message):
         gems.GemMinerCallback(0.9, **arguments)
 
 
-def test_refuses_what_fit_cannot_do():
+def test_refuses_unsupported_fit_arguments():
     model = sparse_model()
     with pytest.raises(RuntimeError, match="no ticket before mining"):
         model.ticket()
@@ -386,21 +389,23 @@ def test_refuses_what_fit_cannot_do():
         model.start_finetuning()
     with pytest.raises(ValueError, match="freeze_period=5, epochs=8.*=2 or"):
         fit(model, gems.GemMinerCallback(0.9), epochs=8)
-    with pytest.raises(ValueError, match=f"leave 2 of {SIZE}.*Use 0.990385"):
+    with pytest.raises(ValueError, match=f"at least 2 of {SIZE}.*Use 0.990385"):
         fit(model, gems.GemMinerCallback(0.999, 2), epochs=8)
 
     plain = compiled(network())
-    with pytest.raises(ValueError, match=r"holds no `GemLayer`.*SparseModel\("):
+    with pytest.raises(
+        ValueError, match=r"contains no `GemLayer`.*SparseModel\("
+    ):
         fit(plain, gems.GemMinerCallback(0.9, 2), epochs=4)
 
     fit(model, gems.GemMinerCallback(0.9, 2), epochs=4)
     model.start_finetuning()
     compiled(model)
-    with pytest.raises(ValueError, match="belongs to the mining phase.*Leave"):
+    with pytest.raises(ValueError, match="is for the mining phase.*Leave"):
         fit(model, gems.GemMinerCallback(0.9, 2), epochs=4)
 
 
-def test_a_loop_of_single_epochs_is_warned_of_then_refused():
+def test_single_epoch_loop_warns_then_raises():
     model = sparse_model()
     callback = gems.GemMinerCallback(0.8, 2, epochs=8)
     with pytest.warns(UserWarning, match="first freeze.*initial_epoch=1"):
@@ -414,19 +419,19 @@ def test_a_loop_of_single_epochs_is_warned_of_then_refused():
     assert_equal_tickets(whole.ticket(), model.ticket())
 
 
-def test_another_fit_goes_on_to_a_larger_sparsity_only():
+def test_next_fit_requires_larger_sparsity():
     model = sparse_model()
     fit(model, gems.GemMinerCallback(0.6, 2), epochs=6)
     before = model.ticket().masks
     for sparsity in (0.5, 0.6):
-        with pytest.raises(ValueError, match="never come back|frozen already"):
+        with pytest.raises(ValueError, match="stay pruned|already zero"):
             fit(model, gems.GemMinerCallback(sparsity, 2), epochs=6)
     logs = fit(model, gems.GemMinerCallback(0.9, 2), epochs=6).history
     ticket = model.ticket()
     assert ticket.kept == round(0.1 * SIZE)
-    assert logs["density"][3] < 0.3, "the penalty began again"
+    assert logs["density"][3] < 0.3, "the penalty was reset"
     for path, mask in ticket.masks.items():
-        assert not (mask & ~before[path]).any(), "a frozen weight came back"
+        assert not (mask & ~before[path]).any(), "a frozen weight returned"
     model.gem.reset_mining()
     fit(model, gems.GemMinerCallback(0.5, 2), epochs=6)
     assert model.ticket().kept == round(0.5 * SIZE)

@@ -1,4 +1,4 @@
-"""Gem-Miner against a NumPy restatement, and against the authors' decay."""
+"""Compares Gem-Miner with NumPy and with the authors' decay of scores."""
 
 import importlib.util
 import os
@@ -16,13 +16,14 @@ BACKEND = keras.backend.backend()
 
 
 class GemMiner:
-    """Algorithm 1 of "Rare Gems" for a ReLU network of two layers, by hand.
+    """Algorithm 1 of "Rare Gems" in NumPy for a ReLU network of two layers.
 
-    Written from the paper, not from the library. Scores are projected after
-    each update, rounded at 0.5, and frozen by rank over both layers. Beyond
-    the paper, the penalty rests while no more than `limit` round to one, and
-    with a limit what the last freeze leaves alive rounds to one at once, as it
-    does in the authors' code after the last epoch.
+    Written from the paper, independently of the library. Scores are projected
+    after each update, rounded at 0.5, and frozen by rank over both layers. In
+    addition to the paper, the penalty is inactive while no more than `limit`
+    scores round to one. With a limit, the weights that are alive after the last
+    freeze round to one immediately, as in the authors' code after the last
+    epoch.
     """
 
     def __init__(self, weights, biases, scores, rate, momentum, penalty, limit):
@@ -66,7 +67,7 @@ class GemMiner:
         scores = np.concatenate([s.ravel() for s in self.scores])
         flags = np.concatenate([q.ravel() for q in self.flags])
         alive = np.flatnonzero(flags)
-        # A stable sort: of equal scores the first is kept.
+        # The sort is stable, so the first of equal scores is kept.
         order = alive[np.argsort(-scores[alive], kind="stable")]
         flags[:] = 0
         flags[order[:count]] = 1
@@ -81,7 +82,7 @@ class GemMiner:
 
 
 class Recorder(keras.callbacks.Callback):
-    """Scores, flags and masks after every step."""
+    """Records scores, flags and masks after every step."""
 
     def __init__(self):
         super().__init__()
@@ -105,7 +106,7 @@ class Recorder(keras.callbacks.Callback):
     "sparsity, penalty, stops",
     [(0.9, 2e-3, False), (0.5, 0.0, False), (0.8, 4e-2, True)],
 )
-def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty, stops):
+def test_matches_algorithm_1_step_by_step(sparsity, penalty, stops):
     random = np.random.default_rng(4)
     epochs, period, batches, batch = 12, 2, 5, 16
     x = random.normal(size=(batches * batch, 12)).astype("float32")
@@ -124,7 +125,7 @@ def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty, stops):
     biases = [b.astype("float32") for b in biases]
     network.set_weights([weights[0], biases[0], weights[1], biases[1]])
 
-    # Scores of many equals: half of them sit at the ends of the interval.
+    # Many scores are equal: half of them are at 0 or 1.
     scores = [
         np.clip(random.normal(0.5, 0.7, size=w.shape), 0, 1).astype("float32")
         for w in weights
@@ -185,9 +186,11 @@ def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty, stops):
                 )
     assert sum(f.sum() for f in reference.flags) == round(size * (1 - sparsity))
     if stops:
-        assert 5 < reference.rests < 55, "it neither always acts nor rests"
-    if not penalty:  # scores stay at the ends of the interval
-        assert tied_freezes, "no freeze had to break a tie"
+        assert 5 < reference.rests < 55, (
+            "the penalty must be both active and inactive"
+        )
+    if not penalty:  # Scores at 0 or 1 stay there.
+        assert tied_freezes, "no freeze had ties"
     for variable, value in zip(
         network.weights,
         [weights[0], biases[0], weights[1], biases[1]],
@@ -197,7 +200,7 @@ def test_agrees_with_algorithm_1_step_by_step(sparsity, penalty, stops):
 
 
 def _is_tied(reference, count):
-    """Whether the last score kept equals the first one dropped."""
+    """Returns whether the last kept score equals the first dropped score."""
     scores = np.concatenate([s.ravel() for s in reference.scores])
     flags = np.concatenate([q.ravel() for q in reference.flags])
     ranked = np.sort(scores[flags > 0])[::-1]
@@ -216,7 +219,7 @@ RESNET20 = [
 
 
 class Unused(keras.layers.Layer):
-    """Weights that the output does not depend on."""
+    """Weights that do not affect the output."""
 
     def build(self, input_shape):
         self.kernels = [
@@ -228,9 +231,9 @@ class Unused(keras.layers.Layer):
         return inputs + 0.0 * self.kernels[0][0, 0, 0, 0]
 
 
-def test_decays_by_the_authors_clock():
-    # Before the task speaks, the penalty alone moves the scores. In the
-    # authors' log it is 4.144 after epoch 0 and falls by 0.926 an epoch.
+def test_decay_matches_authors_log():
+    # At first only the penalty changes the scores. In the authors' log, the
+    # value is 4.144 after epoch 0 and falls by 0.926 per epoch.
     penalty, steps, epochs = 5e-5, 391, 3
     network = keras.Sequential([keras.Input((1,)), Unused()])
     sparse = gems.SparseModel(network, seed=1)
@@ -265,18 +268,18 @@ def test_decays_by_the_authors_clock():
     penalties = np.array(history["score_penalty"])
     np.testing.assert_allclose(penalties[0], 4.144, rtol=0.01)
     np.testing.assert_allclose(penalties[1:] / penalties[:-1], 0.926, atol=2e-3)
-    # The log of an unsupported score falls by 20 * penalty * sum(rates); the
-    # first epoch falls less, as momentum has yet to build up.
+    # The log of an unused score falls by 20 * penalty * sum(rates). It falls
+    # less in the first epoch, in which momentum builds up.
     falls = -np.diff(means)
     expected = [20 * penalty * steps * rate for rate in rates[1:]]
     np.testing.assert_allclose(falls, expected, rtol=2e-3)
-    # The authors' log again; four standard deviations of 268,336 draws.
+    # The authors' log. Four standard deviations of 268,336 samples.
     np.testing.assert_allclose(history["density"][0], 0.4807, atol=4e-3)
     np.testing.assert_allclose(history["density"][1], 0.4599, atol=4e-3)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BACKEND == "jax", reason="this is the JAX run")
+@pytest.mark.skipif(BACKEND == "jax", reason="the tests already run on JAX")
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="JAX is not installed"
 )
@@ -286,7 +289,7 @@ def test_on_jax():
         env={
             **os.environ,
             "KERAS_BACKEND": "jax",
-            # The same results, compiled in less time.
+            # The results are the same, and compiling takes less time.
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         },
         capture_output=True,

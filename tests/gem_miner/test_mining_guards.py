@@ -1,4 +1,4 @@
-"""What can go wrong in a long run is said, and no mask is ever un-frozen."""
+"""Tests errors in long runs, and that frozen weights stay frozen."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ SIZE = 10 * 16 + 16 * 3
 
 
 def sparse_model(phase="mining"):
-    keras.utils.set_random_seed(0)  # a backup is of one beginning
+    keras.utils.set_random_seed(0)  # A backup belongs to one initialization.
     model = keras.Sequential(
         [
             keras.Input((10,)),
@@ -52,7 +52,7 @@ def flags(model):
 
 
 class SpoilIn(keras.callbacks.Callback):
-    """Makes the loss NaN in an epoch, as a step that overflows does."""
+    """Sets the loss to NaN in one epoch, like a step that overflows."""
 
     def __init__(self, epoch):
         super().__init__()
@@ -64,7 +64,7 @@ class SpoilIn(keras.callbacks.Callback):
                 weight.weight.assign(ops.full(weight.weight.shape, np.nan))
 
 
-def test_nan_stops_mining_before_it_freezes(tmp_path):
+def test_nan_stops_mining_before_freeze(tmp_path):
     model, backup = sparse_model(), gems.callbacks.Backup(tmp_path)
     miner = gems.GemMinerCallback(0.8, 1)
     with pytest.raises(RuntimeError) as error:
@@ -72,12 +72,12 @@ def test_nan_stops_mining_before_it_freezes(tmp_path):
     message = str(error.value)
     assert "stopped in epoch 4" in message and "loss=nan" in message
     assert "learning_rate=0.1" in message and "Lower the" in message
-    # Three freezes have been; the fourth, by scores of NaN, has not.
+    # After three freezes, the fourth, by scores of NaN, did not happen.
     counts = gems.schedules.geometric_counts(SIZE, 0.2, 5)
     assert sum(int(a.sum()) for a in flags(model)) == counts[3]
-    assert backup.epoch == 3, "a backup of NaN is no backup"
+    assert backup.epoch == 3, "a state with NaN was backed up"
 
-    # Whoever resumes from such a state is told at once.
+    # Resuming from such a state raises an error immediately.
     model = sparse_model()
     model.gem.prunable[0].score.assign(ops.full((10, 16), np.nan))
     before = flags(model)
@@ -87,7 +87,7 @@ def test_nan_stops_mining_before_it_freezes(tmp_path):
         np.testing.assert_array_equal(was, now)
 
 
-def test_the_target_of_a_resumed_run_is_that_of_its_beginning(tmp_path):
+def test_resumed_run_requires_same_target(tmp_path):
     def backup():
         return gems.callbacks.Backup(tmp_path)
 
@@ -102,19 +102,19 @@ def test_the_target_of_a_resumed_run_is_that_of_its_beginning(tmp_path):
         with pytest.raises(ValueError) as error:
             fit(sparse_model(), *[miner, backup()][::order])
         message = str(error.value)
-        assert "target_sparsity=0.9, which leaves 21 of 208" in message
+        assert "target_sparsity=0.9, which keeps 21 of 208" in message
         assert "Use target_sparsity=0.798077" in message
         assert 1 - 42 / 208 == pytest.approx(0.798077, abs=1e-6)
-    # What it says works.
+    # The remedy in the message works.
     model = sparse_model()
     fit(model, gems.GemMinerCallback(0.798077, 1, epochs=6), backup())
     assert model.ticket().kept == 42
-    # A model that is mined anew may have another.
+    # A model that is mined again may have another target.
     fit(model, gems.GemMinerCallback(0.9, 1))
     assert model.ticket().kept == 21
 
 
-def test_weights_of_another_phase_are_refused(tmp_path):
+def test_weights_of_other_phase_are_refused(tmp_path):
     mining, tuned = sparse_model(), sparse_model()
     fit(mining, gems.GemMinerCallback(0.8, 1, epochs=6), epochs=3)
     fit(tuned, gems.GemMinerCallback(0.8, 1))
@@ -127,7 +127,7 @@ def test_weights_of_another_phase_are_refused(tmp_path):
         tuned.load_weights(paths[0])
     for was, now in zip(before, flags(tuned), strict=True):
         np.testing.assert_array_equal(was, now)
-    with pytest.raises(ValueError, match="made with `phase='finetuning'`"):
+    with pytest.raises(ValueError, match="created with `phase='finetuning'`"):
         mining.load_weights(paths[1])
     other = sparse_model("finetuning")
     other.load_weights(paths[1])
@@ -135,14 +135,14 @@ def test_weights_of_another_phase_are_refused(tmp_path):
         np.testing.assert_array_equal(was, now)
 
 
-def test_restored_weights_are_frozen_again_when_mining_goes_on():
+def test_restored_weights_are_frozen_again():
     model = sparse_model()
     early = keras.callbacks.EarlyStopping(
         "density", mode="max", patience=9, restore_best_weights=True
     )
     miner = gems.GemMinerCallback(0.8, 1, epochs=6)
     fit(model, miner, early, epochs=4)
-    # The masks of the best epoch, the first: no ticket comes of them.
+    # The masks of the best epoch, the first one, give no ticket.
     assert sum(int(a.sum()) for a in flags(model)) == SIZE
     with pytest.raises(RuntimeError, match="restore_best_weights=True"):
         model.ticket()
@@ -151,7 +151,7 @@ def test_restored_weights_are_frozen_again_when_mining_goes_on():
 
 
 class ReadOnce:
-    """Batches of two epochs, and then no more."""
+    """Batches for two epochs only."""
 
     def __init__(self):
         self.left = 4
@@ -164,9 +164,9 @@ class ReadOnce:
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="reads by tf.data"
+    keras.backend.backend() != "tensorflow", reason="needs tf.data"
 )
-def test_data_that_ends_early():
+def test_data_ends_early():
     import tensorflow as tf
 
     spec = (
@@ -180,9 +180,9 @@ def test_data_that_ends_early():
     counts = gems.schedules.geometric_counts(SIZE, 0.2, 5)
     assert sum(int(a.sum()) for a in flags(model)) > counts[3]
 
-    # An epoch that is cut short is an epoch: Keras warns, freezes go on.
+    # A short epoch counts as an epoch. Keras warns, and mining continues.
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
-    data = data.repeat(4).filter(lambda x, y: True)  # a length unknown
+    data = data.repeat(4).filter(lambda x, y: True)  # Of unknown length.
     model = sparse_model()
     with pytest.warns(UserWarning, match="ran out of data"):
         fit(model, gems.GemMinerCallback(0.8, 1), x=data, steps_per_epoch=3)

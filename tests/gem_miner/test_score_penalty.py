@@ -1,4 +1,4 @@
-"""The penalty whose weight adapts itself."""
+"""Tests the adaptive penalty."""
 
 import warnings
 
@@ -55,7 +55,7 @@ def mine(sparse, epochs=15, batch_size=64, callbacks=(), **kwargs):
 
 
 class Steps(keras.callbacks.Callback):
-    """What the penalty reads and writes, before and after every step."""
+    """Records the state of the penalty before and after every step."""
 
     def __init__(self):
         super().__init__()
@@ -84,13 +84,13 @@ class Steps(keras.callbacks.Callback):
     names = "weight limit final_limit decay gain steps epochs".split()
 
 
-def test_weight_and_bound_follow_their_recursions():
+def test_weight_and_bound_follow_recursions():
     steps = Steps()
     sparse = sparse_model(keras.optimizers.SGD(1.0, momentum=0.9))
     mine(sparse, epochs=8, callbacks=[steps])
-    total = 8 * 29  # of 1,797 images in batches of 64
+    total = 8 * 29  # Batches of 64 from 1,797 images.
     final_limit = round(0.05 * SIZE)
-    descent = 0.7 * 7 * 29  # the last of 7 freezes
+    descent = 0.7 * 7 * 29  # The last of 7 freezes.
     first = steps.before[0]
     kept = sum(first["kept"])
     np.testing.assert_allclose(first["limit"], kept)
@@ -112,7 +112,7 @@ def test_weight_and_bound_follow_their_recursions():
     assert read(sparse.gem.penalty.epochs) == 8
 
 
-def test_no_step_of_the_penalty_goes_below_its_bound():
+def test_penalty_steps_respect_bound():
     steps = Steps()
     sparse = sparse_model(keras.optimizers.SGD(1.0, momentum=0.9))
     mine(sparse, epochs=8, callbacks=[steps])
@@ -132,7 +132,7 @@ def test_no_step_of_the_penalty_goes_below_its_bound():
         )
         share = min(1.0, (kept - limit) / max(falls, 1))
         expected = np.multiply(wanted, share)
-        # A count may differ by one score next to the threshold.
+        # A count may differ by one score near the threshold.
         np.testing.assert_allclose(after["shrinkage"], expected, rtol=0.05)
         pulled += 1
     assert pulled > 100
@@ -142,7 +142,7 @@ def test_no_step_of_the_penalty_goes_below_its_bound():
     "kept, limit, pulled",
     [((6, 3), 5, 2), ((3, 3), 5, 2), ((3, 2), 5, 0), ((9, 1), 5, 1)],
 )
-def test_penalty_by_hand(kept, limit, pulled):
+def test_penalty_matches_numpy(kept, limit, pulled):
     sparse = sparse_model("sgd")
     gem = sparse.gem
     for prunable, count in zip(gem.prunable, kept, strict=True):
@@ -157,14 +157,14 @@ def test_penalty_by_hand(kept, limit, pulled):
     penalty = float(gem.penalty(gem.masks()))
     np.testing.assert_allclose(penalty, 0.5 * sum(squares[:pulled]))
     assert [read(w.shrinkage) for w in gem.prunable] == [0.0, 0.0]
-    # An adaptive one is no part of the loss. None of these scores would fall
-    # below the threshold by shrinking to 0.9.
+    # An adaptive penalty is not part of the loss. None of these scores falls
+    # below the threshold when it shrinks by 10 %.
     gem.penalty.adapt(0.1, gain=1.0, limit=limit, decay=1.0)
     assert float(gem.penalty(gem.masks())) == 0.0
 
 
-def test_a_step_by_hand():
-    """A linear network under SGD, restated in NumPy."""
+def test_step_matches_numpy():
+    """A linear network with SGD in NumPy."""
     random = np.random.default_rng(3)
     x = random.normal(size=(8, 6)).astype("float32")
     y = random.normal(size=(8, 4)).astype("float32")
@@ -221,11 +221,11 @@ OPTIMIZERS = [
     ],
     ids=lambda value: str(getattr(value, "name", value)),
 )
-def test_reaches_the_target_under_any_optimizer(optimizer, batch_size):
+def test_reaches_target_with_any_optimizer(optimizer, batch_size):
     epochs = 12 * batch_size // 32
     sparse = sparse_model(optimizer.from_config(optimizer.get_config()))
     logs = mine(sparse, epochs, batch_size)
-    # By the penalty, before freezing forces it.
+    # Because of the penalty, before a freeze enforces it.
     late = int(0.76 * epochs)
     assert logs["alive_density"][late] > 0.08
     assert logs["density"][late] < 0.93 * logs["alive_density"][late]
@@ -236,7 +236,7 @@ def test_reaches_the_target_under_any_optimizer(optimizer, batch_size):
     sparse.start_finetuning()
     sparse.compile("sgd", LOSS, metrics=["accuracy"])
     _, accuracy = sparse.evaluate(IMAGES, LABELS, verbose=0)
-    assert accuracy > 0.7  # of a network whose weights never trained
+    assert accuracy > 0.7  # Of a network with untrained weights.
 
 
 def test_data_of_unknown_length():
@@ -257,7 +257,7 @@ def test_data_of_unknown_length():
     callback = gems.GemMinerCallback(0.95, 1)
     steps = Steps()
     sparse.fit(data, epochs=8, verbose=0, callbacks=[callback, steps])
-    seen = len(steps.before) // 8  # and the end of the data, on TensorFlow
+    seen = len(steps.before) // 8  # And the end of the data, on TensorFlow.
     for row in steps.before[:seen]:
         assert row["weight"] == row["gain"] == 0.0
     begun = steps.before[seen]
@@ -273,14 +273,12 @@ def test_data_of_unknown_length():
     [
         (0.7, 100_000, 100, 70_000),
         (1.0, 1_000, 100, 1_000),
-        (0.7, 120, 100, 100),  # the fewest
-        (0.7, 50, 100, 50),  # all there are
-        (0.7, 1_000, 5_000, 700),  # where scores begin at the target
+        (0.7, 120, 100, 100),  # The smallest number.
+        (0.7, 50, 100, 50),  # The largest number.
+        (0.7, 1_000, 5_000, 700),  # The initial scores meet the target.
     ],
 )
-def test_limit_and_scores_begin_at_one_rate(
-    descent, steps, final_limit, expected
-):
+def test_limit_and_penalty_rates(descent, steps, final_limit, expected):
     sparse = sparse_model(keras.optimizers.SGD(2.0, momentum=0.9))
     gem_miner.Adaptive(descent).begin_epoch(sparse.gem, final_limit, steps)
     penalty = sparse.gem.penalty
@@ -295,7 +293,7 @@ def test_limit_and_scores_begin_at_one_rate(
     np.testing.assert_allclose(read(penalty.weight), rate, rtol=1e-6)
 
 
-def test_a_layer_at_the_floor_is_reported():
+def test_layer_at_minimum_is_reported():
     sparse = sparse_model(keras.optimizers.SGD(1e-6))
     hidden, output = sparse.gem.prunable
     random = np.random.default_rng(0)

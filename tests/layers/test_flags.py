@@ -20,14 +20,14 @@ def flags_of(shape):
 
 @settings(max_examples=60, deadline=None)
 @given(SHAPES, st.data())
-def test_what_is_assigned_is_read(shape, data):
+def test_assign_and_read_round_trip(shape, data):
     values = data.draw(hnp.arrays(bool, shape))
     flags = flags_of(shape)
-    assert np.asarray(flags).all(), "all are alive at first"
+    assert np.asarray(flags).all(), "some flags are initially false"
     flags.assign(values)
     np.testing.assert_array_equal(ops.convert_to_numpy(flags), values)
     np.testing.assert_array_equal(ops.convert_to_numpy(flags.read()), values)
-    # One bit each, from the lowest up, plane after plane.
+    # One bit per flag, starting with the lowest bit, plane by plane.
     packed = ops.convert_to_numpy(flags.packed)
     assert packed.nbytes == 4 * math.ceil(values.size / 32)
     for place, value in enumerate(values.ravel()):
@@ -35,7 +35,7 @@ def test_what_is_assigned_is_read(shape, data):
         assert packed[word] >> plane & 1 == value
 
 
-def test_they_are_read_anew_when_compiled():
+def test_compiled_functions_read_current_flags():
     flags = flags_of((3, 5))
     values = np.arange(15).reshape(3, 5) % 4 > 1
     if keras.backend.backend() == "tensorflow":
@@ -49,6 +49,6 @@ def test_they_are_read_anew_when_compiled():
     np.testing.assert_array_equal(np.asarray(flags, "float32"), values)
 
 
-def test_other_shapes_are_refused():
+def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match=r"shape=\(5, 3\) for '.*' of \(3, 5"):
         flags_of((3, 5)).assign(np.ones((5, 3), bool))

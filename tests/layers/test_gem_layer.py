@@ -13,7 +13,7 @@ from tf_gems.layers import TopKMask
 SERIES = (2, 6, 4)
 IMAGE = (2, 6, 6, 2)
 
-# Layers that are not built yet, with the shapes they are called on.
+# Unbuilt layers and the shapes of their inputs.
 LAYERS = {
     "Dense": (lambda: layers.Dense(3, activation="relu"), [(2, 4)]),
     "EinsumDense": (
@@ -59,7 +59,7 @@ def data(shapes):
 
 
 def freeze_some(gem):
-    """Prunes a third of every weight for good, at random."""
+    """Prunes a random third of every weight permanently."""
     generator = np.random.default_rng(1)
     for prunable in gem.prunable:
         prunable.alive.assign(
@@ -68,7 +68,7 @@ def freeze_some(gem):
 
 
 def copy_masked(gem, inputs):
-    """The wrapped layer again, its kernels multiplied by hand."""
+    """Returns a copy of the wrapped layer with masked kernels."""
     copy = type(gem.layer).from_config(gem.layer.get_config())
     copy(*inputs)
     for ours, theirs in zip(gem.layer.weights, copy.weights, strict=True):
@@ -84,11 +84,11 @@ def copy_masked(gem, inputs):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_computes_with_masked_kernels_and_trains_every_score(name):
+def test_masked_kernels_and_score_gradients(name):
     build, shapes = LAYERS[name]
     inputs = data(shapes)
     gem = tf_gems.GemLayer(build(), seed=0)
-    gem(*inputs)  # builds itself on data
+    gem(*inputs)  # The layer builds itself.
     freeze_some(gem)
     before = values(gem.layer)
     outputs = gem(*inputs)
@@ -96,7 +96,7 @@ def test_computes_with_masked_kernels_and_trains_every_score(name):
 
     assert difference(outputs, copy(*inputs)) == 0.0
     assert difference(before, values(gem.layer)) == 0.0
-    # The straight-through gradient: d m / d p = 1 where a weight is alive.
+    # The straight-through gradient: d m / d p = 1 for alive weights.
     weights = [w.weight for w in gem.prunable]
     theirs = dict(zip(map(id, gem.layer.weights), copy.weights, strict=True))
     kernels = [theirs[id(weight)] for weight in weights]
@@ -114,12 +114,13 @@ def test_computes_with_masked_kernels_and_trains_every_score(name):
         assert np.all(score_gradient[~alive] == 0.0)
 
 
-def test_fine_tuning_computes_with_what_is_alive_and_trains_only_that():
+def test_finetuning_uses_and_trains_only_alive_weights():
     inputs = data([SERIES, (2, 5, 3)])
     gem = tf_gems.GemLayer(layers.MultiHeadAttention(2, 3), seed=0)
     gem(*inputs)
     freeze_some(gem)
-    for prunable in gem.prunable:  # what is alive counts, not what is rounded
+    # The flags count, and not the rounded scores.
+    for prunable in gem.prunable:
         prunable.score.assign(ops.ones(prunable.score.shape))
     copy = copy_masked(gem, inputs)
     gem.set_phase("finetuning")
@@ -133,7 +134,7 @@ def test_fine_tuning_computes_with_what_is_alive_and_trains_only_that():
         assert np.any(gradient[alive] != 0.0)
 
 
-def test_takes_the_arguments_of_the_wrapped_layer():
+def test_passes_arguments_to_wrapped_layer():
     query, value = data([SERIES, (2, 5, 3)])
     mask = np.tril(np.ones((2, 6, 5), bool))
     gem = tf_gems.GemLayer(layers.MultiHeadAttention(2, 3), seed=0)
@@ -153,7 +154,7 @@ def test_takes_the_arguments_of_the_wrapped_layer():
     assert difference(outputs, copy(query, initial_state=state)) == 0.0
 
 
-def test_builds_itself_on_symbols_and_takes_their_masks():
+def test_builds_on_symbolic_inputs_and_propagates_masks():
     tokens = keras.Input((6,), dtype="int32")
     x = tf_gems.GemLayer(layers.Embedding(5, 4, mask_zero=True))(tokens)
     x = tf_gems.GemLayer(layers.MultiHeadAttention(2, 3))(x, value=x)
@@ -168,7 +169,7 @@ def test_builds_itself_on_symbols_and_takes_their_masks():
     assert np.all(first == same) and np.any(second != other)
 
 
-def test_state_moves_and_masked_kernels_are_not_written_back():
+def test_state_updates_but_masked_kernels_are_not_written_back():
     network = keras.Sequential(
         [
             keras.Input((4,)),
@@ -182,7 +183,7 @@ def test_state_moves_and_masked_kernels_are_not_written_back():
     before = dict(zip(paths, values(network.variables), strict=True))
     x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
     first = gem(x, training=True)
-    assert difference(first, gem(x, training=True)) > 0  # other units drop out
+    assert difference(first, gem(x, training=True)) > 0  # Dropout is different.
     moved = {
         v.path.rsplit("/", 1)[-1]
         for v in network.variables
@@ -193,7 +194,7 @@ def test_state_moves_and_masked_kernels_are_not_written_back():
 
 
 class Noisy(layers.Layer):
-    """Counts its calls in a metric; its noise has no seed of its own."""
+    """Counts its calls in a metric, and adds noise without a seed."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -211,7 +212,7 @@ class Noisy(layers.Layer):
 @pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="Keras refuses unseeded noise"
 )
-def test_metrics_and_unseeded_noise_go_on():
+def test_metrics_and_unseeded_noise():
     [x] = data([(2, 4)])
     gem = tf_gems.GemLayer(Noisy(), seed=0)
     gem(x)
@@ -220,7 +221,7 @@ def test_metrics_and_unseeded_noise_go_on():
     assert float(gem.layer.calls.result()) == 2.0
 
 
-def test_a_float32_head_of_a_mixed_network_keeps_its_digits():
+def test_float32_head_keeps_precision_in_mixed_network():
     def network():
         keras.utils.set_random_seed(3)
         return keras.Sequential(
@@ -243,7 +244,7 @@ def test_a_float32_head_of_a_mixed_network_keeps_its_digits():
         assert keras.backend.standardize_dtype(mask.dtype) == "float32"
 
 
-def test_a_shared_layer_is_penalised_once():
+def test_shared_layer_is_penalized_once():
     gem = tf_gems.GemLayer(layers.Dense(4, activity_regularizer="l2"), seed=0)
     inputs = keras.Input((4,))
     model = keras.Model(inputs, gem(gem(inputs)))
@@ -262,10 +263,10 @@ def test_a_shared_layer_is_penalised_once():
     found = [float(loss) for loss in model.losses]
     np.testing.assert_allclose(sorted(found), sorted(expected), rtol=1e-5)
     model(x)
-    assert len(model.losses) == 2  # the penalty belongs to training
+    assert len(model.losses) == 2  # Only training includes the penalty.
 
 
-def test_trainable_never_lets_both_phases_train():
+def test_trainable_selects_variables_of_one_phase():
     network = keras.Sequential(
         [
             keras.Input((4,)),
@@ -276,7 +277,7 @@ def test_trainable_never_lets_both_phases_train():
     gem = tf_gems.GemLayer(network, seed=0)
 
     def trained():
-        # On JAX the shrinkage of scores travels as a gradient.
+        # On JAX, the shrinkage of scores is part of the gradient.
         names = [v.path.split("/")[-1] for v in gem.trainable_variables]
         return [name for name in names if not name.endswith("_shrinkage")]
 
@@ -297,7 +298,7 @@ def test_trainable_never_lets_both_phases_train():
     assert all("free" in v.path for v in gem.trainable_variables)
 
 
-def test_seeds_give_equal_scores_to_equal_layers_only():
+def test_scores_depend_on_seed_and_weight():
     def scores(seed):
         gem = tf_gems.GemLayer(layers.LSTM(4), seed=seed)
         gem.build((None, 3, 4))
@@ -311,7 +312,7 @@ def test_seeds_give_equal_scores_to_equal_layers_only():
     assert 0 <= kernel.min() and kernel.max() <= 1
 
 
-def test_from_config_gives_an_equal_layer():
+def test_from_config_returns_equal_layer():
     gem = tf_gems.GemLayer(
         layers.Dense(3, name="inner"),
         filters=["kernel"],
@@ -344,9 +345,13 @@ def test_bad_arguments_are_refused():
         tf_gems.GemLayer(dense, score_initializer="unifrm")
     with pytest.raises(ValueError, match="(?s)mask.*must be a name.*Received"):
         tf_gems.GemLayer(dense, mask=0.5)
-    with pytest.raises(ValueError, match="once only.*holds a `GemLayer`"):
+    with pytest.raises(
+        ValueError, match="only be pruned once.*contains a `Gem"
+    ):
         tf_gems.GemLayer(tf_gems.GemLayer(dense))
-    with pytest.raises(ValueError, match="once only.*holds a `GemLayer`"):
+    with pytest.raises(
+        ValueError, match="only be pruned once.*contains a `Gem"
+    ):
         tf_gems.GemLayer(keras.Sequential([tf_gems.GemLayer(dense)]))
     with pytest.raises(ValueError, match="Only Keras 3.*layer=3 from"):
         tf_gems.GemLayer(3)
@@ -360,7 +365,7 @@ def test_keras_2_is_refused():
         tf_gems.GemLayer(tf_keras.layers.Dense(3))
 
 
-def test_candidates_are_places_of_weights():
+def test_candidates_are_weight_positions():
     layer = tf_gems.GemLayer(layers.Dense(3), candidates=range(1))
     layer.build((None, 2))
     assert layer.candidates == [0]
@@ -369,7 +374,7 @@ def test_candidates_are_places_of_weights():
         layer.build((None, 2))
 
 
-def test_penalty_is_added_to_a_loss_of_float64():
+def test_penalty_with_float64_loss():
     keras.config.set_floatx("float64")
     try:
         model = keras.Sequential(

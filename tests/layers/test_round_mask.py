@@ -12,21 +12,21 @@ floats = st.floats(width=32, allow_nan=False)
 
 @settings(max_examples=50, deadline=None)
 @given(scores=hnp.arrays("float32", (3, 4), elements=floats))
-def test_keeps_what_exceeds_one_half(scores):
+def test_keeps_scores_above_one_half(scores):
     [mask] = RoundMask()([keras.ops.convert_to_tensor(scores)])
     mask = keras.ops.convert_to_numpy(mask)
     assert mask.dtype == np.float32
     np.testing.assert_array_equal(mask, np.where(scores > 0.5, 1.0, 0.0))
 
 
-def test_one_half_is_rounded_down_on_both_sides():
+def test_one_half_rounds_down():
     half = np.float32(0.5)
     scores = [np.nextafter(half, 0), half, np.nextafter(half, 1)]
     [mask] = RoundMask()([keras.ops.convert_to_tensor(scores, "float32")])
     assert keras.ops.convert_to_numpy(mask).tolist() == [0, 0, 1]
 
 
-def test_another_threshold_survives_its_config():
+def test_threshold_config_round_trip():
     mask = RoundMask(threshold=0.2)
     config = keras.saving.serialize_keras_object(mask)
     restored = keras.saving.deserialize_keras_object(config)

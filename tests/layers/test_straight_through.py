@@ -50,8 +50,8 @@ MASKS = {
 
 @pytest.mark.parametrize("compiled", [False, "graph", "xla"])
 @pytest.mark.parametrize("name", MASKS)
-def test_forward_is_exact_and_the_gradient_is_upstream(name, compiled):
+def test_forward_is_exact_and_gradient_is_upstream(name, compiled):
     mask, gradient = mask_and_gradient(MASKS[name], SCORES, UPSTREAM, compiled)
-    # The three largest are those above one half: all rules agree here.
+    # The three largest exceed one half, so all rules agree.
     np.testing.assert_array_equal(mask, [0, 0, 0, 0, 1, 1, 1])
     np.testing.assert_array_equal(gradient, UPSTREAM)

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from tf_gems.layers import TopKMask
 
-# Few values, so that ties are heavy; and any float of normal size.
+# Few distinct values with many ties, or any normal floats.
 piles = st.sampled_from(
     [0.0, -0.0, 1.0, 0.5, -2.0, math.inf, -math.inf, 3e38, -1e-30]
 )
@@ -22,7 +22,7 @@ arrays = st.one_of(
 
 
 def largest(scores, count, alive):
-    """The oracle: a stable sort, so that ties keep their order."""
+    """Returns the mask from a stable sort, so that ties keep their order."""
     order = np.argsort(-np.ravel(scores), kind="stable")
     order = order[np.ravel(alive)[order]][:count]
     mask = np.zeros(np.size(scores), "float32")
@@ -54,7 +54,7 @@ def apply(mask, scores, alive, wrap=lambda function: function):
     alive=hnp.arrays("bool", (2, 2, 7)),
     sparsity=st.sampled_from([0.0, 0.3, 0.5, 0.9, 0.999]),
 )
-def test_equals_a_stable_sort(first, second, alive, sparsity):
+def test_matches_stable_sort(first, second, alive, sparsity):
     alive = list(alive)
     together = apply(TopKMask(sparsity), [first, second], alive)
     expected = largest(
@@ -74,7 +74,7 @@ def test_equals_a_stable_sort(first, second, alive, sparsity):
     "shape, scope",
     [((1,), "global"), ((3, 5, 7), "global"), ((8,), "layerwise")],
 )
-def test_is_the_same_when_compiled(shape, scope):
+def test_compiled_result_is_equal(shape, scope):
     generator = np.random.default_rng(0)
     pile = [0.0, -0.0, 1.0, -math.inf, math.inf, 1e-30, -0.3]
     scores = [
@@ -95,7 +95,7 @@ def test_is_the_same_when_compiled(shape, scope):
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -1.0, math.inf, -math.inf])
-def test_equal_scores_are_kept_by_position(value):
+def test_ties_are_broken_by_position(value):
     scores = [np.full((3, 3), value, "float32"), np.full(7, value, "float32")]
     alive = [np.ones((3, 3), bool), np.ones(7, bool)]
     masks = apply(TopKMask(sparsity=0.25), scores, alive)
@@ -103,7 +103,7 @@ def test_equal_scores_are_kept_by_position(value):
     assert joined.tolist() == [1] * 12 + [0] * 4
 
 
-def test_frozen_weights_leave_their_places_empty_when_few_are_alive():
+def test_fewer_alive_weights_than_count():
     scores = [np.array([5.0, 4.0, 3.0, 2.0], "float32")]
     alive = [np.array([False, False, False, True])]
     [mask] = apply(TopKMask(sparsity=0.5), scores, alive)

@@ -1,4 +1,4 @@
-"""What is zero before pruning is no weight that a ticket keeps."""
+"""Tests that a ticket keeps no weight that is zero before pruning."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from tf_gems.layers.zeros import nonzero
 
 
 def network(zeros=0.8, seed=0):
-    """A network of which a part of the weights is zero."""
+    """A network in which some weights are zero."""
     model = keras.Sequential(
         [
             keras.Input((6,)),
@@ -54,9 +54,9 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("name", sorted({*methods.METHODS} - {"acdc"}))
-def test_no_method_keeps_a_zero(name):
+def test_methods_do_not_keep_zeros(name):
     if keras.backend.backend() not in ("tensorflow", "jax"):
-        pytest.skip("gradients")
+        pytest.skip("needs gradients")
     sparse = compiled(network())
     method = methods.get(name, target_sparsity=0.9, **ARGUMENTS.get(name, {}))
     ticket = method.find(sparse, 4 * [dense_data()], verbose=0)
@@ -66,12 +66,12 @@ def test_no_method_keeps_a_zero(name):
 
 def test_dense_phases_need_a_dense_network():
     method = methods.ACDC(0.9, epochs=2)
-    with pytest.raises(ValueError, match="starts from a dense network"):
+    with pytest.raises(ValueError, match="must start from a dense"):
         method.find(compiled(network()), dense_data(), verbose=0)
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "erk", "global"])
-def test_layers_with_too_few_weights_leave_their_share_to_others(distribution):
+def test_layers_with_few_weights_pass_on_their_share(distribution):
     for method in (
         methods.Magnitude(0.9, distribution),
         methods.GradualMagnitude(0.9, epochs=3, distribution=distribution),
@@ -79,32 +79,32 @@ def test_layers_with_too_few_weights_leave_their_share_to_others(distribution):
         model = network()
         kernel = model.layers[1].kernel
         value = np.array(kernel)
-        value[8:] = 0.0  # few are left in this layer
+        value[8:] = 0.0  # This layer has few nonzero weights.
         kernel.assign(value)
         ticket = method.find(compiled(model), dense_data(), verbose=0)
         assert ticket.kept == round(0.1 * ticket.size)
         assert zeros_kept(ticket) == 0
 
 
-def test_a_target_below_what_is_zero_already_is_refused():
+def test_target_below_current_sparsity_is_refused():
     for method in (methods.Magnitude(0.5), methods.GemMiner(0.5, epochs=2)):
         sparse = compiled(network())
-        with pytest.raises(ValueError, match="0.5.*zero or frozen already"):
+        with pytest.raises(ValueError, match="0.5.*already zero or frozen"):
             method.find(sparse, dense_data(), verbose=0)
     with pytest.raises(ValueError, match="Use a target of 0.8"):
         mine(gems.SparseModel(network()), *dense_data(), target_sparsity=0.5)
 
 
-def test_a_second_mining_with_a_lower_target_is_refused():
+def test_second_mining_with_lower_target_is_refused():
     sparse = gems.SparseModel(network(0.0), seed=0)
     mine(sparse, *dense_data(), target_sparsity=0.8)
-    with pytest.raises(ValueError, match="never come back"):
+    with pytest.raises(ValueError, match="stay pruned"):
         mine(sparse, *dense_data(), target_sparsity=0.8)
     with pytest.raises(ValueError, match="which keeps 180 weights"):
         mine(sparse, *dense_data(), target_sparsity=0.5)
 
 
-def test_density_counts_what_is_not_zero():
+def test_density_counts_nonzero_weights():
     sparse = gems.SparseModel(network(0.8))
     sparse.gem.set_phase("finetuning")
     assert sparse.density == pytest.approx(0.2, abs=0.01)
@@ -112,7 +112,7 @@ def test_density_counts_what_is_not_zero():
         gems.SparseModel(network(0.8)).ticket()
 
 
-def test_zeros_rest_while_the_others_train():
+def test_zeros_stay_zero_during_training():
     model = network()
     before = [np.array(layer.kernel) for layer in model.layers]
     sparse = gems.SparseModel(model, phase="finetuning")
@@ -123,8 +123,8 @@ def test_zeros_rest_while_the_others_train():
         np.testing.assert_array_equal(mask != 0, value != 0)
 
 
-def test_what_an_initializer_draws_is_not_pruned():
-    """A zero initializer, an identity, and kernels that are drawn anew."""
+def test_initializer_zeros_are_not_pruned():
+    """A zero initializer, an identity and reinitialized kernels."""
     model = keras.Sequential(
         [
             keras.Input((5, 4)),
@@ -139,14 +139,14 @@ def test_what_an_initializer_draws_is_not_pruned():
     assert drawn.gem.count_alive() == drawn.gem.size
 
 
-def test_a_sparse_model_goes_round_through_a_file(tmp_path):
+def test_sparse_model_file_round_trip(tmp_path):
     sparse = gems.SparseModel(network(0.8), phase="finetuning")
     sparse.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.density == sparse.density
 
 
-def test_which_entries_count():
+def test_counted_entries():
     cases = {
         "dense": (np.ones((2, 3)), np.ones((2, 3))),
         "zero": (np.zeros((2, 3)), np.ones((2, 3))),

@@ -1,4 +1,4 @@
-"""AC/DC against its algorithm in NumPy."""
+"""Compares AC/DC with its algorithm in NumPy."""
 
 import keras
 import numpy as np
@@ -33,7 +33,7 @@ def network(start="trained"):
 
 
 def kept(weights, count):
-    """Returns masks of the `count` largest magnitudes of all."""
+    """Returns masks of the `count` largest magnitudes of all weights."""
     flat = np.concatenate([abs(w).ravel() for w in weights])
     mask = np.zeros(flat.size, bool)
     mask[np.argsort(-flat, kind="stable")[:count]] = True
@@ -43,7 +43,7 @@ def kept(weights, count):
 
 
 def in_numpy(first, second, epochs, count):
-    """Algorithm 1 on the network above with plain gradient descent."""
+    """Algorithm 1 with plain gradient descent on the network above."""
     first, second = first.astype("float64"), second.astype("float64")
     one, two = np.ones(first.shape), np.ones(second.shape)
     for epoch in range(epochs):
@@ -63,7 +63,7 @@ def in_numpy(first, second, epochs, count):
     return first * one, second * two
 
 
-def test_weights_and_masks_are_those_of_the_algorithm():
+def test_weights_and_masks_match_algorithm():
     sparse = network()
     before = [np.array(w.weight) for w in prunable_weights(sparse)]
     history = sparse.fit(
@@ -106,7 +106,7 @@ def test_phases_of_the_paper():
 @pytest.mark.parametrize(
     "pattern, distribution", [("2:4", "lamp"), ("2x1", "erk")]
 )
-def test_the_method_gives_an_accurate_ticket(pattern, distribution):
+def test_method_gives_accurate_ticket(pattern, distribution):
     sparse = network("initialization")
     method = methods.get(
         "acdc",
@@ -122,7 +122,7 @@ def test_the_method_gives_an_accurate_ticket(pattern, distribution):
     np.testing.assert_allclose(sparse.predict(X, verbose=0), found, rtol=1e-6)
 
 
-def test_a_search_that_was_interrupted_ends_with_the_same_bits(tmp_path):
+def test_interrupted_search_gives_same_ticket(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             if epoch == 3:
@@ -144,15 +144,15 @@ def test_a_search_that_was_interrupted_ends_with_the_same_bits(tmp_path):
         )
 
 
-def test_a_sparse_network_is_refused():
+def test_sparse_network_is_refused():
     sparse = network()
     sparse.start_finetuning(methods.Magnitude(0.5).find(sparse))
     sparse.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="starts from a dense network"):
+    with pytest.raises(ValueError, match="must start from a dense"):
         sparse.fit(X, Y, verbose=0, callbacks=[ACDCCallback(0.75)])
 
 
-def test_a_training_that_stops_in_a_dense_phase_warns():
+def test_stopping_in_dense_phase_warns():
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = True

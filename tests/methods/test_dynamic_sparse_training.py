@@ -1,4 +1,4 @@
-"""RigL and SET against training restated in NumPy."""
+"""Compares RigL and SET with NumPy implementations."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ CLASSES = {"rigl": methods.RigL, "set": methods.SparseEvolutionaryTraining}
 
 
 def network(**compilation):
-    """A linear network of two layers."""
+    """A linear network with two layers."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -53,7 +53,7 @@ def training(name, **arguments):
 
 
 def slopes(kernels, biases, batch):
-    """The gradient of the mean squared error of a linear network."""
+    """Returns the gradients of the mean squared error of a linear network."""
     x, y = batch
     hidden = x @ kernels[0] + biases[0]
     error = hidden @ kernels[1] + biases[1] - y
@@ -63,7 +63,7 @@ def slopes(kernels, biases, batch):
 
 
 def restated(name, kernels, masks, steps_per_execution=1):
-    """Algorithm 1 of Evci et al. in NumPy; also counts what came right back."""
+    """Algorithm 1 of Evci et al. Also counts immediately regrown weights."""
     kernels = [k.astype("float64") for k in kernels]
     biases = [np.zeros(7), np.zeros(5)]
     values = [*kernels, *biases]
@@ -132,7 +132,7 @@ def test_golden_training(name, steps_per_execution):
         np.testing.assert_allclose(
             ticket.weights[path] * mask, kernel, rtol=1e-3, atol=1e-5
         )
-    # What this test is about did happen.
+    # The behavior under test did occur.
     assert back > 0
     assert any((a != b).any() for a, b in zip(start, masks, strict=True))
     assert [mask.sum() for _, mask in found] == counts
@@ -148,7 +148,7 @@ class Kill(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_golden_resume(name, tmp_path, monkeypatch):
+def test_golden_resumed_training(name, tmp_path, monkeypatch):
     expected = training(name).find(network(), DATA)
 
     method = training(name)
@@ -178,7 +178,7 @@ class Watch(keras.callbacks.Callback):
         self.seen.append([np.array(w.alive) > 0 for w in weights])
 
 
-def test_counts_stay_and_masks_rest_after_the_end():
+def test_counts_are_constant_and_masks_stop_changing():
     sparse = network()
     method = training("set", fraction=schedules.Constant(1.0), end=0.5)
     method.prepare(sparse)
@@ -196,7 +196,8 @@ def test_counts_stay_and_masks_rest_after_the_end():
         any((a != b).any() for a, b in zip(*pair, strict=True))
         for pair in zip(watch.seen, watch.seen[1:], strict=False)
     ]
-    # Entry `i` says whether step `i + 2` moved the masks; half of 20 is 10.
+    # Entry `i` states whether step `i + 2` changed the masks. The limit is 10,
+    # half of 20.
     assert np.flatnonzero(moved).tolist() == [0, 2, 4, 6]
     kept = sum(counts)
     np.testing.assert_allclose(fit.history["density"], 4 * [kept / 98])
@@ -204,15 +205,15 @@ def test_counts_stay_and_masks_rest_after_the_end():
 
 
 def dataset():
-    """The same batches as a data set that is not a list."""
+    """Returns the same batches as a dataset."""
     x, y = (np.stack(part) for part in zip(*DATA, strict=True))
     return tf.data.Dataset.from_tensor_slices((x, y))
 
 
-def test_callbacks_refuse_what_they_cannot_train():
+def test_callbacks_refuse_unsupported_models():
     sparse = network()
     method = training("set")
-    with pytest.raises(ValueError, match="which is mining.*prepare"):
+    with pytest.raises(ValueError, match="mining phase.*prepare"):
         sparse.fit(dataset(), callbacks=[method.callback()], verbose=0)
     method.prepare(sparse)
     sparse.compile("sgd", "mse")
@@ -235,7 +236,10 @@ def test_wrong_arguments_are_refused():
         (lambda: methods.RigL(0.9, end=1.5), "end=1.5"),
         (lambda: methods.RigL(0.9, update_period=0), "update_period=0"),
         (lambda: methods.RigL(0.9).callback(), "data=None"),
-        (lambda: methods.RigL(0.9).callback(iter(DATA)), "each batch once"),
+        (
+            lambda: methods.RigL(0.9).callback(iter(DATA)),
+            "each batch only once",
+        ),
         (lambda: RewiringCallback(None, fraction="cosin"), "fraction='cosin'"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Edge-popup against a NumPy restatement, step by step."""
+"""Compares edge-popup with a NumPy implementation, step by step."""
 
 import keras
 import numpy as np
@@ -51,7 +51,7 @@ def step(scores, velocity, masks, x, y, penalty):
     of_logits = (softmax - np.eye(4)[y]) / len(x)
     of_hidden = (of_logits @ second.T) * (before > 0)
     for i, slope in enumerate([x.T @ of_hidden, hidden.T @ of_logits]):
-        # Through the mask unchanged, then through the magnitude.
+        # The gradient passes the mask unchanged, and then the magnitude.
         slope = slope * WEIGHTS[i] * np.sign(scores[i])
         slope = slope + 2 * penalty * scores[i]
         velocity[i] = MOMENTUM * velocity[i] - RATE * slope
@@ -59,7 +59,7 @@ def step(scores, velocity, masks, x, y, penalty):
 
 
 class Recorder(keras.callbacks.Callback):
-    """Scores and masks after every step."""
+    """Records scores and masks after every step."""
 
     def __init__(self):
         super().__init__()
@@ -109,7 +109,7 @@ def layer_by_layer():
 
 
 def train(finder, model):
-    """Returns the scores before, those recorded, and the epoch logs."""
+    """Returns the initial scores, the recorded scores and the epoch logs."""
     finder.prepare(model)
     before = [
         np.array(ops.convert_to_numpy(w.score))
@@ -130,7 +130,7 @@ def train(finder, model):
 
 
 def compare(steps, scores, masks_of, penalty=0.0):
-    """Replays the recorded steps; `masks_of(epoch, scores)` are the masks."""
+    """Repeats the recorded steps with the masks of `masks_of`."""
     velocity = [np.zeros_like(s) for s in scores]
     moved = 0
     for index, (found, found_masks) in enumerate(steps):
@@ -143,7 +143,7 @@ def compare(steps, scores, masks_of, penalty=0.0):
             np.testing.assert_array_equal(found_masks[i], after[i])
             moved += np.count_nonzero(masks[i] != after[i])
     assert len(steps) == EPOCHS * BATCHES
-    assert moved > 20, "the masks hardly change: nothing is tested"
+    assert moved > 20, "the masks change too rarely to test anything"
 
 
 def test_golden_edge_popup():
@@ -158,7 +158,7 @@ def test_golden_edge_popup():
 
     compare(steps, scores, masks)
     np.testing.assert_allclose(logs["density"], sum(counts) / SIZE)
-    # 22.95 and 10.2 weights: 33 in all, of which `round` finds 23 and 10.
+    # 22.95 and 10.2 weights: 33 in total, rounded to 23 and 10.
     kept = finder.masks(model)
     assert [int(mask.sum()) for mask in kept] == counts == [23, 10]
     for mask, expected in zip(kept, masks(0, 0, scores), strict=True):
@@ -178,7 +178,7 @@ def test_golden_global_edge_popup(gradual, penalty):
         regularization=penalty,
     )
     scores, steps, logs = train(finder, model)
-    # Five reductions; the first one holds from the beginning.
+    # Five reductions, the first of which applies from the start.
     powers = [1, 1, 2, 3, 4, 5] if gradual else [5] * EPOCHS
     counts = [round(SIZE * (1 - SPARSITY) ** (i / 5)) for i in powers]
     compare(
@@ -196,7 +196,7 @@ def test_golden_global_edge_popup(gradual, penalty):
     assert model.ticket().kept == 33
 
 
-def test_golden_global_edge_popup_of_several_gem_layers():
+def test_golden_global_edge_popup_with_several_gem_layers():
     model = layer_by_layer()
     finder = methods.EdgePopup(
         SPARSITY, EPOCHS, distribution="global", gradual=True, freeze_period=2
@@ -218,7 +218,7 @@ def test_golden_global_edge_popup_of_several_gem_layers():
         np.testing.assert_array_equal(mask, wanted)
 
 
-def test_scores_have_the_fan_in_of_what_a_kernel_reads():
+def test_scores_use_fan_in_of_kernel():
     model = keras.Sequential(
         [
             keras.Input((5, 5, 64)),
@@ -230,14 +230,14 @@ def test_scores_have_the_fan_in_of_what_a_kernel_reads():
     )
     sparse = gems.SparseModel(model, seed=0)
     methods.EdgePopup(0.5).prepare(sparse)
-    # The pointwise kernel reads 128 channels, the dense one 40.
+    # The pointwise kernel reads 128 channels, and the dense one reads 40.
     fans = [9, 9, 128, 40]
     for weight, fan_in in zip(sparse.gem.prunable, fans, strict=True):
         score = ops.convert_to_numpy(weight.score)
         assert np.abs(score).max() <= fan_in**-0.5
         np.testing.assert_allclose(score.std(), (3 * fan_in) ** -0.5, rtol=0.05)
         assert weight.score.constraint is None
-    # Gem-Miner takes the same model back.
+    # The same model can be mined by Gem-Miner.
     methods.GemMiner(0.5).prepare(sparse)
     scores = [ops.convert_to_numpy(w.score) for w in sparse.gem.prunable]
     assert all(0 <= s.min() and 0.95 < s.max() <= 1 for s in scores)
@@ -265,7 +265,9 @@ def test_wrong_arguments_are_refused():
             methods.EdgePopup(0.9, **arguments)
     model = whole()
     model.compile("sgd", LOSS)
-    with pytest.raises(ValueError, match="must leave a weight.*195 prunable"):
+    with pytest.raises(
+        ValueError, match="must keep at least one.*195 prunable"
+    ):
         methods.EdgePopup(0.999, 1).find(model, DATA)
     model = whole()
     model.compile("sgd", LOSS)

@@ -1,4 +1,4 @@
-"""Gradual magnitude pruning against its rule in NumPy."""
+"""Compares gradual magnitude pruning with NumPy."""
 
 import keras
 import numpy as np
@@ -41,7 +41,7 @@ def network():
 
 
 class Watch(keras.callbacks.Callback):
-    """Keeps weights and flags as they are when epochs begin."""
+    """Records the weights and flags at the start of every epoch."""
 
     def on_train_begin(self, logs=None):
         self.seen = []
@@ -57,7 +57,7 @@ class Watch(keras.callbacks.Callback):
 
 
 def watch(**arguments):
-    """Trains for eight epochs in a `fit` of one's own."""
+    """Trains for eight epochs with `fit`."""
     sparse = network()
     method = methods.GradualMagnitude(0.75, epochs=8, **arguments)
     method.prepare(sparse)
@@ -79,7 +79,7 @@ def test_golden_masks_of_every_epoch():
     alive = np.ones(144, bool)
     counts = []
     for epoch, (weights, flags) in enumerate(seen):
-        # Equation 1 of Zhu & Gupta from epoch 0 to 6, with 25 % in the end.
+        # Equation 1 of Zhu & Gupta from epoch 0 to 6, with a final 25 %.
         density = 0.25 + 0.75 * (1 - min(epoch, 6) / 6) ** 3
         counts.append(round(144 * density))
         ranks = np.argsort(-np.where(alive, abs(weights), -1), kind="stable")
@@ -119,15 +119,15 @@ def test_patterns_and_distributions(pattern, distribution):
     kept = [mask.sum() for mask in masks.values()]
     if counts is None:
         assert sum(kept) == 36
-    elif pattern == "2x1":  # whole blocks only
+    elif pattern == "2x1":  # Only whole blocks.
         assert kept == [2 * (count // 2) for count in counts]
     else:
         assert kept == counts
 
 
-def test_named_weights_fall_at_their_own_rate():
+def test_per_weight_sparsity_schedules():
     _, seen, _ = watch(distribution={"a/kernel": 0.9})
-    share = 1 - (1 - 2 / 6) ** 3  # of the way, when epoch 2 begins
+    share = 1 - (1 - 2 / 6) ** 3  # The progress at the start of epoch 2.
     kept = [part.sum() for part in np.split(seen[2][1], [96])]
     ends = [10, 26]
     assert kept == [
@@ -143,8 +143,8 @@ def test_density_of_every_epoch():
     expected = [1.0, 1.0, 1.0, 0.775, 0.55, 0.325, 0.1, 0.1]
     found = [callback.density(epoch, 8) for epoch in range(8)]
     np.testing.assert_allclose(found, expected)
-    # However short training is, and whatever the schedule says, the last
-    # epoch trains what is left, and two epochs do so by default.
+    # For any length of training and any schedule, the last epoch has the final
+    # sparsity. By default, the last two epochs do.
     default = GradualMagnitudeCallback(0.9)
     late = GradualMagnitudeCallback(0.9, end=1.0)
     for epochs in range(2, 9):
@@ -161,8 +161,8 @@ def test_density_of_every_epoch():
     assert copy.get_config() == odd.get_config()
 
 
-def test_a_golden_lamp_run():
-    """Masks of every epoch, from LAMP as the paper defines it."""
+def test_golden_lamp_masks():
+    """Compares the masks of every epoch with LAMP as defined in the paper."""
     _, seen, _ = watch()
     alive = np.ones(144, bool)
     for epoch, (weights, flags) in enumerate(seen):
@@ -195,10 +195,11 @@ class CountAlive(keras.callbacks.Callback):
     "epochs, frequency, parts",
     [(3, None, 8), (4, None, 4), (8, None, 1), (8, 2, 2), (1, None, 8)],
 )
-def test_few_epochs_are_pruned_within(epochs, frequency, parts, eagerly):
+def test_few_epochs_prune_within_epochs(epochs, frequency, parts, eagerly):
     sparse, counted = network(), CountAlive()
     sparse.optimizer.learning_rate = 1e-3
-    x, y = (np.tile(array, (2, 1)) for array in DATA[0])  # 16 steps of one
+    # 16 steps in a single epoch.
+    x, y = (np.tile(array, (2, 1)) for array in DATA[0])
     sparse.fit(
         x,
         y,
@@ -218,7 +219,7 @@ def test_few_epochs_are_pruned_within(epochs, frequency, parts, eagerly):
 
 
 def trained(**arguments):
-    """A network of which some steps were trained, wrapped and compiled."""
+    """A compiled sparse model of a network that was trained for a few steps."""
     model = plain()
     model.compile("sgd", "mse")
     model.fit(*DATA[0], epochs=2, verbose=0)
@@ -228,9 +229,9 @@ def trained(**arguments):
 
 
 @pytest.mark.parametrize("start", ["initialization", "trained"])
-def test_a_wrapped_model_is_pruned_by_one_callback(start):
+def test_callback_prunes_wrapped_model(start):
     sparse, model = trained(start=start)
-    if start == "trained":  # it computes what was trained
+    if start == "trained":  # The outputs are those of the trained network.
         np.testing.assert_array_equal(sparse(DATA[0][0]), model(DATA[0][0]))
     sparse.evaluate(*DATA[0], verbose=0)
     before = [np.array(w.weight) for w in prunable_weights(sparse)]
@@ -246,7 +247,7 @@ def test_a_wrapped_model_is_pruned_by_one_callback(start):
     moved = [np.array(w.weight) for w in prunable_weights(sparse)]
     assert all((a != b).any() for a, b in zip(before, moved, strict=True))
     assert sparse.ticket().sparsity == 0.75
-    # What validation saw is the pruned network that the user gets back.
+    # Validation used the pruned network that the user receives.
     plain = gems.strip(sparse)
     plain.compile("sgd", "mse")
     np.testing.assert_allclose(
@@ -254,15 +255,15 @@ def test_a_wrapped_model_is_pruned_by_one_callback(start):
     )
 
 
-def test_a_model_that_is_being_mined_is_not_pruned_by_it():
+def test_model_in_mining_phase_is_refused():
     sparse, _ = trained()
     mining = gems.GemMinerCallback(0.5, freeze_period=1)
     sparse.fit(*DATA[0], epochs=3, verbose=0, callbacks=[mining])
-    with pytest.raises(ValueError, match="which is mining"):
+    with pytest.raises(ValueError, match="in the mining phase"):
         sparse.fit(*DATA[0], callbacks=[gems.GradualMagnitudeCallback(0.9)])
 
 
-def test_training_that_ends_before_pruning_is_told():
+def test_training_that_ends_before_pruning_is_reported():
     early = keras.callbacks.EarlyStopping("density", patience=0, mode="max")
     sparse, _ = trained(start="trained")
     callback = gems.GradualMagnitudeCallback(0.75)
@@ -274,7 +275,7 @@ def test_training_that_ends_before_pruning_is_told():
         gems.strip(sparse)
 
 
-def test_pruned_weights_are_not_brought_back():
+def test_pruned_weights_are_not_restored():
     sparse, _ = trained(start="trained")
     callback = gems.GradualMagnitudeCallback(0.75)
     early = keras.callbacks.EarlyStopping(
@@ -332,7 +333,7 @@ def test_averages_of_weights_are_pruned_as_well():
     assert count() == 36
 
 
-def test_a_target_below_the_present_zeros_is_refused():
+def test_target_below_current_sparsity_is_refused():
     sparse, _ = trained(start="trained")
     fit = {"epochs": 3, "verbose": 0}
     sparse.fit(*DATA[0], **fit, callbacks=[gems.GradualMagnitudeCallback(0.75)])
@@ -353,7 +354,7 @@ def test_a_target_below_the_present_zeros_is_refused():
     assert again.ticket().kept == round(0.1 * 144)
 
 
-def test_a_layer_at_its_floor_is_named():
+def test_layer_at_minimum_is_named():
     sparse, model = trained(start="trained")
     layer = model.get_layer("b")
     layer.kernel.assign(layer.kernel * 1e-3)
@@ -372,7 +373,7 @@ def test_refusals():
     sparse = network()
     sparse.train_on_batch(*DATA[0])
     callback = GradualMagnitudeCallback(0.9)
-    with pytest.raises(ValueError, match="which is mining.*prepare"):
+    with pytest.raises(ValueError, match="in the mining phase.*prepare"):
         sparse.fit(*DATA[0], callbacks=[callback], verbose=0)
     for arguments in ({"begin": 0.8}, {"end": 1.1}, {"begin": -0.1}):
         with pytest.raises(ValueError, match="begin=.*end="):

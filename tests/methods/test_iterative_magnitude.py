@@ -1,4 +1,4 @@
-"""Rounds of training and pruning, against a restatement in NumPy."""
+"""Compares rounds of training and pruning with NumPy."""
 
 import keras
 import numpy as np
@@ -68,7 +68,7 @@ def train_by_hand(weights, masks, epochs, rates, snapshot_at=None):
 
 
 def search_by_hand(weights, counts, epochs, rates, rewind_steps):
-    """Masks of every round, and the weights of the last ticket."""
+    """Returns the masks of every round and the weights of the last ticket."""
     masks = [np.ones(weights[0].shape), np.ones(weights[2].shape)]
     found, start = [], weights
     for number, count in enumerate(counts):
@@ -113,7 +113,7 @@ def cosine(step):
         ("lr_rewinding", None, cosine),
     ],
 )
-def test_three_rounds_golden(name, rewind_steps, rates, tmp_path):
+def test_golden_three_rounds(name, rewind_steps, rates, tmp_path):
     sparse = network()
     start = [v.numpy() for v in gems.network.network_weights(sparse)]
     arguments = {"rounds": 3, "epochs": 2, "distribution": "global"}
@@ -138,7 +138,7 @@ def test_three_rounds_golden(name, rewind_steps, rates, tmp_path):
         weights, gems.network.network_weights(sparse), strict=True
     ):
         np.testing.assert_allclose(variable.numpy(), expected, atol=1e-5)
-    # The masks follow from training: those of the initial weights differ.
+    # The masks depend on training: those of the initial weights differ.
     one_shot = methods.Magnitude(0.7, "global").find(network())
     assert any(
         (a != b).any()
@@ -160,7 +160,7 @@ def same(ticket, other):
 @pytest.mark.parametrize(
     "name", ["imp", pytest.param("lr_rewinding", marks=pytest.mark.slow)]
 )
-def test_an_interrupted_search_goes_on(name, tmp_path):
+def test_interrupted_search_resumes(name, tmp_path):
     more = {"rewind_steps": 6} if name == "imp" else {}
     method = methods.get(
         name,
@@ -171,7 +171,7 @@ def test_an_interrupted_search_goes_on(name, tmp_path):
         **more,
     )
     whole = method.find(network(deep=True, run_eagerly=True), DATA)
-    # Rounds of 12 batches, by a machine that fails after about 10.
+    # Rounds of 12 batches. Reading fails after about 10.
     stops, ticket = [], None
     while ticket is None and len(stops) < 9:
         sparse = network(deep=True, run_eagerly=True)
@@ -179,19 +179,19 @@ def test_an_interrupted_search_goes_on(name, tmp_path):
             data = Interrupted(DATA, 10)
             ticket = method.find(sparse, data, directory=tmp_path)
         except Exception as error:
-            assert "machine is gone" in str(error)
+            assert "Simulated interruption" in str(error)
             stops.append({path.name for path in tmp_path.iterdir()})
-    assert any("round_2" in names for names in stops)  # a round's backup
+    assert any("round_2" in names for names in stops)  # The backup of a round.
     same(ticket, whole)
-    # A later `fit` does not begin where the resumed one did.
+    # A later `fit` does not start at the epoch of the resumed one.
     sparse.compile("sgd", "mse")
     assert len(sparse.fit(*DATA[0], epochs=2, verbose=0).epoch) == 2
-    # What is finished is not trained again: not one batch is read.
+    # A finished search is not trained again, and reads no batch.
     again = Interrupted(DATA, 0)
     same(method.find(network(deep=True), again, directory=tmp_path), whole)
 
 
-def test_a_directory_belongs_to_one_search(tmp_path):
+def test_directory_belongs_to_one_search(tmp_path):
     method = methods.IterativeMagnitude(0.5, epochs=1, rounds=1)
     method.find(network(), DATA, directory=tmp_path)
     other = methods.get(method, target_sparsity=0.6)
@@ -199,7 +199,7 @@ def test_a_directory_belongs_to_one_search(tmp_path):
         other.find(network(), DATA, directory=tmp_path)
 
 
-def test_what_the_last_round_refuses_is_refused_before_the_first():
+def test_impossible_last_round_is_refused_before_first():
     method = methods.IterativeMagnitude(0.5, 1, rounds=2, pattern="2:4")
     method.find(network(), DATA[:1])
     for distribution in ({"last": 0.1}, "smart_ratio"):
@@ -210,10 +210,10 @@ def test_what_the_last_round_refuses_is_refused_before_the_first():
             other.find(network(), Interrupted(DATA, 0))
 
 
-def test_rounds_follow_from_the_rate():
+def test_rounds_are_derived_from_rate():
     assert methods.IterativeMagnitude(0.2).rounds == 1
     assert methods.IterativeMagnitude(0.36).rounds == 2
-    assert methods.IterativeMagnitude(0.9856).rounds == 19  # the papers'
+    assert methods.IterativeMagnitude(0.9856).rounds == 19  # The papers' rate.
     assert methods.IterativeMagnitude(0.98, rate=0.5).rounds == 6
     assert methods.IterativeMagnitude(0.98, rounds=4).rounds == 4
     assert methods.IterativeMagnitude(0.0).rounds == 1
@@ -244,7 +244,7 @@ def test_several_steps_in_one_execution():
     assert (weights[0] != weights[1]).any()
 
 
-def test_what_is_out_of_range_is_refused():
+def test_out_of_range_arguments_are_refused():
     for arguments, message in [
         ({"rate": 0}, "`rate`.*Received: rate=0"),
         ({"rate": 1.0}, "rate=1.0"),

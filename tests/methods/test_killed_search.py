@@ -1,4 +1,4 @@
-"""A search that is killed goes on where it was, and ends the same.
+"""Tests that a killed search resumes with the same result.
 
 This file is also the program that is killed: `NAME DIRECTORY READS`.
 """
@@ -19,7 +19,7 @@ import tf_gems as gems
 from tf_gems import methods
 from tf_gems.files import lock
 
-SETTINGS = {  # each trains for 6 epochs
+SETTINGS = {  # Each trains for 6 epochs.
     "imp": {"epochs": 3, "rounds": 2, "rewind_steps": 3},
     "gem_miner": {"epochs": 6, "freeze_period": 1},
 }
@@ -53,14 +53,14 @@ def search(name, data, directory=None):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 needs POSIX")
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_killed_search_goes_on(name, tmp_path):
+def test_killed_search_resumes(name, tmp_path):
     tests = pathlib.Path(__file__).parents[1]
     paths = tests.parent, tests
     run = subprocess.run(
-        # 24 batches are needed in all, and each `fit` of a backup looks at
-        # one more; a `fit` may read some ahead.
+        # The search needs 24 batches. Each `fit` with a backup reads one more,
+        # and a `fit` may prefetch some.
         [sys.executable, __file__, name, str(tmp_path), "23"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
         capture_output=True,
@@ -79,8 +79,8 @@ def test_a_killed_search_goes_on(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_search_removes_only_what_it_made(name, tmp_path):
-    """Item by item: folders and files of the user stay, backups go."""
+def test_search_removes_only_its_files(name, tmp_path):
+    """Files and directories of the user are kept, and backups are removed."""
     part = {"imp": "round_1", "gem_miner": "training"}[name]
     notes = tmp_path / part / "thesis" / "notes.txt"
     notes.parent.mkdir(parents=True)
@@ -94,7 +94,7 @@ def test_a_search_removes_only_what_it_made(name, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["rewind.gem", "round_1.gem"])
-def test_a_ticket_of_the_user_is_not_replaced(file, tmp_path):
+def test_user_ticket_is_not_replaced(file, tmp_path):
     model = keras.Sequential([keras.Input((5,)), layers.Dense(3)])
     other = methods.Magnitude(0.7).find(gems.SparseModel(model, seed=0))
     for save in (other.save, lambda path: path.write_text("no ticket")):
@@ -106,7 +106,7 @@ def test_a_ticket_of_the_user_is_not_replaced(file, tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [file]
 
 
-def test_an_empty_folder_of_the_user_stays(tmp_path):
+def test_empty_user_directory_is_kept(tmp_path):
     (tmp_path / "training").mkdir()
     search("gem_miner", DATA, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["training"]
@@ -116,7 +116,9 @@ def test_an_empty_folder_of_the_user_stays(tmp_path):
 
 def test_two_searches_in_one_directory_are_refused(tmp_path):
     with lock(tmp_path):
-        with pytest.raises(RuntimeError, match="in which another one works"):
+        with pytest.raises(
+            RuntimeError, match="in which another process works"
+        ):
             search("gem_miner", DATA, tmp_path)
 
 

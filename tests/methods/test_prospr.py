@@ -1,4 +1,4 @@
-"""ProsPr against central differences through steps of gradient descent."""
+"""Compares ProsPr with central differences through gradient descent."""
 
 import keras
 import numpy as np
@@ -67,7 +67,7 @@ def slopes(weights, x, y):
 
 
 def loss_after(weights, steps, last, biases=True):
-    """Of the weights after a step of gradient descent on each batch."""
+    """Returns the loss after a step of gradient descent on each batch."""
     for x, y in steps:
         trained = zip(weights, slopes(weights, x, y), strict=True)
         weights = [w - RATE * g * (biases or w.ndim > 1) for w, g in trained]
@@ -75,7 +75,7 @@ def loss_after(weights, steps, last, biases=True):
 
 
 def central_differences(function):
-    """`|w dL / dw|` for both kernels, in float64."""
+    """Returns `|w dL / dw|` for both kernels, in float64."""
     found = []
     for place in (0, 2):
         score = np.zeros(START[place].shape)
@@ -106,7 +106,8 @@ def test_golden_prospr(build):
     steps, last = BATCHES[:2], BATCHES[2]
     expected = central_differences(lambda w: loss_after(w, steps, last))
     close(found, expected)
-    # All of this is told apart: the biases train in the steps, and steps count.
+    # The comparison distinguishes these: biases are trained in the steps, and
+    # the number of steps matters.
     for other in (
         lambda w: loss_after(w, steps, last, biases=False),
         lambda w: loss_after(w, steps[:1], last),
@@ -117,7 +118,7 @@ def test_golden_prospr(build):
         np.testing.assert_array_equal(ops.convert_to_numpy(variable), value)
 
 
-def test_golden_prospr_averages_over_the_batches_that_are_left():
+def test_golden_prospr_averages_over_remaining_batches():
     prospr = methods.ProsPr(0.5, steps=1, learning_rate=RATE, batches=4)
 
     def mean_loss(weights):
@@ -128,7 +129,7 @@ def test_golden_prospr_averages_over_the_batches_that_are_left():
     close(prospr.scores(whole(), BATCHES), central_differences(mean_loss))
 
 
-def test_without_steps_it_is_snip():
+def test_prospr_without_steps_equals_snip():
     snip = methods.Snip(0.5, batches=2).scores(whole(), BATCHES)
     close(methods.ProsPr(0.5, 0, batches=2).scores(whole(), BATCHES), snip)
 

@@ -1,4 +1,4 @@
-"""SNIP, GraSP and SynFlow against formulas, on networks of two layers."""
+"""Compares SNIP, GraSP and SynFlow with formulas for two layers."""
 
 import keras
 import numpy as np
@@ -31,13 +31,13 @@ def assign(model):
 
 
 def mining():
-    """A network half of which is masked by its scores."""
+    """A network whose scores mask half of the weights."""
     model = keras.Sequential([keras.Input((5,)), dense(4), dense(3)])
     return gems.SparseModel(assign(model), seed=0)
 
 
 def finetuning():
-    """A network with a ticket, of which penalties are a part of the loss."""
+    """A network with a ticket, whose loss includes regularizers."""
     sparse = mining()
     gems.methods.RandomPruning(0.5).find(sparse).apply(sparse)
     assign(sparse.model)
@@ -53,7 +53,7 @@ def layer_by_layer():
 
 
 def gradient(x, y, temperature=1.0):
-    """Of the mean of `(x V W / t - y)^2`."""
+    """Returns the gradient of the mean of `(x V W / t - y)^2`."""
     slope = 2 * (x @ V @ W / temperature - y) / y.size / temperature
     return x.T @ slope @ W.T, V.T @ x.T @ slope
 
@@ -70,7 +70,7 @@ def test_golden_snip(build):
     g, h = gradient(X, Y)
     expected = [np.abs(g * V), np.abs(h * W)]
     close(methods.Snip(0.5).scores(model, (X, Y)), expected)
-    # Batches of unequal sizes: still the mean over all examples.
+    # Batches of different sizes: the mean is over all examples.
     batches = [(X[:7], Y[:7]), (X[7:], Y[7:]), (X, 0 * Y)]
     close(methods.Snip(0.5, batches=2).scores(model, batches), expected)
     g, h = gradient(X[:7], Y[:7])
@@ -80,7 +80,7 @@ def test_golden_snip(build):
     )
 
 
-def test_golden_snip_counts_the_losses_of_layers():
+def test_golden_snip_includes_layer_losses():
     last = dense(3, activity_regularizer=keras.regularizers.L2(0.1))
     model = keras.Sequential([keras.Input((5,)), dense(4), last])
     sparse = gems.SparseModel(assign(model), seed=0)
@@ -109,7 +109,7 @@ def test_golden_grasp(temperature):
     close(grasp.scores(model, batches), expected)
 
 
-def test_golden_grasp_keeps_the_norm_of_the_gradient():
+def test_golden_grasp_keeps_gradient_norm():
     """Removing one weight changes `g . g` by `-2` times its score."""
     scale = 1e-3
     model = mining()
@@ -132,7 +132,7 @@ def test_golden_grasp_keeps_the_norm_of_the_gradient():
 
 
 def flow_network():
-    """All that is no weight on a path: biases, scales, activations."""
+    """Includes everything that must not block the flow."""
     model = keras.Sequential(
         [
             keras.Input((5,)),
@@ -178,7 +178,7 @@ def test_golden_synflow():
         np.concatenate([m.ravel() for m in kept]), flat >= np.sort(flat)[-8]
     )
 
-    # The network is what it was.
+    # The network is unchanged.
     np.testing.assert_array_equal(ops.convert_to_numpy(model(X)), before)
     assert {layer.compute_dtype for layer in model.model.layers} == {"float32"}
     for variable, value in zip(model.weights, state, strict=True):
@@ -189,13 +189,13 @@ def test_golden_synflow_does_not_overflow():
     wide = [dense(4, kernel_initializer="ones") for _ in range(12)]
     model = keras.Sequential([keras.Input((4,)), *wide])
     for kernel in model.weights:
-        kernel.assign(1e5 * kernel)  # the flow is 4 * (4e5)^12
+        kernel.assign(1e5 * kernel)  # The flow is 4 * (4e5)^12.
     sparse = gems.SparseModel(model, seed=0)
     for share in methods.SynFlow(0.5, rounds=1).scores(sparse, None):
         np.testing.assert_allclose(share, 1 / 16, rtol=1e-5)
 
 
-def test_rounds_save_a_layer_from_collapse():
+def test_rounds_prevent_layer_collapse():
     parts = [layers.Dense(100, activation="relu") for _ in range(3)]
     model = keras.Sequential([keras.Input((4,)), *parts, layers.Dense(2)])
     sparse = gems.SparseModel(model, seed=0)
@@ -208,7 +208,7 @@ def test_rounds_save_a_layer_from_collapse():
     assert smallest(30) > 0
 
 
-def test_synflow_keeps_every_layer_of_resnet20_at_999_per_mille():
+def test_synflow_keeps_every_resnet20_layer_at_99_9_percent():
     sparse = gems.SparseModel(zoo.resnet20(), seed=0)
     ticket = methods.SynFlow(0.999).find(sparse)
     assert ticket.kept == round(0.001 * 268_336)

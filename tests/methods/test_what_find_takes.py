@@ -1,4 +1,4 @@
-"""What `fit` takes, `find` takes: every form of data gives the same ticket."""
+"""Tests that `find` takes all forms of data that `fit` takes."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ from tf_gems import methods
 pytestmark = [
     pytest.mark.skipif(
         keras.backend.backend() not in ("tensorflow", "jax"),
-        reason="gradients",
+        reason="needs gradients",
     ),
     pytest.mark.usefixtures("eagerly"),
 ]
@@ -97,7 +97,7 @@ _expected = {}
         ),
     ],
 )
-def test_every_form_gives_the_same_ticket(form, name):
+def test_every_data_form_gives_same_ticket(form, name):
     positional, named = FORMS[form]()
     found = METHODS[name].find(network(), *positional, verbose=0, **named)
     if name not in _expected:
@@ -126,7 +126,7 @@ def test_sample_and_class_weights_count():
         snip.find(network(), X, Y, sample_weight=np.zeros(16), **whole)
 
 
-def test_a_loss_that_was_never_given_is_named():
+def test_missing_loss_is_named():
     sparse = network(loss=None)
     for name in ("snip", "grasp", "prospr"):
         method = methods.get(name, target_sparsity=0.5)
@@ -144,7 +144,7 @@ class Reconstruction(layers.Layer):
 
 
 @pytest.mark.parametrize("form", ["array", "dict", "batches"])
-def test_inputs_alone(form):
+def test_inputs_without_targets(form):
     inputs = keras.Input((6,), name="values")
     outputs = layers.Dense(6)(layers.Dense(8, "tanh")(inputs))
     outputs = Reconstruction()([outputs, inputs])
@@ -165,7 +165,7 @@ def test_nested_inputs_and_targets():
 
 
 @pytest.mark.parametrize("verbose", ["auto", 0])
-def test_progress_and_validation_are_those_of_fit(verbose, capsys):
+def test_progress_and_validation_as_in_fit(verbose, capsys):
     history = keras.callbacks.History()
     methods.GradualMagnitude(0.5, epochs=2).find(
         network(),
@@ -179,7 +179,7 @@ def test_progress_and_validation_are_those_of_fit(verbose, capsys):
     assert ("Epoch 2/2" in capsys.readouterr().out) == (verbose == "auto")
 
 
-def test_rigl_looks_at_the_arrays_that_it_trains_on():
+def test_rigl_scores_use_training_arrays():
     rigl = methods.RigL(0.5, epochs=2, update_period=1)
     first = rigl.find(network(), X, Y, batch_size=8, verbose=0)
     again = rigl.find(network(), X, Y, batch_size=8, verbose=0)
@@ -200,20 +200,22 @@ class Stop(keras.callbacks.Callback):
         methods.GradualMagnitude(0.5, epochs=4),
     ],
 )
-def test_a_search_that_is_stopped_gives_no_ticket(method):
+def test_stopped_search_gives_no_ticket(method):
     with pytest.raises(RuntimeError, match="EarlyStopping"):
         method.find(network(), X, Y, verbose=0, callbacks=[Stop()])
 
 
-def test_data_that_ends_too_early_is_refused():
+def test_too_short_data_is_refused():
     batches = iter([(X, Y)])
-    with pytest.raises(ValueError, match="gives each batch once.*for 3 epochs"):
+    with pytest.raises(
+        ValueError, match="yields each batch only once.*for 3 epochs"
+    ):
         methods.GradualMagnitude(0.5, epochs=3).find(network(), batches)
     with pytest.raises(ValueError, match="data=None"):
         methods.GemMiner(0.5, epochs=2, freeze_period=1).find(network())
 
 
-def test_layers_at_their_floor_are_named():
+def test_layers_at_minimum_are_named():
     sparse = network()
     kernel = sparse.model.layers[1].kernel
     kernel.assign(1e-6 * np.ones(kernel.shape))
@@ -221,7 +223,7 @@ def test_layers_at_their_floor_are_named():
         methods.Magnitude(0.5, distribution="global").find(sparse)
 
 
-def test_a_schedule_that_cannot_be_recorded_is_refused_at_once():
+def test_unserializable_schedule_is_refused_early():
     class Own(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step):
             return 0.1
@@ -235,9 +237,10 @@ def test_a_schedule_that_cannot_be_recorded_is_refused_at_once():
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="steps of users' own"
+    keras.backend.backend() != "tensorflow",
+    reason="needs custom training steps",
 )
-def test_the_loss_of_a_model_with_its_own_step_is_differentiated():
+def test_custom_step_loss_is_differentiated():
     class Own(keras.Model):
         def train_step(self, data):
             raise NotImplementedError

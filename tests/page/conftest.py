@@ -1,4 +1,4 @@
-"""A browser for the tests of what runs in one."""
+"""Starts a browser for tests of the page."""
 
 import shutil
 import threading
@@ -33,7 +33,7 @@ def browser():
 
 @pytest.fixture
 def opened(browser):
-    """Function that opens the page of a directory, at the size of a phone."""
+    """Function that opens the page of a directory at the size of a phone."""
     servers, found = [], []
 
     def open_page(folder, path=""):

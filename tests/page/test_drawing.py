@@ -1,4 +1,4 @@
-"""What people do with the page of a recipe's run: draw, drop, misuse."""
+"""Tests drawing on the page of a run, dropping files and errors."""
 
 import base64
 import contextlib
@@ -33,10 +33,10 @@ def run(browser, tmp_path_factory):
 
 
 def network(run):
-    """The network of the run, by way of the file that Keras saved."""
+    """The network of the run, loaded from its Keras file."""
     model = keras.models.load_model(run / "finetuned.keras", compile=False)
     images = tf_gems.datasets.load("digits").train[0]
-    raw = np.unique(images)  # seventeen levels, from black to white
+    raw = np.unique(images)  # 17 levels from black to white.
     return lambda pixels: np.asarray(
         model((raw[0] + pixels * (raw[-1] - raw[0]))[None, :, :, None])
     )[0]
@@ -48,21 +48,21 @@ def sure(logits):
 
 
 def canvas(page):
-    """The pixels on the canvas, as fractions of white."""
+    """Returns the pixels on the canvas, as fractions of white."""
     url = page.evaluate("document.getElementById('canvas').toDataURL()")
     image = keras.utils.load_img(io.BytesIO(base64.b64decode(url[22:])))
     return np.asarray(image, "float32").mean(-1) / 255
 
 
 def small(pixels, size=8):
-    """The mean of every square of pixels."""
+    """Returns the mean of every square of pixels."""
     side = len(pixels) // size
     return pixels.reshape(size, side, size, side).mean((1, 3))
 
 
 @contextlib.contextmanager
 def answers(page):
-    """Waits, after what is done within, for the answer to it."""
+    """Runs the block, and waits for its prediction."""
     page.evaluate(
         "() => new Promise(done => setTimeout(done, 200)).then(() => {"
         "  window.told = 0;"
@@ -80,7 +80,7 @@ def answer(page):
     return page.inner_text("#sparse-answer"), page.inner_text("#sparse-sure")
 
 
-def test_a_run_of_a_recipe_shows_what_it_did(run, opened):
+def test_page_shows_recipe_run(run, opened):
     page = opened(run)
     page.wait_for_selector(SHOWN, timeout=60_000)
     assert page.inner_text("#name") == "lenet_300_100 on digits"
@@ -98,7 +98,7 @@ def test_a_run_of_a_recipe_shows_what_it_did(run, opened):
     assert page.problems == []
 
 
-def test_a_dropped_image_is_read_as_keras_reads_it(run, opened):
+def test_dropped_image_matches_keras(run, opened):
     pixels = np.zeros((8, 8), "float32")
     pixels[1:7, 4] = 1.0
     pixels[2, 3] = 0.5
@@ -123,7 +123,7 @@ def test_a_dropped_image_is_read_as_keras_reads_it(run, opened):
     expected = network(run)(pixels)
     assert found == str(expected.argmax())
     assert abs(float(percent[:-2]) - sure(expected)) < 0.5
-    # What is no image changes nothing but the message.
+    # A file that is not an image only changes the message.
     text = base64.b64encode(b"no image").decode()
     page.evaluate(drop, [text, "notes.txt", "text/plain"])
     page.wait_for_function(
@@ -134,7 +134,7 @@ def test_a_dropped_image_is_read_as_keras_reads_it(run, opened):
     assert page.problems == []
 
 
-def test_a_pointer_draws(run, opened):
+def test_pointer_draws(run, opened):
     page = opened(run)
     page.wait_for_selector(SHOWN, timeout=60_000)
     with answers(page):
@@ -153,7 +153,7 @@ def test_a_pointer_draws(run, opened):
         page.mouse.up()
     found, percent = answer(page)
     drawn = canvas(page)
-    assert drawn[60:220, 138:142].min() > 0.9  # the line, and nothing else
+    assert drawn[60:220, 138:142].min() > 0.9  # Only the line.
     assert drawn[:, :100].max() == drawn[:, 180:].max() == 0
     assert drawn[:30].max() == drawn[250:].max() == 0
     expected = network(run)(small(drawn))
@@ -161,7 +161,7 @@ def test_a_pointer_draws(run, opened):
     assert abs(float(percent[:-2]) - sure(expected)) < 0.5
 
 
-def test_keys_reach_everything_in_order(run, opened):
+def test_keyboard_reaches_all_controls_in_order(run, opened):
     page = opened(run)
     page.wait_for_selector(SHOWN, timeout=60_000)
     seen = []
@@ -181,7 +181,7 @@ def test_keys_reach_everything_in_order(run, opened):
         "run",
         "scroll",
     ]
-    # Every control has a name that a screen reader can say.
+    # Every control has a name for screen readers.
     for selector in ("#canvas", "#file", "#examples", "#progress", "#run"):
         name = page.locator(selector).evaluate(
             "e => e.ariaLabel || e.labels?.[0]?.innerText || e.innerText"
@@ -197,7 +197,7 @@ def test_keys_reach_everything_in_order(run, opened):
     assert canvas(page)[138:142, 140:158].min() > 0.9
 
 
-def test_a_broken_file_of_a_run_is_told(run, opened, tmp_path):
+def test_damaged_run_file_is_reported(run, opened, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     data = (copy / "page" / "sparse.tflite").read_bytes()

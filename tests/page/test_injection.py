@@ -1,4 +1,4 @@
-"""Nothing that a run holds acts in the browser of who looks at it."""
+"""Tests that the page executes no script from a run."""
 
 import json
 
@@ -8,7 +8,7 @@ import pytest
 
 from tf_gems import page as pages
 
-# Each calls `hit` if it is taken for more than text.
+# Each calls `hit` if it is executed.
 SCRIPTS = (
     "<script>hit()</script>",
     "<img src=x onerror=hit()>",
@@ -33,7 +33,7 @@ DOCUMENTS = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The page of a network, with scripts in the place of every text."""
+    """The page of a network with scripts in place of every text."""
     folder = tmp_path_factory.mktemp("page")
     model = keras.Sequential(
         [
@@ -52,7 +52,7 @@ def run(tmp_path_factory):
 
 
 def planted(value, counter):
-    """Returns a JSON value with a script in the place of each text."""
+    """Returns a JSON value with a script in place of each text."""
     if isinstance(value, dict):
         return {key: planted(item, counter) for key, item in value.items()}
     if isinstance(value, list):
@@ -64,8 +64,8 @@ def planted(value, counter):
 
 
 @pytest.mark.parametrize("how", ["written", "planted"])
-def test_no_text_of_a_run_is_run(opened, run, tmp_path, how):
-    """As `write_page` writes it, or as somebody has changed it."""
+def test_text_of_run_is_not_executed(opened, run, tmp_path, how):
+    """Includes files written by `write_page` and files modified later."""
     for path in run.iterdir():
         if path.is_file():
             (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -74,7 +74,7 @@ def test_no_text_of_a_run_is_run(opened, run, tmp_path, how):
         found = planted(json.loads((run / "page.json").read_text()), texts)
         (tmp_path / "page.json").write_text(json.dumps(found))
         assert len(texts) > len(SCRIPTS)
-    page = opened(tmp_path, "benchmark.html")  # any page of that origin
+    page = opened(tmp_path, "benchmark.html")  # Any page of that origin.
     page.add_init_script("window.hits = 0; window.hit = () => window.hits++")
     dialogs = []
     page.on("dialog", lambda dialog: (dialogs.append(1), dialog.dismiss()))
@@ -92,7 +92,7 @@ def test_no_text_of_a_run_is_run(opened, run, tmp_path, how):
     )
 
 
-def test_no_document_of_a_run_acts(opened, run):
+def test_documents_of_run_are_not_executed(opened, run):
     for name, text in DOCUMENTS.items():
         (run / name).write_text(text)
     page = opened(run, "run/page.json")

@@ -1,4 +1,4 @@
-"""The page: what the server gives away, and both networks in Chromium."""
+"""Tests the server, and both networks of the page in Chromium."""
 
 import base64
 import functools
@@ -27,14 +27,14 @@ if not (HERE / "node_modules/@litertjs/core").is_dir():
 
 
 def start(directory):
-    """Starts a server; returns it and its address."""
+    """Starts a server. Returns it and its address."""
     server = pages.make_server(directory)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server, f"http://127.0.0.1:{server.server_port}"
 
 
 def get(server, path, host=None, method="GET"):
-    """Asks as written, without tidying the path up."""
+    """Requests a path without normalizing it."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
     connection.putrequest(method, path, skip_host=bool(host))
     if host:
@@ -44,7 +44,7 @@ def get(server, path, host=None, method="GET"):
     return answer.status, dict(answer.getheaders()), answer.read()
 
 
-def test_the_server_gives_away_its_directories_only(tmp_path):
+def test_server_serves_only_its_directories(tmp_path):
     (tmp_path / "secret.txt").write_text("secret")
     run = tmp_path / "run"
     (run / "sub").mkdir(parents=True)
@@ -87,7 +87,7 @@ def test_the_server_gives_away_its_directories_only(tmp_path):
         server.server_close()
 
 
-def test_what_is_missing_is_told(tmp_path):
+def test_missing_files_are_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="Received: directory="):
         pages.make_server(tmp_path / "nowhere")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
@@ -95,7 +95,7 @@ def test_what_is_missing_is_told(tmp_path):
         pages.write_page(model, tmp_path, np.zeros((2, 4)))
 
 
-def test_a_history_that_diverged_is_json(tmp_path):
+def test_diverged_history_is_valid_json(tmp_path):
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
     model.add(keras.layers.Dense(3))
     history = {"loss": [1.0, float("nan"), float("inf")]}
@@ -115,7 +115,7 @@ def test_a_history_that_diverged_is_json(tmp_path):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A small network of MNIST: the directory, and what Keras answers."""
+    """A small MNIST network: the directory and the outputs of Keras."""
     data = tf_gems.datasets.load("mnist", tfds_directory("mnist"))
     images, labels = data.test[0][:6], data.test[1][:6]
     model = keras.Sequential(
@@ -142,7 +142,7 @@ def run(tmp_path_factory):
     return folder, np.asarray(sparse(images)), labels
 
 
-def test_both_networks_answer_as_keras_does(opened, run):
+def test_both_networks_match_keras(opened, run):
     folder, expected, labels = run
     page = opened(folder)
     page.wait_for_selector("#main:not([hidden])", timeout=60_000)
@@ -171,7 +171,7 @@ def test_both_networks_answer_as_keras_does(opened, run):
     assert len(set(answers)) > 1
     assert "12.50 %" in page.inner_text("#accuracy")
     assert "75.00 %" in page.inner_text("#accuracy")
-    # By keyboard alone: draw a line, run the benchmark.
+    # Uses only the keyboard: draws a line and runs the benchmark.
     page.focus("#canvas")
     page.keyboard.press("Delete")
     before = page.inner_text("#sparse-sure")
@@ -190,7 +190,7 @@ def test_both_networks_answer_as_keras_does(opened, run):
         timeout=60_000,
     )
     assert "outputs the same" in page.inner_text("#result")
-    # The rest of the page, and that it fits on a phone.
+    # The rest of the page fits on a phone.
     assert page.locator("#layers tr").count() == 2
     titles = page.locator("#curves figcaption").all_inner_texts()
     assert titles == ["loss", "density (logarithmic)"]
@@ -205,7 +205,7 @@ def test_both_networks_answer_as_keras_does(opened, run):
     assert above < first == same < last
     ticks = page.locator("#curves figure:nth-child(2) > svg text")
     assert {"1 %", "10 %", "100 %", "epoch"} <= {*ticks.all_text_contents()}
-    # A layer's figures are on the screen, not beyond its edge.
+    # The figure of a layer fits on the screen.
     for cell in page.locator("#layers td, #layers th").all():
         box = cell.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390
@@ -220,7 +220,7 @@ def test_both_networks_answer_as_keras_does(opened, run):
     )
 
 
-def test_pictures_show_what_was_kept(run):
+def test_images_show_kept_weights(run):
     folder, *_ = run
     pictures = json.loads((folder / "page.json").read_text())["pictures"]
     values = [
@@ -238,7 +238,7 @@ def test_pictures_show_what_was_kept(run):
     assert f"{counts.sum():,} of 50,176 weights" in pictures[0]["caption"]
 
 
-def test_a_static_copy_works_below_any_address(browser, run, tmp_path):
+def test_static_copy_works_at_any_path(browser, run, tmp_path):
     pages.copy_page(run[0], tmp_path / "site" / "below")
     with pytest.raises(FileExistsError):
         pages.copy_page(run[0], tmp_path / "site" / "below")
@@ -266,7 +266,7 @@ def test_a_static_copy_works_below_any_address(browser, run, tmp_path):
         ("wrong", "The dense file does not compute what Keras does"),
     ],
 )
-def test_what_is_wrong_is_told_and_no_time_is_shown(
+def test_wrong_outputs_are_reported_without_times(
     opened, run, tmp_path, spoil, message
 ):
     folder = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""The server: links, encodings, clients that misbehave, memory."""
+"""Tests links, encodings, misbehaving clients and memory of the server."""
 
 import http.client
 import json
@@ -17,7 +17,7 @@ from tf_gems.page import static_copy
 
 @pytest.fixture
 def packages(tmp_path, monkeypatch):
-    """Files in the place of LiteRT.js: no network runs here."""
+    """Placeholder files for LiteRT.js, since no network runs here."""
     folder = tmp_path / "node_modules"
     for part in (*static_copy._PARTS, "wasm-utils/dist/index.js"):
         path = folder / "@litertjs" / part
@@ -29,7 +29,7 @@ def packages(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run beside a secret."""
+    """A run next to a secret file."""
     (tmp_path / "secret.txt").write_text("a secret")
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "page.json").write_text("a secret")
@@ -50,7 +50,7 @@ def server(packages, run):
 
 
 def get(server, path):
-    """Asks for a path as it is written; returns status, headers and body."""
+    """Requests a path as written. Returns status, headers and body."""
     connection = http.client.HTTPConnection(*server.server_address, timeout=60)
     connection.putrequest("GET", path)
     connection.endheaders()
@@ -59,7 +59,7 @@ def get(server, path):
 
 
 def ways_out(run):
-    """Addresses of what lies outside, each as often as it can be encoded."""
+    """Addresses outside the directories, with repeated percent-encoding."""
     secret = run.parent / "secret.txt"
     (run / "link.txt").symlink_to(secret)
     (run / "folder").symlink_to(run.parent)
@@ -76,18 +76,18 @@ def ways_out(run):
         yield once.replace("%", "%2525")
 
 
-def test_no_link_and_no_encoding_leads_out(server, run):
+def test_links_and_encodings_stay_inside(server, run):
     for path in ways_out(run):
         status, _, body = get(server, f"/run/{path}")
         assert status == 404 and b"secret" not in body, path
     names = json.loads(get(server, "/run/")[2])
     assert names == sorted(serving.FILES)
-    # A link within the run is no way out.
+    # A link within the run is allowed.
     (run / "inside.json").symlink_to("page.json")
     assert get(server, "/run/inside.json")[2] == b'"page.json"'
 
 
-def test_a_page_folder_that_is_a_link_is_not_the_runs(packages, run):
+def test_linked_page_directory_is_refused(packages, run):
     for name in serving.FILES:
         (run / name).unlink()
     (run / "page").symlink_to(run.parent / "secrets")
@@ -97,7 +97,7 @@ def test_a_page_folder_that_is_a_link_is_not_the_runs(packages, run):
 
 
 @pytest.mark.parametrize("name", serving.FILES)
-def test_a_copy_takes_no_file_from_elsewhere(packages, run, name):
+def test_copy_takes_no_outside_files(packages, run, name):
     (run / name).unlink()
     (run / name).symlink_to(run.parent / "secret.txt")
     site = run.parent / "site"
@@ -106,7 +106,7 @@ def test_a_copy_takes_no_file_from_elsewhere(packages, run, name):
     assert not site.exists()
 
 
-def test_a_copy_is_made_anew_or_not_at_all(packages, run, capsys):
+def test_copy_is_complete_or_absent(packages, run, capsys):
     site = run.parent / "site"
     pages.copy_page(run, site)
     assert (site / "run" / "page.json").read_text() == '"page.json"'
@@ -121,14 +121,14 @@ def test_a_copy_is_made_anew_or_not_at_all(packages, run, capsys):
     assert "must not be empty" in capsys.readouterr().err
 
 
-def test_what_is_no_page_is_told_before_anyone_listens(packages, run, capsys):
+def test_invalid_page_is_reported_before_serving(packages, run, capsys):
     (run / "page.json").unlink()
     assert main(["serve", str(run), "--port=0"]) == 1
     output, errors = capsys.readouterr()
     assert output == "" and "has no page.json" in errors
 
 
-def test_odd_addresses_get_an_answer(server, run):
+def test_unusual_addresses_get_a_response(server, run):
     (run / "loop").symlink_to("loop")
     (run / "one").symlink_to("two")
     (run / "two").symlink_to("one")
@@ -140,7 +140,7 @@ def test_odd_addresses_get_an_answer(server, run):
     assert get(server, "/run/pipe")[0] == 404
 
 
-def test_documents_of_a_run_may_not_act(server, run):
+def test_documents_of_run_may_not_execute(server, run):
     for name in ("evil.html", "evil.svg", "evil.js"):
         (run / name).write_text("<script>alert(1)</script>")
         _, headers, _ = get(server, f"/run/{name}")
@@ -150,7 +150,7 @@ def test_documents_of_a_run_may_not_act(server, run):
     assert "wasm-unsafe-eval" in get(server, "/")[1]["Content-Security-Policy"]
 
 
-def test_clients_that_leave_are_no_news(server, run, capfd):
+def test_disconnected_clients_are_not_logged(server, run, capfd):
     with open(run / "large.bin", "wb") as file:
         file.truncate(64 << 20)
     for _ in range(3):
@@ -197,8 +197,8 @@ def test_files_are_streamed(server, run):
         client.close()
 
 
-def test_all_of_a_file_arrives(server, run):
-    content = os.urandom(3 * serving._PIECE + 17)
+def test_whole_file_is_sent(server, run):
+    content = os.urandom((3 << 16) + 17)
     (run / "large.bin").write_bytes(content)
     _, headers, body = get(server, "/run/large.bin")
     assert body == content and headers["Content-Length"] == str(len(content))

@@ -1,8 +1,8 @@
-"""What LiteRT.js computes wrongly without a word, and how it is kept out.
+"""Tests the guards against wrong outputs of LiteRT.js without an error.
 
-Both failures look like a great speed-up. The files that are exported compute
-what Keras does; the same networks, stored sparsely without the guards, do not,
-and the check that comes before every time catches them.
+Both failures look like a large speed-up. Exported files have the outputs of
+Keras. The same networks, stored sparsely without the guards, do not, and the
+check before every timing detects this.
 """
 
 import keras
@@ -32,7 +32,7 @@ CHECK = """async ([url, shape]) => {
 
 
 def network(keepdims):
-    """XNNPACK's stem, two 1x1 convolutions, and a head of either kind."""
+    """XNNPACK's stem, two 1x1 convolutions, and one of two heads."""
     x = inputs = keras.Input((32, 32, 3), name="image")
     for index, filters in enumerate((16, 64, 64)):
         if not index:
@@ -50,7 +50,7 @@ def network(keepdims):
 
 
 def pruned(model):
-    """Returns a plain model of which 95 % of all kernels are zero."""
+    """Returns a plain model in which 95 % of all kernels are zero."""
     random = np.random.default_rng(0)
     for variable in model.weights:
         value = random.normal(size=variable.shape)
@@ -62,7 +62,7 @@ def pruned(model):
 
 @pytest.fixture
 def check(opened, tmp_path):
-    """Function of a file and its model: what the check of the page says."""
+    """Function of a file and its model that returns the result of the check."""
     images = np.random.default_rng(1).normal(size=(3, 32, 32, 3))
     images = images.astype("float32")
     images.tofile(tmp_path / "inputs.bin")
@@ -77,26 +77,26 @@ def check(opened, tmp_path):
 
 
 def assert_caught(answer):
-    """The check refuses the file, or finds that it computes something else."""
+    """Asserts that the check raises an error or detects other outputs."""
     if not answer.startswith("refused"):
         assert answer == "Infinity" or float(answer) > TOLERANCE
 
 
-def test_an_average_that_keeps_its_dimensions(check, tmp_path):
+def test_average_pooling_with_keepdims(check, tmp_path):
     model = pruned(network(keepdims=True))
     assert "MEAN" in readiness_report(model).obstacle
     report = tf_gems.export_litert(
         model, tmp_path / "guarded.tflite", batch_size=1
     )
     assert {t["encoding"] for t in report.tensors} == {"dense"}
-    assert any("garbage" in note for note in report.notes)
+    assert any("wrong outputs" in note for note in report.notes)
     assert float(check("guarded.tflite", model)) < TOLERANCE
     # Without the guard.
     file = flatbuffer.read((tmp_path / "guarded.tflite").read_bytes())
     sparsify(file, True, "size")
     (tmp_path / "forced.tflite").write_bytes(flatbuffer.write(file))
     assert_caught(check("forced.tflite", model))
-    # Rewritten, it is stored sparsely, and right.
+    # After the rewrite, it is stored sparsely and is correct.
     ready, _ = make_sparse_ready(model)
     report = tf_gems.export_litert(
         ready, tmp_path / "ready.tflite", batch_size=1
@@ -106,7 +106,7 @@ def test_an_average_that_keeps_its_dimensions(check, tmp_path):
     assert float(check("ready.tflite", model)) < TOLERANCE
 
 
-def test_sparse_weights_of_8_bits_and_floats(check, tmp_path):
+def test_sparse_int8_weights_with_float_inputs(check, tmp_path):
     import tensorflow as tf
 
     model = pruned(network(keepdims=False))
@@ -117,8 +117,8 @@ def test_sparse_weights_of_8_bits_and_floats(check, tmp_path):
     encodings = {t["name"]: t["encoding"] for t in report.tensors}
     assert encodings["pointwise2/kernel"] == "dense"
     error = check("guarded.tflite", model)
-    assert float(error) < 0.1  # that of 8 bits
-    # What the converter's own option writes.
+    assert float(error) < 0.1  # That of 8 bits.
+    # The file of the converter's own option.
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [
         tf.lite.Optimize.EXPERIMENTAL_SPARSITY,

@@ -1,4 +1,4 @@
-"""Plans of whole channels: the kernels are those whose channels can go."""
+"""Tests plans for channel pruning."""
 
 import json
 
@@ -29,13 +29,13 @@ def residual():
     return keras.Model(inputs, layers.Dense(5, name="last")(x))
 
 
-def test_sums_and_outputs_are_left():
+def test_sums_and_outputs_are_excluded():
     model = residual()
     names = [kernel.path for kernel in removable_kernels(model)]
     assert names == ["a1/kernel", "b1/kernel"]
 
 
-def test_a_depthwise_kernel_decides_for_what_enters_it():
+def test_depthwise_kernel_decides_for_its_inputs():
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -50,7 +50,7 @@ def test_a_depthwise_kernel_decides_for_what_enters_it():
     assert names == ["depthwise", "pointwise"]
 
 
-def test_a_graph_that_is_not_known_has_none():
+def test_unsupported_graph_has_no_removable_kernels():
     class Own(keras.Model):
         def call(self, inputs):
             return inputs
@@ -58,23 +58,23 @@ def test_a_graph_that_is_not_known_has_none():
     assert removable_kernels(Own()) == []
 
 
-def test_what_is_left_is_counted_and_the_model_restored():
+def test_remaining_weights_are_counted_and_model_is_restored():
     model = residual()
-    for weight in model.weights:  # constants that are not zero
+    for weight in model.weights:  # Makes all constants nonzero.
         weight.assign(weight + 0.1)
     before = model.get_weights()
     kernels = removable_kernels(model)
     (_, _), (dense, left) = after_pruning(model, kernels, 0.5)
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    # Of 32 inner channels 16 stay, and one that carries the constants.
+    # Of 32 inner channels, 16 are kept, and one for the constants.
     places = 16 * 16
     inner = 2 * places * 9 * 16 * 32 * 2
     assert dense == inner + places * 9 * 3 * 16 + 80
     assert left == inner * 17 // 32 + places * 9 * 3 * 16 + 80
 
 
-def test_a_native_plan_of_a_network_with_convolutions(tmp_path):
+def test_native_plan_with_convolutions(tmp_path):
     model = residual()
     plan = tf_gems.plan(model, speedup=1.3, target="native")
     assert plan.pattern == "channel" and plan.compact

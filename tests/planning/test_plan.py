@@ -1,4 +1,4 @@
-"""Plans: bytes beside real exports, speed beside the table, refusals."""
+"""Compares plans with real exports and with the table of speed-ups."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def mobile():
 @pytest.mark.parametrize(
     "filters, distribution", [(None, "global"), ("pointwise", "uniform")]
 )
-def test_bytes_are_those_of_the_export(tmp_path, filters, distribution):
+def test_bytes_match_export(tmp_path, filters, distribution):
     model = tf_gems.zoo.mobilenet_v1((64, 64, 3), 20, alpha=0.25)
     sparsity = 0.93
     expected = Converted(model).bytes(
@@ -68,7 +68,7 @@ def test_bytes_of_dense_layers(tmp_path, pattern, sparsity):
     np.testing.assert_allclose(expected, report.bytes, rtol=0.03)
 
 
-def test_a_measured_network_is_planned_from_its_own_figures(mobile):
+def test_plan_of_measured_network_uses_its_measurements(mobile):
     plan = tf_gems.plan(mobile, speedup=3.0)
     [network] = [
         n
@@ -87,7 +87,7 @@ def test_a_measured_network_is_planned_from_its_own_figures(mobile):
     assert plan.speedup.networks == [network["name"]]
     assert (plan.filters, plan.distribution) == ("pointwise", "uniform")
     assert plan.speedup.low <= 3.001 and plan.speedup.high >= 2.999
-    # With few bytes as well, everything is pruned, and more of it.
+    # With a size limit as well, more weights are pruned, in all layers.
     small = tf_gems.plan(mobile, max_bytes=1_500_000, speedup=3.0)
     assert small.filters is None
     assert small.bytes <= 1_500_000 < plan.bytes
@@ -96,7 +96,7 @@ def test_a_measured_network_is_planned_from_its_own_figures(mobile):
     assert json.loads(json.dumps(small.to_dict()))["bytes"] == small.bytes
 
 
-def test_a_plan_is_what_callback_and_export_take(tmp_path):
+def test_plan_arguments_for_callback_and_export(tmp_path):
     model = perceptron(64, 64, 10)
     plan = tf_gems.plan(model, max_bytes=8_000)
     assert plan.speedup is None and "not measured" in str(plan)
@@ -118,12 +118,12 @@ def test_a_plan_is_what_callback_and_export_take(tmp_path):
     np.testing.assert_allclose(report.bytes, plan.bytes, rtol=0.05)
 
 
-def test_native_plans_choose_the_shape_that_prunes_least():
+def test_native_plan_chooses_pattern_with_least_pruning():
     plan = tf_gems.plan(
         perceptron(784, 300, 100, 10), speedup=3.0, target="native"
     )
     tables = speeds.load("native")
-    tables.pop("channel")  # by the multiply-adds that are gone
+    tables.pop("channel")  # By the fraction of removed multiply-adds.
     assert plan.pattern == "4x1" and plan.optimize == "latency"
     features = [np.log(784 * 300 + 300 * 100 + 1000)]
     for shape, table in tables.items():
@@ -144,8 +144,10 @@ def test_native_plans_choose_the_shape_that_prunes_least():
     )
 
 
-def test_what_cannot_be_reached_is_refused_with_the_best(mobile):
-    with pytest.raises(ValueError, match=r"The best: about [\d,]+ bytes and"):
+def test_unreachable_target_is_refused_with_best_value(mobile):
+    with pytest.raises(
+        ValueError, match=r"The best values are: about [\d,]+ bytes and"
+    ):
         tf_gems.plan(mobile, speedup=100.0)
     with pytest.raises(ValueError, match="max_bytes=900,.* at sparsity 0.999"):
         tf_gems.plan(perceptron(64, 64, 10), max_bytes=900)
@@ -158,7 +160,7 @@ def test_what_cannot_be_reached_is_refused_with_the_best(mobile):
         tf_gems.plan(perceptron(8, 4), speedup=2.0)
     with pytest.raises(ValueError, match="stride 2 over three channels"):
         tf_gems.plan(convolution, speedup=2.0)
-    with pytest.raises(ValueError, match="needs a target"):
+    with pytest.raises(ValueError, match="requires a target"):
         tf_gems.plan(mobile)
     with pytest.raises(ValueError, match="`speedup` must be a number above 1"):
         tf_gems.plan(mobile, speedup=0.5)
@@ -228,8 +230,8 @@ def test_zeros_that_are_there_count_and_wrapped_models_are_refused():
         tf_gems.plan(tf_gems.SparseModel(model), max_bytes=15_000)
 
 
-def test_the_table_is_that_of_the_results():
-    """Fails if a benchmark ran again and `speed_table.py` did not."""
+def test_table_matches_results():
+    """Fails if a benchmark was run again without `speed_table.py`."""
     results = Path(__file__).parents[2] / "benchmarks" / "results"
     table = speeds.table()
     assert table["sources"]
@@ -258,7 +260,7 @@ def test_the_table_is_that_of_the_results():
             assert low <= speedup <= high
 
 
-def test_estimates_keep_to_the_measurements():
+def test_estimates_interpolate_measurements():
     networks = [
         {"name": name, "features": [x], "points": [[0.9, v, v, v]]}
         for name, x, v in (("a", 0.0, 2.0), ("b", 1.0, 8.0))
@@ -267,8 +269,8 @@ def test_estimates_keep_to_the_measurements():
     assert table.at([0.0], 0.9).certainty == speeds.MEASURED
     assert table.at([0.0], 0.9).speedup == 2.0
     middle = table.at([0.5], 0.9)
-    np.testing.assert_allclose(middle.speedup, 4.0)  # of logarithms
-    # Each network is four times what the other one says.
+    np.testing.assert_allclose(middle.speedup, 4.0)  # Mean of the logarithms.
+    # Each network differs from the other's prediction by a factor of four.
     np.testing.assert_allclose(table.error, 3.0)
     np.testing.assert_allclose([middle.low, middle.high], [1.0, 16.0])
     assert middle.certainty == speeds.BETWEEN_NETWORKS

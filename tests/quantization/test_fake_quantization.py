@@ -1,4 +1,4 @@
-"""Fake quantization against its equations in NumPy, and its gradient."""
+"""Compares fake quantization and its gradient with NumPy."""
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ def test_kernels_are_rounded_per_output_channel(kind):
     w[np.abs(w) < 0.3] = 0
     found = ops.convert_to_numpy(fq.quantize_kernel(w, axes))
     ratio, scale = kernel_by_hand(w.astype("float64"), axes)
-    clear = np.abs(ratio - np.floor(ratio) - 0.5) > 1e-3  # no tie
+    clear = np.abs(ratio - np.floor(ratio) - 0.5) > 1e-3  # There are no ties.
     expected = np.round(ratio) * scale
     np.testing.assert_allclose(found[clear], expected[clear], rtol=1e-5)
     assert (found[w == 0] == 0).all()
@@ -44,7 +44,7 @@ def test_kernels_are_rounded_per_output_channel(kind):
     assert np.abs(np.round(integers)).max() == 127
 
 
-def test_a_channel_of_zeros_stays_zero():
+def test_zero_channel_stays_zero():
     w = np.zeros((3, 2), "float32")
     w[:, 0] = [1.0, -2.0, 0.0]
     found = ops.convert_to_numpy(fq.quantize_kernel(w))
@@ -77,7 +77,7 @@ def activation_by_hand(x, low, high):
 @given(st.floats(-50, 0), st.floats(0.01, 50), st.integers(0, 99))
 def test_activations_are_rounded_to_256_values(low, high, seed):
     half = -low / ((high - low) / 255) % 1 - 0.5
-    assume(abs(half) > 1e-3)  # the zero point may fall to either side
+    assume(abs(half) > 1e-3)  # The zero point may round either way.
     generator = np.random.default_rng(seed)
     x = generator.uniform(2 * low - 1, 2 * high + 1, 50).astype("float32")
     found = ops.convert_to_numpy(fq.quantize_activation(x, low, high))
@@ -89,7 +89,7 @@ def test_activations_are_rounded_to_256_values(low, high, seed):
     assert float(zero[0]) == 0
 
 
-def test_both_ends_of_a_range_are_kept():
+def test_range_limits_are_kept():
     x = np.array([-1.0, 1.0], "float32")
     found = ops.convert_to_numpy(fq.quantize_activation(x, -1.0, 1.0))
     np.testing.assert_allclose(found, x, rtol=1e-6)
@@ -108,7 +108,7 @@ def gradient(function, x):
     return np.asarray(jax.grad(lambda v: ops.sum(function(v)))(variable.value))
 
 
-def test_gradients_pass_within_the_range_only():
+def test_gradients_pass_only_within_range():
     x = np.array([-3.0, -1.0, 0.3, 0.9, 1.1, 7.0], "float32")
     factors = np.arange(1.0, 7.0, dtype="float32")
     found = gradient(
@@ -124,7 +124,7 @@ def test_gradients_of_kernels_pass_everywhere():
     np.testing.assert_array_equal(found, factors)
 
 
-def test_ranges_hold_zero_and_are_not_empty():
+def test_ranges_contain_zero_and_are_not_empty():
     for x, expected in (([1.0, 3.0], (0, 3)), ([-2.0, -1.0], (-2, 0))):
         low, high = map(float, fq.range_of(np.array(x, "float32")))
         assert (low, high) == pytest.approx(expected, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Training with fake quantization: zeros, ranges, saving, refusals."""
+"""Tests quantization-aware training: zeros, ranges, saving and errors."""
 
 import keras
 import numpy as np
@@ -51,7 +51,7 @@ def kernels(model):
     }
 
 
-def test_it_computes_what_the_equations_say():
+def test_outputs_match_equations():
     model = keras.Sequential(
         [keras.Input((5,)), layers.Dense(3, name="a"), layers.Softmax()]
     )
@@ -78,7 +78,7 @@ def test_it_computes_what_the_equations_say():
     odds = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     expected = np.clip(np.floor(odds * 256 + 0.5), 0, 255) / 256
     found = ops.convert_to_numpy(aware(x))
-    # A logit that lies between two steps may fall to either side.
+    # A logit between two steps may round either way.
     close = np.abs(found - expected).max(1) < 1e-5
     assert close.mean() > 0.9
 
@@ -119,7 +119,7 @@ def test_ranges_are_moving_averages_of_the_extremes():
     )
 
 
-def test_a_generator_is_read_from_its_first_batch():
+def test_generator_is_read_from_first_batch():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
     x = X[:32, 0, 0] * np.linspace(2, 1, 32)[:, None]
     aware = gems.QuantizationAwareModel(model, (x[i : i + 16] for i in (0, 16)))
@@ -129,8 +129,8 @@ def test_a_generator_is_read_from_its_first_batch():
     assert aware.ranges()["input"] == pytest.approx((x.min(), x.max()))
 
 
-def test_an_empty_range_is_taken_from_the_first_batch(tmp_path):
-    """Of a clone, for example, which has no weights of the original."""
+def test_empty_range_is_taken_from_first_batch(tmp_path):
+    """For example, the range of a clone without the original weights."""
     aware = aware_of(network())
     clone = keras.models.clone_model(aware)
     assert set(clone.ranges().values()) == {(0.0, 0.0)}
@@ -148,7 +148,7 @@ def test_an_empty_range_is_taken_from_the_first_batch(tmp_path):
 
 
 def _by_name(x):
-    """A model with a list of inputs, called with a dict."""
+    """A model with a list of inputs that is called with a dict."""
     one, two = (keras.Input((8, 8, 4), name=name) for name in "ba")
     outputs = layers.Subtract()([one, layers.Conv2D(4, 1)(two)])
     inner = keras.Model([one, two], outputs)
@@ -162,7 +162,7 @@ def _by_keyword(x):
 
 
 def _active(x):
-    """What is active in training only, in `predict` of Keras."""
+    """A layer that Keras disables in `predict`."""
     x = layers.BatchNormalization()(x, training=True)
     return layers.Dropout(0.9)(x, training=True)
 
@@ -175,7 +175,7 @@ def _penalized(x):
 
 
 def _of_two_ranks(x):
-    """Each of the maps is scaled by numbers of its own example."""
+    """Scales each feature map by values of its own example."""
     x = layers.Conv2D(4, 3)(x)
     excite = layers.Dense(4)(layers.GlobalMaxPooling2D()(x))
     return layers.Add()([layers.Multiply()([x, excite]), excite, x])
@@ -184,7 +184,7 @@ def _of_two_ranks(x):
 @pytest.mark.parametrize(
     "graph", [_by_name, _by_keyword, _active, _penalized, _of_two_ranks]
 )
-def test_graphs_compute_what_keras_computes(graph):
+def test_graphs_match_keras(graph):
     inputs = keras.Input((8, 8, 3))
     x = layers.GlobalAveragePooling2D()(graph(inputs))
     model = keras.Model(inputs, layers.Dense(2)(x))
@@ -198,7 +198,7 @@ def test_graphs_compute_what_keras_computes(graph):
     assert [float(x) for x in aware.losses] == pytest.approx(losses, rel=0.05)
 
 
-def test_operators_that_compute_something_else_are_refused(monkeypatch):
+def test_operators_with_other_outputs_are_refused(monkeypatch):
     monkeypatch.setitem(
         operators._LAYERS, layers.Subtract, operators._merge(ops.add)
     )
@@ -211,7 +211,7 @@ def test_operators_that_compute_something_else_are_refused(monkeypatch):
     np.testing.assert_array_equal(model.predict(X, verbose=0), expected)
 
 
-def test_a_saved_model_goes_on(tmp_path, eagerly):
+def test_saved_model_continues_training(tmp_path, eagerly):
     aware = aware_of(network())
     aware.fit(X, Y, batch_size=32, verbose=0)
     aware.save(tmp_path / "aware.keras")
@@ -226,7 +226,7 @@ def test_a_saved_model_goes_on(tmp_path, eagerly):
         assert (value[zeros[path]] == 0).all()
 
 
-def test_a_model_that_was_being_pruned_continues_after_strip():
+def test_pruned_model_must_be_stripped_first():
     sparse = gems.SparseModel(network(), start="trained")
     sparse.compile("adam", LOSS)
     with pytest.raises(ValueError, match="tf_gems.strip"):
@@ -237,7 +237,7 @@ def test_a_model_that_was_being_pruned_continues_after_strip():
 
 @keras.saving.register_keras_serializable(package="tests.quantization")
 class Residual(layers.Layer):
-    """A user's layer, with layers, an operation and a weight of its own."""
+    """A user's layer with sublayers, an operation and a weight."""
 
     def build(self, shape):
         self.conv = layers.Conv2D(shape[-1], 3, padding="same")
@@ -282,7 +282,7 @@ def subclassed(**kwargs):
     return model
 
 
-def test_subclassed_models_train_and_keep_no_trace(eagerly):
+def test_subclassed_models_train_and_are_restored(eagerly):
     model = subclassed()
     nodes = [len(part._inbound_nodes) for part in model._flatten_layers()]
     aware = aware_of(model)
@@ -295,7 +295,7 @@ def test_subclassed_models_train_and_keep_no_trace(eagerly):
     assert 0 < np.abs(float_ - rounded).max() < 0.1 * np.abs(float_).max()
 
 
-def test_a_part_that_rests_keeps_its_statistics(eagerly):
+def test_frozen_part_keeps_its_statistics(eagerly):
     base = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -322,7 +322,7 @@ class OwnStep(keras.Model):
 
 
 class Standardized(layers.Conv2D):
-    """Changes its kernel where it is used."""
+    """Changes its kernel when it is used."""
 
     def convolution_op(self, inputs, kernel):
         return super().convolution_op(inputs, kernel - ops.mean(kernel))
@@ -388,17 +388,17 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_quantized_is_refused_by_name(case):
+def test_unsupported_models_are_refused_by_name(case):
     build, data, message = REFUSED[case]
     model = build()
     with pytest.raises(ValueError, match="Received: ") as caught:
         gems.QuantizationAwareModel(model, data)
     assert message in str(caught.value)
-    # The model is as it was.
+    # The model is unchanged.
     assert not any(isinstance(w, WrappedVariable) for w in model.weights)
 
 
-def test_all_layers_that_are_refused_are_named():
+def test_all_unsupported_layers_are_named():
     model = sequential(
         layers.Conv2D(3, 3, activation="mish", name="first"),
         layers.GroupNormalization(3, name="second"),

@@ -31,7 +31,7 @@ SHAPES = st.lists(
 
 @settings(deadline=None, max_examples=300)
 @given(SHAPES, st.floats(0.0001, 1.0), st.sampled_from(COUNTED))
-def test_counts_meet_the_total_and_fit(shapes, density, name):
+def test_counts_sum_to_total_and_fit(shapes, density, name):
     sizes = [math.prod(shape) for shape in shapes]
     try:
         counts = distributions.get(name)(shapes, density)
@@ -44,7 +44,7 @@ def test_counts_meet_the_total_and_fit(shapes, density, name):
     assert all(type(count) is int for count in counts)
 
 
-def test_a_dense_network_stays_dense():
+def test_dense_network_stays_dense():
     for name in COUNTED:
         assert distributions.get(name)(STAGES, 1.0) == SIZES
 
@@ -55,10 +55,10 @@ def test_uniform(density):
     assert np.max(np.abs(counts - density * np.array(SIZES))) < 1
 
 
-def test_largest_remainder_by_hand():
-    # 0.35 * (3, 5, 6) = 1.05, 1.75, 2.1: 4.9 in all, so one more for 1.75.
+def test_largest_remainder_example():
+    # 0.35 * (3, 5, 6) = 1.05, 1.75, 2.1: 4.9 in total, so 1.75 rounds up.
     assert distributions.Uniform()([(3,), (5,), (6,)], 0.35) == [1, 2, 2]
-    # Equal remainders: the first ones.
+    # Of equal remainders, the first ones round up.
     assert distributions.Uniform()([(3,), (3,), (3,), (3,)], 0.5) == [
         2,
         2,
@@ -74,7 +74,8 @@ def test_erk(density):
     ratio = np.array([sum(shape) for shape in STAGES]) / sizes
     whole = counts == sizes
     assert whole.any() == (density == 0.5)
-    # One constant for all that are not whole; it would fill the whole ones.
+    # All other layers share one constant, which would exceed the size of the
+    # dense ones.
     constant = counts[~whole].sum() / (ratio * sizes)[~whole].sum()
     expected = np.where(whole, sizes, constant * ratio * sizes)
     assert np.max(np.abs(counts - expected)) < 1.01
@@ -89,7 +90,7 @@ def test_erk(density):
         (0.59, 9.0925e-5, {0: 3.70, 1: 3.43, 7: 1.65, 13: 0.51, 18: 0.05}),
     ],
 )
-def test_smart_ratio_of_the_papers_resnet20(percent, gamma, published):
+def test_smart_ratio_matches_paper_resnet20(percent, gamma, published):
     sizes = np.array(SIZES, "float64")
     smart = distributions.SmartRatio()
     shares = smart.shares(STAGES, sizes, percent / 100 * sum(SIZES), None)
@@ -104,14 +105,14 @@ def test_smart_ratio_of_the_papers_resnet20(percent, gamma, published):
         assert abs(counts[layer] - expected) <= 1 + 0.5e-4 * SIZES[layer]
 
 
-def test_smart_ratio_passes_on_what_exceeds_one():
-    # 0.3 * 20 = 6 of 24 for the last; 12 : 6 of the others, but 10 fit.
+def test_smart_ratio_redistributes_excess():
+    # 0.3 * 20 = 6 of 24 for the last. 12 : 6 for the others, but 10 fit.
     shapes = [(10,), (10,), (20,)]
     assert distributions.SmartRatio()(shapes, 24 / 40) == [10, 8, 6]
     assert distributions.SmartRatio()(shapes, 30 / 40) == [10, 10, 10]
 
 
-def test_smart_ratio_refuses_what_the_last_weight_exceeds():
+def test_smart_ratio_refuses_too_dense_last_weight():
     with pytest.raises(ValueError, match="last=0.3.*192 of the 27.*Lower"):
         distributions.SmartRatio()(STAGES, 1e-4)
     assert sum(distributions.SmartRatio(0.0)(STAGES, 1e-4)) == 27
@@ -126,7 +127,7 @@ def test_per_path():
         {"stem|head": 0.5, "head": 0.75, "body": 0.9}
     )
     assert chosen(shapes, 0.3, paths) == [10, 10, 40]
-    # 60 of 200 in all, 10 in the stem: the others share 50 at 50 / 180.
+    # 60 of 200 in total, 10 in the stem. The others share 50 at 50 / 180.
     chosen = distributions.PerPath({"stem": 0.5})
     assert chosen(shapes, 0.3, paths) == [10, 28, 22]
 
@@ -201,7 +202,7 @@ def test_get():
 
 
 @pytest.mark.parametrize("name", COUNTED)
-def test_gradual_pruning_ends_at_the_exact_count(name):
+def test_gradual_pruning_ends_at_exact_count(name):
     random = np.random.default_rng(0)
     for _ in range(50):
         shapes = [tuple(random.integers(3, 12, 2)) for _ in range(5)]
@@ -219,7 +220,7 @@ def test_gradual_pruning_ends_at_the_exact_count(name):
 def lamp_by_definition(weight):
     """Equation 2 of the paper, with a loop over the sorted entries."""
     flat = np.abs(np.ravel(weight)).astype("float64")
-    order = np.argsort(flat, kind="stable")  # ascending
+    order = np.argsort(flat, kind="stable")  # Ascending.
     scores = np.empty(flat.size)
     for place, index in enumerate(order):
         rest = sum(flat[v] ** 2 for v in order[place:])
@@ -227,13 +228,13 @@ def lamp_by_definition(weight):
     return scores.reshape(np.shape(weight))
 
 
-def test_lamp_by_hand():
-    # 9/9, 4/13, 1/14 and 16/16, 1/17: of layers 100 times apart.
+def test_lamp_example():
+    # 9/9, 4/13, 1/14 and 16/16, 1/17, for layers 100 times apart.
     scores = [np.array([[1.0, 3.0], [2.0, 0.0]]), np.array([0.04, 0.01])]
     expected = [9 / 9, 16 / 16, 4 / 13, 1 / 14, 1 / 17, 0]
     order = [(0, 1), (1, 0), (0, 2), (0, 0), (1, 1), (0, 3)]
     assert expected == sorted(expected, reverse=True)
-    for count in range(2, 7):  # one of each layer fits
+    for count in range(2, 7):  # One weight of each layer fits.
         masks = distributions.get("lamp").keep(scores, count / 6)
         kept = {
             (layer, int(place))
@@ -244,7 +245,7 @@ def test_lamp_by_hand():
 
 
 @pytest.mark.parametrize("density", [0.02, 0.1, 0.37, 0.9])
-def test_lamp_against_its_definition(density):
+def test_lamp_matches_definition(density):
     random = np.random.default_rng(0)
     shapes = [(3, 3, 8, 1), (8, 40), (40, 5)]
     weights = [
@@ -257,7 +258,7 @@ def test_lamp_against_its_definition(density):
     expected[np.argsort(-flat)[: round(density * flat.size)]] = True
     found = np.concatenate([mask.ravel() for mask in masks])
     np.testing.assert_array_equal(found, expected)
-    # Only what is alive counts, as if the rest had been zero.
+    # Only alive weights count, as if the others were zero.
     alive = [random.random(shape) < 0.5 for shape in shapes]
     pruned = [np.where(a, w, 0) for a, w in zip(alive, weights, strict=True)]
     scores = [np.abs(w) for w in weights]
@@ -269,11 +270,11 @@ def test_lamp_against_its_definition(density):
 
 
 @pytest.mark.parametrize("name", ["lamp", "layer_normalized"])
-def test_the_scale_of_a_layer_does_not_matter(name):
+def test_layer_scale_does_not_matter(name):
     random = np.random.default_rng(1)
     scores = [random.random((7, 9)), random.random((30, 4))]
     far = [scores[0] * 2.0**-90, scores[1] * 2.0**90]
-    for sign in (1, -1):  # negative scores keep their order too
+    for sign in (1, -1):  # Negative scores keep their order as well.
         pairs = zip(
             distributions.get(name).keep([sign * s for s in scores], 0.3),
             distributions.get(name).keep([sign * s for s in far], 0.3),
@@ -285,7 +286,7 @@ def test_the_scale_of_a_layer_does_not_matter(name):
             assert 0 < a.sum() < a.size and kept.min() > cut.max()
 
 
-def test_layer_normalized_by_numpy():
+def test_layer_normalized_matches_numpy():
     random = np.random.default_rng(2)
     scores = [random.random((7, 9)), 100 * random.random((30, 4)) ** 3]
     units = [s / np.sqrt(np.mean(s**2)) for s in scores]
@@ -298,6 +299,6 @@ def test_layer_normalized_by_numpy():
 def test_layers_of_equal_or_zero_magnitudes():
     scores = [np.ones((4, 4)), np.zeros((3, 3))]
     masks = distributions.Lamp().keep(scores, 10 / 25)
-    # Of equals the first are kept; a layer of zeros keeps its floor.
+    # Of equal weights, the first are kept. A layer of zeros keeps its floor.
     assert np.flatnonzero(masks[0]).tolist() == list(range(9))
     assert np.flatnonzero(masks[1]).tolist() == [0]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tf_gems.selection.masks import keep_largest
 
 SPECIAL = [0.0, -0.0, 1.0, 0.5, -1.0, np.inf, -np.inf, 1e-45, -1e-45, 1e-38]
-# Few values, so that ties are the rule; and all others.
+# Few distinct values with many ties, or any values.
 VALUES = st.one_of(
     st.sampled_from(SPECIAL),
     st.floats(width=32, allow_nan=False, allow_subnormal=True),
@@ -19,7 +19,7 @@ NETWORKS = st.lists(ARRAYS, min_size=1, max_size=4)
 
 
 def oracle(scores, count, among):
-    """Ranks by a stable sort: larger first, of equals the first."""
+    """Ranks by a stable sort: larger first, and ties by position."""
     flat = np.concatenate([np.ravel(s) for s in scores]).astype("float64")
     competes = np.concatenate([np.ravel(a) for a in among])
     order = [i for i in np.argsort(-flat, kind="stable") if competes[i]]
@@ -34,7 +34,7 @@ def joined(masks):
 
 @settings(deadline=None, max_examples=300)
 @given(NETWORKS, st.data())
-def test_agrees_with_a_stable_sort(scores, data):
+def test_matches_stable_sort(scores, data):
     among = [data.draw(hnp.arrays(bool, s.shape)) for s in scores]
     competing = int(sum(a.sum() for a in among))
     count = data.draw(st.integers(0, competing))
@@ -47,7 +47,7 @@ def test_agrees_with_a_stable_sort(scores, data):
 
 @settings(deadline=None, max_examples=100)
 @given(NETWORKS, st.data())
-def test_without_among_everything_competes(scores, data):
+def test_without_among_all_entries_compete(scores, data):
     size = sum(s.size for s in scores)
     count = data.draw(st.integers(0, size))
     everything = [np.ones(s.shape, bool) for s in scores]
@@ -61,7 +61,7 @@ def test_without_among_everything_competes(scores, data):
     hnp.arrays(
         "float32",
         st.integers(1, 60),
-        # Zeros of either sign are equal, and so not unique.
+        # Zeros of either sign are equal, and therefore not unique.
         elements=st.floats(width=32, allow_nan=False).filter(lambda x: x != 0),
         unique=True,
     ),
@@ -91,7 +91,7 @@ def test_large_arrays_with_ties_have_exact_counts():
         )
 
 
-def test_inputs_are_left_alone():
+def test_inputs_are_unchanged():
     scores = np.array([0.3, -0.0, 0.7], "float32")
     among = np.array([True, True, False])
     before = scores.tobytes(), among.tobytes()
@@ -100,11 +100,13 @@ def test_inputs_are_left_alone():
 
 
 @pytest.mark.parametrize(("count", "rule"), [(-1, "at least 0"), (3, r"\(2\)")])
-def test_refuses_counts_beyond_what_competes(count, rule):
+def test_refuses_too_large_counts(count, rule):
     with pytest.raises(ValueError, match=rf"{rule}.*Received: count={count}"):
         keep_largest([np.zeros(3)], count, among=[np.arange(3) > 0])
 
 
 def test_refuses_nan():
-    with pytest.raises(ValueError, match="scores with NaN.*lower the learning"):
+    with pytest.raises(
+        ValueError, match="scores with NaN.*Reduce the learning"
+    ):
         keep_largest([np.array([0.1, np.nan])], 1)

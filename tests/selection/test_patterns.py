@@ -16,7 +16,7 @@ from tf_gems.selection import distributions
 from tf_gems.selection import patterns
 from tf_gems.selection.masks import keep_largest
 
-# Few values, so that ties are the rule, and means of blocks exact.
+# Few distinct values, so that ties are common and means are exact.
 VALUES = st.integers(-6, 6).map(np.float32)
 ANY = st.floats(width=32, allow_nan=False)
 KERNELS = hnp.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=6)
@@ -44,7 +44,7 @@ def drawn_among(scores, data):
 
 
 def groups(pattern, weight):
-    """Places of a weight, in groups of M neighbors along an axis."""
+    """Returns indices of a weight in groups of M neighbors along an axis."""
     axis = pattern.axis % len(weight)
     others = [range(n) for i, n in enumerate(weight) if i != axis]
     for rest in itertools.product(*others):
@@ -82,7 +82,7 @@ def matches(pattern, mask):
 
 @settings(deadline=None, max_examples=150)
 @given(N_OF_M, networks(st.one_of(VALUES, ANY)), st.data())
-def test_n_of_m_agrees_with_loops(pattern, scores, data):
+def test_n_of_m_matches_loops(pattern, scores, data):
     among = drawn_among(scores, data)
     count = data.draw(st.integers(0, int(joined(among).sum())))
     masks = pattern.keep_largest(scores, count, among)
@@ -98,9 +98,9 @@ def test_n_of_m_agrees_with_loops(pattern, scores, data):
 
 @settings(deadline=None, max_examples=100)
 @given(N_OF_M, networks(VALUES), st.data())
-def test_n_of_m_holds_at_every_density_below_its_limit(pattern, scores, data):
+def test_n_of_m_holds_at_every_valid_density(pattern, scores, data):
     density = data.draw(st.floats(0.0, pattern.max_density))
-    # No minimum: it may not fit into the whole.
+    # Without a minimum, which may not fit.
     rules = [distributions.Global(minimum=0), distributions.Uniform()]
     rule = data.draw(st.sampled_from(rules))
     masks = rule.keep(scores, density, pattern=pattern)
@@ -110,7 +110,7 @@ def test_n_of_m_holds_at_every_density_below_its_limit(pattern, scores, data):
 
 
 def blocks(pattern, weight):
-    """Slices of the blocks of a weight."""
+    """Yields slices of the blocks of a weight."""
     edges = [1] * len(weight)
     for axis, edge in zip(
         reversed(range(len(weight))), reversed(pattern.sizes), strict=False
@@ -125,7 +125,7 @@ def blocks(pattern, weight):
 
 
 def oracle_block(pattern, scores, count, among):
-    """Takes whole blocks, the largest mean first, while they fit."""
+    """Takes whole blocks with the largest means, while they fit."""
     masks = [np.zeros(s.shape, bool) for s in scores]
     found = [
         (-np.mean(score[block], dtype="float64"), index, block)
@@ -142,7 +142,7 @@ def oracle_block(pattern, scores, count, among):
 
 @settings(deadline=None, max_examples=150)
 @given(BLOCKS, networks(VALUES), st.data())
-def test_block_agrees_with_loops(pattern, scores, data):
+def test_block_matches_loops(pattern, scores, data):
     among = None
     if data.draw(st.booleans()):
         among = drawn_among(scores, data)
@@ -164,7 +164,7 @@ def test_block_agrees_with_loops(pattern, scores, data):
         )
 
 
-def test_minus_infinity_is_a_score_like_others():
+def test_minus_infinity_is_a_valid_score():
     scores = [np.full((4, 1), -np.inf)]
     among = [np.array([[False], [False], [True], [True]])]
     [mask] = patterns.NOfM(1, 4).keep_largest(scores, 1, among)
@@ -175,7 +175,7 @@ def test_minus_infinity_is_a_score_like_others():
 
 @settings(deadline=None, max_examples=60)
 @given(networks(VALUES), st.data())
-def test_unstructured_is_keep_largest(scores, data):
+def test_unstructured_equals_keep_largest(scores, data):
     among = drawn_among(scores, data)
     count = data.draw(st.integers(0, int(joined(among).sum())))
     pattern = patterns.get("unstructured")
@@ -189,13 +189,13 @@ def test_unstructured_is_keep_largest(scores, data):
 @pytest.mark.parametrize("name", ["1:2", "2:4", "2x1", "2x2", "channel"])
 @settings(deadline=None, max_examples=50)
 @given(data=st.data())
-def test_a_minimum_for_each_weight_keeps_the_shape(name, data):
+def test_minimum_per_weight_keeps_pattern(name, data):
     pattern = patterns.get(name)
     sides = st.tuples(st.integers(2, 6), st.integers(2, 6))
     arrays = hnp.arrays("float32", sides, elements=st.integers(-6, 6))
     scores = data.draw(st.lists(arrays, min_size=1, max_size=3))
     size = sum(s.size for s in scores)
-    # From as dense as can be down to a unit for each weight.
+    # From the largest density to one unit in each weight.
     units = [pattern.unit(s.shape) for s in scores]
     densest, least = int(size * pattern.max_density), sum(units)
     count = densest - data.draw(st.integers(0, densest - least))
@@ -267,7 +267,7 @@ def test_config_round_trip(pattern):
         ("0x4", "`sizes` must be a positive integer. Received: sizes=0"),
         ("2-4", "Unknown `pattern`. Received: pattern='2-4'.*'2:4'.*'4x1'"),
         ("2:4:8", "Unknown `pattern`. Received: pattern='2:4:8'"),
-        ("block", "A block needs edges"),
+        ("block", "at least one size"),
         ("n_of_m", "Received: pattern='n_of_m'.*Pass an instance of `NOfM`"),
         (None, "`pattern` must be a name"),
         (distributions.Global(), "`pattern` must be a name"),
@@ -278,7 +278,7 @@ def test_get_refuses(identifier, message):
         patterns.get(identifier)
 
 
-def test_wrong_numbers_are_refused():
+def test_invalid_numbers_are_refused():
     for build, message in [
         (lambda: patterns.NOfM(1.5, 4), "n=1.5"),
         (lambda: patterns.Block(2.0), "sizes=2.0"),
@@ -308,7 +308,7 @@ DATA = [
 
 
 def network():
-    """Kernels whose inputs are no multiple of four, and some that are."""
+    """Kernels with and without a multiple of four inputs."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -335,7 +335,7 @@ ONE_SHOT = [
 
 
 @pytest.mark.parametrize("name", ONE_SHOT)
-def test_every_method_of_one_shot_takes_a_shape(name):
+def test_one_shot_methods_take_patterns(name):
     sparse = network()
     size = sparse.gem.size
     for pattern, sparsity in [("2:4", 0.5), ("2:4", 0.9), ("4x1", 0.8)]:
@@ -353,11 +353,11 @@ def test_every_method_of_one_shot_takes_a_shape(name):
             assert target - 4 < ticket.kept <= target
 
 
-def test_a_distribution_that_leaves_no_room_is_named():
+def test_distribution_without_room_is_named():
     sparse = network()
     pattern = sparse.gem.prunable[-1].path
     finder = methods.Magnitude(0.5, {pattern: 0.1}, "2:4")
-    with pytest.raises(ValueError, match="leave room.*NOfM.*keeps 89.7%"):
+    with pytest.raises(ValueError, match="be compatible.*NOfM.*keeps 89.7%"):
         finder.find(sparse)
 
 
@@ -376,7 +376,7 @@ class Recorder(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "4x1", "channel"])
-def test_gradual_freezing_ends_in_the_pattern(pattern):
+def test_gradual_freezing_ends_in_pattern(pattern):
     sparse, recorder = network(), Recorder()
     size = sparse.gem.size
     finder = methods.GemMiner(0.8, 6, freeze_period=1, pattern=pattern)
@@ -399,6 +399,6 @@ def test_gradual_freezing_ends_in_the_pattern(pattern):
         assert not np.any(joined(after) & ~joined(before))
         bound = round(size * 0.2 ** ((index + 1) / 5))
         assert bound - unit < counts[1] <= bound
-        # Blocks from the first freeze on; 2:4 once the density allows it.
+        # Blocks from the first freeze on. 2:4 once the density allows it.
         if pattern != "2:4" or counts[1] <= size / 2:
             assert all(finder.pattern.matches(mask) for mask in after)

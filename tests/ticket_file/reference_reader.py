@@ -1,4 +1,4 @@
-"""Reads a ticket file bit by bit, as the format's description says."""
+"""Reads a ticket file bit by bit, as the format specifies."""
 
 import json
 import math
@@ -7,7 +7,7 @@ import zlib
 
 
 def read(data):
-    """Returns masks and values as flat lists, for valid files only."""
+    """Returns masks and values as flat lists. Supports only valid files."""
     assert data[:4] == b"\x89GEM"
     version, total, header_length, text_length, numbers_length = struct.unpack(
         "<IQIIQ", data[4:32]
@@ -63,7 +63,7 @@ CODES = {
 
 
 def bits_of(data):
-    """Yields the bits of bytes, the highest of each first."""
+    """Yields the bits of bytes, starting with the highest bit of each."""
     for byte in data:
         for place in range(7, -1, -1):
             yield byte >> place & 1

@@ -48,21 +48,21 @@ def assert_same(ticket, loaded):
     for name, value in ticket.weights.items():
         value = np.asarray(value)
         if value.dtype.name == "bfloat16":
-            value = value.astype("float32")  # every value of it is exact
+            value = value.astype("float32")  # Each of its values is exact.
         if name in ticket.masks:
             mask = ticket.masks[name]
             np.testing.assert_array_equal(loaded.masks[name], mask)
             value = np.where(mask, value, 0).astype(value.dtype)
         assert loaded.weights[name].dtype == value.dtype
         assert loaded.weights[name].shape == value.shape
-        # Bit for bit, so that NaN and -0.0 count too.
+        # Compares bits, so that NaN and -0.0 count too.
         assert loaded.weights[name].tobytes() == value.tobytes()
 
 
 def test_round_trip(path):
     assert_same(example(), Ticket.load(path))
     loaded = Ticket.load(str(path))
-    loaded.weights["bias"][0] = 1  # arrays of one's own
+    loaded.weights["bias"][0] = 1  # The arrays are writable copies.
     loaded.masks["dense"][0, 0] ^= True
 
 
@@ -102,7 +102,7 @@ def test_any_ticket_round_trips(tmp_path_factory, data):
             value = value[masks[name]]
         assert slow["values"][name] == value.ravel().tolist()
     assert not slow["masks"]
-    # What is read is written as it was.
+    # Writing a ticket after reading gives the same bytes.
     again = path.with_name("again.gem")
     Ticket.load(path).save(again)
     assert again.read_bytes() == path.read_bytes()
@@ -133,7 +133,7 @@ def test_special_values_and_empty_weights(tmp_path):
 def test_equal_tickets_give_equal_bytes(path, tmp_path):
     again = example()
     again.metadata = dict(reversed(again.metadata.items()))
-    # What a mask hides is not stored.
+    # Values hidden by a mask are not stored.
     again.weights["stem"] = np.where(
         again.masks["stem"], again.weights["stem"], 9
     ).astype("float32")
@@ -143,7 +143,7 @@ def test_equal_tickets_give_equal_bytes(path, tmp_path):
     assert (tmp_path / "again.gem").read_bytes() != path.read_bytes()
 
 
-def test_a_write_that_fails_leaves_the_old_file(path):
+def test_failed_write_keeps_old_file(path):
     before = path.read_bytes()
     large = example()
     large.weights["bias"] = np.random.default_rng(0).random(50_000)
@@ -160,7 +160,7 @@ def test_a_write_that_fails_leaves_the_old_file(path):
     assert_same(large, Ticket.load(path))
 
 
-def test_paths_that_cannot_be_written(path, tmp_path):
+def test_invalid_paths(path, tmp_path):
     folder = tmp_path / "folder.gem"
     folder.mkdir()
     for target in (tmp_path / "no" / "x.gem", path / "x.gem", folder):
@@ -175,7 +175,7 @@ def test_paths_that_cannot_be_written(path, tmp_path):
             Ticket.load(missing)
 
 
-def test_values_that_have_no_place_in_a_file(tmp_path):
+def test_unsupported_values(tmp_path):
     masks = {"kernel": np.ones(3, bool)}
     ticket = Ticket(masks, {"kernel": np.array(["a", "b", "c"])})
     with pytest.raises(ValueError, match=r"weights\['kernel'\] of <U1"):
@@ -187,7 +187,7 @@ def test_values_that_have_no_place_in_a_file(tmp_path):
 
 
 def refused(path):
-    """Loads a file that is no ticket, and returns the message."""
+    """Loads an invalid file. Returns the error message."""
     tracemalloc.start()
     try:
         with pytest.raises(ValueError) as error:
@@ -195,7 +195,7 @@ def refused(path):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 2**26, "a file that is refused took much memory"
+    assert peak < 2**26, "an invalid file took too much memory"
     message = str(error.value)
     assert f"Received: path='{path}'" in message
     remedies = ("Save the ticket again", "Raise the limit if you trust")
@@ -203,7 +203,7 @@ def refused(path):
     return message
 
 
-def test_truncated_and_longer_files_are_refused(path):
+def test_truncated_and_extended_files_are_refused(path):
     data = path.read_bytes()
     for length in range(len(data)):
         path.write_bytes(data[:length])
@@ -232,7 +232,7 @@ def archive_of(**entries):
 
 
 def sealed(prefix, body):
-    """The bytes of a file whose lengths and checksum are right."""
+    """Returns the bytes of a file with correct lengths and checksum."""
     header, text, numbers = prefix
     start = struct.pack(
         "<4sIQIIQ", b"\x89GEM", 2, 36 + len(body), header, text, numbers
@@ -259,7 +259,7 @@ def test_foreign_files_are_refused(tmp_path, data):
     refused(tmp_path / "foreign.gem")
 
 
-def test_the_first_version_is_named(tmp_path):
+def test_first_version_is_named(tmp_path):
     (tmp_path / "old.gem").write_bytes(archive_of(**{"ticket.json": "{}"}))
     assert "zip archive, as tickets of version 1" in refused(
         tmp_path / "old.gem"
@@ -283,7 +283,7 @@ def parts(data):
 
 
 def rewrite(path, header=None, middle=None, numbers=None):
-    """Writes the example again with other parts, and a checksum of them."""
+    """Writes the example with other parts and their checksum."""
     old = example()
     old_header, old_middle, old_numbers = parts(
         ticket_file.encode(old.masks, old.weights, old.metadata)
@@ -303,7 +303,7 @@ def header(path):
 
 
 def edited(header, change):
-    """Returns a header with other weights and the fingerprint of these."""
+    """Returns a header with other weights and their fingerprint."""
     header = {**header, "weights": {**header["weights"], **change}}
     with contextlib.suppress(TypeError, ValueError, KeyError):
         header["fingerprint"] = ticket_file.fingerprint(
@@ -313,8 +313,8 @@ def edited(header, change):
     return header
 
 
-def test_the_same_parts_are_the_same_ticket(path, header):
-    # Another program may deflate in another way.
+def test_recompressed_parts_give_same_ticket(path, header):
+    # Another program may compress in a different way.
     rewrite(path, json.dumps(header, indent=3).encode())
     assert_same(example(), Ticket.load(path))
 
@@ -322,9 +322,9 @@ def test_the_same_parts_are_the_same_ticket(path, header):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"fingerprint": "0" * 16}, "fingerprint is that of another network"),
-        ({"metadata": []}, "metadata are no object"),
-        ({"metadata": {"loss": float("nan")}}, "holds NaN"),
+        ({"fingerprint": "0" * 16}, "fingerprint belongs to another network"),
+        ({"metadata": []}, "metadata is not an object"),
+        ({"metadata": {"loss": float("nan")}}, "contains NaN"),
         ({"weights": []}, "list indices"),
         ({"weights": None}, "not subscriptable"),
         ({"weights": {"path": ["stem"]}}, "shape"),
@@ -339,7 +339,7 @@ def test_edited_headers_are_refused(path, header, change, message):
     "text",
     [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 10**5, b"9" * 10**5],
 )
-def test_headers_of_something_else_are_refused(path, text):
+def test_invalid_headers_are_refused(path, text):
     rewrite(path, text)
     refused(path)
 
@@ -369,13 +369,13 @@ def test_headers_of_something_else_are_refused(path, text):
         ({"width": 32}, "impossible weight"),
         ({"width": 10**30}, "impossible weight"),
         ({"width": 0}, "positions"),
-        ({"dtype": "float64"}, "numbers do not inflate"),
+        ({"dtype": "float64"}, "numbers do not have their length"),
         ({"dtype": "object"}, "impossible weight"),
         ({"dtype": "<f4"}, "impossible weight"),
         ({"dtype": None}, "impossible weight"),
         ({"dtype": []}, "impossible weight"),
-        ({"coding": "float16"}, "numbers do not inflate"),
-        ({"coding": "constant"}, "numbers do not inflate"),
+        ({"coding": "float16"}, "numbers do not have their length"),
+        ({"coding": "constant"}, "numbers do not have their length"),
         ({"coding": "signs"}, ""),
         ({"coding": "other"}, "impossible weight"),
         ({"coding": {}}, "impossible weight"),
@@ -391,7 +391,7 @@ def test_edited_weights_are_refused(path, header, change, message):
     assert message in refused(path)
 
 
-def test_columns_of_other_lengths_are_refused(path, header):
+def test_columns_of_wrong_length_are_refused(path, header):
     for name, column in header["weights"].items():
         for other in (column[:-1], [*column, None], {}, None, "x" * 4):
             rewrite(path, edited(header, {name: other}))
@@ -403,17 +403,17 @@ def test_columns_of_other_lengths_are_refused(path, header):
     assert "prunes nothing" in refused(path)
 
 
-def test_other_positions_signs_and_numbers_are_refused(path):
+def test_wrong_positions_signs_and_numbers_are_refused(path):
     _, middle, numbers = parts(path.read_bytes())
     for other in (b"", middle[:-1], middle + b"\0", bytes(len(middle))):
         rewrite(path, middle=other)
         refused(path)
     for other in (b"", numbers[:-1], numbers + b"\0", bytes(10**7)):
         rewrite(path, numbers=other)
-        assert "numbers do not inflate" in refused(path)
+        assert "numbers do not have their length" in refused(path)
 
 
-def test_signs_end_where_they_end(tmp_path):
+def test_sign_padding_is_checked(tmp_path):
     path = tmp_path / "signs.gem"
     kernel = np.array([1, -1, 1], "float32")
     Ticket({"k": np.ones(3, bool)}, {"k": kernel}).save(path)
@@ -426,13 +426,13 @@ def test_signs_end_where_they_end(tmp_path):
     assert "signs are followed by" in refused(path)
 
 
-def test_bombs_are_refused_before_they_unfold(path, header):
+def test_decompression_bombs_are_refused(path, header):
     rewrite(path, b" " * 2**25)
     assert "header claims 33554432 bytes" in refused(path)
-    # The prefix says that the header is short.
+    # The prefix states that the header is short.
     stored, text = deflate(b" " * 2**25), 100
     path.write_bytes(sealed((len(stored), text, 0), stored))
-    assert "header does not inflate to 100 bytes" in refused(path)
+    assert "header does not have 100 bytes" in refused(path)
 
     # A network of 2^31 + 8 weights that keeps none.
     columns = {
@@ -446,7 +446,7 @@ def test_bombs_are_refused_before_they_unfold(path, header):
     rewrite(path, edited(header, columns), b"", b"")
     assert path.stat().st_size < 2**9
     assert "describes 2147483656 weights" in refused(path)
-    # A smaller one is up to the user.
+    # The user may choose a smaller limit.
     columns["shape"] = [[2**20]] * 2
     rewrite(path, edited(header, columns), b"", b"")
     with pytest.raises(ValueError, match="max_bytes=10,000,000"):
@@ -454,7 +454,7 @@ def test_bombs_are_refused_before_they_unfold(path, header):
     assert Ticket.load(path, max_bytes=2**24).kept == 0
 
 
-def test_masks_must_fit_their_weights():
+def test_masks_must_match_weights():
     weights = {"kernel": np.ones((2, 3), "float32")}
     for mask in (np.ones((3, 2), bool), np.ones((2, 3), "float32")):
         with pytest.raises(ValueError, match=r"masks\['kernel'\]"):
@@ -466,7 +466,7 @@ def test_masks_must_fit_their_weights():
 
 
 def test_bytes_of_each_coding(tmp_path):
-    """Each weight is written as briefly as is exact."""
+    """Each weight uses the shortest exact coding."""
     random = np.random.default_rng(0)
     noise = random.normal(size=800).astype("float32")
     signs = np.where(noise < 0, -0.1, 0.1).astype("float32")
@@ -491,7 +491,7 @@ def test_bytes_of_each_coding(tmp_path):
     assert 2400 < found["plain"] < 3210
 
 
-def test_half_precision_is_a_wish(tmp_path):
+def test_half_precision_is_optional(tmp_path):
     random = np.random.default_rng(0)
     noise = random.normal(size=100).astype("float32")
     weights = {
@@ -526,10 +526,10 @@ def test_half_precision_is_a_wish(tmp_path):
     assert Ticket.load(half).weights["double"][3] == np.inf
 
 
-def test_large_metadata_are_refused_when_they_are_written(tmp_path):
+def test_large_metadata_are_refused_on_write(tmp_path):
     ticket = example()
     ticket.metadata["curve"] = "x" * 2**21
-    with pytest.raises(ValueError, match="metadata in at most 2,097,152"):
+    with pytest.raises(ValueError, match="must take at most 2,097,152"):
         ticket.save(tmp_path / "large.gem")
     assert not list(tmp_path.iterdir())
 
@@ -571,7 +571,7 @@ def test_summary(path):
         assert text in table
 
 
-def test_fingerprints_tell_networks_apart():
+def test_fingerprints_distinguish_networks():
     ticket = example()
     names = {name: f"other/{name}" for name in ticket.weights}
     renamed = Ticket(

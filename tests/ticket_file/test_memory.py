@@ -1,4 +1,4 @@
-"""A limit in bytes holds for the whole process that reads a file."""
+"""Tests that a memory limit holds for the process that reads a file."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SECONDS = 10
 
 
 def seal(header, middle=b"", numbers=b""):
-    """Returns a file with right lengths and checksum of any parts."""
+    """Returns a file of any parts with correct lengths and checksum."""
     text = json.dumps(header).encode() if isinstance(header, dict) else header
     stored, values = container._deflate(text), container._deflate(numbers)
     body = stored + middle + values
@@ -55,7 +55,7 @@ def header(paths, shape, coding="plain", kept=0, **more):
 
 
 def hostile():
-    """Files of a few kB that describe much more."""
+    """Files of a few kB that describe much more data."""
     names = [f"w{n}" for n in range(11_000)]
     large = 2**29
     text = json.dumps(header(["a", "b"], [8])).encode()
@@ -80,7 +80,7 @@ def hostile():
 
 
 def limited(code, *arguments, size, **keywords):
-    """Runs Python within bytes of address space and seconds of a processor."""
+    """Runs Python with limits on address space and CPU time."""
 
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
@@ -97,7 +97,7 @@ def limited(code, *arguments, size, **keywords):
     )
 
 
-FAST = ("bomb", "crowded", "rows")  # of numbers, of the header, of weights
+FAST = ("bomb", "crowded", "rows")  # Of numbers, of the header and of weights.
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ FAST = ("bomb", "crowded", "rows")  # of numbers, of the header, of weights
         ),
     ],
 )
-def test_inspect_takes_a_gibibyte_and_ten_seconds_at_most(kind, tmp_path):
+def test_inspect_respects_memory_and_time_limits(kind, tmp_path):
     path = tmp_path / "hostile.gem"
     path.write_bytes(hostile()[kind])
     assert path.stat().st_size < 400_000
@@ -158,7 +158,7 @@ for path in sys.argv[1:]:
         except ValueError as error:
             assert not isinstance(error.__cause__, MemoryError), path
             print("refused", error)
-            found = re.search("takes ([0-9,]+) bytes", str(error))
+            found = re.search("requires ([0-9,]+) bytes", str(error))
             needed = int(found[1].replace(",", "")) if found else 2**30
         else:
             needed = most
@@ -166,8 +166,10 @@ for path in sys.argv[1:]:
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits")
-def test_reading_takes_no_more_than_max_bytes(tmp_path):
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="needs Linux limits"
+)
+def test_reading_respects_max_bytes(tmp_path):
     random = np.random.default_rng(0)
     values = random.normal(size=(4, 4_000_000)).astype("float32")
     masks = {
@@ -193,7 +195,7 @@ def test_reading_takes_no_more_than_max_bytes(tmp_path):
     )
     assert found.returncode == 0, found.stderr[-2000:]
     lines = found.stdout.splitlines()
-    # Both valid files are refused at 128 MiB, and read with what they need.
+    # Both valid files are refused at 128 MiB, and read with enough memory.
     assert [line.split()[0] for line in lines[:4]] == ["refused", "read"] * 2
     assert sum(line.startswith("read") for line in lines) >= 4
 
@@ -225,10 +227,10 @@ peak(ticket.network)
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="reads Linux' own figures"
+    not sys.platform.startswith("linux"), reason="reads Linux' memory figures"
 )
-def test_expanding_takes_no_more_than_max_bytes(tmp_path):
-    """Also where the limit is the least with which it is not refused."""
+def test_expanding_respects_max_bytes(tmp_path):
+    """Also holds for the smallest limit that is not refused."""
     paths = {"small": 20, "large": 2500}
     for name, width in paths.items():
         layers = [keras.Input((width,)), keras.layers.Dense(width)]
@@ -259,7 +261,7 @@ def test_expanding_takes_no_more_than_max_bytes(tmp_path):
     assert int(to_refuse) < needed and int(of_network) < 3 * arrays + 2**25
 
 
-def test_no_terminal_is_controlled_by_a_file(tmp_path):
+def test_file_cannot_control_terminal(tmp_path):
     path = tmp_path / "escape.gem"
     names = ["\x1b]0;title\x07w", "\u202egpj.exe", "\ud800"]
     more = {"metadata": {"\x1b[2Jkey": "\x1b[31mred"}}
@@ -269,8 +271,8 @@ def test_no_terminal_is_controlled_by_a_file(tmp_path):
     assert r"\x1b[2Jkey" in table and "title" in table
 
 
-def test_paths_of_weights_are_bounded_when_they_are_written():
+def test_weight_paths_are_bounded_on_write():
     for name in ("w" * 1025, 3):
         with pytest.raises(ValueError, match="at most 1,024 characters") as e:
             ticket_file.encode({name: np.ones(2, bool)}, {name: np.ones(2)}, {})
-        assert re.search("Received: .* short names", str(e.value))
+        assert re.search("Received: .* shorter names", str(e.value))

@@ -13,7 +13,7 @@ from tf_gems.ticket_file import positions
 
 @st.composite
 def masks(draw):
-    """Any flags: few, none, all, at random, or one after the other."""
+    """Returns flags: few, none, all, at random or consecutive."""
     size = draw(st.integers(0, 300))
     kind = draw(st.sampled_from(["list", "density", "none", "all", "block"]))
     if kind == "list":
@@ -45,7 +45,7 @@ def decode(data, found, widths):
 @settings(deadline=None, max_examples=300)
 @given(st.lists(masks(), min_size=1, max_size=4), st.data())
 def test_any_masks_round_trip(found, data):
-    """At the best width, and at any other."""
+    """At the best width and at any other width."""
     widths = [positions.best_width(mask) for mask in found]
     other = data.draw(
         st.lists(
@@ -56,7 +56,7 @@ def test_any_masks_round_trip(found, data):
     )
     for choice in (widths, other):
         code = positions.encode(found, choice)
-        bits = sum(map(positions.length, found, choice))
+        bits = sum(map(length, found, choice))
         assert len(code) == math.ceil(bits / 8)
         again = decode(code, found, choice)
         slowly = read_positions(code, rows(found, choice))
@@ -77,14 +77,14 @@ def length(mask, width):
 @pytest.mark.parametrize(
     "density", [1e-4, 1e-3, 0.0144, 0.02, 0.05, 0.1, 0.2, 0.3, 0.38, 0.5, 0.9]
 )
-def test_random_masks_are_near_their_entropy(density):
+def test_code_length_is_near_entropy(density):
     random = np.random.default_rng(3)
     mask = random.random(400_000) < density
     kept = int(mask.sum())
     share = kept / mask.size
     rate = -share * math.log2(share) - (1 - share) * math.log2(1 - share)
     bound = positions.entropy(mask.size, kept)
-    # Stirling: the logarithm of the binomial is a little less than n H(k/n).
+    # Stirling: the logarithm of the binomial is slightly below n H(k/n).
     assert mask.size * rate - 12 < bound < mask.size * rate
     found = length(mask, positions.best_width(mask))
     assert bound <= found * 1.003 and found <= 1.05 * bound
@@ -92,7 +92,7 @@ def test_random_masks_are_near_their_entropy(density):
         assert found <= 1.02 * bound
 
 
-def test_entropy_counts_the_masks():
+def test_entropy_of_masks():
     for size in range(7):
         for kept in range(size + 1):
             expected = math.log2(math.comb(size, kept))
@@ -101,12 +101,12 @@ def test_entropy_counts_the_masks():
             )
 
 
-def test_a_code_by_hand():
-    # Gaps 5, 0 and 2; remainders of width 1 are 1, 0, 0; quotients 2, 0, 1.
+def test_code_example():
+    # Gaps 5, 0 and 2. Remainders of width 1 are 1, 0, 0. Quotients are 2, 0, 1.
     mask = np.zeros(12, bool)
     mask[[5, 6, 9]] = True
     assert positions.encode([mask], [1]) == bytes([0b100_001_1_0, 0b1_0000000])
-    # If more than half are set, the others are coded.
+    # If more than half are set, the complement is coded.
     assert positions.encode([~mask], [1]) == positions.encode([mask], [1])
     [inverted] = positions.decode(
         bytes([0b10000110, 0b10000000]), [12], [9], [1]
@@ -126,7 +126,7 @@ def test_a_code_by_hand():
         max_size=3,
     ),
 )
-def test_other_bytes_are_refused_or_are_codes(data, described):
+def test_random_bytes_are_refused_or_valid(data, described):
     sizes = [max(size, kept) for size, kept, _ in described]
     kept = [kept for _, kept, _ in described]
     widths = [width for *_, width in described]
@@ -143,10 +143,12 @@ def test_refusals_take_little_memory():
     data = bytes(1000)
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match="are no positions of 1073741824"):
+        with pytest.raises(
+            ValueError, match="cannot be the positions of 1073741824"
+        ):
             positions.decode(data, [2**31], [2**30], [0])
-        # 8,000 zeros of width 31 would be gaps beyond 64 bits, if believed.
-        with pytest.raises(ValueError, match="are no positions of 3"):
+        # 8,000 zeros of width 31 would be gaps beyond 64 bits.
+        with pytest.raises(ValueError, match="cannot be the positions of 3"):
             positions.decode(b"\xff" + data, [2**31], [3], [31])
         with pytest.raises(ValueError, match="those of 0 weights"):
             positions.decode(data, [2**20], [3], [0])

@@ -37,38 +37,39 @@ class Backup(keras.callbacks.Callback):
     """Saves the state of training after every epoch, and restores it.
 
     `keras.callbacks.BackupAndRestore` overwrites its only file, so a run that
-    is killed while it writes cannot be resumed; it does not save the states of
-    random layers either. Here each epoch has its own file, which is renamed
-    into place when it is complete. If a file is damaged, the previous one is
-    used. If the order of the data depends on the epoch only, see
-    `tf_gems.callbacks.SetEpoch`, a run that is killed and restarted gives the
-    same result, bit for bit, on the same kind of device.
+    is killed while it writes cannot be resumed. It does not save the states of
+    random layers either. This callback writes one file for each epoch, which
+    is renamed into place when it is complete. If a file is damaged, the
+    previous one is used. If the order of the data depends only on the epoch,
+    see `tf_gems.callbacks.SetEpoch`, a run that is killed and restarted gives
+    bitwise the same result on the same kind of device.
 
     The state consists of the variables of the model and of its optimizer. The
-    position in the list of callbacks does not matter, unless others change
-    variables at the end of an epoch: list those first. The state of other
-    callbacks, such as the patience of `EarlyStopping`, is not saved.
+    position in the list of callbacks does not matter, unless other callbacks
+    change variables at the end of an epoch: list those first. The state of
+    other callbacks, such as the patience of `EarlyStopping`, is not saved.
 
     The data should have a known length, see
-    `tf.data.experimental.assert_cardinality`: on TensorFlow, a read beyond the
-    end counts as a step of the optimizer in the first epoch of every process.
+    `tf.data.experimental.assert_cardinality`. Otherwise, on TensorFlow,
+    reading beyond the end counts as a step of the optimizer in the first epoch
+    of every process.
 
-    With several workers, the chief writes and all read: the directory must be
-    on a file system that they share.
+    With several workers, the chief writes the backups and all workers read
+    them. The directory must be on a shared file system.
 
-    A backup belongs to one training. It holds digests of the network, its
-    initial weights and seeds, the optimizer and the loss; a training that
-    differs in one of them is refused. So set a seed. List anything else that
-    the training depends on in `belongs_to`.
+    A backup belongs to one training. It contains digests of the network, its
+    initial weights and seeds, the optimizer and the loss. If one of them
+    differs, an error is raised, so set a seed. List everything else that the
+    training depends on in `belongs_to`.
 
     Args:
-        directory: Path of the backups, made when there is something to save.
-        belongs_to: List of whatever else the training depends on: data sets,
-            arrays, callbacks, JSON values. Defaults to none.
+        directory: Path of the backups, created with the first backup.
+        belongs_to: List of everything else that the training depends on: data
+            sets, arrays, callbacks, JSON values. Defaults to none.
 
     Raises:
-        ValueError: If the backup is of another training.
-        OSError: If there is no room for a backup; the last one is kept.
+        ValueError: If the backup belongs to another training.
+        OSError: If there is no space for a backup. The previous one is kept.
 
     Example:
 
@@ -85,20 +86,21 @@ class Backup(keras.callbacks.Callback):
         self.directory = Path(check_path(directory, "directory"))
         if not isinstance(belongs_to, list | tuple):
             raise ValueError(
-                "`belongs_to` is a list of what the training depends on. "
-                f"Received: belongs_to={belongs_to!r:.300}. Put it in a list."
+                "`belongs_to` must be a list of what the training depends "
+                f"on. Received: belongs_to={belongs_to!r:.300}. Put the "
+                "object in a list."
             )
         self.belongs_to = list(belongs_to)
         self._fingerprint = None
 
     @property
     def paths(self):
-        """The backups that there are, the last one first."""
+        """The existing backups, the latest first."""
         return sorted(self.directory.glob("*.backup"), reverse=True)
 
     @property
     def epoch(self):
-        """Integer, epochs of training that the last whole backup holds."""
+        """Integer, the number of epochs in the latest complete backup."""
         for path in self.paths:
             with contextlib.suppress(OSError, ValueError):
                 return _read(path)[0]["epoch"]
@@ -122,8 +124,9 @@ class Backup(keras.callbacks.Callback):
                 header, values = _read(path)
             except (OSError, ValueError) as error:
                 warnings.warn(
-                    f"The backup '{path}' is damaged ({error}). Training goes "
-                    "on from the one before, or from the beginning.",
+                    f"The backup '{path}' is damaged ({error}). Training "
+                    "continues from the previous backup, or from the "
+                    "beginning.",
                     stacklevel=2,
                 )
             else:
@@ -136,12 +139,12 @@ class Backup(keras.callbacks.Callback):
         theirs = [list(value.shape) for value in values]
         if (ours, _phases(self.model)) != (theirs, header["phases"]):
             raise ValueError(
-                "A backup is of the same model in the same phase. Received: "
-                f"directory='{self.directory}' of {len(theirs)} variables, "
-                f"phases {header['phases']}; model='{self.model.name}' with "
-                f"its optimizer has {len(ours)}, phases "
-                f"{_phases(self.model)}. Use a directory for each training, "
-                "or remove this one."
+                "A backup can only be restored to the same model in the same "
+                f"phase. Received: directory='{self.directory}' of "
+                f"{len(theirs)} variables, phases {header['phases']}; "
+                f"model='{self.model.name}' with its optimizer has "
+                f"{len(ours)}, phases {_phases(self.model)}. Use one "
+                "directory for each training, or remove this one."
             )
         if not _holds(variables, values):
             self._refuse_other_training(header["fingerprint"])
@@ -157,11 +160,11 @@ class Backup(keras.callbacks.Callback):
         names = [name for name in ours if ours[name] != theirs.get(name)]
         if names:
             raise ValueError(
-                "A backup is resumed by the training that it is of. Received: "
-                f"directory='{self.directory}', from a training that differs "
-                f"in {', '.join(names)}. Set the same seed "
+                "A backup can only be resumed by the training that wrote it. "
+                f"Received: directory='{self.directory}', from a training "
+                f"that differs in {', '.join(names)}. Set the same seed "
                 "(`keras.utils.set_random_seed`) and the same settings, use "
-                "another directory, or remove this one to begin anew."
+                "another directory, or remove this one to start again."
             )
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -172,9 +175,9 @@ class Backup(keras.callbacks.Callback):
         _keras.set_initial_epoch(self.model, None)
 
     def remove(self):
-        """Removes the backups; a kill meanwhile does no harm.
+        """Removes the backups. This can be interrupted safely.
 
-        The directory goes with them, unless it holds something else.
+        The directory is removed too, unless it contains other files.
         """
         remove_files(self.directory, BACKUP)
 
@@ -313,7 +316,7 @@ def _read(path):
     data = path.read_bytes()
     body, digest = data[:-32], data[-32:]
     if hashlib.sha256(body).digest() != digest or body[:8] != _MAGIC:
-        raise ValueError("its digest is wrong")
+        raise ValueError("its checksum is wrong")
     start = 16 + int.from_bytes(body[8:16], "little")
     header, values = json.loads(body[16:start]), []
     for name, shape in header["arrays"]:

@@ -32,7 +32,7 @@ def run(values):
     found = {row["sparsity"] for row in comparison.rows}
     if values.sparsity not in (None, *found):
         raise ValueError(
-            f"The comparison has no such sparsity. Received: "
+            "The comparison does not contain this sparsity. Received: "
             f"sparsity={values.sparsity}. Known: {sorted(found)}."
         )
     print(comparison.render(values.sparsity))

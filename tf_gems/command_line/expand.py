@@ -36,7 +36,7 @@ def define_flags(parser):
         "--output",
         required=True,
         metavar="PLAIN.keras",
-        help="file to write; an existing one is replaced",
+        help="file to write; an existing file is replaced",
     )
     parser.add_argument(
         "--model",
@@ -44,19 +44,19 @@ def define_flags(parser):
         help="Keras model of the ticket's network",
     )
     parser.add_argument(
-        "--network", metavar="NAME", help="name of a network of the zoo"
+        "--network", metavar="NAME", help="name of a network in `tf_gems.zoo`"
     )
     parser.add_argument(
         "--input_shape",
         type=words,
         metavar="32,32,3",
-        help="shape of its images (default: the network's own)",
+        help="shape of its input images (default: that of the network)",
     )
     parser.add_argument(
         "--classes",
         type=integer(1, _MOST_CLASSES),
         metavar="N",
-        help="number of its classes (default: the network's own)",
+        help="number of its classes (default: that of the network)",
     )
     define_max_bytes(parser, 1 << 33)
 
@@ -71,10 +71,11 @@ def run(values):
     path, output = values.ticket, values.output
     if not output.endswith(".keras"):
         raise UsageError(
-            f"A model's file ends in .keras. Received: --output={output}."
+            "The name of a model file must end in .keras. Received: "
+            f"--output={output}."
         )
     if values.model and values.network:
-        raise UsageError("Give --model or --network, not both.")
+        raise UsageError("--model and --network cannot be combined.")
     check_file(output, "--output")
     ticket = Ticket.load(path, values.max_bytes)
     _refuse_large(ticket, values.max_bytes)
@@ -102,10 +103,10 @@ def _refuse_large(ticket, max_bytes):
     needed = _BUFFERS + _COPIES * sum(array.nbytes for array in arrays)
     if needed > max_bytes:
         raise ValueError(
-            "The network of a ticket must fit into the memory that is allowed. "
-            f"Received: a ticket whose network takes {needed:,} bytes to "
-            f"build and save, with --max_bytes={max_bytes}. Raise it if you "
-            "trust the file."
+            "The network of a ticket must fit into the memory limit. "
+            f"Received: a ticket whose network needs {needed:,} bytes to "
+            f"build and save, with --max_bytes={max_bytes}. Raise the limit "
+            "if you trust the file."
         )
 
 
@@ -116,9 +117,10 @@ def _zoo(ticket, values):
     name = values.network or ticket.metadata.get("network")
     if name not in zoo.__all__ and not values.network:
         raise ValueError(
-            "The ticket has no config and no name of a network of the zoo. "
-            f"Received: metadata with the network {name!r}. Give "
-            f"--model, or --network: {', '.join(zoo.__all__)}."
+            "The ticket contains neither a config nor the name of a network "
+            f"in `tf_gems.zoo`. Received: metadata with the network {name!r}. "
+            "Pass --model, or --network with one of: "
+            f"{', '.join(zoo.__all__)}."
         )
     make = getattr(zoo, check_choice(name, "network", zoo.__all__))
     arguments = {}
@@ -131,14 +133,14 @@ def _zoo(ticket, values):
             shape = ()
         if not shape or min(shape) < 1 or math.prod(shape) > _LARGEST_IMAGE:
             raise UsageError(
-                "An image's shape is positive integers, whose product is at "
-                f"most {_LARGEST_IMAGE:,}. Received: --input_shape="
-                f"{','.join(values.input_shape):.80}."
+                "The shape of an image consists of positive integers, whose "
+                f"product is at most {_LARGEST_IMAGE:,}. Received: "
+                f"--input_shape={','.join(values.input_shape):.80}."
             )
         arguments["input_shape"] = shape
     try:
         return make(**arguments)
     except TypeError as error:
         raise UsageError(
-            f"{name} needs --input_shape and --classes ({error})."
+            f"{name} requires --input_shape and --classes ({error})."
         ) from error

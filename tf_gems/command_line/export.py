@@ -22,7 +22,7 @@ def define_flags(parser):
         "--output",
         required=True,
         metavar="PATH",
-        help="file that ends in .tflite, or directory of a SavedModel",
+        help="a file that ends in .tflite, or the directory of a SavedModel",
     )
     parser.add_argument(
         "--batch_size",
@@ -43,7 +43,7 @@ def define_flags(parser):
     parser.add_argument(
         "--compact",
         action="store_true",
-        help="remove the channels that zeros have cut off first",
+        help="first remove the channels that zeros have disconnected",
     )
 
 
@@ -93,7 +93,7 @@ def _check_batch(model, batch_size):
     )
     if size > _LARGEST_BATCH:
         raise ValueError(
-            "A file is tried with a batch of inputs, of at most 256 MiB. "
+            "An export is tested with a batch of inputs of at most 256 MiB. "
             f"Received: --batch_size={batch_size}, which takes {size:,} "
-            "bytes. Give a smaller one."
+            "bytes. Use a smaller one."
         )

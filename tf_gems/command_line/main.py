@@ -56,8 +56,8 @@ def main(arguments=None):
         return code
     except KeyboardInterrupt:
         return _fail(
-            "Interrupted. No file is left half-written. Run the same command "
-            "again; it replaces what it had finished.",
+            "Interrupted. No file is incomplete. Run the same command again; "
+            "it replaces what it had finished.",
             130,
         )
     except BrokenPipeError:  # the reader has seen enough, as `head` does

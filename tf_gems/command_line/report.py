@@ -30,7 +30,7 @@ def define_flags(parser):
         "--output",
         required=True,
         metavar="DIRECTORY",
-        help="directory of the files and of report.json",
+        help="directory for the files and report.json",
     )
     parser.add_argument(
         "--data", metavar="TEST.npz", help="file of `numpy.savez`, see above"
@@ -40,7 +40,7 @@ def define_flags(parser):
         type=words,
         default=_FORMS,
         metavar="A,B",
-        help=f"what to write (default: {','.join(_FORMS)})",
+        help=f"forms to write (default: {','.join(_FORMS)})",
     )
     parser.add_argument(
         "--runs",
@@ -52,7 +52,7 @@ def define_flags(parser):
     parser.add_argument(
         "--compact",
         action="store_true",
-        help="remove the channels that zeros have cut off first",
+        help="first remove the channels that zeros have disconnected",
     )
 
 
@@ -90,8 +90,8 @@ def _read(path):
         *(zipfile.BadZipFile, zlib.error),
     ) as error:
         raise ValueError(
-            "Data is a file of `numpy.savez` with an array `inputs` and "
-            f"perhaps `labels`. Received: {path!r} ({error})."
+            "Data must be a file of `numpy.savez` with an array `inputs` and "
+            f"optionally `labels`. Received: {path!r} ({error})."
         ) from error
 
 
@@ -99,9 +99,9 @@ def _draw(model, network):
     inputs = getattr(network, "inputs", None)
     if not inputs or len(inputs) != 1 or "float" not in inputs[0].dtype:
         raise ValueError(
-            "Inputs can be drawn at random for a network of one input of "
-            f"floats. Received: '{model.name}' of type "
-            f"{type(network).__name__}. Give --data."
+            "Random inputs require a network with one floating-point input. "
+            f"Received: '{model.name}' of type {type(network).__name__}. Pass "
+            "--data."
         )
     [symbol] = inputs
     random = np.random.default_rng(0)

@@ -18,12 +18,12 @@ def define_flags(parser):
         type=integer(0, 65535),
         default=8000,
         metavar="N",
-        help="port of this machine; 0 for any that is free (default: 8000)",
+        help="port on this machine; 0 for any free port (default: 8000)",
     )
     parser.add_argument(
         "--copy",
         metavar="TARGET",
-        help="folder to copy the page into, instead of serving it",
+        help="folder to copy the page to, instead of serving it",
     )
 
 

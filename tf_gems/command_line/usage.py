@@ -5,6 +5,8 @@ import os
 import sys
 import warnings
 
+from tf_gems.quiet import quiet
+
 
 class UsageError(Exception):
     """Raised if the arguments of a command are wrong."""
@@ -38,7 +40,7 @@ def define_max_bytes(parser, default=1 << 31):
         type=integer(1),
         default=default,
         metavar="N",
-        help="largest memory in bytes that the file may take (default: "
+        help="limit in bytes for the memory that the file may take (default: "
         f"{default:,})",
     )
 
@@ -52,15 +54,8 @@ def import_keras(backend=None):
         # NumPy has no gradients, and none are needed here.
         warnings.filterwarnings("ignore", "`custom_gradient` for the numpy")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Native code does not use `sys.stderr`.
-    terminal = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
+    with quiet():
         import keras  # noqa: F401
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
 
 
 def load_model(path):
@@ -73,10 +68,10 @@ def load_model(path):
         return keras.models.load_model(path, compile=False)
     except Exception as error:
         raise ValueError(
-            "A model must be a file that `model.save` of Keras 3 wrote, with "
-            "layers of Keras and tf_gems only. "
-            f"Received: {path!r}, which Keras cannot read: "
-            f"{type(error).__name__}: {str(error):.500}"
+            "A model must be a file that Keras 3 saved with `model.save`, "
+            f"with layers of Keras and tf_gems only. Received: {path!r}, "
+            f"which Keras cannot read: {type(error).__name__}: "
+            f"{str(error):.500}"
         ) from error
 
 

@@ -60,9 +60,9 @@ def rule_for(call, calls_of_operation):
     """Returns the `Rule` of a `Call` to an operation called so often."""
     operation, kind = call.operation, type(call.operation)
     if len(call.outputs) != 1 or not all(map(width, _tensors(call))):
-        return Rule(call, "its channels are not known")
+        return Rule(call, "its channels are unknown")
     if getattr(operation, "data_format", None) == "channels_first":
-        return Rule(call, "its channels are not the last axis")
+        return Rule(call, "its channels are not on the last axis")
     if getattr(operation, "quantization_mode", None):
         return Rule(call, "it is quantized")
     if getattr(operation, "lora_enabled", False):
@@ -73,9 +73,9 @@ def rule_for(call, calls_of_operation):
     if has_weights and calls_of_operation > 1:
         return Rule(call, f"it is called {calls_of_operation} times")
     if len(call.inputs) != 1 and kind in ONE_INPUT:
-        return Rule(call, f"it reads {len(call.inputs)} tensors")
+        return Rule(call, f"it has {len(call.inputs)} inputs")
     if kind in CONVOLUTIONS and operation.groups > 1:
-        return Rule(call, "its channels are in groups")
+        return Rule(call, "it is a grouped convolution")
     if kind in {layers.Dense, *CONVOLUTIONS, *TRANSPOSED, *SEPARABLE}:
         if not _is_elementwise(operation.activation):
             # What leaves it stays; what enters it may still be removed.
@@ -85,7 +85,9 @@ def rule_for(call, calls_of_operation):
         return rules.Depthwise(call)
     rule = _tied_rule(call)
     if rule is None:
-        return Rule(call, f"`{kind.__name__}` is not known to keep channels")
+        return Rule(
+            call, f"`{kind.__name__}` is not known to keep channels separate"
+        )
     return rule
 
 

@@ -27,13 +27,13 @@ TOLERANCE = 1e-5
 
 
 def compact(model, inputs=None):
-    """Removes the channels that the zeros of a pruned model have cut off.
+    """Removes the channels that the zeros of a pruned model disconnect.
 
-    A channel whose incoming weights are all zero has a constant value, the one
-    that the bias, a normalization and an activation give it. The constant is
-    folded into the bias of the layers that read the channel, and the channel
-    is removed. A channel that no layer reads is removed as well. The result is
-    a smaller plain Keras model with the same outputs up to rounding.
+    A channel whose incoming weights are all zero has a constant value, which
+    follows from its bias, normalization and activation. The constant is folded
+    into the bias of the layers that read the channel, and the channel is
+    removed. A channel that no layer reads is removed too. The result is a
+    smaller plain Keras model with the same outputs up to rounding.
 
     Supported are dense layers, convolutions of one to three dimensions
     (also depthwise, separable and transposed), batch normalization,
@@ -42,19 +42,19 @@ def compact(model, inputs=None):
     channels that it reads and writes, and is listed in the report.
 
     Args:
-        model: Built `keras.Sequential` or functional model, with zeros; a
-            `tf_gems.SparseModel` after `tf_gems.strip`. It is not changed.
-        inputs: Batch of inputs, as `model` takes it, with which the outputs
-            of both models are compared. Defaults to `None`: two random
-            inputs.
+        model: Built `keras.Sequential` or functional model with zeros in its
+            weights. Pass a `tf_gems.SparseModel` through `tf_gems.strip`
+            first. The model is not changed.
+        inputs: Batch of inputs on which the outputs of both models are
+            compared. Defaults to `None`: two random inputs.
 
     Returns:
         `(compacted, report)`: a Keras model that is not compiled, and a
         `tf_gems.compaction.CompactionReport`.
 
     Raises:
-        ValueError: If the graph of the model is not known, or the model holds
-            `GemLayer`s.
+        ValueError: If the graph of the model is not known, or the model
+            contains `GemLayer`s.
         RuntimeError: If the outputs of both models differ.
 
     Example:
@@ -76,11 +76,12 @@ def compact(model, inputs=None):
     tolerance = max(TOLERANCE, half_tolerance(model))
     if not difference <= tolerance:
         raise RuntimeError(
-            "A compact model must have the outputs of the model, up to "
-            f"{tolerance:g} of the largest output. Received: '{model.name}', "
-            f"whose outputs differ by {difference:.2g}. Layers that were left "
-            f"unchanged: {', '.join(found.kept) or 'none'}. Use the model "
-            "without compaction."
+            "The outputs of a compact model must equal those of the model, "
+            f"up to {tolerance:g} of the largest output. Received: "
+            f"'{model.name}', whose outputs differ by {difference:.2g}. "
+            "Layers that were left unchanged: "
+            f"{', '.join(found.kept) or 'none'}. Use the model without "
+            "compaction."
         )
     return compacted, CompactionReport(
         rows_of(found.calls, calls), found.kept, found.shared, difference
@@ -156,14 +157,14 @@ class Compaction:
 def _refuse_others(model):
     if isinstance(model, keras.Model) and find_gem_layers(model):
         raise ValueError(
-            "A model is compacted after it is stripped. Received: "
-            f"'{model.name}', which holds a `GemLayer`. Use "
+            "A model must be stripped before it is compacted. Received: "
+            f"'{model.name}', which contains a `GemLayer`. Use "
             "`tf_gems.compact(tf_gems.strip(model))`."
         )
     if not (isinstance(model, keras.Model) and is_graph(model)):
         raise ValueError(
-            "Only a built `keras.Sequential` or functional model, whose graph "
-            "is known, can be compacted. Received: model="
-            f"{getattr(model, 'name', model)!r} of type "
+            "Only a built `keras.Sequential` or functional model can be "
+            "compacted, because its graph must be known. Received: "
+            f"model={getattr(model, 'name', model)!r} of type "
             f"{type(model).__name__}. Build it from `keras.Input` and layers."
         )

@@ -25,7 +25,7 @@ def random_inputs(model):
             values = generator.integers(0, 2, shape)
         else:
             raise ValueError(
-                "Outputs are compared on random numbers, or on `inputs`. "
+                "Outputs are compared on random inputs or on `inputs`. "
                 f"Received: '{model.name}' with input '{tensor.name}' of "
                 f"{tensor.dtype}. Pass a batch as `inputs`."
             )
@@ -33,16 +33,16 @@ def random_inputs(model):
     return keras.tree.pack_sequence_as(structure_of(model), batch)
 
 
-def _outputs(model, inputs):
+def outputs_of(model, inputs, name="inputs", training=False):
     """Returns the outputs of a model, or refuses inputs that do not fit."""
     try:
-        return model(inputs, training=False)
+        return model(inputs, training=training)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            "`inputs` must be a batch as the model takes it. Received: "
-            f"inputs of type {type(inputs).__name__}, which '{model.name}' "
-            f"does not take: {reason} Leave it out, or pass such a batch."
+            f"`{name}` must be a batch that the model accepts. Received: "
+            f"{name} of type {type(inputs).__name__}, which '{model.name}' "
+            f"does not accept: {reason} Pass such a batch."
         ) from error
 
 
@@ -76,15 +76,14 @@ def state_kept(model):
 
 def attributes(layer):
     """Yields the values of attributes of a layer, with lists and dicts flat."""
-    todo = list(vars(layer).values())
+    todo, seen = list(vars(layer).values()), set()
     while todo:
         value = todo.pop()
-        if isinstance(value, list | tuple):
-            todo += value
-        elif isinstance(value, dict):
-            todo += value.values()
-        else:
+        if not isinstance(value, list | tuple | dict):
             yield value
+        elif id(value) not in seen:  # what a user keeps may hold itself
+            seen.add(id(value))
+            todo += value.values() if isinstance(value, dict) else value
 
 
 def largest_difference(model, other, inputs):
@@ -92,12 +91,12 @@ def largest_difference(model, other, inputs):
     found = []
     for network in (model, other):
         with state_kept(model):  # the two may share layers
-            outputs = _outputs(network, inputs)
+            outputs = outputs_of(network, inputs)
         flat = map(ops.convert_to_numpy, keras.tree.flatten(outputs))
         found.append(dict(enumerate(flat)))
     if not any(np.size(one) for one in found[0].values()):
         raise ValueError(
-            "Outputs are compared on a batch of examples. Received: inputs, "
+            "Outputs are compared on a batch of examples. Received: inputs "
             f"for which '{model.name}' returns no value. Pass some examples, "
             "or leave `inputs` out."
         )
@@ -117,9 +116,9 @@ def refuse_non_finite_weights(model):
         bad = np.size(value) - np.count_nonzero(np.isfinite(value))
         if bad:  # the sum may overflow where no value does
             raise ValueError(
-                "All weights must be finite. Received: "
-                f"weight '{variable.path}' of '{model.name}', in which "
-                f"{bad:,} of {np.size(value):,} values are NaN or infinite. "
-                "Its training diverged. Load an earlier checkpoint, or "
-                "train with a smaller learning rate or `clipnorm`."
+                "All weights must be finite. Received: weight "
+                f"'{variable.path}' of '{model.name}', in which {bad:,} of "
+                f"{np.size(value):,} values are NaN or infinite. Its training "
+                "diverged. Load an earlier checkpoint, or train with a "
+                "smaller learning rate or `clipnorm`."
             )

@@ -96,9 +96,9 @@ class Names:
             other = self._operations.setdefault(operation.name, operation)
             if other is not operation:
                 raise ValueError(
-                    "Layers that both models share must have different names. "
-                    f"Received: two layers named '{operation.name}', in "
-                    "models within the model. Give them names of their own."
+                    "Layers that both models share must have different "
+                    f"names. Received: two layers named '{operation.name}' in "
+                    "nested models. Rename one of them."
                 )
 
     def give(self, operation, within=()):

@@ -12,13 +12,13 @@ from tf_gems.tables import Table
 
 @dataclasses.dataclass(frozen=True)
 class CompactionReport(DataReport):
-    """What `tf_gems.compact` removed, layer by layer.
+    """The channels that `tf_gems.compact` removed, layer by layer.
 
     Attributes:
         rows: List of dicts, one for each layer with weights: `layer`,
             `channels`, `parameters` and `multiply_adds`, each a pair of
-            integers (before, after). Multiply-adds are those of one input.
-            Unknown sizes of maps count as one.
+            integers (before, after). Multiply-adds are for one input. Unknown
+            sizes of feature maps count as one.
         kept: Dict from the name of an operation that was left unchanged to
             the reason.
         shared: Names of layers that the compact model shares with the
@@ -62,7 +62,8 @@ class CompactionReport(DataReport):
         columns = ["layer", ">channels", ">left", ">parameters", ">left"]
         lines = [
             Table([*columns, ">multiply-adds", ">left"], rows),
-            f"The outputs differ by {self.difference:.1e} of the largest.",
+            f"The outputs differ by {self.difference:.1e} of the largest "
+            "output.",
         ]
         for name, reason in self.kept.items():
             lines.append(f"'{name}' is left unchanged: {reason}.")

@@ -33,6 +33,18 @@ class Rule:
         self.call = call
         self.reason = reason
 
+    @property
+    def tensor(self):
+        """The input, of an operation that has one."""
+        (tensor,) = self.call.inputs
+        return tensor
+
+    @property
+    def output(self):
+        """The output, of an operation that has one."""
+        (output,) = self.call.outputs
+        return output
+
     def add_outputs(self, channels):
         """Adds the outputs with their constants, and ties."""
         for tensor in self.call.outputs:
@@ -64,15 +76,17 @@ class Tied(Rule):
         return self.call.masks  # their last axis is none of channels
 
     def add_outputs(self, channels):
-        (output,) = self.call.outputs
-        channels.add(output, self.constants(channels))
-        for tensor in self.call.inputs:
-            channels.tie(tensor, output)
+        channels.add(self.output, self.constants(channels))
+        for tensor, places, output_places in self.ties():
+            channels.tie(tensor, self.output, places, output_places)
+
+    def ties(self):
+        """Returns inputs, and which of their and the output's channels tie."""
+        return [(tensor, None, None) for tensor in self.call.inputs]
 
     def constants(self, channels):
         """Returns the constants of the output."""
-        (tensor,) = self.call.inputs
-        return channels.constants(tensor)
+        return channels.constants(self.tensor)
 
     def rebuild(self, channels):
         return copy_of(self.call.operation), []
@@ -91,27 +105,21 @@ class PaddedChannels(Padding):
 
     def __init__(self, call):
         super().__init__(call)
-        (tensor,) = call.inputs
         self.before, _ = call.operation.pad_width[-1]
-        self.places = self.before + np.arange(width(tensor))
+        self.places = self.before + np.arange(width(self.tensor))
 
     def constants(self, channels):
-        operation, (output,) = self.call.operation, self.call.outputs
-        (tensor,) = self.call.inputs
-        found = np.zeros(width(output))
-        found[self.places] = channels.constants(tensor)
-        if any(sum(pair) for pair in operation.pad_width[:-1]):
+        found = np.zeros(width(self.output))
+        found[self.places] = channels.constants(self.tensor)
+        if any(sum(pair) for pair in self.call.operation.pad_width[:-1]):
             found = np.where(found == 0, found, np.nan)
         return found
 
-    def add_outputs(self, channels):
-        (tensor,), (output,) = self.call.inputs, self.call.outputs
-        channels.add(output, self.constants(channels))
-        channels.tie(tensor, output, None, self.places)
+    def ties(self):
+        return [(self.tensor, None, self.places)]
 
     def rebuild(self, channels):
-        operation, (output,) = self.call.operation, self.call.outputs
-        kept = channels.kept(output)
+        operation, kept = self.call.operation, channels.kept(self.output)
         end = self.places[-1] + 1
         pair = (int(kept[: self.before].sum()), int(kept[end:].sum()))
         pad_width = [*operation.pad_width[:-1], pair]
@@ -146,7 +154,6 @@ class Scaled(Tied):
 
     def constants(self, channels):
         layer = self.call.operation
-        (tensor,) = self.call.inputs
         scale = 1 / np.sqrt(array_of(layer.moving_variance) + layer.epsilon)
         shift = -array_of(layer.moving_mean) * scale
         if layer.scale:
@@ -154,58 +161,46 @@ class Scaled(Tied):
             scale, shift = gamma * scale, gamma * shift
         if layer.center:
             shift = shift + array_of(layer.beta)
-        found = channels.constants(tensor) * scale + shift
+        found = channels.constants(self.tensor) * scale + shift
         return np.where(scale == 0, shift, found)
 
     def rebuild(self, channels):
-        layer, _ = super().rebuild(channels)
-        (output,) = self.call.outputs
-        kept = channels.kept(output)
-        old = self.call.operation.get_weights()
-        return layer, [weight[kept] for weight in old]
+        layer, kept = self.call.operation, channels.kept(self.output)
+        return copy_of(layer), [w[kept] for w in layer.get_weights()]
 
 
 class Sloped(Tied):
     """PReLU: `x` if it is positive, `alpha * x` if not."""
 
     def constants(self, channels):
-        (tensor,) = self.call.inputs
-        constants = channels.constants(tensor)
-        alpha = array_of(self.call.operation.alpha).reshape(-1, width(tensor))
+        constants, count = channels.constants(self.tensor), width(self.tensor)
+        alpha = array_of(self.call.operation.alpha).reshape(-1, count)
         uniform = (alpha == alpha[0]).all(axis=0)
         below = np.where(uniform, alpha[0] * constants, np.nan)
         return np.where(constants >= 0, constants, below)
 
     def rebuild(self, channels):
-        layer, _ = super().rebuild(channels)
-        (output,) = self.call.outputs
-        alpha = self.call.operation.get_weights()[0]
-        return layer, [alpha[..., channels.kept(output)]]
+        layer, kept = self.call.operation, channels.kept(self.output)
+        return copy_of(layer), [w[..., kept] for w in layer.get_weights()]
 
 
 class Flattened(Tied):
     """All numbers in a row: a channel becomes one channel a place."""
 
-    def constants(self, channels):
-        (tensor,), (output,) = self.call.inputs, self.call.outputs
-        constants = channels.constants(tensor)
-        return np.tile(constants, width(output) // width(tensor))
+    def _row(self, values):
+        return np.tile(values, width(self.output) // width(self.tensor))
 
-    def add_outputs(self, channels):
-        (tensor,), (output,) = self.call.inputs, self.call.outputs
-        channels.add(output, self.constants(channels))
-        places = np.tile(
-            np.arange(width(tensor)), width(output) // width(tensor)
-        )
-        channels.tie(tensor, output, places)
+    def constants(self, channels):
+        return self._row(channels.constants(self.tensor))
+
+    def ties(self):
+        return [(self.tensor, self._row(np.arange(width(self.tensor))), None)]
 
     def rebuild(self, channels):
-        operation = self.call.operation
-        if isinstance(operation, layers.Reshape):
-            operation = layers.Flatten(
-                name=operation.name, dtype=operation.dtype_policy
-            )
-            return operation, []
+        layer = self.call.operation
+        if isinstance(layer, layers.Reshape):
+            dtype = layer.dtype_policy
+            return layers.Flatten(name=layer.name, dtype=dtype), []
         return super().rebuild(channels)
 
 
@@ -213,13 +208,9 @@ class Reshaped(Tied):
     """Other axes before the channels."""
 
     def rebuild(self, channels):
-        (output,) = self.call.outputs
-        layer = self.call.operation
-        count = int(channels.kept(output).sum())
-        shape = (*output.shape[1:-1], count)
-        return layers.Reshape(
-            shape, name=layer.name, dtype=layer.dtype_policy
-        ), []
+        count = int(channels.kept(self.output).sum())
+        shape = (*self.output.shape[1:-1], count)
+        return copy_of(self.call.operation, target_shape=shape), []
 
 
 class Concatenated(Tied):
@@ -228,14 +219,12 @@ class Concatenated(Tied):
     def constants(self, channels):
         return np.concatenate([channels.constants(t) for t in self.call.inputs])
 
-    def add_outputs(self, channels):
-        (output,) = self.call.outputs
-        channels.add(output, self.constants(channels))
-        begin = 0
-        for tensor in self.call.inputs:
-            places = begin + np.arange(width(tensor))
-            channels.tie(tensor, output, None, places)
-            begin += width(tensor)
+    def ties(self):
+        ends = np.cumsum([width(tensor) for tensor in self.call.inputs])
+        return [
+            (tensor, None, np.arange(end - width(tensor), end))
+            for tensor, end in zip(self.call.inputs, ends, strict=True)
+        ]
 
 
 class Depthwise(Tied):
@@ -250,8 +239,7 @@ class Depthwise(Tied):
 
     def constants(self, channels):
         layer = self.call.operation
-        (tensor,) = self.call.inputs
-        given = np.repeat(channels.constants(tensor), self.times)
+        given = np.repeat(channels.constants(self.tensor), self.times)
         zero = ~self.kernel.any(axis=0)
         given = np.where(zero, 0.0, given)
         if not is_borderless(layer):
@@ -261,19 +249,16 @@ class Depthwise(Tied):
             found = found + array_of(layer.bias)
         return activate(layer.activation, found)
 
-    def add_outputs(self, channels):
-        (tensor,), (output,) = self.call.inputs, self.call.outputs
-        channels.add(output, self.constants(channels))
-        places = np.repeat(np.arange(width(tensor)), self.times)
-        channels.tie(tensor, output, places)
+    def ties(self):
+        places = np.repeat(np.arange(width(self.tensor)), self.times)
+        return [(self.tensor, places, None)]
 
     def rebuild(self, channels):
-        layer, _ = super().rebuild(channels)
-        (tensor,), (output,) = self.call.inputs, self.call.outputs
-        kernel, *bias = self.call.operation.get_weights()
-        return layer, [
-            kernel[..., channels.kept(tensor), :],
-            *(values[channels.kept(output)] for values in bias),
+        layer, kept = self.call.operation, channels.kept(self.output)
+        kernel, *bias = layer.get_weights()
+        return copy_of(layer), [
+            kernel[..., channels.kept(self.tensor), :],
+            *(values[kept] for values in bias),
         ]
 
 

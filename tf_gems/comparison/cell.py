@@ -112,17 +112,18 @@ class Protocol:
     def _refuse_another(self, model, seed):
         """Raises an error if a seed does not give the same network again."""
         known, first = self.networks[seed]
-        what = "the model of an earlier call"
+        what = "the same model as an earlier call"
         if first is None or first() is not model:
             found = _network_key(model)
             parts = [name for name in found if found[name] != known[name]]
             what = f"another {' and '.join(parts)}" if parts else None
         if what:
             raise ValueError(
-                "`build` returns a new model at every call, of the same "
-                f"network for the same seed. Received: seed={seed}, for which "
-                f"its second call returned {what}. Build the model within it, "
-                "and draw all that is random from the seed."
+                "`build` must return a new model at every call, with the "
+                f"same network for the same seed. Received: seed={seed}, for "
+                f"which the second call returned {what}. Create the model "
+                "inside the function, and derive all random numbers from the "
+                "seed."
             )
 
     def data(self, seed):
@@ -136,8 +137,8 @@ class Protocol:
         )
         if self.metric_name not in found:
             raise ValueError(
-                "`metric` is one that the model reports. Received: metric="
-                f"{self.metric_name!r}; it reports {', '.join(found)}."
+                "`metric` must be one that the model reports. Received: "
+                f"metric={self.metric_name!r}; it reports {', '.join(found)}."
             )
         value = float(found[self.metric_name])
         return round(value, 5) if math.isfinite(value) else None
@@ -194,9 +195,9 @@ def _refuse_several_outputs(model):
     outputs = getattr(model, "outputs", None) or ()
     if len(outputs) > 1:
         raise ValueError(
-            "Methods are compared by one metric, of one output. Received: "
+            "Methods are compared by one metric of one output. Received: "
             f"build(seed)='{model.name}' with {len(outputs)} outputs. Build a "
-            "model of one output, such as `keras.Model(model.inputs, "
+            "model with one output, such as `keras.Model(model.inputs, "
             "model.outputs[0])`."
         )
 

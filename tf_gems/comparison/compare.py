@@ -58,82 +58,83 @@ def compare(
 ) -> Comparison:
     """Compares pruning methods at equal numbers of training epochs.
 
-    Every cell (a method at a sparsity with a seed) gets a fresh model. The
-    method finds its ticket, which may take epochs of training. The rest of
-    `epochs`, which is the same for every cell, fine-tunes the ticket. So a
-    method that does not train fine-tunes the longest.
+    Every cell (a method at a sparsity with a seed) gets a new model. The
+    method finds its ticket, which may take epochs of training. The remaining
+    epochs fine-tune the ticket. The total number, `epochs`, is the same for
+    every cell, so a method that does not train has the longest fine-tuning.
 
-    Finished cells are saved in `directory` and are not run again. A cell that
-    was killed resumes at its last epoch. Processes that run the same
+    Finished cells are saved in `directory` and are not run again. An
+    interrupted cell resumes at its last epoch. Processes that run the same
     comparison, for example on several devices, share its cells. With an
     `executor`, its workers run the cells.
 
-    A finished cell is reused only if everything that its numbers depend on is
+    A finished cell is reused only if everything that its results depend on is
     the same: the layers and initial weights of the network, the data, the
     method, the optimizer, the loss, the metric, the epochs and the backend.
-    Functions and classes are compared by their source and by what they use,
-    arrays by their contents, and other data by a sample, see
-    `tf_gems.fingerprint.data.describe_data`. If the directory has cells of the
-    same name that differ, a warning names the differences. Those cells are
-    kept, but not used.
+    Functions and classes are compared by their source and by the objects that
+    they use, arrays by their contents, and other data by a sample, see
+    `tf_gems.fingerprint.data.describe_data`. If the directory contains cells
+    of the same name that differ, a warning names the differences. These cells
+    are kept but not used.
 
-    A cell whose training diverges is marked, and is not part of any mean.
+    A cell whose training diverges is marked and excluded from means.
 
     Args:
         build: Function from a seed to a built Keras model. Methods start from
-            its weights. Methods that train scores replace its kernels by
-            signed constants, see `tf_gems.methods.Method.kernel_initializer`.
-        train: Data for `fit`: a data set of batches, a list of them, or one
-            batch as a tuple `(x, y)`; or a function from a seed to it.
+            its weights. Methods that train scores reinitialize its kernels
+            with signed constants, see
+            `tf_gems.methods.Method.kernel_initializer`.
+        train: Data for `fit`: a data set of batches, a list of batches, or one
+            batch as a tuple `(x, y)`; or a function from a seed to such data.
         test: Data for `evaluate`.
-        methods: List of names, or dict from names of your own to anything
-            that `tf_gems.methods.get` takes; their sparsity is replaced. A
-            function from a sparsity to a method is accepted as well.
+        methods: List of names of methods, or dict from your own names to
+            anything that `tf_gems.methods.get` accepts. Their sparsity is
+            replaced. A function from a sparsity to a method is accepted too.
         sparsities: List of floats in [0, 1), the fractions of zeros.
-        epochs: Positive integer, of search and fine-tuning together.
-        directory: Directory of cells and results: a new one, or one that an
-            earlier call wrote.
-        optimizer: `keras.optimizers.Optimizer`, of which each training gets a
-            fresh copy.
+        epochs: Positive integer, the number of epochs of search and
+            fine-tuning together.
+        directory: Directory for cells and results, either a new one or one
+            that an earlier call wrote.
+        optimizer: `keras.optimizers.Optimizer`. Each training gets a new copy.
         loss: As for `compile`.
         learning_rate: Float, the peak of the cosine decay of fine-tuning.
             Defaults to `None`: the learning rate of the optimizer.
-        metric: A metric of `compile`, of which more is better and 1 is the
-            best: a string, a function or a `keras.metrics.Metric`. Defaults
-            to `"accuracy"`.
+        metric: A metric for `compile` that is to be maximized, with 1 as the
+            best value: a string, a function or a `keras.metrics.Metric`.
+            Defaults to `"accuracy"`.
         seeds: Integers. Defaults to `(0, 1, 2)`.
         checks: Names among `"shuffled"`, `"reinitialized"` and `"random"`:
             further cells in which the ticket's mask, its weights, or both are
             randomized before fine-tuning, see `tf_gems.sanity`. Or a dict
             from a sparsity to such names. Defaults to none.
-        dense: Whether the unpruned network is trained beside them. Defaults
-            to `True`.
-        steps_per_execution: As for `compile`. Defaults to `1`, which it is
-            under a strategy.
+        dense: Whether to train the unpruned network too. Defaults to `True`.
+        steps_per_execution: As for `compile`. It is always 1 with a strategy.
+            Defaults to `1`.
         strategy: `tf.distribute.MirroredStrategy` in whose scope every model
-            is made. Defaults to `None`: one device, or on JAX those of
+            is created. Defaults to `None`: one device, or on JAX those of
             `keras.distribution.set_distribution`.
-        executor: `concurrent.futures.Executor` whose workers run the cells,
-            those that need the same ticket in one worker. They get the other
-            arguments by pickling, and see the same directory. Threads, and
-            processes that are forked, are refused: pass
+        executor: `concurrent.futures.Executor` whose workers run the cells.
+            Cells that need the same ticket run in one worker. Workers receive
+            the other arguments by pickling and must see the same directory.
+            Threads and forked processes raise an error: pass
             `ProcessPoolExecutor(2, mp_context=get_context("spawn"))`, or the
-            executor of loky, Dask or MPI. It is not shut down. Defaults to
-            `None`: this process runs the cells.
-        verbose: `0` is silent, `1` shows progress by cell. Defaults to `1`.
+            executor of loky, Dask or MPI. The executor is not shut down.
+            Defaults to `None`: this process runs the cells.
+        verbose: `0` is silent, `1` shows the progress by cell. Defaults to
+            `1`.
 
     Returns:
-        `tf_gems.Comparison`; `results.json` and `results.csv` lie in the
-        directory.
+        `tf_gems.Comparison`. `results.json` and `results.csv` are written to
+        the directory.
 
     Raises:
-        FileExistsError: If the directory has results of another program.
-        ValueError: If an argument is out of range, or a method's search
-            leaves nothing of the epochs, the strategy is one of several
-            workers or only entered, the data is empty or has targets that are
-            NaN, something that the cells depend on cannot be identified by
-            its contents, or the workers of the executor cannot run cells.
-            Nothing has been run then.
+        FileExistsError: If the directory contains results of another program.
+        ValueError: If an argument is out of range, the search of a method
+            takes all epochs, the strategy has several workers or its scope was
+            entered outside, the data is empty or has NaN targets, an object
+            that the cells depend on cannot be identified by its contents, or
+            the workers of the executor cannot run cells. No cell has been run
+            in these cases.
 
     Example:
 
@@ -152,7 +153,7 @@ def compare(
     _check_metric(metric)
     if strategy is not None and not hasattr(strategy, "scope"):
         raise ValueError(
-            "`strategy` must be one of `tf.distribute`. Received: "
+            "`strategy` must be a strategy of `tf.distribute`. Received: "
             f"strategy={strategy!r:.100}. Leave it out for one device."
         )
     _check_batches(test, "test")
@@ -207,7 +208,7 @@ def _optimizer(identifier):
         found = None
     if found is None:
         raise ValueError(
-            "`optimizer` must be one of Keras. Received: "
+            "`optimizer` must be a Keras optimizer. Received: "
             f"optimizer={identifier!r:.100}. Pass an object such as "
             "`keras.optimizers.SGD(0.1)`, or its name."
         )
@@ -225,9 +226,9 @@ def _check_loss(loss):
         found = []
     if not any(x is not None for x in found):
         raise ValueError(
-            f"`loss` must be one of Keras. Received: loss={loss!r:.100}. Pass "
-            "an object such as `keras.losses.MeanSquaredError()`, its name, or "
-            "a function."
+            f"`loss` must be a Keras loss. Received: loss={loss!r:.100}. Pass "
+            "an object such as `keras.losses.MeanSquaredError()`, its name, "
+            "or a function."
         )
 
 
@@ -245,7 +246,7 @@ def _check_metric(metric):
         known = is_function(metric) and not isinstance(metric, type)
     if not known:
         raise ValueError(
-            "`metric` must be one of Keras. Received: "
+            "`metric` must be a Keras metric. Received: "
             f"metric={metric!r:.100}. Pass a name such as 'accuracy', an "
             "object or a function."
         )
@@ -253,10 +254,11 @@ def _check_metric(metric):
     is_loss = is_loss or metric in ("crossentropy", "ce")
     if is_loss or _keras.is_lower_better(found):
         raise ValueError(
-            "Methods are ranked by a metric of which more is better, and 1 is "
-            f"the best. Received: metric={metric!r:.100}, of which less is "
-            "better. Pass one such as `keras.metrics.R2Score()`, or a "
-            "function that returns 1 - error."
+            "Methods are ranked by a metric that is to be maximized, with 1 "
+            f"as the best value. Received: metric={metric!r:.100}, which is "
+            "to be minimized. Pass a metric such as "
+            "`keras.metrics.R2Score()`, or a function that returns 1 - "
+            "error."
         )
 
 
@@ -268,9 +270,9 @@ def _check_batches(data, name):
         return  # `describe_data` raises an error for empty data
     if batch is None or len(batch) < 2 or batch[1] is None:
         raise ValueError(
-            f"`{name}` yields batches of inputs and targets. Received: {name} "
-            f"of type {type(data).__name__}, without targets. Pass a data "
-            "set, a list of batches, or one batch as a tuple `(x, y)`."
+            f"`{name}` must yield batches of inputs and targets. Received: "
+            f"{name} of type {type(data).__name__}, without targets. Pass a "
+            "data set, a list of batches, or one batch as a tuple `(x, y)`."
         )
 
 
@@ -282,15 +284,15 @@ def _refuse_other_scopes(strategy):
 
     if tf.distribute.has_strategy():
         raise ValueError(
-            "A comparison enters the scope itself, for every model. Received: "
-            f"a call within the scope of {_kind(tf.distribute.get_strategy())}."
-            " Pass `strategy` instead."
+            "`compare` enters the scope of a strategy itself, for every "
+            "model. Received: a call within the scope of "
+            f"{_kind(tf.distribute.get_strategy())}. Pass `strategy` instead."
         )
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         raise ValueError(
             "Workers share the cells of a comparison, not each batch. "
             f"Received: strategy={_kind(strategy)}. Leave it out, and run the "
-            "same comparison on every worker, in one directory."
+            "same comparison with the same directory on every worker."
         )
 
 
@@ -371,8 +373,8 @@ def _warn_of_others(cells):
             "A finished cell is reused only if everything that it depends on "
             f"is the same. Received: directory='{directory}', in which "
             f"{count} cells of the same names differ from the requested ones "
-            f"in: {', '.join(parts)}. They are kept and not used. Choose "
-            "another directory to keep results apart.",
+            f"in: {', '.join(parts)}. They are kept but not used. Choose "
+            "another directory to separate the results.",
             stacklevel=3,
         )
 
@@ -394,11 +396,11 @@ def _at(method, sparsity):
             if plain and name != "target_sparsity":
                 if getattr(found, name, None) != value:
                     raise ValueError(
-                        "Each cell gets a copy of its method, made through "
+                        "Each cell gets a copy of its method, created from "
                         "its config. Received: method of type "
-                        f"{type(method).__name__}, whose config does not give "
-                        f"back all of it: {name}={value!r}. Let `get_config` "
-                        "return every argument of the constructor."
+                        f"{type(method).__name__}, whose config does not "
+                        f"restore all of it: {name}={value!r}. `get_config` "
+                        "must return every argument of the constructor."
                     )
     return found
 
@@ -406,11 +408,11 @@ def _at(method, sparsity):
 def _refuse_too_long(cell):
     if cell.finetuning_epochs < 0:
         raise ValueError(
-            "A method's search must fit into the epochs that all methods "
-            f"get. Received: epochs={cell.protocol.epochs}, of which "
+            "The search of a method must fit into the epochs of the "
+            f"comparison. Received: epochs={cell.protocol.epochs}, of which "
             f"'{cell.name}' takes {cell.method.epochs_of_search} at sparsity "
-            f"{cell.method.target_sparsity:g}. Give it fewer epochs or "
-            "rounds, or raise `epochs`."
+            f"{cell.method.target_sparsity:g}. Reduce its epochs or rounds, "
+            "or increase `epochs`."
         )
 
 

@@ -18,12 +18,7 @@ _AT_ONCE = 256  # tickets; each is an open lock file of this process
 
 
 def check_executor(executor, strategy):
-    """Raises an error for an executor that cannot run cells.
-
-    Raises:
-        ValueError: If it is no executor, one of threads, or is given with a
-            strategy.
-    """
+    """Raises an error for an executor that cannot run cells."""
     if executor is None:
         return
     if not callable(getattr(executor, "submit", None)):
@@ -35,15 +30,15 @@ def check_executor(executor, strategy):
         )
     if isinstance(executor, futures.ThreadPoolExecutor):
         raise ValueError(
-            "Cells run in processes of their own: threads share the random "
-            "seed and the session of Keras. Received: executor of type "
-            f"{type(executor).__name__}. Pass a `ProcessPoolExecutor`."
+            "Cells must run in separate processes, because threads share the "
+            "random seed and the session of Keras. Received: executor of "
+            f"type {type(executor).__name__}. Pass a `ProcessPoolExecutor`."
         )
     if strategy is not None or keras.distribution.distribution() is not None:
         raise ValueError(
-            "Either all devices train one cell, or each worker has cells of "
-            "its own. Received: `executor` with a distribution strategy. "
-            "Leave one out."
+            "`executor` and a distribution strategy cannot be combined. "
+            "Received: `executor` with a distribution strategy. Leave one of "
+            "them out."
         )
 
 
@@ -53,17 +48,6 @@ def run_on(executor, cells, report):
     The cells of one ticket run one after another in one worker. This process
     claims a ticket for as long as a worker is busy with it, so that it can
     share a directory with processes that were started by hand.
-
-    Args:
-        executor: `concurrent.futures.Executor`.
-        cells: List of `Cell`.
-        report: Function that is called with each row.
-
-    Returns:
-        List of dicts.
-
-    Raises:
-        ValueError: If a worker cannot run cells.
     """
     waiting, running, rows = {}, {}, {}
     for cell in cells:
@@ -109,11 +93,7 @@ def run_on(executor, cells, report):
 
 
 def run_cells(cells, settings):
-    """Runs cells of one ticket in a worker.
-
-    Raises:
-        ValueError: If this worker has other data than the caller.
-    """
+    """Runs cells of one ticket in a worker."""
     with _ONE_CELL:
         for name, value in settings.items():
             getattr(keras.config, f"set_{name}")(value)
@@ -137,10 +117,11 @@ def _check_data(cell):
         key = digest(describe_data(data, name))
         if key != cell.key[f"{name} data"]:
             raise ValueError(
-                "Every worker reads the same data. Received: seed="
-                f"{cell.seed}, whose {name} data differs from that of the "
-                "process that called `compare`. Let workers see the same "
-                "files, and draw all that is random from the seed."
+                "Every worker must read the same data. Received: "
+                f"seed={cell.seed}, whose {name} data differs from that of "
+                "the process that called `compare`. Give all workers access "
+                "to the same files, and derive all random numbers from the "
+                "seed."
             )
 
 
@@ -154,12 +135,12 @@ def _check_workers(executor, cells):
         whole = not found["forked"] and executor.submit(len, cells).result()
     except Exception as error:
         raise ValueError(
-            "Workers get the arguments of `compare` by pickling. Received: "
-            f"executor of type {type(executor).__name__}, whose worker failed "
-            f"with {type(error).__name__}: {error!s:.300} Define functions "
-            "and classes in a module, not within functions; pass a function "
-            "from a seed in place of a `tf.data.Dataset`; and in a script, "
-            "call `compare` below `if __name__ == '__main__':`."
+            "Workers receive the arguments of `compare` by pickling. "
+            f"Received: executor of type {type(executor).__name__}, whose "
+            f"worker failed with {type(error).__name__}: {error!s:.300} "
+            "Define functions and classes in a module, not within functions; "
+            "pass a function from a seed instead of a `tf.data.Dataset`; and "
+            "in a script, call `compare` below `if __name__ == '__main__':`."
         ) from error
     if not whole:
         raise ValueError(
@@ -173,7 +154,7 @@ def _check_workers(executor, cells):
     if differ:
         received = {name: found[name] for name in differ}
         raise ValueError(
-            "Workers have the same backend and see the same directory. "
+            "Workers must have the same backend and the same directory. "
             f"Received: a worker with {json.dumps(received)}; here it is "
             f"{json.dumps({name: ours[name] for name in differ})}."
         )

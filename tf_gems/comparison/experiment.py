@@ -18,17 +18,8 @@ from tf_gems.training import train
 def recorded(path, run, stem=None):
     """Returns the record of an experiment, which is run unless it is there.
 
-    Args:
-        path: Path of the JSON file.
-        run: Function that returns the record, a dict of JSON values.
-        stem: String that begins the names of all files of the experiment.
-            Defaults to `None`: the stem of `path`.
-
-    Returns:
-        Dict.
-
-    Raises:
-        ValueError: If the file is damaged.
+    `stem` begins the names of all files of the experiment; by default it is
+    that of the path.
     """
     path = Path(path)
     # Also of a process that was killed after it had written the record.
@@ -73,19 +64,8 @@ def finetune(
 ):
     """Applies a ticket, trains, and evaluates before and after.
 
-    Args:
-        model: Compiled model; a `tf_gems.SparseModel` if there is a ticket.
-        ticket: `tf_gems.Ticket`, or `None` for a dense network.
-        data: See `tf_gems.training.train`.
-        epochs: Integer, 0 or more.
-        learning_rate: See `tf_gems.training.train`.
-        evaluate: Function of the model that returns its accuracy.
-        directory: Where every epoch is backed up.
-        verbose: As for `fit`. Defaults to `0`.
-
-    Returns:
-        Tuple of the accuracy before training, or `None` without a ticket; the
-        accuracy after it; and the list of the losses of the epochs.
+    Returns the accuracy before training, `None` without a ticket; the accuracy
+    after it; and the losses of the epochs.
     """
     before, losses = None, []
     if ticket is not None:

@@ -1,7 +1,7 @@
 """Image data as `tf.data` pipelines, from TFDS, directories or scikit-learn.
 
-A set is held in memory. Images reach the network as float32, normalized by the
-mean and standard deviation of the training set, channel by channel. Nothing is
+Data sets are loaded into memory. Images are float32, normalized by the mean
+and standard deviation of the training set for each channel. Nothing is
 downloaded unless TFDS is allowed to (`download=True`).
 """
 
@@ -31,8 +31,8 @@ def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
     """Loads a data set into memory.
 
     Args:
-        name: `"digits"` (ships inside scikit-learn: 1,797 images of 8x8
-            pixels, every fifth kept for the test); `"mnist"`,
+        name: `"digits"` (part of scikit-learn: 1,797 images of 8x8 pixels, of
+            which every fifth is in the test set); `"mnist"`,
             `"fashion_mnist"`, `"cifar10"`, `"cifar100"` or `"caltech101"`
             (TFDS; Caltech-101 with the background as one of 102 labels); or
             `"tiny_imagenet"` (a directory).
@@ -40,9 +40,9 @@ def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
             variable `TFDS_DATA_DIR`, or the default of TFDS. For
             `"tiny_imagenet"`, which needs it, the directory that holds
             `train` and `val`, see `tf_gems.datasets.tiny_imagenet`.
-        fraction: Float in (0, 1], the part of the training set to use.
+        fraction: Float in (0, 1], the fraction of the training set to use.
             Defaults to `1.0`.
-        download: Whether TFDS may download what is missing.
+        download: Whether TFDS can download missing data.
         image_size: Integer, height and width to which images of
             `"tiny_imagenet"` and `"caltech101"` are resized. Defaults to
             `None`: 64 and 224.
@@ -51,8 +51,10 @@ def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
         `ImageData`.
 
     Raises:
-        ValueError: If an argument is out of range or does not fit the name.
-        FileNotFoundError: If the data is missing and may not be downloaded.
+        ValueError: If an argument is out of range or does not apply to the
+            data set.
+        FileNotFoundError: If the data is missing and downloading is not
+            allowed.
 
     Example:
 
@@ -62,10 +64,10 @@ def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
     check_choice(name, "name", NAMES)
     check_bool(download, "download")
     if data_dir is not None:
-        check_path(data_dir, "data_dir", "Name the directory of the data.")
+        check_path(data_dir, "data_dir", "Pass the directory of the data.")
     if not is_number(fraction) or not 0 < fraction <= 1:
         raise ValueError(
-            "`fraction` is the part of the training set in (0, 1]. "
+            "`fraction` must be the fraction of the training set, in (0, 1]. "
             f"Received: fraction={fraction!r:.100}. Use 1.0 for all of it."
         )
     if name in _RESIZED:
@@ -75,9 +77,10 @@ def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
         return source(data_dir, fraction, download, size)
     if image_size is not None:
         raise ValueError(
-            "`image_size` is for images of many sizes. Received: image_size="
-            f"{image_size} for '{name}', whose images have one. Leave it out, "
-            f"or load {' or '.join(map(repr, _RESIZED))}."
+            "`image_size` applies only to data sets whose images have "
+            f"various sizes. Received: image_size={image_size} for '{name}', "
+            "whose images have one size. Leave it out, or load "
+            f"{' or '.join(map(repr, _RESIZED))}."
         )
     if name == "digits":
         train, test, classes = _load_digits(fraction)

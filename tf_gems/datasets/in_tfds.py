@@ -59,9 +59,9 @@ def _open(name, data_dir, fraction, download, batch_size=None):
     except (AssertionError, FileNotFoundError, KeyError) as error:
         place = data_dir or os.environ.get("TFDS_DATA_DIR", "its default")
         raise FileNotFoundError(
-            f"TFDS must hold '{name}'. Received: data_dir={place}, where it "
-            "is missing. Set TFDS_DATA_DIR, pass `data_dir`, or allow "
-            "`download`."
+            f"TFDS must contain '{name}'. Received: data_dir={place}, where "
+            "it is missing. Set TFDS_DATA_DIR, pass `data_dir`, or pass "
+            "`download=True`."
         ) from error
     return sets, builder.info.features["label"].num_classes
 

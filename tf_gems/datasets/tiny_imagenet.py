@@ -26,15 +26,16 @@ def load(data_dir, fraction, download, size):
     """Returns the `ImageData` of a directory; labels are in order of names."""
     if download:
         raise ValueError(
-            "Tiny ImageNet is not in TFDS. Received: download=True. Unpack "
+            "Tiny ImageNet is not available in TFDS. Received: "
+            "download=True. Unpack "
             "http://cs231n.stanford.edu/tiny-imagenet-200.zip and pass its "
             "directory as `data_dir`."
         )
     train, val = (Path(data_dir or "", part) for part in ("train", "val"))
     if data_dir is None or not (train.is_dir() and val.is_dir()):
         raise FileNotFoundError(
-            "Tiny ImageNet is read from a directory that holds 'train' and "
-            f"'val'. Received: data_dir={data_dir}. Unpack "
+            "Tiny ImageNet is read from a directory that contains 'train' "
+            f"and 'val'. Received: data_dir={data_dir}. Unpack "
             "http://cs231n.stanford.edu/tiny-imagenet-200.zip and pass its "
             "directory, 'tiny-imagenet-200'."
         )
@@ -84,9 +85,9 @@ def _read(images, classes, size, directory):
     images = [(str(path), number[n]) for path, n in images if n in number]
     if not images:
         raise FileNotFoundError(
-            "Images are expected in a directory for each class. Received: "
+            "Images must be in one directory per class. Received: "
             f"{directory}, with no {', '.join(sorted(_ENDINGS))} file of a "
-            f"class of the training set, which has {len(classes)}."
+            f"class of the training set, which has {len(classes)} classes."
         )
     paths, labels = zip(*images, strict=True)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from tf_gems.export.quiet import quiet
 from tf_gems.export.run_litert import load_runner
 from tf_gems.export.signature import as_array
+from tf_gems.quiet import quiet
 
 _BATCH = 100
 _OWN = "Pass a function of labels and outputs as `metric`."
@@ -27,14 +27,14 @@ def accuracy(labels, outputs):
     if labels.shape == outputs.shape:
         if not np.allclose(labels.sum(-1), 1, atol=1e-3):
             raise ValueError(
-                "Accuracy is the share of examples with the right class. "
-                "Received: labels with rows that do not add to 1: several "
-                f"classes, or none, or no classes at all. {_OWN}"
+                "Accuracy is the fraction of examples with the correct "
+                "class. Received: labels whose rows do not sum to 1: several "
+                f"classes, none, or values that are not classes. {_OWN}"
             )
         labels = labels.argmax(-1)
     if labels.size != outputs[..., 0].size:
         raise ValueError(
-            "Accuracy compares one label with each row of outputs. Received: "
+            "Accuracy requires one label for each row of outputs. Received: "
             f"labels of shape {labels.shape}, outputs of shape "
             f"{outputs.shape}. {_OWN}"
         )
@@ -42,7 +42,7 @@ def accuracy(labels, outputs):
     classes = outputs.shape[-1]
     if not np.isin(labels, np.arange(classes)).all():
         raise ValueError(
-            "A label is the number of a class, starting at 0. Received: labels "
+            "Labels must be class numbers, starting at 0. Received: labels "
             f"from {labels.min()} to {labels.max()}, where the model has "
             f"{classes} outputs. {_OWN}"
         )
@@ -54,8 +54,8 @@ def _of_probabilities(labels, outputs):
     are_labels = labels.size == outputs.size and np.isin(labels, (0, 1)).all()
     if not are_labels or outputs.min() < 0 or outputs.max() > 1:
         raise ValueError(
-            "The accuracy of a single output is that of probabilities and of "
-            f"labels 0 and 1. Received: outputs from {outputs.min():.3g} to "
+            "For a single output, accuracy requires probabilities and labels "
+            f"0 and 1. Received: outputs from {outputs.min():.3g} to "
             f"{outputs.max():.3g}, labels of shape {labels.shape} from "
             f"{labels.min():.3g} to {labels.max():.3g}. {_OWN}"
         )
@@ -71,10 +71,10 @@ def named_labels(labels, names):
     elif len(names) == 1 and not isinstance(labels, dict):
         return names[0], labels
     raise ValueError(
-        "Accuracy is that of one output. Received: labels for "
+        "Accuracy is computed for one output. Received: labels for "
         f"{list(labels) if isinstance(labels, dict) else 'no output by name'}, "
         f"where the model has the outputs {names}. Pass a dict from the name "
-        "of one of them to its labels, or `None` for no accuracy."
+        "of one output to its labels, or `None` to measure no accuracy."
     )
 
 

@@ -10,10 +10,10 @@ import keras
 from tf_gems import _keras
 from tf_gems.export import worker
 from tf_gems.export.network import computed_in_float32
-from tf_gems.export.quiet import quiet
 from tf_gems.export.tracing import nodes
 from tf_gems.export.tracing import trace
 from tf_gems.files import TEMPORARY
+from tf_gems.quiet import quiet
 
 
 class ConversionError(RuntimeError):
@@ -30,11 +30,11 @@ class ConversionError(RuntimeError):
 # Hints for operators whose name does not say which Keras call made them.
 _HINTS = {
     "BitwiseAnd": (
-        "`keras.ops.argmax` and `argmin` compute with it: return their "
-        "argument, and take the largest outside of the model. "
+        "`keras.ops.argmax` and `argmin` use this operator: return their "
+        "argument from the model, and compute them outside of it. "
     ),
     "StridedSlice": (
-        "A causal mask of a length that is not known computes with it: give "
+        "A causal mask of unknown length uses this operator: give "
         "`keras.Input` the length of the sequences. "
     ),
 }
@@ -60,10 +60,6 @@ def convert(
 
     Returns:
         `(data, traced)`: the bytes of the file, and a `tracing.Traced`.
-
-    Raises:
-        RuntimeError: If the network cannot be traced, or has no such form. The
-            message names the layer, if it is known, and the remedy.
     """
     step = progress.step if progress else lambda _: None
     with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=inside) as directory:
@@ -95,9 +91,9 @@ def traced_or_refused(plain, signature):
         raise RuntimeError(
             "A network is exported as a TensorFlow graph, traced with "
             f"`training=False`. Received: '{plain.name}', which cannot be "
-            f"traced: {_first_line(error)} Write its layers with "
-            "`keras.ops` or TensorFlow, without NumPy or Python conditions "
-            "on values of tensors."
+            f"traced: {_first_line(error)} Write its layers with `keras.ops` "
+            "or TensorFlow, without NumPy or Python conditions on values of "
+            "tensors."
         ) from error
 
 
@@ -117,14 +113,14 @@ def random_numbers_named(traced):
             raise
         layers = _named(_layers_with(operators, traced))
         raise RuntimeError(
-            "An export must have the outputs of the Keras model. Received: "
-            f"'{traced.model.name}'{layers}, which draws other numbers in "
-            f"each graph, with {' and '.join(operators)}, so that outputs "
-            "cannot be compared. Nothing was written. Remove the noise from "
-            "the model that is exported; or draw it from `keras.random` with "
-            "a `keras.random.SeedGenerator`, whose state a SavedModel keeps; "
-            "or pass a large `tolerance`, such as 100, to write it without "
-            "that comparison."
+            "The outputs of an export must equal those of the Keras model. "
+            f"Received: '{traced.model.name}'{layers}, which draws different "
+            f"random numbers in each graph, with {' and '.join(operators)}, "
+            "so that outputs cannot be compared. Nothing was written. Remove "
+            "the noise from the exported model; or draw it from "
+            "`keras.random` with a `keras.random.SeedGenerator`, whose state "
+            "a SavedModel keeps; or pass a large `tolerance`, such as 100, "
+            "to skip the comparison."
         ) from error
 
 
@@ -145,12 +141,12 @@ def causes_named(traced):
             raise
         layers = _named(_layers_of(products, traced.model))
         raise RuntimeError(
-            "An export must have the outputs of the Keras model. Received: "
-            f"'{traced.model.name}'{layers}, which multiplies two computed "
-            "matrices. If a ReLU follows, TensorFlow's converter loses it, "
-            "also without zeros. Nothing was written. Multiply with a batch "
-            "axis: `ops.matmul(a[None], b[None])[0]`. The comparison found: "
-            f"{error}"
+            "The outputs of an export must equal those of the Keras model. "
+            f"Received: '{traced.model.name}'{layers}, which multiplies two "
+            "computed matrices. If a ReLU follows, TensorFlow's converter "
+            "loses it, also without zeros. Nothing was written. Multiply "
+            "with a batch axis: `ops.matmul(a[None], b[None])[0]`. The "
+            f"comparison found: {error}"
         ) from error
 
 
@@ -183,13 +179,12 @@ def _explained(error, traced, form):
         hints = "".join(_HINTS.get(name, "") for name in operators)
         return ConversionError(
             "A TFLite file can only contain TFLite operators. Received: "
-            f"{where}{layers}, which computes with {' and '.join(operators)} "
-            "in a way that TensorFlow's converter cannot write as operators "
-            "of TFLite. It fails for the same network without zeros. "
-            f"{hints}Use `tf_gems.export_saved_model`, which takes every "
-            "operator of TensorFlow, or replace the layer. Preprocessing, such "
-            "as look-ups of strings, can be left out of the model that is "
-            "exported.",
+            f"{where}{layers}, which uses {' and '.join(operators)} in a way "
+            "that TensorFlow's converter cannot express with TFLite "
+            "operators. It fails for the same network without zeros. "
+            f"{hints}Use `tf_gems.export_saved_model`, which supports every "
+            "operator of TensorFlow, or replace the layer. Preprocessing, "
+            "such as string lookups, can be left out of the exported model.",
             final=False,  # some operators need a known batch size
         )
     # The converter's own locations.
@@ -201,7 +196,7 @@ def _explained(error, traced, form):
     if error.crashed:
         what = f"for which TensorFlow's converter {error.crashed}"
     else:
-        what = f"which TensorFlow's converter refuses: {_reason(error)}"
+        what = f"which TensorFlow's converter rejects: {_reason(error)}"
     remedy = "Use `tf_gems.export_saved_model`."
     if form.alternative is not None:
         remedy = f"Pass form={form.alternative!r}."
@@ -270,7 +265,7 @@ def _reason(error):
     """Returns the first sentence of the converter's error, without MLIR."""
     line = _lines(error)[0].removeprefix("ConverterError: ")
     if "loc(" in line or "%" in line or "__inference" in line:
-        return "its operators do not fit TFLite's"
+        return "its operators are not supported by TFLite"
     return line[:200].rstrip(". ")
 
 

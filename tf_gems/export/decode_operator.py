@@ -77,9 +77,9 @@ def _reason(weight):
     others = weight.readers - READERS
     if others:
         names = " and ".join(sorted(map(str, others)))
-        return f"the runtime does not decode weights of {names}"
+        return f"the runtime does not decode the weights of {names}"
     if weight.value.dtype != np.int8:
-        return "it is not of 8-bit integers"
+        return "it does not contain 8-bit integers"
     quantization = weight.tensor.quantization
     if np.any(quantization.zeroPoint):
         return "its zeros are not stored as zeros"

@@ -86,7 +86,7 @@ def find_input_scaling(graph):
     while True:
         following = graph.readers(tensor)
         if len(following) != 1 or graph.is_output(tensor):
-            reason = "is not read by one convolution alone"
+            reason = "is not read by exactly one convolution"
             return None, reason if operations else None
         [call] = following
         once = graph.is_called_once(call)
@@ -101,11 +101,14 @@ def find_input_scaling(graph):
     if all(padding):
         return None, None
     if padding != sorted(padding):  # padding is not the last before
-        return None, "scales what is padded already"
+        return None, "scales an input that is already padded"
     if "float" not in graph.inputs[0].dtype:
         return None, f"scales {graph.inputs[0].dtype}, not floats"
     if not (once and _is_plain(call.operation) and np.mean(scale) != 0):
-        return None, f"scales what '{call.name}' reads, no plain convolution"
+        return None, (
+            f"scales the input of '{call.name}', which is not a "
+            "plain convolution"
+        )
     return InputScaling(
         operations, call.operation, _norm_after(call, graph), scale, offset
     ), None

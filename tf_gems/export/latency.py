@@ -9,9 +9,9 @@ import time
 
 import numpy as np
 
-from tf_gems.export.quiet import quiet
 from tf_gems.export.run_litert import load_interpreter
 from tf_gems.export.run_litert import match
+from tf_gems.quiet import quiet
 
 # Run by LiteRT alone on a processor without AVX: TensorFlow needs AVX.
 _EMULATED = """

@@ -59,10 +59,10 @@ class Network:
         self.quantized = is_quantized(model)
         if self.quantized and not eight_bits:
             raise ValueError(
-                "A quantization-aware model is exported as what it computes, "
-                f"an 8-bit TFLite file. Received: '{model.name}'. Call "
+                "A quantization-aware model can only be exported as an 8-bit "
+                f"TFLite file. Received: '{model.name}'. Call "
                 '`tf_gems.export_litert(aware, path, form="int8")`, or pass '
-                "the float model that `tf_gems.strip` gives back."
+                "the float model that `tf_gems.strip` returns."
             )
         self.user_model = model
         if isinstance(model, SparseModel):
@@ -70,10 +70,10 @@ class Network:
         self.name = self.user_model.name
         if check_bool(compact, "compact") and not is_graph(self.user_model):
             raise ValueError(
-                "`compact=True` needs the graph of a built `keras.Sequential` "
-                "or functional model. Received: compact=True, model="
-                f"'{self.name}' of type {type(self.user_model).__name__}. "
-                "Leave `compact=True` out."
+                "`compact=True` requires a built `keras.Sequential` or "
+                "functional model, because its graph must be known. "
+                f"Received: compact=True, model='{self.name}' of type "
+                f"{type(self.user_model).__name__}. Leave `compact=True` out."
             )
         refuse_non_finite_weights(model)
         self.signature = Signature.of(self.user_model, inputs)
@@ -174,9 +174,9 @@ class Network:
             return flat
         if len(flat[0]) < size:
             raise ValueError(
-                "`inputs` must hold at least one batch of examples. Received: "
-                f"inputs of {len(flat[0])} examples, where '{self.name}' "
-                f"takes {size} at a time. Pass more."
+                "`inputs` must contain at least one batch of examples. "
+                f"Received: inputs of {len(flat[0])} examples, where "
+                f"'{self.name}' takes {size} at a time. Pass more."
             )
         return [value[:size] for value in flat]
 
@@ -245,10 +245,10 @@ def _refuse_others(model):
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise RuntimeError(
-            "An export needs Keras on TensorFlow. Received: "
-            f"keras.backend.backend()={backend!r}. Write the network with "
-            "`tf_gems.strip(model).save('plain.keras')`, then load and export "
-            "it in a process with KERAS_BACKEND=tensorflow."
+            "An export requires the TensorFlow backend of Keras. Received: "
+            f"keras.backend.backend()={backend!r}. Save the network with "
+            "`tf_gems.strip(model).save('plain.keras')`, then load and "
+            "export it in a process with KERAS_BACKEND=tensorflow."
         )
 
 
@@ -257,9 +257,9 @@ def _refuse_mined(model):
     weight = mined_weight(model)
     if weight is not None:
         raise ValueError(
-            "While a model is mined, its own weights are not pruned: the "
-            "masks belong to the model that wraps it. Received: "
+            "A model that is being mined cannot be exported by itself, "
+            "because its masks belong to the model that wraps it. Received: "
             f"'{model.name}', whose weight '{weight.path}' is being mined. "
-            "Pass the `tf_gems.SparseModel`, or what `tf_gems.strip` returns "
-            "for it."
+            "Pass the `tf_gems.SparseModel`, or the model that "
+            "`tf_gems.strip` returns for it."
         )

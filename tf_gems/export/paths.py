@@ -13,16 +13,18 @@ def check_target(path, directory=False):
     """Raises an error unless a file, or a directory, can be made at `path`."""
     check_directory(path) if directory else check_file(path)
     parent = os.path.dirname(os.path.abspath(path))
-    rule = "An export is written beside its target and renamed into place. "
+    rule = (
+        "An export is written to the directory of its target and then renamed. "
+    )
     if not os.path.isdir(parent):
         raise FileNotFoundError(
             f"{rule}Received: path={path!r}, but there is no directory "
-            f"'{parent}'. Make it first."
+            f"'{parent}'. Create it first."
         )
     if not os.access(parent, os.W_OK | os.X_OK):
         raise PermissionError(
-            f"{rule}Received: path={path!r}, but '{parent}' cannot be "
-            "written to. Choose another directory, or change its permissions."
+            f"{rule}Received: path={path!r}, but '{parent}' is not writable. "
+            "Choose another directory, or change its permissions."
         )
 
 
@@ -72,10 +74,10 @@ class Stored:
     def _contents(self):
         if self._state() != self._before:
             raise RuntimeError(
-                "Compressed sizes are measured when they are first read, on "
-                f"what was exported. Received: '{self._path}', which has "
-                "changed since. Read `gzip_bytes` and `zstd_bytes` before it "
-                "is changed, moved or removed."
+                "Compressed sizes are measured when they are first read, "
+                f"with the exported files. Received: '{self._path}', which "
+                "has changed since then. Read `gzip_bytes` and `zstd_bytes` "
+                "before you change, move or remove the export."
             )
         for path, _, _ in self._before:
             with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Which 1x1 convolutions of a model run faster for their zeros."""
+"""Reports which 1x1 convolutions of a model run faster with zeros."""
 
 import dataclasses
 import os
@@ -12,8 +12,8 @@ from tf_gems.export import weight_rows
 from tf_gems.export import xnnpack
 from tf_gems.export.conversion import convert
 from tf_gems.export.network import Network
+from tf_gems.filter_policies import LEAST_SPARSITY
 from tf_gems.network import masked_network
-from tf_gems.pointwise import LEAST_SPARSITY
 from tf_gems.tables import DataReport
 from tf_gems.tables import Table
 from tf_gems.targets import check_path
@@ -21,14 +21,14 @@ from tf_gems.targets import check_path
 
 @dataclasses.dataclass
 class ReadinessReport(DataReport):
-    """Which zeros of a model XNNPACK can use.
+    """The 1x1 convolutions of a model for which XNNPACK can use zeros.
 
     Args:
-        obstacle: Why XNNPACK computes no part of the model by channels, a
-            string that ends a sentence; `None` if it can.
+        obstacle: String, the reason if XNNPACK uses sparse kernels for no part
+            of the model, or `None`.
         layers: List of dicts, one for each 1x1 convolution: `name`, `shape`
-            and `zeros` of its kernel, and `reason`: why its zeros save no
-            time, `None` if they can.
+            and `zeros` of its kernel, and `reason`, the reason if its zeros
+            save no time, or `None`.
 
     Example:
 
@@ -43,7 +43,7 @@ class ReadinessReport(DataReport):
 
     @property
     def eligible(self):
-        """Whether every 1x1 convolution is one that can run sparse."""
+        """Whether all 1x1 convolutions can run sparsely."""
         return bool(self.layers) and not any(x["reason"] for x in self.layers)
 
     @property
@@ -70,17 +70,18 @@ class ReadinessReport(DataReport):
         table = Table(["weight", ">shape", ">zeros", "XNNPACK"], rows)
         enough = "enough" if self.faster else "too few"
         verdict = (
-            f"{self.sparsity:.1%} of the weights that XNNPACK counts are zero, "
-            f"{enough} to run faster: it needs more than {LEAST_SPARSITY:.1%}."
+            f"{self.sparsity:.1%} of the weights that XNNPACK counts are "
+            f"zero, {enough} to run faster. More than {LEAST_SPARSITY:.1%} "
+            "are required."
         )
         if self.obstacle:
-            verdict = "No zero of this model saves time under XNNPACK: "
+            verdict = "No zero of this model saves time with XNNPACK: "
             verdict += f"{self.obstacle}."
         return [table, verdict] if rows else [verdict]
 
 
 def readiness_report(model):
-    """Says which 1x1 convolutions of a model run faster for their zeros.
+    """Returns which 1x1 convolutions of a model run faster with zeros.
 
     The model is converted, and the converted graph is examined: the converter
     folds normalization and merges padding. XNNPACK uses zeros on ARM, on x86
@@ -107,11 +108,13 @@ def readiness_report(model):
     ```
     """
     if isinstance(model, str | os.PathLike):
-        path = check_path(model, "model", "Name a file that ends in .tflite.")
+        path = check_path(
+            model, "model", "Pass the name of a file that ends in .tflite."
+        )
         if not path.is_file():
             raise FileNotFoundError(
-                "`model` must be a model or a path of a file. Received: "
-                f"model='{path}', which is not a file. Check its name."
+                "`model` must be a model or the path of a file. Received: "
+                f"model='{path}', which is not a file. Check the name."
             )
         try:
             return _report(flatbuffer.read(path.read_bytes()), {})
@@ -120,9 +123,10 @@ def readiness_report(model):
             *(TypeError, ValueError, struct.error),
         ) as error:
             raise ValueError(
-                "What TFLite runs is read from a TFLite file. Received: "
-                f"model='{path}', which is not one, or is damaged "
-                f"({type(error).__name__}). Name a file that ends in .tflite."
+                "The operators of TFLite are read from a TFLite file. "
+                f"Received: model='{path}', which is not one, or is damaged "
+                f"({type(error).__name__}). Pass the name of a file that ends "
+                "in .tflite."
             ) from error
     file = flatbuffer.read(dense_file(model))
     with masked_network(model) as plain:

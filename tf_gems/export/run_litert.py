@@ -4,7 +4,7 @@ import importlib.metadata
 
 import numpy as np
 
-from tf_gems.export.quiet import quiet
+from tf_gems.quiet import quiet
 
 
 def run_litert(path, feeds):

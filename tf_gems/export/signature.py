@@ -74,8 +74,8 @@ class Signature:
             raise ValueError(
                 "Keras does not record the dtypes of the inputs of a "
                 f"subclassed model. Received: model='{model.name}' of type "
-                f"{type(model).__name__}, inputs=None. Pass `inputs`: a few "
-                "examples, as the model takes them."
+                f"{type(model).__name__}, inputs=None. Pass a few examples as "
+                "`inputs`."
             )
         return cls(
             [_recorded(shape, model.input_dtype) for shape in recorded.values()]
@@ -121,11 +121,11 @@ class Signature:
             flat = keras.tree.flatten([inputs] if one else list(inputs))
         if len(flat) != len(self.specs):
             raise ValueError(
-                "`inputs` are given as the model takes them. Received: "
-                f"{len(flat)} arrays, where the model takes "
+                "`inputs` must have the structure that the model takes. "
+                f"Received: {len(flat)} arrays, where the model takes "
                 f"{len(self.specs)}: "
                 f"{', '.join(repr(spec.name) for spec in self.specs)}. Pass "
-                "one array for each."
+                "one array for each input."
             )
         flat = [
             _fitted(value, spec)
@@ -133,9 +133,10 @@ class Signature:
         ]
         if not any(value.size for value in flat):
             raise ValueError(
-                "`inputs` must hold at least one batch of examples. Received: "
-                f"inputs of shapes {[value.shape for value in flat]}. Pass "
-                "some, or leave them out."
+                "`inputs` must contain at least one batch of examples. "
+                "Received: inputs of shapes "
+                f"{[value.shape for value in flat]}. Pass some examples, or "
+                "leave `inputs` out."
             )
         return flat
 
@@ -150,10 +151,10 @@ class Signature:
         missing = [name for name in names if name not in inputs]
         if missing:
             raise ValueError(
-                "The keys of a dict of inputs are the names of the model's "
-                f"inputs. Received: keys {list(map(str, inputs))}, where the "
-                f"model takes {names}; missing: {missing}. Pass an array for "
-                "each name, or a list."
+                "The keys of a dict of inputs must be the names of the "
+                f"model's inputs. Received: keys {list(map(str, inputs))}, "
+                f"where the model takes {names}; missing: {missing}. Pass an "
+                "array for each name, or a list."
             )
         return [inputs[name] for name in names]
 
@@ -312,8 +313,8 @@ def _fitted(value, spec):
     """Returns a value as an array of the spec's dtype and rank."""
     if value is None:
         raise ValueError(
-            "An export needs every input of the model. Received: "
-            f"None for input '{spec.name}'. Pass an array."
+            "An export requires every input of the model. Received: None for "
+            f"input '{spec.name}'. Pass an array."
         )
     kind = type(value).__name__
     value = _as_array(value)
@@ -322,9 +323,9 @@ def _fitted(value, spec):
         if value.dtype != object:
             kind = value.dtype
         raise ValueError(
-            "`inputs` are arrays of the dtypes that the model takes. "
+            "`inputs` must be arrays with the dtypes that the model takes. "
             f"Received: {kind} for input '{spec.name}' of {spec.dtype}. Pass "
-            "such an array; of a dataset, examples that are taken from it."
+            "such an array; for a dataset, pass examples taken from it."
         )
     value = value.astype(object if is_text else _numpy(spec.dtype))
     rank = len(spec.shape)
@@ -338,7 +339,7 @@ def _fitted(value, spec):
     )
     if not fits:
         raise ValueError(
-            "`inputs` have the shapes that the model takes. Received: "
+            "`inputs` must have the shapes that the model takes. Received: "
             f"shape {value.shape} for input '{spec.name}' of shape "
             f"{tuple(spec.shape)}. Pass such an array."
         )

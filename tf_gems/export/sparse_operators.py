@@ -1,4 +1,4 @@
-"""Why zeros make a TFLite file faster, or do not, layer by layer."""
+"""Reports which layers of a TFLite file run faster with zeros."""
 
 import platform
 from pathlib import Path
@@ -8,18 +8,18 @@ from tf_gems.export import xnnpack
 
 
 def sparse_operators(path):
-    """Returns for each layer of a TFLite file whether its zeros save time.
+    """Returns which layers of a TFLite file run faster with zeros.
 
-    The file is read, not run: the answer is what XNNPACK, the engine of
-    LiteRT, does with such a layer, not a measurement. For a file that cannot
-    be read, one row contains the reason.
+    The file is read, not run. The result describes what XNNPACK, the engine of
+    LiteRT, does with such a layer; it is not a measurement. For a file that
+    cannot be read, a single row contains the reason.
 
     Args:
         path: String or path of a TFLite file, or its bytes.
 
     Returns:
         List of dicts, one for each operator with weights: `layer`, the name of
-        its weights in the file; `operator`; `zeros`, their share;
+        its weights in the file; `operator`; `zeros`, their fraction;
         `runs_sparse`: `"everywhere"`, `"without AVX"` (on ARM, and on x86
         without AVX) or `"nowhere"`; and `reason`, a sentence.
 
@@ -77,7 +77,10 @@ def _rows(model, graph):
             where = "everywhere"
             reason = "LiteRT's own kernel skips blocks of zeros."
         elif value.dtype.kind != "f":
-            reason = "Integers have no sparse kernel: expanded when loaded."
+            reason = (
+                "8-bit weights have no sparse kernel and are expanded "
+                "when loaded."
+            )
         elif name == "FULLY_CONNECTED":
             reason = (
                 "Expanded when loaded; optimize='latency' stores it in blocks "
@@ -85,14 +88,16 @@ def _rows(model, graph):
             )
         elif name != "CONV_2D" or max(value.shape[1:3]) > 1:
             reason = (
-                "Expanded when loaded: XNNPACK has sparse kernels for 1x1 "
-                "convolutions only."
+                "Expanded when loaded, because XNNPACK has sparse kernels "
+                "for 1x1 convolutions only."
             )
-        elif id(operator) in inside:
+        elif sources[read] in inside:
             where = "without AVX"
-            reason = "XNNPACK's sparse kernel; it is off on x86 with AVX."
+            reason = (
+                "XNNPACK's sparse kernel, which is disabled on x86 with AVX."
+            )
         else:
-            reason = f"Expanded when loaded, as {obstacle}."
+            reason = f"Expanded when loaded, because {obstacle}."
         zeros = float((value == 0).mean())
         layer = tensor.name.decode("utf-8", "replace")
         rows.append(_row(layer, name, zeros, where, reason))

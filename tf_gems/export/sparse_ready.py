@@ -1,4 +1,6 @@
-"""Rewrites a model so that XNNPACK can make use of its zeros."""
+"""Rewrites a model so that XNNPACK can use its zeros."""
+
+import collections
 
 import keras
 
@@ -35,55 +37,57 @@ _BY_CHANNEL = (
 TOLERANCE = 1e-3
 
 SHIFTED = (
-    "pads by {pad} on every side instead of {before}: it samples its maps "
-    "one pixel further left and above"
+    "pads by {pad} on every side instead of {before}, so that it reads its "
+    "feature maps one pixel further to the left and to the top"
 )
-EVEN_ALREADY = "pads by {pad} explicitly, as 'same' does for maps of odd size"
+EVEN_ALREADY = (
+    "pads by {pad} explicitly, as 'same' does for feature maps of odd size"
+)
 
 
 def make_sparse_ready(model, inputs=None):
-    """Rewrites a model so that XNNPACK can make use of its zeros.
+    """Rewrites a model so that XNNPACK can use its zeros.
 
-    XNNPACK computes sparse 1x1 convolutions faster only in graphs that follow
-    its rules, see `tf_gems.export.xnnpack`. Networks such as
-    `keras.applications.MobileNet` and `MobileNetV2` break some of them. This
-    function returns a copy with the same weights that follows them:
+    XNNPACK computes sparse 1x1 convolutions faster only in graphs that meet
+    its requirements, see `tf_gems.export.xnnpack`. Networks such as
+    `keras.applications.MobileNet` and `MobileNetV2` violate some of them. This
+    function returns a copy with the same weights that meets them:
 
-    * Layers of stride 2 are padded equally on every side. If the padding was
+    * Layers with stride 2 are padded equally on every side. If the padding was
       only on the right and at the bottom, this is *near-exact*: each such
-      layer samples its maps one pixel further left and above, so the outputs
-      differ. Fine-tune a trained network briefly and measure its accuracy.
-      Rewrite first, then prune.
-    * A 1x1 convolution of the global average becomes `Dense`, *exactly*: with
-      the dimensions of size one, XNNPACK's sparse path fails in browsers,
-      without an error.
-    * An explicit padding by one replaces `"same"` for maps of odd size,
-      *exactly*.
-    * The layers of a model within the model, as in transfer learning, become
-      layers of the whole, *exactly*.
+      layer reads its feature maps one pixel further to the left and to the
+      top, so the outputs differ. Fine-tune a trained network briefly and
+      measure its accuracy. Rewrite first, then prune.
+    * A 1x1 convolution of the global average becomes `Dense`, *exactly*. With
+      dimensions of size one, XNNPACK's sparse kernels give wrong outputs in
+      browsers, without an error.
+    * An explicit padding by one replaces `"same"` for feature maps of odd
+      size, *exactly*.
+    * The layers of nested models, as in transfer learning, become layers of
+      the model itself, *exactly*.
     * Scaling of the input (`Rescaling`, `Normalization`, `x / 127.5 - 1`)
-      moves behind the first convolution, see
-      `tf_gems.export.input_scaling`: *exactly* if nothing is added or nothing
-      is padded, else *near-exact*, at the borders.
+      moves behind the first convolution, see `tf_gems.export.input_scaling`.
+      This is *exact* if nothing is added or nothing is padded, and otherwise
+      *near-exact*, at the borders.
 
-    The report lists the layers that break a rule and cannot be rewritten.
-    The outputs of both models are compared: it says how far they differ.
+    The report lists the layers that violate a requirement and cannot be
+    rewritten, and the difference of the outputs of both models.
 
     Args:
         model: Built functional or Sequential Keras model, with or without
             zeros.
-        inputs: Batch of inputs, as `model` takes it, with which the outputs
-            are compared. Defaults to `None`: two random inputs.
+        inputs: Batch of inputs on which the outputs are compared. Defaults to
+            `None`: two random inputs.
 
     Returns:
-        `(ready, report)`: a new Keras model of the same inputs and outputs,
-        and a `tf_gems.export.RewriteReport`. If no layer needs a change, the
-        model is a plain copy, but for the layers that the report lists as
+        `(ready, report)`: a new Keras model with the same inputs and outputs,
+        and a `tf_gems.export.RewriteReport`. If no layer has to be changed,
+        the model is a copy, except for the layers that the report lists as
         shared.
 
     Raises:
         RuntimeError: If Keras does not run on TensorFlow, or the outputs of
-            both models differ where they must not.
+            both models differ after an exact rewrite.
         ValueError: If the model is not a functional or Sequential Keras
             model, or is wrapped in `SparseModel`.
 
@@ -119,10 +123,10 @@ def _refuse_difference(model, difference):
     tolerance = max(TOLERANCE, half_tolerance(model))
     if not difference <= tolerance:
         raise RuntimeError(
-            "Exact rewrites keep the outputs of a model, up to "
-            f"{tolerance:g} of the largest output. Received: '{model.name}', "
-            f"whose outputs differ by {difference:.2g}. Use the model as it "
-            "is."
+            "The outputs of a rewritten model must equal those of the model, "
+            f"up to {tolerance:g} of the largest output. Received: "
+            f"'{model.name}', whose outputs differ by {difference:.2g}. Use "
+            "the model without rewriting."
         )
 
 
@@ -130,15 +134,15 @@ def _refuse_others(model):
     if not is_graph(model):
         raise ValueError(
             "Only built functional and Sequential Keras models can be "
-            "rewritten, in which every layer is known. Received: model of "
-            f"type {type(model).__name__}. Build it from `keras.Input` and "
+            "rewritten, because every layer must be known. Received: model "
+            f"of type {type(model).__name__}. Build it from `keras.Input` and "
             "layers."
         )
     if find_gem_layers(model):
         raise ValueError(
-            "A model is rewritten before it is wrapped, or after it is "
-            f"stripped. Received: '{model.name}', which contains a `GemLayer`. "
-            "Use `make_sparse_ready(tf_gems.strip(model))`."
+            "A model must be rewritten before it is wrapped, or after it is "
+            f"stripped. Received: '{model.name}', which contains a "
+            "`GemLayer`. Use `make_sparse_ready(tf_gems.strip(model))`."
         )
 
 
@@ -157,7 +161,7 @@ class _Plan:
         self._graph = graph = CallGraph(model)
         # What happens to a layer, by its identity.
         self._pads = {}  # how much to pad before it
-        self._new_pads = {}  # the new padding of a padding layer
+        self._arguments = collections.defaultdict(dict)  # of its copy
         self._flat = set()  # it loses two axes
         self._dropped = set()  # it returns its input
         around = {part.name: None for c in graph.calls for part in c.within}
@@ -170,7 +174,7 @@ class _Plan:
             self._leave(model.inputs[0].name, reason)
         for layer, calls in graph.layers():
             if isinstance(layer, keras.Model):
-                self._leave(layer.name, "is a model within the model")
+                self._leave(layer.name, "is a nested model")
             elif _strided(layer):
                 self._pad_evenly(layer, calls)
             elif isinstance(layer, layers.GlobalAveragePooling2D):
@@ -197,16 +201,19 @@ class _Plan:
                 size = "x".join(map(str, layer.kernel_size))
                 self._leave(
                     layer.name,
-                    f"is a {size} convolution: XNNPACK computes nothing "
-                    "sparsely in a network with one behind its first",
+                    f"is a {size} convolution: XNNPACK runs no sparse kernels "
+                    "in a network with such a convolution after the first "
+                    "one",
                 )
 
     def _move_scaling(self):
         """Plans the input's scaling behind the first convolution."""
         scaling = self._scaling
+        if scaling.norm is None:
+            self._arguments[id(scaling.convolution)]["use_bias"] = True
         change = f"moves behind '{scaling.convolution.name}'"
         if not scaling.exact:
-            change += ": padding is no longer scaled, at the borders"
+            change += ": at the borders, padding is no longer scaled"
         for operation in scaling.operations:
             if not isinstance(operation, layers.ZeroPadding2D):
                 self._dropped.add(id(operation))
@@ -217,20 +224,26 @@ class _Plan:
         size = layer.kernel_size[0]
         pad = size // 2
         if layer.kernel_size == (1, 1):
-            self._leave(layer.name, "is a 1x1 convolution of stride 2")
+            self._leave(layer.name, "is a 1x1 convolution with stride 2")
         elif len(set(layer.kernel_size)) > 1 or size % 2 == 0:
-            self._leave(layer.name, "has a kernel that is not odd and square")
+            self._leave(
+                layer.name, "has a kernel that is not square with an odd size"
+            )
         elif not is_rewritable(layer):
-            self._leave(layer.name, "is not a plain layer of Keras")
+            self._leave(layer.name, "is not a standard layer of Keras")
         elif layer.data_format != "channels_last":
-            self._leave(layer.name, "has channels that are not the last axis")
+            self._leave(
+                layer.name, "has channels that are not on the last axis"
+            )
         elif layer.padding == "same":
             maps = {call.inputs[0].shape[1:3] for call in calls}
             odd = {n is not None and n % 2 == 1 for m in maps for n in m}
             if len(odd) > 1 or any(None in m for m in maps):
                 named = " and ".join(map(str, sorted(maps, key=str)))
                 self._leave(
-                    layer.name, f"reads maps of {named}, of uneven parity"
+                    layer.name,
+                    f"reads feature maps of {named}, with both "
+                    "odd and even sizes",
                 )
                 return
             exact = odd == {True}
@@ -238,6 +251,7 @@ class _Plan:
             if not exact:
                 change = SHIFTED.format(pad=pad, before="by 'same'")
             self._pads[id(layer)] = pad
+            self._arguments[id(layer)]["padding"] = "valid"
             self._change(layer.name, change, exact)
         else:
             self._pad_evenly_before(layer, calls, pad)
@@ -268,9 +282,12 @@ class _Plan:
             self._leave(padding.name, "is read by several layers")
         elif any(n is None or n % 2 for m in maps for n in m):
             named = " and ".join(map(str, sorted(maps, key=str)))
-            self._leave(padding.name, f"pads maps of {named}, not of even size")
+            self._leave(
+                padding.name,
+                f"pads feature maps of {named}, whose size is not even",
+            )
         else:
-            self._new_pads[id(padding)] = even
+            self._arguments[id(padding)]["padding"] = even
             change = SHIFTED.format(pad=pad, before=f"by {padding.padding}")
             self._change(padding.name, change, False)
 
@@ -292,7 +309,7 @@ class _Plan:
             ):
                 ends.append(part)
             elif not is_average and not _works_on_one_pixel(call):
-                reason = "keeps its axes of size one: "
+                reason = "keeps axes of size one: "
                 reason += f"'{part.name}' needs them"
                 self._leave(layer.name, reason)
                 return
@@ -303,15 +320,15 @@ class _Plan:
                 found += [part]
                 todo += graph.readers(*call.outputs)
         if not ends:
-            self._leave(layer.name, "keeps its axes of size one in the outputs")
+            self._leave(layer.name, "keeps axes of size one in the outputs")
             return
         self._flat |= {id(part) for part in found}
         self._dropped |= {id(part) for part in ends}
-        self._change(layer.name, "keeps no axes of size one", True)
+        self._change(layer.name, "does not keep axes of size one", True)
         for part in found:
             if isinstance(part, layers.Conv2D):
                 self._change(
-                    part.name, "becomes `Dense`, with the weights", True
+                    part.name, "is replaced by `Dense` with its weights", True
                 )
         for part in ends:
             self._change(part.name, "is left out", True)
@@ -368,18 +385,9 @@ class _Plan:
 
     def _copy(self, old):
         """Returns a new layer in the place of an old one."""
-        if id(old) in self._new_pads:
-            return copy_of(old, padding=self._new_pads[id(old)])
-        if id(old) in self._pads:
-            changes = {"padding": "valid"}
-            if self._scales(old) and self._scaling.norm is None:
-                changes["use_bias"] = True
-            return copy_of(old, **changes)
         if id(old) in self._flat:
             return _without_pixels(old)
-        if self._scales(old) and self._scaling.norm is None:
-            return copy_of(old, use_bias=True)
-        return copy_of(old)
+        return copy_of(old, **self._arguments[id(old)])
 
     def _scales(self, layer):
         """Whether the input's scaling moves behind a layer."""

@@ -108,11 +108,15 @@ def _reason(weight, kind, safe):
     wrong = weight.readers - _RIGHT[kind]
     if wrong:
         return (
-            f"LiteRT does not run {' and '.join(sorted(wrong))} right with "
-            f"sparse {'int8' if kind == 'hybrid' else kind} weights"
+            f"LiteRT does not compute {' and '.join(sorted(wrong))} correctly "
+            f"with sparse {'int8' if kind == 'hybrid' else kind} weights"
             + (" and float inputs" if kind == "hybrid" else "")
         )
-    return None if safe else "XNNPACK may compute garbage with sparse weights"
+    return (
+        None
+        if safe
+        else ("XNNPACK may compute wrong outputs with sparse weights")
+    )
 
 
 def _kind(model, weight):

@@ -48,7 +48,8 @@ def convert(operation):
             if value in (None, False):
                 continue  # a feature of Keras 3 that is not used
             raise ValueError(
-                f"{kind.__name__} of `tf_keras` takes no {key}={value!r:.60}"
+                f"{kind.__name__} of `tf_keras` has no argument "
+                f"{key}={value!r:.60}"
             )
         config[key] = _value(kind.__name__, key, value)
     return twin.from_config(config)
@@ -84,7 +85,7 @@ def _function(operation):
 
     name = type(operation).__name__
     if name not in _OPERATIONS:
-        raise ValueError(f"the operation {name} has no twin here")
+        raise ValueError(f"the operation {name} has no counterpart")
     if name == "Pad":
         return lambda x, constant_values=None: tf.pad(
             x,
@@ -122,4 +123,4 @@ def _value(layer, key, value):
     ):
         if key.endswith(ending) and hasattr(module, str(name)):
             return getattr(module, name)(**config)
-    raise ValueError(f"{layer} has {key}={name!r}, which has no twin")
+    raise ValueError(f"{layer} has {key}={name!r}, which has no counterpart")

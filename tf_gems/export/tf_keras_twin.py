@@ -1,7 +1,7 @@
-"""Twins of Keras 3 models in `tf_keras`, for what still needs Keras 2.
+"""Conversion of Keras 3 models to and from `tf_keras` (Keras 2).
 
-TF Model Optimization (tfmot) works on models of `tf_keras` only. A stripped
-model can be handed to it and taken back:
+TF Model Optimization (tfmot) supports only models of `tf_keras`. A stripped
+model can be converted to `tf_keras` and back:
 
 ```python
 # TF_USE_LEGACY_KERAS=1 python this.py
@@ -63,7 +63,8 @@ def to_tf_keras(model):
         RuntimeError: If the outputs of the twin differ, nothing has been
             pruned yet, or Keras does not run on TensorFlow.
         ValueError: If the model is subclassed, or has layers or operations
-            that cannot be converted: all of them are named, with the reason.
+            that cannot be converted. The message names all of them with the
+            reason.
 
     Example:
 
@@ -80,9 +81,10 @@ def to_tf_keras(model):
     if refused:
         lines = [f"'{name}': {reason}" for name, reason in refused.items()]
         raise ValueError(
-            "Every layer needs a twin in `tf_keras`. Received: "
-            f"model='{plain.name}' with {len(refused)} that have none: "
-            f"{'; '.join(lines)}. Replace these, or export the model as it is."
+            "Every layer must have a counterpart in `tf_keras`. Received: "
+            f"model='{plain.name}' with {len(refused)} layers that have none: "
+            f"{'; '.join(lines)}. Replace these layers, or export the model "
+            "directly."
         )
     inputs = network.given(None, 2)
     [expected] = network.outputs([inputs])
@@ -94,37 +96,36 @@ def to_tf_keras(model):
     )
     if not parity.within(_TOLERANCE):
         raise RuntimeError(
-            "A twin must have the outputs of the model. Received: "
+            "The outputs of a twin must equal those of the model. Received: "
             f"model='{plain.name}', whose twin differs by "
             f"{parity.difference:.3g}, where the largest output is "
-            f"{parity.magnitude:.3g}. Export the model as it is."
+            f"{parity.magnitude:.3g}. Export the model directly."
         )
     return twin
 
 
 def from_tf_keras(twin, model, restore_zeros=False):
-    """Gives a Keras 3 model the weights of its twin, changed or not.
+    """Sets the weights of a Keras 3 model to those of its twin.
 
     Wrappers of tfmot for pruning and quantization-aware training are removed.
     Their variables, such as ranges of activations, are not copied.
 
     Args:
-        twin: `tf_keras` model, made from that of `to_tf_keras` by `fit` or by
-            functions that keep the names of its layers, with or without a
+        twin: `tf_keras` model that `to_tf_keras` returned, trained or changed
+            by functions that keep the names of its layers, with or without a
             prefix, as those of tfmot do.
-        model: Plain Keras 3 model that the twin was made of. Its weights are
-            replaced, all or none.
-        restore_zeros: Whether to set to zero again what the twin trained
-            although it was pruned. tfmot's scheme keeps the zeros of
-            convolutions and dense layers, but not those of depthwise
-            convolutions. Defaults to `False`.
+        model: Plain Keras 3 model from which the twin was created. Either all
+            or none of its weights are replaced.
+        restore_zeros: Whether to set pruned weights to zero that the twin has
+            changed. tfmot's scheme keeps the zeros of convolutions and dense
+            layers, but not those of depthwise convolutions. Defaults to
+            `False`.
 
     Raises:
-        RuntimeError: If a weight of the twin is not zero where the model's
-            is: the sparsity was lost. Nothing is changed then. Not with
-            `restore_zeros`.
+        RuntimeError: If a pruned weight of the model is not zero in the twin,
+            unless `restore_zeros` is `True`. No weight is changed.
         ValueError: If a layer of the model is missing in the twin, or has
-            other weights.
+            weights of other shapes.
 
     Example:
 
@@ -136,9 +137,9 @@ def from_tf_keras(twin, model, restore_zeros=False):
     check_model(model)
     if not hasattr(twin, "layers"):
         raise ValueError(
-            "A twin is a model of tf_keras. Received: "
-            f"twin={twin!r:.100}. Pass what `to_tf_keras` returned, or what "
-            "tfmot made of that."
+            "A twin must be a model of tf_keras. Received: "
+            f"twin={twin!r:.100}. Pass the model that `to_tf_keras` returned, "
+            "or the one that tfmot created from it."
         )
     theirs = {tf_keras_layer.name_of(layer): layer for layer in _layers(twin)}
     values, lost = [], []
@@ -152,10 +153,11 @@ def from_tf_keras(twin, model, restore_zeros=False):
         if found is None or [value.shape for value in found] != ours:
             got = "none" if found is None else [v.shape for v in found]
             raise ValueError(
-                "A twin has every layer of the model, with the same weights. "
-                f"Received: model='{model.name}' with layer '{layer.name}' of "
-                f"weights {ours}, in place of which the twin has {got}. Pass "
-                "what `to_tf_keras` returned, or what tfmot made of that."
+                "A twin must have every layer of the model, with weights of "
+                f"the same shapes. Received: model='{model.name}' with layer "
+                f"'{layer.name}' of weights {ours}, for which the twin has "
+                f"{got}. Pass the model that `to_tf_keras` returned, or the "
+                "one that tfmot created from it."
             )
         for weight, value in zip(layer.weights, found, strict=True):
             before = keras.ops.convert_to_numpy(weight)
@@ -167,8 +169,8 @@ def from_tf_keras(twin, model, restore_zeros=False):
             values.append((weight, value))
     if lost and not restore_zeros:
         raise RuntimeError(
-            "Pruned weights must stay zero. Received: a twin in which they are "
-            f"not: {'; '.join(lost)}. Train it with tfmot's "
+            "Pruned weights must stay zero. Received: a twin in which they "
+            f"are not zero: {'; '.join(lost)}. Train it with tfmot's "
             "`Default8BitPrunePreserveQuantizeScheme`, or pass "
             "`restore_zeros=True`."
         )
@@ -181,7 +183,7 @@ def _import_tf_keras():
         import tf_keras
     except ImportError as error:
         raise ImportError(
-            "A twin needs the package `tf_keras`, which is not installed. "
+            "A twin requires the package `tf_keras`, which is not installed. "
             "`pip install tf_gems[tfmot]`."
         ) from error
     return tf_keras

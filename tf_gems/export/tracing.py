@@ -34,14 +34,14 @@ class Traced:
         """Returns sentences on what the network writes."""
         if self.state:
             return [
-                "The network writes variables while it predicts, and its "
+                "The network writes variables during prediction, and its "
                 f"outputs depend on them: {', '.join(self.state)}. The file "
-                "starts from their present values."
+                "starts with their current values."
             ]
         if self.left_out:
             return [
-                "Variables that the network writes while it predicts, but "
-                f"that change no output, are left out: "
+                "Variables that the network writes during prediction, but "
+                "that do not affect its outputs, are left out: "
                 f"{', '.join(self.left_out)}."
             ]
         return []
@@ -113,8 +113,8 @@ def save_module(module, directory, signature, options=None):
         raise OSError(
             number,
             f"'{directory}' could not be written: {os.strerror(number)}. "
-            "Nothing was written, and existing files were not changed. Make "
-            "room, or choose another place.",
+            "Nothing was written, and existing files were not changed. Free "
+            "some space, or choose another directory.",
         ) from error
 
 
@@ -138,7 +138,7 @@ def trace(model, signature):
         if id(captured) in written
     ]
     if _writes(pure.graph):
-        state.append("variables of TensorFlow's own")
+        state.append("variables of TensorFlow itself")
     state = list(dict.fromkeys(state))
     if state:
         return Traced(function, state, model)

@@ -21,15 +21,15 @@ _SECONDS = 3600
 
 @dataclasses.dataclass(frozen=True)
 class VelaEstimate:
-    """What Vela estimates of one file. Nothing of it was measured.
+    """Vela's estimates for one file, which are not measurements.
 
     Args:
         cycles: Integer, clock cycles of the NPU for one inference.
         seconds: Float, time of one inference at Vela's clock.
         sram_bytes: Integer, memory for activations.
-        weight_bytes: Integer, the weights as Vela encodes them.
+        weight_bytes: Integer, size of the encoded weights.
         npu_operators: Integer, operators that run on the NPU.
-        cpu_operators: Integer, operators that are left to the processor.
+        cpu_operators: Integer, operators that run on the CPU.
         system: String, the system and memory that Vela assumes.
     """
 
@@ -53,7 +53,7 @@ def version():
     """Returns the version of Vela, or raises an error if there is none."""
     return check_package(
         *(_MODULE, "ethos-u-vela", "ethos-u"),
-        "Files for an Ethos-U NPU are compiled by Vela.",
+        "Files for an Ethos-U NPU are compiled with Vela.",
     )
 
 
@@ -114,6 +114,6 @@ def _failure(accelerator, reason):
     return RuntimeError(
         "A file for an NPU must compile. Received: "
         f"accelerator={accelerator!r}, for which Vela {version()} {reason}. "
-        "Nothing was written. Try another accelerator, or export the int8 "
-        "form alone by `tf_gems.export_litert`."
+        "Nothing was written. Try another accelerator, or export only the "
+        "int8 form with `tf_gems.export_litert`."
     )

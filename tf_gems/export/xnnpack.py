@@ -19,7 +19,7 @@ Source: `xnn_subgraph_rewrite_for_nchw` in XNNPACK's `src/subgraph.c`.
 import numpy as np
 
 from tf_gems.export import flatbuffer
-from tf_gems.pointwise import LEAST_SPARSITY
+from tf_gems.filter_policies import LEAST_SPARSITY
 
 _ELEMENTWISE = {"HARD_SWISH", "LOGISTIC", "RELU", "RELU6"}
 _HEAD = {"FULLY_CONNECTED", "LOGISTIC", "RELU", "RELU6", "SOFTMAX"}
@@ -76,7 +76,7 @@ class Graph:
         The outputs are right then, but not faster for the zeros.
         """
         if not any(self._is_convolution(self.operators[n]) for n in self.stems):
-            return f"it does not begin with {_STEM}"
+            return f"the network does not begin with {_STEM}"
         return self._reason_after_stem()
 
     def pointwise(self):
@@ -96,53 +96,41 @@ class Graph:
             if not self._is_convolution(operator):
                 reason = "it has a stride, a dilation or groups"
             elif self._shape(operator.inputs[0])[1:3] == (1, 1):
-                reason = "its maps are of one pixel"
+                reason = "its feature maps have a single pixel"
             index = int(operator.inputs[1])
             found.append((self.stored.get(index, index), reason))
         return found
 
     def sparse_part(self):
-        """Returns the convolutions that XNNPACK's sparse kernels compute.
+        """Returns why XNNPACK uses no sparse kernel, or what it uses them for.
 
         Returns:
-            `(obstacle, inside)`: why there are none, or `None`; and the set
-            of the `id`s of the 1x1 convolutions.
+            `(obstacle, kernels)`: a reason or `None`, and the set of the
+            indices of the tensors that store these kernels.
         """
-        if not self.stems:
-            return (
-                f"the sparse part begins at {_STEM}, and there is none",
-                set(),
-            )
-        reason = self.reason()
-        if reason is not None:
-            return reason, set()
-        inside, zeros, size = set(), 0, 0
-        for number in range(self.stems[0] + 1, len(self.names)):
-            operator = self.operators[number]
-            if self.names[number] == "MEAN":
-                break
-            if self.names[number] != "CONV_2D":
-                continue
-            value = self._constant(operator.inputs[1])
-            if value is not None and max(value.shape[1:3]) == 1:
-                inside.add(id(operator))
-                zeros += np.count_nonzero(value == 0)
-                size += value.size
-        if not 3 * zeros > 2 * size:
+        obstacle = self.obstacle()
+        if obstacle is not None:
+            return obstacle, set()
+        kernels = {index for index, reason in self.pointwise() if not reason}
+        values = [self._constant(index) for index in kernels]
+        values = [value for value in values if value is not None]
+        size = sum(value.size for value in values)
+        kept = sum(np.count_nonzero(value) for value in values)
+        if size - kept <= LEAST_SPARSITY * size:
             return "its 1x1 convolutions have too few zeros", set()
-        return None, inside
+        return None, kernels
 
     def _reason_after_stem(self):
         """Returns what XNNPACK cannot compute by channels, or `None`."""
         if len(self.stems) > 1 or len(self.graph.inputs) > 1:
-            return "it has several stems or inputs"
+            return "the network has several stems or inputs"
         for number, name in enumerate(self.names):
             if not self._is_verified(number):
-                return f"after its stem it has an operator {name}"
+                return f"the operator {name} follows the stem"
         if self.names.count("MEAN") != 1:
-            return "its stem does not lead to one global average"
+            return "the stem does not lead to a single global average pooling"
         if any(self._rank(index) > 2 for index in self.graph.outputs):
-            return "it returns feature maps"
+            return "the network returns feature maps"
         return None
 
     def _shape(self, index):

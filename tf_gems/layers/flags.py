@@ -14,6 +14,8 @@ import math
 import numpy as np
 from keras import ops
 
+from tf_gems.layers.calling import add_state
+
 _COUNTS = np.array([number.bit_count() for number in range(256)], "uint8")
 # Words, not bytes: workers of `tf.distribute` exchange no bytes.
 _BITS = (1 << np.arange(32, dtype="uint32"))[:, None].view("int32")
@@ -39,14 +41,9 @@ class Flags:
         self.shape = tuple(shape)
         self.size = math.prod(self.shape)
         self._words = -(-self.size // 32)
-        self.packed = layer.add_weight(
-            name=name,
-            shape=(self._words,),
-            dtype="int32",
-            initializer=lambda shape, dtype: self.all_true(),
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
+        self.packed = add_state(
+            *(layer, name, "int32", (self._words,)),
+            lambda shape, dtype: self.all_true(),
         )
 
     def assign(self, values):
@@ -58,8 +55,9 @@ class Flags:
         # The function `pack` would need four bytes a flag.
         if values.shape != self.shape:
             raise ValueError(
-                "Flags have the shape of their weight. Received: shape="
-                f"{values.shape} for '{self.packed.path}' of {self.shape}."
+                "Flags must have the shape of their weight. Received: "
+                f"shape={values.shape} for '{self.packed.path}' of "
+                f"{self.shape}."
             )
         planes = np.zeros((32, self._words), bool)
         planes.reshape(-1)[: self.size] = np.ravel(values)

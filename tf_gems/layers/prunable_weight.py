@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_gems.layers.calling import add_state
 from tf_gems.layers.flags import Flags
 from tf_gems.layers.wrapped_variable import wrap_score
 
@@ -13,10 +14,7 @@ from tf_gems.layers.wrapped_variable import wrap_score
 class UnitInterval(keras.constraints.Constraint):
     """Shrinks scores, and projects them to [0, 1], after every update.
 
-        p <- clip(p * (1 - shrinkage), 0, 1)
-
-    Args:
-        shrinkage: Float32 scalar `keras.Variable`.
+    p <- clip(p * (1 - shrinkage), 0, 1)
     """
 
     def __init__(self, shrinkage):
@@ -58,14 +56,8 @@ class PrunableWeight:
         )
         wrap_score(score, weight)
         alive = Flags(layer, f"{name}_alive", weight.shape)
-        shrinkage = layer.add_weight(
-            name=f"{name}_shrinkage",
-            shape=(),
-            dtype="float32",
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
+        shrinkage = add_state(
+            *(layer, f"{name}_shrinkage", "float32"),
             overwrite_with_gradient=_stateless(),
         )
         prunable = cls(path, weight, score, alive, shrinkage)

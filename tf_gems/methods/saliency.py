@@ -35,13 +35,7 @@ class Saliency(Method):
         self.batches = check_count_or_none(batches, "batches")
 
     def loss_of(self, model, others=()):
-        """Returns the loss as a function of the weights and of a batch.
-
-        Args:
-            model: `SparseModel`, or Keras model that holds `GemLayer`s.
-            others: Variables whose values follow those of the prunable
-                weights in the list.
-        """
+        """Returns the loss as a function of the weights and of a batch."""
         if not model.compiled:
             raise ValueError(
                 f"{type(self).__name__} differentiates the loss that the "
@@ -71,43 +65,31 @@ class Saliency(Method):
 
 
 def take_batches(data, count):
-    """Returns `count` batches of data, as tuples of arrays; `None` for all.
-
-    Args:
-        data: See `tf_gems.training_data.read`.
-        count: Positive integer, or `None`.
-
-    Raises:
-        ValueError: If there are fewer, or none.
-    """
+    """Returns `count` batches of data, as tuples of arrays; `None` for all."""
     data = training_data.read(data)
     if data is None:
         raise ValueError(
-            "This method looks at data. Received: data=None. Pass what `fit` "
-            "takes: arrays `x` and `y`, or a data set of batches `(x, y)`."
+            "This method requires data. Received: data=None. Pass the data "
+            "as for `fit`: arrays `x` and `y`, or a data set of batches `(x, "
+            "y)`."
         )
     if count is None and data.is_endless:
         raise ValueError(
-            "`batches=None` needs data that ends. Received: batches=None, for "
-            f"data of type {type(data.source).__name__}, which never ends. "
-            "Give `steps_per_epoch`, or a number of `batches`."
+            "`batches=None` requires finite data. Received: batches=None, "
+            f"for data of type {type(data.source).__name__}, which never "
+            "ends. Pass `steps_per_epoch`, or a number of `batches`."
         )
     found = list(itertools.islice(data, count))
     if len(found) < (count or 1):
         raise ValueError(
             "`data` must have at least `batches` batches. Received: "
-            f"{len(found)} batches, for batches={count}. Lower `batches`."
+            f"{len(found)} batches, for batches={count}. Reduce `batches`."
         )
     return [keras.tree.map_structure(_to_array, batch) for batch in found]
 
 
 def mean_over(batches, function):
-    """Averages lists of arrays over batches, each example counting once.
-
-    Args:
-        batches: List of tuples of arrays.
-        function: Takes a batch, returns a list of means over its examples.
-    """
+    """Averages lists of arrays over batches, each example counting once."""
     total = None
     sizes = [int(keras.tree.flatten(b)[0].shape[0]) for b in batches]
     for batch, size in zip(batches, sizes, strict=True):
@@ -130,13 +112,7 @@ def _to_array(value):
 
 @contextlib.contextmanager
 def weights_replaced(model, values, others=()):
-    """Replaces the weights within a block, with all masks one.
-
-    Args:
-        model: `SparseModel`, or Keras model that holds `GemLayer`s.
-        values: List of tensors, one for each prunable weight.
-        others: Pairs of a further variable and its value.
-    """
+    """Replaces the weights within a block, with all masks one."""
     gems = gems_of(model)
     weights = prunable_weights(model)
     flags = [weight.alive for weight in weights]

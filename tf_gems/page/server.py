@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import io
 import json
 import os
 import sys
@@ -26,7 +27,6 @@ FILES = (
     "page.json",
 )
 _SECONDS = 30  # the timeout of a client
-_PIECE = 1 << 16  # bytes of a file that are in memory at once
 # These two headers isolate a page, so that it may use threads and exact clocks.
 _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -68,9 +68,9 @@ def serve(directory, port=8000):
         port: Integer, `0` for any free port. Defaults to `8000`.
 
     Raises:
-        FileNotFoundError: If there is no such directory, or it has no page,
-            or LiteRT.js is not installed beside the page.
-        OSError: If the port is taken.
+        FileNotFoundError: If there is no such directory, it has no page, or
+            LiteRT.js is not installed.
+        OSError: If the port is in use.
 
     Example:
 
@@ -89,7 +89,7 @@ def serve(directory, port=8000):
 
 
 def make_server(directory, port=0):
-    """Returns a server, to be run by `serve_forever`.
+    """Returns a server, which is run with `serve_forever`.
 
     It listens on the loopback interface only.
 
@@ -102,7 +102,7 @@ def make_server(directory, port=0):
 
     Raises:
         FileNotFoundError: If there is no such directory, or LiteRT.js is not
-            installed beside the page.
+            installed.
     """
     directory = page_directory(directory)
     check_integer(port, "port", 0, 65535)
@@ -124,7 +124,9 @@ def page_directory(directory):
 
     Recipes write the page into the folder `page` of a run.
     """
-    directory = check_path(directory, "directory", "Name that of a run.")
+    directory = check_path(
+        directory, "directory", "Pass the directory of a run."
+    )
     within = directory / "page"
     if (directory / "page.json").exists() or not within.is_dir():
         return directory
@@ -138,10 +140,10 @@ def check_page(directory):
     _check_directory(directory)
     if find_file(directory, "page.json") is None:
         raise FileNotFoundError(
-            "The directory must contain a page, written by "
-            "`tf_gems.page.write_page` or a recipe. Received: directory="
-            f"'{directory}', which has no page.json. "
-            "Name the directory of a finished run."
+            "The directory must contain a page written by "
+            "`tf_gems.page.write_page` or a recipe. Received: "
+            f"directory='{directory}', which has no page.json. Pass the "
+            "directory of a finished run."
         )
 
 
@@ -149,9 +151,9 @@ def check_packages():
     """Raises `FileNotFoundError` if LiteRT.js is not installed."""
     if not (PACKAGES / "@litertjs" / "core").is_dir():
         raise FileNotFoundError(
-            "The page runs networks with LiteRT.js, which must be installed "
-            f"beside it. Received: no '{PACKAGES}'. Run `npm ci "
-            f"--ignore-scripts --prefix '{_HERE}'`."
+            "The page runs networks with LiteRT.js, which must be installed. "
+            f"Received: no '{PACKAGES}'. Run `npm ci --ignore-scripts "
+            f"--prefix '{_HERE}'`."
         )
 
 
@@ -189,7 +191,7 @@ class _Server(http.server.ThreadingHTTPServer):
             print(f"The page's server: {text}", file=sys.stderr)
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(http.server.SimpleHTTPRequestHandler):
     """Serves GET and HEAD requests from a few directories."""
 
     server_version = "tf_gems"
@@ -200,32 +202,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.roots = roots
         super().__init__(*args)
 
-    def do_GET(self):  # noqa: N802
-        self._answer(body=True)
-
-    def do_HEAD(self):  # noqa: N802
-        self._answer(body=False)
-
-    def _answer(self, body):
+    def send_head(self):
+        """Sends the head of an answer, and returns its body, a file."""
         if not self._is_for_this_machine():
-            self._send_text(403, "This page is for this machine only.", body)
-            return
+            return self._text(403, "Only this machine can open this page.")
         path = self.path.partition("?")[0].partition("#")[0]
         path = urllib.parse.unquote(path)
         if path == "/run/":
             names = json.dumps(_list(self.roots["/run/"]))
-            self._send_text(200, names, body, ".json")
-            return
+            return self._text(200, names, ".json")
         file = self._open("/index.html" if path == "/" else path)
         if file is None:
-            self._send_text(404, "There is no such file.", body)
-            return
-        with file:
-            size = os.fstat(file.fileno()).st_size
-            suffix = Path(file.name).suffix
-            self._send_head(200, size, suffix, path.startswith("/run/"))
-            if body:
-                self._send_file(file, size)
+            return self._text(404, "There is no such file.")
+        size = os.fstat(file.fileno()).st_size
+        self._head(200, size, Path(file.name).suffix, path.startswith("/run/"))
+        return file
 
     def _is_for_this_machine(self):
         """Whether the host name is local; guards against DNS rebinding."""
@@ -243,13 +234,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     return None
         return None
 
-    def _send_text(self, code, text, body, suffix=""):
+    def _text(self, code, text, suffix=""):
         data = text.encode()
-        self._send_head(code, len(data), suffix)
-        if body:
-            self.wfile.write(data)
+        self._head(code, len(data), suffix)
+        return io.BytesIO(data)
 
-    def _send_head(self, code, size, suffix, of_run=False):
+    def _head(self, code, size, suffix, of_run=False):
         self.send_response(code)
         kind = _TYPES.get(suffix, "text/plain; charset=utf-8")
         self.send_header("Content-Type", kind)
@@ -257,16 +247,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for name, value in {**_HEADERS, **(_OF_RUN if of_run else {})}.items():
             self.send_header(name, value)
         self.end_headers()
-
-    def _send_file(self, file, size):
-        """Sends as many bytes as announced, even if the file changes."""
-        while size > 0:
-            piece = file.read(min(size, _PIECE))
-            if not piece:
-                self.close_connection = True
-                return
-            self.wfile.write(piece)
-            size -= len(piece)
 
     def log_message(self, *args):
         pass  # no log of requests in the terminal

@@ -36,9 +36,6 @@ def removable_kernels(model):
     a depthwise convolution reads is pruned in that convolution, whose zeros
     stop its input as well.
 
-    Args:
-        model: Built Keras model.
-
     Returns:
         List of `keras.Variable`; empty if the graph is not known.
     """
@@ -98,9 +95,6 @@ def after_pruning(model, kernels, sparsity):
 
     Channels are chosen at random, the same share of each kernel. The weights
     of the model are restored, bit for bit.
-
-    Returns:
-        `(parameters, multiply_adds)`: pairs of integers, before and after.
     """
     random = np.random.default_rng(0)
     before = [kernel.numpy() for kernel in kernels]
@@ -135,12 +129,6 @@ class ChannelPolicy:
 
     Speed-ups were measured as a function of the share of multiply-adds that
     is removed. This share is computed for the network itself.
-
-    Args:
-        model: Built Keras model.
-        kernels: List of `keras.Variable`, see `removable_kernels`.
-        dense_bytes: Integer, the bytes of the file with no zeros.
-        table: `tf_gems.planning.speeds.Speeds`.
     """
 
     model: keras.Model

@@ -52,10 +52,7 @@ class Weight:
     def bytes(self, sparsity, in_blocks=False, optimize="size"):
         """Returns about how many bytes it takes in a float32 file.
 
-        Args:
-            sparsity: Float in [0, 1).
-            in_blocks: Whether four neighbors are zero together.
-            optimize: As for `tf_gems.export_litert`.
+        `in_blocks`: four neighbors are zero together.
         """
         rows, columns = self.size // self.shape[-1], self.shape[-1]
         kept = (1 - sparsity) * self.size
@@ -172,12 +169,7 @@ class Converted:
     def bytes(self, sparsity, eligible_only, in_blocks, optimize):
         """Returns about how many bytes a file with zeros takes.
 
-        Args:
-            sparsity: Float in [0, 1), of each pruned weight.
-            eligible_only: Whether only what XNNPACK computes sparsely is
-                pruned.
-            in_blocks: See `Weight.bytes`.
-            optimize: As for `tf_gems.export_litert`.
+        `eligible_only`: only what XNNPACK computes sparsely is pruned.
         """
         total = self.dense_bytes
         for weight in self.weights:
