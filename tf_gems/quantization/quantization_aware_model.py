@@ -44,9 +44,9 @@ class QuantizationAwareModel(SparseModel):
         model: Built Keras 3 model of any kind, pruned and stripped or not,
             that computes in float32. An error names the layers that LiteRT
             does not compute in 8-bit integers.
-        representative_data: Inputs, as `fit` takes them, from which the first
-            ranges are taken: a hundred real examples or more. Arrays, or a
-            dataset that yields inputs or tuples of inputs and targets.
+        representative_data: Inputs for initializing the ranges, a hundred real
+            examples or more: arrays, or a data set that yields inputs or
+            tuples of inputs and targets.
         momentum: Float in [0, 1], the momentum of the moving averages of the
             ranges. Defaults to `0.99`.
         batches: Positive integer, the largest number of batches that are read
