@@ -49,15 +49,22 @@ class Parity:
         """Whether the outputs differ by no more than that share."""
         return bool(self.share <= tolerance)
 
-    def refuse_above(self, tolerance, what):
-        """Raises an error if the outputs differ too much."""
+    def refuse_above(self, tolerance, what, remedy=None):
+        """Raises an error if the outputs differ too much.
+
+        Args:
+            tolerance: Float, the largest share that is accepted.
+            what: String, what was compared.
+            remedy: String, for outputs that differ. Defaults to `None`: the
+                usual ones.
+        """
         if self.within(tolerance):
             return
         received = (
             f"whose output '{self.output}' differs by {self.difference:.3g}, "
             f"where the largest is {self.magnitude:.3g}"
         )
-        remedy = (
+        remedy = remedy or (
             "If the model is very sensitive to rounding, raise `tolerance`. "
             "If `inputs` were random, pass real ones."
         )

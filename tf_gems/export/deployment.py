@@ -12,6 +12,7 @@ from tf_gems.export import forms as litert_forms
 from tf_gems.export import gem
 from tf_gems.export import latency
 from tf_gems.export.litert import calibration_data
+from tf_gems.export.litert import gathered
 from tf_gems.export.litert import write_litert
 from tf_gems.export.network import Network
 from tf_gems.export.saved_model import write_saved_model
@@ -208,6 +209,7 @@ def deployment_report(
     signature = network.signature
     flat = signature.flatten(inputs)
     if representative_data is not None:
+        representative_data = gathered(representative_data)
         calibration_data(signature, representative_data)  # or refused
 
     def first(count):

@@ -1,8 +1,10 @@
 """Export to a sparse TFLite file."""
 
+import itertools
 import os
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from tf_gems.export import forms
@@ -16,9 +18,14 @@ from tf_gems.export.quantized import is_quantized
 from tf_gems.export.report import ExportReport
 from tf_gems.files import replacing_path
 from tf_gems.files import workplace
+from tf_gems.training_data import is_indexed
+from tf_gems.training_data import read
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_integer
+
+# How many batches of a dataset are read.
+_BATCHES = 100
 
 
 def export_litert(
@@ -76,9 +83,10 @@ def export_litert(
         form: `"float32"`, `"float16"`, `"dynamic_int8"` or `"int8"`. Defaults
             to `"float32"`.
         representative_data: Inputs of the model for calibrating the ranges of
-            activations with `"int8"`, a hundred real examples or more. A
-            `tf_gems.QuantizationAwareModel` has its own ranges and is only
-            compared on these inputs. Defaults to `None`.
+            activations with `"int8"`, a hundred real examples or more: arrays,
+            or a dataset or generator of batches as for `fit`, of which the
+            first 100 are read. A `tf_gems.QuantizationAwareModel` has its own
+            ranges and is only compared on these inputs. Defaults to `None`.
         batch_size: Integer, the fixed batch size of the file. Defaults to
             `None`: the batch size that the model declares, otherwise any size.
             If LiteRT requires a fixed size for the network, it is 1, and the
@@ -163,6 +171,7 @@ def write_litert(
     if batch_size is not None:
         check_integer(batch_size, "batch_size", 1, 1 << 20)
     check_bool(sparse, "sparse")
+    representative_data = gathered(representative_data)
     given = representative_data if inputs is None else inputs
     network = Network(model, given, compact, eight_bits=True)
     tolerance = network.tolerance(tolerance, form.tolerance)
@@ -200,6 +209,30 @@ def write_litert(
             report = attempt.report(partial)
         report.written = Stored(path)
     return report, attempt.dense
+
+
+def gathered(data):
+    """Returns the inputs of the first batches of a dataset as arrays.
+
+    What is no dataset or generator is returned as it is.
+
+    Raises:
+        ValueError: If it yields nothing.
+    """
+    arrays = hasattr(data, "shape") or isinstance(data, dict | list | tuple)
+    if arrays or not (hasattr(data, "__iter__") or is_indexed(data)):
+        return data
+    batches = [batch[0] for batch in itertools.islice(read(data), _BATCHES)]
+    if not batches:
+        raise ValueError(
+            "The ranges of 8-bit activations are learned from examples. "
+            f"Received: representative_data={data!r:.80}, which yields no "
+            "batch. Pass a hundred real inputs or more."
+        )
+    return keras.tree.map_structure(
+        lambda *parts: np.concatenate([np.asarray(part) for part in parts]),
+        *batches,
+    )
 
 
 def calibration_data(signature, data):

@@ -95,7 +95,7 @@ def export_micro(
     def finish(attempt):
         attempt.progress.step("running the file")
         outputs = run(attempt, attempt.data)
-        attempt.compare([outputs])
+        attempt.compare([outputs], attempt.data)
         attempt.ran = [runtime]
         attempt.progress.step("storing its zeros")
         _compress(attempt)
@@ -150,8 +150,8 @@ def run_micro(path, feeds):
         data, arena_size=2 * sum(sizes) + _SLACK_BYTES
     )
     [signature] = model.signatureDefs
-    taken = _details(graph, graph.inputs, signature.inputs)
-    given = _details(graph, graph.outputs, signature.outputs)
+    taken = flatbuffer.details(graph, graph.inputs, signature.inputs)
+    given = flatbuffer.details(graph, graph.outputs, signature.outputs)
     names = match(feeds[0], taken)
     found = []
     for feed in feeds:
@@ -164,23 +164,4 @@ def run_micro(path, feeds):
             for name, detail in given.items()
         }
         found.append(in_floats(outputs, given))
-    return found
-
-
-def _details(graph, indices, named):
-    """Returns a dict from names to what is known of inputs or outputs."""
-    places = {int(index): place for place, index in enumerate(indices)}
-    found = {}
-    for entry in named:
-        tensor = graph.tensors[entry.tensorIndex]
-        quantization = tensor.quantization
-        scale, zero = 0.0, 0
-        if quantization is not None and quantization.scale is not None:
-            scale = np.float32(quantization.scale[0])
-            zero = int(quantization.zeroPoint[0])
-        found[entry.name.decode()] = {
-            "place": places[int(entry.tensorIndex)],
-            "dtype": flatbuffer.dtype_of(tensor),
-            "quantization": (scale, zero),
-        }
     return found
