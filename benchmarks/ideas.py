@@ -29,7 +29,8 @@ import tf_gems as gems
 
 MINING = ["base", "sgd 0.3", "sgd 1", "sgd 3", "warm", "redraw", "flip"]
 FINETUNING = [
-    "hyperbolic step",
+    "hyperbolic step 200",
+    "hyperbolic step 2",
     "density scaling",
     "label smoothing",
     "distillation",
@@ -194,8 +195,9 @@ class Cells:
         row["before"] = self._accuracy(sparse)
         rate = float(idea.split()[1]) if idea.startswith("rate") else 0.1
         optimizer = sgd(rate, EPOCHS)
-        if idea == "hyperbolic step":
-            optimizer = gems.optimizers.hyperbolic_step(optimizer)
+        if idea.startswith("hyperbolic step"):
+            alpha = float(idea.split()[-1])
+            optimizer = gems.optimizers.hyperbolic_step(optimizer, alpha)
         if idea == "density scaling":
             optimizer = gems.optimizers.density_scaling(optimizer)
         sparse.compile(optimizer, loss)

@@ -145,7 +145,7 @@ class Reproduction:
             try:
                 record = self._find_and_finetune(row, method, seed, path)
             except RuntimeError as error:
-                if "network is dead" not in str(error):
+                if "no longer depends on its input" not in str(error):
                     raise
                 record = {"seed": seed, "failure": str(error)}
                 record |= dict.fromkeys(("before", "after", "layers"))

@@ -110,7 +110,7 @@ def test_layer_called_twice_gets_average():
 @pytest.mark.parametrize(
     "last, message",
     [
-        (np.full((16, 5), np.nan), "'norm' NaN"),
+        (np.full((16, 5), np.nan), "'norm' are NaN"),
         (np.zeros((16, 4)), "does not accept"),
     ],
 )

@@ -543,7 +543,7 @@ def test_recipe_program_keeps_user_files(user, recipe, recipes, tmp_path):
         (directory / result).write_text("mine")
         theirs = snapshot(directory)
         refusal = run(output)
-        assert f"'{result}'" in refusal and "of someone else" in refusal
+        assert f"'{result}'" in refusal and "from another source" in refusal
         assert snapshot(directory) == theirs
         # Without them, it writes its files and replaces its earlier files.
         for path in written:

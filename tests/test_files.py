@@ -309,7 +309,9 @@ def test_moved_directory_of_killed_writer_is_kept(tmp_path):
 def test_partial_files_of_running_processes_are_kept(tmp_path):
     with lock(tmp_path), replacing(tmp_path / "a.gem") as file:
         file.write(b"half")
-        with pytest.raises(RuntimeError, match="in which another one works"):
+        with pytest.raises(
+            RuntimeError, match="in which another process works"
+        ):
             with lock(tmp_path):
                 pass
         assert Path(file.name).exists()
@@ -346,7 +348,7 @@ def test_only_files_with_matching_names_are_removed(tmp_path):
 
 
 def test_claimed_names_persist_after_kill(tmp_path):
-    with pytest.raises(FileExistsError, match="'a.txt' of someone else"):
+    with pytest.raises(FileExistsError, match="'a.txt' from another source"):
         (tmp_path / "a.txt").write_text("mine")
         with claiming(tmp_path, ["a.txt", "b.txt"]):
             pass
@@ -359,7 +361,7 @@ def test_claimed_names_persist_after_kill(tmp_path):
     assert claims == ["a.txt.claim"]
     # A claimed name that was never written is free for any process.
     (tmp_path / "b.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="'b.txt' of someone else"):
+    with pytest.raises(FileExistsError, match="'b.txt' from another source"):
         with claiming(tmp_path, ["a.txt", "b.txt"]):
             pass
 
@@ -378,7 +380,7 @@ def test_damaged_record_is_named(tmp_path, text):
 
 
 def test_invalid_file_name(tmp_path):
-    with pytest.raises(ValueError, match="a file can be named by"):
+    with pytest.raises(ValueError, match="a valid file name"):
         targets.check_path("a\ud800")
     path = os.fsdecode(b"latin-\xff")  # The longest name on Linux.
     assert targets.check_path(path).name == path

@@ -1,5 +1,6 @@
 """Runs the guides and builds the docs from them."""
 
+import inspect
 import os
 import re
 import runpy
@@ -130,5 +131,25 @@ def test_site_builds_without_warnings(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "site/guides/deploy/index.html").read_text("utf-8")
     assert "export_litert" in page and 'href="../../speed/"' in page
-    api = (tmp_path / "site/api/models/index.html").read_text("utf-8")
-    assert 'id="tf_gems.SparseModel"' in api
+    api = "".join(
+        path.read_text("utf-8")
+        for path in (tmp_path / "site/api").glob("*/index.html")
+    )
+    packages = {
+        "tf_gems": gems,
+        "tf_gems.datasets": gems.datasets,
+        "tf_gems.export": gems.export,
+        "tf_gems.methods": gems.methods,
+        "tf_gems.page": gems.page,
+        "tf_gems.sanity": gems.sanity,
+        "tf_gems.zoo": gems.zoo,
+    }
+    titles = re.findall(r"</code>\s+(tf_gems\S+)\s", api)
+    for package, module in packages.items():
+        for name in module.__all__:
+            found = getattr(module, name)
+            # Names of `tf_gems.export` can be listed at the top level.
+            paths = {f"{package}.{name}", f"tf_gems.{name}"}
+            if inspect.isclass(found) or inspect.isfunction(found):
+                ids = {path for path in paths if f'id="{path}"' in api}
+                assert ids or paths & set(titles), name

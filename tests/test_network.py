@@ -331,7 +331,7 @@ def test_strip_while_mining_ends_mining():
     assert sparse.ticket("rounded").kept == np.count_nonzero(
         ops.convert_to_numpy(plain.get_layer("last").kernel)
     )
-    with pytest.raises(ValueError, match="belongs to the mining phase"):
+    with pytest.raises(ValueError, match="is for the mining phase"):
         mine(sparse, x, y)
 
 

@@ -179,7 +179,7 @@ def test_unsupported_reinitialization_is_refused_by_name():
     ticket = random_ticket(sparse)
     with pytest.raises(ValueError, match="own' of type NoConfig.*no config"):
         sanity.reinitialize(ticket, sparse, seed=0)
-    with pytest.raises(ValueError, match="only the network"):
+    with pytest.raises(ValueError, match="only be used with the network"):
         sanity.reinitialize(ticket, models.dense_network(), seed=0)
 
 

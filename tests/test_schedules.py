@@ -136,7 +136,7 @@ def test_get_refuses(identifier, message):
 
 @pytest.mark.parametrize("ends", [(0, 1), (1, 0), (-1, 1)])
 def test_geometric_refuses_nonpositive_values(ends):
-    with pytest.raises(ValueError, match="positive ends.*Use `Polynomial`"):
+    with pytest.raises(ValueError, match="must be positive.*Use `Polynomial`"):
         schedules.Geometric(*ends)
 
 

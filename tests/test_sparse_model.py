@@ -357,7 +357,7 @@ def test_invalid_models_are_refused():
         tf_gems.SparseModel(model)
     with pytest.raises(ValueError, match="must match a weight.*first/kernel"):
         tf_gems.SparseModel(models.dense_network(), filters="conv")
-    with pytest.raises(ValueError, match="once only"):
+    with pytest.raises(ValueError, match="only be pruned once"):
         tf_gems.SparseModel(tf_gems.SparseModel(models.dense_network()))
     with pytest.raises(ValueError, match="Only Keras 3.*layer='resnet'"):
         tf_gems.SparseModel("resnet")

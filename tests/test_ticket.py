@@ -142,7 +142,7 @@ def unchanged(model, ticket, message):
     before = [read(v) for v in model.weights]
     with pytest.raises(ValueError, match=message) as error:
         ticket.apply(model)
-    assert "fits only the network that it was found in" in str(error.value)
+    assert "only be used with the network that it was" in str(error.value)
     assert f"model='{model.name}'" in str(error.value)
     for variable, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(read(variable), value)

@@ -47,7 +47,10 @@ def test_config_round_trip():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"kernel_initializer": "signed_constant"}, "anew. Leave `kernel_init"),
+        (
+            {"kernel_initializer": "signed_constant"},
+            "reinitializes them. Leave",
+        ),
         ({"phase": "mining"}, "phase='mining'. Leave `phase` out"),
         ({"start": "train"}, "Did you mean 'trained'"),
         ({"filters": "dense"}, "filters='dense'"),
@@ -65,7 +68,7 @@ def test_network_with_only_depthwise_kernels():
     gems.SparseModel(network(), start="trained", filters="all")
     frozen = network(layers.Conv2D(3, 1))
     frozen.trainable = False
-    with pytest.raises(ValueError, match="Set `trainable=True` on what is"):
+    with pytest.raises(ValueError, match="Set `trainable=True` on the layers"):
         gems.SparseModel(frozen, start="trained")
 
 

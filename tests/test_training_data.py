@@ -164,7 +164,7 @@ def test_ragged_rows_and_strings():
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: read(X, Y, epochs=3), "its own epochs.*epochs=3"),
+        (lambda: read(X, Y, epochs=3), "its own number.*epochs=3"),
         (lambda: read(X, Y, batch_sise=3), "Did you mean 'batch_size'"),
         (lambda: read(None, Y), "x=None, with `y`"),
         (lambda: read(X, Y[:5]), r"arrays of \[5, 10\] examples"),

@@ -263,7 +263,7 @@ def test_mining_needs_a_loss():
     x, y = data()
     sparse = tf_gems.SparseModel(built(Plain), seed=0)
     sparse.compile("sgd")
-    with pytest.raises(ValueError, match="Mining needs a loss"):
+    with pytest.raises(ValueError, match="Mining requires a loss"):
         sparse.fit(x, y, verbose=0)
 
 
@@ -284,7 +284,9 @@ def test_model_with_gem_layers_needs_a_loss(kind):
     if kind is AddsLoss:
         model.fit(x, y, **arguments)
         return
-    with pytest.raises(ValueError, match=f"Mining needs a loss.*{model.name}"):
+    with pytest.raises(
+        ValueError, match=f"Mining requires a loss.*{model.name}"
+    ):
         model.fit(x, y, **arguments)
 
 

@@ -271,7 +271,7 @@ def test_search_without_validation_data_is_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="'val_right'.*validation_split"):
         tuner.search(*few(), epochs=2, verbose=0)
-    with pytest.raises(ValueError, match="Give `epochs` to `search`"):
+    with pytest.raises(ValueError, match="Pass `epochs` to `search`"):
         tuner.search(*few(), validation_data=few(), verbose=0)
 
 

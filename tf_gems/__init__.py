@@ -1,9 +1,9 @@
-"""Sparse networks before training: rare gems on Keras 3.
+"""Prunes Keras 3 models, before or after training.
 
-The public names live in `tf_gems.api`. They are loaded when the first of them
-is used, or when Keras is imported, because `keras.saving.load_model` must find
-the layers that this package registers. Until then the package is light:
-`tf_gems inspect` starts without Keras and TensorFlow.
+The public names are defined in `tf_gems.api`. They are loaded when the first
+of them is used, or when Keras is imported, because `keras.saving.load_model`
+must find the layers that this package registers. Before that, `import tf_gems`
+imports neither Keras nor TensorFlow, so `tf_gems inspect` starts quickly.
 """
 
 # ruff: noqa: F403, F405

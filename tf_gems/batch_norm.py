@@ -19,24 +19,24 @@ from tf_gems.validation import check_positive_integer
 def recalibrate_batch_norm(
     model: keras.Model, x, y=None, batches: int = 100, **arguments
 ):
-    """Estimates the moving statistics of batch normalization anew.
+    """Re-estimates the moving statistics of batch normalization.
 
     Moving means and variances describe the activations of the weights that
-    they were collected with. After weights are pruned in one shot they no
-    longer fit, and the accuracy drops for this reason alone. Every
-    layer gets the plain average of the statistics of all batches, which the
-    model computes as in training; dropout is active. A layer that is called
-    several times gets the average over its calls. Weights and all other state
-    stay as they are, and so do layers that do not train.
+    they were collected with. After one-shot pruning they no longer fit, which
+    alone reduces the accuracy. This function sets the statistics of every
+    layer to the average over all batches, computed as in training, with active
+    dropout. For a layer that is called several times, it is the average over
+    all calls. Weights and all other state are unchanged, and so are layers
+    that do not train.
 
     Pruning in `fit` needs no such step: training updates the statistics.
 
     Args:
         model: Keras model, a `tf_gems.SparseModel` too.
-        x: What `fit` takes, see `tf_gems.training_data.read`. Only inputs are
-            used. Batches of the size of training serve best.
+        x: Data as for `fit`, see `tf_gems.training_data.read`. Only the inputs
+            are used. Use the batch size of training.
         y: As for `fit`. Defaults to `None`.
-        batches: Positive integer, the most batches to read. Defaults to
+        batches: Positive integer, the maximum number of batches. Defaults to
             `100`.
         **arguments: Arguments of `fit` for its data, such as `batch_size`.
 
@@ -44,8 +44,8 @@ def recalibrate_batch_norm(
         Integer, the number of normalization layers.
 
     Raises:
-        ValueError: If the data has no batch, or gives statistics that are not
-            finite. The model is left unchanged.
+        ValueError: If the data has no batch, or the statistics are not finite.
+            The model is unchanged.
 
     Example:
 

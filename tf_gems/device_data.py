@@ -1,4 +1,4 @@
-"""Training data that lives on the accelerator, for the JAX backend."""
+"""Training data in the memory of the accelerator, for the JAX backend."""
 
 import keras
 import numpy as np
@@ -8,26 +8,26 @@ from tf_gems import _keras
 
 
 class DeviceData:
-    """Small images held on the device, so that an epoch is one program.
+    """Small images in device memory, so that an epoch is one program.
 
-    `fit` of Keras hands every batch over from the host; a small network on a
-    fast accelerator then waits for its data. Here images are gathered,
-    cropped, flipped and trained on within one compiled loop over the steps of
-    an epoch, in which Keras' own `train_step` runs. `tf_gems.methods` and
-    `tf_gems.training.train` take it in place of a data set.
+    `fit` of Keras transfers every batch from the host, so a small network on a
+    fast accelerator waits for its data. With this class, one compiled loop
+    over the steps of an epoch selects, crops and flips images and runs Keras'
+    own `train_step`. `tf_gems.methods` and `tf_gems.training.train` accept it
+    as data.
 
     The random numbers of an epoch depend only on the seed and the epoch, so a
-    resumed run gives the same result. The last, smaller batch is left out: all
-    steps of a compiled program have the same shape.
+    resumed run gives the same result. A smaller last batch is left out,
+    because all steps of a compiled program have the same shape.
 
     Args:
         images: Array `(n, height, width, channels)`, float32.
         labels: Integer array `(n,)`.
         batch_size: Positive integer, at most `n`.
-        seed: Integer, of order, crops and flips. Defaults to `0`.
+        seed: Integer, the seed of order, crops and flips. Defaults to `0`.
         padding: Integer, pixels by which images are padded with zeros before
-            they are cropped at random. Defaults to `0`.
-        flip: Whether images are flipped at random. Defaults to `False`.
+            they are randomly cropped. Defaults to `0`.
+        flip: Whether images are randomly flipped. Defaults to `False`.
 
     Raises:
         ValueError: If the batch is larger than the data.

@@ -64,8 +64,9 @@ def replacing_path(path, suffix=""):
         reason = error.strerror or error
         raise OSError(
             error.errno,
-            f"'{path}' could not be written: {reason}. No part of it is left "
-            f"behind, and the file itself {kept}. Make room, and start again.",
+            f"'{path}' could not be written: {reason}. No partial file is "
+            f"left, and the file itself {kept}. Free some space, and start "
+            "again.",
         ) from error
     finally:
         partial.unlink(missing_ok=True)
@@ -90,9 +91,9 @@ def read_record(path, *keys):
         problem = f"{type(error).__name__}: {error}"
     if problem:
         raise ValueError(
-            "The record of a run must be complete. Received: "
-            f"'{path}', which is damaged ({problem}). Remove this file, and "
-            "run the same command again."
+            f"The record of a run must be complete. Received: '{path}', which "
+            f"is damaged ({problem}). Remove this file, and run the same "
+            "command again."
         )
     return found
 
@@ -202,8 +203,9 @@ def replace_directory(new, target, own, entry):
         place = target / path
         if path in others and (path in arriving or not _is_folder(place)):
             raise FileExistsError(
-                "Only files of an older export are replaced. Received: "
-                f"'{place}', which is none of them. Choose another directory."
+                "Only files of an earlier export are replaced. Received: "
+                f"'{place}', which was not written by one. Choose another "
+                "directory."
             )
     for path in sorted(own, key=lambda path: str(path) != entry):
         if not _is_folder(target / path):
@@ -313,9 +315,9 @@ def lock(directory, wait=False):
     with claimed(directory / FOLDER / "lock", wait) as mine:
         if not mine:
             raise RuntimeError(
-                "One process at a time works in a directory. Received: "
-                f"directory='{directory}', in which another one works. Wait "
-                "for its end, or choose another directory."
+                "Only one process can work in a directory. Received: "
+                f"directory='{directory}', in which another process works. "
+                "Wait until it has ended, or choose another directory."
             )
         try:
             remove_leftovers(directory)

@@ -117,11 +117,11 @@ def refuse_too_few_zeros(gems, target_sparsity):
         return
     of_all = "" if part == 1 else f", {target_sparsity * part:.1%} of all"
     raise ValueError(
-        f'`filters="{POINTWISE}"` prunes for speed, and XNNPACK makes use of '
-        "zeros only if they are more than two thirds of the weights of all "
-        f"1x1 convolutions. Received: target_sparsity={target_sparsity:g} of "
-        f"{part:.0%} of these weights{of_all}. Use 0.7 or more of all (0.9 "
-        "pays well), or another `filters` to prune for size."
+        f'`filters="{POINTWISE}"` prunes for speed, and XNNPACK uses zeros '
+        "only if more than two thirds of the weights of all 1x1 convolutions "
+        f"are zero. Received: target_sparsity={target_sparsity:g} of "
+        f"{part:.0%} of these weights{of_all}. Use 0.7 or more of all of them "
+        "(0.9 is much faster), or other `filters` to prune for size."
     )
 
 
@@ -138,21 +138,21 @@ POLICIES = {
     "all": Policy(
         lambda layer: layer.weights,
         "excluded by `filters`",
-        "prunes all kernels. Received: {name}, which has none that trains. "
-        "Set `trainable=True` on what is frozen.",
+        "prunes all kernels. Received: {name}, which has no trainable kernel. "
+        "Set `trainable=True` on the layers to prune.",
     ),
     "no_depthwise": Policy(
         all_but_depthwise,
         "depthwise",
-        "prunes all but depthwise kernels. Received: {name}, which has no "
-        'other that trains. Use `filters="all"`.',
+        "prunes all kernels except depthwise ones. Received: {name}, which "
+        'has no other trainable kernel. Use `filters="all"`.',
     ),
     POINTWISE: Policy(
         pointwise_kernels,
-        "no faster for its zeros",
-        "prunes 1x1 convolutions of stride 1. Received: {name}, which has "
-        "none that trains. Zeros of dense layers save time in blocks: prune "
-        'those by `pattern="4x1"`.',
+        "not faster with zeros",
+        "prunes 1x1 convolutions with stride 1. Received: {name}, which has "
+        "no trainable one. Zeros of dense layers save time in blocks: prune "
+        'them with `pattern="4x1"`.',
     ),
 }
 

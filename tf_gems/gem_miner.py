@@ -1,4 +1,4 @@
-"""Gem-Miner: which weights to keep is trained, the weights are not.
+"""Gem-Miner trains which weights to keep, while the weights stay fixed.
 
 Algorithm 1 of "Rare Gems", for weights `w` that stay at their initial values,
 scores `p` in [0, 1], flags `q` (1: alive), a learning rate `lr`, a target
@@ -16,8 +16,8 @@ density `d` and `N` freezes:
 
 The mask and its gradient are those of `tf_gems.layers.RoundMask`; the forward
 pass and the projection of the scores are those of `tf_gems.layers.GemLayer`.
-The rest is here, in this order: the callback that runs the algorithm in `fit`,
-the freeze, the penalty, and what adapts the weight of the penalty.
+This module contains the callback that runs the algorithm in `fit`, the freeze,
+the penalty, and the adaptation of its weight.
 
 Reference: Sreenivasan et al., 2022, "Rare Gems: Finding Lottery Tickets at
 Initialization", Algorithm 1.
@@ -74,23 +74,23 @@ def get_preset(name):
 class GemMinerCallback(registry.Configurable, GuardedMining):
     """Freezes weights toward a target sparsity while `fit` trains scores.
 
-    Freezes take place when an epoch begins, every `freeze_period` epochs, as
-    in Algorithm 1 with `N = epochs // freeze_period - 1`: at least
+    Weights are frozen at the beginning of an epoch, every `freeze_period`
+    epochs, as in Algorithm 1 with `N = epochs // freeze_period - 1`. At least
     `freeze_period` epochs of training follow the last freeze.
 
-    Mining has no hyperparameter but its length: compile with `"auto"`, see
-    `tf_gems.optimizers.ScoreOptimizer`, or with any optimizer and a learning
-    rate of the scores; for the rest see `tf_gems.gem_miner.Adaptive`. (A
-    constant `regularization` has to be rescaled with the sum of all learning
-    rates.)
+    The number of epochs is the only hyperparameter, if the model is compiled
+    with `"auto"`, see `tf_gems.optimizers.ScoreOptimizer`. Any other optimizer
+    needs a learning rate for the scores. The penalty adapts itself, see
+    `tf_gems.gem_miner.Adaptive`. (A constant `regularization` has to be
+    rescaled with the sum of all learning rates.)
 
     A freeze depends only on the epoch and on the variables of the model, so a
     run that is resumed gives the same ticket. Any model with `GemLayer`s can
-    be mined, under `tf.distribute` too.
+    be mined, also with `tf.distribute`.
 
-    Epoch logs: `sparsity` and `density` of the masks, `alive_density` of what
-    is not frozen, `score_penalty` (in the loss; zero when adaptive) and
-    `regularization` (the weight of the penalty).
+    Epoch logs: `sparsity` and `density` of the masks, `alive_density`, the
+    fraction of weights that are not frozen, `score_penalty` (in the loss; zero
+    if adaptive) and `regularization` (the weight of the penalty).
 
     To mine in several calls of `fit`, pass `epochs` here and `initial_epoch`
     there. Another `fit` with a larger `target_sparsity` continues from the
@@ -103,35 +103,37 @@ class GemMinerCallback(registry.Configurable, GuardedMining):
             `tf_gems.gem_miner.Adaptive`, a float, or a
             `tf_gems.schedules.Schedule` over the progress of training.
             Defaults to `"auto"`.
-        stop_at_target: Whether the penalty is off in every step in which no
-            more weights round to one than the ticket will keep. An adaptive
-            penalty always is. Defaults to `True`; the paper has `False`.
-        saturate_scores: Whether the last freeze sets the scores that it
-            leaves alive to 1, so that later epochs train the network of the
-            ticket. Defaults to `True`; the paper has `False`.
+        stop_at_target: Whether the penalty is off in every step in which at
+            most as many scores round to 1 as the ticket will keep. An adaptive
+            penalty is always off in such steps. Defaults to `True`; the paper
+            uses `False`.
+        saturate_scores: Whether the last freeze sets the scores of alive
+            weights to 1, so that the remaining epochs use the network of the
+            ticket. Defaults to `True`; the paper uses `False`.
         rounding: `"exact"`: `round((1 - target_sparsity) * n)` weights are
-            kept. `"reference"`: the counts of the authors' code, which end a
-            few lower, see `tf_gems.schedules.geometric_counts`. Defaults to
-            `"exact"`.
+            kept. `"reference"`: the counts of the authors' code, which are
+            slightly lower at the end, see
+            `tf_gems.schedules.geometric_counts`. Defaults to `"exact"`.
         epochs: Integer, the length of mining. Defaults to `None`: the epochs
             of `fit`.
-        distribution: How the weights that are kept are distributed over the
-            layers, see `tf_gems.distributions.get`. Defaults to `"global"`,
-            the paper's, with at least one kept in each; a warning names the
-            layers at that minimum.
-        pattern: What freezes together, see `tf_gems.patterns.get`. Defaults to
-            `"unstructured"`.
-        inverted: Whether to freeze the *largest* scores instead, to check
-            that the scores matter. Defaults to `False`.
+        distribution: How the kept weights are distributed over the layers, see
+            `tf_gems.distributions.get`. Defaults to `"global"`, as in the
+            paper, with at least one kept weight in each layer. A warning names
+            the layers at this minimum.
+        pattern: Which weights are frozen together, see `tf_gems.patterns.get`.
+            Defaults to `"unstructured"`.
+        inverted: Whether to freeze the weights with the *largest* scores
+            instead, as a sanity check. Defaults to `False`.
         verbose: `1` prints a line for each freeze. Defaults to `0`.
 
     Raises:
         ValueError: If an argument is out of range, no freeze fits into
             training, the model prunes nothing, mining is resumed with another
             target or starts again, or the optimizer cannot train scores.
-        RuntimeError: If the network died, a loss or score is not finite, or an
-            epoch had no data. Epochs may differ in length; freezing depends
-            only on the epoch number.
+        RuntimeError: If the output of the network no longer depends on its
+            input, a loss or score is not finite, or an epoch has no data.
+            Epochs can differ in length, because freezing depends only on the
+            epoch number.
 
     Example:
 
@@ -165,8 +167,8 @@ class GemMinerCallback(registry.Configurable, GuardedMining):
         self.saturate_scores = check_bool(saturate_scores, "saturate_scores")
         if not stop_at_target and isinstance(self.regularization, Adaptive):
             raise ValueError(
-                "The adaptive penalty is always off once the target is met. "
-                f"Received: stop_at_target={stop_at_target}, "
+                "The adaptive penalty is always off when the target is "
+                f"reached. Received: stop_at_target={stop_at_target}, "
                 f"regularization={regularization!r}. Leave `stop_at_target` "
                 "out, or pass a number or a schedule as `regularization`."
             )
@@ -185,7 +187,7 @@ class GemMinerCallback(registry.Configurable, GuardedMining):
 
     @classmethod
     def from_preset(cls, preset, target_sparsity, **kwargs):
-        """Makes a callback with the settings of a preset, such as `"paper"`.
+        """Creates a callback with the settings of a preset, such as `"paper"`.
 
         Args:
             preset: Name of a preset.
@@ -199,9 +201,9 @@ class GemMinerCallback(registry.Configurable, GuardedMining):
         self._gems = built_gem_layers(self.model, "GemMinerCallback")
         if any(gem.phase != "mining" for gem in self._gems):
             raise ValueError(
-                "`GemMinerCallback` belongs to the mining phase. Received: "
-                f"model '{self.model.name}', which is fine-tuning with fixed "
-                "masks. Leave the callback out of this `fit`."
+                "`GemMinerCallback` is for the mining phase. Received: model "
+                f"'{self.model.name}', which is in the fine-tuning phase with "
+                "fixed masks. Leave the callback out of this `fit`."
             )
         refuse_too_few_zeros(self._gems, self.target_sparsity)
         check_training(self.model, self._gems)
@@ -286,9 +288,9 @@ class GemMinerCallback(registry.Configurable, GuardedMining):
 def freeze(weights, count, distribution, pattern, inverted=False):
     """Keeps the `count` alive weights of the largest scores alive.
 
-    Weights that are zero are frozen first: a ticket keeps nonzero weights
-    only. Scores on an accelerator are ranked there if all of them compete
-    together, otherwise by NumPy. Both give the same flags, bit for bit.
+    Weights that are zero are frozen first, because a ticket keeps only nonzero
+    weights. Scores on an accelerator are ranked there if all of them are
+    ranked together, otherwise with NumPy. Both give bitwise equal flags.
 
     Args:
         weights: List of `PrunableWeight`, of the whole network.
@@ -323,11 +325,12 @@ _BAND = 0.1
 
 
 class ScorePenalty:
-    """Pulls the scores of a layer to zero while too many round to one.
+    """Reduces the scores of a layer while too many of them round to 1.
 
-    The penalty is off while `kept <= limit`, where `kept` weights round to
-    one: below its target the network would not be that of the ticket. It is
-    also off for a tensor in which at most one score rounds to one.
+    The penalty is off while `kept <= limit`, where `kept` is the number of
+    scores that round to 1. Below the target the network would not be that of
+    the ticket. The penalty is also off for a tensor in which at most one score
+    rounds to 1.
 
     **A constant penalty** (`gain = 0`) is a part of the loss, as in the paper:
 
@@ -339,11 +342,11 @@ class ScorePenalty:
         g <- g + 2 * p * mean(abs(g))           before the optimizer's step
         p <- clip(p * (1 - shrinkage), 0, 1)    after it
 
-    The first line decides *which* scores fall, those whose gradient is small
-    beside the others; without it, an optimizer that normalizes gradients would
-    move all scores by the same step. The second decides *how many* fall. Its
-    rate, `weight`, is the Lagrange multiplier of the constraint
-    `kept <= limit`, adapted at every step, while the limit falls
+    The first line determines *which* scores fall, those with relatively small
+    gradients. Without it, an optimizer that normalizes gradients would move
+    all scores by the same step. The second line determines *how many* scores
+    fall. Its rate, `weight`, is the Lagrange multiplier of the constraint
+    `kept <= limit`. It is adapted at every step, while the limit falls
     geometrically to the target:
 
         weight <- weight * exp(gain * clip(log(kept / limit) / 0.1, -1, 1))
@@ -356,7 +359,7 @@ class ScorePenalty:
     Attributes:
         weight, limit, final_limit, decay, gain: Float32 scalar variables,
             equal on all replicas and in every checkpoint.
-        steps, epochs: Integer scalar variables, how long it was mined for.
+        steps, epochs: Integer scalar variables, the length of mining so far.
 
     Reference: Platt & Barr, 1987, "Constrained differential optimization".
     """
@@ -497,26 +500,27 @@ def _count(mask):
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Adaptive(registry.Configurable):
-    """Adapts the penalty so that the rounded density falls to its target.
+    """Adapts the penalty so that the density of the masks falls to its target.
 
     Mining minimizes the loss subject to `kept <= limit`, see `ScorePenalty`.
-    The limit falls geometrically, from the number of weights that round to one
-    to the target, in the fraction `descent` of the steps up to the last
-    freeze. The remaining steps let the network adapt at the target density.
-    The first step takes the part `log(limit / final_limit) / steps_of_descent`
-    of every score. This rate may change by `exp(10)` within the descent.
+    The limit falls geometrically, from the number of scores that round to 1 to
+    the target, during the fraction `descent` of the steps up to the last
+    freeze. During the remaining steps the network adapts at the target
+    density. The first step reduces every score by the fraction `log(limit /
+    final_limit) / steps_of_descent`. This rate can change by a factor of
+    `exp(10)` within the descent.
 
     Args:
-        descent: Float in (0, 1], see above. Where that is less than 100
-            steps, it is 100 steps, or all there are. Defaults to `0.7`.
+        descent: Float in (0, 1], see above. The descent takes at least 100
+            steps, or all steps if there are fewer. Defaults to `0.7`.
     """
 
     def __init__(self, descent=0.7):
         if not is_number(descent) or not 0 < descent <= 1:
             raise ValueError(
-                "`descent` is a fraction of the steps up to the last freeze, "
-                f"in (0, 1]. Received: descent={descent!r}. Leave it out, or "
-                "pass 0.7."
+                "`descent` must be a fraction of the steps up to the last "
+                f"freeze, in (0, 1]. Received: descent={descent!r}. Leave it "
+                "out, or pass 0.7."
             )
         self.descent = float(descent)
 

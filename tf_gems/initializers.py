@@ -14,7 +14,7 @@ from tf_gems.validation import check_seed
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class SignedConstant(keras.initializers.Initializer):
-    """Draws weights of one magnitude per layer and random signs.
+    """Draws weights with one magnitude per layer and random signs.
 
     `w = +-gain / sqrt(fan_in)`. The default gain of `sqrt(2)` gives the
     variance of He initialization for ReLU networks. A subnetwork is described
@@ -22,7 +22,7 @@ class SignedConstant(keras.initializers.Initializer):
 
     Args:
         gain: Positive float. Defaults to `sqrt(2)`.
-        seed: Integer, or `None` for one drawn from Keras' global seed.
+        seed: Integer, or `None` for a seed drawn from Keras' global seed.
 
     Example:
 

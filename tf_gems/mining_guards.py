@@ -53,9 +53,10 @@ class GuardedMining(keras.callbacks.Callback):
     def _refuse_fewer_than(self, least):
         if self._counts[-1] < least:
             raise ValueError(
-                f"`target_sparsity` must leave {least} of {self._size:,} "
-                f"weights. Received: target_sparsity={self.target_sparsity:g}. "
-                f"Use {1 - least / self._size:g} or less."
+                f"`target_sparsity` must keep at least {least} of "
+                f"{self._size:,} weights. Received: "
+                f"target_sparsity={self.target_sparsity:g}. Use "
+                f"{1 - least / self._size:g} or less."
             )
 
     def _set_target(self, epoch):
@@ -65,12 +66,12 @@ class GuardedMining(keras.callbacks.Callback):
             begun = int(read_number(gem.target))
             if epoch and begun not in (0, target):
                 raise ValueError(
-                    "Mining is resumed with the target that it began with. "
+                    "Mining must be resumed with its original target. "
                     f"Received: target_sparsity={self.target_sparsity:g}, "
-                    f"which leaves {target:,} of {size:,} weights, in epoch "
-                    f"{epoch + 1}; it began with a target of {begun:,}. Use "
-                    f"target_sparsity={1 - begun / size:g}, or begin anew, "
-                    "without the backup."
+                    f"which keeps {target:,} of {size:,} weights, in epoch "
+                    f"{epoch + 1}; mining started with a target of {begun:,}. "
+                    f"Use target_sparsity={1 - begun / size:g}, or start "
+                    "again without the backup."
                 )
             gem.target.assign(target)
 
@@ -84,21 +85,22 @@ class GuardedMining(keras.callbacks.Callback):
         if alive > int(read_number(self._gems[0].target)):
             raise ValueError(
                 "Freezing depends on the epoch number, so mining continues "
-                "where it stopped; a `fit(epochs=1)` in a loop would never "
-                f"freeze. Received: epoch {epoch + 1} of a model that was "
-                f"mined for {done} epochs, with {alive:,} of {size:,} weights "
-                f"alive. Pass `fit(initial_epoch={done}, ...)`, with the same "
-                f"`epochs` for this callback, or begin anew: call {reset}"
+                "where it stopped; with `fit(epochs=1)` in a loop, no weight "
+                f"would ever be frozen. Received: epoch {epoch + 1} of a "
+                f"model that was mined for {done} epochs, with {alive:,} of "
+                f"{size:,} weights alive. Pass `fit(initial_epoch={done}, "
+                "...)`, with the same `epochs` for this callback, or start "
+                f"again: call {reset}"
             )
         if self._counts[-1] >= alive:
             raise ValueError(
-                "Weights that are frozen never come back, so mining can "
-                "continue to a larger sparsity only. Received: "
-                f"target_sparsity={self.target_sparsity:g}, for a model of "
+                "Frozen weights stay pruned, so mining can only continue to "
+                "a larger sparsity. Received: "
+                f"target_sparsity={self.target_sparsity:g}, for a model in "
                 f"which mining has left {alive:,} of {size:,} weights, a "
                 f"sparsity of {1 - alive / size:g}. Use a larger one, or "
-                "train the ticket (`start_finetuning()`), or begin anew: call "
-                f"{reset}"
+                "train the ticket (`start_finetuning()`), or start again: "
+                f"call {reset}"
             )
         for gem in self._gems:
             gem.penalty.reset()
@@ -109,11 +111,12 @@ class GuardedMining(keras.callbacks.Callback):
         if epoch or epochs > self.freeze_period or epochs >= self._epochs:
             return
         warnings.warn(
-            f"This `fit` ends before the first freeze: mining is "
-            f"{self._epochs} epochs long, and weights freeze when epoch "
-            f"{self.freeze_period + 1} begins. Received: epochs={epochs}. "
-            f"Continue with `fit(initial_epoch={epochs}, epochs={self._epochs}"
-            ", ...)`; a `fit(epochs=1)` in a loop would never freeze.",
+            "This `fit` ends before the first freeze: mining has "
+            f"{self._epochs} epochs, and weights are frozen at the beginning "
+            f"of epoch {self.freeze_period + 1}. Received: epochs={epochs}. "
+            f"Continue with `fit(initial_epoch={epochs}, "
+            f"epochs={self._epochs}, ...)`; with `fit(epochs=1)` in a loop, "
+            "no weight would ever be frozen.",
             stacklevel=2,
         )
 
@@ -131,12 +134,11 @@ class GuardedMining(keras.callbacks.Callback):
         parts = optimizer_parts(self.model.optimizer)
         rates = [f"{read_number(part.learning_rate):g}" for part in parts]
         raise RuntimeError(
-            f"Mining {when} epoch {epoch + 1}: a loss or a score is not a "
-            "finite number, and such scores have no order to freeze by. "
-            f"Received: loss={loss:g}, learning_rate={', '.join(rates)}, "
-            f"scores lost in: {', '.join(lost) or 'none'}. The masks are "
-            "unchanged. Lower the learning rate, or look for such numbers in "
-            "the data."
+            f"Mining {when} epoch {epoch + 1}: a loss or a score is NaN or "
+            "infinite, and such scores cannot be ranked. Received: "
+            f"loss={loss:g}, learning_rate={', '.join(rates)}, scores lost "
+            f"in: {', '.join(lost) or 'none'}. The masks are unchanged. "
+            "Reduce the learning rate, or look for such values in the data."
         )
 
     def _refuse_no_data(self, epoch, loss):
@@ -147,21 +149,21 @@ class GuardedMining(keras.callbacks.Callback):
         if loss:
             raise RuntimeError(
                 "Mining trains the scores of layers that are called with "
-                "`training=True`. Received: epoch "
-                f"{epoch + 1} of '{self.model.name}', in which no `GemLayer` "
-                "was called so. Give `call` of your model a `training` "
-                "argument and pass it to the layers, or wrap the whole model "
-                "in a `SparseModel`. In a `train_step` of your own pass "
+                f"`training=True`. Received: epoch {epoch + 1} of "
+                f"'{self.model.name}', in which no `GemLayer` was called with "
+                "it. Add an argument `training` to `call` of your model and "
+                "pass it to the layers, or wrap the whole model in a "
+                "`SparseModel`. In a custom `train_step`, pass "
                 "`training=True`, and add `sum(self.losses)` to the loss, "
-                "which holds the penalty of the scores."
+                "which contains the penalty of the scores."
             )
         raise RuntimeError(
             f"Mining stopped in epoch {epoch + 1}: the data ended before its "
-            "first batch, so no score was trained. Received: steps="
-            f"{self.params['steps']}. Pass data that can be read in every "
-            "epoch, such as a `tf.data.Dataset` or a `keras.utils.PyDataset`, "
-            "or `.repeat()` it; a `train_step` of your own passes "
-            "`training=True`."
+            "first batch, so no score was trained. Received: "
+            f"steps={self.params['steps']}. Pass data that can be read in "
+            "every epoch, such as a `tf.data.Dataset` or a "
+            "`keras.utils.PyDataset`, or call `.repeat()`. A custom "
+            "`train_step` must pass `training=True`."
         )
 
     def _refuse_dead(self, epoch, kept):
@@ -171,12 +173,12 @@ class GuardedMining(keras.callbacks.Callback):
             return
         self.model.stop_training = True
         raise RuntimeError(
-            f"Mining stopped in epoch {epoch + 1}: the network is dead, its "
-            "output no longer depends on its input. No score exceeds the "
-            f"threshold in: {', '.join(dead)}. Received: regularization="
-            f"{read_number(self._gems[0].penalty.weight):g}, target_sparsity="
-            f"{self.target_sparsity:g}. Lower the regularization or the "
-            "learning rate."
+            f"Mining stopped in epoch {epoch + 1}: the output of the network "
+            "no longer depends on its input, because no score exceeds the "
+            f"threshold in: {', '.join(dead)}. Received: "
+            f"regularization={read_number(self._gems[0].penalty.weight):g}, "
+            f"target_sparsity={self.target_sparsity:g}. Reduce the "
+            "regularization or the learning rate."
         )
 
     def _reacts_to_inputs(self):
@@ -216,22 +218,22 @@ def check_training(model, gems):
         if training:
             raise ValueError(
                 "While a network is mined, only the scores of its weights "
-                f"train. Received: '{gem.layer.name}', to which "
+                f"can train. Received: '{gem.layer.name}', to which "
                 f"{', '.join(training[:3])} was added after it was wrapped. "
-                "Add it before, or after `start_finetuning()`."
+                "Add it before wrapping, or after `start_finetuning()`."
             )
     for part in optimizer_parts(model.optimizer):
         if isinstance(part, Step):
             raise ValueError(
                 f"{part.WHAT} is for weights, not for scores. Received: "
-                f"optimizer={type(part).__name__} while mining. Mine with the "
-                "plain optimizer, and fine-tune with this one."
+                f"optimizer={type(part).__name__} during mining. Mine with "
+                "the plain optimizer, and fine-tune with this one."
             )
         if type(part).__name__ in ("Ftrl", "ScheduleFreeAdamW"):
             raise ValueError(
-                "Scores train from the values that they are drawn with. "
-                f"Received: optimizer={type(part).__name__}, which computes "
-                "them from variables of its own and forgets those values, so "
-                "scores round to zero. Use `SGD` with momentum or `Adam` to "
-                "mine."
+                "Scores must train from their initial values. Received: "
+                f"optimizer={type(part).__name__}, which computes them from "
+                "its own variables and discards the initial values, so that "
+                "scores round to zero. Use `SGD` with momentum or `Adam` for "
+                "mining."
             )

@@ -23,9 +23,9 @@ def gems_of(model):
     if gems:
         return gems
     raise ValueError(
-        "A model is pruned as a `tf_gems.SparseModel`, or as a model that "
-        f"holds `tf_gems.GemLayer`s. Received: '{model.name}' of type "
-        f"{type(model).__name__}, which is neither. Wrap it first."
+        "Only a `tf_gems.SparseModel`, or a model that contains "
+        f"`tf_gems.GemLayer`s, can be used here. Received: '{model.name}' of "
+        f"type {type(model).__name__}, which is neither. Wrap it first."
     )
 
 
@@ -50,14 +50,15 @@ def strip(model: keras.Model) -> keras.Model:
     wrappers. So everything that is not in a config is kept: adapted
     statistics, look-up tables, attributes, the user's own class.
 
-    Every prunable weight is multiplied by its mask, so the model computes what
-    the pruned one computes in its current phase. The weights are trainable as
-    before they were wrapped. The model does not depend on `tf_gems`, and must
-    be compiled.
+    Every prunable weight is multiplied by its mask, so the model has the
+    outputs of the pruned model in its current phase. Weights have the
+    `trainable` setting that they had before wrapping. The model does not
+    depend on `tf_gems`, and must be compiled.
 
-    The `SparseModel` still computes the same, in the fine-tuning phase: mining
-    cannot continue, because the starting values of pruned weights are lost.
-    Save its `ticket` first. It wraps the model again when it is compiled.
+    The `SparseModel` still has the same outputs, in the fine-tuning phase.
+    Mining cannot continue, because the initial values of pruned weights are
+    lost: call `ticket` first. The `SparseModel` wraps the model again when it
+    is compiled.
 
     Args:
         model: `SparseModel`, or Keras model that holds `GemLayer`s.
@@ -67,8 +68,8 @@ def strip(model: keras.Model) -> keras.Model:
 
     Raises:
         RuntimeError: If nothing has been pruned yet.
-        ValueError: If the model is not a pruned one, or holds a `GemLayer`
-            where it cannot be replaced.
+        ValueError: If the model is not wrapped for pruning, or contains a
+            `GemLayer` that cannot be replaced.
 
     Example:
 
@@ -91,15 +92,15 @@ def strip(model: keras.Model) -> keras.Model:
 def unwrap(model: keras.Model) -> keras.Model:
     """Returns the user's own model, not pruned.
 
-    Weights keep their current values: those from before mining or, while
-    fine-tuning, with zeros where they are pruned. See `tf_gems.strip`, which
-    prunes.
+    Weights keep their current values: in the mining phase the initial values,
+    and in the fine-tuning phase the trained values with zeros where they are
+    pruned. `tf_gems.strip` returns the pruned model.
 
     Args:
         model: `SparseModel`, or Keras model that holds `GemLayer`s.
 
     Returns:
-        The user's own Keras model, which has to be compiled.
+        The user's own Keras model, which must be compiled.
 
     Raises:
         ValueError: As for `tf_gems.strip`.
@@ -227,9 +228,8 @@ def refuse_before_mining(gems, model):
         for prunable, mask in zip(gem.prunable, gem.ticket_masks(), strict=True)
     ):
         raise RuntimeError(
-            "There is no ticket before mining: no weight of "
-            f"'{model.name}' is frozen. Call `fit` with a "
-            "`tf_gems.GemMinerCallback` first."
+            f"There is no ticket before mining: no weight of '{model.name}' "
+            "is frozen. Call `fit` with a `tf_gems.GemMinerCallback` first."
         )
 
 
@@ -243,12 +243,13 @@ def refuse_unfinished_mining(gems, model):
     target = int(ops.convert_to_numpy(gems[0].target))
     if target and kept > target:
         raise RuntimeError(
-            f"A ticket of this mining keeps {target:,} weights. Received: "
-            f"'{model.name}', of which {kept:,} are alive. Mining was stopped "
-            "before its last freeze, or brought back the weights of an "
-            "earlier epoch, as `EarlyStopping(restore_best_weights=True)` "
-            "does. Mine to the last epoch without it; until then, "
-            '`ticket(masks="rounded")` is what the network computes with.'
+            f"A ticket must keep the {target:,} weights of the target. "
+            f"Received: '{model.name}', in which {kept:,} are alive. Mining "
+            "stopped before its last freeze, or the weights of an earlier "
+            "epoch were restored, as "
+            "`EarlyStopping(restore_best_weights=True)` does. Mine to the "
+            'last epoch without it; until then, `ticket(masks="rounded")` '
+            "returns the masks that the network computes with."
         )
 
 
@@ -257,10 +258,11 @@ def refuse_lost_weights(gems, model):
     lost = sum(gem.lost for gem in gems)
     if lost:
         raise RuntimeError(
-            "The ticket of mining is taken before `strip`, which prunes what "
-            f"rounds to zero for good. Received: '{model.name}', of which "
-            f"{lost:,} weights were alive then and are zero now. "
-            '`ticket(masks="rounded")` is what the stripped network keeps.'
+            "The ticket must be taken before `strip`, which permanently "
+            "prunes the weights whose scores round to zero. Received: "
+            f"'{model.name}', in which {lost:,} weights were alive before and "
+            'are zero now. `ticket(masks="rounded")` returns the masks of '
+            "the stripped network."
         )
 
 

@@ -51,7 +51,10 @@ def network_of(config, shapes):
         ValueError: If the config is not one of a network with these weights,
             or holds something else than data.
     """
-    rule = "A ticket's config is one of its network, of layers of Keras. "
+    rule = (
+        "The config of a ticket must be that of its network, with Keras "
+        "layers only. "
+    )
     try:
         config = sanitized(config)
         axes = normalizations(config)
@@ -64,14 +67,15 @@ def network_of(config, shapes):
     except Exception as error:  # whatever a hostile config leads Keras to
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"{rule}Received: one that is not: {reason} Build the network "
+            f"{rule}Received: another config: {reason} Build the network "
             "yourself, and pass it to `Ticket.apply`."
         ) from error
     expected = [tuple(shape) for shape in shapes]
     if found != expected:
         raise ValueError(
-            f"{rule}Received: one of a network with {len(found)} weights, "
-            f"which are not the ticket's {len(expected)}."
+            f"{rule}Received: the config of a network with {len(found)} "
+            f"weights, which differ from the {len(expected)} weights of the "
+            "ticket."
         )
     _give_memory(model, variables)
     return model
@@ -94,7 +98,7 @@ def _dry_run(config):
         # Or the next scope would give them memory.
         global_state.set_global_attribute(_UNINITIALIZED, before)
     if not isinstance(model, keras.Model):
-        raise ValueError(f"{type(model).__name__} is no model.")
+        raise ValueError(f"{type(model).__name__} is not a model.")
     return model, variables
 
 

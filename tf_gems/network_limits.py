@@ -31,11 +31,11 @@ def sanitized(config):
             bound is exceeded.
     """
     if not isinstance(config, dict):
-        raise ValueError(f"{config!r:.100} is no model.")
+        raise ValueError(f"{config!r:.100} is not a model.")
     module, name = config.get("module"), config.get("class_name")
     network_parts.find(module, name)
     if not network_parts.is_model(module, name):
-        raise ValueError(f"{name!r} is a layer alone, and no model.")
+        raise ValueError(f"{name!r} is a single layer, not a model.")
     found, _ = _Reader().part(config, 0, 0)
     return found
 
@@ -52,11 +52,11 @@ class _Reader:
         network_parts.find(module, name)
         if config.get("registered_name") not in (None, name):
             raise ValueError(
-                f"{config['registered_name']!r:.100} is none of the layers "
-                "that are data."
+                f"{config['registered_name']!r:.100} is not one of the "
+                "supported layers."
             )
         if depth >= DEEPEST:
-            raise ValueError(f"it nests parts more than {DEEPEST} deep.")
+            raise ValueError(f"its parts are nested more than {DEEPEST} deep.")
         inner = config.get("config")
         if not isinstance(inner, dict):
             raise ValueError(f"{name} has {inner!r:.100} for its config.")
@@ -89,7 +89,7 @@ class _Reader:
             copy, once = self.part(layer, depth + 1, nesting)
             nodes = layer.get("inbound_nodes", [None])
             if not isinstance(nodes, list):
-                raise ValueError(f"{nodes!r:.100} are no calls of a layer.")
+                raise ValueError(f"{nodes!r:.100} are not calls of a layer.")
             copies.append(copy)
             calls += once * max(1, len(nodes))
             self._check(calls)
@@ -98,11 +98,15 @@ class _Reader:
     def value(self, value, key, depth, nesting):
         """Returns the copy of a value, and the calls of parts that it holds."""
         if nesting > _DEEPEST_JSON:
-            raise ValueError(f"it nests more than {_DEEPEST_JSON} deep.")
+            raise ValueError(
+                f"its JSON is nested more than {_DEEPEST_JSON} deep."
+            )
         if key in _REFUSED_KEYS and value is not None:
-            raise ValueError(f"it holds a {key}.")
+            raise ValueError(f"it contains a {key}.")
         if not _fits_its_key(value, key):
-            raise ValueError(f"{key} is {value!r:.100}, which Keras lacks.")
+            raise ValueError(
+                f"{key} is {value!r:.100}, which Keras does not have."
+            )
         if isinstance(value, str):
             _check_text(value, key)
         elif isinstance(value, int | float):
@@ -119,7 +123,7 @@ class _Reader:
 
     def _dict(self, value, depth, nesting):
         if not all(isinstance(key, str) for key in value):
-            raise ValueError("its keys are no strings.")
+            raise ValueError("a key is not a string.")
         for key in value:
             if len(key) > _LONGEST_TEXT:
                 raise ValueError(f"a key has {len(key)} characters.")
@@ -139,7 +143,7 @@ class _Reader:
             if not isinstance(inner, dict) or (
                 inner.get("name") not in network_parts.POLICIES
             ):
-                raise ValueError(f"{inner!r:.100} is no dtype policy.")
+                raise ValueError(f"{inner!r:.100} is not a dtype policy.")
             network_parts.refuse_registered(name)
             policy = {"name": inner["name"]}
             return {**_literal(name, policy), "module": "keras"}, 0
@@ -199,7 +203,7 @@ def normalizations(config):
         elif isinstance(value, dict):
             if value.get("class_name") == "Normalization":
                 if not in_model:
-                    raise ValueError("a Normalization is within a layer.")
+                    raise ValueError("a Normalization is inside of a layer.")
                 name = value["config"].get("name")
                 if not isinstance(name, str):
                     raise ValueError("a Normalization has no name.")
@@ -278,10 +282,11 @@ def _check_text(value, key):
     # Null characters and lone surrogates, which HDF5 and UTF-8 do not have.
     if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
         raise ValueError(
-            f"{key or 'a text'} holds a character that no file can hold."
+            f"{key or 'a text'} contains a character that a file cannot "
+            "contain."
         )
     if key == "dtype" and value not in network_parts.POLICIES:
-        raise ValueError(f"{value!r} is no dtype.")
+        raise ValueError(f"{value!r} is not a dtype.")
     if key not in ("class_name", "module", "name"):
         network_parts.refuse_registered(value)
 

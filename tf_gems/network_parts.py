@@ -122,11 +122,11 @@ def find(module, name):
     # What is no string may not be hashable.
     both = isinstance(module, str) and isinstance(name, str)
     if not both or (module, name) not in _PARTS:
-        raise ValueError(f"{described} is none of the layers that are data.")
+        raise ValueError(f"{described} is not one of the supported layers.")
     found = getattr(importlib.import_module(module), name, None)
     if not isinstance(found, type) or found.__module__[:10] != "keras.src.":
         raise ValueError(
-            f"{described} is no class of Keras {keras.__version__}."
+            f"{described} is not a class of Keras {keras.__version__}."
         )
     refuse_registered(name)
     return found
@@ -139,6 +139,6 @@ def refuse_registered(name):
     """
     if keras.saving.get_registered_object(name) is not None:
         raise ValueError(
-            f"{name!r:.100} is registered for a class or function that is "
-            "not Keras' own."
+            f"{name!r:.100} is registered for a class or function that is not "
+            "part of Keras."
         )

@@ -55,8 +55,8 @@ def config_of(optimizer):
 
 def _rule(optimizer, what):
     return (
-        "Each training gets a copy of the optimizer, made through its config. "
-        f"Received: optimizer of type {type(optimizer).__name__}, whose "
-        f"config does not give back all of it: {what}. Let `get_config` "
+        "Each training gets a copy of the optimizer, created from its "
+        f"config. Received: optimizer of type {type(optimizer).__name__}, "
+        f"whose config does not restore all of it: {what}. `get_config` must "
         "return every argument of the constructor."
     )

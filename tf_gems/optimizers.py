@@ -1,4 +1,4 @@
-"""Optimizers for scores and for sparse weights, made from those of Keras."""
+"""Optimizers for scores and for sparse weights, based on those of Keras."""
 
 import functools
 import math
@@ -59,12 +59,11 @@ class Step:
             or kind.update_step is keras.optimizers.Optimizer.update_step
         ):
             raise ValueError(
-                f"{cls.WHAT} is added to a Keras optimizer that updates "
-                "weights itself and is not one of `tf_gems.optimizers`. "
-                "Received: optimizer of type "
-                f"{getattr(kind, '__name__', kind)!r:.300}. Pass an optimizer "
-                "such as `SGD` or `Adam`; wrap the result in "
-                "`LossScaleOptimizer`."
+                f"{cls.WHAT} requires a Keras optimizer that updates weights "
+                "itself and is not one of `tf_gems.optimizers`. Received: "
+                f"optimizer of type {getattr(kind, '__name__', kind)!r:.300}. "
+                "Pass an optimizer such as `SGD` or `Adam`; wrap the result "
+                "in `LossScaleOptimizer`."
             )
 
 
@@ -137,12 +136,12 @@ class DensityScaling(Step):
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class ScoreOptimizer(keras.optimizers.Adam):
-    """Adam for scores, whose learning rate follows from the length of mining.
+    """Adam for scores, with a learning rate derived from the length of mining.
 
     Scores lie in [0, 1], and a step of Adam moves a score by about the
-    learning rate, whatever the network, the loss and the batch size are. So
-    the sum of all learning rates says how far scores can move, and nothing has
-    to be searched for. In epoch `e` of mining,
+    learning rate, independently of the network, the loss and the batch size.
+    The sum of all learning rates therefore bounds how far a score can move, so
+    no learning rate has to be tuned. In epoch `e` of mining,
 
         learning_rate = travel / steps * (1 + cos(pi * (e + 0.5) / epochs)) / 2
 
@@ -150,11 +149,12 @@ class ScoreOptimizer(keras.optimizers.Adam):
     it when an epoch begins. `SparseModel.compile("auto")` uses this optimizer.
 
     Args:
-        travel: Positive float, twice the sum of all learning rates: how far a
-            score could move if the rate did not fall. Defaults to `20.0`.
-        learning_rate: Float, or a schedule of Keras, which is then used
-            instead. Defaults to `0.01`, which lasts until the number of steps
-            is known: for the first epoch of data of unknown length.
+        travel: Positive float, twice the sum of all learning rates, which is
+            the distance that a score can move at a constant learning rate.
+            Defaults to `20.0`.
+        learning_rate: Float, or a Keras schedule, which is then used instead.
+            Defaults to `0.01`, which is used until the number of steps is
+            known, that is, in the first epoch of data of unknown length.
         **kwargs: As for `keras.optimizers.Adam`.
 
     Example:
@@ -173,8 +173,9 @@ class ScoreOptimizer(keras.optimizers.Adam):
         super().__init__(learning_rate=learning_rate, **kwargs)
         if not is_number(travel) or not 0 < travel < math.inf:
             raise ValueError(
-                "`travel` is a positive number, how far a score could move. "
-                f"Received: travel={travel!r:.100}. Leave it out, or pass 20."
+                "`travel` must be a positive number, the distance that a "
+                f"score can move. Received: travel={travel!r:.100}. Leave it "
+                "out, or pass 20."
             )
         self.travel = float(travel)
 
@@ -188,9 +189,9 @@ class ScoreOptimizer(keras.optimizers.Adam):
         ]
         if others:
             raise ValueError(
-                "`ScoreOptimizer` trains scores, while a network is mined. "
-                f"Received: variables {', '.join(others[:3])}, which are "
-                "weights. Compile with an optimizer for weights, such as "
+                "`ScoreOptimizer` trains scores during mining. Received: "
+                f"variables {', '.join(others[:3])}, which are weights. "
+                "Compile with an optimizer for weights, such as "
                 "`keras.optimizers.SGD(0.1, momentum=0.9)`."
             )
         super().build(variables)
@@ -237,23 +238,24 @@ def hyperbolic_step(optimizer, alpha=200.0, beta=1e-3):
 
         w <- w * exp(learning_rate * (-alpha * sign(w) * g - beta)),
 
-    with the gradient `g` that the optimizer was given. Weights near zero
-    change sign more easily, and those that the loss does not need shrink. A
-    weight of zero stays zero, so masks hold. In one step a weight changes by
-    a factor of `e` at most, which the paper leaves to clipped gradients.
+    with the gradient `g` that the optimizer receives. Weights near zero change
+    their sign more easily, and weights that the loss does not depend on
+    shrink. A weight of zero stays zero, so masks are preserved. In one step a
+    weight changes at most by a factor of `e`; the paper clips gradients
+    instead.
 
-    Use it where weights train: to fine-tune a ticket, or while
+    Use it when weights train: to fine-tune a ticket, or while
     `tf_gems.GradualMagnitudeCallback` and other methods prune trained weights.
-    Scores of mining are not such weights.
+    Do not use it for mining, which trains scores.
 
     Args:
         optimizer: `keras.optimizers.Optimizer` that is not built yet. It is
             copied. For mixed precision, wrap the result in
             `keras.optimizers.LossScaleOptimizer`.
-        alpha: Float, zero or more, the strength with which gradients scale
-            weights. Defaults to `200.0`, as in the authors' code.
-        beta: Float, zero or more, the strength with which weights shrink.
-            Defaults to `1e-3`, as in the authors' code.
+        alpha: Float of at least zero, the effect of gradients on the factor.
+            Defaults to `200.0`, as in the authors' code.
+        beta: Float of at least zero, the strength of the shrinkage. Defaults
+            to `1e-3`, as in the authors' code.
 
     Returns:
         Optimizer of a subclass of the type of `optimizer`.
@@ -276,9 +278,9 @@ def hyperbolic_step(optimizer, alpha=200.0, beta=1e-3):
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not is_number(value) or not 0 <= value < float("inf"):
             raise ValueError(
-                f"`{name}` is a number that is zero or more. "
-                f"Received: {name}={value!r:.300}. The authors' code has "
-                "alpha=200 and beta=1e-3."
+                f"`{name}` must be a number of at least zero. Received: "
+                f"{name}={value!r:.300}. The authors' code uses alpha=200 and "
+                "beta=1e-3."
             )
     hyperbolic = {"alpha": float(alpha), "beta": float(beta)}
     HyperbolicStep.refuse(type(optimizer))
@@ -289,17 +291,17 @@ def hyperbolic_step(optimizer, alpha=200.0, beta=1e-3):
 def density_scaling(optimizer):
     """Returns an optimizer that scales the step of each neuron by its density.
 
-    Under batch normalization the gradient of a neuron grows as its weights
-    become fewer, so that the sparsest neurons take the largest steps. With the
-    part `s_i` of the inputs of neuron `i` that is pruned, the learning rate of
+    With batch normalization, the gradient of a neuron grows as its number of
+    weights falls, so that the sparsest neurons take the largest steps. If the
+    fraction `s_i` of the inputs of neuron `i` is pruned, the learning rate of
     its weights is
 
         learning_rate * sqrt((1 - s_i) / (1 - s_mean)),
 
     where `1 - s_mean` is the mean over the neurons of the layer. Weights that
     are exactly zero count as pruned. Neurons are the last axis of a weight of
-    two or more dimensions; other weights, and layers without zeros, train as
-    they did.
+    two or more dimensions. Other weights, and layers without zeros, are not
+    affected.
 
     Args:
         optimizer: `keras.optimizers.Optimizer` that is not built yet. It is

@@ -49,28 +49,35 @@ class Parity:
         """Whether the outputs differ by no more than that share."""
         return bool(self.share <= tolerance)
 
-    def refuse_above(self, tolerance, what):
-        """Raises an error if the outputs differ too much."""
+    def refuse_above(self, tolerance, what, remedy=None):
+        """Raises an error if the outputs differ too much.
+
+        Args:
+            tolerance: Float, the largest share that is accepted.
+            what: String, what was compared.
+            remedy: String, for outputs that differ. Defaults to `None`: the
+                usual ones.
+        """
         if self.within(tolerance):
             return
         received = (
             f"whose output '{self.output}' differs by {self.difference:.3g}, "
             f"where the largest is {self.magnitude:.3g}"
         )
-        remedy = (
-            "If the model is that sensitive to rounding, raise `tolerance`; if "
-            "`inputs` were random, pass real ones."
+        remedy = remedy or (
+            "If the model is very sensitive to rounding, raise `tolerance`. "
+            "If `inputs` were random, pass real ones."
         )
         if not np.isfinite(self.difference):
             received = (
                 f"whose output '{self.output}' is missing, has another shape "
                 "or is not finite"
             )
-            remedy = "If `inputs` hold NaN or infinite values, leave them out."
+            remedy = "If `inputs` contain NaN or infinite values, remove them."
         raise RuntimeError(
-            "An export must have the outputs of the Keras model. Received: "
-            f"{what}, {received}; tolerance={tolerance:g}. Nothing was "
-            f"written. {remedy}"
+            "The outputs of an export must equal those of the Keras model. "
+            f"Received: {what}, {received}; tolerance={tolerance:g}. Nothing "
+            f"was written. {remedy}"
         )
 
 
@@ -127,8 +134,8 @@ def refuse_non_finite(batches, name):
     for outputs in batches:
         if not outputs:
             raise ValueError(
-                "A model must return a tensor to be exported. "
-                f"Received: '{name}', whose call returns no tensor."
+                "A model must return a tensor to be exported. Received: "
+                f"'{name}', whose call returns no tensor."
             )
         for output, value in outputs.items():
             value = np.asarray(value)
@@ -149,7 +156,7 @@ def doubts(batches):
             return []
     return [
         "The outputs hardly depend on the inputs that were used, so the "
-        "comparison proves little. Pass several real `inputs`."
+        "comparison has little meaning. Pass several real `inputs`."
     ]
 
 

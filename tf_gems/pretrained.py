@@ -6,22 +6,22 @@ from tf_gems.targets import check_path
 
 
 def load_pretrained(network, path):
-    """Loads all weights of a network but its classifier's.
+    """Loads the weights of a network, except those of its classifier.
 
-    `tf_gems.SparseModel(network, kernel_initializer=None)` then prunes them.
-    Networks of `keras.applications` bring weights of their own, and are
-    wrapped as they are.
+    `tf_gems.SparseModel(network, kernel_initializer=None)` then prunes these
+    weights. Networks of `keras.applications` have their own pre-trained
+    weights and do not need this function.
 
     Args:
         network: `keras.Model` of `tf_gems.zoo`, which is changed.
-        path: Of a `.keras` or `.weights.h5` file of the same network, with any
-            number of classes.
+        path: Path of a `.keras` or `.weights.h5` file of the same network,
+            with any number of classes.
 
     Returns:
         The network.
 
     Raises:
-        ValueError: If the weights are of another network.
+        ValueError: If the weights belong to another network.
         FileNotFoundError: If there is no such file.
 
     Example:
@@ -31,21 +31,22 @@ def load_pretrained(network, path):
     tf_gems.load_pretrained(network, "imagenet.weights.h5")
     ```
     """
-    path = check_path(path, "path", "Name a file of weights.")
+    path = check_path(path, "path", "Pass the name of a file of weights.")
     if not isinstance(network, keras.Model) or not network.built:
         raise ValueError(
-            "Weights are loaded into a built Keras model. Received: "
-            f"network={network!r:.100}. Make one by `tf_gems.zoo`."
+            "Weights must be loaded into a built Keras model. Received: "
+            f"network={network!r:.100}. Create one with `tf_gems.zoo`."
         )
     if not str(path).endswith((".keras", ".weights.h5")):
         raise ValueError(
-            "Weights are read from a file that ends in .keras or .weights.h5. "
-            f"Received: path='{path}'. Save them by `save` or `save_weights`."
+            "Weights must be in a file that ends in .keras or .weights.h5. "
+            f"Received: path='{path}'. Save them with `save` or "
+            "`save_weights`."
         )
     if not path.is_file():
         raise FileNotFoundError(
-            f"Weights are read from a file. Received: path='{path}', which is "
-            "none. Check the name."
+            f"Weights must be in a file. Received: path='{path}', which is "
+            "not a file. Check the name."
         )
     classifier = network.layers[-1]
     features = keras.Model(network.inputs, classifier.input)

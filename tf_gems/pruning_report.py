@@ -11,10 +11,10 @@ from tf_gems.tables import Report
 from tf_gems.tables import Table
 
 NOT_TRAINABLE = "not trainable"
-NOT_FLOAT = "not a float weight"
+NOT_FLOAT = "not a floating-point weight"
 LOW_RANK = "rank below 2"
 NOT_A_KERNEL = "bias or normalization"
-A_VECTOR = "one dimension above 1"
+A_VECTOR = "only one dimension above 1"
 A_POSITION = "table of positions"
 AN_ADAPTER = "low-rank adapter"
 FILTERED = "excluded by `filters`"
@@ -29,19 +29,19 @@ class PruningReport(Report):
 
     A weight is prunable if it is trainable, has rank two or more, and is not a
     bias, normalization scale, PReLU slope, class token, position table or
-    low-rank adapter (`enable_lora`), whose product is dense in any case. A
-    weight whose name does not end in `kernel` or `embeddings` counts as a
-    vector if only one of its dimensions is above 1, and as a bias if its name
-    ends in `bias`. A regular expression, or a list of them, restricts this to
-    the weights whose path it matches. A callable decides alone, for every
-    trainable float weight. A string can also name a policy; `policies` and the
-    end of the table show what each prunes:
+    low-rank adapter (`enable_lora`), whose product is always dense. A weight
+    whose name does not end in `kernel` or `embeddings` counts as a vector if
+    only one of its dimensions is above 1, and as a bias if its name ends in
+    `bias`. A regular expression, or a list of them, restricts this to the
+    weights whose path it matches. A callable alone selects among all trainable
+    floating-point weights. A string can also name a policy; `policies` and the
+    end of the table show what each policy prunes:
 
-    * `"all"`: all kernels, as by default.
-    * `"no_depthwise"`: all kernels but depthwise ones, as TF Model
-      Optimization does.
-    * `"pointwise"`: what TFLite runs faster for its zeros, the kernels of 1x1
-      convolutions of stride 1, in a network that
+    * `"all"`: all kernels, the default.
+    * `"no_depthwise"`: all kernels except depthwise ones, as in TF Model
+      Optimization.
+    * `"pointwise"`: the kernels of 1x1 convolutions with stride 1, which
+      TFLite computes faster if they are sparse, in a network that
       `tf_gems.export.make_sparse_ready` returned.
 
     A list of one string is always a regular expression.
@@ -53,17 +53,17 @@ class PruningReport(Report):
             `keras.Variable` and returns whether to prune it. Defaults to
             `None`: all kernels.
         trainable: List of `keras.Variable` that count as trainable. Defaults
-            to `None`: those that are so now.
+            to `None`: those that are trainable now.
 
     Attributes:
         prunable: List of `keras.Variable`.
         skipped: List of `(keras.Variable, reason)`.
-        trainable: List of `keras.Variable`, all that the user left trainable.
+        trainable: List of `keras.Variable`, all trainable variables.
         policies: Dict from the names that `filters` takes to the lists of
             `keras.Variable` that each prunes.
 
     Raises:
-        ValueError: If nothing is prunable, or `filters` is something else.
+        ValueError: If no weight is prunable, or `filters` is invalid.
 
     Example:
 
@@ -75,15 +75,15 @@ class PruningReport(Report):
     def __init__(self, layer, filters=None, trainable=None):
         if not isinstance(layer, keras.Layer) or not layer.built:
             raise ValueError(
-                "`layer` must be a Keras layer or model that is built. "
-                f"Received: layer={layer!r:.300}. Call it on data first."
+                "`layer` must be a built Keras layer or model. Received: "
+                f"layer={layer!r:.300}. Call it on data first."
             )
         if trainable is not None and not (
             isinstance(trainable, list | tuple)
             and all(isinstance(v, keras.Variable) for v in trainable)
         ):
             raise ValueError(
-                "`trainable` is a list of variables of Keras. Received: "
+                "`trainable` must be a list of Keras variables. Received: "
                 f"trainable={trainable!r:.300}. Leave it out."
             )
         matches = _predicate(filters, layer)
@@ -126,19 +126,19 @@ class PruningReport(Report):
         ]
         if quantized:
             raise ValueError(
-                "A model is pruned before it is quantized. Received: "
-                f"'{layer.name}', of which '{quantized[0]}' is quantized. "
-                "Prune the float model, and call `quantize` on what "
-                "`tf_gems.strip` gives back."
+                "A model must be pruned before it is quantized. Received: "
+                f"'{layer.name}', in which '{quantized[0]}' is quantized. "
+                "Prune the float model, and call `quantize` on the model "
+                "that `tf_gems.strip` returns."
             )
         reasons = [reason for _, reason in self.skipped]
         if AN_ADAPTER in reasons:
             raise ValueError(
-                "A low-rank adapter is not pruned: added to a sparse kernel "
-                f"its product makes it dense. Received: '{layer.name}', of "
-                "which nothing but adapters trains. Prune the model first, "
-                "and call `enable_lora` on what `tf_gems.strip` gives back, "
-                "or pass a callable as `filters`."
+                "A low-rank adapter cannot be pruned, because the kernel is "
+                "dense again when its product is added. Received: "
+                f"'{layer.name}', in which only adapters train. Prune the "
+                "model first, and call `enable_lora` on the model that "
+                "`tf_gems.strip` returns, or pass a callable as `filters`."
             )
         policy = filter_policies.get(filters)
         if policy is not None and any(r == policy.reason for r in reasons):
@@ -153,10 +153,10 @@ class PruningReport(Report):
             )
         reasons = [f"{v.path} ({reason})" for v, reason in self.skipped]
         raise ValueError(
-            "A layer needs a trainable weight of rank 2 or more to be pruned. "
-            f"Received: '{layer.name}' with weights "
-            f"{', '.join(reasons) or 'none'}. Set `trainable=True` on what "
-            "is frozen, or pass a callable as `filters`."
+            "A layer must have a trainable weight of rank 2 or more to be "
+            f"pruned. Received: '{layer.name}' with weights "
+            f"{', '.join(reasons) or 'none'}. Set `trainable=True` on the "
+            "layers to prune, or pass a callable as `filters`."
         )
 
     def to_dict(self):
@@ -255,11 +255,10 @@ def check_filters(filters):
     if isinstance(filters, type | keras.layers.Layer):
         kind = "class" if isinstance(filters, type) else "layer"
         raise ValueError(
-            "`filters` chooses weights, not layers. Received: "
+            "`filters` must select weights, not layers. Received: "
             f"filters={getattr(filters, '__name__', filters)!s:.100}, a "
-            f"{kind}. Pass a regular expression "
-            'for their paths, such as `filters="conv"`, or a callable that '
-            "takes a `keras.Variable`."
+            f"{kind}. Pass a regular expression for their paths, such as "
+            '`filters="conv"`, or a callable that takes a `keras.Variable`.'
         )
     if callable(filters):
         return filters
@@ -269,9 +268,9 @@ def check_filters(filters):
     patterns = [filters] if isinstance(filters, str) else filters
     try:
         if not isinstance(patterns, list | tuple) or not patterns:
-            raise TypeError("it is no list of some")
+            raise TypeError("it is not a list of strings")
         if not all(patterns):
-            raise TypeError("an empty one matches everything")
+            raise TypeError("an empty expression matches everything")
         return [re.compile(pattern) for pattern in patterns]
     except (TypeError, re.error) as error:
         raise ValueError(

@@ -33,11 +33,11 @@ class Configurable:
                 if is_own:  # which adds what is missing
                     continue
                 raise NotImplementedError(
-                    "A config holds plain data, arrays, functions with a name "
-                    "and objects that have a config, each kept as an "
-                    "attribute with the name of its argument. Received: "
-                    f"{type(self).__name__} with argument `{name}`, {error}. "
-                    "Override `get_config`."
+                    "A config can contain plain data, arrays, named "
+                    "functions and objects that have a config, each stored "
+                    "in the attribute with the name of its argument. "
+                    f"Received: {type(self).__name__} with argument `{name}`, "
+                    f"{error}. Override `get_config`."
                 ) from None
         return config
 
@@ -69,7 +69,7 @@ def arguments_of(value):
 
 def _as_data(value):
     if value is MISSING:
-        raise ValueError("which is no attribute")
+        raise ValueError("which is not an attribute")
     if hasattr(value, "get_config"):
         return keras.saving.serialize_keras_object(value)
     if isinstance(value, _DATA):
@@ -110,9 +110,9 @@ def get(identifier, classes, argument, kind=None):
             return found()
         except TypeError as error:
             raise ValueError(
-                f"`{argument}` can be a name if all else has a default. "
-                f"Received: {argument}={identifier!r} ({error}). Pass an "
-                f"instance of `{found.__name__}`."
+                f"`{argument}` can be a name only if all other arguments have "
+                f"defaults. Received: {argument}={identifier!r} ({error}). "
+                f"Pass an instance of `{found.__name__}`."
             ) from error
     if isinstance(identifier, dict):
         identifier = deserialize(identifier, argument)
@@ -131,8 +131,8 @@ def deserialize(config, argument):
         return keras.saving.deserialize_keras_object(config)
     except Exception as error:  # whatever Keras makes of something else
         raise ValueError(
-            f"`{argument}` can be a config that "
-            "`keras.saving.serialize_keras_object` made. Received: "
+            f"A config as `{argument}` must be one that "
+            "`keras.saving.serialize_keras_object` returned. Received: "
             f"{argument}={config!r:.300}, which is not ({error!s:.300}). Pass "
             "an instance."
         ) from error

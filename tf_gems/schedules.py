@@ -50,7 +50,7 @@ class Constant(Schedule):
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Geometric(Schedule):
-    """`initial * (final / initial) ** progress`: equal ratios in equal times.
+    """`initial * (final / initial) ** progress`.
 
     The schedule of densities in "Rare Gems", Algorithm 1.
 
@@ -67,9 +67,9 @@ class Geometric(Schedule):
     def __init__(self, initial=1.0, final=0.01):
         if not all(is_number(x) and x > 0 for x in (initial, final)):
             raise ValueError(
-                "A geometric schedule needs positive ends. "
-                f"Received: initial={initial!r}, final={final!r}. "
-                "Use `Polynomial` to reach zero."
+                "The ends of a geometric schedule must be positive. "
+                f"Received: initial={initial!r}, final={final!r}. Use "
+                "`Polynomial` to reach zero."
             )
         self.initial = float(initial)
         self.final = float(final)
@@ -143,9 +143,10 @@ def get(identifier, argument="schedule"):
     """Returns a schedule for a number, a name, a config or an instance.
 
     A sparsity schedule of TF Model Optimization (`PolynomialDecay` or
-    `ConstantSparsity`) becomes that of the density, one minus the sparsity.
-    Its steps from `begin_step` to `end_step` are all of the progress: when
-    that begins and ends is up to what is given the schedule.
+    `ConstantSparsity`) is converted to a schedule of the density, one minus
+    the sparsity. Its steps from `begin_step` to `end_step` are mapped to the
+    progress from 0 to 1. The callback or method that uses the schedule defines
+    when pruning begins and ends.
 
     Args:
         identifier: See above.
@@ -171,14 +172,14 @@ def _of_tfmot(schedule, argument):
         initial, final = config["initial_sparsity"], config["final_sparsity"]
         return Polynomial(1.0 - initial, 1.0 - final, config["power"])
     raise ValueError(
-        "Of TF Model Optimization, `PolynomialDecay` and `ConstantSparsity` "
-        f"are schedules here. Received: {argument}={kind}. Subclass "
-        "`tf_gems.schedules.Schedule` instead."
+        "The supported schedules of TF Model Optimization are "
+        "`PolynomialDecay` and `ConstantSparsity`. Received: "
+        f"{argument}={kind}. Subclass `tf_gems.schedules.Schedule` instead."
     )
 
 
 def count_freezes(freeze_period, epochs):
-    """Returns `epochs // freeze_period - 1`: the last period only trains.
+    """Returns the number of freezes, `epochs // freeze_period - 1`.
 
     Args:
         freeze_period: Positive integer, epochs between freezes.
@@ -190,10 +191,10 @@ def count_freezes(freeze_period, epochs):
     freezes = epochs // freeze_period - 1
     if freezes < 1:
         raise ValueError(
-            "`freeze_period` must leave time to freeze and to go on training: "
-            "at least two periods in all. Received: freeze_period="
-            f"{freeze_period}, epochs={epochs}. Use freeze_period="
-            f"{max(1, epochs // 4)} or more epochs."
+            "`freeze_period` must be at most half of the epochs, to leave "
+            "time for training after a freeze. Received: "
+            f"freeze_period={freeze_period}, epochs={epochs}. Use "
+            f"freeze_period={max(1, epochs // 4)} or more epochs."
         )
     return freezes
 
@@ -201,11 +202,11 @@ def count_freezes(freeze_period, epochs):
 def geometric_counts(size, density, freezes, rounding="exact"):
     """Counts of alive weights after 0, 1, ..., `freezes` freezes.
 
-    `exact`: `round(size * density ** (i / freezes))`, so that exactly
-    `round(size * density)` weights are alive at the end.
-    `reference`: as the authors' code counts; each freeze removes
-    `ceil(r * alive)`, with `r = 1 - density ** (1 / freezes)`, which ends a
-    few weights lower (ResNet-20 at 1.44 %: 3,861 for 3,864).
+    `exact`: `round(size * density ** (i / freezes))`, so exactly `round(size *
+    density)` weights are alive at the end. `reference`: the counts of the
+    authors' code. Each freeze removes `ceil(r * alive)` weights, with `r = 1 -
+    density ** (1 / freezes)`. A few weights fewer are alive at the end
+    (ResNet-20 at 1.44 %: 3,861 instead of 3,864).
 
     Args:
         size: Integer, number of prunable weights.
@@ -228,8 +229,8 @@ def geometric_counts(size, density, freezes, rounding="exact"):
     freezes = check_integer(freezes, "freezes", 1, _MOST_FREEZES)
     if not is_number(density) or not 0 < density <= 1:
         raise ValueError(
-            "`density` is the fraction kept, in (0, 1]. Received: "
-            f"density={density!r}. Give a number such as 0.02."
+            "`density` must be the fraction of kept weights, in (0, 1]. "
+            f"Received: density={density!r}. Pass a number such as 0.02."
         )
     check_choice(rounding, "rounding", ("exact", "reference"))
     if rounding == "exact":

@@ -32,20 +32,21 @@ STARTS = ("initialization", "trained")
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class SparseModel(keras.Model):
-    """Wraps a model to find a sparse subnetwork and train it.
+    """Wraps a model to prune it, before or after training.
 
-    There are two starts. `start="trained"` prunes a trained model: `fit`
-    continues to train its weights while a callback such as
-    `tf_gems.GradualMagnitudeCallback` prunes the smallest.
+    With `start="trained"`, it prunes a trained model: `fit` continues to train
+    the weights while a callback such as `tf_gems.GradualMagnitudeCallback`
+    prunes the smallest of them.
 
-    `start="initialization"` finds a subnetwork of a model that has not been
-    trained. It starts in the *mining* phase, in which `fit` trains a score for
-    every prunable weight, with the weights fixed; `start_finetuning` switches
-    to the phase in which `fit` trains the kept weights, with the masks fixed.
-    See `tf_gems.GemLayer` for what is computed in each.
+    With `start="initialization"`, it finds a sparse subnetwork of a model that
+    has not been trained. It starts in the *mining* phase, in which `fit`
+    trains a score for every prunable weight while the weights are fixed.
+    `start_finetuning` switches to the *fine-tuning* phase, in which `fit`
+    trains the kept weights while the masks are fixed. See `tf_gems.GemLayer`
+    for the computation in each phase.
 
-    The model is not copied: it becomes a part of this one. `tf_gems.strip`
-    returns it with exact zeros, `tf_gems.unwrap` without.
+    The model is not copied. `tf_gems.strip` returns it with exact zeros, and
+    `tf_gems.unwrap` returns it without pruning.
 
     Args:
         model: Built Keras 3 model of any kind, subclassed ones included.
@@ -55,22 +56,23 @@ class SparseModel(keras.Model):
             to pruning. `"all"` prunes these too.
         mask: See `tf_gems.GemLayer`. Defaults to `"round"`.
         score_initializer: Keras initializer. Defaults to uniform in [0, 1].
-        kernel_initializer: Keras initializer for the prunable weights, such
-            as `"signed_constant"`. Defaults to `None`: they stay as they are.
-            A warning is given if the model shows signs of training, which
-            would be lost.
-        seed: Integer from which scores, and kernels if initialized here, are
-            drawn. Defaults to `None`: drawn by Python's generator.
-        phase: `"mining"` or `"finetuning"`. Defaults to `None`: that of
-            `start`.
+        kernel_initializer: Keras initializer for the prunable weights, such as
+            `"signed_constant"`. Defaults to `None`: they keep their values. A
+            warning is given if the model seems to be trained, because its
+            trained weights are lost.
+        seed: Integer, the seed of the scores, and of the kernels if they are
+            initialized here. Defaults to `None`: drawn from Python's
+            generator.
+        phase: `"mining"` or `"finetuning"`. Defaults to `None`: the phase that
+            belongs to `start`.
         candidates: See `tf_gems.GemLayer`.
         start: `"initialization"` or `"trained"`. Defaults to
             `"initialization"`.
         **kwargs: `name` and `dtype`, as for `keras.Model`.
 
     Raises:
-        ValueError: If the model is not built, holds nothing prunable, or is
-            not of Keras 3.
+        ValueError: If the model is not built, has no prunable weights, or is
+            not a Keras 3 model.
 
     Example:
 
@@ -159,8 +161,8 @@ class SparseModel(keras.Model):
 
         Args:
             seed: Integer.
-            draw: Integer. Draw 0 of the model's own seed is what the model
-                was initialized with; others are independent of it.
+            draw: Integer. Draw 0 with the seed of the model gives its initial
+                values; other draws are independent of them.
 
         Returns:
             List of tensors, one for each prunable weight.
@@ -197,25 +199,25 @@ class SparseModel(keras.Model):
     def compile(self, *args, **kwargs):
         """Compiles the model, as `keras.Model.compile` does.
 
-        To mine, `optimizer="auto"` needs no learning rate: it is
-        `tf_gems.optimizers.ScoreOptimizer()`.
+        For mining, `optimizer="auto"` is
+        `tf_gems.optimizers.ScoreOptimizer()`, which needs no learning rate.
 
-        Where the wrapped model has training methods of its own, such as
-        `train_step`, `compute_loss` or `metrics`, this calls `compile` of the
-        wrapped model with the same arguments. `fit`, `evaluate` and `predict`
-        then run its own methods, on its own object, with masked weights, on
-        the TensorFlow backend. Its own `evaluate` and `predict` are called as
-        they are.
+        If the wrapped model has custom training methods, such as `train_step`,
+        `compute_loss` or `metrics`, this calls `compile` of the wrapped model
+        with the same arguments. `fit`, `evaluate` and `predict` then run these
+        methods on the wrapped model with masked weights. This requires the
+        TensorFlow backend. Custom `evaluate` and `predict` methods are called
+        directly.
 
-        After `tf_gems.strip` or `tf_gems.unwrap` it wraps the model again.
+        After `tf_gems.strip` or `tf_gems.unwrap`, this wraps the model again.
 
         Args:
             *args: As for `compile` of the wrapped model.
             **kwargs: As for `compile` of the wrapped model.
 
         Raises:
-            ValueError: If a model trains in a way that cannot be pruned: with
-                its own `fit`, several optimizers, or own steps on another
+            ValueError: If the training logic of the model is not supported: a
+                custom `fit`, several optimizers, or custom steps on another
                 backend.
         """
         self._prepare_to_compile()
@@ -352,15 +354,15 @@ class SparseModel(keras.Model):
     def quantize(self, *args, **kwargs):
         """Raises an error: strip the model first, then quantize it."""
         raise ValueError(
-            "Weights are pruned before they are quantized. Received: "
-            f"`quantize` of '{self.name}'. Quantize what `tf_gems.strip` "
-            "gives back: `tf_gems.strip(sparse).quantize(...)`."
+            "Weights must be pruned before they are quantized. Received: "
+            f"`quantize` of '{self.name}'. Quantize the stripped model: "
+            "`tf_gems.strip(sparse).quantize(...)`."
         )
 
     def export(self, filepath, *args, **kwargs):
         """Exports the wrapped model, masked, as `keras.Model.export` does.
 
-        `tf_gems.export_saved_model` writes a smaller file, and runs it.
+        `tf_gems.export_saved_model` writes a smaller SavedModel, and runs it.
 
         Args:
             filepath: String or path.
@@ -407,7 +409,7 @@ class SparseModel(keras.Model):
 
     @property
     def model(self):
-        """The wrapped model, with weights that are not masked."""
+        """The wrapped model, with its weights before masking."""
         return self.gem.layer
 
     @property
@@ -417,7 +419,7 @@ class SparseModel(keras.Model):
 
     @property
     def density(self):
-        """Fraction of prunable weights that the model computes with now."""
+        """Fraction of prunable weights that are kept now."""
         return sum(self.gem.count_kept()) / self.gem.size
 
     @property
@@ -426,41 +428,41 @@ class SparseModel(keras.Model):
         return 1.0 - self.density
 
     def report(self):
-        """Returns the `tf_gems.PruningReport`: what is prunable or not."""
+        """Returns the `tf_gems.PruningReport` of the model."""
         return self.gem.report
 
     def ticket(self, masks="alive"):
         """Returns the masks that mining found, with the starting weights.
 
         Args:
-            masks: `"alive"`: all weights that are not frozen, the paper's
-                ticket, of exactly the target sparsity. `"rounded"`: those
-                among them that the network computes with at the end of
-                mining, which can be fewer. Defaults to `"alive"`.
+            masks: `"alive"`: all weights that are not frozen, which is the
+                ticket of the paper, with exactly the target sparsity.
+                `"rounded"`: only the alive weights whose scores round to 1 at
+                the end of mining. Defaults to `"alive"`.
 
         Returns:
             `tf_gems.Ticket`.
 
         Raises:
             RuntimeError: If nothing has been pruned yet, or more weights are
-                alive than the target of mining allows, because it was
-                stopped early or earlier weights were brought back.
+                alive than the target of mining allows, because mining was
+                stopped early or earlier weights were restored.
         """
         return Ticket.from_model(self, masks)
 
     def start_finetuning(self, ticket=None):
-        """Switches to fine-tuning: the masks are fixed, the weights train.
+        """Switches to fine-tuning: the masks are fixed and the weights train.
 
-        Pruned weights are set to zero and stay masked, whatever the optimizer
-        does. The model must be compiled again before `fit`.
+        Pruned weights are set to zero and stay zero with any optimizer. The
+        model must be compiled again before `fit`.
 
         Args:
-            ticket: `tf_gems.Ticket` to train. Defaults to `None`: the ticket
-                that was just mined.
+            ticket: `tf_gems.Ticket` to train. Defaults to `None`: the mined
+                ticket.
 
         Raises:
             RuntimeError: If nothing has been pruned yet.
-            ValueError: If the ticket is of another network.
+            ValueError: If the ticket belongs to another network.
         """
         (ticket or self.ticket()).apply(self)
 
@@ -513,15 +515,16 @@ def _refuse_contradictions(phase, kernel_initializer):
     """Raises an error for what a trained start excludes."""
     if phase not in (None, "finetuning"):
         raise ValueError(
-            "A trained model goes on training its weights. Received: "
-            f"start='trained', phase={phase!r}. Leave `phase` out."
+            'With `start="trained"`, the weights of the model always train. '
+            f"Received: start='trained', phase={phase!r}. Leave `phase` out."
         )
     if kernel_initializer is not None:
         raise ValueError(
-            "A trained model keeps its kernels. Received: start='trained', "
-            f"kernel_initializer={kernel_initializer!r}, which draws them "
-            "anew. Leave `kernel_initializer` out to prune what was trained, "
-            "or `start` to mine an initialization."
+            'With `start="trained"`, the model keeps its kernels. Received: '
+            f"start='trained', kernel_initializer={kernel_initializer!r}, "
+            "which reinitializes them. Leave `kernel_initializer` out to "
+            "prune the trained weights, or `start` to mine an "
+            "initialization."
         )
 
 
@@ -529,10 +532,11 @@ def _warn_of_lost_training(model, kernel_initializer):
     sign = sign_of_training(model)
     if sign is not None:
         warnings.warn(
-            "`kernel_initializer` draws all prunable kernels anew. Received: "
-            f"kernel_initializer={kernel_initializer!r} for "
-            f"'{model.name}', which was trained: {sign}. What was trained is "
-            "lost. To prune trained weights use `SparseModel(model, start="
-            '"trained")`; to mine, pass a model that was not trained.',
+            "`kernel_initializer` reinitializes all prunable kernels. "
+            f"Received: kernel_initializer={kernel_initializer!r} for "
+            f"'{model.name}', which seems to be trained: {sign}. Its trained "
+            "weights are lost. To prune trained weights, use "
+            '`SparseModel(model, start="trained")`; to mine, pass a model '
+            "that was not trained.",
             stacklevel=3,
         )

@@ -16,35 +16,34 @@ import stat
 from pathlib import Path
 
 FOLDER = ".tf_gems"  # in a directory that this library writes into
-_REMEDY = "Name a directory of its own, such as 'exported'."
+_REMEDY = "Pass the name of a separate directory, such as 'exported'."
 
 
 def check_path(value, name="path", remedy=_REMEDY):
     """Returns a string or path as a `pathlib.Path`, if it names anything."""
     if not isinstance(value, str | os.PathLike):
         raise ValueError(
-            f"`{name}` is a string or a path. Received: {name}={value!r}. "
-            f"{remedy}"
+            f"`{name}` must be a string or a path. Received: "
+            f"{name}={value!r}. {remedy}"
         )
     text = os.fspath(value)
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise ValueError(
-            f"`{name}` must not be empty. Received: {name}={text!r}; an unset "
-            f"variable, perhaps. {remedy}"
+            f"`{name}` must not be empty. Received: {name}={text!r}; a "
+            f"variable may be unset. {remedy}"
         )
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
         raise ValueError(
-            f"`{name}` is text that a file can be named by. Received: "
-            f"{name}={text!r}. {remedy}"
+            f"`{name}` must be a valid file name. Received: {name}={text!r}. "
+            f"{remedy}"
         ) from None
     path = Path(text)
     if path.parts[:1] == ("~",):
         raise ValueError(
-            "Only a shell replaces '~' by the home directory. Received: "
-            f"{name}={text!r}. Write the directory out, or use "
-            "`os.path.expanduser`."
+            f"'~' is only expanded by a shell. Received: {name}={text!r}. "
+            "Write the full path, or use `os.path.expanduser`."
         )
     return path
 
@@ -52,7 +51,7 @@ def check_path(value, name="path", remedy=_REMEDY):
 def check_file(path, name="path"):
     """Returns the path of a file that may be written, or replaced."""
     path = check_path(path, name, "Name a file.")
-    rule = "A file is written under a name of its own. "
+    rule = "An output must be a regular file that can be written. "
     received = f"Received: {name}='{path}', which is "
     try:
         mode = os.stat(path).st_mode
@@ -64,12 +63,12 @@ def check_file(path, name="path"):
         )
     if not stat.S_ISREG(mode):
         raise FileExistsError(
-            f"{rule}{received}no regular file. Choose another name."
+            f"{rule}{received}not a regular file. Choose another name."
         )
     if not os.access(path, os.W_OK):
         raise PermissionError(
-            f"{rule}{received}protected from writing. Choose another name, or "
-            "change its permissions."
+            f"{rule}{received}write-protected. Choose another name, or change "
+            "its permissions."
         )
     return path
 
@@ -93,13 +92,13 @@ def check_directory(directory, name="directory"):
         return path
     if not path.is_dir():
         raise FileExistsError(
-            "Files are written into a directory. Received: "
-            f"{name}='{path}', which is a file. Choose another name."
+            f"Files are written to a directory. Received: {name}='{path}', "
+            "which is a file. Choose another name."
         )
     inhabited = _inhabited(path)
     if inhabited:
         raise ValueError(
-            "A directory that is written into is one of its own. Received: "
+            "An output directory must be a separate directory. Received: "
             f"{name}='{path}', which is {inhabited}. {_REMEDY}"
         )
     return path
@@ -150,10 +149,10 @@ def check_names(directory, names):
     ]
     if foreign:
         raise FileExistsError(
-            "Only files that tf_gems wrote there itself are replaced. "
-            f"Received: directory='{directory}', which holds "
-            f"{', '.join(map(repr, foreign))} of someone else. Choose another "
-            "directory, or move them away."
+            "Only files that tf_gems wrote in this directory are replaced. "
+            f"Received: directory='{directory}', which contains "
+            f"{', '.join(map(repr, foreign))} from another source. Choose "
+            "another directory, or move these files."
         )
     return directory
 

@@ -28,19 +28,19 @@ from tf_gems.wrapper_removal import wrapped_by
 
 @dataclasses.dataclass(eq=False)
 class Ticket(Report):
-    """A sparse subnetwork: masks, and all the weights it starts with.
+    """A sparse subnetwork: the masks and the initial values of all weights.
 
     Args:
         masks: Dict from the path of a prunable weight to its mask, a bool
             array.
-        weights: Dict from the path of every weight of the network (also
-            biases and normalization statistics), in the network's order, to
-            its starting value.
-        metadata: Dict that describes how it was found: JSON values, NumPy
-            scalars and arrays, which become numbers and lists in a file; but
-            no NaN and no infinity, which JSON lacks. Defaults to none.
-        config: Dict of JSON values from which `network` builds the network,
-            see `tf_gems.network_config`. Defaults to `None`: unknown.
+        weights: Dict from the path of every weight of the network, including
+            biases and normalization statistics, in the order of the network,
+            to its initial value.
+        metadata: Dict that describes how the ticket was found. Values are JSON
+            values, or NumPy scalars and arrays, which become numbers and lists
+            in a file. NaN and infinity are not allowed. Defaults to none.
+        config: Dict of JSON values, the config from which `network` builds the
+            network, see `tf_gems.network_config`. Defaults to `None`.
 
     Example:
 
@@ -63,7 +63,7 @@ class Ticket(Report):
 
     @classmethod
     def from_model(cls, model: keras.Model, masks: str = "alive") -> "Ticket":
-        """Reads the ticket out of a model that has been mined.
+        """Returns the ticket of a model that has been mined.
 
         Args:
             model: `SparseModel`, or Keras model that holds `GemLayer`s.
@@ -92,7 +92,7 @@ class Ticket(Report):
     def from_masks(
         cls, model: keras.Model, masks, metadata: dict | None = None
     ) -> "Ticket":
-        """Joins masks with the present weights of the model they are for.
+        """Returns a ticket of given masks and the current weights of a model.
 
         Args:
             model: `SparseModel`, or Keras model that holds `GemLayer`s.
@@ -128,7 +128,7 @@ class Ticket(Report):
 
     @property
     def kept(self) -> int:
-        """Number of weights kept."""
+        """Number of kept weights."""
         return sum(int(np.count_nonzero(m)) for m in self.masks.values())
 
     @property
@@ -138,7 +138,7 @@ class Ticket(Report):
 
     @property
     def sparsity(self) -> float:
-        """Fraction of prunable weights that are zero, `1 - density`."""
+        """Fraction of prunable weights that are pruned, `1 - density`."""
         return 1.0 - self.density
 
     def layers(self) -> list[dict]:
@@ -168,18 +168,18 @@ class Ticket(Report):
         return [Table(["weight", ">shape", ">kept", ">density"], rows)]
 
     def apply(self, model: keras.Model) -> None:
-        """Gives a network the masks and the starting weights of this ticket.
+        """Sets the masks and the initial weights of a model.
 
-        A `SparseModel` (or a model that holds `GemLayer`s) is switched to
-        fine-tuning and must be compiled before `fit`. A plain Keras model
-        gets the weights multiplied by their masks. Nothing is changed if the
-        networks differ.
+        A `SparseModel` (or a model that contains `GemLayer`s) is switched to
+        fine-tuning and must be compiled before `fit`. The weights of a plain
+        Keras model are set to the weights of the ticket, multiplied by their
+        masks. If the networks differ, nothing is changed.
 
         Args:
             model: `SparseModel` or Keras model of the ticket's network.
 
         Raises:
-            ValueError: If the model is of another network.
+            ValueError: If the model has another network.
         """
         gems = find_gem_layers(model)
         weights = network_weights(model)
@@ -209,12 +209,14 @@ class Ticket(Report):
             forget_compilation(model)
 
     def refuse_other_network(self, model):
-        """Raises an error if a model is not of the ticket's network."""
+        """Raises an error if a model has another network than the ticket."""
         gems = find_gem_layers(model)
         weights = network_weights(model)
         ours = [np.shape(v) for v in self.weights.values()]
         theirs = [tuple(v.shape) for v in weights]
-        rule = "A ticket fits only the network that it was found in. "
+        rule = (
+            "A ticket can only be used with the network that it was found in. "
+        )
         if len(ours) != len(theirs):
             raise ValueError(
                 f"{rule}Received: model='{model.name}' with {len(theirs)} "
@@ -226,8 +228,8 @@ class Ticket(Report):
             if shape != tuple(variable.shape):
                 raise ValueError(
                     f"{rule}Received: model='{model.name}' with weight "
-                    f"'{variable.path}' of shape {tuple(variable.shape)}; "
-                    f"the ticket has '{path}' of shape {shape} in its place."
+                    f"'{variable.path}' of shape {tuple(variable.shape)}; in "
+                    f"its place, the ticket has '{path}' of shape {shape}."
                 )
         if not gems:
             return
@@ -235,16 +237,16 @@ class Ticket(Report):
         for path, variable in zip(self.weights, weights, strict=True):
             if (path in self.masks) != (id(variable) in prunable):
                 raise ValueError(
-                    f"{rule}Received: model='{model.name}' that prunes other "
-                    f"weights than the ticket: they differ in "
+                    f"{rule}Received: model='{model.name}', which prunes "
+                    "other weights than the ticket: they differ in "
                     f"'{variable.path}'. Pass the same `filters`."
                 )
 
     @property
     def fingerprint(self) -> str:
-        """String that tells the ticket's network from others, by its shapes.
+        """String that identifies the network by the shapes of its weights.
 
-        It is the same on every backend, whatever layers are called.
+        It does not depend on the backend or on the names of layers.
         """
         return ticket_file.fingerprint(
             [np.shape(value) for value in self.weights.values()],
@@ -252,17 +254,17 @@ class Ticket(Report):
         )
 
     def network(self) -> keras.Model:
-        """Returns a plain Keras model with this ticket's masks and weights.
+        """Returns a plain Keras model with the weights of this ticket, masked.
 
-        It is built from the ticket's config, which is data: no code that a
-        file may hold is run, and nothing is built that the ticket's weights
-        do not fit.
+        The model is built from the config of the ticket, which is data. No
+        code from a file is run, and the network must fit the weights of the
+        ticket.
 
         Returns:
             Keras model.
 
         Raises:
-            ValueError: If the ticket has no config, or a wrong one.
+            ValueError: If the ticket has no config, or an invalid one.
 
         Example:
 
@@ -272,10 +274,10 @@ class Ticket(Report):
         """
         if self.config is None:
             raise ValueError(
-                "This ticket has no model config: its network holds parts "
-                "that are not layers of Keras, or it was saved with "
-                "`config=False`. Received: config=None. Build the model and "
-                "call `ticket.apply(model)`."
+                "This ticket has no model config, because its network "
+                "contains parts that are not Keras layers, or because it was "
+                "saved with `config=False`. Received: config=None. Build the "
+                "model and call `ticket.apply(model)`."
             )
         shapes = [np.shape(value) for value in self.weights.values()]
         model = network_of(self.config, shapes)
@@ -285,21 +287,21 @@ class Ticket(Report):
     def save(self, path, dtype=None, config=True):
         """Writes the ticket to a file, in the format of `ticket_file`.
 
-        For pruned weights only the kept values are stored, with one bit each
-        where a weight has a single magnitude.
+        Of pruned weights, only the kept values are stored. If all values of a
+        weight have the same magnitude, one bit is stored for each.
 
         Args:
             path: String or path, usually ending in `.gem`.
             dtype: `"float16"` to round other values to half precision, for a
-                smaller file; they are float32 again when it is loaded.
-                Defaults to `None`: values are kept to the last bit.
-            config: Whether to write the network's config, from which `network`
-                builds it: 1.6 kB for ResNet-20. Defaults to `True`.
+                smaller file. They are converted back to float32 when the file
+                is loaded. Defaults to `None`: values are stored exactly.
+            config: Whether to write the config from which `network` builds the
+                network, 1.6 kB for ResNet-20. Defaults to `True`.
 
         Raises:
-            OSError: If the file cannot be written; an older one is left as it
-                is.
-            ValueError: If `dtype` or a value is of another type.
+            OSError: If the file cannot be written. An existing file is
+                unchanged.
+            ValueError: If `dtype` or a value has an invalid type.
         """
         if dtype is not None:
             check_choice(dtype, "dtype", ("float16",))
@@ -314,13 +316,13 @@ class Ticket(Report):
 
     @classmethod
     def load(cls, path, max_bytes: int = ticket_file.MAX_BYTES) -> "Ticket":
-        """Reads a ticket from a file; the file is data, never code.
+        """Reads a ticket from a file. No code from the file is run.
 
         Args:
             path: String or path.
-            max_bytes: Integer, the most memory in bytes that reading may
-                take, as a small file may describe large arrays. Defaults to
-                2 GiB.
+            max_bytes: Integer, the limit in bytes for the memory of reading,
+                because a small file can describe large arrays. Defaults to 2
+                GiB.
 
         Returns:
             `Ticket`, with zeros in place of the pruned weights.
@@ -337,15 +339,15 @@ class Ticket(Report):
     def inspect(
         path, max_bytes: int = ticket_file.MAX_BYTES
     ) -> ticket_file.TicketSummary:
-        """Returns what a file holds and where its bytes go.
+        """Returns the contents of a ticket file and the sizes of its parts.
 
         Args:
             path: String or path.
-            max_bytes: Integer, see `load`. No arrays are made, so that much
-                less is needed than to load the same file.
+            max_bytes: Integer, see `load`. No arrays are created, so this
+                takes much less memory than loading the same file.
 
         Returns:
-            `ticket_file.TicketSummary`; `print` it.
+            `ticket_file.TicketSummary`, which can be printed.
 
         Raises:
             OSError: If there is no such file.

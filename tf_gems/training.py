@@ -106,9 +106,9 @@ def renew_optimizer(model, learning_rate, data, epochs):
     """Gives a model a fresh copy of its optimizer, and compiles it anew."""
     if model.optimizer is None:
         raise ValueError(
-            "A model trains with the optimizer and the loss that it is "
-            f"compiled with. Received: '{model.name}', which is not compiled. "
-            "Call `compile` first."
+            "A model trains with the optimizer and the loss of `compile`. "
+            f"Received: '{model.name}', which is not compiled. Call `compile` "
+            "first."
         )
     if is_number(learning_rate):
         learning_rate = keras.optimizers.schedules.CosineDecay(
@@ -135,15 +135,17 @@ def _refuse_untrainable(data, epochs):
     """Raises an error for data that ends before training does."""
     if data is None:
         raise ValueError(
-            "This method trains. Received: data=None. Pass what `fit` takes: "
-            "arrays `x` and `y`, or a data set of batches `(x, y)`."
+            "This method requires data for training. Received: data=None. "
+            "Pass the data as for `fit`: arrays `x` and `y`, or a data set "
+            "of batches `(x, y)`."
         )
     if epochs > 1 and data.gives_batches_once and data.steps is None:
         raise ValueError(
-            "Every epoch reads the data again. Received: data of type "
-            f"{type(data.source).__name__}, which gives each batch once, for "
-            f"{epochs} epochs. Pass `steps_per_epoch` with a generator that "
-            "never ends, or a `keras.utils.PyDataset` or `tf.data.Dataset`."
+            "Every epoch must be able to read the data again. Received: data "
+            f"of type {type(data.source).__name__}, which yields each batch "
+            f"only once, for {epochs} epochs. Pass `steps_per_epoch` with a "
+            "generator that never ends, or a `keras.utils.PyDataset` or "
+            "`tf.data.Dataset`."
         )
 
 
@@ -152,9 +154,10 @@ def _count_batches(data):
         return len(data)
     except TypeError as error:
         raise ValueError(
-            "A learning rate decays over a known number of steps. Received: "
-            f"data of type {type(data).__name__}, whose length is unknown. "
-            "Pass a `keras.optimizers.schedules.LearningRateSchedule`, or "
-            "data with a length: `dataset.apply("
-            "tf.data.experimental.assert_cardinality(n))`."
+            "The decay of a learning rate requires a known number of steps. "
+            f"Received: data of type {type(data).__name__}, whose length is "
+            "unknown. Pass a "
+            "`keras.optimizers.schedules.LearningRateSchedule`, or data with "
+            "a length: "
+            "`dataset.apply(tf.data.experimental.assert_cardinality(n))`."
         ) from error

@@ -115,27 +115,28 @@ class ListedBatches(keras.utils.PyDataset):
 
 
 def read(x, y=None, model=None, **arguments):
-    """Returns the data that `fit` would be given, or `None` for none.
+    """Returns data in any form that `fit` accepts as `TrainingData`.
 
     Args:
-        x: What `fit` takes: arrays (NumPy, tensors of any backend, pandas),
+        x: Data as for `fit`: arrays (NumPy, tensors of any backend, pandas),
             or a dict or tuple of them with `y`; a `tf.data.Dataset`, a
             `keras.utils.PyDataset`, a `torch` loader or a generator. Also a
-            list of batches; a tuple `(x, y)` or `(x, y, sample_weight)`,
-            which is one batch unless `batch_size` is given; and
+            list of batches; a tuple `(x, y)` or `(x, y, sample_weight)`, which
+            is one batch unless `batch_size` is given; and
             `tf_gems.device_data.DeviceData`.
         y: Targets, if `x` is arrays. Defaults to `None`.
-        model: Keras model, which tells whether a list of arrays is a batch
-            each, or the inputs of one. Defaults to `None`: a batch each.
-        **arguments: Those of `fit` that are named in `ARGUMENTS`, each with
-            the meaning and the default that it has there. Arrays are shuffled
-            in an order that follows from the epoch alone.
+        model: Keras model, which determines whether a list of arrays is a list
+            of batches or the inputs of one batch. Defaults to `None`: a list
+            of batches.
+        **arguments: Arguments of `fit` that are named in `ARGUMENTS`, with the
+            same meaning and default. Arrays are shuffled in an order that
+            depends only on the epoch.
 
     Returns:
         `TrainingData`, or `None` if `x` is `None`.
 
     Raises:
-        ValueError: If an argument is unknown, or does not go with the data.
+        ValueError: If an argument is unknown, or does not apply to the data.
 
     Example:
 
@@ -146,9 +147,9 @@ def read(x, y=None, model=None, **arguments):
     for name in arguments:
         if name in ("epochs", "initial_epoch"):
             raise ValueError(
-                "A method trains for its own epochs, from the first one. "
-                f"Received: {name}={arguments[name]!r}. Give `epochs` to the "
-                "method."
+                "A method trains for its own number of epochs, from the "
+                f"first one. Received: {name}={arguments[name]!r}. Pass "
+                "`epochs` to the method."
             )
         check_choice(name, "argument", ARGUMENTS)
     given = {k: v for k, v in arguments.items() if v is not None}
@@ -157,14 +158,14 @@ def read(x, y=None, model=None, **arguments):
     if x is None:
         if y is not None:
             raise ValueError(
-                "Targets need inputs. Received: x=None, with `y`. Pass "
+                "Targets require inputs. Received: x=None, with `y`. Pass "
                 "the inputs as `x`."
             )
         return None
     if isinstance(x, str | bytes):
         raise ValueError(
-            "Data is what `fit` takes. Received: "
-            f"x={x!r:.100}. Pass arrays or a data set, not the name of one."
+            "Data must have a form that `fit` accepts. Received: "
+            f"x={x!r:.100}. Pass arrays or a data set, not its name."
         )
     if _is_arrays(x, y, model, given):
         return _read_arrays(x, y, **given)
@@ -175,8 +176,8 @@ def read(x, y=None, model=None, **arguments):
         source = ListedBatches(x)
     elif not is_indexed(x) and not hasattr(x, "__iter__"):
         raise ValueError(
-            "Data is what `fit` takes. Received: data of type "
-            f"{type(x).__name__}. Pass arrays `x` and `y`, a "
+            "Data must have a form that `fit` accepts. Received: data of "
+            f"type {type(x).__name__}. Pass arrays `x` and `y`, a "
             "`tf.data.Dataset`, a `keras.utils.PyDataset` or a list of "
             "batches."
         )
@@ -200,9 +201,9 @@ def as_tuple(batch):
         return (batch,)
     if not 1 <= len(batch) <= 3:
         raise ValueError(
-            "A batch is the inputs `x`, `(x, y)` or `(x, y, sample_weight)`. "
-            f"Received: a tuple of {len(batch)}. Put several inputs into one "
-            "tuple or dict."
+            "A batch must be the inputs `x`, `(x, y)` or `(x, y, "
+            f"sample_weight)`. Received: a tuple of {len(batch)}. Put several "
+            "inputs into one tuple or dict."
         )
     return batch
 
@@ -218,10 +219,10 @@ def _num_batches(source):
         return source.num_batches
     except NotImplementedError as error:
         raise ValueError(
-            "A `keras.utils.PyDataset` says how many batches it has. "
+            "A `keras.utils.PyDataset` must have a number of batches. "
             f"Received: {type(source).__name__}, which has neither `__len__` "
             "nor a property `num_batches`. Add one of them; `num_batches` is "
-            "`None` for data without an end."
+            "`None` for data that never ends."
         ) from error
 
 
@@ -242,8 +243,8 @@ def _refuse_beside(x, y, given):
     wrong = [name for name in given if name in wrong]
     if wrong:
         raise ValueError(
-            f"Data of type {type(x).__name__} yields whole batches, for which "
-            f"`{wrong[0]}` has no meaning. Received: {wrong[0]} of type "
+            f"`{wrong[0]}` has no effect for data of type {type(x).__name__}, "
+            f"which yields whole batches. Received: {wrong[0]} of type "
             f"{type(given[wrong[0]]).__name__}. Leave it out, or pass arrays "
             "`x` and `y`."
         )
@@ -291,8 +292,9 @@ def _read_arrays(
         arrays = (x, y, sample_weight)
     if len(arrays) == 3 and arrays[1] is None and arrays[2] is not None:
         raise ValueError(
-            "A sample weight needs a target. Received: sample_weight, "
-            "without y. Pass `y`, or weigh the loss within the model."
+            "A sample weight requires a target. Received: sample_weight, "
+            "without y. Pass `y`, or apply the weights in the loss of the "
+            "model."
         )
     # Without what was left out; as for `fit`, tuples in place of lists.
     arrays = tuple(

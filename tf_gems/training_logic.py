@@ -34,8 +34,8 @@ _LOOPS = (
 # What KerasHub overrides to prepare data, where there is a preprocessor.
 _PREPARING = (*_LOOPS, "evaluate", "predict")
 _GUIDE = (
-    "Put `tf_gems.GemLayer`s or a `tf_gems.SparseModel` inside a model of "
-    "yours that trains in its own way, see docs/guides/training_loops.py."
+    "Put `tf_gems.GemLayer`s or a `tf_gems.SparseModel` inside the model "
+    "with the custom training logic, see docs/guides/training_loops.py."
 )
 
 
@@ -62,11 +62,11 @@ def refuse_loops(model):
     loops = overridden(model, _LOOPS)
     if loops:
         raise ValueError(
-            "A model is pruned with Keras' own loops, such as `fit`, which "
-            "call the `train_step` of the model. Received: "
+            "A pruned model is trained by the loops of Keras, such as `fit`, "
+            "which call the `train_step` of the model. Received: "
             f"'{model.name}' of type {type(model).__name__}, which overrides "
-            f"{_listed(loops)}. If that prepares the data, prepare it before "
-            "(a KerasHub model: `preprocessor=None`). " + _GUIDE
+            f"{_listed(loops)}. If this prepares the data, prepare it "
+            "beforehand (a KerasHub model: `preprocessor=None`). " + _GUIDE
         )
 
 
@@ -76,7 +76,7 @@ def refuse_other_backends(model, names):
     names = [name for name in names if name != "compile"]
     if names and backend != "tensorflow":
         raise ValueError(
-            "A model's own training methods are used on the TensorFlow "
+            "Custom training methods of a model require the TensorFlow "
             f"backend. Received: '{model.name}' of type "
             f"{type(model).__name__}, which overrides {_listed(names)}, on "
             f"backend={backend!r}. Set KERAS_BACKEND=tensorflow. Or: " + _GUIDE
@@ -87,9 +87,9 @@ def refuse_other_optimizers(model):
     """Raises an error unless one optimizer, the compiled one, trains."""
     if getattr(model, "optimizer", None) is None or not model.compiled:
         raise ValueError(
-            "Scores train with the optimizer that a model is compiled with. "
-            f"Received: `compile` of '{model.name}', which set none. Pass "
-            "the optimizer to `super().compile(optimizer=...)`. Or: " + _GUIDE
+            "Scores train with the optimizer of `compile`. Received: "
+            f"`compile` of '{model.name}', which set none. Pass the optimizer "
+            "to `super().compile(optimizer=...)`. Or: " + _GUIDE
         )
     others = [
         name
@@ -99,21 +99,21 @@ def refuse_other_optimizers(model):
     ]
     if others:
         raise ValueError(
-            "Scores train with one optimizer, the one that a model is "
-            f"compiled with. Received: '{model.name}' of type "
-            f"{type(model).__name__}, which has several optimizers: "
-            f"{_listed(['optimizer', *others])}. {_GUIDE}"
+            "Scores train with a single optimizer, that of `compile`. "
+            f"Received: '{model.name}' of type {type(model).__name__}, which "
+            f"has several optimizers: {_listed(['optimizer', *others])}. "
+            f"{_GUIDE}"
         )
 
 
 def refuse_unapplied(model):
     """Raises an error for a step that did not train the scores."""
     raise ValueError(
-        "Scores train with the optimizer that a model is compiled with. "
-        f"Received: `train_step` of '{model.name}' of type "
-        f"{type(model).__name__}, which did not give the compiled optimizer "
-        "any score to update. Update `self.trainable_variables`, or those of "
-        "parts of the model, by `self.optimizer.apply_gradients`. Or: " + _GUIDE
+        "Scores train with the optimizer of `compile`. Received: "
+        f"`train_step` of '{model.name}' of type {type(model).__name__}, "
+        "which did not pass any score to the compiled optimizer. Update "
+        "`self.trainable_variables`, or those of parts of the model, with "
+        "`self.optimizer.apply_gradients`. Or: " + _GUIDE
     )
 
 
@@ -130,9 +130,9 @@ def refuse_penalty_alone(model):
     ):
         return
     raise ValueError(
-        "Mining needs a loss: the penalty alone would prune at random. "
-        f"Received: '{model.name}', compiled without one, and no part of it "
-        "adds any. Pass `loss` to `compile`."
+        "Mining requires a loss, because the penalty alone would prune at "
+        f"random. Received: '{model.name}', which is compiled without a loss, "
+        "and no part of which adds one. Pass `loss` to `compile`."
     )
 
 

@@ -46,7 +46,10 @@ def sign_of_training(model):
             if not np.array_equal(
                 ops.convert_to_numpy(variable), ops.convert_to_numpy(first)
             ):
-                return f"'{variable.path}' is no longer what layers begin with"
+                return (
+                    f"'{variable.path}' no longer has the initial values "
+                    "of its layer"
+                )
     return None
 
 

@@ -1,4 +1,4 @@
-"""Gem-Miner's settings as a search space for KerasTuner.
+"""Tunes the settings of Gem-Miner with KerasTuner.
 
 ```python
 from tf_gems import tuning
@@ -23,7 +23,7 @@ try:
     import keras_tuner
 except ImportError as error:
     raise ImportError(
-        "`tf_gems.tuning` needs KerasTuner: `pip install tf_gems[tuner]`."
+        "`tf_gems.tuning` requires KerasTuner: `pip install tf_gems[tuner]`."
     ) from error
 
 from tf_gems import training_data
@@ -49,7 +49,7 @@ _FILE = "ticket.gem"
 
 
 class GemMinerHyperModel(keras_tuner.HyperModel):
-    """Mines a network for one target with settings that a tuner chooses.
+    """Mines a network to one target, with settings that a tuner chooses.
 
     A trial mines, and fine-tunes if `finetuning_epochs` is given. Its result is
     the metrics of the ticket on the validation data, before or after
@@ -57,32 +57,34 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
     with the metrics of the last epoch on the training data. The ticket is saved
     in the directory of the trial, where interrupted mining resumes.
 
-    `search` takes what `fit` takes. Its `epochs` are those of mining. With
-    `keras_tuner.Hyperband` they are those of the bracket, at least two, and
-    every trial mines from the network's initial weights: mining for few epochs
-    cannot be continued for many. Callbacks of `search` see mining and
-    fine-tuning, except for `EarlyStopping`, which sees fine-tuning only:
-    mining that is stopped early misses its target.
+    `search` accepts the arguments of `fit`. Its `epochs` are those of mining.
+    With `keras_tuner.Hyperband` they are those of the bracket, at least two,
+    and every trial mines from the initial weights of the network, because
+    mining for a few epochs cannot be continued to a larger number. Callbacks
+    of `search` are used for mining and fine-tuning, except `EarlyStopping`,
+    which is used only for fine-tuning, because mining that is stopped early
+    misses its target.
 
     Args:
         build: Function that returns a compiled model: a `SparseModel`, or a
-            Keras model that is wrapped in one. It is called with the
-            `keras_tuner.HyperParameters` if it takes an argument, and may
-            search settings of its own.
+            Keras model, which is then wrapped. If the function takes an
+            argument, it is called with the `keras_tuner.HyperParameters`, and
+            can define further hyperparameters.
         target_sparsity: Float in [0, 1), the fraction of zeros.
-        epochs: Positive integer, epochs of mining. Defaults to `None`: those
-            that `search` is given, which take precedence.
-        finetuning_epochs: Integer. Defaults to `0`: the ticket is judged
+        epochs: Positive integer, epochs of mining. Defaults to `None`. The
+            `epochs` of `search` take precedence.
+        finetuning_epochs: Integer. Defaults to `0`: the ticket is evaluated
             before any weight is trained.
         finetuning_learning_rate: As for `tf_gems.methods.Trained`. Defaults
             to `None`: that of the compiled optimizer.
-        regularization: Pair of positive floats, the range of the penalty's
-            weight, searched by its logarithm. Defaults to `(1e-6, 1e-3)`.
+        regularization: Pair of positive floats, the range of the weight of the
+            penalty, searched on a logarithmic scale. Defaults to `(1e-6,
+            1e-3)`.
         freeze_period: Pair of integers, the range of epochs between freezes,
-            of which half the epochs are the most. Defaults to `None`: one to
-            a fourth of the epochs.
+            at most half of the epochs. Defaults to `None`: one to a fourth of
+            the epochs.
         learning_rate: Pair of positive floats, the range of the peak learning
-            rate of the scores, searched by its logarithm. Defaults to
+            rate of the scores, searched on a logarithmic scale. Defaults to
             `(0.01, 1.0)`.
         name: String. Defaults to `None`.
         **kwargs: Arguments of `tf_gems.methods.GemMiner` that are not
@@ -141,7 +143,7 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
         self._first_weights = weakref.WeakKeyDictionary()
 
     def method(self, hp, epochs=None):
-        """Returns the `GemMiner` of some hyperparameters.
+        """Returns the `GemMiner` for given hyperparameters.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
@@ -151,8 +153,8 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
         epochs = epochs or self.epochs
         if epochs is None:
             raise keras_tuner.errors.FatalValueError(
-                "Mining takes a number of epochs. Received: epochs=None. Give "
-                "`epochs` to `search` or to `GemMinerHyperModel`."
+                "Mining requires a number of epochs. Received: epochs=None. "
+                "Pass `epochs` to `search` or to `GemMinerHyperModel`."
             )
         settings = self._choose(hp)
         settings["freeze_period"] = min(
@@ -198,19 +200,20 @@ class GemMinerHyperModel(keras_tuner.HyperModel):
         callbacks=None,
         **arguments,
     ):
-        """Mines, fine-tunes and evaluates; called by the tuner's `search`.
+        """Mines, fine-tunes and evaluates. `search` of the tuner calls this.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
-            model: What `build` returned.
+            model: The model that `build` returned.
             x: See `tf_gems.methods.Method.find`.
             y: See `tf_gems.methods.Method.find`.
             epochs: Positive integer, epochs of mining. Defaults to `None`:
                 those of this object.
-            initial_epoch: Ignored: every trial mines from the beginning.
+            initial_epoch: Ignored, because every trial mines from the
+                beginning.
             verbose: As for `fit`. Defaults to `"auto"`.
-            callbacks: Keras callbacks, with those of the tuner, which see one
-                epoch, the last.
+            callbacks: Keras callbacks, including those of the tuner, which are
+                called for one epoch, the last.
             **arguments: Arguments of `fit` for its data, among them
                 `validation_data` or `validation_split`.
 
@@ -286,27 +289,26 @@ def best_ticket(tuner):
         tuner: The KerasTuner tuner that searched a `GemMinerHyperModel`.
 
     Returns:
-        `tf_gems.Ticket`. It holds, as one that is loaded, the weights to
-        start from, not those after fine-tuning; `tuner.get_best_models()`
-        returns those.
+        `tf_gems.Ticket`, as loaded from a file. It contains the initial
+        weights; `tuner.get_best_models()` returns the fine-tuned weights.
 
     Raises:
         ValueError: If no trial has been finished.
     """
     if not isinstance(tuner, keras_tuner.Tuner):
         raise ValueError(
-            "A search is one of KerasTuner. Received: "
+            "`tuner` must be a tuner of KerasTuner. Received: "
             f"tuner={tuner!r:.100}. Pass the tuner whose `search` has ended."
         )
     trials = tuner.oracle.get_best_trials(1)
     # KerasTuner lists those that failed where none has a result.
     if not trials or trials[0].status != "COMPLETED":
         errors = [(trial.message or "").splitlines() for trial in trials]
-        failed = "".join(f"; the first ended by {e[-1]}" for e in errors if e)
+        failed = "".join(f"; the first ended with {e[-1]}" for e in errors if e)
         raise ValueError(
-            "A search finds a ticket when a trial is finished. Received: "
-            f"tuner of project '{tuner.project_name}', without any{failed}. "
-            "Call `search` first, or again when this is mended."
+            "A search must have a finished trial. Received: tuner of project "
+            f"'{tuner.project_name}', without any{failed}. Call `search` "
+            "first, or again after the error is fixed."
         )
     directory = Path(tuner.get_trial_dir(trials[0].trial_id))
     return Ticket.load(directory / _FILE)
@@ -329,7 +331,8 @@ def _refuse_no_validation(data, tuner):
     """Stops a search whose objective no trial could report."""
     if data is None:
         raise keras_tuner.errors.FatalValueError(
-            "Mining trains. Received: x=None. Give `search` what `fit` takes."
+            "Mining requires data. Received: x=None. Pass the data to "
+            "`search` as to `fit`."
         )
     objective = getattr(getattr(tuner, "oracle", None), "objective", None)
     names = getattr(objective, "objectives", [objective])
@@ -337,9 +340,9 @@ def _refuse_no_validation(data, tuner):
     wanted = [name for name in names if name.startswith("val_")]
     if wanted and not data.validation:
         raise keras_tuner.errors.FatalValueError(
-            "An objective on validation data needs such data. Received: "
+            "An objective on validation data requires such data. Received: "
             f"objective='{wanted[0]}', and neither `validation_data` nor "
-            "`validation_split`. Give one of them to `search`."
+            "`validation_split`. Pass one of them to `search`."
         )
 
 
@@ -395,7 +398,8 @@ def _check_range(pair, name):
         or not 0 < pair[0] <= pair[1]
     ):
         raise ValueError(
-            f"`{name}` is a pair of positive numbers, the ends of its range. "
-            f"Received: {name}={pair!r:.100}. Give such as (0.01, 1.0)."
+            f"`{name}` must be a pair of positive numbers, the ends of its "
+            f"range. Received: {name}={pair!r:.100}. Pass a pair such as "
+            "(0.01, 1.0)."
         )
     return tuple(pair)

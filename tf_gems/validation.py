@@ -35,10 +35,10 @@ def _short(value):
 
 def check_sparsity(value, name="target_sparsity"):
     """Returns `value` if it is a fraction of zeros in [0, 1)."""
-    rule = f"`{name}` is the fraction of zeros in [0, 1). "
+    rule = f"`{name}` must be the fraction of zeros, in [0, 1). "
     received = f"Received: {name}={_short(value)}. "
     if not is_number(value):
-        raise ValueError(rule + received + "Give a number such as 0.98.")
+        raise ValueError(rule + received + "Pass a number such as 0.98.")
     if 0 <= value < 1:
         return float(value)
     if 1 < value < 100:
@@ -48,7 +48,7 @@ def check_sparsity(value, name="target_sparsity"):
     elif value == 1:
         remedy = "A network without weights computes nothing; 0.99 keeps 1 %."
     else:
-        remedy = "Give a number such as 0.98."
+        remedy = "Pass a number such as 0.98."
     raise ValueError(rule + received + remedy)
 
 
@@ -138,9 +138,9 @@ def check_learning_rate(value):
     if is_number(value) and value > 0:
         return value
     raise ValueError(
-        "`learning_rate` must be positive, or a schedule of Keras. Received: "
-        f"learning_rate={_short(value)}. Leave it out for the learning rate of "
-        "the model's own optimizer."
+        "`learning_rate` must be positive, or a Keras schedule. Received: "
+        f"learning_rate={_short(value)}. Leave it out to use the learning "
+        "rate of the model's optimizer."
     )
 
 
@@ -160,7 +160,7 @@ def check_bool(value, name):
 
 def check_regex(value, name):
     """Returns `value` if it is a regular expression."""
-    reason = "it is no string"
+    reason = "it is not a string"
     if isinstance(value, str):
         try:
             re.compile(value)
@@ -169,8 +169,9 @@ def check_regex(value, name):
         else:
             return value
     raise ValueError(
-        f"`{name}` holds regular expressions. Received: {name}={_short(value)} "
-        f"({reason}). Give a part of a weight's path, such as 'dense'."
+        f"`{name}` must contain regular expressions. Received: "
+        f"{name}={_short(value)} ({reason}). Pass a part of a weight's path, "
+        "such as 'dense'."
     )
 
 
@@ -183,7 +184,7 @@ def check_model(value, name="model"):
     raise ValueError(
         f"`{name}` must be a Keras 3 model. Received: {name}={_short(value)} "
         f"of type {type(value).__name__}. Build it with `import keras`, or "
-        "load it by `keras.models.load_model`."
+        "load it with `keras.models.load_model`."
     )
 
 
@@ -197,9 +198,9 @@ def check_eager():
 
     if not tf.executing_eagerly():
         raise RuntimeError(
-            "Weights are read and written where TensorFlow executes eagerly. "
-            "Received: a call within `tf.Graph().as_default()` or a "
-            "`tf.function`. Call it outside of them."
+            "Weights must be read and written in eager execution of "
+            "TensorFlow. Received: a call within `tf.Graph().as_default()` "
+            "or a `tf.function`. Call it outside of them."
         )
 
 
@@ -211,8 +212,8 @@ def check_package(module, package, extra, rule):
         found = None
     if found is None:
         raise RuntimeError(
-            f"{rule} Received: a Python without the module `{module}`. Install "
-            f"it by `pip install tf_gems[{extra}]`."
+            f"{rule} Received: a Python environment without the module "
+            f"`{module}`. Install it with `pip install tf_gems[{extra}]`."
         )
     return importlib.metadata.version(package)
 
@@ -237,7 +238,7 @@ def check_list(value, name, of="values"):
     if (listed or getattr(value, "ndim", None) == 1) and len(value):
         return list(value)
     raise ValueError(
-        f"`{name}` must be a list of {of}, one at least. Received: "
+        f"`{name}` must be a non-empty list of {of}. Received: "
         f"{name}={_short(value)}."
     )
 

@@ -17,14 +17,14 @@ def scope_of(model):
 def prepare(model):
     """Prepares a model so that `fit` and `evaluate` run on several workers.
 
-    Under `MultiWorkerMirroredStrategy`, Keras 3.15 averages the first batch
-    and scalar logs over the workers, which fails. This uses the shapes of the
-    worker's own batch, and logs that are vectors of one entry. A `SparseModel`
-    needs no such call.
+    With `MultiWorkerMirroredStrategy`, Keras 3.15 averages the first batch and
+    scalar logs over the workers, which fails. A prepared model uses the shapes
+    of the worker's own batch, and logs that are vectors of one entry. A
+    `SparseModel` does not need this call.
 
     Args:
-        model: Keras model, made in the scope of its strategy. Under any other
-            strategy it stays as it is.
+        model: Keras model, created in the scope of its strategy. With any
+            other strategy it is not changed.
 
     Returns:
         The model.

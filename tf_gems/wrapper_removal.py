@@ -221,8 +221,8 @@ def _refuse_remaining(model):
     ]
     if remaining:
         raise ValueError(
-            "The `GemLayer`s of a model that is stripped must be attributes, "
-            f"or in lists or dicts of them. Received: '{model.name}', in which "
-            f"'{remaining[0].name}' is none of these. Build the plain model, "
-            "and wrap it in `tf_gems.SparseModel`."
+            "The `GemLayer`s of a model must be attributes, or in lists or "
+            "dicts that are attributes, to be stripped. Received: "
+            f"'{model.name}', in which '{remaining[0].name}' is not. Build "
+            "the plain model, and wrap it in `tf_gems.SparseModel`."
         )

@@ -104,7 +104,7 @@ def test_event_files_contain_densities_flips_and_scores(tmp_path):
 def test_model_without_masks_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="holds no `GemLayer`"):
+    with pytest.raises(ValueError, match="contains no `GemLayer`"):
         model.fit(
             X,
             X[:, :2],

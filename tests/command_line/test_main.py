@@ -299,7 +299,7 @@ def test_help(capsys):
         (["expand", "a.gem", "--output=a.h5"], "--output=a.h5"),
         (
             ["expand", "a", "--output=a.keras", "--model=b", "--network=c"],
-            "not both",
+            "cannot be combined",
         ),
         (["export", "a.keras"], "--output"),
         (["export", "a.keras", "--output=b", "--optimize=x"], "optimize"),

@@ -179,7 +179,7 @@ def test_interrupted_recipe_explains_resuming(tmp_path):
         with start(command, stdout=subprocess.DEVNULL) as other:
             errors = other.stderr.read()
         assert other.returncode not in (0, None)
-        assert "One process at a time works in a directory" in errors
+        assert "Only one process can work in a directory" in errors
         assert str(tmp_path) in errors
         process.send_signal(signal.SIGINT)
         errors = process.stderr.read()

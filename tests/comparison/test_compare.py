@@ -245,7 +245,7 @@ def test_methods_may_be_names_or_functions(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"epochs": 1}, "'miner' takes 2 at sparsity 0.5.*raise `epochs`"),
+        ({"epochs": 1}, "'miner' takes 2 at sparsity 0.5.*increase `epochs`"),
         ({"epochs": 0}, "`epochs` must be a positive integer"),
         ({"sparsities": [80]}, "Did you mean 0.8"),
         ({"methods": ["snup"]}, "Did you mean 'snip'"),
@@ -256,7 +256,7 @@ def test_methods_may_be_names_or_functions(tmp_path):
         ({"metric": "MeanIoU"}, "`metric` must be a Keras metric"),
         ({"build": several}, "'several' with 2 outputs"),
         ({"train": []}, "train of type ListedBatches, which is empty"),
-        ({"train": iter(TRAIN)}, "does not give each batch again"),
+        ({"train": iter(TRAIN)}, "yields each batch only once"),
         (
             {"train": [(x, np.full(len(y), np.nan)) for x, y in TRAIN]},
             "16 NaN among the targets of train",

@@ -60,7 +60,7 @@ def test_nonfinite_outputs_ask_for_other_inputs():
     found = parity.measure_parity(
         {"y": np.ones(3)}, {"y": np.array([1, np.nan, 1])}
     )
-    with pytest.raises(RuntimeError, match="`inputs` hold NaN or infinite"):
+    with pytest.raises(RuntimeError, match="`inputs` contain NaN or infinite"):
         found.refuse_above(1e-4, "path='a'")
 
 

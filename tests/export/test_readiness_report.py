@@ -76,11 +76,11 @@ def test_two_thirds_are_counted_before_and_after_export(
     [
         (
             layers.MaxPooling2D(name="middle"),
-            "after its stem it has an operator MAX_POOL",
+            "the operator MAX_POOL",
         ),
         (
             layers.Conv2D(32, 3, padding="same", name="middle"),
-            "has an operator CONV_2D",
+            "the operator CONV_2D",
         ),
     ],
 )

@@ -120,11 +120,11 @@ def test_unsupported_layers_are_named():
     with pytest.raises(ValueError) as caught:
         to_tf_keras(model)
     message = str(caught.value)
-    assert "'strange' with 4 that have none" in message
+    assert "'strange' with 4 layers that" in message
     assert "'mine': Own from" in message and "'fine'" not in message
     assert "'root': `tf_keras` has no RMSNormalization" in message
     assert "'lambda': Dense has activation" in message
-    assert "the operation Cumsum has no twin" in message
+    assert "the operation Cumsum has no counterpart" in message
 
     class Subclassed(keras.Model):
         def build(self, shape):

@@ -119,7 +119,9 @@ def test_unseeded_random_layers_are_named(tmp_path):
     x = users.floats(4, 9)
     for export in EXPORTS[:2]:
         for compact in (False, True):
-            with pytest.raises(RuntimeError, match="'z', which draws other"):
+            with pytest.raises(
+                RuntimeError, match="'z', which draws different"
+            ):
                 export(sparse, tmp_path / "m.tflite", x, compact=compact)
     assert not os.listdir(tmp_path)
     path = tmp_path / "m.tflite"
@@ -156,7 +158,7 @@ def test_fixed_batch_size_takes_more_examples(export, tmp_path):
     report = export(sparse, tmp_path / "m.tflite", more)
     assert report.largest_difference <= 1e-4 * report.largest_output
     with pytest.raises(
-        ValueError, match="`inputs` must hold at least one.*3 exam"
+        ValueError, match="`inputs` must contain at least one.*3 exam"
     ):
         export(sparse, tmp_path / "other.tflite", more[:3])
 

@@ -265,7 +265,7 @@ def test_data_is_identified_by_contents():
         assert one != describe_data(form(other + 1), "train")
     # The order counts in ordered containers.
     assert describe_data((X, Y), "a") != describe_data((X, other), "a")
-    with pytest.warns(UserWarning, match="`train` differ from reading"):
+    with pytest.warns(UserWarning, match="`train` differ each time"):
         noisy = describe_data(Noisy(), "train")
     kind, labels = noisy["examples"]
     assert kind == "random" and len(labels) == 64
@@ -281,11 +281,11 @@ class Endless(keras.utils.PyDataset):
 @pytest.mark.parametrize(
     "data, message",
     [
-        (Endless(), "of type Endless, which repeats for ever"),
+        (Endless(), "of type Endless, which repeats forever"),
         ([], "train of type ListedBatches, which is empty"),
         ((X[:0], Y[:0]), "which is empty"),
         ((X, np.where(Y > 9, np.nan, Y)), "2 NaN among the targets of train"),
-        (iter([(X, Y)]), "list_iterator, which does not give"),
+        (iter([(X, Y)]), "list_iterator, which yields each"),
     ],
 )
 def test_data_without_targets_is_refused(data, message):
@@ -296,6 +296,6 @@ def test_data_without_targets_is_refused(data, message):
 def test_infinite_dataset_is_refused():
     tf = pytest.importorskip("tensorflow")
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
-    with pytest.raises(ValueError, match="repeats for ever"):
+    with pytest.raises(ValueError, match="repeats forever"):
         describe_data(data.repeat(), "train")
     assert describe_data(data.repeat(2), "train")["batches"]

@@ -102,7 +102,7 @@ def test_resumed_run_requires_same_target(tmp_path):
         with pytest.raises(ValueError) as error:
             fit(sparse_model(), *[miner, backup()][::order])
         message = str(error.value)
-        assert "target_sparsity=0.9, which leaves 21 of 208" in message
+        assert "target_sparsity=0.9, which keeps 21 of 208" in message
         assert "Use target_sparsity=0.798077" in message
         assert 1 - 42 / 208 == pytest.approx(0.798077, abs=1e-6)
     # The remedy in the message works.
@@ -127,7 +127,7 @@ def test_weights_of_other_phase_are_refused(tmp_path):
         tuned.load_weights(paths[0])
     for was, now in zip(before, flags(tuned), strict=True):
         np.testing.assert_array_equal(was, now)
-    with pytest.raises(ValueError, match="made with `phase='finetuning'`"):
+    with pytest.raises(ValueError, match="created with `phase='finetuning'`"):
         mining.load_weights(paths[1])
     other = sparse_model("finetuning")
     other.load_weights(paths[1])

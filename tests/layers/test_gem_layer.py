@@ -345,9 +345,13 @@ def test_bad_arguments_are_refused():
         tf_gems.GemLayer(dense, score_initializer="unifrm")
     with pytest.raises(ValueError, match="(?s)mask.*must be a name.*Received"):
         tf_gems.GemLayer(dense, mask=0.5)
-    with pytest.raises(ValueError, match="once only.*holds a `GemLayer`"):
+    with pytest.raises(
+        ValueError, match="only be pruned once.*contains a `Gem"
+    ):
         tf_gems.GemLayer(tf_gems.GemLayer(dense))
-    with pytest.raises(ValueError, match="once only.*holds a `GemLayer`"):
+    with pytest.raises(
+        ValueError, match="only be pruned once.*contains a `Gem"
+    ):
         tf_gems.GemLayer(keras.Sequential([tf_gems.GemLayer(dense)]))
     with pytest.raises(ValueError, match="Only Keras 3.*layer=3 from"):
         tf_gems.GemLayer(3)

@@ -66,7 +66,7 @@ def test_methods_do_not_keep_zeros(name):
 
 def test_dense_phases_need_a_dense_network():
     method = methods.ACDC(0.9, epochs=2)
-    with pytest.raises(ValueError, match="starts from a dense network"):
+    with pytest.raises(ValueError, match="must start from a dense"):
         method.find(compiled(network()), dense_data(), verbose=0)
 
 
@@ -89,7 +89,7 @@ def test_layers_with_few_weights_pass_on_their_share(distribution):
 def test_target_below_current_sparsity_is_refused():
     for method in (methods.Magnitude(0.5), methods.GemMiner(0.5, epochs=2)):
         sparse = compiled(network())
-        with pytest.raises(ValueError, match="0.5.*zero or frozen already"):
+        with pytest.raises(ValueError, match="0.5.*already zero or frozen"):
             method.find(sparse, dense_data(), verbose=0)
     with pytest.raises(ValueError, match="Use a target of 0.8"):
         mine(gems.SparseModel(network()), *dense_data(), target_sparsity=0.5)
@@ -98,7 +98,7 @@ def test_target_below_current_sparsity_is_refused():
 def test_second_mining_with_lower_target_is_refused():
     sparse = gems.SparseModel(network(0.0), seed=0)
     mine(sparse, *dense_data(), target_sparsity=0.8)
-    with pytest.raises(ValueError, match="never come back"):
+    with pytest.raises(ValueError, match="stay pruned"):
         mine(sparse, *dense_data(), target_sparsity=0.8)
     with pytest.raises(ValueError, match="which keeps 180 weights"):
         mine(sparse, *dense_data(), target_sparsity=0.5)

@@ -148,7 +148,7 @@ def test_sparse_network_is_refused():
     sparse = network()
     sparse.start_finetuning(methods.Magnitude(0.5).find(sparse))
     sparse.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="starts from a dense network"):
+    with pytest.raises(ValueError, match="must start from a dense"):
         sparse.fit(X, Y, verbose=0, callbacks=[ACDCCallback(0.75)])
 
 

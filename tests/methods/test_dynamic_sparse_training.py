@@ -213,7 +213,7 @@ def dataset():
 def test_callbacks_refuse_unsupported_models():
     sparse = network()
     method = training("set")
-    with pytest.raises(ValueError, match="which is mining.*prepare"):
+    with pytest.raises(ValueError, match="mining phase.*prepare"):
         sparse.fit(dataset(), callbacks=[method.callback()], verbose=0)
     method.prepare(sparse)
     sparse.compile("sgd", "mse")
@@ -236,7 +236,10 @@ def test_wrong_arguments_are_refused():
         (lambda: methods.RigL(0.9, end=1.5), "end=1.5"),
         (lambda: methods.RigL(0.9, update_period=0), "update_period=0"),
         (lambda: methods.RigL(0.9).callback(), "data=None"),
-        (lambda: methods.RigL(0.9).callback(iter(DATA)), "each batch once"),
+        (
+            lambda: methods.RigL(0.9).callback(iter(DATA)),
+            "each batch only once",
+        ),
         (lambda: RewiringCallback(None, fraction="cosin"), "fraction='cosin'"),
     ]:
         with pytest.raises(ValueError, match=message):

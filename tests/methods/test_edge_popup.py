@@ -265,7 +265,9 @@ def test_wrong_arguments_are_refused():
             methods.EdgePopup(0.9, **arguments)
     model = whole()
     model.compile("sgd", LOSS)
-    with pytest.raises(ValueError, match="must leave a weight.*195 prunable"):
+    with pytest.raises(
+        ValueError, match="must keep at least one.*195 prunable"
+    ):
         methods.EdgePopup(0.999, 1).find(model, DATA)
     model = whole()
     model.compile("sgd", LOSS)

@@ -259,7 +259,7 @@ def test_model_in_mining_phase_is_refused():
     sparse, _ = trained()
     mining = gems.GemMinerCallback(0.5, freeze_period=1)
     sparse.fit(*DATA[0], epochs=3, verbose=0, callbacks=[mining])
-    with pytest.raises(ValueError, match="which is mining"):
+    with pytest.raises(ValueError, match="in the mining phase"):
         sparse.fit(*DATA[0], callbacks=[gems.GradualMagnitudeCallback(0.9)])
 
 
@@ -326,7 +326,7 @@ def test_refusals():
     sparse = network()
     sparse.train_on_batch(*DATA[0])
     callback = GradualMagnitudeCallback(0.9)
-    with pytest.raises(ValueError, match="which is mining.*prepare"):
+    with pytest.raises(ValueError, match="in the mining phase.*prepare"):
         sparse.fit(*DATA[0], callbacks=[callback], verbose=0)
     for arguments in ({"begin": 0.8}, {"end": 1.1}, {"begin": -0.1}):
         with pytest.raises(ValueError, match="begin=.*end="):

@@ -116,7 +116,9 @@ def test_empty_user_directory_is_kept(tmp_path):
 
 def test_two_searches_in_one_directory_are_refused(tmp_path):
     with lock(tmp_path):
-        with pytest.raises(RuntimeError, match="in which another one works"):
+        with pytest.raises(
+            RuntimeError, match="in which another process works"
+        ):
             search("gem_miner", DATA, tmp_path)
 
 

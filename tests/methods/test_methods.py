@@ -269,7 +269,7 @@ def test_wrong_arguments_are_refused():
 def test_missing_requirements_are_named():
     sparse = network()
     snip = methods.Snip(0.5, batches=3)
-    with pytest.raises(ValueError, match="looks at data. Received: data=None"):
+    with pytest.raises(ValueError, match="requires data. Received: data=None"):
         snip.find(sparse)
     with pytest.raises(ValueError, match="2 batches, for batches=3"):
         snip.find(sparse, DATA)

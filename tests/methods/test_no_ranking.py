@@ -45,5 +45,5 @@ def test_nan_weights_give_no_ticket():
     sparse = model()
     weight = sparse.gem.prunable[0].weight
     weight.assign(weight * np.inf)
-    with pytest.raises(ValueError, match="scores with NaN or infinity"):
+    with pytest.raises(ValueError, match="scores with NaN or infinite"):
         tf_gems.methods.Magnitude(0.5).find(sparse)

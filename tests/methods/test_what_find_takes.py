@@ -207,7 +207,9 @@ def test_stopped_search_gives_no_ticket(method):
 
 def test_too_short_data_is_refused():
     batches = iter([(X, Y)])
-    with pytest.raises(ValueError, match="gives each batch once.*for 3 epochs"):
+    with pytest.raises(
+        ValueError, match="yields each batch only once.*for 3 epochs"
+    ):
         methods.GradualMagnitude(0.5, epochs=3).find(network(), batches)
     with pytest.raises(ValueError, match="data=None"):
         methods.GemMiner(0.5, epochs=2, freeze_period=1).find(network())

@@ -106,5 +106,7 @@ def test_refuses_too_large_counts(count, rule):
 
 
 def test_refuses_nan():
-    with pytest.raises(ValueError, match="scores with NaN.*lower the learning"):
+    with pytest.raises(
+        ValueError, match="scores with NaN.*Reduce the learning"
+    ):
         keep_largest([np.array([0.1, np.nan])], 1)

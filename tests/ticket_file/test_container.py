@@ -322,9 +322,9 @@ def test_recompressed_parts_give_same_ticket(path, header):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"fingerprint": "0" * 16}, "fingerprint is that of another network"),
-        ({"metadata": []}, "metadata are no object"),
-        ({"metadata": {"loss": float("nan")}}, "holds NaN"),
+        ({"fingerprint": "0" * 16}, "fingerprint belongs to another network"),
+        ({"metadata": []}, "metadata is not an object"),
+        ({"metadata": {"loss": float("nan")}}, "contains NaN"),
         ({"weights": []}, "list indices"),
         ({"weights": None}, "not subscriptable"),
         ({"weights": {"path": ["stem"]}}, "shape"),
@@ -369,13 +369,13 @@ def test_invalid_headers_are_refused(path, text):
         ({"width": 32}, "impossible weight"),
         ({"width": 10**30}, "impossible weight"),
         ({"width": 0}, "positions"),
-        ({"dtype": "float64"}, "numbers do not inflate"),
+        ({"dtype": "float64"}, "numbers do not have their length"),
         ({"dtype": "object"}, "impossible weight"),
         ({"dtype": "<f4"}, "impossible weight"),
         ({"dtype": None}, "impossible weight"),
         ({"dtype": []}, "impossible weight"),
-        ({"coding": "float16"}, "numbers do not inflate"),
-        ({"coding": "constant"}, "numbers do not inflate"),
+        ({"coding": "float16"}, "numbers do not have their length"),
+        ({"coding": "constant"}, "numbers do not have their length"),
         ({"coding": "signs"}, ""),
         ({"coding": "other"}, "impossible weight"),
         ({"coding": {}}, "impossible weight"),
@@ -410,7 +410,7 @@ def test_wrong_positions_signs_and_numbers_are_refused(path):
         refused(path)
     for other in (b"", numbers[:-1], numbers + b"\0", bytes(10**7)):
         rewrite(path, numbers=other)
-        assert "numbers do not inflate" in refused(path)
+        assert "numbers do not have their length" in refused(path)
 
 
 def test_sign_padding_is_checked(tmp_path):
@@ -432,7 +432,7 @@ def test_decompression_bombs_are_refused(path, header):
     # The prefix states that the header is short.
     stored, text = deflate(b" " * 2**25), 100
     path.write_bytes(sealed((len(stored), text, 0), stored))
-    assert "header does not inflate to 100 bytes" in refused(path)
+    assert "header does not have 100 bytes" in refused(path)
 
     # A network of 2^31 + 8 weights that keeps none.
     columns = {
@@ -529,7 +529,7 @@ def test_half_precision_is_optional(tmp_path):
 def test_large_metadata_are_refused_on_write(tmp_path):
     ticket = example()
     ticket.metadata["curve"] = "x" * 2**21
-    with pytest.raises(ValueError, match="metadata in at most 2,097,152"):
+    with pytest.raises(ValueError, match="must take at most 2,097,152"):
         ticket.save(tmp_path / "large.gem")
     assert not list(tmp_path.iterdir())
 

@@ -158,7 +158,7 @@ for path in sys.argv[1:]:
         except ValueError as error:
             assert not isinstance(error.__cause__, MemoryError), path
             print("refused", error)
-            found = re.search("takes ([0-9,]+) bytes", str(error))
+            found = re.search("requires ([0-9,]+) bytes", str(error))
             needed = int(found[1].replace(",", "")) if found else 2**30
         else:
             needed = most
@@ -275,4 +275,4 @@ def test_weight_paths_are_bounded_on_write():
     for name in ("w" * 1025, 3):
         with pytest.raises(ValueError, match="at most 1,024 characters") as e:
             ticket_file.encode({name: np.ones(2, bool)}, {name: np.ones(2)}, {})
-        assert re.search("Received: .* short names", str(e.value))
+        assert re.search("Received: .* shorter names", str(e.value))

@@ -1,7 +1,7 @@
 """Callbacks for `fit`.
 
-Those that prune are part of their method, in `tf_gems.gem_miner` and
-`tf_gems.methods`; they are public here as well, and are loaded when used.
+Callbacks that prune are defined with their method, in `tf_gems.gem_miner` and
+`tf_gems.methods`. They are also available here, and are loaded when used.
 """
 
 import importlib

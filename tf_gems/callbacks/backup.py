@@ -37,38 +37,39 @@ class Backup(keras.callbacks.Callback):
     """Saves the state of training after every epoch, and restores it.
 
     `keras.callbacks.BackupAndRestore` overwrites its only file, so a run that
-    is killed while it writes cannot be resumed; it does not save the states of
-    random layers either. Here each epoch has its own file, which is renamed
-    into place when it is complete. If a file is damaged, the previous one is
-    used. If the order of the data depends on the epoch only, see
-    `tf_gems.callbacks.SetEpoch`, a run that is killed and restarted gives the
-    same result, bit for bit, on the same kind of device.
+    is killed while it writes cannot be resumed. It does not save the states of
+    random layers either. This callback writes one file for each epoch, which
+    is renamed into place when it is complete. If a file is damaged, the
+    previous one is used. If the order of the data depends only on the epoch,
+    see `tf_gems.callbacks.SetEpoch`, a run that is killed and restarted gives
+    bitwise the same result on the same kind of device.
 
     The state consists of the variables of the model and of its optimizer. The
-    position in the list of callbacks does not matter, unless others change
-    variables at the end of an epoch: list those first. The state of other
-    callbacks, such as the patience of `EarlyStopping`, is not saved.
+    position in the list of callbacks does not matter, unless other callbacks
+    change variables at the end of an epoch: list those first. The state of
+    other callbacks, such as the patience of `EarlyStopping`, is not saved.
 
     The data should have a known length, see
-    `tf.data.experimental.assert_cardinality`: on TensorFlow, a read beyond the
-    end counts as a step of the optimizer in the first epoch of every process.
+    `tf.data.experimental.assert_cardinality`. Otherwise, on TensorFlow,
+    reading beyond the end counts as a step of the optimizer in the first epoch
+    of every process.
 
-    With several workers, the chief writes and all read: the directory must be
-    on a file system that they share.
+    With several workers, the chief writes the backups and all workers read
+    them. The directory must be on a shared file system.
 
-    A backup belongs to one training. It holds digests of the network, its
-    initial weights and seeds, the optimizer and the loss; a training that
-    differs in one of them is refused. So set a seed. List anything else that
-    the training depends on in `belongs_to`.
+    A backup belongs to one training. It contains digests of the network, its
+    initial weights and seeds, the optimizer and the loss. If one of them
+    differs, an error is raised, so set a seed. List everything else that the
+    training depends on in `belongs_to`.
 
     Args:
-        directory: Path of the backups, made when there is something to save.
-        belongs_to: List of whatever else the training depends on: data sets,
-            arrays, callbacks, JSON values. Defaults to none.
+        directory: Path of the backups, created with the first backup.
+        belongs_to: List of everything else that the training depends on: data
+            sets, arrays, callbacks, JSON values. Defaults to none.
 
     Raises:
-        ValueError: If the backup is of another training.
-        OSError: If there is no room for a backup; the last one is kept.
+        ValueError: If the backup belongs to another training.
+        OSError: If there is no space for a backup. The previous one is kept.
 
     Example:
 
@@ -94,12 +95,12 @@ class Backup(keras.callbacks.Callback):
 
     @property
     def paths(self):
-        """The backups that there are, the last one first."""
+        """The existing backups, the latest first."""
         return sorted(self.directory.glob("*.backup"), reverse=True)
 
     @property
     def epoch(self):
-        """Integer, epochs of training that the last whole backup holds."""
+        """Integer, the number of epochs in the latest complete backup."""
         for path in self.paths:
             with contextlib.suppress(OSError, ValueError):
                 return _read(path)[0]["epoch"]
@@ -174,9 +175,9 @@ class Backup(keras.callbacks.Callback):
         _keras.set_initial_epoch(self.model, None)
 
     def remove(self):
-        """Removes the backups; a kill meanwhile does no harm.
+        """Removes the backups. This can be interrupted safely.
 
-        The directory goes with them, unless it holds something else.
+        The directory is removed too, unless it contains other files.
         """
         remove_files(self.directory, BACKUP)
 

@@ -10,13 +10,14 @@ from tf_gems.validation import check_integer
 
 
 class GemTensorBoard(keras.callbacks.Callback):
-    """Writes what pruning does to every weight, for `tensorboard --logdir`.
+    """Logs the pruning of every weight for TensorBoard.
 
     At the end of every epoch, for each prunable weight:
 
-    * `density/<path>`: the fraction that the network computes with;
-    * `flips/<path>`: the fraction whose mask differs from an epoch before;
-    * `scores/<path>`: histogram of the scores that are alive, while mining;
+    * `density/<path>`: the fraction of kept entries;
+    * `flips/<path>`: the fraction of entries whose mask has changed since the
+    previous epoch;
+    * `scores/<path>`: histogram of the scores of alive entries, while mining;
 
     and `density`, `alive_density` and `flips` over all weights. Metrics and
     losses are written by `keras.callbacks.TensorBoard`, which can use the same
@@ -24,8 +25,8 @@ class GemTensorBoard(keras.callbacks.Callback):
 
     Args:
         log_dir: Path of the event files.
-        histogram_freq: Integer, epochs from one histogram to the next; `0`
-            for none. Defaults to `1`.
+        histogram_freq: Integer, number of epochs between histograms; `0` for
+            none. Defaults to `1`.
 
     Example:
 

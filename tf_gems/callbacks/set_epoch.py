@@ -6,13 +6,14 @@ import keras
 class SetEpoch(keras.callbacks.Callback):
     """Sets the epoch of a data set, which determines its order.
 
-    Without it, a data set counts how often it was read, and starts with the
-    order of the first epoch when training is resumed.
+    Without this callback, a data set counts how often it was read, and starts
+    with the order of the first epoch when training is resumed.
 
     Args:
-        data: What `tf_gems.datasets.ImageData.batches` or
-            `tf_gems.datasets.by_epoch` returned, and `fit` is given; or any
-            object with a method `set_epoch`.
+        data: The data set that is passed to `fit`, returned by
+            `tf_gems.datasets.ImageData.batches` or
+            `tf_gems.datasets.by_epoch`; or any object with a method
+            `set_epoch`.
 
     Raises:
         ValueError: If the data has no method `set_epoch`.

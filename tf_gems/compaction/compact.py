@@ -27,13 +27,13 @@ TOLERANCE = 1e-5
 
 
 def compact(model, inputs=None):
-    """Removes the channels that the zeros of a pruned model have cut off.
+    """Removes the channels that the zeros of a pruned model disconnect.
 
-    A channel whose incoming weights are all zero has a constant value, the one
-    that the bias, a normalization and an activation give it. The constant is
-    folded into the bias of the layers that read the channel, and the channel
-    is removed. A channel that no layer reads is removed as well. The result is
-    a smaller plain Keras model with the same outputs up to rounding.
+    A channel whose incoming weights are all zero has a constant value, which
+    follows from its bias, normalization and activation. The constant is folded
+    into the bias of the layers that read the channel, and the channel is
+    removed. A channel that no layer reads is removed too. The result is a
+    smaller plain Keras model with the same outputs up to rounding.
 
     Supported are dense layers, convolutions of one to three dimensions
     (also depthwise, separable and transposed), batch normalization,
@@ -42,19 +42,19 @@ def compact(model, inputs=None):
     channels that it reads and writes, and is listed in the report.
 
     Args:
-        model: Built `keras.Sequential` or functional model, with zeros; a
-            `tf_gems.SparseModel` after `tf_gems.strip`. It is not changed.
-        inputs: Batch of inputs, as `model` takes it, with which the outputs
-            of both models are compared. Defaults to `None`: two random
-            inputs.
+        model: Built `keras.Sequential` or functional model with zeros in its
+            weights. Pass a `tf_gems.SparseModel` through `tf_gems.strip`
+            first. The model is not changed.
+        inputs: Batch of inputs on which the outputs of both models are
+            compared. Defaults to `None`: two random inputs.
 
     Returns:
         `(compacted, report)`: a Keras model that is not compiled, and a
         `tf_gems.compaction.CompactionReport`.
 
     Raises:
-        ValueError: If the graph of the model is not known, or the model holds
-            `GemLayer`s.
+        ValueError: If the graph of the model is not known, or the model
+            contains `GemLayer`s.
         RuntimeError: If the outputs of both models differ.
 
     Example:

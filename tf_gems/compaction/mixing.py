@@ -60,40 +60,38 @@ class Mixing(Rule):
 
     def add_outputs(self, channels):
         layer = self.call.operation
-        (tensor,), (output,) = self.call.inputs, self.call.outputs
-        foldable, constants = self._foldable(channels, tensor)
+        foldable, constants = self._foldable(channels)
         varies = self.reads[~foldable].any(axis=0)
         found = constants @ self.gain
         if layer.use_bias:
             found = found + array_of(layer.bias)
         found = np.where(varies, np.nan, found)
-        channels.add(output, activate(layer.activation, found))
+        channels.add(self.output, activate(layer.activation, found))
 
     def requirement(self, channels):
-        (tensor,), (output,) = self.call.inputs, self.call.outputs
-        foldable, _ = self._foldable(channels, tensor)
-        read = self.reads[:, channels.kept(output)].any(axis=1)
-        carried = read & self._carried(channels, tensor)
+        tensor, (foldable, _) = self.tensor, self._foldable(channels)
+        read = self.reads[:, channels.kept(self.output)].any(axis=1)
+        carried = read & self._carried(channels)
         yield tensor, read & ~foldable & ~carried
         if carried.any():
             sizes = np.abs(np.nan_to_num(channels.constants(tensor)))
             largest = sizes[carried].max()
-            kept = self._carried(channels, tensor) & channels.kept(tensor)
+            kept = self._carried(channels) & channels.kept(tensor)
             if sizes[kept].max(initial=0) < _LEAST_CARRIER * largest:
                 first = np.argmax(np.where(carried, sizes, 0.0))
                 yield tensor, np.arange(len(sizes)) == first
 
-    def _carried(self, channels, tensor):
+    def _carried(self, channels):
         """Returns which inputs are constants that only a carrier can hold."""
-        constants = channels.constants(tensor)
+        constants = channels.constants(self.tensor)
         layer = self.call.operation
         if is_borderless(layer) or type(layer) in SEPARABLE:
             return np.zeros(len(constants), bool)
         return ~np.isnan(constants) & (constants != 0)
 
-    def _foldable(self, channels, tensor):
+    def _foldable(self, channels):
         """Returns which inputs can be folded, and their values (or zero)."""
-        constants = channels.constants(tensor)
+        constants = channels.constants(self.tensor)
         foldable = ~np.isnan(constants)
         if not is_borderless(self.call.operation):
             foldable &= constants == 0
@@ -101,9 +99,9 @@ class Mixing(Rule):
 
     def rebuild(self, channels):
         old = self.call.operation
-        (tensor,), (output,) = self.call.inputs, self.call.outputs
-        inputs, outputs = channels.kept(tensor), channels.kept(output)
-        _, constants = self._foldable(channels, tensor)
+        inputs = channels.kept(self.tensor)
+        outputs = channels.kept(self.output)
+        _, constants = self._foldable(channels)
         bias = (constants[~inputs] @ self.gain[~inputs])[outputs]
         folds = bias.any()
         if old.use_bias:
@@ -115,19 +113,19 @@ class Mixing(Rule):
         )
         weights = self._sliced(inputs, outputs)
         if type(old) not in SEPARABLE:
-            extra = self._carry(channels, tensor)[:, inputs][..., outputs]
+            extra = self._carry(channels)[:, inputs][..., outputs]
             if type(old) in TRANSPOSED:
                 extra = np.swapaxes(extra, -1, -2)
             weights[0] = weights[0] + extra.reshape(weights[0].shape)
         return layer, [*weights, bias] if layer.use_bias else weights
 
-    def _carry(self, channels, tensor):
+    def _carry(self, channels):
         """Returns what is added to the kernel for constants that go."""
         added = np.zeros_like(self.kernel)
-        kept, carried = channels.kept(tensor), self._carried(channels, tensor)
+        kept, carried = channels.kept(self.tensor), self._carried(channels)
         gone = carried & ~kept & self.reads.any(axis=1)
         if gone.any() and (carried & kept).any():
-            constants = np.where(carried, channels.constants(tensor), 0.0)
+            constants = np.where(carried, channels.constants(self.tensor), 0.0)
             carrier = np.argmax(np.where(kept, np.abs(constants), 0.0))
             shares = constants[gone] / constants[carrier]
             added[:, carrier] = np.einsum(

@@ -12,13 +12,13 @@ from tf_gems.tables import Table
 
 @dataclasses.dataclass(frozen=True)
 class CompactionReport(DataReport):
-    """What `tf_gems.compact` removed, layer by layer.
+    """The channels that `tf_gems.compact` removed, layer by layer.
 
     Attributes:
         rows: List of dicts, one for each layer with weights: `layer`,
             `channels`, `parameters` and `multiply_adds`, each a pair of
-            integers (before, after). Multiply-adds are those of one input.
-            Unknown sizes of maps count as one.
+            integers (before, after). Multiply-adds are for one input. Unknown
+            sizes of feature maps count as one.
         kept: Dict from the name of an operation that was left unchanged to
             the reason.
         shared: Names of layers that the compact model shares with the

@@ -33,6 +33,18 @@ class Rule:
         self.call = call
         self.reason = reason
 
+    @property
+    def tensor(self):
+        """The input, of an operation that has one."""
+        (tensor,) = self.call.inputs
+        return tensor
+
+    @property
+    def output(self):
+        """The output, of an operation that has one."""
+        (output,) = self.call.outputs
+        return output
+
     def add_outputs(self, channels):
         """Adds the outputs with their constants, and ties."""
         for tensor in self.call.outputs:
@@ -59,18 +71,6 @@ class Tied(Rule):
     """An operation whose channels are those of its inputs, one by one."""
 
     removes = True
-
-    @property
-    def tensor(self):
-        """The input, of an operation that has one."""
-        (tensor,) = self.call.inputs
-        return tensor
-
-    @property
-    def output(self):
-        """The output."""
-        (output,) = self.call.outputs
-        return output
 
     def pinned(self):
         return self.call.masks  # their last axis is none of channels

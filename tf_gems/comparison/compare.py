@@ -58,82 +58,83 @@ def compare(
 ) -> Comparison:
     """Compares pruning methods at equal numbers of training epochs.
 
-    Every cell (a method at a sparsity with a seed) gets a fresh model. The
-    method finds its ticket, which may take epochs of training. The rest of
-    `epochs`, which is the same for every cell, fine-tunes the ticket. So a
-    method that does not train fine-tunes the longest.
+    Every cell (a method at a sparsity with a seed) gets a new model. The
+    method finds its ticket, which may take epochs of training. The remaining
+    epochs fine-tune the ticket. The total number, `epochs`, is the same for
+    every cell, so a method that does not train has the longest fine-tuning.
 
-    Finished cells are saved in `directory` and are not run again. A cell that
-    was killed resumes at its last epoch. Processes that run the same
+    Finished cells are saved in `directory` and are not run again. An
+    interrupted cell resumes at its last epoch. Processes that run the same
     comparison, for example on several devices, share its cells. With an
     `executor`, its workers run the cells.
 
-    A finished cell is reused only if everything that its numbers depend on is
+    A finished cell is reused only if everything that its results depend on is
     the same: the layers and initial weights of the network, the data, the
     method, the optimizer, the loss, the metric, the epochs and the backend.
-    Functions and classes are compared by their source and by what they use,
-    arrays by their contents, and other data by a sample, see
-    `tf_gems.fingerprint.data.describe_data`. If the directory has cells of the
-    same name that differ, a warning names the differences. Those cells are
-    kept, but not used.
+    Functions and classes are compared by their source and by the objects that
+    they use, arrays by their contents, and other data by a sample, see
+    `tf_gems.fingerprint.data.describe_data`. If the directory contains cells
+    of the same name that differ, a warning names the differences. These cells
+    are kept but not used.
 
-    A cell whose training diverges is marked, and is not part of any mean.
+    A cell whose training diverges is marked and excluded from means.
 
     Args:
         build: Function from a seed to a built Keras model. Methods start from
-            its weights. Methods that train scores replace its kernels by
-            signed constants, see `tf_gems.methods.Method.kernel_initializer`.
-        train: Data for `fit`: a data set of batches, a list of them, or one
-            batch as a tuple `(x, y)`; or a function from a seed to it.
+            its weights. Methods that train scores reinitialize its kernels
+            with signed constants, see
+            `tf_gems.methods.Method.kernel_initializer`.
+        train: Data for `fit`: a data set of batches, a list of batches, or one
+            batch as a tuple `(x, y)`; or a function from a seed to such data.
         test: Data for `evaluate`.
-        methods: List of names, or dict from names of your own to anything
-            that `tf_gems.methods.get` takes; their sparsity is replaced. A
-            function from a sparsity to a method is accepted as well.
+        methods: List of names of methods, or dict from your own names to
+            anything that `tf_gems.methods.get` accepts. Their sparsity is
+            replaced. A function from a sparsity to a method is accepted too.
         sparsities: List of floats in [0, 1), the fractions of zeros.
-        epochs: Positive integer, of search and fine-tuning together.
-        directory: Directory of cells and results: a new one, or one that an
-            earlier call wrote.
-        optimizer: `keras.optimizers.Optimizer`, of which each training gets a
-            fresh copy.
+        epochs: Positive integer, the number of epochs of search and
+            fine-tuning together.
+        directory: Directory for cells and results, either a new one or one
+            that an earlier call wrote.
+        optimizer: `keras.optimizers.Optimizer`. Each training gets a new copy.
         loss: As for `compile`.
         learning_rate: Float, the peak of the cosine decay of fine-tuning.
             Defaults to `None`: the learning rate of the optimizer.
-        metric: A metric of `compile`, of which more is better and 1 is the
-            best: a string, a function or a `keras.metrics.Metric`. Defaults
-            to `"accuracy"`.
+        metric: A metric for `compile` that is to be maximized, with 1 as the
+            best value: a string, a function or a `keras.metrics.Metric`.
+            Defaults to `"accuracy"`.
         seeds: Integers. Defaults to `(0, 1, 2)`.
         checks: Names among `"shuffled"`, `"reinitialized"` and `"random"`:
             further cells in which the ticket's mask, its weights, or both are
             randomized before fine-tuning, see `tf_gems.sanity`. Or a dict
             from a sparsity to such names. Defaults to none.
-        dense: Whether the unpruned network is trained beside them. Defaults
-            to `True`.
-        steps_per_execution: As for `compile`. Defaults to `1`, which it is
-            under a strategy.
+        dense: Whether to train the unpruned network too. Defaults to `True`.
+        steps_per_execution: As for `compile`. It is always 1 with a strategy.
+            Defaults to `1`.
         strategy: `tf.distribute.MirroredStrategy` in whose scope every model
-            is made. Defaults to `None`: one device, or on JAX those of
+            is created. Defaults to `None`: one device, or on JAX those of
             `keras.distribution.set_distribution`.
-        executor: `concurrent.futures.Executor` whose workers run the cells,
-            those that need the same ticket in one worker. They get the other
-            arguments by pickling, and see the same directory. Threads, and
-            processes that are forked, are refused: pass
+        executor: `concurrent.futures.Executor` whose workers run the cells.
+            Cells that need the same ticket run in one worker. Workers receive
+            the other arguments by pickling and must see the same directory.
+            Threads and forked processes raise an error: pass
             `ProcessPoolExecutor(2, mp_context=get_context("spawn"))`, or the
-            executor of loky, Dask or MPI. It is not shut down. Defaults to
-            `None`: this process runs the cells.
-        verbose: `0` is silent, `1` shows progress by cell. Defaults to `1`.
+            executor of loky, Dask or MPI. The executor is not shut down.
+            Defaults to `None`: this process runs the cells.
+        verbose: `0` is silent, `1` shows the progress by cell. Defaults to
+            `1`.
 
     Returns:
-        `tf_gems.Comparison`; `results.json` and `results.csv` lie in the
-        directory.
+        `tf_gems.Comparison`. `results.json` and `results.csv` are written to
+        the directory.
 
     Raises:
-        FileExistsError: If the directory has results of another program.
-        ValueError: If an argument is out of range, or a method's search
-            leaves nothing of the epochs, the strategy is one of several
-            workers or only entered, the data is empty or has targets that are
-            NaN, something that the cells depend on cannot be identified by
-            its contents, or the workers of the executor cannot run cells.
-            Nothing has been run then.
+        FileExistsError: If the directory contains results of another program.
+        ValueError: If an argument is out of range, the search of a method
+            takes all epochs, the strategy has several workers or its scope was
+            entered outside, the data is empty or has NaN targets, an object
+            that the cells depend on cannot be identified by its contents, or
+            the workers of the executor cannot run cells. No cell has been run
+            in these cases.
 
     Example:
 

@@ -26,7 +26,7 @@ class Comparison(Report):
 
     Args:
         rows: List of dicts, one for each cell.
-        settings: Dict of JSON values, what all cells have in common.
+        settings: Dict of JSON values, the settings that all cells share.
         provenance: Dict of JSON values: date, machine, versions.
     """
 
@@ -37,12 +37,12 @@ class Comparison(Report):
     def summary(self):
         """Returns a dict for each method and sparsity, best first.
 
-        Accuracies are pairs of mean and sample standard deviation over the
-        seeds; a single seed has no deviation, `None`. Costs are means.
-        `diverged` is the number of seeds whose training diverged: these are
-        in no accuracy, and without others it is `(None, None)`. `checks` and
-        `verdict` are there if tickets were checked, see
-        `tf_gems.sanity.SanityReport`.
+        Accuracies are pairs of the mean and the sample standard deviation over
+        the seeds. With a single seed, the deviation is `None`. Costs are
+        means. `diverged` is the number of seeds whose training diverged. They
+        are not part of the accuracy, which is `(None, None)` if all of them
+        diverged. `checks` and `verdict` are present if tickets were checked,
+        see `tf_gems.sanity.SanityReport`.
         """
         groups = {}
         for row in self.rows:
@@ -93,7 +93,7 @@ class Comparison(Report):
         return found
 
     def to_dict(self):
-        """Returns everything as JSON values."""
+        """Returns the comparison as JSON-serializable values."""
         return {
             "settings": self.settings,
             "provenance": self.provenance,
@@ -105,7 +105,7 @@ class Comparison(Report):
         """Writes `results.json` and `results.csv`.
 
         Args:
-            directory: Path, made if it is missing.
+            directory: Path, created if it does not exist.
 
         Raises:
             FileExistsError: If it has files of these names of another program.
@@ -138,7 +138,7 @@ class Comparison(Report):
 
         Raises:
             OSError: If there is no such file.
-            ValueError: If it is no comparison.
+            ValueError: If the file is not a comparison.
         """
         text = Path(path).read_bytes()
         try:
@@ -157,10 +157,10 @@ class Comparison(Report):
         return loaded
 
     def render(self, sparsity=None):
-        """Returns the table for people, best method first.
+        """Returns the table as text, best method first.
 
         Args:
-            sparsity: Float, the only one to show. Defaults to `None`: all.
+            sparsity: Float, the sparsity to show. Defaults to `None`: all.
         """
         return "\n".join(map(str, self._parts(sparsity)))
 
@@ -200,7 +200,7 @@ class Comparison(Report):
         return lines
 
     def draw(self, directory):
-        """Draws three pictures: accuracy, layers and cost. Needs matplotlib.
+        """Writes three plots: accuracy, layers and cost. Requires matplotlib.
 
         Args:
             directory: Where `accuracy.png` (accuracy against density, as

@@ -1,7 +1,7 @@
 """Image data as `tf.data` pipelines, from TFDS, directories or scikit-learn.
 
-A set is held in memory. Images reach the network as float32, normalized by the
-mean and standard deviation of the training set, channel by channel. Nothing is
+Data sets are loaded into memory. Images are float32, normalized by the mean
+and standard deviation of the training set for each channel. Nothing is
 downloaded unless TFDS is allowed to (`download=True`).
 """
 
@@ -31,8 +31,8 @@ def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
     """Loads a data set into memory.
 
     Args:
-        name: `"digits"` (ships inside scikit-learn: 1,797 images of 8x8
-            pixels, every fifth kept for the test); `"mnist"`,
+        name: `"digits"` (part of scikit-learn: 1,797 images of 8x8 pixels, of
+            which every fifth is in the test set); `"mnist"`,
             `"fashion_mnist"`, `"cifar10"`, `"cifar100"` or `"caltech101"`
             (TFDS; Caltech-101 with the background as one of 102 labels); or
             `"tiny_imagenet"` (a directory).
@@ -40,9 +40,9 @@ def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
             variable `TFDS_DATA_DIR`, or the default of TFDS. For
             `"tiny_imagenet"`, which needs it, the directory that holds
             `train` and `val`, see `tf_gems.datasets.tiny_imagenet`.
-        fraction: Float in (0, 1], the part of the training set to use.
+        fraction: Float in (0, 1], the fraction of the training set to use.
             Defaults to `1.0`.
-        download: Whether TFDS may download what is missing.
+        download: Whether TFDS can download missing data.
         image_size: Integer, height and width to which images of
             `"tiny_imagenet"` and `"caltech101"` are resized. Defaults to
             `None`: 64 and 224.
@@ -51,8 +51,10 @@ def load(name, data_dir=None, fraction=1.0, download=False, image_size=None):
         `ImageData`.
 
     Raises:
-        ValueError: If an argument is out of range or does not fit the name.
-        FileNotFoundError: If the data is missing and may not be downloaded.
+        ValueError: If an argument is out of range or does not apply to the
+            data set.
+        FileNotFoundError: If the data is missing and downloading is not
+            allowed.
 
     Example:
 

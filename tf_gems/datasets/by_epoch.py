@@ -8,20 +8,21 @@ from tf_gems.validation import check_positive_integer
 
 
 def by_epoch(pipeline, seed=0, length=None):
-    """Makes a `tf.data.Dataset` that depends on a seed and the epoch alone.
+    """Creates a `tf.data.Dataset` that depends only on a seed and the epoch.
 
-    `tf.data` counts how often a pipeline was read, and reshuffles by that, so
-    that a run which is resumed sees other batches than it would have. Here
-    the pipeline of an epoch is made from its number. A method `set_epoch`
-    tells the number, see `tf_gems.callbacks.SetEpoch`; as long as it does
-    not, one is drawn for each reading.
+    A shuffled `tf.data` pipeline depends on how often it was read, so a
+    resumed run reads other batches than an uninterrupted one. Here the
+    pipeline of an epoch is created from the epoch number. The method
+    `set_epoch` sets this number, see `tf_gems.callbacks.SetEpoch`. Until it is
+    called, a random number is used for each reading.
 
     Args:
-        pipeline: Function from an int64 tensor `[seed, epoch]`, a seed for
-            the stateless functions of `tf.random` and `tf.image`, to the
-            `tf.data.Dataset` of that epoch.
+        pipeline: Function from an int64 tensor `[seed, epoch]`, which is a
+            seed for the stateless functions of `tf.random` and `tf.image`, to
+            the `tf.data.Dataset` of that epoch.
         seed: Integer. Defaults to `0`.
-        length: Integer, elements in an epoch, if known. Defaults to `None`.
+        length: Integer, number of elements in an epoch, if known. Defaults to
+            `None`.
 
     Returns:
         `tf.data.Dataset` with a method `set_epoch(epoch)`.

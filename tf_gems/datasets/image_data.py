@@ -13,10 +13,11 @@ _PADDING = 4
 
 @dataclasses.dataclass(frozen=True)
 class ImageData:
-    """A classification task held in memory.
+    """A data set for image classification, in memory.
 
-    Small images are held as the network takes them, float32 and normalized;
-    large ones as bytes, a quarter of that, which the pipelines normalize.
+    Small images are stored as normalized float32 values. Large images are
+    stored as bytes, which take a quarter of the memory, and are normalized by
+    the pipelines.
 
     Args:
         name: String.
@@ -38,7 +39,7 @@ class ImageData:
 
     @classmethod
     def normalized(cls, name, train, test, classes):
-        """Holds images normalized by the statistics of the training set.
+        """Stores images, normalized by the statistics of the training set.
 
         Args:
             name: String.
@@ -57,7 +58,7 @@ class ImageData:
 
     @classmethod
     def of_bytes(cls, name, train, test, classes):
-        """Holds images as bytes, to be normalized batch by batch.
+        """Stores images as bytes, which are normalized batch by batch.
 
         Args:
             name: String.
@@ -73,16 +74,16 @@ class ImageData:
         return self.train[0].shape[1:]
 
     def batches(self, batch_size, seed=0):
-        """Returns the training set as a shuffled pipeline of batches.
+        """Returns the training set as shuffled batches.
 
-        Images of CIFAR and Tiny ImageNet are cropped at random after padding
-        by 4 pixels of the mean color, and flipped at random, as in the paper
-        (whose padding is black); those of Caltech-101 are flipped. The order
-        and the augmentation follow from the seed and the epoch, which
-        `tf_gems.callbacks.SetEpoch` tells the pipeline.
+        Images of CIFAR and Tiny ImageNet are randomly cropped after padding by
+        4 pixels of the mean color, and randomly flipped, as in the paper
+        (whose padding is black). Images of Caltech-101 are randomly flipped.
+        The order and the augmentation depend on the seed and the epoch, which
+        `tf_gems.callbacks.SetEpoch` sets.
 
         Args:
-            batch_size: Integer. The last batch may be smaller.
+            batch_size: Integer. The last batch can be smaller.
             seed: Integer.
 
         Returns:
@@ -120,12 +121,14 @@ class ImageData:
         return by_epoch(of_epoch, seed, -(-count // batch_size))
 
     def test_batches(self, batch_size, replicas=1):
-        """Returns the test set as a pipeline of batches, in order.
+        """Returns the test set as batches, in order.
 
         Args:
-            batch_size: Integer, the most of a batch. The last may be smaller.
-            replicas: Integer, of a `tf.distribute.Strategy`. Keras fails
-                unless they share the first batch evenly.
+            batch_size: Integer, the maximum size. The last batch can be
+                smaller.
+            replicas: Integer, number of replicas of a
+                `tf.distribute.Strategy`. Keras requires that they divide the
+                first batch evenly.
 
         Returns:
             `tf.data.Dataset` of `(images, labels)`, float32 and int64.

@@ -1,4 +1,4 @@
-"""Export to files that store and use the zeros."""
+"""Exports that store weights sparsely."""
 
 from tf_gems.export.deployment import DeploymentReport
 from tf_gems.export.deployment import deployment_report

@@ -11,6 +11,7 @@ from tf_gems import parity
 from tf_gems.export import conversion
 from tf_gems.export import flatbuffer
 from tf_gems.export import forms
+from tf_gems.export import quantized
 from tf_gems.export import weight_rows
 from tf_gems.export import worker
 from tf_gems.export import xnnpack
@@ -20,10 +21,12 @@ from tf_gems.export.network import Network
 from tf_gems.export.network import other_types
 from tf_gems.export.paths import Stored
 from tf_gems.export.progress import Progress
-from tf_gems.export.quantized import output_step
 from tf_gems.export.report import ExportReport
 from tf_gems.export.sparsify import SMALLER
 from tf_gems.export.sparsify import sparsify
+
+# Fewer examples are named where outputs differ too much.
+_ENOUGH = 100
 
 
 @dataclasses.dataclass
@@ -39,6 +42,7 @@ class Attempt:
         feeds: List of dicts from names to arrays, the inputs it was run on.
         expected: List of dicts from names to arrays, what Keras computes.
         parity: `Parity` of the outputs.
+        calibrated: Integer, how many examples ranges were learned from.
         rows: Dict from the place of each weight to a row of the report.
         ran: List of strings, what ran it.
         notes: List of sentences.
@@ -67,12 +71,13 @@ class Attempt:
         self.progress.step("running the Keras model")
         batches, self.expected = _expected(network, given, size)
         self.feeds = [self.signature.feed(batch) for batch in batches]
-        calibrated = []
+        calibrated, self.calibrated = [], 0
         # The ranges of a quantization-aware model are known.
         if examples and self.form.name == "int8" and not network.quantized:
+            self.calibrated = len(examples[0]) if np.ndim(examples[0]) else 1
             calibrated = [
                 self.signature.feed(batch)
-                for batch in _batches(self.signature, examples, size or 1)
+                for batch in _all_batches(self.signature, examples, size or 1)
             ]
         data, names = self._convert(given, calibrated)
         self.progress.step("running the file")
@@ -136,15 +141,35 @@ class Attempt:
                 f"run, path={self.path!r}, form={self.form.name!r}: "
                 f"{_reason(error)}. {remedy}"
             ) from error
-        self.compare(outputs)
+        self.compare(outputs, data)
         return outputs
 
-    def compare(self, outputs):
+    def compare(self, outputs, data):
         """Compares each way of running a file with the Keras model."""
         self.parity = parity.worst(
             parity.measure_batches(self.expected, way) for way in outputs
         )
-        self.parity.refuse_above(self.tolerance, f"path={self.path!r}")
+        what, remedy = f"path={self.path!r}", None
+        if self.form.name == "int8" and not self.parity.within(self.tolerance):
+            remedy = self._remedy_of_integers(data)
+        self.parity.refuse_above(self.tolerance, what, remedy)
+
+    def _remedy_of_integers(self, data):
+        step = quantized.output_step(flatbuffer.read(data))
+        if step / 2 > self.tolerance * self.parity.magnitude:
+            return (
+                f"An 8-bit output changes in steps of {step:.3g}, that of a "
+                "softmax always in steps of 1/256. Export the model without "
+                "its last activation, or once it is trained."
+            )
+        if 0 < self.calibrated < _ENOUGH:
+            return (
+                "The ranges of activations are those of "
+                f"{self.calibrated} examples. Pass a hundred real inputs or "
+                "more as `representative_data`. If the model is very "
+                "sensitive to rounding, raise `tolerance`."
+            )
+        return None
 
     def _encoded(self, dense, outputs):
         """Returns the sparse file, if it computes the same as the dense one.
@@ -177,7 +202,7 @@ class Attempt:
                 for ours, theirs in zip(outputs, found, strict=True)
             )
             if beside.within(self.form.sparse_tolerance):
-                self.compare(found)
+                self.compare(found, data)
                 return data, reasons
             failure = (
                 "with sparse weights, the outputs of LiteRT differ by "
@@ -188,14 +213,8 @@ class Attempt:
 
     def _explain(self, reasons):
         """Adds notes on how the file was run and compared."""
-        if self.network.quantized:
-            step = output_step(self.data, self.network.name)
-            steps = round(self.parity.difference / step) if step else 0
-            self.notes.append(
-                "The ranges of activations are those of the "
-                "quantization-aware model. Outputs differ from it by at most "
-                f"{steps} {'step' if steps == 1 else 'steps'} of {step:.3g}."
-            )
+        if self.form.name == "int8":
+            self._explain_integers(flatbuffer.read(self.data))
         self.notes += parity.doubts(self.expected)
         if any("int8" in reason for reason in reasons):
             self.notes.append(
@@ -208,6 +227,26 @@ class Attempt:
                 "The file was run by TensorFlow's own interpreter. Install "
                 "`tf_gems[litert]` to run it as devices do."
             )
+
+    def _explain_integers(self, file):
+        """Adds notes on what is an 8-bit integer, and what is not."""
+        floats = ", ".join(sorted(quantized.float_operators(file)))
+        if self.network.quantized:
+            quantized.refuse_floats(floats, self.network.name)
+            step = quantized.output_step(file)
+            steps = round(self.parity.difference / step) if step else 0
+            self.notes.append(
+                "The ranges of activations are those of the "
+                "quantization-aware model. Outputs differ from it by at most "
+                f"{steps} {'step' if steps == 1 else 'steps'} of {step:.3g}."
+            )
+        elif floats:
+            self.notes.append(
+                "TensorFlow's converter leaves some operators in floats: "
+                f"{floats}."
+            )
+        if self.io == "int8":
+            self.notes += quantized.describe_integers(file)
 
     def report(self, written):
         """Returns the `ExportReport` of the file at the path `written`."""
@@ -262,3 +301,12 @@ def _batches(signature, flat, size):
         [x[start : start + size] for x in flat]
         for start in range(0, count - size + 1, size)
     ]
+
+
+def _all_batches(signature, flat, size):
+    """Splits inputs into full batches; the first ones fill the last one."""
+    if signature.is_batched(flat):
+        count = len(flat[0])
+        rows = np.arange(-(-count // size) * size) % count
+        flat = [x[rows] for x in flat]
+    return _batches(signature, flat, size)

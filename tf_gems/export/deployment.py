@@ -12,6 +12,7 @@ from tf_gems.export import forms as litert_forms
 from tf_gems.export import gem
 from tf_gems.export import latency
 from tf_gems.export.litert import calibration_data
+from tf_gems.export.litert import gathered
 from tf_gems.export.litert import write_litert
 from tf_gems.export.network import Network
 from tf_gems.export.saved_model import write_saved_model
@@ -44,16 +45,18 @@ class DeploymentReport(DataReport):
 
     Args:
         name: String, the name of the network.
-        examples: Integer, the examples that accuracy was measured on.
-        accuracy: Float, that of the Keras model, or `None` without labels.
-        sparse_host: Whether XNNPACK uses its sparse kernels on the machine
-            that measured; `None` if unknown.
-        rows: List of dicts, one for each form: `form`; `refused`, why nothing
-            was written, or `None`; `export`, the `tf_gems.ExportReport`;
-            `accuracy`; `seconds` and `dense_seconds`, the median time of one
-            example, this file's and its dense twin's, run in turns;
-            `emulated_seconds` and `emulated_dense_seconds`, on an emulated
-            processor without AVX, where that was tried; and `layers`, see
+        examples: Integer, number of examples for the accuracy.
+        accuracy: Float, the accuracy of the Keras model, or `None` without
+            labels.
+        sparse_host: Whether XNNPACK uses its sparse kernels on this machine;
+            `None` if unknown.
+        rows: List of dicts, one for each form: `form`; `refused`, the reason
+            if nothing was written, or `None`; `export`, the
+            `tf_gems.ExportReport`; `accuracy`; `seconds` and `dense_seconds`,
+            the median time of one example for the file and its dense twin,
+            measured alternately; `emulated_seconds` and
+            `emulated_dense_seconds`, the same on an emulated processor without
+            AVX, if measured; and `layers`, see
             `tf_gems.export.sparse_operators`.
 
     Example:
@@ -135,10 +138,10 @@ def deployment_report(
 ) -> DeploymentReport:
     """Writes a network in several forms, runs them, and reports on them.
 
-    All measurements use the files that were written and the programs that
-    users run. Accuracy is measured on all of `data`. Latency is measured
-    alternately with the dense twin of each file. A form that cannot run is
-    not written, and the report says why.
+    All measurements use the written files and the runtimes of users. Accuracy
+    is measured on all of `data`. Latency is measured alternately with the
+    dense twin of each file. A form that cannot run is not written, and the
+    report gives the reason.
 
     If the processor of this machine disables the sparse kernels of XNNPACK
     and `qemu-x86_64` is installed, files that would use them are also timed on
@@ -148,32 +151,32 @@ def deployment_report(
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
             weights. It is not changed.
-        directory: String or path, made if it does not exist. Files in it
+        directory: String or path, created if it does not exist. Files in it
             that an earlier report wrote are replaced. Other files are kept.
-        data: `(inputs, labels)`: real data, inputs as the model takes them.
-            If labels are `None`, no accuracy is measured. If the model has
-            several outputs, labels are a dict from the name of one output to
-            its labels.
+        data: `(inputs, labels)`, real data. If labels are `None`, no accuracy
+            is measured. If the model has several outputs, labels are a dict
+            from the name of one output to its labels.
         forms: Sequence of forms of `tf_gems.export_litert`,
             `"saved_model"`, and `"gem"`, a ticket file, see
             `tf_gems.export.export_gem`. Defaults to all of them.
-        representative_data: Inputs to calibrate `"int8"` on. Defaults to
-            `None`: the first hundred of `data`.
-        runs: Integer, runs of each file when it is timed; 0 to time nothing.
-            Defaults to `100`.
-        metric: Function of labels and outputs. Defaults to the share of
-            examples whose largest output is their label, or, for a single
-            output, whose label is 1 if the output exceeds 0.5 and else 0.
-        compact: Whether to remove the channels that zeros have cut off
-            first, see `tf_gems.export_litert`. A ticket file holds masks of
-            the whole model and is not affected. Defaults to `False`.
+        representative_data: Inputs for calibrating `"int8"`. Defaults to
+            `None`: the first hundred examples of `data`.
+        runs: Integer, number of timed runs of each file; 0 to measure no
+            latency. Defaults to `100`.
+        metric: Function of labels and outputs. Defaults to the accuracy: the
+            fraction of examples whose largest output is their label, or, for a
+            single output, whose label is 1 if the output exceeds 0.5 and 0
+            otherwise.
+        compact: Whether to first remove the channels that zeros disconnect,
+            see `tf_gems.export_litert`. A ticket file contains masks of the
+            original model and is not affected. Defaults to `False`.
 
     Returns:
         `tf_gems.DeploymentReport`.
 
     Raises:
-        FileExistsError: If a file that this function did not write has the
-            name of a form.
+        FileExistsError: If the directory contains a file with the name of a
+            form that this function did not write.
         OSError: If `directory` cannot be written.
         RuntimeError: If another process writes there, if nothing has been
             pruned yet, or if Keras does not run on TensorFlow.
@@ -206,6 +209,7 @@ def deployment_report(
     signature = network.signature
     flat = signature.flatten(inputs)
     if representative_data is not None:
+        representative_data = gathered(representative_data)
         calibration_data(signature, representative_data)  # or refused
 
     def first(count):

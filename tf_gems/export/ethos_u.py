@@ -24,17 +24,17 @@ _DEVIATION = 127 / 3
 
 @dataclasses.dataclass
 class EthosUReport(DataReport):
-    """What was written for an NPU, and what its compiler estimates.
+    """The files of an export for an NPU, and the estimates of its compiler.
 
     Args:
         export: `tf_gems.ExportReport` of the int8 file.
-        compiled_path: String, the file that Vela made of it.
+        compiled_path: String, the file that Vela compiled.
         compiled_bytes: Integer, its size.
         accelerator: String, the NPU.
         version: String, the version of Vela.
         estimate: `tf_gems.export.VelaEstimate` of the file.
-        dense: The same of its dense twin: the same network, with numbers
-            drawn at random in the places of its zeros.
+        dense: The same for the dense twin, which is the same network with
+            random numbers in place of its zeros.
 
     Example:
 
@@ -88,24 +88,23 @@ def export_ethos_u(
 
     The file at `path` computes in 8-bit integers, with integer inputs and
     outputs and a batch size of one. It is run and compared with the Keras
-    model. Vela, Arm's compiler, then compiles it to a file beside it, whose
-    name ends in `_vela.tflite`, which is what a device runs. Vela encodes
-    weights without loss, and runs of zeros take little space. It needs
+    model. Then Vela, Arm's compiler, compiles it to a second file in the same
+    directory, whose name ends in `_vela.tflite`. Devices run this file. Vela
+    encodes weights without loss, and runs of zeros take little space. Requires
     `pip install tf_gems[ethos-u]`.
 
-    The report holds what Vela estimates of the file and of its dense twin.
+    The report contains Vela's estimates for the file and for its dense twin.
     These are estimates of a compiler, not measurements on an NPU. The dense
-    twin is the same file with random 8-bit numbers in place of its zeros, drawn
-    from a normal distribution with a standard deviation of 127 / 3.
+    twin is the same file with random 8-bit numbers in place of its zeros,
+    drawn from a normal distribution with a standard deviation of 127 / 3.
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
             weights. It is not changed.
-        path: String or path that ends in `.tflite`. A file there is replaced,
-            and the compiled file beside it, too.
-        representative_data: Inputs, as the model takes them, from which the
-            ranges of activations are learned: a hundred real examples or
-            more.
+        path: String or path that ends in `.tflite`. An existing file is
+            replaced, and so is the compiled file.
+        representative_data: Inputs of the model for calibrating the ranges of
+            activations, a hundred real examples or more.
         accelerator: `"ethos-u55-32"`, `-64`, `-128` or `-256`;
             `"ethos-u65-256"` or `-512`; `"ethos-u85-128"`, `-256`, `-512`,
             `-1024` or `-2048`. Defaults to `"ethos-u55-128"`.

@@ -162,6 +162,31 @@ def dtype_of(tensor):
     return None if name is None else np.dtype(name)
 
 
+def details(graph, indices, named):
+    """Returns a dict from names to what is known of inputs or outputs.
+
+    Args:
+        graph: Subgraph.
+        indices: Its inputs or outputs.
+        named: Those of a signature.
+    """
+    places = {int(index): place for place, index in enumerate(indices)}
+    found = {}
+    for entry in named:
+        tensor = graph.tensors[entry.tensorIndex]
+        quantization = tensor.quantization
+        scale, zero = 0.0, 0
+        if quantization is not None and quantization.scale is not None:
+            scale = np.float32(quantization.scale[0])
+            zero = int(quantization.zeroPoint[0])
+        found[entry.name.decode()] = {
+            "place": places[int(entry.tensorIndex)],
+            "dtype": dtype_of(tensor),
+            "quantization": (scale, zero),
+        }
+    return found
+
+
 def stored(model, graph):
     """Returns the stored constants that operators expand.
 

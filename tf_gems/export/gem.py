@@ -1,4 +1,4 @@
-"""Export to a ticket file: the smallest form, which needs this library."""
+"""Export to a ticket file, the smallest form, which requires this library."""
 
 import functools
 import importlib.metadata
@@ -27,24 +27,24 @@ _TOLERANCE = 1e-5
 
 
 def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
-    """Writes a network as a ticket file, and reports on it.
+    """Writes a network as a ticket file.
 
-    The file holds positions and values of the kept weights, all other weights
-    and, where every layer is one of Keras, the config: it is the whole network.
-    `python -m tf_gems expand` makes a `.keras` file of it. It is read again,
-    the network is built from it, and outputs are compared.
+    The file contains the positions and values of the kept weights, all other
+    weights and, if all layers are Keras layers, the config of the network.
+    `tf_gems expand` converts it to a `.keras` file. After it is written, the
+    file is read, the network is built from it, and the outputs are compared.
 
     The dense twin of the report is the `.keras` file of the same network.
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
             weights. It is not changed.
-        path: String or path, usually ending in `.gem`. A file there is
+        path: String or path, usually ending in `.gem`. An existing file is
             replaced.
-        inputs: Inputs to compare outputs on, as the model takes them.
-            Defaults to `None`: random ones, the same each time.
+        inputs: Inputs of the model on which outputs are compared. Defaults to
+            `None`: random inputs from a fixed seed.
         dtype: `"float16"` to store values in half precision. Defaults to
-            `None`: exact.
+            `None`: values are stored exactly.
         tolerance: Float, the largest difference of outputs that is accepted,
             as a fraction of the largest output. Defaults to `None`: 1e-5, or
             1e-2 in half precision.
@@ -55,7 +55,7 @@ def export_gem(model, path, inputs=None, dtype=None, tolerance=None):
     Raises:
         OSError: If `path` cannot be written.
         RuntimeError: If nothing has been pruned, or the outputs of the network
-            that is read differ.
+            in the file differ.
         ValueError: If an argument is out of range, or the model is not a
             built Keras 3 model.
 

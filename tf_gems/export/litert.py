@@ -1,8 +1,10 @@
 """Export to a sparse TFLite file."""
 
+import itertools
 import os
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from tf_gems.export import forms
@@ -16,9 +18,14 @@ from tf_gems.export.quantized import is_quantized
 from tf_gems.export.report import ExportReport
 from tf_gems.files import replacing_path
 from tf_gems.files import workplace
+from tf_gems.training_data import is_indexed
+from tf_gems.training_data import read
 from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_integer
+
+# How many batches of a dataset are read.
+_BATCHES = 100
 
 
 def export_litert(
@@ -34,7 +41,7 @@ def export_litert(
     sparse=True,
     compact=False,
 ) -> ExportReport:
-    """Writes a TFLite file that stores only the kept weights where it can.
+    """Writes a TFLite file that stores weights sparsely where possible.
 
     The model itself is traced with `training=False`, including its look-up
     tables, adapted statistics, attributes and states. TensorFlow's converter
@@ -44,15 +51,17 @@ def export_litert(
     A weight is stored sparsely if that is smaller and known to run. The other
     weights are stored densely, and the report says why. The forms are:
 
-    | form | stored sparsely | tolerance |
-    | --- | --- | --- |
-    | `"float32"` | every weight | 1e-4 |
-    | `"float16"` | convolutions and dense layers; not transposed
-      convolutions, from which LiteRT computes NaN | 1e-2 |
-    | `"dynamic_int8"` | depthwise and transposed convolutions: LiteRT loads
-      no others | 1e-1 |
-    | `"int8"` | convolutions of all kinds; dense layers with a multiple of
-      16 inputs, in blocks of 16, where that is smaller | 1e-1 |
+    * `"float32"`: all weights can be stored sparsely. The tolerance of the
+      comparison is 1e-4.
+    * `"float16"`: convolutions and dense layers can be stored sparsely, but
+      not transposed convolutions, from which LiteRT computes NaN. The
+      tolerance is 1e-2.
+    * `"dynamic_int8"`: depthwise and transposed convolutions can be stored
+      sparsely; LiteRT does not load other sparse weights. The tolerance is
+      1e-1.
+    * `"int8"`: all convolutions can be stored sparsely, and dense layers with
+      a multiple of 16 inputs, in blocks of 16, if that is smaller. The
+      tolerance is 1e-1.
 
     `"float16"` stores weights in half precision and computes in float32.
     `"dynamic_int8"` stores them as 8-bit integers and quantizes activations at
@@ -66,38 +75,40 @@ def export_litert(
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
             weights. It is not changed.
-        path: String or path that ends in `.tflite`. A file there is replaced.
-        inputs: Inputs to compare outputs on, as the model takes them.
-            Defaults to `None`: the representative data, or random ones, the
-            same each time.
+        path: String or path that ends in `.tflite`. An existing file is
+            replaced.
+        inputs: Inputs of the model on which outputs are compared. Defaults to
+            `None`: the representative data, or random inputs from a fixed
+            seed.
         form: `"float32"`, `"float16"`, `"dynamic_int8"` or `"int8"`. Defaults
             to `"float32"`.
-        representative_data: Inputs, as the model takes them, from which
-            `"int8"` learns the ranges of activations: a hundred real
-            examples or more. A `tf_gems.QuantizationAwareModel` has its
-            ranges and is only compared on them. Defaults to `None`.
+        representative_data: Inputs of the model for calibrating the ranges of
+            activations with `"int8"`, a hundred real examples or more: arrays,
+            or a dataset or generator of batches as for `fit`, of which the
+            first 100 are read. A `tf_gems.QuantizationAwareModel` has its own
+            ranges and is only compared on these inputs. Defaults to `None`.
         batch_size: Integer, the fixed batch size of the file. Defaults to
-            `None`: the one that the model declares, otherwise any size. A
-            network that LiteRT runs only with a fixed size gets 1, and the
+            `None`: the batch size that the model declares, otherwise any size.
+            If LiteRT requires a fixed size for the network, it is 1, and the
             report says so.
         optimize: `"size"`: the smallest file; weights are expanded when it
             is loaded. `"latency"`, for `"float32"` only: `Dense` kernels with
             more than about 95 % zeros are stored in blocks of four and stay
             sparse at run time, which is faster for single examples.
             Defaults to `"size"`.
-        tolerance: Float, the largest difference of outputs that is accepted,
-            as a fraction of the largest output. Defaults to `None`: as in the
-            table, and at least 1e-2 and 5e-2 for networks that compute in
-            float16 and bfloat16, which the file does in float32.
+        tolerance: Float, the largest accepted difference of outputs, as a
+            fraction of the largest output. Defaults to `None`: the tolerance
+            of the form, and at least 1e-2 and 5e-2 for networks that compute
+            in float16 and bfloat16, because the file computes in float32.
         io: `"float32"`, or `"int8"` for a file of `form="int8"` whose inputs
-            and outputs are 8-bit integers, too, as microcontrollers and other
-            devices without floating-point units need. Defaults to `"float32"`.
+            and outputs are 8-bit integers too, which microcontrollers and
+            other devices without floating-point units require. Defaults to
+            `"float32"`.
         sparse: Whether to store zeros sparsely. Pass `False` for devices
             whose runtime has no `DENSIFY` operator. Defaults to `True`.
-        compact: Whether to remove the channels that zeros have cut off
-            first, as `tf_gems.compact` does. The outputs and the size of the
-            file are compared with those of the whole model. Defaults to
-            `False`.
+        compact: Whether to first remove the channels that zeros disconnect, as
+            `tf_gems.compact` does. The outputs and the size of the file are
+            compared with those of the original model. Defaults to `False`.
 
     Returns:
         `tf_gems.ExportReport`.
@@ -105,12 +116,12 @@ def export_litert(
     Raises:
         OSError: If `path` cannot be written.
         RuntimeError: If nothing has been pruned yet, if Keras does not run on
-            TensorFlow, if the network has no such form that runs, or if the
-            outputs of the file differ. The message names the layer, if it is
-            known.
+            TensorFlow, if LiteRT cannot run the network in this form, or if
+            the outputs of the file differ. The message names the layer, if it
+            is known.
         ValueError: If an argument is out of range, the model is not a built
-            Keras 3 model, its weights or outputs are not finite, or it is to
-            be compacted and its graph is not known.
+            Keras 3 model, its weights or outputs are not finite, or `compact`
+            is `True` and the graph of the model is not known.
 
     Example:
 
@@ -160,6 +171,7 @@ def write_litert(
     if batch_size is not None:
         check_integer(batch_size, "batch_size", 1, 1 << 20)
     check_bool(sparse, "sparse")
+    representative_data = gathered(representative_data)
     given = representative_data if inputs is None else inputs
     network = Network(model, given, compact, eight_bits=True)
     tolerance = network.tolerance(tolerance, form.tolerance)
@@ -197,6 +209,30 @@ def write_litert(
             report = attempt.report(partial)
         report.written = Stored(path)
     return report, attempt.dense
+
+
+def gathered(data):
+    """Returns the inputs of the first batches of a dataset as arrays.
+
+    What is no dataset or generator is returned as it is.
+
+    Raises:
+        ValueError: If it yields nothing.
+    """
+    arrays = hasattr(data, "shape") or isinstance(data, dict | list | tuple)
+    if arrays or not (hasattr(data, "__iter__") or is_indexed(data)):
+        return data
+    batches = [batch[0] for batch in itertools.islice(read(data), _BATCHES)]
+    if not batches:
+        raise ValueError(
+            "The ranges of 8-bit activations are learned from examples. "
+            f"Received: representative_data={data!r:.80}, which yields no "
+            "batch. Pass a hundred real inputs or more."
+        )
+    return keras.tree.map_structure(
+        lambda *parts: np.concatenate([np.asarray(part) for part in parts]),
+        *batches,
+    )
 
 
 def calibration_data(signature, data):

@@ -27,26 +27,26 @@ def export_micro(
     tolerance=None,
     compact=False,
 ) -> ExportReport:
-    """Writes an int8 file without zeros for microcontrollers.
+    """Writes an int8 file for microcontrollers that stores no zeros.
 
     The file computes in 8-bit integers, with integer inputs and outputs and a
     batch size of one. A weight with enough zeros is stored as one bit for each
     value, followed by the nonzero values. TensorFlow Lite for Microcontrollers
-    decodes it before the layer that reads it runs. This needs less flash, but
-    memory for the largest decoded weight, whose size is in the report. Only
-    this runtime reads such a file.
+    decodes it before the layer that reads it runs. This takes less flash
+    memory, but additional RAM for the largest decoded weight, whose size is in
+    the report. Only this runtime reads such a file.
 
-    The file is run by the interpreter of that runtime, and compared with the
-    Keras model. It needs `pip install tf_gems[micro]`. On the device, register
-    the operator `DECODE`, beside those of the network.
+    The file is run with the interpreter of that runtime, and compared with the
+    Keras model. Requires `pip install tf_gems[micro]`. On the device, register
+    the operator `DECODE` in addition to the operators of the network.
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
             weights. It is not changed.
-        path: String or path that ends in `.tflite`. A file there is replaced.
-        representative_data: Inputs, as the model takes them, from which the
-            ranges of activations are learned: a hundred real examples or
-            more.
+        path: String or path that ends in `.tflite`. An existing file is
+            replaced.
+        representative_data: Inputs of the model for calibrating the ranges of
+            activations, a hundred real examples or more.
         inputs: Inputs to compare outputs on. Defaults to `None`: the
             representative data.
         tolerance: Float, see `tf_gems.export_litert`. Defaults to `None`:
@@ -95,7 +95,7 @@ def export_micro(
     def finish(attempt):
         attempt.progress.step("running the file")
         outputs = run(attempt, attempt.data)
-        attempt.compare([outputs])
+        attempt.compare([outputs], attempt.data)
         attempt.ran = [runtime]
         attempt.progress.step("storing its zeros")
         _compress(attempt)
@@ -150,8 +150,8 @@ def run_micro(path, feeds):
         data, arena_size=2 * sum(sizes) + _SLACK_BYTES
     )
     [signature] = model.signatureDefs
-    taken = _details(graph, graph.inputs, signature.inputs)
-    given = _details(graph, graph.outputs, signature.outputs)
+    taken = flatbuffer.details(graph, graph.inputs, signature.inputs)
+    given = flatbuffer.details(graph, graph.outputs, signature.outputs)
     names = match(feeds[0], taken)
     found = []
     for feed in feeds:
@@ -164,23 +164,4 @@ def run_micro(path, feeds):
             for name, detail in given.items()
         }
         found.append(in_floats(outputs, given))
-    return found
-
-
-def _details(graph, indices, named):
-    """Returns a dict from names to what is known of inputs or outputs."""
-    places = {int(index): place for place, index in enumerate(indices)}
-    found = {}
-    for entry in named:
-        tensor = graph.tensors[entry.tensorIndex]
-        quantization = tensor.quantization
-        scale, zero = 0.0, 0
-        if quantization is not None and quantization.scale is not None:
-            scale = np.float32(quantization.scale[0])
-            zero = int(quantization.zeroPoint[0])
-        found[entry.name.decode()] = {
-            "place": places[int(entry.tensorIndex)],
-            "dtype": flatbuffer.dtype_of(tensor),
-            "quantization": (scale, zero),
-        }
     return found

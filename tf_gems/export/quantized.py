@@ -78,31 +78,59 @@ class QuantizedNetwork:
         return self.model._flatten_layers(*args, **kwargs)
 
 
-def output_step(data, name):
-    """Returns the largest step of the outputs of an 8-bit file, a float."""
-    file = flatbuffer.read(data)
-    floats, sources = set(), {}
-    for graph in file.subgraphs:
-        for operator in graph.operators:
-            kind = flatbuffer.operator_name(file, operator)
-            if kind == "DEQUANTIZE":
-                if graph is file.subgraphs[0]:
-                    sources[int(operator.outputs[0])] = int(operator.inputs[0])
-                continue
-            for index in operator.outputs:
-                dtype = flatbuffer.dtype_of(graph.tensors[index])
-                if dtype is not None and dtype.kind == "f":
-                    floats.add(kind)
-    if floats:
-        raise RuntimeError(
-            "The file of a quantization-aware model must compute in 8-bit "
-            f"integers. Received: '{name}', for which TensorFlow's converter "
-            f"leaves {', '.join(sorted(floats))} in floats. Export the model "
-            "that `tf_gems.strip` returns, with `representative_data`."
-        )
-    graph, scales = file.subgraphs[0], []
+def float_operators(file):
+    """Returns the names of operators of an 8-bit file that compute floats."""
+    return {
+        kind
+        for graph in file.subgraphs
+        for operator in graph.operators
+        for index in operator.outputs
+        if (kind := flatbuffer.operator_name(file, operator))
+        not in ("DEQUANTIZE", "DENSIFY")
+        and (dtype := flatbuffer.dtype_of(graph.tensors[index])) is not None
+        and dtype.kind == "f"
+    }
+
+
+def output_step(file):
+    """Returns the largest step of the outputs of an 8-bit file, a float.
+
+    It is 0 if all outputs are computed in floats.
+    """
+    graph, sources = file.subgraphs[0], {}
+    for operator in graph.operators:
+        if flatbuffer.operator_name(file, operator) == "DEQUANTIZE":
+            sources[int(operator.outputs[0])] = int(operator.inputs[0])
+    scales = []
     for index in map(int, graph.outputs):
         quantization = graph.tensors[sources.get(index, index)].quantization
         if quantization is not None and quantization.scale is not None:
             scales += [float(s) for s in quantization.scale]
     return max(scales, default=0.0)
+
+
+def refuse_floats(floats, name):
+    """Raises an error for a model's name and operators that compute floats."""
+    if floats:
+        raise RuntimeError(
+            "The file of a quantization-aware model must compute in 8-bit "
+            f"integers. Received: '{name}', for which TensorFlow's converter "
+            f"leaves {floats} in floats. Export the model that "
+            "`tf_gems.strip` returns, with `representative_data`."
+        )
+
+
+def describe_integers(file):
+    """Returns a sentence for each input and output that is an integer."""
+    graph, [signature] = file.subgraphs[0], file.signatureDefs
+    kinds = {
+        "Input": flatbuffer.details(graph, graph.inputs, signature.inputs),
+        "Output": flatbuffer.details(graph, graph.outputs, signature.outputs),
+    }
+    return [
+        f"{kind} '{name}': an integer q stands for "
+        f"{detail['quantization'][0]:.9g} * (q - {detail['quantization'][1]})."
+        for kind, details in kinds.items()
+        for name, detail in details.items()
+        if detail["dtype"] == "int8"
+    ]

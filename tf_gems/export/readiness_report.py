@@ -1,4 +1,4 @@
-"""Which 1x1 convolutions of a model run faster for their zeros."""
+"""Reports which 1x1 convolutions of a model run faster with zeros."""
 
 import dataclasses
 import os
@@ -21,14 +21,14 @@ from tf_gems.targets import check_path
 
 @dataclasses.dataclass
 class ReadinessReport(DataReport):
-    """Which zeros of a model XNNPACK can use.
+    """The 1x1 convolutions of a model for which XNNPACK can use zeros.
 
     Args:
-        obstacle: Why XNNPACK computes no part of the model by channels, a
-            string that ends a sentence; `None` if it can.
+        obstacle: String, the reason if XNNPACK uses sparse kernels for no part
+            of the model, or `None`.
         layers: List of dicts, one for each 1x1 convolution: `name`, `shape`
-            and `zeros` of its kernel, and `reason`: why its zeros save no
-            time, `None` if they can.
+            and `zeros` of its kernel, and `reason`, the reason if its zeros
+            save no time, or `None`.
 
     Example:
 
@@ -43,7 +43,7 @@ class ReadinessReport(DataReport):
 
     @property
     def eligible(self):
-        """Whether every 1x1 convolution is one that can run sparse."""
+        """Whether all 1x1 convolutions can run sparsely."""
         return bool(self.layers) and not any(x["reason"] for x in self.layers)
 
     @property
@@ -81,7 +81,7 @@ class ReadinessReport(DataReport):
 
 
 def readiness_report(model):
-    """Says which 1x1 convolutions of a model run faster for their zeros.
+    """Returns which 1x1 convolutions of a model run faster with zeros.
 
     The model is converted, and the converted graph is examined: the converter
     folds normalization and merges padding. XNNPACK uses zeros on ARM, on x86

@@ -11,29 +11,28 @@ from tf_gems.tables import Table
 
 @dataclasses.dataclass
 class ExportReport(DataReport):
-    """What was written, how large it is, and that it computes the same.
+    """The files of an export, their sizes, and their difference from Keras.
 
-    Compressed sizes are measured when they are first read, as that takes
+    Compressed sizes are measured when they are first read, because this takes
     longer than the export itself.
 
     Args:
-        path: String, what was written.
+        path: String, path of the file or directory.
         format: `"litert"`, `"saved_model"` or `"gem"`.
-        written: `tf_gems.export.paths.Stored`, what was written.
-        twin: The same for the dense twin: the network that was passed in, in
-            the same format without any use of its zeros.
+        written: `tf_gems.export.paths.Stored`, the sizes of the export.
+        twin: The same for the dense twin, which is the network in the same
+            format, without any use of its zeros.
         tensors: List of dicts, one for each weight that was written: `name`,
             `shape`, `type`, `zeros`, `encoding` (`"sparse"` or `"dense"`),
-            `bytes` and `reason`: why it is dense, or `None`.
-        largest_difference: Float, the largest absolute difference between
-            an output of the Keras model and of what was written, for the
-            output with the largest relative difference.
+            `bytes` and `reason`, the reason if it is dense, or `None`.
+        largest_difference: Float, the largest absolute difference from the
+            Keras model, for the output with the largest relative difference.
         largest_output: Float, the largest absolute value of that output.
-        ran: List of strings, the programs that ran what was written.
-        notes: List of sentences on what a user should know.
+        ran: List of strings, the programs that ran the export.
+        notes: List of strings, further information for the user.
         form: String, how the weights are stored. Defaults to `"float32"`.
         compaction: `tf_gems.compaction.CompactionReport` of the channels that
-            were removed first. Defaults to `None`: none were to be.
+            were removed first. Defaults to `None`, without `compact=True`.
 
     Example:
 
@@ -61,7 +60,7 @@ class ExportReport(DataReport):
 
     @property
     def bytes(self):
-        """Size of what was written."""
+        """Size of the export."""
         return self.written.bytes
 
     @property
@@ -71,22 +70,22 @@ class ExportReport(DataReport):
 
     @property
     def gzip_bytes(self):
-        """Size of what was written, compressed by gzip."""
+        """Size of the export after gzip."""
         return self.written.gzip_bytes
 
     @property
     def dense_gzip_bytes(self):
-        """Size of the dense twin, compressed by gzip."""
+        """Size of the dense twin after gzip."""
         return self.twin.gzip_bytes
 
     @property
     def zstd_bytes(self):
-        """Size of what was written, compressed by zstd, or `None`."""
+        """Size of the export after zstd, or `None`."""
         return self.written.zstd_bytes
 
     @property
     def dense_zstd_bytes(self):
-        """Size of the dense twin, compressed by zstd, or `None`."""
+        """Size of the dense twin after zstd, or `None`."""
         return self.twin.zstd_bytes
 
     @property

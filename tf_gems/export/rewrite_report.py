@@ -1,4 +1,4 @@
-"""What a rewrite has changed in a model, and what it could not."""
+"""The report on a rewritten model."""
 
 import dataclasses
 
@@ -9,19 +9,19 @@ from tf_gems.tables import Table
 
 @dataclasses.dataclass
 class RewriteReport(DataReport):
-    """The layers that were changed, and those that could not be.
+    """The layers that were changed, and those that could not be changed.
 
     Args:
-        changes: List of dicts, one for each layer that was changed: `layer`,
-            its name; `change`, a sentence without its subject; `exact`,
-            whether the outputs stay the same.
-        left: List of dicts, one for each layer that breaks a rule and could
-            not be changed: `layer` and `reason`.
+        changes: List of dicts, one for each changed layer: `layer`, its name;
+            `change`, a description; `exact`, whether the outputs stay the
+            same.
+        left: List of dicts, one for each layer that violates a requirement and
+            could not be changed: `layer` and `reason`.
         xnnpack: `tf_gems.export.ReadinessReport` of the new model.
-        shared: List of names of layers that both models share, as more than
-            their config and weights may belong to them: layers of users, and
-            those that adapt to data or hold a function. Training one model
-            changes them in the other. Defaults to `[]`.
+        shared: List of names of layers that both models share, because their
+            state may consist of more than their config and weights: custom
+            layers, and layers that adapt to data or contain a function.
+            Training one model changes them in the other. Defaults to `[]`.
         difference: Float, the largest difference of the outputs, as a
             fraction of the largest output. Defaults to `0.0`.
 
@@ -42,12 +42,12 @@ class RewriteReport(DataReport):
 
     @property
     def exact(self):
-        """Whether the new model computes what the old one does."""
+        """Whether the new model has the same outputs as the original."""
         return all(change["exact"] for change in self.changes)
 
     @property
     def eligible(self):
-        """Whether every 1x1 convolution can run sparse now."""
+        """Whether all 1x1 convolutions of the new model can run sparsely."""
         return self.xnnpack.eligible
 
     def _parts(self):

@@ -37,12 +37,12 @@ def export_saved_model(
     tolerance=None,
     compact=False,
 ) -> ExportReport:
-    """Writes a SavedModel that plain TensorFlow loads and serves.
+    """Writes a SavedModel that stores weights sparsely.
 
     Weights that are mostly zeros are stored as their kept values and the gaps
-    between them, and expanded once, when the SavedModel is loaded; the others
-    are stored as they are. The SavedModel has the signature
-    `"serving_default"`, needs neither this library nor Keras, and cannot be
+    between them, and expanded once, when the SavedModel is loaded. Other
+    weights are stored densely. The SavedModel has the signature
+    `"serving_default"`, requires neither this library nor Keras, and cannot be
     trained. Before it is moved to `directory`, it is loaded, and its outputs
     are compared with those of the Keras model.
 
@@ -51,39 +51,38 @@ def export_saved_model(
     the same graph with all of its weights, each stored once.
     `keras.Model.export` stores them twice.
 
-    Variables that the network writes while it predicts, such as the states
-    of a stateful recurrent layer, start from their present values; the report
-    names them. Those that change no output are left out.
+    Variables that the network writes during prediction, such as the states of
+    a stateful recurrent layer, start from their current values, and the report
+    names them. Variables that do not affect the outputs are left out.
 
     Args:
         model: `tf_gems.SparseModel`, or plain Keras model with zeros in its
             weights. It is not changed.
         directory: String or path of a directory that is empty or does not
             exist. It must not be the current or the home directory.
-        inputs: Inputs to compare outputs on, as the model takes them.
-            Defaults to `None`: random ones, the same each time.
+        inputs: Inputs of the model on which outputs are compared. Defaults to
+            `None`: random inputs from a fixed seed.
         overwrite: Whether to replace the files of an existing SavedModel.
             Other files in the directory stay. Defaults to `False`.
-        tolerance: Float, the largest difference of outputs that is accepted,
-            as a fraction of the largest output. Defaults to `None`: 1e-4, or
-            1e-2 and 5e-2 for networks that compute in float16 and bfloat16.
-        compact: Whether to remove the channels that zeros have cut off
-            first, as `tf_gems.compact` does. The outputs and the size of the
-            SavedModel are compared with those of the whole model. Defaults to
-            `False`.
+        tolerance: Float, the largest accepted difference of outputs, as a
+            fraction of the largest output. Defaults to `None`: 1e-4, or 1e-2
+            and 5e-2 for networks that compute in float16 and bfloat16.
+        compact: Whether to first remove the channels that zeros disconnect, as
+            `tf_gems.compact` does. The outputs and the size of the SavedModel
+            are compared with those of the original model. Defaults to `False`.
 
     Returns:
         `tf_gems.ExportReport`.
 
     Raises:
         FileExistsError: If `directory` is not empty, or with `overwrite`, if
-            it holds no SavedModel.
+            it contains no SavedModel.
         OSError: If `directory` cannot be written.
         RuntimeError: If nothing has been pruned yet, if Keras does not run on
             TensorFlow, or if the outputs of the SavedModel differ.
         ValueError: If the model is not a built Keras 3 model, its weights or
-            outputs are not finite, or it is to be compacted and its graph is
-            not known.
+            outputs are not finite, or `compact` is `True` and the graph of the
+            model is not known.
 
     Example:
 

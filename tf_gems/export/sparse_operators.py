@@ -1,4 +1,4 @@
-"""Why zeros make a TFLite file faster, or do not, layer by layer."""
+"""Reports which layers of a TFLite file run faster with zeros."""
 
 import platform
 from pathlib import Path
@@ -8,18 +8,18 @@ from tf_gems.export import xnnpack
 
 
 def sparse_operators(path):
-    """Returns for each layer of a TFLite file whether its zeros save time.
+    """Returns which layers of a TFLite file run faster with zeros.
 
-    The file is read, not run: the answer is what XNNPACK, the engine of
-    LiteRT, does with such a layer, not a measurement. For a file that cannot
-    be read, one row contains the reason.
+    The file is read, not run. The result describes what XNNPACK, the engine of
+    LiteRT, does with such a layer; it is not a measurement. For a file that
+    cannot be read, a single row contains the reason.
 
     Args:
         path: String or path of a TFLite file, or its bytes.
 
     Returns:
         List of dicts, one for each operator with weights: `layer`, the name of
-        its weights in the file; `operator`; `zeros`, their share;
+        its weights in the file; `operator`; `zeros`, their fraction;
         `runs_sparse`: `"everywhere"`, `"without AVX"` (on ARM, and on x86
         without AVX) or `"nowhere"`; and `reason`, a sentence.
 

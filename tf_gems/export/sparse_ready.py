@@ -1,4 +1,4 @@
-"""Rewrites a model so that XNNPACK can make use of its zeros."""
+"""Rewrites a model so that XNNPACK can use its zeros."""
 
 import collections
 
@@ -46,48 +46,48 @@ EVEN_ALREADY = (
 
 
 def make_sparse_ready(model, inputs=None):
-    """Rewrites a model so that XNNPACK can make use of its zeros.
+    """Rewrites a model so that XNNPACK can use its zeros.
 
-    XNNPACK computes sparse 1x1 convolutions faster only in graphs that follow
-    its rules, see `tf_gems.export.xnnpack`. Networks such as
-    `keras.applications.MobileNet` and `MobileNetV2` break some of them. This
-    function returns a copy with the same weights that follows them:
+    XNNPACK computes sparse 1x1 convolutions faster only in graphs that meet
+    its requirements, see `tf_gems.export.xnnpack`. Networks such as
+    `keras.applications.MobileNet` and `MobileNetV2` violate some of them. This
+    function returns a copy with the same weights that meets them:
 
-    * Layers of stride 2 are padded equally on every side. If the padding was
+    * Layers with stride 2 are padded equally on every side. If the padding was
       only on the right and at the bottom, this is *near-exact*: each such
-      layer samples its maps one pixel further left and above, so the outputs
-      differ. Fine-tune a trained network briefly and measure its accuracy.
-      Rewrite first, then prune.
-    * A 1x1 convolution of the global average becomes `Dense`, *exactly*: with
-      the dimensions of size one, XNNPACK's sparse path fails in browsers,
-      without an error.
-    * An explicit padding by one replaces `"same"` for maps of odd size,
-      *exactly*.
-    * The layers of a model within the model, as in transfer learning, become
-      layers of the whole, *exactly*.
+      layer reads its feature maps one pixel further to the left and to the
+      top, so the outputs differ. Fine-tune a trained network briefly and
+      measure its accuracy. Rewrite first, then prune.
+    * A 1x1 convolution of the global average becomes `Dense`, *exactly*. With
+      dimensions of size one, XNNPACK's sparse kernels give wrong outputs in
+      browsers, without an error.
+    * An explicit padding by one replaces `"same"` for feature maps of odd
+      size, *exactly*.
+    * The layers of nested models, as in transfer learning, become layers of
+      the model itself, *exactly*.
     * Scaling of the input (`Rescaling`, `Normalization`, `x / 127.5 - 1`)
-      moves behind the first convolution, see
-      `tf_gems.export.input_scaling`: *exactly* if nothing is added or nothing
-      is padded, else *near-exact*, at the borders.
+      moves behind the first convolution, see `tf_gems.export.input_scaling`.
+      This is *exact* if nothing is added or nothing is padded, and otherwise
+      *near-exact*, at the borders.
 
-    The report lists the layers that break a rule and cannot be rewritten.
-    The outputs of both models are compared: it says how far they differ.
+    The report lists the layers that violate a requirement and cannot be
+    rewritten, and the difference of the outputs of both models.
 
     Args:
         model: Built functional or Sequential Keras model, with or without
             zeros.
-        inputs: Batch of inputs, as `model` takes it, with which the outputs
-            are compared. Defaults to `None`: two random inputs.
+        inputs: Batch of inputs on which the outputs are compared. Defaults to
+            `None`: two random inputs.
 
     Returns:
-        `(ready, report)`: a new Keras model of the same inputs and outputs,
-        and a `tf_gems.export.RewriteReport`. If no layer needs a change, the
-        model is a plain copy, but for the layers that the report lists as
+        `(ready, report)`: a new Keras model with the same inputs and outputs,
+        and a `tf_gems.export.RewriteReport`. If no layer has to be changed,
+        the model is a copy, except for the layers that the report lists as
         shared.
 
     Raises:
         RuntimeError: If Keras does not run on TensorFlow, or the outputs of
-            both models differ where they must not.
+            both models differ after an exact rewrite.
         ValueError: If the model is not a functional or Sequential Keras
             model, or is wrapped in `SparseModel`.
 

@@ -1,7 +1,7 @@
-"""Twins of Keras 3 models in `tf_keras`, for what still needs Keras 2.
+"""Conversion of Keras 3 models to and from `tf_keras` (Keras 2).
 
-TF Model Optimization (tfmot) works on models of `tf_keras` only. A stripped
-model can be handed to it and taken back:
+TF Model Optimization (tfmot) supports only models of `tf_keras`. A stripped
+model can be converted to `tf_keras` and back:
 
 ```python
 # TF_USE_LEGACY_KERAS=1 python this.py
@@ -63,7 +63,8 @@ def to_tf_keras(model):
         RuntimeError: If the outputs of the twin differ, nothing has been
             pruned yet, or Keras does not run on TensorFlow.
         ValueError: If the model is subclassed, or has layers or operations
-            that cannot be converted: all of them are named, with the reason.
+            that cannot be converted. The message names all of them with the
+            reason.
 
     Example:
 
@@ -104,28 +105,27 @@ def to_tf_keras(model):
 
 
 def from_tf_keras(twin, model, restore_zeros=False):
-    """Gives a Keras 3 model the weights of its twin, changed or not.
+    """Sets the weights of a Keras 3 model to those of its twin.
 
     Wrappers of tfmot for pruning and quantization-aware training are removed.
     Their variables, such as ranges of activations, are not copied.
 
     Args:
-        twin: `tf_keras` model, made from that of `to_tf_keras` by `fit` or by
-            functions that keep the names of its layers, with or without a
+        twin: `tf_keras` model that `to_tf_keras` returned, trained or changed
+            by functions that keep the names of its layers, with or without a
             prefix, as those of tfmot do.
-        model: Plain Keras 3 model that the twin was made of. Its weights are
-            replaced, all or none.
-        restore_zeros: Whether to set to zero again what the twin trained
-            although it was pruned. tfmot's scheme keeps the zeros of
-            convolutions and dense layers, but not those of depthwise
-            convolutions. Defaults to `False`.
+        model: Plain Keras 3 model from which the twin was created. Either all
+            or none of its weights are replaced.
+        restore_zeros: Whether to set pruned weights to zero that the twin has
+            changed. tfmot's scheme keeps the zeros of convolutions and dense
+            layers, but not those of depthwise convolutions. Defaults to
+            `False`.
 
     Raises:
-        RuntimeError: If a weight of the twin is not zero where the model's
-            is: the sparsity was lost. Nothing is changed then. Not with
-            `restore_zeros`.
+        RuntimeError: If a pruned weight of the model is not zero in the twin,
+            unless `restore_zeros` is `True`. No weight is changed.
         ValueError: If a layer of the model is missing in the twin, or has
-            other weights.
+            weights of other shapes.
 
     Example:
 

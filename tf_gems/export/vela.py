@@ -21,15 +21,15 @@ _SECONDS = 3600
 
 @dataclasses.dataclass(frozen=True)
 class VelaEstimate:
-    """What Vela estimates of one file. Nothing of it was measured.
+    """Vela's estimates for one file, which are not measurements.
 
     Args:
         cycles: Integer, clock cycles of the NPU for one inference.
         seconds: Float, time of one inference at Vela's clock.
         sram_bytes: Integer, memory for activations.
-        weight_bytes: Integer, the weights as Vela encodes them.
+        weight_bytes: Integer, size of the encoded weights.
         npu_operators: Integer, operators that run on the NPU.
-        cpu_operators: Integer, operators that are left to the processor.
+        cpu_operators: Integer, operators that run on the CPU.
         system: String, the system and memory that Vela assumes.
     """
 

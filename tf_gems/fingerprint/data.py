@@ -34,16 +34,16 @@ def describe_data(data, name):
     if data is None or data.gives_batches_once:
         kind = type(None if data is None else data.source).__name__
         raise ValueError(
-            f"Every cell of a comparison reads the data. Received: {name} of "
-            f"type {kind}, which does not give each batch again. Pass arrays, "
-            "a list of batches, a `keras.utils.PyDataset` or a "
+            "Every cell of a comparison reads the data again. Received: "
+            f"{name} of type {kind}, which yields each batch only once. Pass "
+            "arrays, a list of batches, a `keras.utils.PyDataset` or a "
             "`tf.data.Dataset`."
         )
     if data.is_endless:
         raise ValueError(
-            "Data of a comparison comes to an end. Received: "
-            f"{name} of type {type(data.source).__name__}, which repeats for "
-            "ever. Leave out `repeat()`, or `take` the batches of an epoch."
+            f"The data of a comparison must be finite. Received: {name} of "
+            f"type {type(data.source).__name__}, which repeats forever. "
+            "Remove `repeat()`, or use `take` for the batches of an epoch."
         )
     if isinstance(data.source, DeviceData):
         return describe(vars(data.source))
@@ -69,11 +69,11 @@ def describe_data(data, name):
     found["examples"] = [a if a == b else "random" for a, b in pairs]
     if "random" in found["examples"]:
         warnings.warn(
-            f"The contents of `{name}` differ from reading to reading, so that "
+            f"The contents of `{name}` differ each time they are read, so "
             "finished cells are identified only by its number of batches, "
-            "dtypes and shapes. Keep one directory for "
-            "one data set, or pass a function from a seed to the data whose "
-            "random numbers follow from the seed.",
+            "dtypes and shapes. Use a separate directory for each data set, "
+            "or pass a function from a seed to the data that derives all "
+            "random numbers from the seed.",
             stacklevel=2,
         )
         found["kinds"] = _kinds(data)
@@ -123,8 +123,8 @@ def _ordered(data, name, limit):
             break
     if not read:
         raise ValueError(
-            f"Data holds at least one example. Received: {name} of type "
-            f"{type(data.source).__name__}, which is empty."
+            f"Data must contain at least one example. Received: {name} of "
+            f"type {type(data.source).__name__}, which is empty."
         )
     return whole.hexdigest()
 
@@ -160,7 +160,7 @@ def _refuse_nan(batch, name):
     for array in _arrays(targets):
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise ValueError(
-                "A target is a number. Received: "
+                "Targets must be numbers. Received: "
                 f"{int(np.isnan(array).sum()):,} NaN among the targets of "
-                f"{name}. Leave these examples out, or give them a label."
+                f"{name}. Remove these examples, or label them."
             )

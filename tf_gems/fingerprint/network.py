@@ -42,9 +42,9 @@ def _describe(layer, above):
     except Exception as error:  # whatever a user's config runs into
         if isinstance(layer, _keras.Functional):
             raise ValueError(
-                "A cell is found again by its network. Received: model "
-                f"'{layer.name}', whose config cannot be had: {error} Give "
-                "its layers `get_config`."
+                "A cell is identified by its network. Received: model "
+                f"'{layer.name}', which has no config: {error} Implement "
+                "`get_config` in its layers."
             ) from error
     hidden = bookkeeping(layer)
     own = not is_library(type(layer))

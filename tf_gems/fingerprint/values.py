@@ -238,11 +238,11 @@ def _reduced(value):
         return list(value.__reduce_ex__(4))
     except TypeError as error:
         raise ValueError(
-            "What a cell depends on must be identified by its contents. "
-            "Received: an object of type "
-            f"'{_name(type(value))}', which has neither `get_config` nor "
-            f"attributes: {error}. Give it `get_config`, or leave it out of "
-            "the loss, the metric or the method."
+            "Everything that a cell depends on must be identified by its "
+            f"contents. Received: an object of type '{_name(type(value))}', "
+            f"which has neither `get_config` nor attributes: {error}. "
+            "Implement `get_config`, or remove the object from the loss, the "
+            "metric or the method."
         ) from error
 
 

@@ -71,11 +71,11 @@ def refuse_other_keras(layer):
     if isinstance(layer, keras.layers.Layer):
         return
     kind = layer if isinstance(layer, type) else type(layer)
-    remedy = "Wrap a Keras 3 layer or model."
+    remedy = "Pass a Keras 3 layer or model."
     if kind.__module__.startswith(("tf_keras", "tensorflow.python.keras")):
         remedy = (
-            "This is a Keras 2 (`tf_keras`) object: rebuild it with "
-            "`import keras`, and unset TF_USE_LEGACY_KERAS."
+            "This is a Keras 2 (`tf_keras`) object. Build it with `import "
+            "keras`, and unset TF_USE_LEGACY_KERAS."
         )
     raise ValueError(
         "Only Keras 3 layers and models can be pruned. Received: "
@@ -89,10 +89,10 @@ def refuse_quantized(layer):
         mode = getattr(part, "quantization_mode", None)
         if mode is not None:
             raise ValueError(
-                "Weights are pruned before they are quantized. Received: "
+                "Weights must be pruned before they are quantized. Received: "
                 f"layer '{part.name}' of '{layer.name}' with "
                 f"quantization_mode={mode!r}. Prune the float model, and "
-                "quantize what `tf_gems.strip` gives back."
+                "quantize the model that `tf_gems.strip` returns."
             )
 
 
@@ -122,8 +122,8 @@ def inlined_functions(layer):
             "While a model is pruned, a `tf.function` in it runs as the "
             "Python function that it wraps, without AutoGraph. Received: "
             f"{named} of '{layer.name}', with a Python `if`, `while` or `for` "
-            "on a tensor. Write it with `keras.ops.cond`, `keras.ops.where` "
-            "or `keras.ops.while_loop`."
+            "on a tensor. Use `keras.ops.cond`, `keras.ops.where` or "
+            "`keras.ops.while_loop`."
         ) from error
     finally:
         tf.config.run_functions_eagerly(before)

@@ -55,8 +55,9 @@ class Flags:
         # The function `pack` would need four bytes a flag.
         if values.shape != self.shape:
             raise ValueError(
-                "Flags have the shape of their weight. Received: shape="
-                f"{values.shape} for '{self.packed.path}' of {self.shape}."
+                "Flags must have the shape of their weight. Received: "
+                f"shape={values.shape} for '{self.packed.path}' of "
+                f"{self.shape}."
             )
         planes = np.zeros((32, self._words), bool)
         planes.reshape(-1)[: self.size] = np.ravel(values)

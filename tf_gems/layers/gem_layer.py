@@ -50,12 +50,12 @@ class GemLayer(keras.layers.Wrapper):
     never returns. While fine-tuning it computes `f(w * q; x)` and the weights
     train. Normalization statistics move in both phases.
 
-    Any layer can be wrapped: it is called as a pure function of its
-    variables, in which masked weights replace the prunable ones.
+    Any layer can be wrapped. It is called as a pure function of its variables,
+    with masked weights in place of the prunable ones.
 
-    The wrapped layer becomes a part of this one. Its weights do not train
-    while mining, whatever their `trainable` says. `tf_gems.strip` returns the
-    layer itself.
+    The wrapped layer becomes a sub-layer of this one. While mining, its
+    weights do not train, even if they are `trainable`. `tf_gems.strip` returns
+    the wrapped layer.
 
     Args:
         layer: Keras layer, or built Keras model.
@@ -65,17 +65,17 @@ class GemLayer(keras.layers.Wrapper):
             `tf_gems.layers.RoundMask` or `tf_gems.layers.TopKMask`.
             Defaults to `"round"`.
         score_initializer: Keras initializer. Defaults to uniform in [0, 1].
-        seed: Integer from which the scores are drawn. Defaults to `None`:
-            drawn once from Python's generator, which
-            `keras.utils.set_random_seed` seeds.
+        seed: Integer, the seed of the scores. Defaults to `None`: drawn once
+            from Python's generator, which `keras.utils.set_random_seed` seeds.
         phase: `"mining"` or `"finetuning"`. Defaults to `"mining"`.
-        candidates: Places in `layer.weights` of those that may be pruned and
-            trained; saved, since `trainable` may change later. Defaults to
-            `None`: those that are trainable now.
+        candidates: List of integers, indices into `layer.weights` of the
+            weights that can be pruned and trained. They are saved, because
+            `trainable` can change later. Defaults to `None`: the weights that
+            are trainable now.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If there is nothing to prune, or for a Keras 2 layer.
+        ValueError: If no weight can be pruned, or the layer is of Keras 2.
 
     Example:
 
@@ -110,9 +110,9 @@ class GemLayer(keras.layers.Wrapper):
         super().__init__(layer, **kwargs)
         if find_gem_layers(layer):
             raise ValueError(
-                "A layer can be pruned once only. Received: "
-                f"layer='{layer.name}', which holds a `GemLayer` already. "
-                "Wrap its parts, or the whole, but not both."
+                "A layer can only be pruned once. Received: "
+                f"layer='{layer.name}', which already contains a `GemLayer`. "
+                "Wrap either its parts or the whole layer."
             )
         wrapped_variable.refuse_wrapped(layer)
         refuse_quantized(layer)
@@ -171,9 +171,9 @@ class GemLayer(keras.layers.Wrapper):
         count = len(self.layer.weights)
         if any(place >= count for place in self.candidates):
             raise ValueError(
-                "`candidates` are places in the weights of a layer. Received: "
-                f"candidates={self.candidates!r:.100}, where "
-                f"'{self.layer.name}' has {count} weights, from 0 on."
+                "`candidates` must be indices into the weights of a layer. "
+                f"Received: candidates={self.candidates!r:.100}, where "
+                f"'{self.layer.name}' has {count} weights, starting at 0."
             )
         candidates = [self.layer.weights[place] for place in self.candidates]
         self.report = PruningReport(self.layer, self.filters, candidates)
@@ -199,9 +199,9 @@ class GemLayer(keras.layers.Wrapper):
         self.take_over()
 
     def set_mask(self, mask, score_initializer):
-        """Changes the rule of the masks, and what scores are drawn from.
+        """Changes the mask and the initializer of the scores.
 
-        The scores themselves change at the next `reset_mining`.
+        The scores change at the next `reset_mining`.
 
         Args:
             mask: As for the constructor.
@@ -220,7 +220,7 @@ class GemLayer(keras.layers.Wrapper):
         )
 
     def reset_mining(self):
-        """Draws the scores again, and makes all nonzero weights alive."""
+        """Reinitializes the scores, and makes all nonzero weights alive."""
         weights = [prunable.weight for prunable in self.prunable]
         drawn_by = self._initializers_of_scores(weights)
         for prunable, initializer in zip(self.prunable, drawn_by, strict=True):
@@ -232,7 +232,7 @@ class GemLayer(keras.layers.Wrapper):
         self.penalty.reset()
 
     def saturate_scores(self):
-        """Sets the scores of all weights that are alive to one."""
+        """Sets the scores of all alive weights to 1."""
         if isinstance(self.mask, RoundMask):
             for prunable in self.prunable:
                 prunable.raise_score()
@@ -243,7 +243,7 @@ class GemLayer(keras.layers.Wrapper):
         return sum(math.prod(w.weight.shape) for w in self.prunable)
 
     def count_alive(self):
-        """Returns how many weights are alive."""
+        """Returns the number of alive weights."""
         return sum(weight.alive.count() for weight in self.prunable)
 
     def own_variables(self):
@@ -253,7 +253,7 @@ class GemLayer(keras.layers.Wrapper):
         return [*added, *itertools.chain(*pairs)]
 
     def set_phase(self, phase):
-        """Chooses what trains: scores (mining) or weights (fine-tuning).
+        """Sets what trains: scores (mining) or weights (fine-tuning).
 
         Keras ignores a change of `trainable` until the next `compile`, so
         compile the model again afterwards.
@@ -306,10 +306,10 @@ class GemLayer(keras.layers.Wrapper):
             remove_guards(part)
 
     def prune_for_good(self):
-        """Sets the pruned weights to zero; the masks are fixed from now on.
+        """Sets the pruned weights to zero and fixes the masks.
 
-        The network computes what it computed before. Mining cannot go on, as
-        the starting values of the pruned weights are gone.
+        The outputs of the network do not change. Mining cannot continue,
+        because the initial values of the pruned weights are lost.
         """
         masks = self.current_masks()
         if self.phase == "mining":
@@ -341,7 +341,7 @@ class GemLayer(keras.layers.Wrapper):
         return [metric for part in parts for metric in _keras.own_metrics(part)]
 
     def masks(self):
-        """Returns the masks of this phase, a float32 tensor for each weight.
+        """Returns the masks of this phase, one float32 tensor for each weight.
 
         Mining: `m(p) * q`, with a straight-through gradient to the scores.
         Fine-tuning: `q`.
@@ -356,21 +356,21 @@ class GemLayer(keras.layers.Wrapper):
         return [ops.where(q, m, 0.0) for q, m in pairs]
 
     def current_masks(self):
-        """Returns the masks of this phase, a NumPy bool array a weight."""
+        """Returns the masks of this phase as NumPy bool arrays."""
         return [ops.convert_to_numpy(mask) > 0 for mask in self.masks()]
 
     def ticket_masks(self):
-        """Returns the masks of the ticket, a NumPy bool array a weight.
+        """Returns the masks of the ticket as NumPy bool arrays.
 
-        With rounding, all weights that are alive; with `top_k`, those that
-        rank highest now.
+        With `"round"`, these are all alive weights; with `"top_k"`, the
+        weights with the largest scores.
         """
         if isinstance(self.mask, TopKMask):
             return self.current_masks()
         return [np.asarray(w.alive) for w in self.prunable]
 
     def count_kept(self):
-        """Returns how many entries of each weight the masks keep now."""
+        """Returns the number of kept entries of each weight."""
         return [int(ops.count_nonzero(mask)) for mask in self.masks()]
 
     def score_penalty(self):
@@ -384,9 +384,9 @@ class GemLayer(keras.layers.Wrapper):
         for prunable in self.prunable:
             if id(prunable.weight) not in values:
                 raise ValueError(
-                    "A wrapped layer keeps the weights that it was wrapped "
-                    f"with. Received: '{self.layer.name}', which no longer "
-                    f"has '{prunable.path}'. Change its weights before it is "
+                    "The weights of a wrapped layer must not be replaced. "
+                    f"Received: '{self.layer.name}', which no longer has "
+                    f"'{prunable.path}'. Change its weights before it is "
                     "wrapped, or after `tf_gems.strip`."
                 )
         masks = self.masks()
@@ -466,11 +466,12 @@ class GemLayer(keras.layers.Wrapper):
         phase = self._loaded_phase
         if phase not in (None, self.phase):
             raise ValueError(
-                "Weights must be loaded in the phase that they were saved in: "
-                "another phase has other masks. Received: weights of "
-                f"phase '{phase}' for '{self.name}', which is in phase "
-                f"'{self.phase}'. Load them into a model made with "
-                f"`phase='{phase}'`, or pass a `Ticket` to `start_finetuning`."
+                "Weights must be loaded in the phase in which they were "
+                "saved, because another phase has other masks. Received: "
+                f"weights of phase '{phase}' for '{self.name}', which is in "
+                f"phase '{self.phase}'. Load them into a model created with "
+                f"`phase='{phase}'`, or pass a `Ticket` to "
+                "`start_finetuning`."
             )
         super().load_own_variables(values)
 
@@ -524,14 +525,14 @@ def built_gem_layers(model, name):
     gems = find_gem_layers(model)
     if not gems:
         raise ValueError(
-            f"`{name}` needs weights to prune. Received: model "
-            f"'{model.name}' of type {type(model).__name__}, which holds no "
-            "`GemLayer`. Wrap it: `tf_gems.SparseModel(model)`."
+            f"`{name}` requires weights to prune. Received: model "
+            f"'{model.name}' of type {type(model).__name__}, which contains "
+            "no `GemLayer`. Wrap it: `tf_gems.SparseModel(model)`."
         )
     if not all(gem.built for gem in gems):
         raise ValueError(
             "A model must be built before it is pruned. Received: model "
-            f"'{model.name}', whose weights are made by its first call. Call "
-            "it once on data before `fit`."
+            f"'{model.name}', whose weights are created by its first call. "
+            "Call it once on data before `fit`."
         )
     return gems

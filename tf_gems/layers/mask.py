@@ -62,12 +62,12 @@ class Mask(registry.Configurable):
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class RoundMask(Mask):
-    """Keeps a weight where its score exceeds a threshold.
+    """Keeps a weight if its score exceeds a threshold.
 
     `m = 1[p > threshold]`, exactly 0 or 1, with `dm/dp := 1` (the
-    straight-through estimator, also below the threshold, so that a rounded
-    weight can come back). A score equal to the threshold is rounded to 0, as
-    in the authors' code; `round` alone would send 0.5 to the even number.
+    straight-through estimator, also below the threshold, so that the mask can
+    become 1 again). A score equal to the threshold is rounded to 0, as in the
+    authors' code; `round` would round 0.5 to the nearest even number.
 
     Args:
         threshold: Float in [0, 1). Defaults to `0.5`.
@@ -84,8 +84,8 @@ class RoundMask(Mask):
     def __init__(self, threshold=0.5):
         if not is_number(threshold) or not 0 <= threshold < 1:
             raise ValueError(
-                "Scores are in [0, 1], and `threshold` in [0, 1). Received: "
-                f"threshold={threshold!r}. The paper rounds at 0.5."
+                "`threshold` must be in [0, 1), because scores are in [0, "
+                f"1]. Received: threshold={threshold!r}. The paper uses 0.5."
             )
         self.threshold = float(threshold)
 

@@ -106,10 +106,11 @@ class PruningScope:
             return gradients
         if all(gradients[place] is None for place, _ in places):
             raise ValueError(
-                "Mining trains scores by the gradient of the loss. Received: "
-                f"`train_step` of '{gem.layer.name}', whose loss does not "
-                "depend on any prunable weight as it is read in the step. "
-                "Compute the loss from outputs of the model, within the tape."
+                "Mining trains scores with the gradient of the loss. "
+                f"Received: `train_step` of '{gem.layer.name}', whose loss "
+                "does not depend on any prunable weight that the step reads. "
+                "Compute the loss from outputs of the model, within the "
+                "tape."
             )
         if self._slopes is None:
             self._pulls = gem.penalty.pulls(self._masks)

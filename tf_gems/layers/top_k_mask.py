@@ -1,4 +1,4 @@
-"""Masks by rank: a fixed number of the largest scores is kept."""
+"""Masks of a fixed number of the largest scores."""
 
 import math
 
@@ -14,24 +14,24 @@ from tf_gems.validation import check_sparsity
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class TopKMask(Mask):
-    """Keeps the weights with the largest scores, exactly `k` of them.
+    """Keeps exactly `k` weights, those with the largest scores.
 
     `k = round((1 - sparsity) * n)`, over all weights that share the layer
     (`scope="global"`: one threshold) or in each weight by itself
-    (`scope="layerwise"`). The gradient is the identity, for kept and dropped
-    weights alike. With the global scope, `k` can be set anew while training
-    goes on: it is `GemLayer.places`, if that is not zero.
+    (`scope="layerwise"`). The gradient is the identity for all scores. With
+    the global scope, `k` can change during training: it is `GemLayer.places`,
+    if this is not zero.
 
-    It runs inside the training step, compiled or not, so it neither sorts nor
-    uses `top_k`: the k-th largest float32 is found bit by bit, by 32 counts
-    over the data, and ties are broken by position in the same way.
+    It runs inside the training step, compiled or not, so it uses neither
+    sorting nor `top_k`. The k-th largest float32 is found bit by bit, with 32
+    counts over the data, and ties are broken by position in the same way.
 
     Args:
         sparsity: Float in [0, 1), the fraction of zeros.
         scope: `"global"` or `"layerwise"`. Defaults to `"global"`.
-        magnitude: Whether the magnitudes of the scores are ranked, as
-            edge-popup does; the gradient is then that of the magnitude, the
-            sign of the score. Defaults to `False`.
+        magnitude: Whether to rank the magnitudes of the scores, as in
+            edge-popup. The gradient is then that of the magnitude, the sign of
+            the score. Defaults to `False`.
 
     Example:
 

@@ -60,10 +60,10 @@ def _guard(layer, gem, name, refuse):
 def _refuse_fit(name, phase):
     if phase == "mining":
         raise ValueError(
-            "While a model is mined, it trains as a part of the model that "
-            f"prunes it. Received: `fit` of '{name}'. Call `fit` of the "
+            "A model that is being mined must be trained through the model "
+            f"that prunes it. Received: `fit` of '{name}'. Call `fit` of the "
             "`tf_gems.SparseModel`; or call `start_finetuning()` first; or "
-            "`tf_gems.unwrap`, which gives the model back unpruned."
+            "call `tf_gems.unwrap`, which returns the model without pruning."
         )
 
 
@@ -72,15 +72,16 @@ def _refuse_adapter(name, phase):
         raise ValueError(
             "Mining trains scores and no other weights. Received: "
             f"`enable_lora` of '{name}', which is being mined. Call it after "
-            "`start_finetuning()`, or of what `tf_gems.strip` gives back."
+            "`start_finetuning()`, or on the model that `tf_gems.strip` "
+            "returns."
         )
 
 
 def _refuse_quantize(name, phase):
     raise ValueError(
-        "Weights are pruned before they are quantized. Received: `quantize` "
-        f"of '{name}', which is wrapped for pruning. Quantize what "
-        "`tf_gems.strip` gives back: `tf_gems.strip(sparse).quantize(...)`."
+        "Weights must be pruned before they are quantized. Received: "
+        f"`quantize` of '{name}', which is wrapped for pruning. Quantize the "
+        "stripped model: `tf_gems.strip(sparse).quantize(...)`."
     )
 
 

@@ -108,11 +108,11 @@ class ScoreVariable:
         scope = active_scope()
         if scope is not None and scope.value_of(self._weight) is not None:
             raise ValueError(
-                "While a model is mined, weights are fixed and scores train. "
-                "Received: a training method that assigns to "
-                f"'{self._weight.path}'. If it follows another part of the "
-                "model, set `trainable=False` on the layers it belongs to "
-                "before the model is wrapped: those are not pruned."
+                "While a model is mined, its weights are fixed and only "
+                "scores train. Received: a training method that assigns to "
+                f"'{self._weight.path}'. If this weight follows another part "
+                "of the model, set `trainable=False` on its layers before "
+                "the model is wrapped: such layers are not pruned."
             )
         return super().assign(value)
 
@@ -193,8 +193,9 @@ def refuse_wrapped(layer):
             other = variable._gem_layer()
             if other is not None:
                 raise ValueError(
-                    "A layer is pruned by one `GemLayer` or `SparseModel` at a "
-                    f"time. Received: '{layer.name}' with weight "
-                    f"'{variable.path}', which is pruned already. Call "
-                    "`tf_gems.strip` or `tf_gems.unwrap` on that model first."
+                    "A layer can only be pruned by one `GemLayer` or "
+                    f"`SparseModel` at a time. Received: '{layer.name}' with "
+                    f"weight '{variable.path}', which is already pruned. Call "
+                    "`tf_gems.strip` or `tf_gems.unwrap` on that model "
+                    "first."
                 )

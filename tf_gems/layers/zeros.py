@@ -68,11 +68,11 @@ def refuse_below_zeros(kept, size, target_sparsity, count=None):
     if kept < count:
         raise ValueError(
             "`target_sparsity` counts all zeros among the prunable weights, "
-            "including those that are there before. Received: target_sparsity="
-            f"{target_sparsity:g}, which keeps {count:,} weights, for a model "
-            f"of {size:,} of which {kept:,} are alive; the others are zero or "
-            f"frozen already. Use a target of {1 - kept / size:.4g} or more, "
-            "or start from dense weights."
+            "including existing ones. Received: "
+            f"target_sparsity={target_sparsity:g}, which keeps {count:,} "
+            f"weights, for a model of {size:,} of which {kept:,} are alive; "
+            "the others are already zero or frozen. Use a target of "
+            f"{1 - kept / size:.4g} or more, or start from dense weights."
         )
 
 

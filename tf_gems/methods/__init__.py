@@ -88,8 +88,8 @@ def get(identifier, **arguments):
     Args:
         identifier: A name among `METHODS`; a config made by
             `keras.saving.serialize_keras_object`; or a `Method`.
-        **arguments: Arguments of the class. They replace those of a config
-            or an instance, of which a copy is returned then.
+        **arguments: Arguments of the class. They replace those of a config, or
+            of a copy of the instance.
 
     Returns:
         `Method`.

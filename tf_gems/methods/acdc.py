@@ -37,18 +37,18 @@ def is_compressed(epoch, epochs):
 class ACDCCallback(WeightPruner):
     """Alternates compressed and dense training, and ends compressed.
 
-    When a compressed phase begins, the weights of the largest `|w|` stay
-    alive, exactly as many as the target says, and all others become zero.
-    When a dense phase begins, all weights are alive again; those that were
-    pruned start from zero. Training starts dense for a tenth of its epochs,
-    alternates every twentieth, and is compressed for the last 15 %, as in the
-    paper's training of 100 epochs. See `is_compressed`.
+    When a compressed phase begins, the weights with the largest `|w|` are
+    kept, exactly as many as the target allows, and all others become zero.
+    When a dense phase begins, all weights train again; pruned weights start
+    from zero. Training starts with a dense phase for a tenth of the epochs,
+    alternates after every twentieth, and is compressed for the last 15 %, as
+    in the paper's training of 100 epochs. See `is_compressed`.
 
-    In a `tf_gems.SparseModel` that was just wrapped, `fit` trains the weights
-    from the start, whatever its `start`. Elsewhere call `prepare(model)` of
-    `tf_gems.methods.ACDC`, and `compile`, before. What is pruned depends on
-    the epoch and on the variables of the model only, so an interrupted run
-    that is resumed gives the same result.
+    In a new `tf_gems.SparseModel`, `fit` trains the weights from the first
+    epoch on, for any value of `start`. In other cases, first call
+    `prepare(model)` of `tf_gems.methods.ACDC`, and `compile`. Pruning depends
+    only on the epoch and on the variables of the model, so a resumed run gives
+    the same result.
 
     Epoch logs: `sparsity` and `density`.
 
@@ -57,14 +57,15 @@ class ACDCCallback(WeightPruner):
             phases.
         epochs: Integer, the length of training. Defaults to `None`: the
             epochs of `fit`.
-        distribution: How what is alive is spread over the weights, see
+        distribution: How the kept weights are distributed over the layers, see
             `tf_gems.distributions.get`. Defaults to `"lamp"`.
-        pattern: What is pruned together, see `tf_gems.patterns.get`.
+        pattern: Which weights are pruned together, see `tf_gems.patterns.get`.
             Defaults to `"unstructured"`.
 
     Raises:
-        ValueError: If an argument is out of range, the model prunes nothing
-            or is mining, or some of it is pruned before training begins.
+        ValueError: If an argument is out of range, the model prunes nothing or
+            is in the mining phase, or some weights are pruned before training
+            begins.
 
     Example:
 
@@ -97,9 +98,9 @@ class ACDCCallback(WeightPruner):
         alive = [np.asarray(w.alive) for w in self._weights]
         if epoch == 0 and not all(a.all() for a in alive):
             raise ValueError(
-                "AC/DC makes all weights alive again in its dense phases, so "
-                f"it starts from a dense network. Received: '{self.model.name}'"
-                ", of which some weights are pruned already. Start from dense "
+                "AC/DC trains all weights in its dense phases, so it must "
+                f"start from a dense network. Received: '{self.model.name}', "
+                "in which some weights are already pruned. Start from dense "
                 "weights, or use `GradualMagnitudeCallback`."
             )
         self.set_target()
@@ -136,9 +137,10 @@ class ACDCCallback(WeightPruner):
 class ACDC(Trained):
     """Trains the weights in alternating compressed and dense phases.
 
-    `tf_gems.methods.ACDCCallback` in a `fit` of its own. The ticket holds
-    the trained weights: it is accurate as it is. Magnitudes are compared
-    relative to their layer by default, see `tf_gems.methods.Magnitude`.
+    Runs `fit` with `tf_gems.methods.ACDCCallback`. The ticket contains the
+    trained weights and is accurate without further training. By default,
+    magnitudes are ranked relative to their layer, see
+    `tf_gems.methods.Magnitude`.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.

@@ -23,7 +23,7 @@ from tf_gems.validation import is_number
 
 
 class RewiringCallback(keras.callbacks.Callback):
-    """Moves the masks of a sparse network while `fit` trains its weights.
+    """Changes the masks of a sparse network while `fit` trains its weights.
 
     Every `update_period` steps, in each weight, the fraction `f(t)` of the
     smallest `|w|` that are alive is dropped, and as many others grow. The
@@ -31,10 +31,10 @@ class RewiringCallback(keras.callbacks.Callback):
 
         f(t) = fraction / 2 * (1 + cos(pi * t / T)),  T = end * all steps.
 
-    As in Algorithm 1 of the paper, everything that is not alive after the drop
-    can grow, including what was just dropped, which then keeps its value, as
-    in the authors' code. Everything else grows from zero, and dropped weights
-    are set to zero.
+    As in Algorithm 1 of the paper, all weights that are not alive after the
+    drop can grow. A weight that was just dropped and grows again keeps its
+    value, as in the authors' code. All other weights grow from zero, and
+    dropped weights are set to zero.
 
     With `steps_per_execution`, an update takes place at the end of the
     execution that contains its step. Updates depend only on the step and on
@@ -44,10 +44,10 @@ class RewiringCallback(keras.callbacks.Callback):
     Epoch logs: `sparsity` and `density`.
 
     Args:
-        growth: Function of the model, of the list of masked weights (float32
-            arrays) and of the number of the update, 1, 2, ...; it returns a
-            list of scores of which the largest grow. Methods make it:
-            `tf_gems.methods.RigL(0.9).callback(data)`.
+        growth: Function of the model, the list of masked weights (float32
+            arrays) and the number of the update (1, 2, ...). It returns a list
+            of scores, and the weights with the largest scores grow. Methods
+            create it: `tf_gems.methods.RigL(0.9).callback(data)`.
         update_period: Positive integer, steps between updates. Defaults to
             `100`.
         fraction: Float in (0, 1], see above; or a
@@ -57,8 +57,8 @@ class RewiringCallback(keras.callbacks.Callback):
             Defaults to `0.75`.
 
     Raises:
-        ValueError: If an argument is out of range, the model is mining or not
-            sparse yet, or the number of steps is unknown.
+        ValueError: If an argument is out of range, the model is in the mining
+            phase or not sparse yet, or the number of steps is unknown.
 
     Reference: Evci et al., 2020, "Rigging the Lottery: Making All Tickets
     Winners", algorithm 1.
@@ -68,8 +68,9 @@ class RewiringCallback(keras.callbacks.Callback):
         super().__init__()
         if growth is not None and not is_function(growth):
             raise ValueError(
-                "`growth` is a function that scores the weights that may grow. "
-                f"Received: growth={growth!r:.300}. See `tf_gems.methods.RigL`."
+                "`growth` must be a function that scores the weights that "
+                f"can grow. Received: growth={growth!r:.300}. See "
+                "`tf_gems.methods.RigL`."
             )
         self.growth = growth
         self.update_period = check_positive_integer(
@@ -78,22 +79,23 @@ class RewiringCallback(keras.callbacks.Callback):
         if is_number(fraction):
             if not 0 < fraction <= 1:
                 raise ValueError(
-                    "`fraction` of the weights alive is replaced, in (0, 1]. "
-                    f"Received: fraction={fraction!r}. The paper has 0.3."
+                    "`fraction` must be the fraction of the alive weights to "
+                    f"replace, in (0, 1]. Received: fraction={fraction!r}. "
+                    "The paper uses 0.3."
                 )
             fraction = schedules.Cosine(fraction)
         self.fraction = schedules.get(fraction, "fraction")
         ends = self.fraction(0.0), self.fraction(1.0)
         if not all(0 <= end <= 1 for end in ends):
             raise ValueError(
-                "`fraction` is a part of the weights, in [0, 1]. Received: "
-                f"fraction={fraction!r:.300}, from {ends[0]:g} to {ends[1]:g}. "
-                "The paper has 0.3."
+                "`fraction` must be a fraction of the weights, in [0, 1]. "
+                f"Received: fraction={fraction!r:.300}, from {ends[0]:g} to "
+                f"{ends[1]:g}. The paper uses 0.3."
             )
         if not is_number(end) or not 0 < end <= 1:
             raise ValueError(
-                "`end` is a fraction of training, in (0, 1]. "
-                f"Received: end={end!r}. The paper has 0.75."
+                "`end` must be a fraction of training, in (0, 1]. Received: "
+                f"end={end!r}. The paper uses 0.75."
             )
         self.end = float(end)
         self._weights = []
@@ -104,19 +106,18 @@ class RewiringCallback(keras.callbacks.Callback):
         self._weights = weights_in_training(self.model, type(self).__name__)
         if self.params.get("steps") is None:
             raise ValueError(
-                "Updates take place at steps, so the number of steps must be "
-                "known. "
-                "Received: data of unknown length. Pass `steps_per_epoch` to "
-                "`fit`, or data with a length: `dataset.apply("
-                "tf.data.experimental.assert_cardinality(n))`."
+                "Updates depend on the step, so the number of steps must be "
+                "known. Received: data of unknown length. Pass "
+                "`steps_per_epoch` to `fit`, or data with a length: "
+                "`dataset.apply(tf.data.experimental.assert_cardinality(n))`."
             )
 
     def on_epoch_begin(self, epoch, logs=None):
         if density_of(self._weights) == 1:
             raise ValueError(
-                f"`{type(self).__name__}` moves the masks of a sparse "
-                f"network. Received: '{self.model.name}', of which all weights "
-                "are alive. Call `prepare(model)` of the method, or "
+                f"`{type(self).__name__}` changes the masks of a sparse "
+                f"network. Received: '{self.model.name}', in which all "
+                "weights are alive. Call `prepare(model)` of the method, or "
                 "`start_finetuning(ticket)`, and `compile`, before `fit`."
             )
         self._epoch = epoch
@@ -182,12 +183,13 @@ def rewire(value, alive, score, fraction):
 
 
 class DynamicSparseTraining(Trained):
-    """Base class of methods that drop weights, and grow others, in training.
+    """Base class of methods that drop and grow weights during training.
 
-    The network is sparse throughout: it starts from random masks, and the
-    number of nonzero entries of each weight never changes. A subclass decides
-    what grows. See `tf_gems.methods.RewiringCallback` for the rule. The ticket
-    holds the trained weights: it is accurate as it is.
+    The network is always sparse. It starts with random masks, and the number
+    of nonzero entries of each weight never changes. A subclass defines which
+    weights grow. See `tf_gems.methods.RewiringCallback` for the rule. The
+    ticket contains the trained weights and is accurate without further
+    training.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -196,12 +198,12 @@ class DynamicSparseTraining(Trained):
             of the compiled optimizer.
         update_period: Positive integer, steps between updates. Defaults to
             `100`.
-        fraction: Float in (0, 1], the fraction replaced at first, falling to
-            zero as a cosine; or a `tf_gems.schedules.Schedule`. Defaults to
-            `0.3`.
+        fraction: Float in (0, 1], the initial fraction of replaced weights,
+            which falls to zero as a cosine; or a `tf_gems.schedules.Schedule`.
+            Defaults to `0.3`.
         end: Float in (0, 1], the fraction of training at which updates end.
             Defaults to `0.75`.
-        seed: Integer, of all that is random. Defaults to `0`.
+        seed: Integer, the seed of all random choices. Defaults to `0`.
         distribution: See `tf_gems.distributions.get`. Defaults to `"erk"`.
         **kwargs: `pattern`, which must be `"unstructured"`.
     """
@@ -240,10 +242,10 @@ class DynamicSparseTraining(Trained):
         raise NotImplementedError
 
     def callback(self, x=None, y=None, **arguments):
-        """Returns a new callback that moves the masks during `fit`.
+        """Returns a new callback that changes the masks during `fit`.
 
         Args:
-            x: The data, for methods that look at it, as for `find`. Defaults
+            x: The data, for methods that require it, as for `find`. Defaults
                 to `None`.
             y: As for `find`. Defaults to `None`.
             **arguments: Those of `find` for its data.
@@ -257,7 +259,7 @@ class DynamicSparseTraining(Trained):
         return [self.callback(data)]
 
     def prepare(self, model):
-        """Gives a model random masks, and the phase in which weights train."""
+        """Sets random masks, and the phase in which weights train."""
         super().prepare(model)
         random = RandomPruning(
             self.target_sparsity, self.seed, distribution=self.distribution

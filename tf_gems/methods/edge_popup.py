@@ -24,7 +24,7 @@ from tf_gems.validation import check_sparsity
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class EdgePopupCallback(registry.Configurable, keras.callbacks.Callback):
-    """Sets how many weights the top-k masks keep while `fit` trains scores.
+    """Sets the number of weights of top-k masks while `fit` trains scores.
 
     The masks are computed by `tf_gems.layers.TopKMask` at every forward pass,
     so the model must be built with it. This callback sets the number of kept
@@ -37,7 +37,7 @@ class EdgePopupCallback(registry.Configurable, keras.callbacks.Callback):
     epochs, where `N = epochs // freeze_period - 1`. The first period also uses
     `i = 1`, as in the authors' code. No weight is frozen.
 
-    In a model of several `GemLayer`s, the number is divided among the layers
+    In a model with several `GemLayer`s, the number is divided among the layers
     at the beginning of each epoch, by ranking all scores together. Each layer
     keeps at least one weight.
 
@@ -91,15 +91,17 @@ class EdgePopupCallback(registry.Configurable, keras.callbacks.Callback):
         self.gradual = check_bool(gradual, "gradual")
         if type(self.distribution) not in _SCOPES:
             raise ValueError(
-                "Edge-popup ranks scores over all layers together or within "
-                f"each. Received: distribution={_name(self.distribution)}. Use "
+                "Edge-popup ranks the scores of all layers together or of "
+                "each layer separately. Received: "
+                f"distribution={_name(self.distribution)}. Use "
                 '`distribution="global"` or `"uniform"`.'
             )
         if self.gradual and self.scope == "layerwise":
             raise ValueError(
-                "`gradual` is for scores that rank over all layers together. "
-                "Received: gradual=True, distribution="
-                f'{_name(self.distribution)}. Use `distribution="global"`.'
+                "`gradual` requires scores that are ranked over all layers "
+                "together. Received: gradual=True, "
+                f"distribution={_name(self.distribution)}. Use "
+                '`distribution="global"`.'
             )
         self.freeze_period = check_positive_integer(
             freeze_period, "freeze_period"
@@ -136,7 +138,7 @@ class EdgePopupCallback(registry.Configurable, keras.callbacks.Callback):
         )[1:]
         if self._counts[-1] == 0:
             raise ValueError(
-                "`target_sparsity` must leave a weight. Received: "
+                "`target_sparsity` must keep at least one weight. Received: "
                 f"target_sparsity={self.target_sparsity:g} for a model of "
                 f"{size:,} prunable weights. Use {1 - 1 / size:g} or less."
             )
@@ -151,11 +153,12 @@ class EdgePopupCallback(registry.Configurable, keras.callbacks.Callback):
         ours = isinstance(mask, TopKMask) and mask.magnitude
         if not ours or mask.scope != self.scope or gem.phase != "mining":
             raise ValueError(
-                "`EdgePopupCallback` needs scores that train and masks of "
-                f"the largest magnitudes of scope '{self.scope}'. Received: "
+                "`EdgePopupCallback` requires the mining phase and masks of "
+                f"the largest magnitudes with scope '{self.scope}'. Received: "
                 f"mask={type(mask).__name__} {mask.get_config()} in phase "
-                f"'{gem.phase}'. Build the model with `mask=tf_gems.layers."
-                f"TopKMask(sparsity, '{self.scope}', magnitude=True)`."
+                f"'{gem.phase}'. Build the model with "
+                f"`mask=tf_gems.layers.TopKMask(sparsity, '{self.scope}', "
+                "magnitude=True)`."
             )
 
     def _count_reductions(self, epochs):
@@ -206,7 +209,7 @@ SCORES = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class EdgePopup(Trained):
-    """Trains scores; only the weights of the largest scores are used.
+    """Trains scores, and uses only the weights with the largest scores.
 
     A weight is used in a forward pass if the magnitude `|p|` of its score is
     among the `k` largest. A weight that drops out comes back when its score
@@ -214,37 +217,38 @@ class EdgePopup(Trained):
     `dL / dp = sign(p) * dL / dm`. Scores start uniform in
     `+-1 / sqrt(fan_in)` and are not clipped.
 
-    The weights do not train, so their initial values matter: the papers use
-    `SparseModel(model, kernel_initializer="signed_constant")`. (The code of
-    "Rare Gems" scales these by the fraction of pruned weights, in the wrong
-    direction; that is not repeated here.)
+    The weights do not train, so their initial values are important: the papers
+    use `SparseModel(model, kernel_initializer="signed_constant")`. (The code
+    of "Rare Gems" also scales them by the fraction of pruned weights, in the
+    wrong direction, which is left out here.)
 
     The four variants of table 3 of "Rare Gems" are
 
-    - edge-popup: `distribution="uniform"`, the largest of each weight;
-    - Global EP: `distribution="global"`, the largest of all layers together;
+    - edge-popup: `distribution="uniform"`, the largest scores of each layer;
+    - Global EP: `distribution="global"`, the largest scores of all layers;
     - Global EP with `gradual=True`: the density falls geometrically, see
       `tf_gems.methods.EdgePopupCallback`;
     - the same with `regularization=1e-4`.
 
-    The ticket keeps exactly the target number of weights of the largest
-    `|p|` in the end, in distribution and pattern. It can differ from the
-    network that was trained: where a uniform density leaves fractions of a
-    weight, by one weight a layer; by a `Global(minimum=...)`; and by the
-    pattern, since masks are unstructured while scores train.
+    The ticket keeps exactly the target number of weights with the largest
+    `|p|` at the end, with the distribution and pattern. It can differ from the
+    trained network: by one weight per layer if a uniform density is not a
+    whole number of weights, by `Global(minimum=...)`, and by the pattern,
+    because masks are unstructured while scores train.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
         epochs: Positive integer. Defaults to `150`.
-        learning_rate: Of the scores, see `tf_gems.methods.Trained`. Defaults
-            to `None`: that of the compiled optimizer.
+        learning_rate: Learning rate of the scores, see
+            `tf_gems.methods.Trained`. Defaults to `None`: that of the compiled
+            optimizer.
         gradual: Whether the density falls gradually, with
             `distribution="global"` only. Defaults to `False`.
-        freeze_period: Integer, epochs of equal density, if `gradual`.
-            Defaults to `5`.
+        freeze_period: Integer, number of epochs between reductions, if
+            `gradual`. Defaults to `5`.
         regularization: Float or `tf_gems.schedules.Schedule`, the weight of
-            the sum of squared scores in the loss. Defaults to `0.0`; half of
-            PyTorch's `weight_decay`.
+            the sum of squared scores in the loss, which is half of PyTorch's
+            `weight_decay`. Defaults to `0.0`.
         distribution: `"uniform"` or `"global"`. Defaults to `"uniform"`.
         **kwargs: `pattern`, see `tf_gems.methods.Method`.
 

@@ -12,29 +12,29 @@ from tf_gems.validation import check_bool
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class GemMiner(Trained):
-    """Trains scores, and freezes the smallest until the target is reached.
+    """Trains scores, and freezes the weights with the smallest scores.
 
-    `tf_gems.GemMinerCallback` in a `fit` of its own. The ablations of the
-    paper are arguments: `regularization=0.0` leaves out the penalty,
-    `freeze_period=epochs // 2` freezes once instead of gradually,
+    Runs `fit` with `tf_gems.GemMinerCallback`. The ablations of the paper are
+    arguments: `regularization=0.0` leaves out the penalty,
+    `freeze_period=epochs // 2` freezes once instead of gradually, and
     `distribution="uniform"` ranks scores layer by layer.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
         epochs: Positive integer. Defaults to `150`.
-        learning_rate: Of the scores. `"auto"`: they train with
-            `tf_gems.optimizers.ScoreOptimizer`, and the compiled optimizer,
-            which is for weights, is given back afterwards. Otherwise they
-            train with a copy of the compiled optimizer, see
+        learning_rate: Learning rate of the scores. With `"auto"` they train
+            with `tf_gems.optimizers.ScoreOptimizer`, and the compiled
+            optimizer, which is for weights, is restored afterwards. Otherwise
+            they train with a copy of the compiled optimizer, see
             `tf_gems.methods.Trained`. Defaults to `"auto"`.
         freeze_period: Integer, epochs between freezes. Defaults to `5`.
         regularization: The weight of the penalty, see
             `tf_gems.GemMinerCallback`. Defaults to `"auto"`.
-        stop_at_target: Whether a penalty of given weight is off while the
-            target is met. Defaults to `True`.
-        saturate_scores: Whether the last freeze sets the scores that are left
-            to 1. Defaults to `True`.
-        inverted: Whether to freeze the largest scores, see
+        stop_at_target: Whether a constant penalty is off while the density is
+            at the target. Defaults to `True`.
+        saturate_scores: Whether the last freeze sets the scores of alive
+            weights to 1. Defaults to `True`.
+        inverted: Whether to freeze the weights with the largest scores, see
             `tf_gems.sanity`. Defaults to `False`.
         **kwargs: `distribution` and `pattern`, see `tf_gems.methods.Method`.
 

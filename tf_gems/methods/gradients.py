@@ -79,8 +79,8 @@ def _backend():
     backend = keras.backend.backend()
     if backend not in ("jax", "tensorflow"):
         raise NotImplementedError(
-            "Methods that need gradients run on the TensorFlow and JAX "
-            f"backends. Received: backend='{backend}'. Set KERAS_BACKEND, or "
+            "Methods that compute gradients require the TensorFlow or JAX "
+            f"backend. Received: backend='{backend}'. Set KERAS_BACKEND, or "
             'use "magnitude" or "random".'
         )
     return backend

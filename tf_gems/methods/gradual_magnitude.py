@@ -22,19 +22,19 @@ _FEW_EPOCHS, _PRUNINGS = 4, 8
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class GradualMagnitudeCallback(WeightPruner):
-    """Prunes the weights of the smallest magnitude, more of them every epoch.
+    """Prunes the weights with the smallest magnitude, more in every epoch.
 
-    The weights of the largest `|w|` stay alive, and the others are pruned for
-    good, `frequency` times in every epoch. The density follows a schedule
-    between `begin` and `end`, which are whole epochs. From `end` on, and in
-    the last epoch in any case, it is exactly the target, so that the network
-    can recover. With a distribution that has a fixed density for each layer,
-    all layers approach their densities in proportion; one that ranks, such as
-    `"lamp"`, ranks the weights that are alive.
+    The weights with the largest `|w|` are kept, and the others are permanently
+    pruned, `frequency` times in every epoch. The density follows a schedule
+    between `begin` and `end`, which are rounded to whole epochs. From `end`
+    on, and always in the last epoch, the density is exactly the target, so
+    that the network can recover. With a distribution that has a fixed density
+    for each layer, all layers approach their densities proportionally. A
+    distribution that ranks, such as `"lamp"`, ranks the alive weights.
 
-    In a new `tf_gems.SparseModel`, `fit` trains the weights from the start,
-    whatever its `start`. Otherwise call `prepare(model)` of
-    `tf_gems.methods.GradualMagnitude`, and `compile`, first.
+    In a new `tf_gems.SparseModel`, `fit` trains the weights from the first
+    epoch on, for any value of `start`. In other cases, first call
+    `prepare(model)` of `tf_gems.methods.GradualMagnitude`, and `compile`.
 
     Pruning depends only on the epoch, the batch and the model's variables, so
     a resumed run gives the same result.
@@ -45,27 +45,29 @@ class GradualMagnitudeCallback(WeightPruner):
         target_sparsity: Float in [0, 1), the fraction of zeros in the end.
         begin: Float, the fraction of training before pruning begins. Defaults
             to `0.0`.
-        end: Float, the fraction of training at which it ends. Defaults to
+        end: Float, the fraction of training at which pruning ends. Defaults to
             `None`: 0.75, and at least two epochs before training ends, or one
-            of two.
+            epoch if there are two.
         schedule: `tf_gems.schedules.Schedule` of the density, or a sparsity
             schedule of TF Model Optimization, see `tf_gems.schedules.get`.
             Defaults to `None`: the cubic one of the paper from 1 to the
             target.
         epochs: Integer, the length of training. Defaults to `None`: the
             epochs of `fit`.
-        distribution: How what is alive is spread over the weights, see
+        distribution: How the kept weights are distributed over the layers, see
             `tf_gems.distributions.get`. Defaults to `"lamp"`.
-        pattern: What is pruned together, see `tf_gems.patterns.get`. Defaults
-            to `"unstructured"`.
-        frequency: Integer, how many times an epoch prunes. With data of
-            unknown length, and with `tf_gems.device_data.DeviceData`, only
-            the beginning of an epoch does. Defaults to `None`: once; where
-            pruning lasts less than four epochs, eight times in all.
+        pattern: Which weights are pruned together, see `tf_gems.patterns.get`.
+            Defaults to `"unstructured"`.
+        frequency: Integer, how many times to prune per epoch. With data of
+            unknown length, and with `tf_gems.device_data.DeviceData`, pruning
+            happens only at the beginning of an epoch. Defaults to `None`:
+            once, or, if pruning lasts less than four epochs, eight times in
+            total.
 
     Raises:
-        ValueError: If an argument is out of range, the model prunes nothing
-            or is mining, or more of it is zero already than the target.
+        ValueError: If an argument is out of range, the model prunes nothing or
+            is in the mining phase, or more weights are already zero than the
+            target allows.
 
     Example:
 
@@ -97,8 +99,8 @@ class GradualMagnitudeCallback(WeightPruner):
         numbers = is_number(begin) and is_number(last)
         if not (numbers and 0 <= begin < last <= 1):
             raise ValueError(
-                "Pruning begins and ends within training, `0 <= begin < end "
-                f"<= 1`. Received: begin={begin!r}, end={end!r}."
+                "Pruning must begin and end within training, `0 <= begin < "
+                f"end <= 1`. Received: begin={begin!r}, end={end!r}."
             )
         self.begin = float(begin)
         self.end = None if end is None else float(end)
@@ -108,9 +110,9 @@ class GradualMagnitudeCallback(WeightPruner):
             ends = self.schedule(0.0), self.schedule(1.0)
             if not all(0 <= end <= 1 for end in ends):
                 raise ValueError(
-                    "`schedule` is one of densities, in [0, 1]. Received: "
-                    f"schedule={schedule!r:.300}, from {ends[0]:g} to "
-                    f"{ends[1]:g}. Densities are 1 minus sparsities."
+                    "`schedule` must be a schedule of densities, in [0, 1]. "
+                    f"Received: schedule={schedule!r:.300}, from {ends[0]:g} "
+                    f"to {ends[1]:g}. A density is 1 minus the sparsity."
                 )
         self._at_minimum = set()
 
@@ -158,10 +160,10 @@ class GradualMagnitudeCallback(WeightPruner):
         )
 
     def density(self, epoch, epochs):
-        """Returns the density from a time on.
+        """Returns the density at a point in time.
 
         Args:
-            epoch: Float, the epochs since training began.
+            epoch: Float, the number of epochs since training began.
             epochs: Integer, the length of training.
         """
         target = 1.0 - self.target_sparsity
@@ -206,9 +208,9 @@ class GradualMagnitudeCallback(WeightPruner):
 class GradualMagnitude(Trained):
     """Trains the weights, and prunes the smallest until the target is reached.
 
-    `tf_gems.GradualMagnitudeCallback` in a `fit` of its own. The
-    ticket holds the trained weights: it is accurate as it is. Magnitudes are
-    compared relative to their layer by default, see
+    Runs `fit` with `tf_gems.GradualMagnitudeCallback`. The ticket contains the
+    trained weights and is accurate without further training. By default,
+    magnitudes are ranked relative to their layer, see
     `tf_gems.methods.Magnitude`.
 
     Args:
@@ -223,8 +225,8 @@ class GradualMagnitude(Trained):
         schedule: `tf_gems.schedules.Schedule` of the density. Defaults to
             `None`: the cubic one of the paper from 1 to the target.
         distribution: See `tf_gems.distributions.get`. Defaults to `"lamp"`.
-        frequency: Integer, how many times an epoch prunes. Defaults to `None`,
-            see `tf_gems.GradualMagnitudeCallback`.
+        frequency: Integer, how many times to prune per epoch. Defaults to
+            `None`, see `tf_gems.GradualMagnitudeCallback`.
         **kwargs: `pattern`, see `tf_gems.methods.Method`.
 
     Example:

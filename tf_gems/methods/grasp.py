@@ -13,20 +13,20 @@ from tf_gems.validation import check_number
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Grasp(Saliency):
-    """Keeps the weights that the norm of the gradient owes most to.
+    """Keeps the weights that preserve the norm of the gradient.
 
     To first order, removing `w` changes `g . g` by `-2 w * (H g)`, with the
-    gradient `g` and the Hessian `H` of the loss. The paper removes the largest
-    `-w * (H g)`; so the score, of which the largest are kept, is `w * (H g)`.
-    `g` and `H` are averaged over the batches.
+    gradient `g` and the Hessian `H` of the loss. The paper removes the weights
+    with the largest `-w * (H g)`, so the score is `w * (H g)`. `g` and `H` are
+    averaged over the batches.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
         batches: Positive integer, the number of batches that `g` and `H` are
             averaged over; `None` for all. Defaults to `1`.
         temperature: Positive float by which the outputs of the model are
-            divided before the loss. Where they are logits, the authors' code
-            takes `200`. Defaults to `1`.
+            divided before the loss. For logits, the authors' code uses `200`.
+            Defaults to `1`.
         **kwargs: `distribution` and `pattern`, see `tf_gems.methods.Method`.
 
     Example:

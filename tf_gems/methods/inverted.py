@@ -9,16 +9,17 @@ from tf_gems.registry import deserialize
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Inverted(Method):
-    """Keeps the weights of smallest score, to see whether scores matter.
+    """Keeps the weights with the smallest scores, as a sanity check.
 
-    A method whose scores say what a weight is worth does worse when they are
-    inverted. `tf_gems.methods.GemMiner` has an argument `inverted` of its own.
+    If the scores of a method measure the importance of weights, the accuracy
+    is lower with inverted scores. `tf_gems.methods.GemMiner` has its own
+    argument `inverted`.
 
     Args:
         method: `Method` that scores weights in one shot, or its config.
 
     Raises:
-        ValueError: If the method ranks no weights by scores of its own.
+        ValueError: If the method does not rank weights by its own scores.
 
     Example:
 
@@ -41,9 +42,9 @@ class Inverted(Method):
         in_rounds = isinstance(method, SynFlow) and method.rounds > 1
         if in_rounds or type(method).scores is Method.scores:
             raise ValueError(
-                "Only scores that rank all weights at once can be inverted. "
-                f"Received: method of type {type(method).__name__}. Use "
-                "`GemMiner(inverted=True)`, or `SynFlow(rounds=1)`."
+                "Only scores that rank all weights in one step can be "
+                f"inverted. Received: method of type {type(method).__name__}. "
+                "Use `GemMiner(inverted=True)`, or `SynFlow(rounds=1)`."
             )
         super().__init__(
             method.target_sparsity, method.distribution, method.pattern

@@ -14,7 +14,7 @@ from tf_gems.validation import check_integer
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class IterativeMagnitude(LearningRateRewinding):
-    """Trains, prunes, and rewinds the weights to an early step: IMP.
+    """Iterative magnitude pruning (IMP): trains, prunes, and rewinds weights.
 
     The rounds are those of `tf_gems.methods.LearningRateRewinding`. After each
     round, all weights, including biases and normalization, are reset to their
@@ -26,18 +26,19 @@ class IterativeMagnitude(LearningRateRewinding):
         epochs: Positive integer, of each round. Defaults to `150`.
         learning_rate: In each round, see `tf_gems.methods.Trained`. Defaults
             to `None`: that of the compiled optimizer.
-        rewind_steps: Integer, within the first round. Defaults to `0`: to the
-            initial values. The steps of about two epochs are usual for deep
-            networks, which find no accurate tickets at initialization.
-        rate: Float in (0, 1), about the part of the alive weights that a
-            round prunes: there are `log(d) / log(1 - rate)` rounds, rounded,
-            with the target density `d`. Defaults to `0.2`.
-        rounds: Positive integer, the number of rounds, whatever `rate` is.
-            Defaults to `None`: given by `rate`.
-        distribution: See `tf_gems.distributions.get`. Defaults to
-            `"global"`, as in the papers, whose tickets start from an
-            initialization. It can empty layers of small weights, such as
-            depthwise convolutions; `"lamp"` does not.
+        rewind_steps: Integer, a step of the first round. Defaults to `0`: the
+            initial values. For deep networks, which have no accurate tickets
+            at initialization, the number of steps of about two epochs is
+            common.
+        rate: Float in (0, 1), the approximate fraction of the alive weights
+            that a round prunes. The number of rounds is `log(d) / log(1 -
+            rate)`, rounded, with the target density `d`. Defaults to `0.2`.
+        rounds: Positive integer, the number of rounds, instead of `rate`.
+            Defaults to `None`: computed from `rate`.
+        distribution: See `tf_gems.distributions.get`. Defaults to `"global"`,
+            as in the papers, whose tickets start from an initialization.
+            `"global"` can empty layers of small weights, such as depthwise
+            convolutions; `"lamp"` does not.
         **kwargs: `pattern`, see `tf_gems.methods.Method`.
 
     Example:
@@ -84,18 +85,18 @@ class IterativeMagnitude(LearningRateRewinding):
 class RewindPoint(keras.callbacks.Callback):
     """Saves all weights of the network at an early step of training.
 
-    They are saved in the first `fit`; with `steps_per_execution`, at the end
-    of the execution that contains the step. Training that is resumed later
-    reads them from the file.
+    They are saved in the first `fit`. With `steps_per_execution`, they are
+    saved at the end of the execution that contains the step. A training that
+    is resumed later reads them from the file.
 
     Args:
-        steps: Integer of at least zero, steps of the optimizer.
+        steps: Integer of at least zero, the number of optimizer steps.
         path: Path of the file, a `tf_gems.Ticket` that prunes nothing.
-            Defaults to `None`: they are kept in memory.
+            Defaults to `None`: the weights are kept in memory.
 
     Raises:
-        FileExistsError: If the file at `path` prunes something, or is no
-            ticket: it is not replaced.
+        FileExistsError: If the file at `path` is not such a ticket. It is not
+            replaced.
         ValueError: If `steps` is out of range, or training is shorter.
 
     Example:
@@ -117,7 +118,7 @@ class RewindPoint(keras.callbacks.Callback):
         self.ticket = None
 
     def rewind(self, model):
-        """Resets the weights of a model to that step; its masks stay."""
+        """Resets the weights of a model to that step, and keeps its masks."""
         if self.ticket is None:
             self.ticket = Ticket.load(self.path)
         for variable, value in zip(
@@ -171,15 +172,16 @@ class RewindPoint(keras.callbacks.Callback):
             masks = None
         if masks is None or not all(mask.all() for mask in masks):
             raise FileExistsError(
-                "The weights to come back to are kept in a file of their own. "
-                f"Received: path='{self.path}', which holds something else. "
-                "Choose another directory, or move it away."
+                "The weights to rewind to must be in a separate file. "
+                f"Received: path='{self.path}', which contains something "
+                "else. Choose another directory, or move the file."
             )
 
     def _refuse_later_than(self, length):
         if self.steps > length:
             raise ValueError(
-                "Weights can be rewound to a step of the first training. "
-                f"Received: rewind_steps={self.steps}, for a training of "
-                f"{length} steps. Lower it, or train for more epochs."
+                "Weights can only be rewound to a step of the first "
+                f"training. Received: rewind_steps={self.steps}, for a "
+                f"training of {length} steps. Reduce it, or train for more "
+                "epochs."
             )

@@ -21,30 +21,31 @@ from tf_gems.validation import is_number
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class LearningRateRewinding(Trained):
-    """Trains and prunes in rounds; only the learning rate is rewound.
+    """Trains and prunes in rounds, and rewinds only the learning rate.
 
     Each of `N` rounds trains the weights for `epochs` epochs, with a fresh
     optimizer and schedule, and then keeps the largest `|w|` of those alive:
     after round `i` a fraction `d ** (i / N)`, with the target density `d`. All
-    rounds prune the same part of what is left, and the last one ends exactly
-    at the target. The ticket holds the trained weights, with zeros in place
-    of the pruned ones. Magnitudes are compared relative to their layer by
-    default, see `tf_gems.methods.Magnitude`; the paper ranks them together,
-    `distribution="global"`.
+    rounds prune the same fraction of the remaining weights, and the last round
+    ends exactly at the target. The ticket contains the trained weights, with
+    zeros in place of the pruned ones. By default, magnitudes are ranked
+    relative to their layer, see `tf_gems.methods.Magnitude`; the paper ranks
+    them together, `distribution="global"`.
 
     In `directory`, every finished round saves its ticket, `round_1.gem` and so
     on, and the epochs of the current round are backed up.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
-        epochs: Positive integer, of each round. Defaults to `150`.
+        epochs: Positive integer, the number of epochs of each round. Defaults
+            to `150`.
         learning_rate: In each round, see `tf_gems.methods.Trained`. Defaults
             to `None`: that of the compiled optimizer.
-        rate: Float in (0, 1), about the part of the alive weights that a
-            round prunes: there are `log(d) / log(1 - rate)` rounds, rounded.
-            Defaults to `0.2`.
-        rounds: Positive integer, the number of rounds, whatever `rate` is.
-            Defaults to `None`: given by `rate`.
+        rate: Float in (0, 1), the approximate fraction of the alive weights
+            that a round prunes. The number of rounds is `log(d) / log(1 -
+            rate)`, rounded. Defaults to `0.2`.
+        rounds: Positive integer, the number of rounds, instead of `rate`.
+            Defaults to `None`: computed from `rate`.
         distribution: See `tf_gems.distributions.get`. Defaults to `"lamp"`.
         **kwargs: `pattern`, see `tf_gems.methods.Method`.
 
@@ -79,8 +80,9 @@ class LearningRateRewinding(Trained):
         )
         if not is_number(rate) or not 0 < rate < 1:
             raise ValueError(
-                "`rate` is the part of the alive weights that a round prunes, "
-                f"in (0, 1). Received: rate={rate!r}. The papers prune 0.2."
+                "`rate` must be the fraction of the alive weights that each "
+                f"round prunes, in (0, 1). Received: rate={rate!r}. The "
+                "papers use 0.2."
             )
         self.rate = float(rate)
         self._rounds = check_count_or_none(rounds, "rounds")

@@ -18,14 +18,14 @@ from tf_gems.ticket import Ticket
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Magnitude(Method):
-    """Keeps the weights of largest magnitude: the score is `|w|`.
+    """Keeps the weights with the largest magnitude: the score is `|w|`.
 
-    Magnitudes are compared relative to their layer by default: a ranking of
-    all layers together empties those of small weights, such as depthwise
-    convolutions, and with them the network.
+    By default, magnitudes are ranked relative to their layer. Ranking all
+    layers together empties layers of small weights, such as depthwise
+    convolutions, and thus disconnects the network.
 
-    Give `find` data, and the ticket has statistics of batch normalization
-    that fit the pruned network, see `tf_gems.recalibrate_batch_norm`.
+    If data is passed to `find`, the statistics of batch normalization are
+    re-estimated for the pruned network, see `tf_gems.recalibrate_batch_norm`.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.

@@ -18,22 +18,23 @@ from tf_gems.validation import check_sparsity
 
 
 class Method(registry.Configurable):
-    """Base class: scores for all prunable weights, and the ticket they give.
+    """Base class of methods that find a ticket by scores of the weights.
 
-    A method overrides `scores`. The base class keeps the largest scores, as
-    many as the distribution says, breaks ties by index, and returns a ticket
-    with the current weights of the model. The model does not change.
+    A method overrides `scores`. The base class keeps the weights with the
+    largest scores, as many as the distribution allows, breaks ties by
+    position, and returns a ticket with the current weights of the model. The
+    model is not changed.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
-        distribution: How the budget is spread over the weights, see
+        distribution: How the kept weights are distributed over the layers, see
             `tf_gems.distributions.get`. Defaults to `"global"`.
-        pattern: What is kept together, see `tf_gems.patterns.get`. Defaults to
-            `"unstructured"`.
+        pattern: Which weights are kept together, see `tf_gems.patterns.get`.
+            Defaults to `"unstructured"`.
 
     Raises:
-        ValueError: If an argument is out of range, or the pattern cannot hold
-            at this sparsity.
+        ValueError: If an argument is out of range, or the pattern is not
+            possible at this sparsity.
     """
 
     def __init__(
@@ -49,11 +50,11 @@ class Method(registry.Configurable):
 
     @property
     def epochs_of_search(self):
-        """How many epochs of training `find` takes."""
+        """The number of training epochs of `find`."""
         return 0
 
     def scores(self, model, data):
-        """Returns the scores: the larger, the sooner a weight is kept.
+        """Returns the scores; the weights with the largest scores are kept.
 
         Args:
             model: `SparseModel`, or Keras model that holds `GemLayer`s.
@@ -82,17 +83,18 @@ class Method(registry.Configurable):
 
         Args:
             model: `SparseModel`, or Keras model that holds `GemLayer`s.
-            x: What `fit` takes: arrays, or a `tf.data.Dataset`, a
+            x: Data as for `fit`: arrays, or a `tf.data.Dataset`, a
                 `keras.utils.PyDataset` or a generator of batches; a list of
                 batches; or one batch as a tuple `(x, y)`. See
                 `tf_gems.training_data.read`. Defaults to `None`, for methods
                 without data.
             y: Targets, if `x` is arrays. Defaults to `None`.
-            directory: Where methods that train save backups. After a crash, the
-                same call resumes from them. Defaults to `None`.
+            directory: Directory for the backups of methods that train. After
+                an interruption, the same call resumes from them. Defaults to
+                `None`.
             verbose: As for `fit`, for methods that train. Defaults to
                 `"auto"`, which shows every epoch; `0` is silent.
-            callbacks: Keras callbacks for the `fit` of methods that train.
+            callbacks: Keras callbacks for `fit`, for methods that train.
                 Defaults to none.
             **arguments: Arguments of `fit` for its data: `batch_size`,
                 `sample_weight`, `class_weight`, `steps_per_epoch`, `shuffle`
@@ -101,14 +103,14 @@ class Method(registry.Configurable):
                 `validation_steps` and `validation_freq`.
 
         Returns:
-            `tf_gems.Ticket` of exactly the target sparsity; its metadata
-            holds the config of the method.
+            `tf_gems.Ticket` with exactly the target sparsity. Its metadata
+            contains the config of the method.
 
         Raises:
-            ValueError: If the pattern and the distribution contradict each
-                other, the model prunes for speed and this is too few zeros,
-                more weights are zero already, or an argument does not go with
-                the data.
+            ValueError: If the pattern and the distribution are incompatible,
+                the model prunes for speed and the sparsity is too low, more
+                weights are already zero, or an argument does not apply to the
+                data.
 
         Example:
 
@@ -141,7 +143,7 @@ class Method(registry.Configurable):
         return None if all(mask.all() for mask in masks) else masks
 
     def keep(self, model, scores, density, among=None):
-        """Returns masks of the largest scores, in distribution and pattern."""
+        """Returns masks that keep the largest scores."""
         paths = [w.path for w in prunable_weights(model)]
         if among is not None:
             alive = sum(int(np.count_nonzero(mask)) for mask in among)
@@ -162,17 +164,17 @@ class Method(registry.Configurable):
         if not all(np.isfinite(s).all() for s in scores):
             raise ValueError(
                 f"{name} ranks weights by finite scores. Received: scores "
-                "with NaN or infinity. Check the weights, the data and the "
-                "loss for such values."
+                "with NaN or infinite values. Check the weights, the data "
+                "and the loss."
             )
         if low == high and sum(np.size(s) for s in scores) > 1:
             raise ValueError(
-                f"{name} ranks weights by scores that differ. Received: a "
-                f"score of {low:g} for every weight. The gradient of the loss "
-                "vanishes if the data are all zero or all alike, if the loss "
-                "is constant, or if the network is dead; and all magnitudes "
-                "are equal after `SignedConstant`. Check the data, or "
-                "initialize the weights anew."
+                f"{name} requires scores that differ. Received: a score of "
+                f"{low:g} for every weight. The gradient of the loss vanishes "
+                "if all examples are zero or equal, if the loss is constant, "
+                "or if the outputs of the network do not depend on its "
+                "inputs. All magnitudes are equal after `SignedConstant`. "
+                "Check the data, or initialize the weights again."
             )
         return scores
 
@@ -181,12 +183,11 @@ class Method(registry.Configurable):
         for weight, mask in zip(prunable_weights(model), masks, strict=True):
             if not self.pattern.matches(mask):
                 raise ValueError(
-                    "The distribution must leave room for the pattern. "
+                    "The distribution must be compatible with the pattern. "
                     f"Received: {type(self.pattern).__name__} "
-                    f"{self.pattern.get_config()} for '{weight.path}', "
-                    "of which the distribution keeps "
-                    f"{np.mean(mask):.1%}. Choose another distribution, or a "
-                    "higher sparsity."
+                    f"{self.pattern.get_config()} for '{weight.path}', of "
+                    f"which the distribution keeps {np.mean(mask):.1%}. "
+                    "Choose another distribution, or a higher sparsity."
                 )
         return Ticket.from_masks(model, masks, {"method": self._description()})
 

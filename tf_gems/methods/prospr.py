@@ -17,24 +17,25 @@ from tf_gems.validation import is_integer
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class ProsPr(Saliency):
-    """Keeps the weights whose masks matter most to training.
+    """Keeps the weights whose masks have the largest effect on training.
 
-    From the weights `w_0` that the model has now, with all that is trainable,
-    `M` steps of gradient descent are taken, on a batch each:
-    `w_{t+1} = w_t - learning_rate * grad L(w_t; batch_t)`. The score is the
-    sensitivity of the loss on the next batch to a mask on `w_0`, through
-    these steps: `|dL(w_M) / dm| = |w_0 * dL(w_M) / dw_0|` at `m = 1`. Without
-    steps it is that of `tf_gems.methods.Snip`.
+    `M` steps of gradient descent update all trainable variables, starting from
+    the current weights `w_0`, with one batch per step: `w_{t+1} = w_t -
+    learning_rate * grad L(w_t; batch_t)`. The score is the sensitivity of the
+    loss on the next batch to a mask on `w_0`, through these steps: `|dL(w_M) /
+    dm| = |w_0 * dL(w_M) / dw_0|` at `m = 1`. Without steps it is the score of
+    `tf_gems.methods.Snip`.
 
-    The steps are plain gradient descent, whatever optimizer the model is
-    compiled with, and the model does not move.
+    The steps use plain gradient descent, not the compiled optimizer, and the
+    weights of the model are not changed.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
         steps: Integer `M`, at least 0. Memory grows with it. Defaults to `3`.
-        learning_rate: Positive float, of these steps. Defaults to `0.1`.
-        batches: Integer, above `steps`: the loss after the steps is averaged
-            over the batches that are left. Defaults to `None`: `steps + 1`.
+        learning_rate: Positive float, learning rate of these steps. Defaults
+            to `0.1`.
+        batches: Integer above `steps`. The loss after the steps is averaged
+            over the remaining batches. Defaults to `None`: `steps + 1`.
         **kwargs: `distribution` and `pattern`, see `tf_gems.methods.Method`.
 
     Example:
@@ -60,7 +61,7 @@ class ProsPr(Saliency):
             batches is None or is_integer(batches, steps + 1)
         ):
             raise ValueError(
-                "Each step takes a batch, and the loss after them one more. "
+                "Each step uses one batch, and the final loss uses one more. "
                 f"Received: steps={steps!r}, batches={batches!r}. Use "
                 "`batches=None`, or more than `steps`, which is at least 0."
             )

@@ -14,8 +14,9 @@ from tf_gems.validation import check_integer
 class RandomPruning(Method):
     """Keeps random weights: the scores are a random permutation.
 
-    With the distribution `"global"`, every subset of the right size is equally
-    likely; with any other, every subset of the right sizes by weight.
+    With the distribution `"global"`, all subsets with the target number of
+    weights are equally likely. With any other distribution, all subsets with
+    the given number of entries of each weight are equally likely.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.

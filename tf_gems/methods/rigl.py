@@ -18,12 +18,13 @@ from tf_gems.network import prunable_weights
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class RigL(DynamicSparseTraining):
-    """Drops the smallest weights, and grows those of the largest gradient.
+    """Drops the smallest weights, and grows those with the largest gradient.
 
-    What grows has the largest `|dL / dw|` among the weights that are not
-    alive, with the gradient of the dense weight at the masked network, on one
-    batch. Update `u` takes batch `u` of the data in its order, from the start
-    again after the last, so a resumed run takes the same.
+    The weights that grow have the largest `|dL / dw|` among those that are not
+    alive. This is the gradient of the dense weight at the masked network, on
+    one batch. Update `u` uses batch `u` of the data in its order, and starts
+    from the first batch again after the last one, so a resumed run uses the
+    same batches.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -56,8 +57,8 @@ class _GradientSizes:
     def __init__(self, data):
         if data is None or data.gives_batches_once:
             raise ValueError(
-                "RigL looks at batches beside those that `fit` trains on. "
-                f"Received: {_kind(data)}. Pass arrays, a list of batches, a "
+                "RigL reads batches in addition to those of `fit`. Received: "
+                f"{_kind(data)}. Pass arrays, a list of batches, a "
                 "`PyDataset` or a `tf.data.Dataset`."
             )
         self._batches = _Cycle(data)
@@ -89,7 +90,7 @@ def _kind(data):
     if data is None:
         return "data=None"
     kind = type(data.source).__name__
-    return f"data of type {kind}, which gives each batch once"
+    return f"data of type {kind}, which yields each batch only once"
 
 
 class _Cycle:

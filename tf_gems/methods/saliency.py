@@ -69,20 +69,21 @@ def take_batches(data, count):
     data = training_data.read(data)
     if data is None:
         raise ValueError(
-            "This method looks at data. Received: data=None. Pass what `fit` "
-            "takes: arrays `x` and `y`, or a data set of batches `(x, y)`."
+            "This method requires data. Received: data=None. Pass the data "
+            "as for `fit`: arrays `x` and `y`, or a data set of batches `(x, "
+            "y)`."
         )
     if count is None and data.is_endless:
         raise ValueError(
-            "`batches=None` needs data that ends. Received: batches=None, for "
-            f"data of type {type(data.source).__name__}, which never ends. "
-            "Give `steps_per_epoch`, or a number of `batches`."
+            "`batches=None` requires finite data. Received: batches=None, "
+            f"for data of type {type(data.source).__name__}, which never "
+            "ends. Pass `steps_per_epoch`, or a number of `batches`."
         )
     found = list(itertools.islice(data, count))
     if len(found) < (count or 1):
         raise ValueError(
             "`data` must have at least `batches` batches. Received: "
-            f"{len(found)} batches, for batches={count}. Lower `batches`."
+            f"{len(found)} batches, for batches={count}. Reduce `batches`."
         )
     return [keras.tree.map_structure(_to_array, batch) for batch in found]
 

@@ -12,7 +12,7 @@ from tf_gems.methods.saliency import mean_over
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Snip(Saliency):
-    """Keeps the weights whose masks the loss is most sensitive to.
+    """Keeps the weights to whose masks the loss is most sensitive.
 
     The score is `|dL / dm| = |g * w|` at `m = 1`, with the gradient `g` of the
     loss averaged over the batches. The current weights of the model are scored.

@@ -10,11 +10,12 @@ from tf_gems.methods.dynamic_sparse_training import DynamicSparseTraining
 class SparseEvolutionaryTraining(DynamicSparseTraining):
     """Drops the smallest weights, and grows others at random.
 
-    What grows is drawn from the seed and the number of the update, so that a
-    resumed run draws the same. As in Evci et al., 2020, grown weights start
-    from zero and the fraction falls as a cosine; Mocanu et al. replace the
-    same fraction after every epoch: `fraction=tf_gems.schedules.Constant(0.3)`
-    with `update_period` the number of batches.
+    The weights that grow are drawn from the seed and the number of the update,
+    so a resumed run draws the same weights. As in Evci et al., 2020, grown
+    weights start from zero and the fraction falls as a cosine. Mocanu et al.
+    replace the same fraction after every epoch: use
+    `fraction=tf_gems.schedules.Constant(0.3)` and set `update_period` to the
+    number of batches.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.

@@ -39,13 +39,14 @@ class SynFlow(Method):
 
     The network is computed in float64, and the logarithm of its flow is
     differentiated, so that deep networks do not overflow. Normalization is
-    left out as a whole: a scale of zero, with which many residual branches
-    start, would hide all weights of the branch.
+    left out entirely, because a scale of zero, with which many residual
+    branches start, would give all weights of the branch a score of zero.
 
-    The guarantee of the paper holds for layers on all paths. A residual branch
-    beside an identity can lose all its weights (at 99.9 %, ResNet-20 loses two
-    to six of its convolutions), except for the one entry of each that
-    `"global"` keeps; the paper uses `tf_gems.distributions.Global(minimum=0)`.
+    The guarantee of the paper applies to layers that are on all paths. A
+    residual branch parallel to an identity can lose all its weights (at 99.9
+    %, ResNet-20 loses two to six of its convolutions), except for the one
+    entry that `"global"` keeps of each weight. The paper uses
+    `tf_gems.distributions.Global(minimum=0)`.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
@@ -74,12 +75,12 @@ class SynFlow(Method):
         self.rounds = check_positive_integer(rounds, "rounds")
 
     def scores(self, model, data):
-        """Returns the scores of the last round, -1 for what it leaves out.
+        """Returns the scores of the last round, and -1 for pruned weights.
 
         Args:
             model: `SparseModel`, or Keras model that holds `GemLayer`s.
-            data: As for `find`, for the shape of an input only; not needed
-                for Sequential and functional models.
+            data: As for `find`. It is only used for the shape of an input, and
+                not needed for Sequential and functional models.
         """
         inputs = _ones_like_an_input(model, data)
         values = [np.abs(w) for w in present_weights(model)]
@@ -132,8 +133,8 @@ def _ones_like_an_input(model, data):
     shapes = [x.shape[1:] for x in keras.tree.flatten(like) if x is not None]
     if not shapes or any(None in shape for shape in shapes):
         raise ValueError(
-            "SynFlow needs the shape of an input. Received: data=None for "
-            f"'{model.name}', whose own shapes are {shapes or 'unknown'}. "
+            "SynFlow requires the shape of an input. Received: data=None for "
+            f"'{model.name}', whose input shapes are {shapes or 'unknown'}. "
             "Pass a batch as `data`."
         )
     return keras.tree.map_structure(
@@ -146,11 +147,12 @@ def _refuse_no_flow(shares, round_):
     largest = max(share.max(initial=0.0) for share in shares)
     if not largest > 0 or not all(np.isfinite(s).all() for s in shares):
         raise ValueError(
-            "SynFlow needs a positive, finite flow from inputs to outputs. "
-            f"Received: scores of at most {largest:g} in round {round_}. "
-            "Activations and normalization must be Keras layers or "
-            "`activation` arguments to be left out; one written as a function "
-            "stops the flow if it saturates, as softmax does."
+            "SynFlow requires a positive, finite flow from inputs to "
+            f"outputs. Received: scores of at most {largest:g} in round "
+            f"{round_}. Use Keras layers or `activation` arguments for "
+            "activations and normalization, which SynFlow leaves out. An "
+            "activation that is written as a function stops the flow if it "
+            "saturates, as softmax does."
         )
 
 

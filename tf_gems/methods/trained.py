@@ -32,19 +32,20 @@ from tf_gems.validation import check_sparsity
 
 
 class Trained(Method):
-    """Base class of methods that train scores, or weights, while they prune.
+    """Base class of methods that train scores or weights while they prune.
 
     `find` trains the model in place, from its current weights, with its loss
-    and a fresh copy of its optimizer. A subclass defines what trains (`phase`)
-    and what prunes (`callback`), and reads the masks. The callback can also be
-    passed to `fit` directly.
+    and a new copy of its optimizer. A subclass defines what trains (`phase`),
+    the callback that prunes (`callback`), and how masks are read. The callback
+    can also be passed to `fit` directly.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros.
-        epochs: Positive integer, of one training.
-        learning_rate: Float: the peak of a cosine decay to zero over one
-            training; or a `keras.optimizers.schedules.LearningRateSchedule`.
-            Defaults to `None`: that of the compiled optimizer.
+        epochs: Positive integer, the number of epochs of one training.
+        learning_rate: Float, the initial value of a cosine decay to zero over
+            one training; or a
+            `keras.optimizers.schedules.LearningRateSchedule`. Defaults to
+            `None`: that of the compiled optimizer.
         **kwargs: `distribution` and `pattern`, see `tf_gems.methods.Method`.
     """
 
@@ -67,7 +68,7 @@ class Trained(Method):
         """Returns a new callback that prunes during `fit`."""
         raise NotImplementedError(
             f"{type(self).__name__} prunes between trainings, not within one, "
-            "so there is no callback. Call `find`."
+            "so it has no callback. Call `find`."
         )
 
     def callbacks_for(self, data):
@@ -75,9 +76,9 @@ class Trained(Method):
         return [self.callback()]
 
     def prepare(self, model):
-        """Sets the masks and the phase of this method; all weights are alive.
+        """Sets the masks and the phase of this method, with all weights alive.
 
-        Weights that are already zero are not, see
+        Weights that are already zero are not alive, see
         `tf_gems.layers.zeros.nonzero`.
         """
         refuse_too_few_zeros(gems_of(model), self.target_sparsity)
@@ -113,7 +114,7 @@ class Trained(Method):
         if kept > target:
             raise RuntimeError(
                 "The search ended before its target was reached. Received: "
-                f"'{model.name}', of which {kept:,} of {size:,} weights are "
+                f"'{model.name}', in which {kept:,} of {size:,} weights are "
                 f"alive, for a target of {target:,}. A callback such as "
                 "`EarlyStopping` stopped the training, or the data ended "
                 "before the last epoch. Leave the callback out, or pass data "
@@ -199,10 +200,10 @@ def _refuse_no_config(learning_rate):
             keras.optimizers.schedules.serialize(learning_rate)
         except NotImplementedError as error:
             raise ValueError(
-                "A ticket records the method that found it, with its learning "
-                "rate. Received: learning_rate of type "
+                "A ticket records the method that found it, with its "
+                "learning rate. Received: learning_rate of type "
                 f"{type(learning_rate).__name__}, which has no `get_config`. "
-                "Define it, or compile with this schedule and leave "
+                "Implement it, or compile with this schedule and leave "
                 "`learning_rate` out."
             ) from error
 
@@ -218,8 +219,9 @@ def weights_in_training(model, name):
     if any(gem.phase != "finetuning" for gem in gems):
         raise ValueError(
             f"`{name}` prunes weights while they train. Received: model "
-            f"'{model.name}', which is mining: only scores train. Call "
-            "`prepare(model)` of the method, and `compile`, before `fit`."
+            f"'{model.name}', which is in the mining phase, in which only "
+            "scores train. Call `prepare(model)` of the method, and "
+            "`compile`, before `fit`."
         )
     return [weight for gem in gems for weight in gem.prunable]
 
@@ -262,9 +264,9 @@ def refuse_restoring(callbacks, epoch, name):
         ):
             raise ValueError(
                 "The best weights must be those of an epoch after the last "
-                "pruning: earlier ones would bring pruned weights back. "
-                "Received: EarlyStopping(restore_best_weights=True, "
-                f"start_from_epoch={callback.start_from_epoch}) beside "
+                "pruning step, because earlier ones would restore pruned "
+                "weights. Received: EarlyStopping(restore_best_weights=True, "
+                f"start_from_epoch={callback.start_from_epoch}) with "
                 f"`{name}`, which prunes until epoch {epoch}. Use "
                 f"start_from_epoch={epoch}."
             )
@@ -279,7 +281,7 @@ def warn_unfinished(weights, target_sparsity):
             "Training ended before pruning did. Received: "
             f"target_sparsity={target_sparsity:g}, of which "
             f"{1 - kept / size:.4f} was reached. Let `fit` run to its last "
-            "epoch: an `EarlyStopping` needs a `start_from_epoch` after the "
-            "last pruning.",
+            "epoch: `EarlyStopping` needs a `start_from_epoch` after the "
+            "last pruning step.",
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""A local page that compares sparse and dense networks in the browser."""
+"""A local web page that compares sparse and dense networks."""
 
 from tf_gems.page.server import make_server
 from tf_gems.page.server import serve

@@ -28,13 +28,16 @@ def pictures(model, image_shape):
         found = []
         if max(mask.shape) <= _LARGEST:
             kept = f"{np.count_nonzero(mask):,} of {mask.size:,} weights"
-            caption = f"{path}: inputs by outputs, {kept} kept (white)"
+            caption = (
+                f"{path}: inputs (rows) by outputs (columns), {kept} "
+                "kept (white)"
+            )
             found.append(_picture(mask, caption))
         if value.ndim == 2 and len(mask) == np.prod(image_shape):
             counts = mask.sum(1).reshape(*image_shape[:2], -1).sum(-1)
             caption = (
-                f"{path}: the pixels it reads, up to {counts.max()} "
-                "weights each (white)"
+                f"{path}: the pixels it reads, up to {counts.max()} weights "
+                "each (white)"
             )
             found.append(_picture(counts / max(1, counts.max()), caption))
         return found

@@ -68,9 +68,9 @@ def serve(directory, port=8000):
         port: Integer, `0` for any free port. Defaults to `8000`.
 
     Raises:
-        FileNotFoundError: If there is no such directory, or it has no page,
-            or LiteRT.js is not installed beside the page.
-        OSError: If the port is taken.
+        FileNotFoundError: If there is no such directory, it has no page, or
+            LiteRT.js is not installed.
+        OSError: If the port is in use.
 
     Example:
 
@@ -89,7 +89,7 @@ def serve(directory, port=8000):
 
 
 def make_server(directory, port=0):
-    """Returns a server, to be run by `serve_forever`.
+    """Returns a server, which is run with `serve_forever`.
 
     It listens on the loopback interface only.
 
@@ -102,7 +102,7 @@ def make_server(directory, port=0):
 
     Raises:
         FileNotFoundError: If there is no such directory, or LiteRT.js is not
-            installed beside the page.
+            installed.
     """
     directory = page_directory(directory)
     check_integer(port, "port", 0, 65535)
@@ -124,7 +124,9 @@ def page_directory(directory):
 
     Recipes write the page into the folder `page` of a run.
     """
-    directory = check_path(directory, "directory", "Name that of a run.")
+    directory = check_path(
+        directory, "directory", "Pass the directory of a run."
+    )
     within = directory / "page"
     if (directory / "page.json").exists() or not within.is_dir():
         return directory
@@ -138,10 +140,10 @@ def check_page(directory):
     _check_directory(directory)
     if find_file(directory, "page.json") is None:
         raise FileNotFoundError(
-            "The directory must contain a page, written by "
-            "`tf_gems.page.write_page` or a recipe. Received: directory="
-            f"'{directory}', which has no page.json. "
-            "Name the directory of a finished run."
+            "The directory must contain a page written by "
+            "`tf_gems.page.write_page` or a recipe. Received: "
+            f"directory='{directory}', which has no page.json. Pass the "
+            "directory of a finished run."
         )
 
 
@@ -149,9 +151,9 @@ def check_packages():
     """Raises `FileNotFoundError` if LiteRT.js is not installed."""
     if not (PACKAGES / "@litertjs" / "core").is_dir():
         raise FileNotFoundError(
-            "The page runs networks with LiteRT.js, which must be installed "
-            f"beside it. Received: no '{PACKAGES}'. Run `npm ci "
-            f"--ignore-scripts --prefix '{_HERE}'`."
+            "The page runs networks with LiteRT.js, which must be installed. "
+            f"Received: no '{PACKAGES}'. Run `npm ci --ignore-scripts "
+            f"--prefix '{_HERE}'`."
         )
 
 
@@ -203,7 +205,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def send_head(self):
         """Sends the head of an answer, and returns its body, a file."""
         if not self._is_for_this_machine():
-            return self._text(403, "This page is for this machine only.")
+            return self._text(403, "Only this machine can open this page.")
         path = self.path.partition("?")[0].partition("#")[0]
         path = urllib.parse.unquote(path)
         if path == "/run/":

@@ -25,22 +25,23 @@ _PARTS = (
 
 
 def copy_page(directory, target):
-    """Copies the page and what it needs, about 20 MB, into a new folder.
+    """Copies the page with all of its files, about 20 MB, to a new folder.
 
     The folder is written completely, or not at all.
 
     Args:
         directory: String or path of the run of a recipe, or of a directory
-            that `tf_gems.page.write_page` has written. Links that lead out of
-            it are not followed.
-        target: String or path of a new or empty directory. Its files refer to
-            each other by relative addresses.
+            that `tf_gems.page.write_page` has written. Links to files outside
+            of it are not followed.
+        target: String or path of a new or empty directory. The copied files
+            refer to each other by relative URLs.
 
     Raises:
         FileExistsError: If the target is not empty.
         FileNotFoundError: If the directory has no page, or LiteRT.js is not
             installed.
-        PermissionError: If a file of the page is a link out of its directory.
+        PermissionError: If a file of the page is a link to a file outside of
+            its directory.
         ValueError: See `tf_gems.targets.check_directory`.
 
     Example:
@@ -52,7 +53,7 @@ def copy_page(directory, target):
     target = check_directory(target, "target")
     if target.is_dir() and any(target.iterdir()):
         raise FileExistsError(
-            "A page is copied into a new folder. Received: "
+            "A page must be copied to a new folder. Received: "
             f"target='{target}', which contains files. Choose another name."
         )
     directory = page_directory(directory)
@@ -85,9 +86,9 @@ def _within(directory, name):
         return file
     if os.path.lexists(directory / name):
         raise PermissionError(
-            "Only files inside the directory of the run are copied. Received: "
-            f"'{directory / name}', which is a link out of it. Copy the file "
-            "into the directory."
+            "Only files inside the directory of the run are copied. "
+            f"Received: '{directory / name}', which is a link to a file "
+            "outside of it. Copy the file into the directory."
         )
     raise FileNotFoundError(
         f"A page consists of {', '.join(FILES)}. Received: directory="

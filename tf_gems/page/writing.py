@@ -37,37 +37,38 @@ def write_page(
     accuracy=None,
     dense_accuracy=None,
 ):
-    """Writes a pruned network and its dense twin for the page.
+    """Writes a page for a pruned network and its dense twin.
 
-    Both files take one example at a time, as LiteRT.js requires, and have the
-    same weights. The outputs of Keras for the examples are written as well.
-    The page compares each file with them before it shows a time.
+    Both TFLite files take one example at a time, as LiteRT.js requires, and
+    have the same weights. The outputs of Keras for the examples are stored
+    too. The page compares each file with them before it shows a time.
 
     Args:
         model: `tf_gems.SparseModel` with a ticket, or plain Keras model with
-            zeros in its weights, of one input and one output of classes.
-        directory: String or path, made if it is not there. Files in it that
-            an earlier call wrote are replaced, and no others.
-        inputs: Float array of examples, (count, height, width, channels),
-            or (count, height, width) for gray ones. A few are enough.
+            zeros in its weights, with one input and one output of classes.
+        directory: String or path, created if it does not exist. Only files
+            that an earlier call wrote are replaced.
+        inputs: Float array of examples, (count, height, width, channels), or
+            (count, height, width) for gray images. A few are enough.
         labels: Integers, the classes of the examples. Defaults to `None`.
-        classes: List of names of the classes. Defaults to their numbers.
-        mean: Float, or one for each channel, that was subtracted from pixels
-            in [0, 1]. Defaults to `0.0`.
-        deviation: Float, or one for each channel, by which they were then
-            divided. Defaults to `1.0`.
+        classes: List of names of the classes. Defaults to class numbers.
+        mean: Float, or one float for each channel, that was subtracted from
+            pixels in [0, 1]. Defaults to `0.0`.
+        deviation: Float, or one float for each channel, by which the pixels
+            were then divided. Defaults to `1.0`.
         logits: Whether the outputs are logits, not probabilities. Defaults
             to `True`.
         history: Dict from names to lists of numbers, one for each epoch, as
-            `fit` returns it. The page draws a chart for each quantity. A name
-            such as `"mining, accuracy"` is a stage and a quantity: the stages
-            of a quantity share its chart. Defaults to `None`.
+            returned by `fit`. The page shows one chart for each quantity. A
+            name such as `"mining, accuracy"` consists of a stage and a
+            quantity. All stages of a quantity are in the same chart. Defaults
+            to `None`.
         optimize: See `tf_gems.export_litert`. Defaults to `"latency"`.
         name: String, the title. Defaults to the model's.
         accuracy: Float, the test accuracy of the network. Defaults to `None`:
-            none is shown.
-        dense_accuracy: Float, that of the network before it was pruned.
-            Defaults to `None`.
+            not shown.
+        dense_accuracy: Float, the test accuracy of the dense network. Defaults
+            to `None`.
 
     Returns:
         `tf_gems.ExportReport` of the sparse file.
@@ -92,8 +93,8 @@ def write_page(
         inputs = np.zeros(())
     if inputs.ndim not in (3, 4) or not len(inputs):
         raise ValueError(
-            "The page shows images: (count, height, width, channels) or "
-            f"(count, height, width). Received: inputs of shape "
+            "The page requires images: (count, height, width, channels) or "
+            "(count, height, width). Received: inputs of shape "
             f"{inputs.shape}."
         )
     check_names(directory, FILES)
@@ -168,10 +169,10 @@ def _by_channel(value, name, channels, above=-np.inf):
     except (OverflowError, TypeError, ValueError):
         pass
     raise ValueError(
-        f"`{name}` is a finite number, or one for each of {channels} channels"
-        f"{', above 0' if above == 0 else ''}. "
-        f"Received: {name}={value!r:.100}. Pass the values by which the images "
-        "were scaled."
+        f"`{name}` must be a finite number, or one for each of {channels} "
+        f"channels{', above 0' if above == 0 else ''}. Received: "
+        f"{name}={value!r:.100}. Pass the values by which the images were "
+        "scaled."
     )
 
 
@@ -182,8 +183,9 @@ def _labels(labels, count):
     found = np.asarray(labels)
     if found.shape != (count,) or found.dtype.kind not in "iu":
         raise ValueError(
-            f"`labels` are integers, one for each of {count} images. Received: "
-            f"labels={labels!r:.100}. Leave them out if there are none."
+            f"`labels` must be integers, one for each of {count} images. "
+            f"Received: labels={labels!r:.100}. Leave them out if there are "
+            "none."
         )
     return found.tolist()
 
@@ -194,8 +196,8 @@ def _classes(classes):
         isinstance(name, str | int) for name in classes
     ):
         raise ValueError(
-            f"`classes` is a list of names. Received: classes={classes!r:.100}."
-            " Leave it out to show numbers."
+            "`classes` must be a list of names. Received: "
+            f"classes={classes!r:.100}. Leave it out to show numbers."
         )
     return [printable(name) for name in classes]
 
@@ -203,7 +205,7 @@ def _classes(classes):
 def _name(name):
     if name is None or isinstance(name, str):
         return name
-    raise ValueError(f"`name` is a string. Received: name={name!r:.100}.")
+    raise ValueError(f"`name` must be a string. Received: name={name!r:.100}.")
 
 
 def _history(history):
@@ -215,8 +217,9 @@ def _history(history):
     except (TypeError, ValueError):  # no numbers
         pass
     raise ValueError(
-        "`history` is a dict of lists of numbers, as `fit` returns it in its "
-        f"`history`. Received: history={history!r:.100}."
+        "`history` must be a dict of lists of numbers, like the attribute "
+        "`history` of the object that `fit` returns. Received: "
+        f"history={history!r:.100}."
     )
 
 

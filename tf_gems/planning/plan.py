@@ -23,11 +23,11 @@ _TARGETS = ("browser", "native")
 
 @dataclasses.dataclass(frozen=True)
 class Plan(DataReport):
-    """What to prune, and how much, so that a file is small or fast enough.
+    """Settings of pruning that reach a file size or a speed-up.
 
     Args:
         target_sparsity: Float in [0, 1), for `tf_gems.GemMinerCallback` and
-            every other method.
+            all other methods.
         filters: For `tf_gems.SparseModel`: `"pointwise"`, `None` for all
             kernels, or a list of regular expressions of their paths.
         pattern: `"unstructured"`, `"4x1"`: blocks of four along the inputs, or
@@ -40,8 +40,8 @@ class Plan(DataReport):
         dense_bytes: Integer, bytes of the file without zeros.
         speedup: `tf_gems.planning.speeds.Estimate`, or `None` if there are no
             measurements for what is pruned.
-        max_bytes: Integer that was asked for, or `None`.
-        least_speedup: Float that was asked for, or `None`.
+        max_bytes: Integer, the requested file size, or `None`.
+        least_speedup: Float, the requested speed-up, or `None`.
         sources: List of strings, where the measured speeds come from.
         compact: For `tf_gems.export_litert`. Defaults to `False`.
         multiply_adds: Pair of integers, before and after channels are
@@ -97,12 +97,12 @@ class Plan(DataReport):
         if self.compact:
             before, after = self.multiply_adds
             lines.append(
-                f"Multiply-adds: about {after:,} of {before:,} are left, once "
-                "an export with `compact=True` removes the channels."
+                f"Multiply-adds: about {after:,} of {before:,} remain after "
+                "an export with `compact=True` has removed the channels."
             )
         estimate = self.speedup
         if estimate is None:
-            lines.append("Speed: not measured for what is pruned.")
+            lines.append("Speed: not measured for these weights.")
         else:
             lines.append(
                 f"Speed ({self.target}): about {estimate.speedup:.1f} times "
@@ -112,7 +112,7 @@ class Plan(DataReport):
         if self.least_speedup and estimate.low < self.least_speedup:
             lines.append(
                 f"The speed-up may be less than {self.least_speedup:g} times: "
-                "measure the export, or ask for more."
+                "measure the export, or ask for a larger one."
             )
         lines += [f"Source: {source}" for source in self.sources]
         return lines
@@ -124,21 +124,22 @@ def plan(
     speedup: float | None = None,
     target: str = "browser",
 ) -> Plan:
-    """Returns how sparse a model must be to be small or fast enough.
+    """Returns the sparsity that a file size or a speed-up requires.
 
-    Among the policies that reach the target, the one of the lowest sparsity is
-    chosen. In a browser, the 1x1 convolutions are pruned
+    Among the policies that reach the target, the one with the lowest sparsity
+    is chosen. For browsers, only the 1x1 convolutions are pruned
     (`filters="pointwise"`), whose zeros XNNPACK uses if they are more than two
-    thirds. Natively, on x86 with AVX, networks of dense layers are pruned in
-    single weights or blocks of four. In all other networks whole channels are
-    pruned (`pattern="channel"`), in those kernels from which `tf_gems.compact`
-    can remove them. If only the size matters, all kernels are pruned.
+    thirds. For native execution on x86 with AVX, networks of dense layers are
+    pruned in single weights or blocks of four. In all other networks whole
+    channels are pruned (`pattern="channel"`), in the kernels from which
+    `tf_gems.compact` can remove them. If only the size matters, all kernels
+    are pruned.
 
-    Bytes are those of the float32 file of `tf_gems.export_litert`, computed
+    The size is that of the float32 file of `tf_gems.export_litert`, computed
     from the format. Speed-ups are estimated from a table of measurements, see
-    `tf_gems.planning.speeds`. The plan tells whether the network itself or
-    similar ones were measured, and how large the error may be. The model is
-    converted for this, which takes seconds; it does not change.
+    `tf_gems.planning.speeds`. The plan states whether this network or similar
+    ones were measured, and how large the error may be. The model is converted
+    for this, which takes seconds, and is not changed.
 
     Args:
         model: Built Keras model, not pruned yet.
@@ -154,8 +155,8 @@ def plan(
 
     Raises:
         RuntimeError: If Keras does not run on TensorFlow.
-        ValueError: If nothing is asked for, or it cannot be reached: then with
-            the reason and the best that can.
+        ValueError: If there is no target, or the target cannot be reached. The
+            message gives the reason and the best values that can be reached.
 
     Example:
 
@@ -169,8 +170,8 @@ def plan(
     _check("speedup", speedup, 1)
     if max_bytes is None and speedup is None:
         raise ValueError(
-            "A plan needs a target. Received: max_bytes=None, speedup=None. "
-            "Pass one of them, or both."
+            "A plan requires a target. Received: max_bytes=None, "
+            "speedup=None. Pass one of them, or both."
         )
     converted = Converted(model)
     policies = _policies(model, converted, target, speedup)
@@ -185,8 +186,8 @@ def plan(
         raise ValueError(
             "Pruning this network does not reach the target. Received: "
             f"max_bytes={max_bytes}, speedup={speedup}, target={target!r}. "
-            f"The best: {best}. Lower the target, or start from a smaller "
-            "network."
+            f"The best values are: {best}. Lower the target, or start from a "
+            "smaller network."
         )
     sparsity, policy = min(reached, key=lambda pair: pair[0])
     estimate, left = policy.estimate(sparsity), None
@@ -223,8 +224,8 @@ def _refuse_no_faster(converted):
         reason = converted.obstacle or "it has no 1x1 convolution"
         raise ValueError(
             "The zeros of this model save no time in a browser. Received: a "
-            f"model of which XNNPACK computes nothing sparsely: {reason}. See "
-            "`tf_gems.export.make_sparse_ready`, or pass `max_bytes` alone."
+            f"model for which XNNPACK uses no sparse kernels: {reason}. See "
+            "`tf_gems.export.make_sparse_ready`, or pass only `max_bytes`."
         )
 
 
@@ -245,12 +246,12 @@ def _policies(model, converted, target, speedup):
         kernels = removable_kernels(model)
         if not kernels:
             raise ValueError(
-                "On x86 with AVX, XNNPACK expands sparse weights of all but "
-                "dense layers, so only whole channels that are removed save "
-                f"time. Received: '{model.name}' with "
-                f"{', '.join(sorted(others)) or 'no weights'}, of which no "
+                "On x86 with AVX, XNNPACK expands sparse weights of all "
+                "layers except dense ones, so only removing whole channels "
+                f"saves time. Received: '{model.name}' with "
+                f"{', '.join(sorted(others)) or 'no weights'}, from which no "
                 "channels can be removed: see `tf_gems.compact`. Use "
-                "target='browser', or ask for `max_bytes` alone."
+                "target='browser', or pass only `max_bytes`."
             )
         return [ChannelPolicy(model, kernels, converted.dense_bytes, channels)]
     return [

@@ -13,21 +13,23 @@ from pathlib import Path
 MEASURED = "measured on this network"
 BETWEEN_SPARSITIES = "interpolated between sparsities of this network"
 BETWEEN_NETWORKS = "interpolated between other networks"
-EXTRAPOLATED = "extrapolated: unlike the networks that were measured"
+EXTRAPOLATED = (
+    "extrapolated, because the measured networks differ from this one"
+)
 _SAME = 1e-5
 _NEAR = 0.0051
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """How much faster a network should be for its zeros.
+    """The estimated speed-up of a network with zeros.
 
     Args:
         speedup: Float, time of the dense file over that of the sparse one.
         low: Float, the lower end of the likely range.
         high: Float, the upper end of the likely range.
-        certainty: String that tells how it was obtained.
-        networks: List of the names of the networks that were measured.
+        certainty: String, how the estimate was obtained.
+        networks: List of the names of the measured networks.
     """
 
     speedup: float

@@ -3,11 +3,13 @@
 import dataclasses
 
 import keras
+from keras import ops
 
 from tf_gems.quantization.calls import trace
-from tf_gems.quantization.operators import Writer
 from tf_gems.quantization.operators import is_known
+from tf_gems.quantization.operators import rule_of
 from tf_gems.quantization.operators import split_normalization
+from tf_gems.quantization.writer import Writer
 
 # What is computed before an output is rounded, if nothing else reads it. A
 # concatenation rounds each of its values alike: once is enough.
@@ -23,6 +25,7 @@ _ABSORBED_BY = {
     "same": (),
     "rounded": (),
     "averaged": (),
+    "constant": (),
     "identity": (),
 }
 # What has the range of its input.
@@ -65,8 +68,10 @@ class Graph:
     """
 
     def __init__(self, model, inputs, training):
-        calls, self.outputs = trace(model, inputs, training, is_known)
-        writer = Writer()
+        calls, self.outputs, self._weights = trace(
+            model, inputs, training, is_known
+        )
+        writer = Writer(rule_of, self._weights)
         for call in calls:
             writer.write(call)
         _refuse(writer.refused, model)
@@ -85,7 +90,7 @@ class Graph:
     def _place(self, operators):
         """Decides what is rounded, and how.
 
-        See `tf_gems.quantization.operators` for the kinds.
+        See `tf_gems.quantization.writer` for the kinds.
         """
         root = {}  # of what comes out of operators that do not exist in LiteRT
         for operator in operators:
@@ -127,7 +132,7 @@ class Graph:
                 # Both are one operator, with one range.
                 before = found[inputs[0]]
                 rounding = Rounding(before.place, before.range, False)
-            elif last.kind not in _OF_INPUT:
+            elif last.kind not in (*_OF_INPUT, "constant"):
                 if reader is None or reader.kind not in absorbed:
                     rounding = self._own(operator.name)
             found[output] = rounding
@@ -165,6 +170,8 @@ class Graph:
                 self.inputs, inputs, self._of_input, strict=True
             )
         }
+        for symbol, weight in self._weights.items():
+            values[symbol] = ops.convert_to_tensor(weight)
         for operator, rounding in zip(
             self.operators, self.rounding, strict=True
         ):

@@ -1,144 +1,32 @@
-"""What LiteRT computes in 8-bit integers for each layer and operation.
+"""What LiteRT computes in 8-bit integers for each layer and operation."""
 
-Every layer is written as operators between which LiteRT rounds to 8 bits. The
-kind of an operator says how its output is rounded:
-
-| kind | its output |
-| --- | --- |
-| `"linear"` | A convolution or matrix product. A normalization or clipping that alone reads it is computed before rounding. |
-| `"transposed"` | A transposed convolution. A normalization that alone reads it is computed before rounding. |
-| `"normalization"` | Folded into a linear operator, or a product and a sum. |
-| `"arithmetic"` | A sum, difference or product. A clipping that alone reads it is computed before rounding. |
-| `"clip"` | ReLU or ReLU6, rounded to a range of its own. |
-| `"own"` | Rounded to a range of its own. |
-| `"concatenation"` | Rounded to a range of its own, and so is what it alone reads. |
-| `"fixed"` | Rounded to a range that LiteRT prescribes. |
-| `"same"` | Values of its input, not rounded again. |
-| `"rounded"` | Rounded to the range of its input. |
-| `"averaged"` | Likewise, of average pooling. |
-| `"identity"` | No operator at all in LiteRT. |
-"""  # noqa: E501
-
-import dataclasses
 import functools
 
 import keras
 from keras import layers
 from keras import ops
 
+from tf_gems.quantization import activations
 from tf_gems.quantization import fake_quantization as fq
 from tf_gems.quantization.calls import replaced
-
-
-@dataclasses.dataclass(eq=False)
-class Operator:
-    """One operator.
-
-    Args:
-        kind: String, see above.
-        compute: Function of a list of tensors, which returns a tensor.
-        inputs: List of keys, the tensors that it reads.
-        output: Key of its output.
-        name: String, the path of its layer.
-        range: `(low, high)` of a `"fixed"` one. Defaults to `None`.
-        call: `Call` of a `"normalization"`. Defaults to `None`.
-    """
-
-    kind: str
-    compute: object
-    inputs: list
-    output: object
-    name: str
-    range: tuple | None = None
-    call: object = None
-
-
-class Writer:
-    """Writes calls as operators.
-
-    Attributes:
-        operators: List of `Operator`.
-        kernels: List of `(variable, axes)`, the kernels to quantize, with the
-            axes of their output channels.
-        refused: Dict from the paths of calls to why they have no operator.
-    """
-
-    def __init__(self):
-        self.operators = []
-        self.kernels = []
-        self.refused = {}
-
-    def write(self, call):
-        """Adds the operators of a call."""
-        rule = _rule_of(call.operation)
-        outputs = keras.tree.flatten(call.outputs)
-        try:
-            if rule is None:
-                raise _Refusal(_what(call.operation))
-            if len(outputs) != 1:
-                raise _Refusal("with several outputs")
-            if call.activity_regularizer is None:
-                rule(self, call, outputs[0])
-                return
-            between = _Between()
-            rule(self, call, between)
-            self.add("identity", call.add_penalty, [between], call, outputs[0])
-        except _Refusal as refusal:
-            self.refused[call.path] = str(refusal)
-
-    def add(self, kind, compute, inputs, call, output=None, fixed=None):
-        """Adds an operator, and returns the key of its output.
-
-        Args:
-            kind, compute: See `Operator`.
-            inputs: List of symbolic tensors or keys.
-            call: `Call`.
-            output: Symbolic tensor or key. Defaults to `None`: a new key.
-            fixed: See `Operator`. Defaults to `None`.
-        """
-        output = _Between() if output is None else output
-        self.operators.append(
-            Operator(kind, compute, inputs, output, call.path, fixed, call)
-        )
-        return output
-
-    def add_kernel(self, variable, axes=(-1,)):
-        if not isinstance(variable, keras.Variable):
-            raise _Refusal("whose kernel is a sum, of a low-rank adapter")
-        if all(variable is not known for known, _ in self.kernels):
-            self.kernels.append((variable, axes))
-
-    def activate(self, activation, x, call, output):
-        """Adds an activation function, given as a function of Keras."""
-        name = getattr(activation, "__name__", str(activation))
-        rule = _ACTIVATIONS.get(name)
-        of_keras = activation is getattr(keras.activations, name, None)
-        if rule is None or not of_keras:
-            raise _Refusal(f"with the activation `{name}`")
-        rule(self, x, call, output)
-
-
-class _Refusal(Exception):
-    """Raised for what LiteRT does not compute in 8-bit integers."""
-
-
-class _Between:
-    """Key of a tensor that is inside a layer."""
+from tf_gems.quantization.writer import WITH_CONSTANTS
+from tf_gems.quantization.writer import Between
+from tf_gems.quantization.writer import Operator
+from tf_gems.quantization.writer import Refusal
+from tf_gems.quantization.writer import name_kind
+from tf_gems.quantization.writer import simple
 
 
 def is_known(operation):
     """Whether a layer or operation has a rule."""
-    return _rule_of(operation) is not None
+    return rule_of(operation) is not None
 
 
-def _what(operation):
-    kind = type(operation)
-    if isinstance(operation, layers.Layer):
-        return f"of type {kind.__name__}"
-    return f"the operation `{kind.__name__.lower()}`"
+def rule_of(operation):
+    """Returns the rule of a layer or operation, or `None`.
 
-
-def _rule_of(operation):
+    A rule is a function of a `Writer`, a `Call` and the key of its output.
+    """
     if not isinstance(operation, layers.Layer):
         if type(operation).__module__.startswith("keras.src.ops."):
             return _OPERATIONS.get(type(operation).__name__)
@@ -153,20 +41,11 @@ def _rule_of(operation):
     if kind.__name__.startswith("Random") and kind.__module__.startswith(
         "keras.src."
     ):
-        return _simple("identity")  # augmentation, in training only
+        return simple("identity")  # augmentation, in training only
     return None
 
 
 _METHODS = {"call", "__call__", "convolution_op", "_merge_function", "kernel"}
-
-
-def _simple(kind, fixed=None):
-    """Returns the rule of a call that is one operator."""
-
-    def rule(writer, call, output):
-        writer.add(kind, call.compute, call.inputs, call, output, fixed)
-
-    return rule
 
 
 # Layers with kernels.
@@ -178,6 +57,23 @@ def _linear(axes=(-1,), kind="linear"):
         _activated(writer, call, call.inputs, call.compute, output, kind)
 
     return rule
+
+
+def _matmul(writer, call, output):
+    """A matrix product with a weight, as in layers that users write."""
+    x, kernel = [*call.args, *call.kwargs.values()]
+    weight = kernel
+    if isinstance(kernel, keras.KerasTensor):
+        weight = writer.weights.get(kernel)
+    if not isinstance(weight, keras.Variable) or writer.is_constant(x):
+        raise Refusal(f"{name_kind(call.operation)} of two tensors")
+    if len(weight.shape) != 2:
+        raise Refusal(f"with a weight of shape {tuple(weight.shape)}")
+    writer.add_kernel(weight)
+    writer.add("linear", call.compute, call.inputs, call, output)
+
+
+WITH_CONSTANTS.add(_matmul)
 
 
 def _activated(writer, call, inputs, compute, output, kind="linear"):
@@ -192,7 +88,7 @@ def _activated(writer, call, inputs, compute, output, kind="linear"):
         writer.add(kind, compute, inputs, call, output)
         return
     between = writer.add(kind, without_activation, inputs, call)
-    writer.activate(layer.activation, between, call, output)
+    activations.activate(writer, layer.activation, between, call, output)
 
 
 def _separable(writer, call, output):
@@ -227,7 +123,7 @@ def _separable(writer, call, output):
         return layer.activation(y) if layer.activation else y
 
     if layer.padding == "causal":
-        raise _Refusal("with padding='causal'")
+        raise Refusal("with padding='causal'")
     between = writer.add("linear", depthwise, call.inputs, call)
     _activated(writer, call, [between], pointwise, output)
 
@@ -235,7 +131,7 @@ def _separable(writer, call, output):
 def _normalization(writer, call, output):
     layer = call.operation
     if layer.axis not in (-1, len(call.inputs[0].shape) - 1):
-        raise _Refusal(f"with axis={layer.axis}")
+        raise Refusal(f"with axis={layer.axis}")
     writer.add("normalization", call.compute, call.inputs, call, output)
 
 
@@ -253,7 +149,7 @@ def split_normalization(operator, training):
         training: Bool.
     """
     layer = operator.call.operation
-    between = _Between()
+    between = Between()
 
     def factor():
         gamma = layer.gamma if layer.scale else 1.0
@@ -277,104 +173,6 @@ def split_normalization(operator, training):
     ]
 
 
-# Activations.
-
-
-def _clip(writer, x, call, output, limit=None):
-    compute = ops.relu if limit is None else ops.relu6
-    writer.add("clip", lambda v: compute(v[0]), [x], call, output)
-
-
-def _fixed(function, limits):
-    def rule(writer, x, call, output):
-        writer.add("fixed", lambda v: function(v[0]), [x], call, output, limits)
-
-    return rule
-
-
-def _own(function):
-    def rule(writer, x, call, output):
-        writer.add("own", lambda v: function(v[0]), [x], call, output)
-
-    return rule
-
-
-def _silu(writer, x, call, output):
-    """`x * sigmoid(x)`, two operators."""
-    s = writer.add(
-        "fixed", lambda v: ops.sigmoid(v[0]), [x], call, None, fq.UNIT
-    )
-    writer.add("arithmetic", _product, [x, s], call, output)
-
-
-def _hard_sigmoid(writer, x, call, output):
-    """`relu6(x + 3) / 6`: a sum that is clipped, and a product."""
-    y = writer.add("arithmetic", lambda v: ops.add(v[0], 3.0), [x], call)
-    y = writer.add("clip", lambda v: ops.relu6(v[0]), [y], call)
-    writer.add(
-        "arithmetic", lambda v: ops.multiply(v[0], 1 / 6), [y], call, output
-    )
-
-
-def _identity(writer, x, call, output):
-    writer.add("identity", lambda v: v[0], [x], call, output)
-
-
-def _product(values):
-    return ops.multiply(*values)
-
-
-_ACTIVATIONS = {
-    "linear": _identity,
-    "relu": _clip,
-    "relu6": functools.partial(_clip, limit=6),
-    "sigmoid": _fixed(ops.sigmoid, fq.UNIT),
-    "tanh": _fixed(ops.tanh, fq.SYMMETRIC_UNIT),
-    "softmax": _fixed(ops.softmax, fq.UNIT),
-    "silu": _silu,
-    "hard_sigmoid": _hard_sigmoid,
-    "hard_silu": _own(ops.hard_silu),
-    "gelu": _own(keras.activations.gelu),
-    "leaky_relu": _own(keras.activations.leaky_relu),
-}
-
-
-def _activation(writer, call, output):
-    activation = call.operation.activation
-    if activation is None:
-        activation = keras.activations.linear
-    writer.activate(activation, call.inputs[0], call, output)
-
-
-def _relu(writer, call, output):
-    layer, [x] = call.operation, call.inputs
-    if layer.threshold or layer.max_value not in (None, 6):
-        raise _Refusal(
-            f"with max_value={layer.max_value}, threshold={layer.threshold}"
-        )
-    if layer.negative_slope:
-        if layer.max_value is not None:
-            raise _Refusal("with a slope and a maximum")
-        writer.add("own", call.compute, [x], call, output)
-        return
-    _clip(writer, x, call, output, layer.max_value)
-
-
-def _softmax(writer, call, output):
-    if call.operation.axis not in (-1, len(call.inputs[0].shape) - 1):
-        raise _Refusal(f"with axis={call.operation.axis}")
-    writer.add("fixed", call.compute, call.inputs, call, output, fq.UNIT)
-
-
-def _named(name):
-    """The rule of an operation that is an activation function."""
-
-    def rule(writer, call, output):
-        _ACTIVATIONS[name](writer, call.inputs[0], call, output)
-
-    return rule
-
-
 # Sums, products and what has several inputs.
 
 
@@ -384,20 +182,22 @@ def _arithmetic(function):
     def rule(writer, call, output):
         arguments = [*call.args, *call.kwargs.values()]
         if len(arguments) != 2:
-            raise _Refusal(_what(call.operation))
-        tensor = [isinstance(a, keras.KerasTensor) for a in arguments]
+            raise Refusal(name_kind(call.operation))
 
         def compute(values):
             values = iter(values)
-            return function(
-                *(
-                    next(values) if given else _constant(a)
-                    for a, given in zip(arguments, tensor, strict=True)
-                )
-            )
+            operands = []
+            for argument in arguments:
+                given = isinstance(argument, keras.KerasTensor)
+                value = next(values) if given else argument
+                if not given or writer.is_constant(argument):
+                    value = _constant(value)
+                operands.append(value)
+            return function(*operands)
 
         writer.add("arithmetic", compute, call.inputs, call, output)
 
+    WITH_CONSTANTS.add(rule)
     return rule
 
 
@@ -411,19 +211,22 @@ def _constant(value):
 def _divide(writer, call, output):
     """Division by a constant, which LiteRT multiplies with."""
     x, divisor = [*call.args, *call.kwargs.values()]
-    if isinstance(divisor, keras.KerasTensor):
-        raise _Refusal("by a tensor")
+    given = isinstance(divisor, keras.KerasTensor)
+    if given and not writer.is_constant(divisor):
+        raise Refusal("by a tensor")
+    if not isinstance(x, keras.KerasTensor) or writer.is_constant(x):
+        raise Refusal("of a constant")
 
     def compute(values):
         if isinstance(divisor, int | float):
             return ops.multiply(values[0], 1 / divisor)
-        return ops.multiply(
-            values[0], fq.quantize_constant(1.0 / ops.cast(divisor, "float32"))
-        )
+        by = ops.cast(values[1] if given else divisor, "float32")
+        return ops.multiply(values[0], fq.quantize_constant(1.0 / by))
 
-    if not isinstance(x, keras.KerasTensor):
-        raise _Refusal("of a constant")
-    writer.add("arithmetic", compute, [x], call, output)
+    writer.add("arithmetic", compute, call.inputs, call, output)
+
+
+WITH_CONSTANTS.add(_divide)
 
 
 def _merge(function):
@@ -441,6 +244,19 @@ def _merge(function):
             writer.add("identity", lambda v: v[0], [x], call, output)
 
     return rule
+
+
+def _average(writer, call, output):
+    """A sum, and a product."""
+    between, count = Between(), len(call.inputs)
+    _merge(ops.add)(writer, call, between)
+    writer.add(
+        "arithmetic",
+        lambda v: ops.multiply(v[0], 1 / count),
+        [between],
+        call,
+        output,
+    )
 
 
 def _expanded(writer, call, x, rank):
@@ -478,22 +294,39 @@ def _affine(writer, call, x, scale, offset, output):
 def _normalization_layer(writer, call, output):
     layer, [x] = call.operation, call.inputs
     if layer.invert:
-        raise _Refusal("with invert=True")
+        raise Refusal("with invert=True")
     deviation = ops.maximum(ops.sqrt(layer.variance), keras.config.epsilon())
     scale = ops.convert_to_numpy(1.0 / deviation)
     offset = ops.convert_to_numpy(-layer.mean / deviation)
     _affine(writer, call, x, scale, offset, output)
 
 
+def _pad(writer, call, output):
+    values = [*call.args[1:], *call.kwargs.values()]
+    if call.operation.mode != "constant" or any(
+        v not in (None, 0) for v in values
+    ):
+        raise Refusal("with other values than zeros")
+    writer.add("same", call.compute, call.inputs, call, output)
+
+
+def _lambda(writer, call, output):
+    layer = call.operation
+    if not isinstance(call.args[0], keras.KerasTensor):
+        raise Refusal("of several inputs")
+    function = functools.partial(layer.function, **layer.arguments)
+    writer.follow(function, call.args[0], call, output, call.args[0])
+
+
 def _up_sampling(writer, call, output):
     kinds = {"nearest": "same", "bilinear": "rounded"}
     method = call.operation.interpolation
     if method not in kinds:
-        raise _Refusal(f"with interpolation={method!r}")
+        raise Refusal(f"with interpolation={method!r}")
     writer.add(kinds[method], call.compute, call.inputs, call, output)
 
 
-_SAME = _simple("same")
+_SAME = simple("same")
 
 _LAYERS = {
     layers.Conv1D: _linear(),
@@ -505,22 +338,24 @@ _LAYERS = {
     layers.SeparableConv2D: _separable,
     layers.Dense: _linear(),
     layers.BatchNormalization: _normalization,
-    layers.Activation: _activation,
-    layers.ReLU: _relu,
-    layers.LeakyReLU: _simple("own"),
-    layers.Softmax: _softmax,
+    layers.Activation: activations.activation,
+    layers.ReLU: activations.relu,
+    layers.LeakyReLU: simple("own"),
+    layers.PReLU: activations.prelu,
+    layers.Softmax: activations.softmax,
     layers.Add: _merge(ops.add),
     layers.Subtract: _merge(ops.subtract),
     layers.Multiply: _merge(ops.multiply),
-    layers.Concatenate: _simple("concatenation"),
+    layers.Average: _average,
+    layers.Concatenate: simple("concatenation"),
     layers.MaxPooling1D: _SAME,
     layers.MaxPooling2D: _SAME,
     layers.GlobalMaxPooling1D: _SAME,
     layers.GlobalMaxPooling2D: _SAME,
-    layers.AveragePooling1D: _simple("averaged"),
-    layers.AveragePooling2D: _simple("averaged"),
-    layers.GlobalAveragePooling1D: _simple("own"),
-    layers.GlobalAveragePooling2D: _simple("own"),
+    layers.AveragePooling1D: simple("averaged"),
+    layers.AveragePooling2D: simple("averaged"),
+    layers.GlobalAveragePooling1D: simple("own"),
+    layers.GlobalAveragePooling2D: simple("own"),
     layers.Flatten: _SAME,
     layers.Reshape: _SAME,
     layers.Permute: _SAME,
@@ -529,16 +364,17 @@ _LAYERS = {
     layers.Cropping1D: _SAME,
     layers.Cropping2D: _SAME,
     layers.UpSampling2D: _up_sampling,
-    layers.Dropout: _simple("identity"),
-    layers.SpatialDropout1D: _simple("identity"),
-    layers.SpatialDropout2D: _simple("identity"),
-    layers.AlphaDropout: _simple("identity"),
-    layers.GaussianDropout: _simple("identity"),
-    layers.GaussianNoise: _simple("identity"),
-    layers.ActivityRegularization: _simple("identity"),
-    layers.Identity: _simple("identity"),
+    layers.Dropout: simple("identity"),
+    layers.SpatialDropout1D: simple("identity"),
+    layers.SpatialDropout2D: simple("identity"),
+    layers.AlphaDropout: simple("identity"),
+    layers.GaussianDropout: simple("identity"),
+    layers.GaussianNoise: simple("identity"),
+    layers.ActivityRegularization: simple("identity"),
+    layers.Identity: simple("identity"),
     layers.Rescaling: _rescaling,
     layers.Normalization: _normalization_layer,
+    layers.Lambda: _lambda,
 }
 
 _OPERATIONS = {
@@ -547,25 +383,27 @@ _OPERATIONS = {
     "Multiply": _arithmetic(ops.multiply),
     "Divide": _divide,
     "TrueDivide": _divide,
-    "Relu": _named("relu"),
-    "Relu6": _named("relu6"),
-    "Sigmoid": _named("sigmoid"),
-    "Tanh": _named("tanh"),
-    "Silu": _named("silu"),
-    "HardSigmoid": _named("hard_sigmoid"),
-    "HardSilu": _named("hard_silu"),
-    "Gelu": _simple("own"),
-    "LeakyRelu": _simple("own"),
-    "Softmax": _softmax,
-    "Concatenate": _simple("concatenation"),
-    "Mean": _simple("own"),
+    "Matmul": _matmul,
+    "Relu": activations.named("relu"),
+    "Relu6": activations.named("relu6"),
+    "Sigmoid": activations.named("sigmoid"),
+    "Tanh": activations.named("tanh"),
+    "Silu": activations.named("silu"),
+    "HardSigmoid": activations.named("hard_sigmoid"),
+    "HardSilu": activations.named("hard_silu"),
+    "Gelu": simple("own"),
+    "LeakyRelu": simple("own"),
+    "Softmax": activations.softmax,
+    "Concatenate": simple("concatenation"),
+    "Pad": _pad,
+    "Mean": simple("own"),
     "Max": _SAME,
     "MaxPool": _SAME,
-    "AveragePool": _simple("averaged"),
+    "AveragePool": simple("averaged"),
     "Reshape": _SAME,
     "Transpose": _SAME,
     "Squeeze": _SAME,
     "ExpandDims": _SAME,
     "GetItem": _SAME,
-    "Identity": _simple("identity"),
+    "Identity": simple("identity"),
 }

@@ -42,8 +42,10 @@ class QuantizationAwareModel(SparseModel):
 
     Args:
         model: Built Keras 3 model of any kind, pruned and stripped or not,
-            that computes in float32. An error names the layers that LiteRT
-            does not compute in 8-bit integers.
+            that computes in float32. Custom layers are traced through their
+            `call`, which may use other layers, `keras.ops` and the weights
+            that the layer holds as attributes. An error names the layers that
+            LiteRT does not compute in 8-bit integers.
         representative_data: Inputs, as `fit` takes them, from which the first
             ranges are taken: a hundred real examples or more. Arrays, or a
             dataset that yields inputs or tuples of inputs and targets.
@@ -211,8 +213,12 @@ class _Inputs:
     def __iter__(self):
         """Returns the iterator over all batches, from the first one."""
         if self._batches is None:
-            data = training_data.read(self.given, None, self.model)
-            self._batches = (batch[0] for batch in data)
+            size = _declared_size(self.model)
+            arguments = {} if size is None else {"batch_size": size}
+            data = training_data.read(self.given, None, self.model, **arguments)
+            self._batches = (
+                batch[0] for batch in data if size in (None, _size_of(batch[0]))
+            )
         return self._batches
 
     def first(self):
@@ -222,7 +228,9 @@ class _Inputs:
             self._batches = itertools.chain([batch], self._batches)
             return batch
         except StopIteration:
-            raise self.refusal("it has no batch") from None
+            size = _declared_size(self.model)
+            of = "" if size is None else f" of {size} examples"
+            raise self.refusal(f"it has no batch{of}") from None
         except Exception as error:
             raise self.refusal(error) from error
 
@@ -237,6 +245,19 @@ class _Inputs:
             f"{reason}. Pass a hundred real inputs or more, as `fit` takes "
             "them."
         )
+
+
+def _declared_size(model):
+    """Returns the batch size that a model declares, or `None`."""
+    function = function_of(model)
+    if not isinstance(function, _keras.Functional):
+        return None
+    sizes = {x.shape[0] for x in function.inputs if x.shape} - {None}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _size_of(inputs):
+    return len(keras.tree.flatten(inputs)[0])
 
 
 def _described(model, inputs):

@@ -81,7 +81,7 @@ class QuantizedLayer(GemLayer):
 
     @property
     def kernels(self):
-        """List of `(variable, axes)`, see `operators.Writer`."""
+        """List of `(variable, axes)`, see `writer.Writer`."""
         return self._graphs[False].kernels
 
     @property
@@ -122,9 +122,9 @@ class QuantizedLayer(GemLayer):
         if rounding.learns:
             low, high = map(float, fq.range_of(x))
             before = self._observed.get(rounding.place, (low, high))
-            self._observed[rounding.place] = (
-                min(low, before[0]),
-                max(high, before[1]),
+            self._observed[rounding.place] = (  # NaN if one of both is
+                np.minimum(low, before[0]),
+                np.maximum(high, before[1]),
             )
         return x
 
@@ -153,7 +153,7 @@ class QuantizedLayer(GemLayer):
 
         Returns:
             Float, the largest difference of the outputs, as a fraction of the
-            largest output.
+            largest output; NaN if an output is NaN.
         """
         flat = flat_inputs(self.layer, (inputs,), {})
         with fq.exact_constants():
@@ -167,7 +167,8 @@ class QuantizedLayer(GemLayer):
             if one.shape != other.shape:
                 return np.inf
             largest = max(np.abs(one).max(initial=0.0), _SMALLEST_OUTPUT)
-            worst = max(worst, np.abs(one - other).max(initial=0.0) / largest)
+            share = np.abs(one - other).max(initial=0.0) / largest
+            worst = np.maximum(worst, share)  # NaN if one of both is
         return float(worst)
 
     def limits(self):
@@ -202,4 +203,5 @@ def flat_inputs(model, args, kwargs):
     function = function_of(model)
     if isinstance(function, _keras.Functional):
         return _keras.standardize_inputs(function, args[0])
-    return keras.tree.flatten((args, kwargs))
+    flat = keras.tree.flatten((args, kwargs))
+    return [x for x in flat if x is not None]  # such as `mask=None`

@@ -1,9 +1,9 @@
-"""Whether it is the mask, or the weights, that make a ticket good.
+"""Sanity checks: whether the mask and the weights of a ticket matter.
 
-A ticket is trained beside its variants without its mask (*shuffled*:
-the same number kept in every layer, anywhere), without its weights
-(*reinitialized*) and without both (*random*). A variant that does worse has
-lost something that matters.
+A ticket is compared with variants that have another mask (*shuffled*: the same
+number of random entries in every layer), other weights (*reinitialized*), or
+both (*random*). If a variant is less accurate, the property that was
+randomized matters.
 
 ```python
 report = tf_gems.sanity.check(ticket, fit, evaluate, model=sparse)

@@ -26,26 +26,26 @@ def check(
     tolerance=0.02,
     verbose=0,
 ):
-    """Finds out whether a ticket's mask, and its weights, matter.
+    """Checks whether the mask and the weights of a ticket matter.
 
-    Every branch is trained once for every seed: the ticket itself, shuffled,
-    reinitialized and random ones, see `tf_gems.sanity`.
+    Trains the ticket and its shuffled, reinitialized and random variants once
+    for every seed, see `tf_gems.sanity`.
 
     Args:
         ticket: `tf_gems.Ticket`.
         fit: Function of a ticket and a seed that applies the ticket to a
-            network, compiles and trains that, and returns it. Everything else
-            that is random in it should depend on the seed.
-        evaluate: Function of what `fit` returns; returns its accuracy on
-            data that no method has seen, a float in [0, 1].
+            network, compiles and trains it, and returns it. All other random
+            numbers should depend on the seed.
+        evaluate: Function from the network that `fit` returns to its accuracy
+            on held-out data, a float in [0, 1].
         seeds: Integers, one for each run of a branch. Defaults to
             `(0, 1, 2)`.
-        model: `SparseModel` or Keras model of the ticket's network, for its
-            initializers; it does not change. Defaults to `None`: no variant
+        model: `SparseModel` or Keras model with the network of the ticket, for
+            its initializers. It is not changed. Defaults to `None`: no variant
             with new weights is trained.
-        inverted: Ticket of the method with inverted scores, to be trained as
-            well, see `tf_gems.methods.Inverted` and the argument `inverted`
-            of `tf_gems.methods.GemMiner`. Defaults to `None`.
+        inverted: Ticket of the method with inverted scores, which is trained
+            too, see `tf_gems.methods.Inverted` and the argument `inverted` of
+            `tf_gems.methods.GemMiner`. Defaults to `None`.
         tolerance: Float, the difference in accuracy that does not matter.
             Defaults to `0.02`.
         verbose: Whether to print a line for each run. Defaults to `0`.
@@ -54,8 +54,8 @@ def check(
         `tf_gems.sanity.SanityReport`.
 
     Raises:
-        ValueError: If `fit` returns no model, or `evaluate` no accuracy. The
-            first run finds this out.
+        ValueError: If `fit` returns no model, or `evaluate` returns no
+            accuracy. This is checked in the first run.
 
     Example:
 
@@ -78,8 +78,8 @@ def check(
         left_out = name == "inverted" and value is None
         if not isinstance(value, Ticket) and not left_out:
             raise ValueError(
-                f"`{name}` is a `tf_gems.Ticket`. Received: {name}="
-                f"{value!r:.100}. Pass what a method found."
+                f"`{name}` must be a `tf_gems.Ticket`. Received: "
+                f"{name}={value!r:.100}. Pass a ticket that a method found."
             )
     check_function(fit, "fit")
     check_function(evaluate, "evaluate")
@@ -115,22 +115,22 @@ def _run(fit, evaluate, ticket, seed):
     model = fit(ticket, seed)
     if model is None or isinstance(model, keras.callbacks.History):
         raise ValueError(
-            "`fit` returns the network that it trained. Received: "
+            "`fit` must return the network that it trained. Received: "
             f"{type(model).__name__}. End it with `return model`."
         )
     found = evaluate(model)
     if isinstance(found, list | tuple | dict):
         raise ValueError(
-            "`evaluate` returns an accuracy, a float in [0, 1]. Received: "
-            f"{found!r}. Return one of these values, such as "
+            "`evaluate` must return an accuracy, a float in [0, 1]. "
+            f"Received: {found!r}. Return one of these values, such as "
             '`model.evaluate(data, return_dict=True)["accuracy"]`.'
         )
     accuracy = float(found)
     if not 0 <= accuracy <= 1:  # a NaN is not either
         raise ValueError(
-            "`evaluate` returns an accuracy, a float in [0, 1]. Received: "
-            f"{accuracy!r}, for seed {seed}. If it is NaN the training has "
-            "diverged, or the test data is empty: lower the learning rate, or "
-            "look at the data."
+            "`evaluate` must return an accuracy, a float in [0, 1]. "
+            f"Received: {accuracy!r}, for seed {seed}. If it is NaN, the "
+            "training has diverged or the test data is empty: reduce the "
+            "learning rate, or check the data."
         )
     return accuracy

@@ -24,15 +24,15 @@ _CONFIDENCE = 0.95
 class SanityReport(Report):
     """The accuracies of a ticket and of its variants, with verdicts.
 
-    Two branches are compared by Welch's interval for the difference of their
-    means, which holds the true one in 95 of 100 cases:
+    Two branches are compared by Welch's 95 % confidence interval for the
+    difference of their means:
 
         d +- t * sqrt(s1^2 / n1 + s2^2 / n2)
 
     with sample standard deviations `s` of `n` runs, and the quantile `t` of
     Student's distribution with the degrees of freedom of Welch and
-    Satterthwaite. With three runs a branch, `t` is 2.8 to 4.3: few runs can
-    only distinguish branches that are far apart.
+    Satterthwaite. With three runs of each branch, `t` is 2.8 to 4.3, so a few
+    runs can only distinguish branches that are far apart.
 
     Args:
         accuracies: Dict from a branch to the accuracies of its runs, floats
@@ -42,7 +42,7 @@ class SanityReport(Report):
             Defaults to `0.02`.
 
     Raises:
-        ValueError: If there is no `"ticket"`, or something else is wrong.
+        ValueError: If there is no `"ticket"`, or a value is invalid.
 
     Example:
 
@@ -62,10 +62,10 @@ class SanityReport(Report):
     def mask(self):
         """`"specific"`, `"only its layer densities"` or `"undecided"`.
 
-        Specific: the ticket is better than the shuffled one, by more than the
-        noise. Only its layer densities: it is better by less than the
-        tolerance, if at all. Undecided: the runs allow both, or there are
-        none. `None` if nothing was shuffled.
+        Specific: the ticket is significantly better than the shuffled one.
+        Only its layer densities: it is better by at most the tolerance.
+        Undecided: the runs allow both conclusions. `None` if no shuffled
+        ticket was trained.
         """
         return self._judge("shuffled", ONLY_DENSITIES)
 
@@ -73,7 +73,7 @@ class SanityReport(Report):
     def weights(self):
         """`"specific"`, `"only their distribution"` or `"undecided"`.
 
-        As for `mask`, with weights drawn anew in place of a shuffled mask.
+        As for `mask`, with reinitialized weights instead of a shuffled mask.
         """
         return self._judge("reinitialized", ONLY_DISTRIBUTION)
 
@@ -86,14 +86,14 @@ class SanityReport(Report):
         return otherwise if high < self.tolerance else UNDECIDED
 
     def difference(self, branch):
-        """Returns how much better the ticket is than a branch.
+        """Returns the difference in accuracy between the ticket and a branch.
 
         Args:
             branch: Key of `accuracies`.
 
         Returns:
-            The difference of the means and the ends of its interval, which
-            are infinite where a branch has a single run.
+            The difference of the means and the ends of its interval, which are
+            infinite if a branch has a single run.
         """
         return _difference(
             self.accuracies["ticket"], self.accuracies[branch], _CONFIDENCE
@@ -159,10 +159,10 @@ class SanityReport(Report):
         ]
 
     def draw(self, path):
-        """Writes a picture of all runs, with the mean of each branch.
+        """Writes a plot of all runs, with the mean of each branch.
 
         Args:
-            path: String or path, whose ending chooses the format.
+            path: String or path, whose ending determines the format.
 
         Raises:
             ImportError: If matplotlib is not installed.
@@ -171,7 +171,7 @@ class SanityReport(Report):
             from matplotlib.figure import Figure
         except ImportError as error:
             raise ImportError(
-                "Pictures need matplotlib: `pip install matplotlib`."
+                "Plots require matplotlib: `pip install matplotlib`."
             ) from error
         branches = self._branches()
         figure = Figure(figsize=(6, 1 + 0.4 * len(branches)))
@@ -238,8 +238,8 @@ def _check_accuracies(accuracies):
         or set(accuracies) - set(BRANCHES)
     ):
         raise ValueError(
-            "`accuracies` is a dict with the key 'ticket', and others among "
-            f"{', '.join(map(repr, BRANCHES[1:]))}. Received: "
+            "`accuracies` must be a dict with the key 'ticket', and others "
+            f"among {', '.join(map(repr, BRANCHES[1:]))}. Received: "
             f"accuracies={accuracies!r:.300}."
         )
     for branch, runs in accuracies.items():

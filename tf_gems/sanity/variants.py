@@ -18,26 +18,26 @@ from tf_gems.validation import check_model
 
 
 def shuffle(ticket, model=None, *, seed):
-    """Returns a ticket with the same number kept in every layer, anywhere.
+    """Returns a ticket whose masks are shuffled within each layer.
 
-    Each mask is drawn at random from all masks with as many ones; if the
-    ticket has a pattern (N:M, blocks), from all masks of that pattern. (Where
-    the last blocks of an axis are smaller, it can keep less by a part of a
-    block.) The weights to start from stay.
+    Each mask is drawn at random from all masks with the same number of ones.
+    If the ticket has a pattern (N:M, blocks), it is drawn from all masks with
+    this pattern. (If the last blocks of an axis are smaller, it can keep less
+    by a part of a block.) The initial weights are unchanged.
 
     Args:
         ticket: `tf_gems.Ticket`.
         model: `SparseModel` or Keras model with the weights that the ticket
-            was found in. Only a ticket that was loaded needs it, since a file
-            holds the kept weights alone. Defaults to `None`.
+            was found in. It is only required for a ticket that was loaded,
+            because a file contains only the kept weights. Defaults to `None`.
         seed: Integer.
 
     Returns:
         `tf_gems.Ticket`.
 
     Raises:
-        ValueError: If the model is of another network, or the weights that
-            the ticket prunes are missing.
+        ValueError: If the model has another network, or the weights that the
+            ticket prunes are missing.
     """
     seed = _check(ticket, seed, model)
     weights = _with_pruned_weights(ticket, model)
@@ -45,17 +45,18 @@ def shuffle(ticket, model=None, *, seed):
 
 
 def reinitialize(ticket, model, *, seed):
-    """Returns a ticket with the same masks and weights that are drawn anew.
+    """Returns a ticket with the same masks and reinitialized weights.
 
-    Every weight is initialized as before, from another seed: by the
-    `kernel_initializer` of a `SparseModel` that has one, otherwise by a copy
-    of its layer. Biases and normalization are reset to their initial values.
-    Layers that do not train, or were adapted to data, keep theirs.
+    Every weight is initialized as before with another seed: by the
+    `kernel_initializer` of a `SparseModel`, if it has one, and otherwise by a
+    copy of its layer. Biases and normalization are reset to their initial
+    values. Layers that do not train, or were adapted to data, keep their
+    values.
 
     Args:
         ticket: `tf_gems.Ticket`.
-        model: `SparseModel` or Keras model of the ticket's network. It stays
-            as it is.
+        model: `SparseModel` or Keras model with the network of the ticket. It
+            is not changed.
         seed: Integer.
 
     Returns:
@@ -76,10 +77,10 @@ def reinitialize(ticket, model, *, seed):
 
 
 def randomize(ticket, model, *, seed):
-    """Returns a random ticket of the same layer densities.
+    """Returns a random ticket with the same layer densities.
 
-    Both `shuffle` and `reinitialize`: only the number of weights that are kept
-    in each layer stays.
+    Applies both `shuffle` and `reinitialize`. Only the number of kept weights
+    of each layer stays the same.
 
     Args:
         ticket: `tf_gems.Ticket`.
@@ -143,10 +144,11 @@ def _with_pruned_weights(ticket, model):
     if not _has_pruned_weights(ticket, weights):
         raise ValueError(
             "A shuffled ticket starts from weights that the ticket prunes. "
-            "Received: a ticket in which all of these are zero, as in one "
-            f"that was loaded, and model={getattr(model, 'name', None)!r}. "
-            "Pass the model with the weights that the ticket was found in, "
-            "or use `randomize`, which draws weights anew."
+            "Received: a ticket in which all of these are zero, as in a "
+            "ticket that was loaded from a file, and "
+            f"model={getattr(model, 'name', None)!r}. Pass the model with the "
+            "weights that the ticket was found in, or use `randomize`, which "
+            "reinitializes the weights."
         )
     return weights
 
@@ -216,9 +218,9 @@ def _fresh_copy(layer, entropy):
         )
     except Exception as error:
         raise ValueError(
-            "Weights are drawn anew by a copy of the layer that holds them. "
-            f"Received: '{layer.path}' of type {type(layer).__name__}, for "
-            f"which this fails: {error} Give it `get_config`."
+            "Weights are reinitialized by a copy of their layer. Received: "
+            f"'{layer.path}' of type {type(layer).__name__}, for which this "
+            f"fails: {error} Implement `get_config`."
         ) from error
     finally:
         random.setstate(state)
@@ -243,10 +245,11 @@ def _same_weight(copy, layer, variable):
     [place] = [i for i, v in enumerate(layer.weights) if v is variable]
     if len(copy.weights) != len(layer.weights):
         raise ValueError(
-            "A layer builds itself from its config and the shapes of its "
-            f"inputs. Received: '{layer.path}' of type {type(layer).__name__} "
-            f"with {len(layer.weights)} weights, of which a copy has "
-            f"{len(copy.weights)}. Create the weights in `build`."
+            "A copy of a layer must build itself from its config and the "
+            f"shapes of its inputs. Received: '{layer.path}' of type "
+            f"{type(layer).__name__} with {len(layer.weights)} weights, of "
+            f"which a copy has {len(copy.weights)}. Create the weights in "
+            "`build`."
         )
     return copy.weights[place]
 
@@ -256,7 +259,7 @@ def _refuse_same(path, layer, old, new, mask):
     if len(np.unique(new)) > 2 and np.array_equal(old[mask], new[mask]):
         if mask.any():
             raise ValueError(
-                "A weight is drawn anew from another seed. Received: "
-                f"'{path}' of a {type(layer).__name__}, which draws it from a "
-                "fixed seed that is not in its config. Add it to the config."
+                "A weight must be reinitialized with another seed. Received: "
+                f"'{path}' of a {type(layer).__name__}, which uses a fixed "
+                "seed that is not in its config. Add the seed to the config."
             )

@@ -1,10 +1,10 @@
-"""How the weights that are kept are distributed over the layers.
+"""How the kept weights are distributed over the layers.
 
-A distribution is called with the shapes of the prunable weights, in the
-network's order, and the density of the whole. It returns how many entries of
-each are kept, integers whose sum is exactly `round(density * size)`; or `None`
-if all scores are ranked together. `keep` computes masks from scores.
-`get` accepts a name, a config, an instance, or a dict for `PerPath`.
+A distribution is called with the shapes of the prunable weights, in the order
+of the network, and the total density. It returns the number of kept entries of
+each weight, integers whose sum is exactly `round(density * size)`; or `None`
+if all scores are ranked together. `keep` computes masks from scores. `get`
+accepts a name, a config, an instance, or a dict for `PerPath`.
 """
 
 import math
@@ -27,7 +27,7 @@ class Distribution(registry.Configurable):
     """Base class: a pure function of shapes, density and paths."""
 
     def __call__(self, shapes, density, paths=None):
-        """Returns how many entries of each weight are kept.
+        """Returns the number of kept entries of each weight.
 
         Args:
             shapes: List of tuples of integers.
@@ -35,7 +35,7 @@ class Distribution(registry.Configurable):
             paths: List of strings, which `PerPath` needs.
 
         Returns:
-            List of integers; `None` for ranking all scores together.
+            List of integers, or `None` to rank all scores together.
         """
         sizes = np.array([math.prod(shape) for shape in shapes], "float64")
         kept = self.shares(shapes, sizes, density * sizes.sum(), paths)
@@ -46,7 +46,7 @@ class Distribution(registry.Configurable):
         raise NotImplementedError
 
     def keep(self, scores, density, paths=None, pattern=None, among=None):
-        """Returns masks that keep the largest scores within this distribution.
+        """Returns masks that keep the largest scores with this distribution.
 
         Args:
             scores: List of float arrays, one for each prunable weight.
@@ -54,8 +54,8 @@ class Distribution(registry.Configurable):
             paths: List of strings, which `PerPath` needs.
             pattern: `tf_gems.patterns.Pattern`. Defaults to `None`:
                 unstructured.
-            among: List of bool arrays; entries that are `False` are never
-                kept. Defaults to `None`: all compete.
+            among: List of bool arrays. Entries that are `False` are never
+                kept. Defaults to `None`: all entries are ranked.
 
         Returns:
             List of bool arrays.
@@ -78,8 +78,8 @@ class Global(Distribution):
     """Ranks the scores of all weights together.
 
     Args:
-        minimum: Integer, how many entries of each weight are kept whatever
-            their rank, so that no layer is cut. Defaults to `1`.
+        minimum: Integer, the number of entries of each weight that are always
+            kept, so that no layer is empty. Defaults to `1`.
 
     Example:
 
@@ -114,9 +114,9 @@ class Global(Distribution):
         rest = count - sum(np.count_nonzero(mask) for mask in first)
         if rest < 0:
             raise ValueError(
-                "The minimum of every weight must fit into the whole. "
+                "The minimum of every weight must fit into the total. "
                 f"Received: minimum={self.minimum} for {len(scores)} weights, "
-                f"of which {count} entries may be kept. Lower the sparsity, "
+                f"of which {count} entries can be kept. Lower the sparsity, "
                 "or use `Global(minimum=0)`."
             )
         # The minimum ranks first, with all others: the pattern has to hold
@@ -162,18 +162,18 @@ class _Rescaled(Global):
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class Lamp(_Rescaled):
-    """Ranks all weights by LAMP, magnitudes relative to their own layer.
+    """Ranks all weights by LAMP, their magnitude relative to their layer.
 
     With the entries of a weight in ascending order of magnitude,
 
         LAMP(u) = w[u]^2 / sum(w[v]^2 for v >= u)
 
-    is the error of removing entry `u`, relative to what is left of the layer
-    at that point. The order within a layer stays that of the magnitude, the
-    scale of a layer has no effect, and the largest entry of every layer has
-    the score 1, so that no layer is emptied. Equal magnitudes are ordered by
-    position: the first counts as the largest. Negative scores, of methods
-    other than magnitude, rank below all others.
+    is the error of removing entry `u`, relative to the remaining entries of
+    the layer. The order within a layer is that of the magnitude, the scale of
+    a layer has no effect, and the largest entry of every layer has the score
+    1, so that no layer is emptied. Equal magnitudes are ordered by position:
+    the first counts as the largest. Negative scores, which other methods than
+    magnitude can have, rank below all others.
 
     Args:
         minimum: See `Global`. Defaults to `1`.
@@ -205,9 +205,10 @@ class Lamp(_Rescaled):
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class LayerNormalized(_Rescaled):
-    """Ranks the scores of all weights in units of their layer's mean square.
+    """Ranks all scores relative to the root mean square of their layer.
 
-    The score `s` of a weight counts as `s / sqrt(mean(s^2))` over the weight.
+    A score `s` is ranked by `s / sqrt(mean(s^2))`, with the mean over its
+    weight.
 
     Args:
         minimum: See `Global`. Defaults to `1`.
@@ -241,12 +242,12 @@ class Uniform(Distribution):
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class ErdosRenyiKernel(Distribution):
-    """Gives small weights a higher density: ERK.
+    """Gives small weights a higher density (Erdos-Renyi-kernel, ERK).
 
     The density of a weight is proportional to the sum of its dimensions over
     their product, `(h + w + n_in + n_out) / (h * w * n_in * n_out)` for a
-    convolution. A weight that would exceed 1 is kept whole, and the others
-    share what is left in the same proportions.
+    convolution. A weight whose density would exceed 1 is kept entirely, and
+    the rest is divided among the other weights in the same proportions.
 
     Example:
 
@@ -263,11 +264,12 @@ class ErdosRenyiKernel(Distribution):
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class SmartRatio(Distribution):
-    """Lets the density fall with depth.
+    """Gives deeper layers a lower density.
 
-    Of `L` weights the last has a density of its own, and weight `l` before it
+    The last of `L` weights has the density `last`. Weight `l` before it has
     `gamma * ((L - l + 1)^2 + (L - l + 1))`, with the `gamma` that meets the
-    total. What exceeds 1 is passed on to the weights that follow.
+    total density. If a density exceeds 1, the rest is passed on to the
+    following weights.
 
     Args:
         last: Float in [0, 1], the density of the last weight. Defaults to
@@ -285,7 +287,7 @@ class SmartRatio(Distribution):
     def __init__(self, last=0.3):
         if not is_number(last) or not 0 <= last <= 1:
             raise ValueError(
-                "`last` is the density of the last weight, in [0, 1]. "
+                "`last` must be the density of the last weight, in [0, 1]. "
                 f"Received: last={last!r}. The authors use 0.3."
             )
         self.last = float(last)
@@ -297,8 +299,8 @@ class SmartRatio(Distribution):
         rest = total - kept[-1]
         if rest < 0:
             raise ValueError(
-                "Smart ratio must have something left for the weights before "
-                f"the last. Received: last={self.last:g}, which alone keeps "
+                "Smart ratio must keep entries of the weights before the "
+                f"last one. Received: last={self.last:g}, which alone keeps "
                 f"{kept[-1]:.0f} of the {total:.0f} allowed. Lower `last`."
             )
         kept[:-1] *= rest / kept[:-1].sum() if len(sizes) > 1 else 1
@@ -312,13 +314,13 @@ class SmartRatio(Distribution):
 
 @keras.saving.register_keras_serializable(package="tf_gems")
 class PerPath(Distribution):
-    """Gives the weights that you name the sparsities that you choose.
+    """Gives named weights the given sparsities.
 
-    All other weights share the rest of the budget at one density.
+    All other weights have the same density, which follows from the total.
 
     Args:
-        sparsities: Dict from regular expressions, searched for in the paths
-            of the weights, to floats in [0, 1). The first that matches counts.
+        sparsities: Dict from regular expressions, searched for in the paths of
+            the weights, to floats in [0, 1). The first match is used.
 
     Example:
 
@@ -329,9 +331,9 @@ class PerPath(Distribution):
     def __init__(self, sparsities):
         if not isinstance(sparsities, dict) or not sparsities:
             raise ValueError(
-                "`sparsities` is a dict from regular expressions to floats in "
-                f"[0, 1). Received: sparsities={sparsities!r:.300}. Give one "
-                "such as {'dense': 0.98}."
+                "`sparsities` must be a dict from regular expressions to "
+                f"floats in [0, 1). Received: sparsities={sparsities!r:.300}. "
+                "Pass a dict such as {'dense': 0.98}."
             )
         for pattern in sparsities:
             check_regex(pattern, "sparsities")
@@ -348,8 +350,9 @@ class PerPath(Distribution):
         for pattern in self.sparsities:
             if not any(re.search(pattern, path) for path in paths):
                 raise ValueError(
-                    "A pattern must match a prunable weight. Received: "
-                    f"{pattern!r}. The weights are: {', '.join(paths)}."
+                    "A regular expression must match a prunable weight. "
+                    f"Received: {pattern!r}. The weights are: "
+                    f"{', '.join(paths)}."
                 )
         named = np.array([p is not None for p in patterns])
         sparsities = [self.sparsities.get(p, 1.0) for p in patterns]
@@ -358,8 +361,8 @@ class PerPath(Distribution):
         room = sizes[~named].sum()
         if not -0.5 < rest < room + 0.5:
             raise ValueError(
-                "The sparsities of named weights must leave the others a "
-                "density in [0, 1] that meets the total. Received: "
+                "The given sparsities must leave the other weights a density "
+                "in [0, 1] that meets the total. Received: "
                 f"sparsities={self.sparsities}, which keep {kept.sum():,.0f} "
                 f"weights of the {total:,.0f} allowed, with {room:,.0f} "
                 "others. Name fewer weights, or change the target."
@@ -432,7 +435,7 @@ def within(limits, counts):
 
 
 def warn_at_minimum(distribution, kept, named=()):
-    """Warns of weights that are down to the minimum of a distribution.
+    """Warns about weights that are at the minimum of a distribution.
 
     Args:
         distribution: `Distribution`.
@@ -455,9 +458,9 @@ def warn_at_minimum(distribution, kept, named=()):
         ]
         warnings.warn(
             f"The distribution keeps at least {least} of each weight, and "
-            f"these are down to that: {', '.join(lines)}. They may block what "
-            "flows through their layers. Lower `target_sparsity`, or give them "
-            "a larger share by `distribution`, such as 'erk'.",
+            f"these weights are at that minimum: {', '.join(lines)}. They may "
+            "block the flow through their layers. Lower `target_sparsity`, "
+            "or choose another `distribution`, such as 'erk'.",
             stacklevel=3,
         )
     return set(paths)

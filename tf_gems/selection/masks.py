@@ -1,15 +1,15 @@
-"""Masks as pure functions of NumPy arrays: exact counts, in linear time.
+"""Masks with exact counts as pure functions of NumPy arrays.
 
-A freeze selects the `k` largest of up to 10^8 scores. The k-th largest is
-found as in a radix sort: the upper halves of all scores are counted, then the
-lower halves of those with the upper half of the k-th. `np.partition` is faster
-if all scores differ, but takes seconds if most are equal, as clipped and
-frozen scores are. No array is copied as a whole, since first access to new
-memory dominates the time.
+A freeze selects the `k` largest of up to 10^8 scores, in linear time. The k-th
+largest is found as in a radix sort: the upper halves of the bits of all scores
+are counted, then the lower halves of the scores with the upper half of the
+k-th. `np.partition` is faster if all scores differ, but takes seconds if most
+scores are equal, which is common for clipped and frozen scores. No array is
+copied as a whole, because the first access to new memory dominates the time.
 
 Ties are common, because many scores are clipped to exactly 0 or 1. They are
-broken by position: the first is kept. So a mask always has exactly the
-requested number of ones.
+broken by position: the first entry is kept. A mask therefore always has
+exactly the requested number of ones.
 """
 
 import numpy as np
@@ -21,11 +21,11 @@ _PIECE = 1 << 18
 
 
 def keep_largest(scores, count, among=None):
-    """Marks the `count` largest scores of a whole network.
+    """Returns masks of the `count` largest scores of a network.
 
     Args:
         scores: List of float arrays of any shapes, ranked together.
-        count: Integer, how many entries to keep over all arrays.
+        count: Integer, number of entries to keep in all arrays together.
         among: Optional list of bool arrays of the same shapes; entries that
             are `False` are never kept. Defaults to all entries.
 
@@ -33,7 +33,8 @@ def keep_largest(scores, count, among=None):
         List of bool arrays, shaped like `scores`, with exactly `count` ones.
 
     Raises:
-        ValueError: If a score is NaN, or fewer than `count` entries compete.
+        ValueError: If a score is NaN, or fewer than `count` entries are
+            ranked.
 
     Example:
 
@@ -54,8 +55,8 @@ def keep_largest(scores, count, among=None):
     if any(s.size and np.isnan(np.min(s)) for s in scores):
         raise ValueError(
             "Scores must be numbers to be ranked. Received: scores with NaN. "
-            "Training has diverged, or the weights or the data hold NaN: "
-            "lower the learning rate, or look at them."
+            "The training has diverged, or the weights or the data contain "
+            "NaN. Reduce the learning rate, or check the data."
         )
     sizes = [s.size for s in scores]
     if among is not None:
@@ -91,7 +92,7 @@ def _arrays(values, dtype, name):
         except (TypeError, ValueError):
             pass
     raise ValueError(
-        f"`{name}` is a list of arrays of numbers, one for each weight. "
+        f"`{name}` must be a list of arrays of numbers, one for each weight. "
         f"Received: {name}={values!r:.300}."
     )
 

@@ -1,9 +1,8 @@
-"""Which entries of a weight are kept together: N of M, blocks, channels.
+"""Patterns of entries that are kept together: N of M, blocks, channels.
 
-A pattern selects the largest of all scores that are ranked together, like
-`masks.keep_largest`. Axes are those of Keras kernels:
-`(..., inputs, outputs)`. `get` accepts a name, a string such as `"2:4"` or
-`"4x1"`, a config or an instance.
+A pattern selects the largest of all scores, like `masks.keep_largest`. The
+axes are those of Keras kernels: `(..., inputs, outputs)`. `get` accepts a
+name, a string such as `"2:4"` or `"4x1"`, a config or an instance.
 """
 
 import math
@@ -29,7 +28,7 @@ class Pattern(registry.Configurable):
     max_density = 1.0
 
     def unit(self, shape):
-        """Returns how many entries of a weight are kept or pruned together.
+        """Returns the number of entries that are kept or pruned together.
 
         Args:
             shape: Tuple of integers, of the weight.
@@ -37,11 +36,11 @@ class Pattern(registry.Configurable):
         return 1
 
     def keep_largest(self, scores, count, among=None):
-        """Marks the largest scores of a whole network, in this pattern.
+        """Returns masks of the largest scores of a network, in this pattern.
 
         Args:
-            scores: List of float arrays, ranked together.
-            count: Integer, how many entries to keep over all arrays.
+            scores: List of float arrays, which are ranked together.
+            count: Integer, number of entries to keep in all arrays together.
             among: Optional list of bool arrays of the same shapes; entries
                 that are `False` are never kept.
 
@@ -51,7 +50,7 @@ class Pattern(registry.Configurable):
         raise NotImplementedError
 
     def matches(self, mask):
-        """Whether a mask, a bool array, has this pattern."""
+        """Whether a mask (a bool array) has this pattern."""
         raise NotImplementedError
 
 
@@ -70,14 +69,15 @@ class Unstructured(Pattern):
 class NOfM(Pattern):
     """Keeps at most `n` of each `m` neighbors along an axis; counts are exact.
 
-    Above the density `n / m` the pattern is not possible yet: it keeps the
-    `n` largest of each group and the largest of the others, so that a gradual
-    method reaches the pattern as soon as its density allows.
+    At densities above `n / m` the pattern is not possible. Then the `n`
+    largest entries of each group and the largest of the other entries are
+    kept, so that a gradual method reaches the pattern as soon as its density
+    allows it.
 
     Args:
         n: Positive integer.
-        m: Integer, at least `n`. A last group can be smaller.
-        axis: Integer, an axis of the kernel. Defaults to `-2`, its inputs.
+        m: Integer, at least `n`. The last group can be smaller.
+        axis: Integer, an axis of the kernel. Defaults to `-2`, the inputs.
 
     Example:
 
@@ -127,9 +127,9 @@ class NOfM(Pattern):
         """Moves the axis to the end and cuts it into groups of `m`."""
         if not -values.ndim <= self.axis < values.ndim:
             raise ValueError(
-                "N:M needs an axis that every prunable weight has. Received: "
-                f"axis={self.axis} for a weight of shape {values.shape}. "
-                "Exclude it by `filters`."
+                "N:M requires an axis that every prunable weight has. "
+                f"Received: axis={self.axis} for a weight of shape "
+                f"{values.shape}. Exclude the weight with `filters`."
             )
         values = np.moveaxis(values, self.axis, -1)
         padding = [(0, 0)] * values.ndim
@@ -197,14 +197,14 @@ class _Blocks(Pattern):
 class Block(_Blocks):
     """Keeps or prunes whole blocks, by their mean score.
 
-    As many whole blocks are kept as fit: never more entries than asked for,
-    and fewer by less than one block for each call.
+    The number of kept entries is at most the requested one, and smaller by
+    less than one block.
 
     Args:
         *sizes: Positive integers, the edges of a block along the last axes of
             a kernel, `(..., inputs, outputs)`: `Block(4, 1)` keeps 4 inputs
-            of an output, `Block(3, 3, 1, 1)` a filter of 3 by 3. Blocks at
-            the end of an axis can be smaller.
+            of an output, `Block(3, 3, 1, 1)` a filter of 3 by 3. The last
+            blocks along an axis can be smaller.
 
     Example:
 
@@ -218,7 +218,8 @@ class Block(_Blocks):
     def __init__(self, *sizes):
         if not sizes:
             raise ValueError(
-                "A block needs edges. Received: none. Use `Block(4, 1)`."
+                "A block must have at least one size. Received: none. Use "
+                "`Block(4, 1)`."
             )
         self.sizes = tuple(check_positive_integer(s, "sizes") for s in sizes)
 
@@ -239,14 +240,15 @@ class Block(_Blocks):
 class Channel(_Blocks):
     """Keeps or prunes whole output channels of a kernel, by their mean score.
 
-    A channel is what one output of a layer reads: a column of a dense kernel,
-    a filter of a convolution. Of a depthwise kernel, whose last axis has the
-    size one, it is the filter of one input. `tf_gems.compact` then removes the
-    channels, and what follows them reads fewer inputs.
+    A channel contains the weights of one output of a layer: a column of a
+    dense kernel, or a filter of a convolution. In a depthwise kernel, whose
+    last axis has the size one, it is the filter of one input channel.
+    `tf_gems.compact` removes pruned channels, and the corresponding inputs of
+    the following layers.
 
-    Whole channels are kept as long as they fit: never more entries than asked
-    for, and fewer by less than the largest channel. The outputs of the last
-    layer are channels too: leave it out by `filters`.
+    The number of kept entries is at most the requested one, and smaller by
+    less than the largest channel. The outputs of the last layer are channels
+    too: exclude that layer with `filters`.
 
     Example:
 

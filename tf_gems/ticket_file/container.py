@@ -59,7 +59,7 @@ def write(path, masks, weights, metadata, dtype=None, config=None):
 
 def read(path, max_bytes=MAX_BYTES):
     """Reads a ticket file."""
-    path = check_path(path, "path", "Name a ticket file.")
+    path = check_path(path, "path", "Pass the name of a ticket file.")
     check_positive_integer(max_bytes, "max_bytes")
     with _refusing(f"path='{path}'"):
         return _decode(_load(path, max_bytes), max_bytes)
@@ -71,7 +71,7 @@ def inspect(path, max_bytes=MAX_BYTES):
     Everything is checked as `read` does. Returns `Contents` without masks and
     weights, and a dict from paths of prunable weights to bits of positions.
     """
-    path = check_path(path, "path", "Name a ticket file.")
+    path = check_path(path, "path", "Pass the name of a ticket file.")
     check_positive_integer(max_bytes, "max_bytes")
     with _refusing(f"path='{path}'"):
         parts = _parse(_load(path, max_bytes), max_bytes)
@@ -145,7 +145,7 @@ def decode(data, max_bytes=MAX_BYTES):
     """Returns the `Contents` of the bytes of a ticket file; see `read`."""
     if not isinstance(data, bytes | bytearray):
         raise ValueError(
-            "A ticket file is bytes. Received: data of type "
+            "The data of a ticket file must be bytes. Received: data of type "
             f"{type(data).__name__}. Use `read` for a path."
         )
     check_positive_integer(max_bytes, "max_bytes")
@@ -192,7 +192,7 @@ def _parse(data, max_bytes):
     last = first + lengths["signs"]
     signs = body[first:last]
     if bits % 8 and signs[-1] & (0xFF >> bits % 8):
-        raise ValueError("its signs are followed by something else.")
+        raise ValueError("its signs are followed by other data.")
     return _Parts(
         *(entries, metadata, config, lengths),
         *(body[stored:first], signs, body[last:]),
@@ -266,7 +266,9 @@ class _Inflater:
         while filled < length:
             piece = self._piece(min(length - filled, _CHUNK))
             if not piece:
-                raise ValueError("its numbers do not inflate to their length.")
+                raise ValueError(
+                    "its numbers do not have their length when decompressed."
+                )
             found[filled : filled + len(piece)] = piece
             filled += len(piece)
         return found
@@ -276,7 +278,9 @@ class _Inflater:
         more = self._piece(1)
         rest = self._inflater.unused_data or self._next < len(self.data)
         if more or not self._inflater.eof or rest:
-            raise ValueError("its numbers do not inflate to their length.")
+            raise ValueError(
+                "its numbers do not have their length when decompressed."
+            )
 
     def _piece(self, length):
         piece = b""
@@ -300,7 +304,7 @@ def _overhead(length, inflated):
 def _check_memory(needed, max_bytes):
     if needed > max_bytes:
         raise _TooLargeError(
-            f"reading it takes {needed:,} bytes, more than "
+            f"reading it requires {needed:,} bytes, more than "
             f"max_bytes={max_bytes:,}."
         )
 
@@ -310,10 +314,10 @@ def _check_prefix(start, length, max_bytes):
     if start[:4] == b"PK\x03\x04":
         raise ValueError("it is a zip archive, as tickets of version 1 were.")
     if len(start) < _PREFIX.size or start[:4] != MAGIC:
-        raise ValueError("it does not start as tickets do.")
+        raise ValueError("it does not start like a ticket.")
     _, version, total, stored, inflated, numbers = _PREFIX.unpack(start)
     if version != VERSION:
-        raise ValueError(f"it is of version {version}.")
+        raise ValueError(f"it has version {version}.")
     if total != length:
         raise ValueError(f"it has {length} bytes instead of {total}.")
     if inflated > header.LARGEST_HEADER:
@@ -335,7 +339,7 @@ def _refusing(source):
         yield
     except _TooLargeError as error:
         raise ValueError(
-            "A ticket is read within a limit of memory. Received: "
+            "Reading a ticket must not exceed the memory limit. Received: "
             f"{source}: {error} Raise the limit if you trust the file."
         ) from error
     except (
@@ -348,8 +352,9 @@ def _refusing(source):
         ValueError,
     ) as error:
         raise ValueError(
-            f"A ticket file is complete and of version {VERSION}. Received: "
-            f"{source}, which is not: {error} Save the ticket again."
+            f"A ticket file must be complete and of version {VERSION}. "
+            f"Received: {source}, which is not: {error} Save the ticket "
+            "again."
         ) from error
 
 
@@ -380,7 +385,7 @@ def check_contents(masks, weights, metadata, config):
             )
     if not any(mask.size for mask in masks.values()):
         raise ValueError(
-            "A ticket has a mask for at least one weight. Received: "
+            "A ticket must have a mask for at least one weight. Received: "
             f"masks for {list(masks)!r:.300}."
         )
 
@@ -392,7 +397,7 @@ def _checked(path, value):
         value = value.astype("float32")
     if value.dtype.name not in header.DTYPES:
         raise ValueError(
-            f"A ticket holds {', '.join(header.DTYPES)}. "
+            f"The weights of a ticket must be {', '.join(header.DTYPES)}. "
             f"Received: weights['{path}'] of {value.dtype}."
         )
     return value.astype(value.dtype.newbyteorder("="), copy=False)
@@ -410,5 +415,7 @@ def _inflate_header(data, length):
     # One more shows that there are too many; a limit of none is no limit.
     found = inflater.decompress(data, length + 1)
     if not inflater.eof or len(found) != length or inflater.unused_data:
-        raise ValueError(f"its header does not inflate to {length} bytes.")
+        raise ValueError(
+            f"its header does not have {length} bytes when decompressed."
+        )
     return found

@@ -75,9 +75,9 @@ def fingerprint(shapes, prunable):
         ]
     except (TypeError, ValueError) as error:
         raise ValueError(
-            "A fingerprint is of a list of shapes, and of as many bools. "
-            f"Received: shapes={shapes!r:.100}, prunable={prunable!r:.100} "
-            f"({error})."
+            "A fingerprint requires a list of shapes and a list of as many "
+            f"bools. Received: shapes={shapes!r:.100}, "
+            f"prunable={prunable!r:.100} ({error})."
         ) from error
     text = json.dumps(described, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -98,9 +98,9 @@ def write(entries, metadata, config=None):
     ).encode()
     if len(text) > LARGEST_HEADER:
         raise ValueError(
-            "A ticket file describes its weights and metadata in at most "
-            f"{LARGEST_HEADER:,} bytes. Received: {len(text):,}. Keep large "
-            "metadata elsewhere."
+            "The description of weights and metadata in a ticket file must "
+            f"take at most {LARGEST_HEADER:,} bytes. Received: {len(text):,}. "
+            "Store large metadata elsewhere."
         )
     return text
 
@@ -124,9 +124,9 @@ def plain(value, name):
     if isinstance(value, dict) and all(isinstance(k, str) for k in value):
         return {k: plain(v, f"{name}[{k!r:.100}]") for k, v in value.items()}
     raise ValueError(
-        "A ticket file holds what JSON has: dicts with strings for keys, "
-        "lists, strings, finite numbers, true, false and null. Received: "
-        f"{name}={value!r:.300}. Leave it out, or give None or a string."
+        "Metadata must be JSON values: dicts with strings as keys, lists, "
+        "strings, finite numbers, true, false and null. Received: "
+        f"{name}={value!r:.300}. Leave it out, or pass None or a string."
     )
 
 
@@ -134,8 +134,9 @@ def check_path(path):
     """Raises an error if a weight's path is longer than files hold."""
     if not isinstance(path, str) or len(path) > LONGEST_PATH:
         raise ValueError(
-            f"A weight's path is a string of at most {LONGEST_PATH:,} "
-            f"characters. Received: {path!r:.100}. Give layers short names."
+            "The path of a weight must be a string of at most "
+            f"{LONGEST_PATH:,} characters. Received: {path!r:.100}. Use "
+            "shorter names for layers."
         )
 
 
@@ -143,12 +144,12 @@ def read(text):
     """Returns entries, metadata and config, if types and sizes are sound."""
     header = json.loads(text, parse_constant=_refuse_constant)
     if not isinstance(header["metadata"], dict):
-        raise ValueError("its metadata are no object.")
+        raise ValueError("its metadata is not an object.")
     if not isinstance(header.get("config", {}), dict):
-        raise ValueError("its config is no object.")
+        raise ValueError("its config is not an object.")
     columns = [header["weights"][name] for name in _COLUMNS]
     if not all(isinstance(column, list) for column in columns):
-        raise ValueError("it describes weights by something else than lists.")
+        raise ValueError("it does not describe weights by lists.")
     entries = [_entry(*row) for row in zip(*columns, strict=True)]
     if not any(entry.size for entry in entries if entry.kept is not None):
         raise ValueError("it prunes nothing.")
@@ -158,7 +159,7 @@ def read(text):
     if len({entry.path for entry in entries}) != len(entries):
         raise ValueError("two of its weights have the same path.")
     if header["fingerprint"] != _fingerprint(entries):
-        raise ValueError("its fingerprint is that of another network.")
+        raise ValueError("its fingerprint belongs to another network.")
     return entries, header["metadata"], header.get("config")
 
 
@@ -192,4 +193,4 @@ def _fingerprint(entries):
 
 
 def _refuse_constant(name):
-    raise ValueError(f"its header holds {name}.")
+    raise ValueError(f"its header contains {name}.")

@@ -131,7 +131,8 @@ def _check(data, sizes, kept, widths):
     most += sum(n >> w for n, w in zip(sizes, widths, strict=True))
     if not start + sum(counts) <= 8 * len(data) <= most + 7:
         raise ValueError(
-            f"{len(data)} bytes are no positions of {sum(counts)} weights."
+            f"{len(data)} bytes cannot be the positions of {sum(counts)} "
+            "weights."
         )
     used, found = start, 0
     for ends in _ones(data, start):
@@ -139,7 +140,7 @@ def _check(data, sizes, kept, widths):
     if found != sum(counts) or len(data) != math.ceil(used / 8):
         raise ValueError(
             f"its positions are those of {found} weights instead of "
-            f"{sum(counts)}, or are followed by something else."
+            f"{sum(counts)}, or are followed by other data."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a ticket file holds and where its bytes go."""
+"""The contents of a ticket file and the sizes of its parts."""
 
 import dataclasses
 import json
@@ -31,11 +31,11 @@ class TicketSummary(DataReport):
             `coding` of its values (see `ticket_file.values`), and the bits of
             its `positions`, of the `entropy` that bounds them, and of its
             `values` before all numbers are deflated together.
-        lengths: Dict from the parts of the file to their bytes.
+        lengths: Dict from the parts of the file to their sizes in bytes.
         metadata: Dict of JSON values.
         fingerprint: String, see `ticket_file.fingerprint`.
-        has_config: Whether the file tells its network, so that it can be
-            expanded without any other.
+        has_config: Whether the file contains the config of its network, so
+            that it can be expanded without other files.
 
     Example:
 
@@ -134,8 +134,8 @@ class TicketSummary(DataReport):
             "",
             f"Positions take {self.ratio:.3f} times their entropy, "
             f"{self.entropy_bytes:,.1f} bytes, the sum over the",
-            "weights of log2(binomial(size, kept)). The bytes of a weight are "
-            "counted before",
+            "weights of log2(binomial(size, kept)). The bytes of a weight "
+            "are counted before",
             "all numbers are deflated together.",
             "",
             f"fingerprint: {self.fingerprint}",

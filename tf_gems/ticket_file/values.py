@@ -53,7 +53,8 @@ def choose(values, dtype=None):
     if np.any(np.isinf(half) & np.isfinite(values)):
         raise ValueError(
             "Half precision holds numbers up to 65504. Received: "
-            f"dtype='float16' for {np.max(np.abs(values)):.6g}. Save in full."
+            f"dtype='float16' for {np.max(np.abs(values)):.6g}. Save with "
+            "full precision."
         )
     return "float16"
 

@@ -1,7 +1,7 @@
-"""Networks of the paper, without biases, with non-affine normalization.
+"""Networks of the paper, without biases and with non-affine normalization.
 
-`mobilenet_v1` and `mobilenet_v2_sparse_ready` are not of the paper: they are
-laid out so that their zeros save time, see `tf_gems.export.xnnpack`.
+`mobilenet_v1` and `mobilenet_v2_sparse_ready` are not from the paper. They are
+designed so that their zeros save time, see `tf_gems.export.xnnpack`.
 """
 
 from tf_gems.zoo.conv4 import conv4

@@ -36,9 +36,9 @@ def _shape(value):
         isinstance(n, int) and 0 < n <= _LARGEST_EDGE for n in value
     ):
         raise ValueError(
-            "`input_shape` is the height, width and channels of an image. "
-            f"Received: input_shape={value!r:.300}. Give one such as "
-            "(32, 32, 3)."
+            "`input_shape` must be the height, width and channels of an "
+            f"image. Received: input_shape={value!r:.300}. Pass a shape such "
+            "as (32, 32, 3)."
         )
 
 
@@ -59,8 +59,8 @@ def _regularizer(value):
 def _refuse(found, kinds, name, value):
     if not isinstance(found, kinds):
         raise ValueError(
-            f"`{name}` is what Keras takes for one. Received: "
-            f"{name}={value!r:.300}. Give a name, or an instance."
+            f"`{name}` must be accepted by Keras. Received: "
+            f"{name}={value!r:.300}. Pass a name or an instance."
         )
 
 

@@ -16,9 +16,9 @@ def conv4(
 ):
     """Returns Conv-4, with 2,425,024 weights on CIFAR-10.
 
-    Two pairs of 3x3 convolutions of 64 and 128 filters, each pair followed by
-    2x2 max pooling, then dense layers of 256, 256 and `classes`; ReLU between
-    them, no biases, no normalization.
+    It has two pairs of 3x3 convolutions with 64 and 128 filters, each pair
+    followed by 2x2 max pooling, and then dense layers with 256, 256 and
+    `classes` units. The activation is ReLU, without biases and normalization.
 
     Args:
         input_shape: Tuple of integers, without the batch.

@@ -16,7 +16,7 @@ def lenet_300_100(
 ):
     """Returns LeNet-300-100 with normalization, 266,200 weights on MNIST.
 
-    Three dense layers without bias; the hidden ones are followed by
+    It has three dense layers without biases. The hidden layers are followed by
     non-affine `BatchNormalization` and ReLU.
 
     Args:

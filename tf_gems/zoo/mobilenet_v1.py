@@ -36,26 +36,27 @@ def mobilenet_v1(
 ):
     """Returns MobileNetV1 with 4,209,088 weights for 1,000 classes.
 
-    A 3x3 stem of stride 2; thirteen blocks of a 3x3 convolution of each
-    channel by itself and a 1x1 convolution, each normalized and capped by
-    ReLU6; global average pooling, a classifier. No biases;
-    `BatchNormalization` without scale and offset.
+    It has a 3x3 stem with stride 2, thirteen blocks of a 3x3 depthwise and a
+    1x1 convolution, each followed by normalization and ReLU6, global average
+    pooling, and a classifier. There are no biases, and `BatchNormalization`
+    has no scale and offset.
 
-    It keeps the rules by which XNNPACK, and thus TFLite on ARM and in
-    browsers, computes sparse 1x1 convolutions faster: what has stride 2 is
+    It meets the requirements for which XNNPACK, and thus TFLite on ARM and in
+    browsers, computes sparse 1x1 convolutions faster. Layers with stride 2 are
     padded by one pixel on every side (`keras.applications.MobileNet` pads on
-    the right and below), and the average keeps no dimensions of size one
-    before a `Dense` classifier. The gain begins when more than two thirds of
-    all weights of the 1x1 convolutions are zero: prune these by
+    the right and at the bottom), and the average pooling keeps no dimensions
+    of size one before a `Dense` classifier. It is faster if more than two
+    thirds of all weights of the 1x1 convolutions are zero: prune them with
     `filters="pointwise"`.
 
     Images of 32 and 64 pixels need fewer strides. `stem="small"` keeps the
-    stem of stride 2, and thus all rules, and leaves out the next two strides.
-    With `"imagenet"` images must have 33 pixels or more: where the last maps
-    are of one pixel, there is no average left, and XNNPACK's part has no end.
-    `stem="cifar"` is the usual one of stride 1, which keeps every pixel, but
-    XNNPACK begins at stems of stride 2 only, so *no* zero of that network
-    saves time there. In these two the last maps are an eighth of the image.
+    stem with stride 2, and thus meets the requirements, and leaves out the
+    next two strides. With `"imagenet"`, images must have 33 pixels or more,
+    because feature maps of one pixel have no average pooling, with which
+    XNNPACK's sparse part must end. `stem="cifar"` is the usual stem with
+    stride 1. XNNPACK's sparse part must begin with a stem of stride 2, so *no*
+    zero of that network saves time. With these two stems, the last feature
+    maps have an eighth of the size of the image.
 
     Args:
         input_shape: Tuple of integers, without the batch. XNNPACK's stem

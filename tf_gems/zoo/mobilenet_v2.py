@@ -29,18 +29,18 @@ def mobilenet_v2(
 ):
     """Returns MobileNetV2 with 2,261,824 weights on CIFAR-10.
 
-    Seventeen inverted residuals: a 1x1 convolution that expands the channels,
-    a 3x3 convolution of each channel by itself, and a 1x1 convolution without
-    ReLU. No biases; `BatchNormalization` without scale and offset.
+    It has seventeen inverted residuals: a 1x1 convolution that expands the
+    channels, a 3x3 depthwise convolution, and a 1x1 convolution without ReLU.
+    There are no biases, and `BatchNormalization` has no scale and offset.
 
     It differs from the network for ImageNet: the stem and the second stage
-    have stride 1; ReLU is not capped at 6; the first block expands too, by
-    one; and every block of stride 1 has a shortcut, which is a 1x1
-    convolution and normalization where the number of channels changes.
+    have stride 1; ReLU is not limited to 6; the first block has an expansion
+    too, by one; and every block with stride 1 has a shortcut, which is a 1x1
+    convolution and normalization if the number of channels changes.
 
-    Keras' initializers count all channels in the fan-in of a depthwise kernel,
-    so these begin smaller than He's; `tf_gems.SparseModel` counts one channel
-    in those it draws.
+    The initializers of Keras count all channels in the fan-in of a depthwise
+    kernel, so their values are smaller than He's. `tf_gems.SparseModel` counts
+    one channel when it initializes kernels.
 
     Args:
         input_shape: Tuple of integers, without the batch.
@@ -80,12 +80,12 @@ def mobilenet_v2_sparse_ready(
 ):
     """Returns MobileNetV2 with 3,469,760 weights for 1,000 classes.
 
-    The network of the paper and of `keras.applications.MobileNetV2`: ReLU6,
-    no expansion in the first block, shortcuts where the shape stays. Unlike
-    `tf_gems.zoo.mobilenet_v2`, the authors' network for 32x32 images, it is
-    laid out so that the zeros of its 1x1 convolutions save time under
-    XNNPACK; see `tf_gems.zoo.mobilenet_v1` for the rules, for when the gain
-    begins, and for the stems.
+    This is the network of the paper and of `keras.applications.MobileNetV2`:
+    ReLU6, no expansion in the first block, and shortcuts if the shape does not
+    change. Unlike `tf_gems.zoo.mobilenet_v2`, the authors' network for 32x32
+    images, it is designed so that the zeros of its 1x1 convolutions save time
+    with XNNPACK. See `tf_gems.zoo.mobilenet_v1` for the requirements and for
+    the stems.
 
     Args:
         input_shape: Tuple of integers, without the batch. XNNPACK's stem
@@ -93,9 +93,10 @@ def mobilenet_v2_sparse_ready(
         classes: Integer, number of logits.
         kernel_initializer: Keras initializer. Defaults to `"he_normal"`.
         kernel_regularizer: Keras regularizer. Defaults to `None`.
-        alpha: Float that multiplies the filters of every layer; they are
-            rounded to multiples of eight, as in `keras.applications`. Above
-            1, the last 1x1 convolution grows too. Defaults to `1.0`.
+        alpha: Float by which the number of filters of every layer is
+            multiplied. It is rounded to multiples of eight, as in
+            `keras.applications`. Above 1, the last 1x1 convolution grows too.
+            Defaults to `1.0`.
         stem: `"imagenet"`, `"small"` or `"cifar"`. Defaults to `"imagenet"`.
         affine: Whether the normalization learns a scale and an offset, which
             are not pruned. Defaults to `False`.

@@ -17,12 +17,13 @@ def resnet20(
 ):
     """Returns ResNet-20 with 268,336 weights on CIFAR-10.
 
-    A 3x3 stem of 16 filters, three stages of three basic blocks with 16, 32
-    and 64 filters, global average pooling, a classifier. No biases;
-    `BatchNormalization` without scale and offset. The first block of stages
-    two and three has stride 2, padded by one pixel on each side. Shortcuts
-    have no weights (option A): where the shape changes, every second pixel is
-    taken and half of the new channels, zeros, are put on either side.
+    It has a 3x3 stem with 16 filters, three stages of three basic blocks with
+    16, 32 and 64 filters, global average pooling, and a classifier. There are
+    no biases, and `BatchNormalization` has no scale and offset. The first
+    block of stages two and three has stride 2, padded by one pixel on each
+    side. Shortcuts have no weights (option A): if the shape changes, every
+    second pixel is used, and the new channels, which are zeros, are added in
+    equal parts on both sides.
 
     Args:
         input_shape: Tuple of integers, without the batch.
@@ -55,16 +56,16 @@ def resnet32(
 ):
     """Returns ResNet-32 with 461,872 weights on CIFAR-10.
 
-    As `resnet20`, with five blocks a stage. On CIFAR-100 it has 467,632
-    weights, and 1,856,864 of double width, which the paper prunes.
+    It is like `resnet20`, with five blocks in each stage. On CIFAR-100 it has
+    467,632 weights, and 1,856,864 with double width, which the paper prunes.
 
     Args:
         input_shape: Tuple of integers, without the batch.
         classes: Integer, number of logits.
         kernel_initializer: Keras initializer. Defaults to `"he_normal"`.
         kernel_regularizer: Keras regularizer. Defaults to `None`.
-        width: Integer that multiplies the filters of all convolutions.
-            Defaults to `1`.
+        width: Integer by which the number of filters of all convolutions is
+            multiplied. Defaults to `1`.
 
     Returns:
         `keras.Model` from float32 images to logits.

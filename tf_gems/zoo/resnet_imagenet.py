@@ -20,13 +20,14 @@ def resnet18(
 ):
     """Returns ResNet-18 with 11,269,312 weights on Tiny ImageNet.
 
-    A stem; four stages of two basic blocks with 64, 128, 256 and 512 filters;
-    global average pooling, a classifier. No biases; `BatchNormalization`
-    without scale and offset. The first block of stages two to four has stride
-    2, and a shortcut by a 1x1 convolution and normalization.
+    It has a stem, four stages of two basic blocks with 64, 128, 256 and 512
+    filters, global average pooling, and a classifier. There are no biases, and
+    `BatchNormalization` has no scale and offset. The first block of stages two
+    to four has stride 2, and a shortcut with a 1x1 convolution and
+    normalization.
 
-    The authors' code prunes all but those three convolutions, which have
-    172,032 weights; here they are pruned and counted like all others.
+    The authors' code does not prune these three convolutions, which have
+    172,032 weights. Here they are pruned and counted like all others.
 
     Args:
         input_shape: Tuple of integers, without the batch.
@@ -74,21 +75,22 @@ def resnet50(
 ):
     """Returns ResNet-50, with 25,502,912 weights for 1,000 classes.
 
-    A stem of a 7x7 convolution and 3x3 max pooling, each of stride 2; four
-    stages of 3, 4, 6 and 3 bottlenecks that end in 256, 512, 1024 and 2048
-    filters; global average pooling, a classifier. No biases. The first block
-    of stages two to four has stride 2, in its 3x3 convolution; the first of
-    every stage a shortcut by a 1x1 convolution and normalization.
+    It has a stem with a 7x7 convolution and 3x3 max pooling, each with stride
+    2, four stages of 3, 4, 6 and 3 bottleneck blocks with 256, 512, 1024 and
+    2048 output filters, global average pooling, and a classifier. There are no
+    biases. The first block of stages two to four has stride 2 in its 3x3
+    convolution. The first block of every stage has a shortcut with a 1x1
+    convolution and normalization.
 
-    The authors keep 1,000 logits on the 200 classes of Tiny ImageNet. Their
-    code prunes all but the four shortcuts, which have 2,768,896 weights; here
+    The authors use 1,000 logits for the 200 classes of Tiny ImageNet. Their
+    code does not prune the four shortcuts, which have 2,768,896 weights. Here
     they are pruned and counted like all others.
 
-    The weights of `keras.applications.ResNet50` do not fit: its convolutions
-    have biases, and its strides are in the first 1x1 convolution of a block.
-    `tf_gems.SparseModel` prunes that network directly. Those of torchvision
-    fit an affine network, but for the bias of the classifier: the tensors are
-    the same, with kernels transposed to (height, width, inputs, outputs).
+    The weights of `keras.applications.ResNet50` cannot be loaded, because its
+    convolutions have biases, and its strides are in the first 1x1 convolution
+    of a block. `tf_gems.SparseModel` prunes that network directly. The weights
+    of torchvision can be loaded into an affine network, except the bias of the
+    classifier, with kernels transposed to (height, width, inputs, outputs).
 
     Args:
         input_shape: Tuple of integers, without the batch.

@@ -18,11 +18,11 @@ def vgg16(
 ):
     """Returns VGG-16 with 14,715,584 weights on CIFAR-10.
 
-    Five groups of 3x3 convolutions, two of 64 filters, two of 128, three of
-    256 and twice three of 512, each followed by `BatchNormalization` without
-    scale and offset and by ReLU; 2x2 max pooling after every group. What is
-    left, one pixel of a 32x32 image, is averaged and classified. No biases,
-    no dropout.
+    It has five groups of 3x3 convolutions: two with 64 filters, two with 128,
+    three with 256 and twice three with 512. Each convolution is followed by
+    `BatchNormalization` without scale and offset and by ReLU, and each group
+    by 2x2 max pooling. The last feature maps, one pixel for a 32x32 image, are
+    averaged and classified. There are no biases and no dropout.
 
     Args:
         input_shape: Tuple of integers, without the batch; images of 32 pixels

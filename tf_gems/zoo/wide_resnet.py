@@ -16,14 +16,15 @@ def wide_resnet28_2(
 ):
     """Returns WRN-28-2 with 1,463,984 weights on CIFAR-10.
 
-    A 3x3 stem of 16 filters, three stages of four blocks with 32, 64 and 128
-    filters, normalization and ReLU, global average pooling, a classifier. In a
-    block, normalization and ReLU come before each of two 3x3 convolutions,
-    `y = conv2(relu(norm2(conv1(a))))` with `a = relu(norm1(x))`. It returns
-    `x + y`, and where the number of channels changes, in the first block of
-    every stage, `shortcut(a) + y`, where the shortcut is a 1x1 convolution
-    without normalization. The first block of stages two and three has stride
-    2. No biases, no dropout; `BatchNormalization` without scale and offset.
+    It has a 3x3 stem with 16 filters, three stages of four blocks with 32, 64
+    and 128 filters, normalization and ReLU, global average pooling, and a
+    classifier. In a block, normalization and ReLU precede each of two 3x3
+    convolutions, `y = conv2(relu(norm2(conv1(a))))` with `a = relu(norm1(x))`.
+    A block returns `x + y`. If the number of channels changes, in the first
+    block of every stage, it returns `shortcut(a) + y`, where the shortcut is a
+    1x1 convolution without normalization. The first block of stages two and
+    three has stride 2. There are no biases and no dropout, and
+    `BatchNormalization` has no scale and offset.
 
     Args:
         input_shape: Tuple of integers, without the batch.
