@@ -153,7 +153,7 @@ def test_unreachable_target_is_refused_with_best_value(mobile):
     convolution = keras.Sequential(
         [keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Flatten()]
     )
-    with pytest.raises(ValueError, match="CONV_2D, of which no.* Use target"):
+    with pytest.raises(ValueError, match="CONV_2D, from which no.* Use target"):
         tf_gems.plan(convolution, speedup=2.0, target="native")
     with pytest.raises(ValueError, match="does not begin.*sparse_ready"):
         tf_gems.plan(perceptron(8, 4), speedup=2.0)
