@@ -195,7 +195,7 @@ def test_paper_settings_flag(tmp_path):
 def test_recipes_have_presets(recipe):
     _, output = forked.run(RECIPES / recipe, "--helpfull")
     assert "<paper|short|smoke>" in output
-    assert "Paper: 0.9856" in output
+    assert "The paper uses 0.9856" in output
 
 
 @pytest.mark.slow

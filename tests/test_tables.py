@@ -90,8 +90,8 @@ def ticket_of_a_layer():
     return ticket, gems.unwrap(sparse)
 
 
-def test_reports_within_reports_are_values():
-    """What a report leaves out or adds counts where it is a part, too."""
+def test_nested_reports_are_values():
+    """Omitted and added values also apply to nested reports."""
 
     @dataclasses.dataclass
     class Part(DataReport):

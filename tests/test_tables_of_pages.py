@@ -323,3 +323,42 @@ def test_cost_of_several_devices():
     for (name, *cells), row in zip(lines, rows, strict=True):
         assert name.startswith(row["name"])
         assert all(map(shows, cells, [row["images_a_second"], row["ratio"]]))
+
+
+def test_cost_of_training():
+    ratios = {row["line"]: row["ratio"] for row in results("all.json")}
+    seconds = {
+        row["line"]: float(row["value"].split()[0])
+        for row in results("all.json")
+        if row["line"].startswith("freeze")
+    }
+    epochs = {r["epoch"]: r["to_pytorch"] for r in results("epoch_cost.json")}
+    steps = [
+        ratios[f"ResNet-20 step, {place}: {phase}"]
+        for place in ("TF graph", "TF jit", "JAX")
+        for phase in ("mining", "finetuning")
+    ]
+    expected = [
+        steps,
+        [epochs[phase] for phase in ("dense", "mining", "finetuning")],
+        [
+            ratios["step of tf_gems: edge-popup"],
+            ratios["step of torch: edge-popup"],
+        ],
+        [
+            ratios["step of tfmot: prune_low_magnitude, masks rest"],
+            ratios["step of tfmot: prune_low_magnitude, masks of each step"],
+        ],
+        [
+            seconds[f"freeze, {part}, {count} scores"]
+            for part in ("whole freeze", "keep_largest")
+            for count in ("25,000,000", "100,000,000")
+        ],
+        [
+            ratios[f"memory of parameters, mining, {optimizer}"]
+            for optimizer in ("momentum", "adam")
+        ],
+    ]
+    lines = table_under("costs.md", "Training cost")[1]
+    for (name, cell), values in zip(lines, expected, strict=True):
+        assert shows(cell, *values), name

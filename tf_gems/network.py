@@ -64,7 +64,7 @@ def strip(model: keras.Model) -> keras.Model:
     is compiled.
 
     Args:
-        model: `SparseModel`, or Keras model that holds `GemLayer`s.
+        model: `SparseModel`, or Keras model that contains `GemLayer`s.
 
     Returns:
         The user's own Keras model.
@@ -101,7 +101,7 @@ def unwrap(model: keras.Model) -> keras.Model:
     pruned. `tf_gems.strip` returns the pruned model.
 
     Args:
-        model: `SparseModel`, or Keras model that holds `GemLayer`s.
+        model: `SparseModel`, or Keras model that contains `GemLayer`s.
 
     Returns:
         The user's own Keras model, which must be compiled.

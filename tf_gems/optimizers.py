@@ -231,7 +231,7 @@ def optimizer_parts(optimizer):
 
 
 def hyperbolic_step(optimizer, alpha=200.0, beta=1e-3):
-    """Returns an optimizer that takes a hyperbolic step after each of its own.
+    """Returns an optimizer with a hyperbolic step after each of its steps.
 
     After each step of the optimizer, every weight of two or more dimensions
     is multiplied by a factor,

@@ -66,7 +66,7 @@ class Ticket(Report):
         """Returns the ticket of a model that has been mined.
 
         Args:
-            model: `SparseModel`, or Keras model that holds `GemLayer`s.
+            model: `SparseModel`, or Keras model that contains `GemLayer`s.
             masks: `"alive"` or `"rounded"`, see `SparseModel.ticket`.
 
         Returns:
@@ -95,7 +95,7 @@ class Ticket(Report):
         """Returns a ticket of given masks and the current weights of a model.
 
         Args:
-            model: `SparseModel`, or Keras model that holds `GemLayer`s.
+            model: `SparseModel`, or Keras model that contains `GemLayer`s.
             masks: List of bool arrays, one for each prunable weight.
             metadata: Dict of JSON values. Defaults to `None`.
 
@@ -329,8 +329,8 @@ class Ticket(Report):
 
         Raises:
             OSError: If there is no such file.
-            ValueError: If the file is no ticket, is damaged, is of a version
-                that is not known here, or needs more memory.
+            ValueError: If the file is not a ticket, is damaged, has an unknown
+                version, or needs more memory.
         """
         found = ticket_file.read(path, max_bytes)
         return cls(found.masks, found.weights, found.metadata, found.config)
@@ -351,7 +351,7 @@ class Ticket(Report):
 
         Raises:
             OSError: If there is no such file.
-            ValueError: If the file is no ticket, is damaged, or needs more
+            ValueError: If the file is not a ticket, is damaged, or needs more
                 memory.
         """
         return ticket_file.TicketSummary.read(path, max_bytes)

@@ -1,4 +1,4 @@
-"""8-bit files of float models: their ranges, their integers, their limits."""
+"""Tests 8-bit files of float models: ranges, integers and limits."""
 
 import keras
 import numpy as np
@@ -27,8 +27,8 @@ def network(*parts):
     return keras.Model(inputs, x)
 
 
-def test_fewer_examples_than_a_batch_are_calibrated_on(tmp_path):
-    """The ranges are those of all examples, whatever the batch size is."""
+def test_calibration_with_fewer_examples_than_a_batch(tmp_path):
+    """The ranges include all examples, for any batch size."""
     model = network()
     files = []
     for size in (1, 32):
@@ -38,7 +38,7 @@ def test_fewer_examples_than_a_batch_are_calibrated_on(tmp_path):
             form="int8",
             representative_data=iter([X[:4], X[4:10]]),
             batch_size=size,
-            tolerance=100,  # ten examples are too few for good ranges
+            tolerance=100,  # Ten examples are too few for accurate ranges.
         )
         graph = flatbuffer.read(path.read_bytes()).subgraphs[0]
         files.append(
@@ -51,7 +51,7 @@ def test_fewer_examples_than_a_batch_are_calibrated_on(tmp_path):
     assert files[0] and files[0] == pytest.approx(files[1])
 
 
-def test_examples_come_from_datasets_and_generators():
+def test_examples_from_datasets_and_generators():
     batches = [(X[:30], np.zeros(30)), (X[30:], np.zeros(10))]
     for data in (
         keras_dataset(batches),
@@ -74,7 +74,7 @@ def keras_dataset(batches):
 
 
 def test_integers_are_described(tmp_path):
-    """What notes say of integers is enough to feed the file by hand."""
+    """The notes are sufficient to feed integers to the file by hand."""
     path = tmp_path / "model.tflite"
     report = gems.export_litert(
         network(), path, form="int8", representative_data=X, io="int8"
@@ -100,7 +100,7 @@ class Sine(layers.Layer):
         return ops.sin(x)
 
 
-def test_operators_in_floats_are_named(tmp_path):
+def test_float_operators_are_named(tmp_path):
     model = network(Sine(), layers.Dense(2))
     report = gems.export_litert(
         model, tmp_path / "a.tflite", form="int8", representative_data=X
@@ -109,8 +109,8 @@ def test_operators_in_floats_are_named(tmp_path):
     assert "SIN" in note
 
 
-def test_a_softmax_of_many_classes_is_refused_with_the_reason(tmp_path):
-    """Its steps of 1/256 are larger than what a random network returns."""
+def test_softmax_of_many_classes_is_refused_with_reason(tmp_path):
+    """Its steps of 1/256 exceed the outputs of a random network."""
     model = network(layers.Dense(1000, activation="softmax"))
     with pytest.raises(RuntimeError, match="in steps of 1/256"):
         gems.export_litert(

@@ -1,4 +1,4 @@
-"""What users write themselves: weights in `call`, functions, `Lambda`."""
+"""Tests custom layers: weights in `call`, functions and `Lambda`."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ X = random.normal(size=(48, 8)).astype("float32")
 
 @keras.saving.register_keras_serializable(package="tests.user_layers")
 class Scale(layers.Layer):
-    """Computes with values of its weights, on either side of a product."""
+    """Computes with its weights on either side of a product."""
 
     def build(self, shape):
         self.gain = self.add_weight(name="gain", shape=(shape[-1],))
@@ -26,7 +26,7 @@ class Scale(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tests.user_layers")
 class Linear(layers.Layer):
-    """The first layer of many tutorials."""
+    """The first custom layer of many tutorials."""
 
     def build(self, shape):
         self.w = self.add_weight(name="w", shape=(shape[-1], 5))
@@ -51,8 +51,8 @@ def assert_close(aware, model, x=X):
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
 
 
-def test_weights_that_change_are_read_again(tmp_path):
-    """In training, by `assign`, and when a model is loaded."""
+def test_changed_weights_are_read_again(tmp_path):
+    """The weights change by training, by `assign` and by loading."""
     model = with_weights()
     gain = model.layers[1].gain
     gain.assign(np.linspace(1, 2, 6))
@@ -69,12 +69,12 @@ def test_weights_that_change_are_read_again(tmp_path):
     for value, weight in zip(before, model.trainable_weights, strict=True):
         assert (ops.convert_to_numpy(weight) != value).any(), weight.path
     gain.assign(0.5 * gain)
-    assert aware.gem.difference(X) < 1e-5  # before rounding
+    assert aware.gem.difference(X) < 1e-5  # Without rounding.
     assert gems.strip(aware) is model
     assert isinstance(gain, keras.Variable) and model.layers[1].gain is gain
 
 
-def test_a_product_with_a_weight_is_rounded_per_channel():
+def test_product_with_weight_is_rounded_per_channel():
     model = with_weights()
     aware = gems.QuantizationAwareModel(model, X)
     kernels = [(w.path, axes) for w, axes in aware.gem.kernels]
@@ -121,14 +121,14 @@ def tied():
         ),
     ],
 )
-def test_what_is_not_known_is_refused(build, message):
+def test_unsupported_operations_are_refused(build, message):
     with pytest.raises(ValueError, match="Received: ") as caught:
         gems.QuantizationAwareModel(build(), X)
     assert message in str(caught.value)
 
 
 class DropPath(layers.Layer):
-    """Returns its input unless it trains, and then draws numbers."""
+    """Returns its inputs in inference, and draws random numbers in training."""
 
     def build(self, shape):
         self.seeds = keras.random.SeedGenerator(1)
@@ -140,7 +140,7 @@ class DropPath(layers.Layer):
         return 2.0 * x * ops.cast(kept > 0.5, x.dtype)
 
 
-def test_stochastic_depth_is_active_in_training_only():
+def test_stochastic_depth_is_active_only_in_training():
     inputs = keras.Input((8,))
     branch = DropPath()(layers.Dense(8)(inputs))
     model = keras.Model(inputs, layers.Add()([inputs, branch]))
@@ -165,7 +165,7 @@ def test_activations_in_all_forms(name):
     assert_close(gems.QuantizationAwareModel(model, X), model)
 
 
-def test_functions_of_tensorflow_and_lambda_layers():
+def test_tensorflow_functions_and_lambda_layers():
     activation = "relu"
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -187,25 +187,25 @@ class WithMask(keras.Model):
         return self.dense(x)
 
 
-def test_a_model_may_take_a_mask_that_it_is_not_given():
+def test_optional_mask_argument():
     model = WithMask()
     model(X)
     assert_close(gems.QuantizationAwareModel(model, X), model)
 
 
 @pytest.mark.parametrize("place", [0, 40])
-def test_a_nan_in_any_batch_is_refused(place):
+def test_nan_in_any_batch_is_refused(place):
     x = X.copy()
     x[place] = np.nan
     with pytest.raises(ValueError, match="activations are NaN"):
         gems.QuantizationAwareModel(sequential(layers.Dense(2)), x)
 
 
-def test_a_model_may_declare_its_batch_size():
+def test_fixed_batch_size():
     inputs = keras.Input(batch_shape=(4, 8))
     x = ops.reshape(layers.Dense(6)(inputs), (4, 2, 3))
     model = keras.Model(inputs, layers.Dense(2)(x))
     with pytest.raises(ValueError, match="no batch of 4 examples"):
         gems.QuantizationAwareModel(model, X[:3])
-    aware = gems.QuantizationAwareModel(model, X[:46])  # 11 batches
+    aware = gems.QuantizationAwareModel(model, X[:46])  # 11 batches.
     assert_close(aware, model, X[:4])

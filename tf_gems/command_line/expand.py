@@ -1,10 +1,10 @@
 """Writes the network of a ticket as a plain Keras model.
 
-The weights of the new model are the ticket's starting weights, multiplied by
-its masks. The network is built from the config in the ticket. If there is no
-config, give a Keras model of the same network by `--model`, or the name of a
-network of `tf_gems.zoo` by `--network`; by default, it is the one that the
-ticket's metadata names. The new file needs Keras only.
+The weights of the new model are the initial weights of the ticket, multiplied
+by its masks. The network is built from the config in the ticket. If the ticket
+has no config, pass a Keras model of the same network with `--model`, or the
+name of a network of `tf_gems.zoo` with `--network`. The default is the network
+that the metadata of the ticket names. The new file requires Keras only.
 """
 
 import math

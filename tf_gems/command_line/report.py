@@ -1,7 +1,7 @@
-"""Writes a pruned model in every form, runs each, and reports on them.
+"""Writes a pruned model in every form, runs the files, and reports on them.
 
 The data is a file of `numpy.savez` with an array `inputs` and, to measure the
-accuracy, an array `labels`. Without data, inputs are drawn at random.
+accuracy, an array `labels`. Without data, random inputs are used.
 """
 
 import json

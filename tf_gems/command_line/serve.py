@@ -1,8 +1,8 @@
-"""Opens a local page on which a pruned network runs beside its dense twin.
+"""Opens a local page that runs a pruned network beside its dense twin.
 
 The directory is that of a recipe's run, or one that `tf_gems.page.write_page`
-has written. The page is served to this machine only. With `--copy`, it is
-copied into a folder, with all it needs, for any static web server.
+has written. The page can only be opened on this machine. With `--copy`, it is
+copied to a folder with all of its files, for any static web server.
 """
 
 from tf_gems.command_line.usage import import_keras

@@ -57,7 +57,7 @@ class Method(registry.Configurable):
         """Returns the scores; the weights with the largest scores are kept.
 
         Args:
-            model: `SparseModel`, or Keras model that holds `GemLayer`s.
+            model: `SparseModel`, or Keras model that contains `GemLayer`s.
             data: `tf_gems.training_data.TrainingData`, whose iteration
                 yields batches as tuples; or `None`.
 
@@ -82,7 +82,7 @@ class Method(registry.Configurable):
         `tf_gems.layers.zeros.nonzero`.
 
         Args:
-            model: `SparseModel`, or Keras model that holds `GemLayer`s.
+            model: `SparseModel`, or Keras model that contains `GemLayer`s.
             x: Data as for `fit`: arrays, or a `tf.data.Dataset`, a
                 `keras.utils.PyDataset` or a generator of batches; a list of
                 batches; or one batch as a tuple `(x, y)`. See

@@ -78,7 +78,7 @@ class SynFlow(Method):
         """Returns the scores of the last round, and -1 for pruned weights.
 
         Args:
-            model: `SparseModel`, or Keras model that holds `GemLayer`s.
+            model: `SparseModel`, or Keras model that contains `GemLayer`s.
             data: As for `find`. It is only used for the shape of an input, and
                 not needed for Sequential and functional models.
         """

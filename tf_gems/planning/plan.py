@@ -49,7 +49,7 @@ class Plan(DataReport):
         bytes: Integer, estimated bytes of the file.
         dense_bytes: Integer, bytes of the file without zeros.
         speedup: `tf_gems.planning.speeds.Estimate`, or `None` if there are no
-            measurements for what is pruned.
+            measurements for these weights.
         max_bytes: Integer, the requested file size, or `None`.
         least_speedup: Float, the requested speed-up, or `None`.
         sources: List of strings, where the measured speeds come from.

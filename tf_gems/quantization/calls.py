@@ -256,7 +256,7 @@ class _Record:
                 reason = re.sub(r"\x1b\[\d*m", "", str(error))  # Keras is bold
                 reason = " ".join(reason.split())[:250]
                 raise ValueError(
-                    "What is quantized must be known operation by operation, "
+                    "The operations of a layer must be known to quantize it, "
                     "so `call` is traced with symbolic tensors. Received: "
                     f"'{layer.name}' of type {type(layer).__name__}, for "
                     f"which this fails: {reason} Write it with layers and "
@@ -266,9 +266,9 @@ class _Record:
             if own or scope.losses:
                 what = "activity_regularizer" if own else "add_loss"
                 raise ValueError(
-                    "A model is traced for quantization without losses of its "
-                    f"own. Received: '{layer.name}', which uses `{what}`. "
-                    "Compute that loss in the loss of `compile`."
+                    "A model must not add its own losses to be traced for "
+                    f"quantization. Received: '{layer.name}', which uses "
+                    f"`{what}`. Compute this loss in the loss of `compile`."
                 )
             self.weights = [weight for weight, _ in weights]
 
@@ -279,7 +279,9 @@ class _Record:
         self._computed = [x for x in flat if id(x) not in given]
         for x in self._computed:
             if not isinstance(x, keras.KerasTensor):
-                raise ValueError(f"it returns {x!r:.80}, no tensor of these.")
+                raise ValueError(
+                    f"it returns {x!r:.80}, which is not one of its tensors."
+                )
         if self._computed:
             self._function = keras.Function(self.inputs, self._computed)
 
@@ -344,9 +346,9 @@ class _LiveReads(keras.StatelessScope):
 
     def get_current_value(self, variable):
         raise ValueError(
-            f"it reads the value of '{variable.path}', which may change. "
-            "Keep weights as attributes of the layer that reads them, and "
-            "draw random numbers in layers such as `GaussianNoise`."
+            f"it reads the value of '{variable.path}', which can change. Keep "
+            "weights as attributes of the layer that reads them, and draw "
+            "random numbers in layers such as `GaussianNoise`."
         )
 
 

@@ -197,10 +197,10 @@ def _refuse(refused, model):
     if refused:
         named = "; ".join(f"'{path}' {why}" for path, why in refused.items())
         raise ValueError(
-            "Quantization-aware training needs layers that LiteRT computes in "
-            f"8-bit integers. Received: '{model.name}' with {len(refused)} "
-            f"that it may not: {named}. Replace them, leave them out of the "
-            "model, or quantize after training: "
+            "Quantization-aware training requires layers that LiteRT "
+            f"computes in 8-bit integers. Received: '{model.name}' with "
+            f"{len(refused)} layers that may not be: {named}. Replace them, "
+            "remove them from the model, or quantize after training: "
             '`tf_gems.export_litert(model, path, form="int8", '
             "representative_data=...)`."
         )

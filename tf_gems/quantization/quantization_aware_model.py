@@ -43,12 +43,12 @@ class QuantizationAwareModel(SparseModel):
     Args:
         model: Built Keras 3 model of any kind, pruned and stripped or not,
             that computes in float32. Custom layers are traced through their
-            `call`, which may use other layers, `keras.ops` and the weights
-            that the layer holds as attributes. An error names the layers that
+            `call`, which can use other layers, `keras.ops` and the weights
+            that are attributes of the layer. An error names the layers that
             LiteRT does not compute in 8-bit integers.
-        representative_data: Inputs, as `fit` takes them, from which the first
-            ranges are taken: a hundred real examples or more. Arrays, or a
-            dataset that yields inputs or tuples of inputs and targets.
+        representative_data: Inputs for initializing the ranges, a hundred real
+            examples or more: arrays, or a data set that yields inputs or
+            tuples of inputs and targets.
         momentum: Float in [0, 1], the momentum of the moving averages of the
             ranges. Defaults to `0.99`.
         batches: Positive integer, the largest number of batches that are read
@@ -120,11 +120,10 @@ class QuantizationAwareModel(SparseModel):
             name = self.model.name
             unwrap(self)  # the model is as it was
             raise RuntimeError(
-                "The operators that a model is taken apart into must compute "
-                f"its outputs, up to {_TOLERANCE:g} of the largest output. "
-                f"Received: '{name}', for which they differ by "
-                f"{difference:.2g}. Quantize after training: "
-                '`tf_gems.export_litert(model, path, form="int8", '
+                "The operators of a model must compute its outputs, up to "
+                f"{_TOLERANCE:g} of the largest output. Received: '{name}', "
+                f"for which they differ by {difference:.2g}. Quantize after "
+                'training: `tf_gems.export_litert(model, path, form="int8", '
                 "representative_data=...)`."
             )
 
@@ -149,10 +148,10 @@ class QuantizationAwareModel(SparseModel):
     def export(self, filepath, *args, **kwargs):
         """Raises an error: the 8-bit file is written by `export_litert`."""
         raise ValueError(
-            "A quantization-aware model is exported as an 8-bit file. "
+            "A quantization-aware model must be exported as an 8-bit file. "
             f"Received: `export` of '{self.name}'. Call "
-            '`tf_gems.export_litert(aware, path, form="int8")`, or export the '
-            "float model that `tf_gems.strip` gives back."
+            '`tf_gems.export_litert(aware, path, form="int8")`, or export '
+            "the float model that `tf_gems.strip` returns."
         )
 
     def get_config(self):
@@ -168,7 +167,7 @@ def _refuse(model):
     check_model(model)
     if find_gem_layers(model):
         raise ValueError(
-            "A model is quantized after it has been pruned. Received: "
+            "A model must be quantized after it has been pruned. Received: "
             f"'{model.name}' of type {type(model).__name__}, which is still "
             "being pruned. Pass the model that `tf_gems.strip` returns: its "
             "zeros stay zero."
@@ -178,10 +177,11 @@ def _refuse(model):
         types = {part.compute_dtype, part.variable_dtype} - {None}
         if any("float" in t for t in types) and types != {"float32"}:
             raise ValueError(
-                "Quantization-aware training computes in float32, in which "
-                f"8-bit steps are exact. Received: layer '{part.name}' of "
-                f"'{model.name}' with dtype={part.dtype_policy.name!r}. Build "
-                'the model with the policy "float32", and load its weights.'
+                "Quantization-aware training computes in float32, which "
+                "represents 8-bit steps exactly. Received: layer "
+                f"'{part.name}' of '{model.name}' with "
+                f"dtype={part.dtype_policy.name!r}. Build the model with the "
+                'policy "float32", and load its weights.'
             )
 
 
@@ -189,11 +189,11 @@ def _refuse_own_training(model):
     own = training_logic.overridden(model)
     if own:
         raise ValueError(
-            "Quantization-aware training uses Keras' own training step. "
+            "Quantization-aware training uses the training step of Keras. "
             f"Received: '{model.name}' of type {type(model).__name__}, which "
             f"overrides `{'`, `'.join(own)}`. Put the "
             "`tf_gems.QuantizationAwareModel` of its network inside a model "
-            "that trains in this way."
+            "with this training step."
         )
 
 
@@ -240,10 +240,9 @@ class _Inputs:
         reason = re.sub(r"\x1b\[\d*m", "", str(reason))  # Keras is bold
         reason = " ".join(reason.split())[:300].rstrip(".")
         return ValueError(
-            "The first ranges of activations are taken from examples. "
+            "The ranges of activations are initialized with examples. "
             f"Received: representative_data={given} for '{self.model.name}': "
-            f"{reason}. Pass a hundred real inputs or more, as `fit` takes "
-            "them."
+            f"{reason}. Pass a hundred real inputs or more, as for `fit`."
         )
 
 
@@ -283,9 +282,9 @@ def _described(model, inputs):
 def _spec(shape, dtype, name):
     if "float" not in dtype:
         raise ValueError(
-            "A model that is quantized takes floats. Received: input "
-            f"'{name}' with dtype={dtype!r}. Leave the layers that read "
-            "integers out of the model, or cast the inputs first."
+            "The inputs of a quantized model must be floats. Received: input "
+            f"'{name}' with dtype={dtype!r}. Remove the layers that read "
+            "integers from the model, or cast the inputs first."
         )
     return {"shape": list(shape), "dtype": "float32", "name": name}
 

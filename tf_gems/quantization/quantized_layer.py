@@ -50,10 +50,11 @@ class QuantizedLayer(GemLayer):
         names = self._graphs[False].names
         if names != self._graphs[True].names:
             raise ValueError(
-                "A quantized model computes with the same layers in training "
-                f"as without. Received: '{self.layer.name}', whose `call` "
-                "depends on `training` by more than its layers do. Leave the "
-                "decision to layers, such as `Dropout`."
+                "A quantized model must use the same layers in training and "
+                f"in inference. Received: '{self.layer.name}', whose `call` "
+                "depends on `training` in another way than through its "
+                "layers. Use layers that depend on `training`, such as "
+                "`Dropout`."
             )
         super().build(input_shape)
         self.ranges = [

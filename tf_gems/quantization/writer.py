@@ -126,7 +126,7 @@ class Writer:
 
     def add_kernel(self, variable, axes=(-1,)):
         if not isinstance(variable, keras.Variable):
-            raise Refusal("whose kernel is a sum, of a low-rank adapter")
+            raise Refusal("whose kernel is a sum with a low-rank adapter")
         if all(variable is not known for known, _ in self.kernels):
             self.kernels.append((variable, axes))
 
