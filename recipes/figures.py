@@ -75,7 +75,7 @@ def render(cells, scale):
     if scale.reduced:
         text += (
             f"\nREDUCED: {scale.epochs:g} of the paper's epochs on "
-            f"{scale.fraction:g} of the training set. The paper's numbers are "
+            f"{scale.fraction:g} of the training set.\nThe paper's numbers are "
             "of full runs."
         )
     return text

@@ -96,12 +96,11 @@ def _sparsity(density):
     return round(1 - density / 100, 6)
 
 
-def _mined(density, epochs=150, rate=0.1):
-    """Returns Gem-Miner with the adaptive penalty."""
+def _mined(density, epochs=150):
+    """Returns Gem-Miner with the defaults of the library."""
     return lambda scale: methods.GemMiner(
         _sparsity(density),
         epochs=scale.count(epochs),
-        learning_rate=scale.rate(rate),
         freeze_period=max(1, scale.count(5)),
     )
 
@@ -175,6 +174,7 @@ def by_hand(row, penalty):
         name=f"Gem-Miner, penalty {penalty:g} by hand",
         method=lambda scale: methods.get(
             row.method(scale),
+            learning_rate=scale.rate(0.1),
             regularization=penalty,
             stop_at_target=True,
             saturate_scores=True,

@@ -1,5 +1,7 @@
 """Tests that a model's own training methods are used or refused."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -416,6 +418,50 @@ def test_custom_step_reads_masked_weights():
     sparse = tf_gems.SparseModel(model, seed=0)
     with pytest.raises(ValueError, match="assigns to '.*trainable=False"):
         mine(sparse, x, y)
+
+
+class Distills(keras.Model):
+    """Learns from a teacher, which its step only reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.student, self.teacher = Plain(), Plain()
+
+    def call(self, x, training=False):
+        self.teacher(x)
+        return self.student(x, training=training)
+
+    def train_step(self, data):
+        x, _ = data
+        with tf.GradientTape() as tape:
+            theirs, ours = self.teacher(x), self.student(x, training=True)
+            loss = ops.mean(ops.square(theirs - ours))
+        variables = self.student.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return {"loss": loss}
+
+
+@on_tensorflow
+@pytest.mark.parametrize("phase", ["mining", "finetuning"])
+def test_what_a_step_does_not_train_is_told(phase):
+    x, y = data()
+    model = built(Distills)
+    sparse = tf_gems.SparseModel(model, seed=0, phase=phase)
+    sparse.compile(keras.optimizers.SGD(0.1), "mse")
+    with pytest.warns(UserWarning, match="did not update") as told:
+        sparse.fit(x, y, verbose=0)
+    [message] = {str(w.message) for w in told if "not update" in str(w.message)}
+    for weight in sparse.gem.prunable:
+        is_teacher = any(weight.weight is v for v in model.teacher.weights)
+        assert (weight.path in message) == is_teacher
+    model = built(Distills)
+    model.teacher.trainable = False
+    sparse = tf_gems.SparseModel(model, seed=0, phase=phase)
+    sparse.compile(keras.optimizers.SGD(0.1), "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        sparse.fit(x, y, verbose=0)
 
 
 class SharpnessAware(Plain):

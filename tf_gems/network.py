@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import warnings
 
 import keras
 import numpy as np
@@ -53,7 +54,9 @@ def strip(model: keras.Model) -> keras.Model:
     Every prunable weight is multiplied by its mask, so the model has the
     outputs of the pruned model in its current phase. Weights have the
     `trainable` setting that they had before wrapping. The model does not
-    depend on `tf_gems`, and must be compiled.
+    depend on `tf_gems`, and must be compiled. It is no longer masked: its `fit`
+    trains the zeros as well. To keep them, train the `SparseModel`, or wrap the
+    model again with `start="trained"`.
 
     The `SparseModel` still has the same outputs, in the fine-tuning phase.
     Mining cannot continue, because the initial values of pruned weights are
@@ -80,6 +83,7 @@ def strip(model: keras.Model) -> keras.Model:
     """
     gems = gems_of(check_model(model))
     refuse_before_mining(gems, model)
+    _warn_of_few_zeros(gems, model)
     plain, _ = remove_wrappers(model)
     for gem in gems:
         gem.prune_for_good()
@@ -115,6 +119,7 @@ def unwrap(model: keras.Model) -> keras.Model:
     gems = gems_of(check_model(model))
     plain, _ = remove_wrappers(model)
     for gem in gems:
+        gem.zero_pruned()
         gem.give_back()
     _forget_compilations(model, plain)
     return plain
@@ -151,6 +156,7 @@ def masked_network(model):
     gems = find_gem_layers(model)
     if gems:
         refuse_before_mining(gems, model)
+        _warn_of_few_zeros(gems, model)
     with borrowed_network(model) as plain:
         yield plain
 
@@ -250,6 +256,23 @@ def refuse_unfinished_mining(gems, model):
             "`EarlyStopping(restore_best_weights=True)` does. Mine to the "
             'last epoch without it; until then, `ticket(masks="rounded")` '
             "returns the masks that the network computes with."
+        )
+
+
+def _warn_of_few_zeros(gems, model):
+    """Warns if the network has fewer zeros than its pruning was to make."""
+    kept = sum(sum(gem.count_kept()) for gem in gems)
+    size = sum(gem.size for gem in gems)
+    target = int(ops.convert_to_numpy(gems[0].target))
+    if target and kept > target:
+        warnings.warn(
+            "The network is less sparse than the target of its pruning. "
+            f"Received: '{model.name}' with a sparsity of "
+            f"{1 - kept / size:.4f}, for a target of {1 - target / size:.4f}. "
+            "Pruning was stopped early, or weights of an earlier epoch were "
+            "loaded, as of a `ModelCheckpoint(save_best_only=True)`. Train to "
+            "the last epoch, or load weights from after the last pruning.",
+            stacklevel=3,
         )
 
 

@@ -253,7 +253,10 @@ def hyperbolic_step(optimizer, alpha=200.0, beta=1e-3):
             copied. For mixed precision, wrap the result in
             `keras.optimizers.LossScaleOptimizer`.
         alpha: Float of at least zero, the effect of gradients on the factor.
-            Defaults to `200.0`, as in the authors' code.
+            It acts times the learning rate: 200 suits a learning rate of
+            0.001, as is usual for Adam. With SGD and a learning rate of 0.1,
+            pass about 2; 200 makes weights of a sparse network grow without
+            bound. Defaults to `200.0`, as in the authors' code.
         beta: Float of at least zero, the strength of the shrinkage. Defaults
             to `1e-3`, as in the authors' code.
 

@@ -281,6 +281,7 @@ class SparseModel(keras.Model):
                 logs = self.model.train_step(*args)
             if self.phase == "mining" and not scope.applied:
                 training_logic.refuse_unapplied(self.model)
+            training_logic.warn_of_untrained(self.model, scope.untrained())
             return logs
         if keras.backend.backend() != "jax" or self.phase == "mining":
             return super().train_step(*args)
@@ -390,7 +391,9 @@ class SparseModel(keras.Model):
             strategy = getattr(self, "distribute_strategy", None)
             with strategy.scope() if strategy else contextlib.nullcontext():
                 self.optimizer.build(self.trainable_variables)
-        return super().fit(*args, **kwargs)
+        history = super().fit(*args, **kwargs)
+        self.gem.zero_pruned()
+        return history
 
     @functools.wraps(keras.Model.evaluate)
     def evaluate(self, *args, **kwargs):

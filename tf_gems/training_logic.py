@@ -1,6 +1,7 @@
 """Which training methods of a model a user has overridden."""
 
 import types
+import warnings
 
 import keras
 
@@ -115,6 +116,27 @@ def refuse_unapplied(model):
         "`self.trainable_variables`, or those of parts of the model, with "
         "`self.optimizer.apply_gradients`. Or: " + _GUIDE
     )
+
+
+def warn_of_untrained(model, weights):
+    """Warns of weights that are pruned, but not trained by a user's step.
+
+    Args:
+        model: The user's Keras model.
+        weights: List of `PrunableWeight`.
+    """
+    if weights:
+        paths = [weight.path for weight in weights]
+        warnings.warn(
+            "What is pruned has to train. Received: `train_step` of "
+            f"'{model.name}' of type {type(model).__name__}, which did not "
+            "update these weights, whose masks change all the same: "
+            f"{', '.join(paths[:3])}{', ...' if len(paths) > 3 else ''}. If "
+            "they are of a teacher, or another part that is only read, set its "
+            "`trainable=False` before the model is wrapped, or exclude it by "
+            "`filters`.",
+            stacklevel=2,
+        )
 
 
 def refuse_penalty_alone(model):

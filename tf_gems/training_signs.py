@@ -32,7 +32,7 @@ def sign_of_training(model):
     >>> sign_of_training(model)
     >>> _ = top.bias.assign([0.1, -0.2])
     >>> sign_of_training(model)
-    "'net/top/bias' is no longer what layers begin with"
+    "'net/top/bias' no longer has the initial values of its layer"
     """
     for part in _keras.flatten_layers(model):
         optimizer = getattr(part, "optimizer", None)

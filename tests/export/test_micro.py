@@ -72,7 +72,7 @@ def test_runtime_outputs_match_keras(tmp_path):
         assert row["bytes"] == -(-count // 8) + 16 + kept
     assert report.bytes == paths[1].stat().st_size < report.dense_bytes
     assert report.ran[0].startswith("tflite-micro")
-    assert "the largest takes 1,920 bytes" in str(report)  # 48 * 40.
+    assert "The largest takes 1,920 bytes" in str(report)  # 48 * 40.
     for example in x[:3, None]:
         (one, detail), (other, _) = (invoke(path, example) for path in paths)
         np.testing.assert_array_equal(one, other)

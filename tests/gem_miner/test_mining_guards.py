@@ -71,7 +71,7 @@ def test_nan_stops_mining_before_freeze(tmp_path):
         fit(model, backup, SpoilIn(3), miner)
     message = str(error.value)
     assert "stopped in epoch 4" in message and "loss=nan" in message
-    assert "learning_rate=0.1" in message and "Lower the" in message
+    assert "learning_rate=0.1" in message and "Reduce the" in message
     # After three freezes, the fourth, by scores of NaN, did not happen.
     counts = gems.schedules.geometric_counts(SIZE, 0.2, 5)
     assert sum(int(a.sum()) for a in flags(model)) == counts[3]

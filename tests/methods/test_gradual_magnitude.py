@@ -271,6 +271,8 @@ def test_training_that_ends_before_pruning_is_reported():
         sparse.fit(*DATA[0], epochs=8, verbose=0, callbacks=[callback, early])
     with pytest.raises(RuntimeError, match="keeps 36 weights. Received"):
         sparse.ticket()
+    with pytest.warns(UserWarning, match="less sparse than .* target of 0.75"):
+        gems.strip(sparse)
 
 
 def test_pruned_weights_are_not_restored():
@@ -284,6 +286,51 @@ def test_pruned_weights_are_not_restored():
     early.start_from_epoch = 6
     sparse.fit(*DATA[0], epochs=8, verbose=0, callbacks=[early, callback])
     assert sparse.ticket().sparsity == 0.75
+
+
+@pytest.mark.parametrize("weights_only", [True, False])
+def test_a_checkpoint_keeps_the_best_epoch_at_the_target(
+    tmp_path, weights_only
+):
+    """A network of no zeros is best, and saved first."""
+    path = tmp_path / ("best.weights.h5" if weights_only else "best.keras")
+    best = keras.callbacks.ModelCheckpoint(
+        path,
+        monitor="density",
+        mode="max",
+        save_best_only=True,
+        save_weights_only=weights_only,
+    )
+    sparse, _ = trained(start="trained")
+    callback = gems.GradualMagnitudeCallback(0.75)
+    sparse.fit(*DATA[0], epochs=8, verbose=0, callbacks=[best, callback])
+    if weights_only:
+        sparse.load_weights(path)
+    else:
+        sparse = keras.models.load_model(path)
+    assert sparse.ticket().sparsity == 0.75
+    kernels = [layer.kernel.numpy() for layer in gems.strip(sparse).layers]
+    assert sum(np.count_nonzero(kernel) for kernel in kernels) == 36
+
+
+def test_averages_of_weights_are_pruned_as_well():
+    model = plain()
+    sparse = gems.SparseModel(model, start="trained")
+    sparse.compile(keras.optimizers.SGD(0.1, use_ema=True), "mse")
+    callback = gems.GradualMagnitudeCallback(0.75)
+    sparse.fit(*DATA[0], epochs=4, verbose=0, callbacks=[callback])
+
+    def count():
+        kernels = [layer.kernel.numpy() for layer in model.layers]
+        return sum(np.count_nonzero(kernel) for kernel in kernels)
+
+    assert count() == 36
+    sparse.fit(*DATA[0], epochs=1, verbose=0)  # without the callback
+    assert count() == 36
+    # A step of one's own ends with the average, and the model is unwrapped.
+    sparse.optimizer.finalize_variable_values(sparse.trainable_variables)
+    gems.unwrap(sparse)
+    assert count() == 36
 
 
 def test_target_below_current_sparsity_is_refused():

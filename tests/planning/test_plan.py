@@ -9,6 +9,7 @@ import pytest
 
 import tf_gems
 from tf_gems.planning import speeds
+from tf_gems.planning.channels import removable_kernels
 from tf_gems.planning.converted import Converted
 
 if keras.backend.backend() != "tensorflow":
@@ -153,7 +154,7 @@ def test_unreachable_target_is_refused_with_best_value(mobile):
     convolution = keras.Sequential(
         [keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Flatten()]
     )
-    with pytest.raises(ValueError, match="CONV_2D, of which no.* Use target"):
+    with pytest.raises(ValueError, match="CONV_2D, from which no.* Use target"):
         tf_gems.plan(convolution, speedup=2.0, target="native")
     with pytest.raises(ValueError, match="does not begin.*sparse_ready"):
         tf_gems.plan(perceptron(8, 4), speedup=2.0)
@@ -165,6 +166,68 @@ def test_unreachable_target_is_refused_with_best_value(mobile):
         tf_gems.plan(mobile, speedup=0.5)
     with pytest.raises(ValueError, match="target='phone'"):
         tf_gems.plan(mobile, speedup=2.0, target="phone")
+
+
+def pruned_file(tmp_path, model, plan):
+    """Returns the report of an export that carries a plan out."""
+    sparse = tf_gems.SparseModel(model, plan.filters, start=plan.start)
+    method = tf_gems.methods.Magnitude(**plan.settings)
+    sparse.start_finetuning(method.find(sparse))
+    np.testing.assert_allclose(sparse.sparsity, plan.target_sparsity, atol=1e-3)
+    return tf_gems.export_litert(
+        sparse,
+        tmp_path / "model.tflite",
+        batch_size=1,
+        optimize=plan.optimize,
+    )
+
+
+def test_weights_in_a_loop_are_counted(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((8, 6)), layers.LSTM(48), layers.Dense(4)]
+    )
+    plan = tf_gems.plan(model, max_bytes=30_000, start="trained")
+    report = pruned_file(tmp_path, model, plan)
+    np.testing.assert_allclose(report.bytes, plan.bytes, rtol=0.03)
+    assert plan.bytes < 0.8 * plan.dense_bytes
+    # The speed of what runs in a loop is not that of its dense layers.
+    with pytest.raises(ValueError, match="FULLY_CONNECTED, WHILE"):
+        tf_gems.plan(model, speedup=1.5, target="native")
+
+
+def test_what_is_not_prunable_keeps_its_bytes(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 16)),
+            layers.DepthwiseConv2D(9),
+            layers.Conv2D(64, 1),
+            layers.Conv2D(64, 1),
+            layers.GlobalAveragePooling2D(),
+        ]
+    )
+    model.layers[2].trainable = False
+    plan = tf_gems.plan(model, max_bytes=25_000, start="trained")
+    report = pruned_file(tmp_path, model, plan)
+    np.testing.assert_allclose(report.bytes, plan.bytes, rtol=0.02)
+    assert plan.distribution == "lamp" and "but depthwise" in str(plan)
+    mined = tf_gems.plan(model, max_bytes=25_000)
+    assert mined.target_sparsity < plan.target_sparsity
+    with pytest.raises(ValueError, match="does not reach the target"):
+        tf_gems.plan(model, max_bytes=4 * 64 * 64)
+    paths = [kernel.path for kernel in removable_kernels(model)]
+    assert paths == [model.layers[0].kernel.path]
+
+
+def test_zeros_that_are_there_count_and_wrapped_models_are_refused():
+    model = perceptron(64, 64, 10)
+    kernel = model.layers[0].kernel
+    kernel.assign(kernel * (np.arange(64) % 8 == 0))
+    plan = tf_gems.plan(model, max_bytes=15_000)
+    zeros = 64 * 64 * 7 / 8 / (64 * 64 + 640)
+    np.testing.assert_allclose(plan.target_sparsity, zeros, atol=1e-3)
+    assert plan.target_sparsity >= zeros
+    with pytest.raises(ValueError, match="before it is wrapped"):
+        tf_gems.plan(tf_gems.SparseModel(model), max_bytes=15_000)
 
 
 def test_table_matches_results():

@@ -321,6 +321,20 @@ class GemLayer(keras.layers.Wrapper):
             prunable.weight.assign(masked(prunable.weight, mask))
         self.set_phase("finetuning")
 
+    def zero_pruned(self):
+        """Sets weights that are pruned to zero, while fine-tuning.
+
+        Masks hold whatever is stored. An optimizer that averages weights
+        (`use_ema=True`) stores averages with what they were before.
+        """
+        if self.phase != "finetuning":
+            return
+        masks = self.current_masks()
+        for prunable, mask in zip(self.prunable, masks, strict=True):
+            value = masked(prunable.weight, mask)
+            if not ops.all(ops.equal(value, prunable.weight)):
+                prunable.weight.assign(value)
+
     @property
     def trainable(self):
         return super().trainable

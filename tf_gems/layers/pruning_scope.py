@@ -45,6 +45,7 @@ class PruningScope:
         self._slopes = None
         self._assigned = {}
         self._of_weight = {}
+        self._trained = set()
 
     def __enter__(self):
         gem = self.gem
@@ -91,8 +92,21 @@ class PruningScope:
             self._assigned[id(variable)] = value
         return kept
 
+    def untrained(self):
+        """Returns the prunable weights that the step gave no optimizer.
+
+        Those that the user has frozen since are not among them.
+        """
+        return [
+            prunable
+            for prunable in self.gem.prunable
+            if _keras.own_trainable(prunable.weight)
+            and not {id(prunable.weight), id(prunable.score)} & self._trained
+        ]
+
     def with_penalty(self, gradients, variables):
         """Adds the gradients of the score penalty, once in a step."""
+        self._trained |= {id(variable) for variable in variables}
         gem, gradients = self.gem, list(gradients)
         if gem.phase != "mining":
             return gradients

@@ -104,6 +104,7 @@ class ACDCCallback(WeightPruner):
                 "weights, or use `GradualMagnitudeCallback`."
             )
         self.set_target()
+        self.forget_best(epoch)
         if not is_compressed(epoch, self._epochs):
             # Optimizers may have moved what was pruned: it starts from zero.
             masks = [np.ones(value.shape, bool) for value in values]

@@ -39,7 +39,9 @@ class GradualMagnitudeCallback(WeightPruner):
     Pruning depends only on the epoch, the batch and the model's variables, so
     a resumed run gives the same result.
 
-    Epoch logs: `sparsity` and `density`.
+    Epoch logs: `sparsity` and `density`. A `ModelCheckpoint` with
+    `save_best_only=True` beside it in the `fit` of a `SparseModel` keeps the
+    best epoch of those at the target.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros in the end.
@@ -127,6 +129,7 @@ class GradualMagnitudeCallback(WeightPruner):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.set_target()
+        self.forget_best(epoch)
         self._epoch, self._part = epoch, 0
         self._prune(self.density(epoch, self._epochs))
 

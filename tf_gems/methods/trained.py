@@ -130,7 +130,8 @@ class WeightPruner(registry.Configurable, keras.callbacks.Callback):
     """Base class of callbacks that prune weights while `fit` trains them.
 
     A subclass sets the masks at the beginning of an epoch, and implements
-    `last_pruning`, the epoch from which they have the target sparsity.
+    `last_pruning`, the epoch from which they have the target sparsity. It calls
+    `forget_best` when an epoch begins.
 
     Args:
         target_sparsity: Float in [0, 1), the fraction of zeros in the end.
@@ -148,6 +149,7 @@ class WeightPruner(registry.Configurable, keras.callbacks.Callback):
         self.pattern = patterns.get(pattern)
         patterns.refuse_too_dense(self.pattern, self.target_sparsity)
         self._weights = []
+        self._last, self._checkpoints = None, []
 
     def last_pruning(self, epochs):
         """Returns the epoch from which the target sparsity is reached."""
@@ -156,12 +158,30 @@ class WeightPruner(registry.Configurable, keras.callbacks.Callback):
     def before_fit(self, model, arguments):
         """Called by `SparseModel.fit`, before anything is traced."""
         last = self.last_pruning(self.epochs or arguments["epochs"])
-        refuse_restoring(arguments["callbacks"], last, type(self).__name__)
+        callbacks = arguments["callbacks"]
+        refuse_restoring(callbacks, last, type(self).__name__)
+        self._last = last
+        self._checkpoints = [
+            (callback, callback.best)
+            for callback in callbacks
+            if isinstance(callback, keras.callbacks.ModelCheckpoint)
+            and callback.save_best_only
+        ]
         train_weights(model)
 
     def on_train_begin(self, logs=None):
         self._weights = weights_in_training(self.model, type(self).__name__)
         refuse_too_few_zeros(find_gem_layers(self.model), self.target_sparsity)
+
+    def forget_best(self, epoch):
+        """Lets a `ModelCheckpoint` keep the best epoch after the last pruning.
+
+        The network is more accurate while it has fewer zeros. So the best of
+        all epochs would be one with too few.
+        """
+        if epoch == self._last:
+            for callback, best in self._checkpoints:
+                callback.best = best
 
     def set_target(self):
         """Records the target; `ticket` raises an error while more is alive."""
@@ -177,6 +197,8 @@ class WeightPruner(registry.Configurable, keras.callbacks.Callback):
         log_sparsity(self._weights, logs)
 
     def on_train_end(self, logs=None):
+        for gem in find_gem_layers(self.model):
+            gem.zero_pruned()
         if self._epochs <= self.params["epochs"]:  # else another `fit` follows
             warn_unfinished(self._weights, self.target_sparsity)
 

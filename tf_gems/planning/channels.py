@@ -17,7 +17,9 @@ from tf_gems.compaction.mixing import Mixing
 from tf_gems.compaction.report import rows_of
 from tf_gems.compaction.rules import TRANSPOSED
 from tf_gems.compaction.rules import Depthwise
+from tf_gems.layers.zeros import nonzero
 from tf_gems.planning import speeds
+from tf_gems.pruning_report import PruningReport
 from tf_gems.selection.patterns import Channel
 
 # The largest share of channels: with more, layers cannot learn enough.
@@ -58,12 +60,17 @@ def removable_kernels(model):
             for root in set(roots[id(rule)]):
                 producers[root] = producers.get(root, 0) + 1
     taken |= {root for root, count in producers.items() if count > 1}
+    prunable = {id(variable) for variable in PruningReport(model).prunable}
     found = []
     for kind in (Depthwise, Mixing):
         for rule in rules:
             kernel = _kernel(rule)
             mine = set(roots[id(rule)])
-            if type(rule) is kind and kernel is not None and not mine & taken:
+            if (
+                type(rule) is kind
+                and id(kernel) in prunable
+                and not mine & taken
+            ):
                 found.append(kernel)
                 taken |= mine
     return found
@@ -103,9 +110,16 @@ def after_pruning(model, kernels, sparsity):
     finally:
         for kernel, value in zip(kernels, before, strict=True):
             kernel.assign(value)
+    # The converter folds normalization into the layers around it.
+    folded = {
+        call.name
+        for call in compaction.calls
+        if isinstance(call.operation, keras.layers.BatchNormalization)
+    }
+    stored = [row for row in rows if row["layer"] not in folded]
     return tuple(
-        tuple(sum(row[column][side] for row in rows) for side in (0, 1))
-        for column in ("parameters", "multiply_adds")
+        tuple(sum(row[column][side] for row in some) for side in (0, 1))
+        for column, some in (("parameters", stored), ("multiply_adds", rows))
     )
 
 
@@ -147,7 +161,9 @@ class ChannelPolicy:
 
     def least(self, max_bytes, speedup):
         """Returns the least sparsity that is enough, `None` if none is."""
-        low, high = 0.0, _MOST
+        alive = [nonzero(kernel) for kernel in self.kernels]
+        density = sum(map(np.count_nonzero, alive)) / sum(a.size for a in alive)
+        low, high = 1 - density, _MOST
         if not is_enough(self, high, max_bytes, speedup):
             return None
         while high - low > _STEP:

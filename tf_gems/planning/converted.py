@@ -7,11 +7,15 @@ import math
 import numpy as np
 
 from tf_gems.export import flatbuffer
+from tf_gems.export import weight_rows
 from tf_gems.export import xnnpack
 from tf_gems.export.readiness_report import dense_file
 from tf_gems.export.sparsify import BLOCK
 from tf_gems.export.sparsify import MOST_BLOCKS
 from tf_gems.export.sparsify import OVERHEAD_BYTES
+from tf_gems.layers.zeros import nonzero
+from tf_gems.pruning_report import PruningReport
+from tf_gems.pruning_report import unique_paths
 
 # A sparse tensor's description and its `DENSIFY` operator, as measured.
 _DESCRIPTION_BYTES = 300
@@ -24,14 +28,17 @@ class Weight:
     Args:
         shape: Tuple of integers; the last axis is the one stored sparsely.
         reader: String, the operator that reads it.
-        uses: Integer, how often each value is multiplied for one example.
+        uses: Integer, how often each value is multiplied for one example; in a
+            loop, for one of its steps.
         eligible: Whether XNNPACK can compute it sparsely.
+        pruned: Whether it is stored from a weight that is prunable.
     """
 
     shape: tuple
     reader: str
     uses: int
     eligible: bool
+    pruned: bool
 
     @property
     def size(self):
@@ -76,38 +83,56 @@ class Converted:
 
     Args:
         model: Built Keras model.
+        filters: Which weights are pruned, see `tf_gems.PruningReport`.
+            Defaults to `None`: all kernels. Frozen layers, for example, are
+            stored as they are.
 
     Attributes:
         weights: List of `Weight`.
         dense_bytes: Integer, the bytes of the float32 file with no zeros.
         obstacle: Why XNNPACK computes none of it sparsely, or `None`.
+        loops: Whether a part of the network runs in a loop.
+        zeros: Float, the fraction of the prunable weights that is zero now.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, filters=None):
+        prunable = PruningReport(model, filters).prunable
         data = dense_file(model)
         file = flatbuffer.read(data)
         self.dense_bytes = len(data)
-        graph = file.subgraphs[0]
-        sparse = xnnpack.Graph(file, graph)
+        self.loops = len(file.subgraphs) > 1
+        sparse = xnnpack.Graph(file, file.subgraphs[0])
         self.obstacle = sparse.obstacle()
         inside = {
-            index
+            (0, index)
             for index, reason in sparse.pointwise()
             if reason is None and self.obstacle is None
         }
-        readers = flatbuffer.readers(file, graph)
+        alive = [nonzero(variable) for variable in prunable]
+        size = sum(mask.size for mask in alive)
+        self.zeros = 1 - sum(map(np.count_nonzero, alive)) / size
+        is_pruned = _pruned_places(file, model, prunable)
+        readers = [flatbuffer.readers(file, graph) for graph in file.subgraphs]
         self.weights = []
         for weight in flatbuffer.weights(file):
             number, index = weight.place
-            if number or None in weight.readers:
+            if None in weight.readers:
                 continue
+            tensors = weight.graph.tensors
             uses = sum(
-                _positions(graph.tensors[int(operator.outputs[0])].shape)
-                for operator, _ in readers[index]
+                _positions(tensors[int(operator.outputs[0])].shape)
+                for operator, _ in readers[number][index]
             )
             [reader, *_] = sorted(weight.readers)
+            pruned = is_pruned(weight.place)
             self.weights.append(
-                Weight(weight.value.shape, reader, uses, index in inside)
+                Weight(
+                    weight.value.shape,
+                    reader,
+                    uses,
+                    pruned and weight.place in inside,
+                    pruned,
+                )
             )
 
     @functools.cached_property
@@ -119,6 +144,11 @@ class Converted:
     def eligible_work(self):
         """Those of the 1x1 convolutions that XNNPACK can compute sparsely."""
         return sum(w.work for w in self.weights if w.eligible)
+
+    @functools.cached_property
+    def pruned_work(self):
+        """Those of the weights that are pruned."""
+        return sum(weight.work for weight in self.weights if weight.pruned)
 
     @functools.cached_property
     def features(self):
@@ -143,10 +173,34 @@ class Converted:
         """
         total = self.dense_bytes
         for weight in self.weights:
-            if weight.eligible or not eligible_only:
+            if weight.eligible or (weight.pruned and not eligible_only):
                 stored = weight.bytes(sparsity, in_blocks, optimize)
                 total += stored - 4 * weight.size
         return int(round(total))
+
+
+def _pruned_places(file, model, prunable):
+    """Returns a function that tells whether a weight of a file is pruned.
+
+    The converter may split a kernel or join several. Such a weight has no name,
+    and counts as pruned if a prunable kernel was not found under its own name.
+    """
+    names = weight_rows.names_of(file, model)
+    ids = {id(variable) for variable in prunable}
+    weights = model.weights
+    paths = {
+        path
+        for path, variable in zip(unique_paths(weights), weights, strict=True)
+        if id(variable) in ids
+    }
+    all_found = paths <= set(names.values())
+
+    def is_pruned(place):
+        if place in names:
+            return names[place] in paths
+        return not all_found
+
+    return is_pruned
 
 
 def _positions(shape):

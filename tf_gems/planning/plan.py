@@ -1,24 +1,32 @@
 """The sparsity and the policy that a network needs for its target."""
 
 import dataclasses
+import math
 
 import keras
 
 from tf_gems.filter_policies import POINTWISE
+from tf_gems.layers.gem_layer import find_gem_layers
 from tf_gems.planning import speeds
 from tf_gems.planning.channels import ChannelPolicy
 from tf_gems.planning.channels import describe
 from tf_gems.planning.channels import is_enough
 from tf_gems.planning.channels import removable_kernels
 from tf_gems.planning.converted import Converted
+from tf_gems.sparse_model import STARTS
 from tf_gems.tables import DataReport
 from tf_gems.validation import check_choice
 from tf_gems.validation import is_number
 
-COMPUTED = "computed from the file format"
+COMPUTED = "computed from the file format, for `batch_size=1`"
 _MOST = 0.999  # beyond, layers have no weights left to learn with
 _STEP = 0.001
 _TARGETS = ("browser", "native")
+# Kernels that are pruned unless a policy names others, and how zeros are
+# distributed if only bytes matter: as in `tf_gems.SparseModel` and in the
+# methods for each start.
+_FILTERS = {"initialization": None, "trained": "no_depthwise"}
+_DISTRIBUTIONS = {"initialization": "global", "trained": "lamp"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +37,13 @@ class Plan(DataReport):
         target_sparsity: Float in [0, 1), for `tf_gems.GemMinerCallback` and
             all other methods.
         filters: For `tf_gems.SparseModel`: `"pointwise"`, `None` for all
-            kernels, or a list of regular expressions of their paths.
+            that the start prunes, or a list of regular expressions of their
+            paths.
         pattern: `"unstructured"`, `"4x1"`: blocks of four along the inputs, or
             `"channel"`: whole channels, which the export then removes.
         distribution: `"uniform"` if a speed-up is asked for, as in the
-            networks that were measured; otherwise `"global"`.
+            networks that were measured; otherwise `"global"`, or `"lamp"` for
+            a trained start.
         optimize: For `tf_gems.export_litert`.
         target: `"browser"` or `"native"`.
         bytes: Integer, estimated bytes of the file.
@@ -46,6 +56,7 @@ class Plan(DataReport):
         compact: For `tf_gems.export_litert`. Defaults to `False`.
         multiply_adds: Pair of integers, before and after channels are
             removed, or `None`. Defaults to `None`.
+        start: For `tf_gems.SparseModel`. Defaults to `"initialization"`.
 
     Example:
 
@@ -71,18 +82,21 @@ class Plan(DataReport):
     sources: list
     compact: bool = False
     multiply_adds: tuple | None = None
+    start: str = "initialization"
     bytes_are = COMPUTED
     _computed = ("bytes_are", "settings")
 
     @property
     def settings(self):
-        """Dict of the arguments of `tf_gems.GemMinerCallback`."""
+        """Dict of the arguments of a callback, or of a method."""
         names = ("target_sparsity", "pattern", "distribution")
         return {name: getattr(self, name) for name in names}
 
     def _parts(self):
         what = "1x1 convolutions" if self.filters else "all kernels"
         filters = repr(self.filters)
+        if self.start == "trained" and self.filters is None:
+            what = "all kernels but depthwise ones"
         if self.pattern == "channel":
             what = f"the channels of {len(self.filters)} kernels"
             filters = "plan.filters"
@@ -123,6 +137,7 @@ def plan(
     max_bytes: int | None = None,
     speedup: float | None = None,
     target: str = "browser",
+    start: str = "initialization",
 ) -> Plan:
     """Returns the sparsity that a file size or a speed-up requires.
 
@@ -135,20 +150,27 @@ def plan(
     `tf_gems.compact` can remove them. If only the size matters, all kernels
     are pruned.
 
-    The size is that of the float32 file of `tf_gems.export_litert`, computed
-    from the format. Speed-ups are estimated from a table of measurements, see
-    `tf_gems.planning.speeds`. The plan states whether this network or similar
-    ones were measured, and how large the error may be. The model is converted
-    for this, which takes seconds, and is not changed.
+    The size is that of the float32 file of `tf_gems.export_litert` with
+    `batch_size=1`, computed from the format for zeros that are spread evenly.
+    Files of a few kilobytes may be some percent larger. Weights that are not
+    prunable, such as those of frozen layers, are stored densely. Weights that
+    are zero already count toward the sparsity. Speed-ups are estimated from a
+    table of measurements, see `tf_gems.planning.speeds`. The plan states
+    whether this network or similar ones were measured, and how large the error
+    may be. The model is converted for this, which takes seconds, and is not
+    changed.
 
     Args:
-        model: Built Keras model, not pruned yet.
+        model: Built Keras model, which is not wrapped.
         max_bytes: Integer. Defaults to `None`: any size.
         speedup: Float above 1: time of the dense file over that of the sparse
             one. Defaults to `None`: any speed.
         target: `"browser"`: LiteRT.js in Chromium, one thread; ARM runs the
             same kernels. `"native"`: LiteRT on x86 with AVX, one thread.
             Defaults to `"browser"`.
+        start: Of the `tf_gems.SparseModel` that the plan is for. With
+            `"trained"`, depthwise kernels are left as they are. Defaults to
+            `"initialization"`.
 
     Returns:
         `tf_gems.planning.Plan`.
@@ -166,6 +188,8 @@ def plan(
     ```
     """
     check_choice(target, "target", _TARGETS)
+    check_choice(start, "start", STARTS)
+    _refuse_wrapped(model)
     _check("max_bytes", max_bytes, 0)
     _check("speedup", speedup, 1)
     if max_bytes is None and speedup is None:
@@ -173,8 +197,8 @@ def plan(
             "A plan requires a target. Received: max_bytes=None, "
             "speedup=None. Pass one of them, or both."
         )
-    converted = Converted(model)
-    policies = _policies(model, converted, target, speedup)
+    converted = Converted(model, _FILTERS[start])
+    policies = _policies(model, converted, target, speedup, start)
     reached = [policy.least(max_bytes, speedup) for policy in policies]
     reached = [
         (sparsity, policy)
@@ -208,7 +232,17 @@ def plan(
         sources=[] if estimate is None else speeds.table()["sources"],
         compact=left is not None,
         multiply_adds=left,
+        start=start,
     )
+
+
+def _refuse_wrapped(model):
+    if isinstance(model, keras.Layer) and find_gem_layers(model):
+        raise ValueError(
+            "A plan is made for the network itself, before it is wrapped. "
+            f"Received: '{model.name}' of type {type(model).__name__}, which "
+            "is pruned already. Pass the model that it was made from."
+        )
 
 
 def _check(name, value, least):
@@ -229,18 +263,20 @@ def _refuse_no_faster(converted):
         )
 
 
-def _policies(model, converted, target, speedup):
+def _policies(model, converted, target, speedup, start):
     if speedup is None:
-        return [_Policy(converted, target, None, "unstructured", None)]
+        return [_Policy(converted, target, None, "unstructured", None, start)]
     tables = speeds.load(target)
     if target == "browser":
         _refuse_no_faster(converted)
         table = tables["unstructured"]
         return [
-            _Policy(converted, target, filters, "unstructured", table)
+            _Policy(converted, target, filters, "unstructured", table, start)
             for filters in (POINTWISE, None)
         ]
     others = {w.reader for w in converted.weights} - {"FULLY_CONNECTED"}
+    if converted.loops:
+        others.add("WHILE")
     channels = tables.pop("channel")
     if others or not converted.weights:
         kernels = removable_kernels(model)
@@ -255,7 +291,7 @@ def _policies(model, converted, target, speedup):
             )
         return [ChannelPolicy(model, kernels, converted.dense_bytes, channels)]
     return [
-        _Policy(converted, target, None, pattern, table)
+        _Policy(converted, target, None, pattern, table, start)
         for pattern, table in tables.items()
     ]
 
@@ -269,6 +305,7 @@ class _Policy:
     filters: str | None
     pattern: str
     table: speeds.Speeds | None
+    start: str
 
     @property
     def optimize(self):
@@ -287,13 +324,25 @@ class _Policy:
         if self.table is None:
             return None
         features = self.converted.features[self.target]
-        return self.table.at(features, sparsity)
+        estimate = self.table.at(features, sparsity)
+        if self.target == "browser":
+            return estimate
+        # Amdahl's law, for weights that are not pruned.
+        share = self.converted.pruned_work / self.converted.work
+        return dataclasses.replace(
+            estimate,
+            **{
+                name: 1 / (1 - share + share / getattr(estimate, name))
+                for name in ("speedup", "low", "high")
+            },
+        )
 
     def sparsities(self):
         """Yields what to try, the least first."""
         low, high = 0.0, _MOST
         if self.table is not None:
             low, high = self.table.lowest, self.table.highest
+        low = math.ceil(max(low, self.converted.zeros) / _STEP) * _STEP
         count = round((high - low) / _STEP)
         for index in range(count + 1):
             yield round(low + index * _STEP, 6)
@@ -314,4 +363,4 @@ class _Policy:
 
     @property
     def distribution(self):
-        return "global" if self.table is None else "uniform"
+        return _DISTRIBUTIONS[self.start] if self.table is None else "uniform"
