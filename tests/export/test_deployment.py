@@ -130,7 +130,7 @@ def test_reasons_against_speed_up(tmp_path):
 
 
 def test_maps_of_one_pixel_are_not_sparse(tmp_path):
-    """A kernel of its own can be too late for the sparse kernels."""
+    """The reason is that of the layer, not one for the whole network."""
 
     def shrink(x):
         for _ in range(3):  # From 8x8 to one pixel.
@@ -140,10 +140,10 @@ def test_maps_of_one_pixel_are_not_sparse(tmp_path):
 
     sparse, _ = prune(mobile(shrink), 0.9)
     tf_gems.export_litert(sparse, tmp_path / "model.tflite")
-    first, last = (
+    _, first, last = (  # After the stem.
         row
         for row in tf_gems.export.sparse_operators(tmp_path / "model.tflite")
-        if row["operator"] == "CONV_2D" and row["zeros"] > 2 / 3
+        if row["operator"] == "CONV_2D"
     )
     assert first["runs_sparse"] == "without AVX"
     assert last["runs_sparse"] == "nowhere"
