@@ -68,7 +68,7 @@ def render(cells, scale):
                 _reported(first["paper_before"]),
                 _spread([c["after"] for c in same]),
                 _reported(first["paper_after"]),
-                "all weights were pruned" if "failure" in first else epochs,
+                "output is constant" if "failure" in first else epochs,
             ]
         )
     text = str(Table([*columns, "epochs"], lines))

@@ -129,6 +129,27 @@ def test_reasons_against_speed_up(tmp_path):
     assert row["runs_sparse"] == "everywhere" and 0.9 < row["zeros"] < 1
 
 
+def test_maps_of_one_pixel_are_not_sparse(tmp_path):
+    """The reason is that of the layer, not one for the whole network."""
+
+    def shrink(x):
+        for _ in range(3):  # From 8x8 to one pixel.
+            x = layers.ZeroPadding2D(1)(x)
+            x = layers.DepthwiseConv2D(3, strides=2)(x)
+        return x
+
+    sparse, _ = prune(mobile(shrink), 0.9)
+    tf_gems.export_litert(sparse, tmp_path / "model.tflite")
+    _, first, last = (  # After the stem.
+        row
+        for row in tf_gems.export.sparse_operators(tmp_path / "model.tflite")
+        if row["operator"] == "CONV_2D"
+    )
+    assert first["runs_sparse"] == "without AVX"
+    assert last["runs_sparse"] == "nowhere"
+    assert "single pixel" in last["reason"]
+
+
 def test_reasons_never_raise(tmp_path, reported):
     data = (reported[2] / "float32.tflite").read_bytes()
     broken = [b"", b"x" * 100, data[: len(data) // 2], tmp_path / "absent", 3]

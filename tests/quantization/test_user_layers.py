@@ -178,6 +178,28 @@ def test_tensorflow_functions_and_lambda_layers():
     assert_close(gems.QuantizationAwareModel(model, X), model)
 
 
+def test_lambda_layers_that_depend_on_training():
+    model = sequential(
+        layers.Dense(4),
+        layers.Lambda(lambda x, training=False: x * (0.5 if training else 1.0)),
+    )
+    aware = gems.QuantizationAwareModel(model, X)
+    assert_close(aware, model)
+    found = ops.convert_to_numpy(aware(X, training=True))
+    expected = ops.convert_to_numpy(model(X, training=True))
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_attributes_that_hold_themselves():
+    model = with_weights()
+    loop = []
+    object.__setattr__(model.layers[1], "loop", loop)
+    loop += [model.layers[1].gain, loop]
+    aware = gems.QuantizationAwareModel(model, X)
+    assert_close(aware, model)
+    assert loop[0] is model.layers[1].gain and loop[1] is loop
+
+
 class WithMask(keras.Model):
     def __init__(self):
         super().__init__()

@@ -76,7 +76,12 @@ def state_kept(model):
 
 def attributes(layer):
     """Yields the values of attributes of a layer, with lists and dicts flat."""
-    todo, seen = list(vars(layer).values()), set()
+    yield from leaves(vars(layer).values())
+
+
+def leaves(values):
+    """Yields values, with lists and dicts flat."""
+    todo, seen = list(values), set()
     while todo:
         value = todo.pop()
         if not isinstance(value, list | tuple | dict):

@@ -55,7 +55,7 @@ def host_has_sparse_kernels():
 
 def _rows(model, graph):
     sources = flatbuffer.stored(model, graph)
-    obstacle, inside = xnnpack.Graph(model, graph).sparse_part()
+    reasons = xnnpack.Graph(model, graph).reasons_by_kernel()
     rows = []
     for operator in graph.operators:
         name = flatbuffer.operator_name(model, operator)
@@ -91,13 +91,14 @@ def _rows(model, graph):
                 "Expanded when loaded, because XNNPACK has sparse kernels "
                 "for 1x1 convolutions only."
             )
-        elif sources[read] in inside:
+        elif reasons[sources[read]] is None:
             where = "without AVX"
             reason = (
                 "XNNPACK's sparse kernel, which is disabled on x86 with AVX."
             )
         else:
-            reason = f"Expanded when loaded, because {obstacle}."
+            why = reasons[sources[read]]
+            reason = f"Expanded when loaded, because {why}."
         zeros = float((value == 0).mean())
         layer = tensor.name.decode("utf-8", "replace")
         rows.append(_row(layer, name, zeros, where, reason))

@@ -101,24 +101,23 @@ class Graph:
             found.append((self.stored.get(index, index), reason))
         return found
 
-    def sparse_part(self):
-        """Returns why XNNPACK uses no sparse kernel, or what it uses them for.
+    def reasons_by_kernel(self):
+        """Returns why XNNPACK uses no sparse kernel for 1x1 convolutions.
 
         Returns:
-            `(obstacle, kernels)`: a reason or `None`, and the set of the
-            indices of the tensors that store these kernels.
+            Dict from the indices of the tensors that store the kernels to a
+            reason, or `None` for those that run sparsely.
         """
-        obstacle = self.obstacle()
-        if obstacle is not None:
-            return obstacle, set()
-        kernels = {index for index, reason in self.pointwise() if not reason}
-        values = [self._constant(index) for index in kernels]
+        reasons, obstacle = dict(self.pointwise()), self.obstacle()
+        values = [
+            self._constant(i) for i, reason in reasons.items() if not reason
+        ]
         values = [value for value in values if value is not None]
         size = sum(value.size for value in values)
         kept = sum(np.count_nonzero(value) for value in values)
-        if size - kept <= LEAST_SPARSITY * size:
-            return "its 1x1 convolutions have too few zeros", set()
-        return None, kernels
+        if obstacle is None and size - kept <= LEAST_SPARSITY * size:
+            obstacle = "the 1x1 convolutions have too few zeros"
+        return {index: obstacle or reason for index, reason in reasons.items()}
 
     def _reason_after_stem(self):
         """Returns what XNNPACK cannot compute by channels, or `None`."""

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from tf_gems import _keras
+from tf_gems.compaction.comparing import leaves
 from tf_gems.compaction.graph import function_of
 from tf_gems.compaction.graph import inputs_of
 from tf_gems.compaction.graph import is_graph
@@ -311,31 +312,30 @@ def _symbolic_weights(layer):
     Yields:
         List of `(weight, symbolic tensor)`.
     """
-    found = {}
+    found, copies = {}, {}
 
     def replaced_in(value):
         if isinstance(value, keras.Variable):
             pair = found.setdefault(id(value), (value, _symbol(value)))
             return pair[1]
+        if id(value) in copies:  # it may hold itself
+            return copies[id(value)]
         if isinstance(value, list | tuple):
-            return list(map(replaced_in, value))
+            copies[id(value)] = copy = []
+            copy += map(replaced_in, value)
+            return copy
         if isinstance(value, dict):
-            return {key: replaced_in(item) for key, item in value.items()}
+            copies[id(value)] = copy = {}
+            copy.update((key, replaced_in(x)) for key, x in value.items())
+            return copy
         return value
 
     with contextlib.ExitStack() as stack:
         for name, value in list(vars(layer).items()):
-            if name not in _OF_KERAS and _holds_weights(value):
+            weights = (isinstance(x, keras.Variable) for x in leaves([value]))
+            if name not in _OF_KERAS and any(weights):
                 stack.enter_context(replaced(layer, name, replaced_in(value)))
         yield found.values()
-
-
-def _holds_weights(value):
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return any(map(_holds_weights, value))
-    return isinstance(value, keras.Variable)
 
 
 class _LiveReads(keras.StatelessScope):

@@ -1,6 +1,7 @@
 """What LiteRT computes in 8-bit integers for each layer and operation."""
 
 import functools
+import inspect
 
 import keras
 from keras import layers
@@ -314,7 +315,10 @@ def _lambda(writer, call, output):
     layer = call.operation
     if not isinstance(call.args[0], keras.KerasTensor):
         raise Refusal("of several inputs")
-    function = functools.partial(layer.function, **layer.arguments)
+    arguments = dict(layer.arguments)
+    if "training" in inspect.getfullargspec(layer.function).args:
+        arguments["training"] = call.kwargs["training"]
+    function = functools.partial(layer.function, **arguments)
     writer.follow(function, call.args[0], call, output, call.args[0])
 
 
