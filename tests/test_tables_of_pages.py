@@ -186,6 +186,28 @@ def test_learning_rates_of_scores():
             assert shows(cell, *means), (name, column)
 
 
+def test_ideas():
+    rows = results("ideas.json")
+    ideas = {"SGD, 1": "sgd 1", "SGD, 3": "sgd 3", "dense": "dense"}
+    lines = table_under("paper.md", "Ideas for mining and fine-tuning")[1]
+    shown = set()
+    for name, seeds, *cells in lines:
+        idea = ideas.get(name) or name.replace(", ", " ").replace("`", "")
+        found = [row for row in rows if row["idea"] == idea]
+        assert int(seeds) == len(found), name
+        shown.add(idea)
+        for key, cell in zip(("before", "after"), cells, strict=True):
+            values = [100 * row[key] for row in found if key in row]
+            if not values:
+                assert cell == "-"
+            elif len(values) == 1:
+                assert shows(cell, values[0]), (name, key)
+            else:
+                half = (max(values) - min(values)) / 2
+                assert shows(cell, mean(values), half), (name, key)
+    assert shown == {row["idea"] for row in rows}
+
+
 def test_summary_of_reduced_tables():
     folder = RESULTS / "reproduce" / "resnet20-0.08-0.2"
     cells = [
