@@ -380,8 +380,8 @@ def test_build_function_must_return_new_networks(tmp_path):
         return calls[-1]
 
     for wrong, message in (
-        (lambda seed: shared, "seed=0.*the model of an earlier call"),
-        (drawn, "seed=0.*another initial weights"),
+        (lambda seed: shared, "seed=0.*the same model as an earlier"),
+        (drawn, "seed=0.*different initial weights"),
     ):
         with pytest.raises(ValueError, match=message):
             compare(

@@ -122,7 +122,7 @@ def test_processes_return_same_rows(whole, processes, tmp_path, capsys):
 
 
 def test_workers_with_other_network_or_data_are_refused(processes, tmp_path):
-    with pytest.raises(ValueError, match="another initial weights"):
+    with pytest.raises(ValueError, match="different initial weights"):
         compare(tmp_path / "a", processes, by_process)
     with pytest.raises(ValueError, match="seed=0, whose training data differs"):
         compare(tmp_path / "b", processes, train=train_by_process)

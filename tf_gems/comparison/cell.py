@@ -116,7 +116,7 @@ class Protocol:
         if first is None or first() is not model:
             found = _network_key(model)
             parts = [name for name in found if found[name] != known[name]]
-            what = f"another {' and '.join(parts)}" if parts else None
+            what = f"different {' and '.join(parts)}" if parts else None
         if what:
             raise ValueError(
                 "`build` must return a new model at every call, with the "
