@@ -35,8 +35,9 @@ def publish(run, name):
     """
     if file_name(name) != name:
         raise ValueError(
-            "`name` must be a file name without directories. Received: "
-            f"name={name!r}. Use a plain name, such as 'digits'."
+            "`name` must be a file name without directories and special "
+            f"characters. Received: name={name!r}. Use a plain name, such as "
+            "'digits'."
         )
     results = json.loads((run / "results.json").read_text("utf-8"))
     stages = results["stages"]
