@@ -270,8 +270,9 @@ def _warn_of_few_zeros(gems, model):
             f"Received: '{model.name}' with a sparsity of "
             f"{1 - kept / size:.4f}, for a target of {1 - target / size:.4f}. "
             "Pruning was stopped early, or weights of an earlier epoch were "
-            "loaded, as of a `ModelCheckpoint(save_best_only=True)`. Train to "
-            "the last epoch, or load weights from after the last pruning.",
+            "loaded, for example from a `ModelCheckpoint`. Train until the "
+            "last epoch, or load weights that were saved after the last "
+            "pruning.",
             stacklevel=3,
         )
 

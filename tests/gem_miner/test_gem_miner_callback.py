@@ -311,7 +311,7 @@ def test_restored_weights_give_no_ticket():
         RuntimeError, match="restore_best_weights=True"
     ) as error:
         model.ticket()
-    assert f"keeps {round(0.2 * SIZE)} weights" in str(error.value)
+    assert f"keep the {round(0.2 * SIZE)} weights" in str(error.value)
     assert f"{SIZE} are alive" in str(error.value)
     with pytest.raises(RuntimeError, match="restore_best_weights=True"):
         model.start_finetuning()

@@ -24,8 +24,8 @@ from tf_gems.validation import check_bool
 from tf_gems.validation import check_choice
 from tf_gems.validation import check_integer
 
-# How many batches of a dataset are read.
-_BATCHES = 100
+# How much of a dataset is read: batches, and examples.
+_BATCHES, _EXAMPLES = 100, 1000
 
 
 def export_litert(
@@ -85,8 +85,9 @@ def export_litert(
         representative_data: Inputs of the model for calibrating the ranges of
             activations with `"int8"`, a hundred real examples or more: arrays,
             or a dataset or generator of batches as for `fit`, of which the
-            first 100 are read. A `tf_gems.QuantizationAwareModel` has its own
-            ranges and is only compared on these inputs. Defaults to `None`.
+            first 100 are read, or those with the first 1,000 examples. A
+            `tf_gems.QuantizationAwareModel` has its own ranges and is only
+            compared on these inputs. Defaults to `None`.
         batch_size: Integer, the fixed batch size of the file. Defaults to
             `None`: the batch size that the model declares, otherwise any size.
             If LiteRT requires a fixed size for the network, it is 1, and the
@@ -212,8 +213,9 @@ def write_litert(
 
 
 def gathered(data):
-    """Returns the inputs of the first batches of a dataset as arrays.
+    """Returns the inputs of the first examples of a dataset as arrays.
 
+    These are the batches up to `_EXAMPLES` examples, and `_BATCHES` at most.
     What is no dataset or generator is returned as it is.
 
     Raises:
@@ -222,7 +224,12 @@ def gathered(data):
     arrays = hasattr(data, "shape") or isinstance(data, dict | list | tuple)
     if arrays or not (hasattr(data, "__iter__") or is_indexed(data)):
         return data
-    batches = [batch[0] for batch in itertools.islice(read(data), _BATCHES)]
+    batches, count = [], 0
+    for batch in itertools.islice(read(data), _BATCHES):
+        batches.append(batch[0])
+        count += len(keras.tree.flatten(batch[0])[0])
+        if count >= _EXAMPLES:
+            break
     if not batches:
         raise ValueError(
             "The ranges of 8-bit activations are learned from examples. "
