@@ -315,7 +315,9 @@ def test_strip_while_mining_ends_mining():
     model = models.dense_network()
     sparse = tf_gems.SparseModel(model, seed=0)
     mine(sparse, x, y, target_sparsity=0.5)
-    with pytest.raises(ValueError, match="A model that is being mined.*'dense'"):
+    with pytest.raises(
+        ValueError, match="A model that is being mined.*'dense'"
+    ):
         model.compile("sgd", "mse")
         model.fit(x, y, verbose=0)
     sparse.gem.prunable[0].score.assign(

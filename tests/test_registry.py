@@ -90,7 +90,9 @@ def test_unserializable_arguments_are_named():
             Sine(2.0, change=value).get_config()
     one = Sine(2.0)
     del one.height
-    with pytest.raises(NotImplementedError, match="`height`, which is not an attr"):
+    with pytest.raises(
+        NotImplementedError, match="`height`, which is not an attr"
+    ):
         one.get_config()
 
 

@@ -27,7 +27,9 @@ def model():
 def test_zero_data_gives_no_ticket(name):
     method = getattr(tf_gems.methods, name)(0.5, batches=4)
     zeros = [(np.zeros_like(x), np.zeros_like(y))] * 4
-    with pytest.raises(ValueError, match=f"{name} requires .* Received: .*data"):
+    with pytest.raises(
+        ValueError, match=f"{name} requires .* Received: .*data"
+    ):
         method.find(model(), zeros)
     assert method.find(model(), [(x, y)] * 4).kept == 18
 
