@@ -154,8 +154,10 @@ def test_killed_comparison_resumes_and_finished_one_runs_nothing(tmp_path):
     whole = compare(tmp_path / "whole", three, **arguments)
     # Two cells of three epochs are finished, and the third has started.
     stopped = Trainings(7 + READINGS, three)
-    with pytest.raises(Exception, match="stopped here"):
+    with pytest.raises(Exception, match="stopped here") as error:
         compare(tmp_path / "killed", stopped, **arguments)
+    [note] = error.value.__notes__
+    assert "method='miner', sparsity=0.5, seed=0" in note
     rest = Trainings(batches=three)
     resumed = compare(tmp_path / "killed", rest, **arguments)
     assert stopped.epochs == 7 + READINGS and rest.epochs == 2 + READINGS

@@ -290,7 +290,15 @@ class Cell:
 
     def row(self):
         """Returns the record of a cell, running what is missing of it."""
-        record = recorded(self.path, self._run, self.lock.stem)
+        try:
+            record = recorded(self.path, self._run, self.lock.stem)
+        except Exception as error:
+            error.add_note(
+                f"In the comparison: method={self.name!r}, "
+                f"sparsity={self.method.target_sparsity}, seed={self.seed}. "
+                "Finished cells are kept, and are not run again."
+            )
+            raise
         record.pop("key", None)
         return record
 
