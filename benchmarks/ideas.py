@@ -11,7 +11,6 @@ file are not run again.
         --output=benchmarks/results/ideas.json
 """
 
-import json
 import os
 import statistics
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 import trained_networks
 from absl import app
 from absl import flags
-from results_file import write_results
+from results_file import run_missing
 
 import tf_gems as gems
 
@@ -101,7 +100,7 @@ class Cells:
     """Measures ideas with the same data, seeds and tickets."""
 
     def __init__(self):
-        self.train, self.test = trained_networks._cifar10(IMAGES, TESTS, EDGE)
+        self.train, self.test = trained_networks.cifar10(IMAGES, TESTS, EDGE)
 
     def _fit(self, model, epochs, callbacks=None, labels=None):
         labels = self.train[1] if labels is None else labels
@@ -243,23 +242,19 @@ def render(rows):
 
 def main(_):
     """Runs the missing rows, and prints the table."""
-    path = FLAGS.render or FLAGS.output
-    rows = []
-    if path and Path(path).exists():
-        rows = json.loads(Path(path).read_text("utf-8"))["results"]
-    known = {tuple(row[key] for key in ROUNDS) for row in rows}
     wanted = dict.fromkeys(
         (idea, 0.0 if idea == "dense" else float(sparsity), int(seed))
         for sparsity in FLAGS.sparsities
         for seed in FLAGS.seeds
         for idea in FLAGS.ideas
     )
-    cells = None if FLAGS.render else Cells()
-    for cell in () if FLAGS.render else wanted:
-        if cell not in known:
-            rows.append(cells.measure(*cell))
-            print(rows[-1], flush=True)
-            write_results(FLAGS.output, "ideas", rows)
+    rows = run_missing(
+        FLAGS.render or FLAGS.output,
+        "ideas",
+        () if FLAGS.render else wanted,
+        ROUNDS,
+        None if FLAGS.render else Cells().measure,
+    )
     print(render(rows))
 
 

@@ -9,10 +9,8 @@ the output file are not run again.
         --output=benchmarks/results/score_rates.json
 """
 
-import json
 import os
 import statistics
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -20,7 +18,7 @@ import keras
 import trained_networks
 from absl import app
 from absl import flags
-from results_file import write_results
+from results_file import run_missing
 
 import tf_gems as gems
 
@@ -144,11 +142,6 @@ def render(rows):
 
 def main(_):
     """Runs the missing rows, and prints the table."""
-    path = FLAGS.render or FLAGS.output
-    rows = []
-    if path and Path(path).exists():
-        rows = json.loads(Path(path).read_text("utf-8"))["results"]
-    known = {tuple(row[key] for key in ROUNDS) for row in rows}
     cells = [
         (name, arm, int(epochs), int(seed))
         for seed in FLAGS.seeds
@@ -156,11 +149,9 @@ def main(_):
         for name in FLAGS.data
         for arm in FLAGS.arms or ARMS
     ]
-    for cell in () if FLAGS.render else cells:
-        if cell not in known:
-            rows.append(measure(*cell))
-            print(rows[-1], flush=True)
-            write_results(FLAGS.output, "score_rates", rows)
+    path = FLAGS.render or FLAGS.output
+    cells = () if FLAGS.render else cells
+    rows = run_missing(path, "score_rates", cells, ROUNDS, measure)
     print(render(rows))
 
 

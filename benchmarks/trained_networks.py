@@ -95,7 +95,7 @@ def recurrent(seed):
     return model, train, test, {"epochs": 12, "prune": 6, "batch_size": 64}
 
 
-def _cifar10(train, test, size, data_dir=None):
+def cifar10(train, test, size, data_dir=None):
     """Returns part of CIFAR-10, averaged down to `size`, scaled to [-1, 1]."""
     fraction = train / 50_000
     found = in_tfds.load("cifar10", data_dir, fraction, False)
@@ -136,14 +136,14 @@ def residual(size, blocks, name, width=1.0):
 def resnet(seed):
     """ResNet-8 of width 16 on 3,000 images of CIFAR-10, 16x16, reduced."""
     model = residual(16, 1, "resnet")
-    train, test = _cifar10(3000, 1000, 16)
+    train, test = cifar10(3000, 1000, 16)
     return model, train, test, {"epochs": 12, "prune": 6, "batch_size": 64}
 
 
 def resnet20(seed):
     """ResNet-20 on 5,000 images of CIFAR-10, a tenth: reduced."""
     model = residual(32, 3, "resnet20")
-    train, test = _cifar10(5_000, 5_000, 32)
+    train, test = cifar10(5_000, 5_000, 32)
     return model, train, test, {"epochs": 20, "prune": 8, "batch_size": 128}
 
 
@@ -165,7 +165,7 @@ def _augmented(images, labels, seed, size):
 def resnet20_all(seed):
     """ResNet-20 on all of CIFAR-10, randomly shifted and flipped."""
     model = residual(32, 3, "resnet20")
-    train, test = _cifar10(50_000, 10_000, 32)
+    train, test = cifar10(50_000, 10_000, 32)
     batches = _augmented(*train, seed, 128)
     return model, (batches,), test, {"epochs": 24, "prune": 4}
 
